@@ -1,0 +1,55 @@
+"""Releases container images and a Java daemon's archive in lockstep.
+
+A map of the house, from the street to the cellar; imports run downward only:
+
+* ``tasks``      Invoke tasks: arguments -> one pipeline call -> rendering, exit codes
+* ``console``    how a run looks: live table, plain lines, JSON lines
+* ``pipeline``   the table of contents: one function per task
+* ``release``    what a release is: manifest, comparison, audit (pure)
+* ``git``        repository -> version: describe, worktree state, release tags
+* ``image``      image folders, contexts, fingerprints, engine, BuildKit, registry
+* ``archive``    distributions, deterministic tarballs, S3
+* ``sandbox``    a registry, an S3 server and an engine on loopback
+* ``version``, ``settings``, ``events``   the values that everyone shares
+"""
+
+__version__ = "0.1.0"
+
+
+class BuildToolsError(Exception):
+    """An expected failure: one message that states the fact and the next step, never a traceback.
+
+    ``fact`` says what is wrong, ``remedy`` what the reader can do about it; each is a clause without a full stop.
+    ``exit_code`` is what a task ends with; subclasses set it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, fact: str, remedy: str = "") -> None:
+        super().__init__(f"{fact}: {remedy}" if remedy else fact)
+        self.fact = fact
+        self.remedy = remedy
+
+
+class Refused(BuildToolsError):
+    """Refused or misused: a dirty tree, a shallow clone, no tag, bad configuration, an unknown name."""
+
+    exit_code = 2
+
+
+class Conflict(BuildToolsError):
+    """This version already exists with other content."""
+
+    exit_code = 3
+
+
+class Unreachable(BuildToolsError):
+    """A service did not answer, or refused the connection; worth a retry."""
+
+    exit_code = 4
+
+
+class Drifted(BuildToolsError):
+    """An audit found that the world is not what the manifest says."""
+
+    exit_code = 5

@@ -1,0 +1,85 @@
+"""What happens during a run, as values: adapters report them, the console renders them.
+
+``subject`` is the image's or distribution's name throughout. A :data:`Report` may be called from several threads at
+once and must not raise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Outcome(Enum):
+    """How the work on one subject ended."""
+
+    DONE = "done"
+    UP_TO_DATE = "up to date"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True)
+class Started:
+    """Work on a subject began. ``action`` is one word: build, tag, push, pack, upload."""
+
+    subject: str
+    action: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """A subject moved on to a step of its build. ``number`` of ``total`` are 0 where the engine gave none."""
+
+    subject: str
+    text: str
+    number: int = 0
+    total: int = 0
+    cached: bool = False
+
+
+@dataclass(frozen=True)
+class Log:
+    """One line of output, without its line end."""
+
+    subject: str
+    line: str
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Something the user should know that does not stop the run. ``subject`` is empty where it concerns the run."""
+
+    subject: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Transferred:
+    """Bytes sent so far, of ``total`` (0 where it is not known)."""
+
+    subject: str
+    done: int
+    total: int = 0
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Work on a subject ended. ``seconds`` is wall time; ``detail`` is a digest, a reason, or empty."""
+
+    subject: str
+    action: str
+    outcome: Outcome
+    seconds: float
+    detail: str = ""
+
+
+Event = Started | Step | Log | Warned | Transferred | Finished
+Report = Callable[[Event], None]
+
+
+def unheard(event: Event) -> None:
+    """The report that nobody listens to."""
+    del event

@@ -1,0 +1,1 @@
+"""Image folders, contexts, fingerprints, the engine, BuildKit and the registry. docker is imported nowhere else."""

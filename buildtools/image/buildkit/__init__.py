@@ -1,0 +1,1 @@
+"""BuildKit's session and control protocols over the engine's own API."""

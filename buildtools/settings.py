@@ -1,0 +1,318 @@
+"""Typed settings, each with the origin of its value.
+
+:func:`resolve` takes layers (one mapping per origin, lowest first) and gives one frozen :class:`Settings`. All
+complaints, of every layer, come in a single error, each with its file and key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from buildtools import Refused
+
+# Distribution's repository grammar, one path component (no slash):
+# https://distribution.github.io/distribution/spec/api/#overview
+COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """What is configured for one image folder, ``[tool.buildtools.image.NAME]``.
+
+    Paths are relative to the project's root, but ``dockerfile``, which is relative to the image folder.
+    ``secrets`` maps an id to ``path/to/file`` or ``env:NAME``. ``before`` is a command that is run first.
+    ``rebuild_after`` is an age in hours after which an up-to-date image is built anew; 0 means never.
+    """
+
+    context: str = ""
+    dockerfile: str = "Dockerfile"
+    target: str = ""
+    platform: str = ""
+    args: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    ssh: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+    cache_from: tuple[str, ...] = ()
+    before: str = ""
+    rebuild_after: float = 0.0
+
+
+@dataclass(frozen=True)
+class DistributionSettings:
+    """What is configured for one distribution, ``[tool.buildtools.distribution.NAME]``.
+
+    ``command`` is run with ``BUILDTOOLS_VERSION`` set; then either the folder ``root`` is packed or ``archive``, a
+    pattern that must match one finished archive, is taken as it is.
+    """
+
+    command: str = ""
+    root: str = ""
+    archive: str = ""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One project's settings. ``root`` is the folder that holds ``tasks.py`` and ``pyproject.toml``."""
+
+    root: Path
+    registry: str = ""
+    namespace: str = ""
+    images: str = "src/docker"
+    artifacts: str = ""
+    tag_prefix: str = ""
+    moving_tags: tuple[str, ...] = ()
+    release_branch: str = "main"
+    remote: str = "origin"
+    jobs: int = 0
+    args: Mapping[str, str] = field(default_factory=dict)
+    registry_plain_http: bool = False
+    registry_ca: str = ""
+    s3_endpoint: str = ""
+    s3_checksums: bool = True
+    fingerprints_kept: int = 50
+    image: Mapping[str, ImageSettings] = field(default_factory=dict)
+    distribution: Mapping[str, DistributionSettings] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+    def image_settings(self, name: str) -> ImageSettings:
+        """The settings of one image folder; the defaults where none are configured."""
+        return self.image.get(name, ImageSettings())
+
+    @property
+    def repository_prefix(self) -> str:
+        """``registry/namespace``, what every image's repository starts with.
+
+        :raises Refused: no registry is configured.
+        """
+        if not self.registry:
+            raise Refused(
+                "no registry is configured",
+                'set registry = "HOST:PORT" under [tool.buildtools] in pyproject.toml, or INVOKE_BUILDTOOLS_REGISTRY',
+            )
+        return f"{self.registry}/{self.namespace}" if self.namespace else self.registry
+
+    @property
+    def artifacts_url(self) -> str:
+        """``s3://bucket/prefix`` without a trailing slash.
+
+        :raises Refused: none is configured.
+        """
+        if not self.artifacts:
+            raise Refused(
+                "no place for archives is configured",
+                'set artifacts = "s3://BUCKET/PREFIX" under [tool.buildtools] in pyproject.toml, '
+                "or INVOKE_BUILDTOOLS_ARTIFACTS",
+            )
+        return self.artifacts.rstrip("/")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One source of settings. ``origin`` names it to the user, as ``pyproject.toml`` or ``environment``."""
+
+    origin: str
+    values: Any
+
+
+KEYS = tuple(f.name for f in fields(Settings) if f.name not in ("root", "origins"))
+
+
+def read_pyproject(root: Path) -> Layer:
+    """The ``[tool.buildtools]`` table below ``root``; an empty layer where there is none.
+
+    :raises Refused: the file is not TOML.
+    """
+    path = root / "pyproject.toml"
+    try:
+        with path.open("rb") as stream:
+            document = tomllib.load(stream)
+    except FileNotFoundError:
+        return Layer("pyproject.toml", {})
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Refused(f"pyproject.toml is not valid TOML ({error})", "correct it and run again") from None
+    return Layer("pyproject.toml", document.get("tool", {}).get("buildtools", {}))
+
+
+def resolve(root: Path, layers: Iterable[Layer]) -> Settings:
+    """Settings from layers, the later ones winning key by key.
+
+    Tables (``args``, ``image``, ``distribution``) merge by their own keys. A value of ``None`` means "not set here".
+
+    :raises Refused: with every complaint at once: unknown key, wrong type, bad name.
+    """
+    complaints: list[str] = []
+    merged: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for layer in layers:
+        if not isinstance(layer.values, Mapping):
+            complaints.append(f"{layer.origin}: [tool.buildtools] must be a table")
+            continue
+        _merge(merged, layer, origins, complaints)
+    values = _typed(Settings, merged, "", origins, complaints, skip=("root", "origins", "image", "distribution"))
+    for table, kind in (("image", ImageSettings), ("distribution", DistributionSettings)):
+        values[table] = _tables(table, kind, merged.get(table, {}), origins, complaints)
+    complaints += _bad_values(values, origins)
+    if complaints:
+        listing = "".join(f"\n  {complaint}" for complaint in complaints)
+        many = "1 complaint" if len(complaints) == 1 else f"{len(complaints)} complaints"
+        raise Refused(f"the configuration has {many}, to be corrected where each says{listing}")
+    return Settings(root=root, origins=origins, **values)
+
+
+def _merge(merged: dict[str, Any], layer: Layer, origins: dict[str, str], complaints: list[str]) -> None:
+    def descend(into: dict[str, Any], values: Mapping[str, Any], path: str) -> None:
+        for key, value in values.items():
+            here = f"{path}{key}"
+            if value is None:
+                continue
+            if isinstance(value, Mapping):
+                held = into.setdefault(key, {})
+                if isinstance(held, dict):
+                    descend(held, value, f"{here}.")
+                else:
+                    complaints.append(f"{layer.origin}: {here} must not be a table")
+                origins.setdefault(here, layer.origin)
+            else:
+                into[key] = value
+                origins[here] = layer.origin
+
+    descend(merged, layer.values, "")
+
+
+def _typed(
+    kind: type,
+    given: Mapping[str, Any],
+    path: str,
+    origins: Mapping[str, str],
+    complaints: list[str],
+    skip: Iterable[str],
+) -> dict[str, Any]:
+    known = {f.name: f for f in fields(kind)}
+    values: dict[str, Any] = {}
+    for key, value in given.items():
+        here = f"{path}{key}"
+        origin = origins.get(here, "configuration")
+        if key in ("root", "origins") or key not in known:
+            if not path and key in ("image", "distribution"):
+                continue
+            complaints.append(f"{origin}: unknown key {here}{_nearest(key, known, path)}")
+        elif key not in skip:
+            _convert(known[key], value, f"{origin}: {here}", values, complaints)
+    return values
+
+
+def _nearest(key: str, known: Mapping[str, object], path: str) -> str:
+    near = difflib.get_close_matches(key.replace("-", "_"), [k for k in known if k not in ("root", "origins")], n=1)
+    return f" (did you mean {path}{near[0]}?)" if near else ""
+
+
+def _convert(spec: Field[Any], value: Any, where: str, values: dict[str, Any], complaints: list[str]) -> None:
+    default = spec.default_factory() if spec.default_factory is not MISSING else spec.default
+    expected, convert = _CONVERSIONS[type(default)]
+    try:
+        values[spec.name] = convert(value)
+    except (TypeError, ValueError):
+        complaints.append(f"{where} must be {expected}, not {value!r}")
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _truth(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": False}[
+        _text(value).lower()
+    ]
+
+
+def _strict(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def converted(value: Any) -> Any:
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise TypeError
+        result = convert(value)
+        if isinstance(value, float) and result != value:
+            raise ValueError
+        if result < 0:
+            raise ValueError
+        return result
+
+    return converted
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    # An environment variable has no lists, so there a comma separates.
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    if not isinstance(value, list | tuple):
+        raise TypeError
+    return tuple(_text(item) for item in value)
+
+
+def _text_table(value: Any) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise TypeError
+    return {_text(key): _text(item) for key, item in value.items()}
+
+
+def _truth_or_error(value: Any) -> bool:
+    try:
+        return _truth(value)
+    except KeyError:
+        raise ValueError from None
+
+
+_CONVERSIONS: dict[type, tuple[str, Callable[[Any], Any]]] = {
+    str: ("a text", _text),
+    bool: ("true or false", _truth_or_error),
+    int: ("a whole number, 0 or more", _strict(int)),
+    float: ("a number, 0 or more", _strict(float)),
+    tuple: ("a list of texts", _texts),
+    dict: ("a table of texts", _text_table),
+}
+
+
+def _tables(table: str, kind: type, given: Any, origins: Mapping[str, str], complaints: list[str]) -> dict[str, Any]:
+    if not isinstance(given, Mapping):
+        complaints.append(f"{origins.get(table, 'configuration')}: {table} must be a table of tables")
+        return {}
+    made = {}
+    for name, values in given.items():
+        here = f"{table}.{name}"
+        origin = origins.get(here, "configuration")
+        if not isinstance(values, Mapping):
+            complaints.append(f"{origin}: {here} must be a table")
+            continue
+        made[name] = kind(**_typed(kind, values, f"{here}.", origins, complaints, skip=()))
+    return made
+
+
+def _bad_values(values: Mapping[str, Any], origins: Mapping[str, str]) -> list[str]:
+    def where(key: str) -> str:
+        return f"{origins.get(key, 'configuration')}: {key}"
+
+    bad = []
+    registry = values.get("registry", "")
+    if registry and not re.fullmatch(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?", registry):
+        bad.append(f"{where('registry')} must be HOST or HOST:PORT without a scheme or a path, not {registry!r}")
+    namespace = values.get("namespace", "")
+    if namespace and not all(COMPONENT.fullmatch(part) for part in namespace.split("/")):
+        bad.append(f"{where('namespace')} must be lower-case words joined by slashes, not {namespace!r}")
+    artifacts = values.get("artifacts", "")
+    if artifacts and not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[^\s]*)?", artifacts):
+        bad.append(f"{where('artifacts')} must be s3://BUCKET or s3://BUCKET/PREFIX, not {artifacts!r}")
+    for name, made in values.get("distribution", {}).items():
+        if not COMPONENT.fullmatch(name):
+            bad.append(f"{where(f'distribution.{name}')}: a distribution's name must be lower-case words")
+        if bool(made.root) == bool(made.archive):
+            bad.append(f"{where(f'distribution.{name}')} must have either root or archive")
+    return bad

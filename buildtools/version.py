@@ -1,0 +1,115 @@
+"""A version: the text of ``git describe --dirty`` with the tag prefix taken off; parsing, order, and its mappings."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import total_ordering
+
+from buildtools import Refused
+
+_DESCRIBED = re.compile(
+    r"(?P<base>.+?)(?:-(?P<distance>[1-9][0-9]*)-g(?P<abbreviation>[0-9a-f]{4,64}))?(?P<dirty>-dirty)?"
+)
+# https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pulling-manifests
+_IMAGE_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+
+
+@total_ordering
+@dataclass(frozen=True, eq=False)
+class Version:
+    """One version of everything in the repository.
+
+    ``base`` is the annotated tag without its prefix, ``distance`` the number of commits since, ``commit`` the full id
+    of the commit that was described (empty for a version that was only parsed from text).
+    """
+
+    base: str
+    distance: int = 0
+    abbreviation: str = ""
+    dirty: bool = False
+    commit: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Version:
+        """The version that ``text`` spells.
+
+        :raises Refused: the text is empty or could never be an image tag.
+        """
+        found = _DESCRIBED.fullmatch(text)
+        if not found:
+            raise Refused(f"{text!r} is not a version", "give one as `invoke history` or `git describe` prints it")
+        version = cls(
+            found["base"], int(found["distance"] or 0), found["abbreviation"] or "", dirty=bool(found["dirty"])
+        )
+        version.image_tag  # noqa: B018  complains about texts that can never be a tag
+        return version
+
+    @property
+    def text(self) -> str:
+        """As ``git describe --dirty`` prints it, without the tag prefix."""
+        described = f"-{self.distance}-g{self.abbreviation}" if self.abbreviation else ""
+        return f"{self.base}{described}{'-dirty' if self.dirty else ''}"
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def is_release(self) -> bool:
+        """Whether this is a tagged commit with a clean worktree."""
+        return not (self.distance or self.abbreviation or self.dirty)
+
+    @property
+    def image_tag(self) -> str:
+        """The text as an image tag: every character a tag cannot have becomes ``_``.
+
+        Two versions that map to one tag are found out when they are published: the manifest under that name holds the
+        version's own text.
+
+        :raises Refused: no tag can be made: too long, or a first character that a tag cannot start with.
+        """
+        tag = re.sub(r"[^A-Za-z0-9_.-]", "_", self.text)
+        if not _IMAGE_TAG.fullmatch(tag):
+            raise Refused(
+                f"the version {self.text!r} cannot be an image tag",
+                "a tag has at most 128 characters and starts with a letter, a digit or _; rename the git tag",
+            )
+        return tag
+
+    def archive_name(self, name: str) -> str:
+        """The file name of a distribution's archive: ``NAME-VERSION.tgz``."""
+        return f"{self.root_name(name)}.tgz"
+
+    def root_name(self, name: str) -> str:
+        """The one root folder inside a distribution's archive: ``NAME-VERSION``."""
+        return f"{name}-{self.image_tag}"
+
+    def __eq__(self, other: object) -> bool:
+        return self.text == other.text if isinstance(other, Version) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __lt__(self, other: Version) -> bool:
+        return self._order < other._order
+
+    @property
+    def _order(self) -> tuple[object, ...]:
+        # A commit after a tag is later than the tag but earlier than any greater tag, so the base decides first.
+        # semver alone would read the suffix as a pre-release and sort it below its own tag.
+        return (*_base_order(self.base), self.distance, self.dirty, self.text)
+
+
+def _base_order(base: str) -> tuple[object, ...]:
+    import semver
+
+    try:
+        parsed = semver.Version.parse(base, optional_minor_and_patch=True)
+    except ValueError:
+        # What is no semantic version sorts below all that are, by its numbers and words.
+        return (0, tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in re.split(r"(\d+)", base)))
+    # Semantic Versioning 2.0.0, 11: no pre-release is greater than any; numbers are less than words.
+    pre_release = tuple(
+        (0, int(part), "") if part.isdigit() else (1, 0, part) for part in (parsed.prerelease or "").split(".") if part
+    )
+    return (1, parsed.major, parsed.minor, parsed.patch, not pre_release, pre_release)

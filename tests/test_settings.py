@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from buildtools import Refused
+from buildtools.settings import Layer, Settings, read_pyproject, resolve
+
+ROOT = Path("project")
+
+
+def resolved(*layers: dict[str, Any]) -> Settings:
+    names = ("pyproject.toml", "environment", "flag")
+    return resolve(ROOT, [Layer(name, values) for name, values in zip(names, layers, strict=False)])
+
+
+def complaints_of(*layers: Any) -> str:
+    with pytest.raises(Refused) as caught:
+        resolved(*layers)
+    return str(caught.value)
+
+
+def test_nothing_configured_gives_the_defaults() -> None:
+    assert Settings(root=ROOT) == resolved()
+
+
+def test_a_later_layer_wins_and_the_origin_says_so() -> None:
+    settings = resolved({"registry": "a.example:5000", "namespace": "widgets"}, {"registry": "b.example"})
+    assert ("b.example", "widgets") == (settings.registry, settings.namespace)
+    assert ("environment", "pyproject.toml") == (settings.origins["registry"], settings.origins["namespace"])
+
+
+def test_none_means_not_set_in_this_layer() -> None:
+    assert "a.example" == resolved({"registry": "a.example"}, {"registry": None}).registry
+
+
+def test_tables_merge_by_their_own_keys() -> None:
+    settings = resolved(
+        {"image": {"base": {"args": {"BASE": "debian"}, "target": "final"}}}, {"image": {"base": {"args": {"X": "1"}}}}
+    )
+    assert {"BASE": "debian", "X": "1"} == settings.image["base"].args
+    assert "final" == settings.image["base"].target
+
+
+def test_texts_from_the_environment_become_what_the_key_needs() -> None:
+    settings = resolved({}, {"jobs": "3", "moving_tags": "latest, {major}.{minor}", "s3_checksums": "false"})
+    assert (3, ("latest", "{major}.{minor}"), False) == (settings.jobs, settings.moving_tags, settings.s3_checksums)
+
+
+def test_all_complaints_come_at_once_with_origin_and_key() -> None:
+    message = complaints_of(
+        {"registri": "x", "jobs": -1, "image": {"a": {"ssh": "perhaps"}}, "distribution": {"d": {}}},
+        {"namespace": "Upper", "moving_tags": 7},
+    )
+    assert [
+        "the configuration has 6 complaints, to be corrected where each says",
+        "  pyproject.toml: unknown key registri (did you mean registry?)",
+        "  pyproject.toml: jobs must be a whole number, 0 or more, not -1",
+        "  environment: moving_tags must be a list of texts, not 7",
+        "  pyproject.toml: image.a.ssh must be true or false, not 'perhaps'",
+        "  environment: namespace must be lower-case words joined by slashes, not 'Upper'",
+        "  pyproject.toml: distribution.d must have either root or archive",
+    ] == message.splitlines()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"registry": "https://registry.example"},
+        {"registry": "registry.example/path"},
+        {"artifacts": "https://bucket"},
+        {"image": 3},
+        {"image": {"a": 3}},
+        {"args": {"X": 1}},
+        {"jobs": True},
+        {"jobs": "many"},
+        {"distribution": {"d": {"root": "x", "archive": "y"}}},
+        {"root": "elsewhere"},
+    ],
+)
+def test_a_bad_value_is_refused(values: dict[str, Any]) -> None:
+    assert "1 complaint" in complaints_of(values)
+
+
+def test_a_tool_table_that_is_no_table_is_refused() -> None:
+    assert "must be a table" in complaints_of(7)
+
+
+def test_pyproject_without_a_table_or_a_file_is_an_empty_layer(tmp_path: Path) -> None:
+    assert {} == read_pyproject(tmp_path).values
+    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'x'\n")
+    assert {} == read_pyproject(tmp_path).values
+
+
+def test_pyproject_that_is_not_toml_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.buildtools\n")
+    with pytest.raises(Refused, match="not valid TOML"):
+        read_pyproject(tmp_path)
+
+
+def test_registry_and_artifacts_are_asked_for_only_where_they_are_needed() -> None:
+    with pytest.raises(Refused, match="no registry is configured"):
+        resolved().repository_prefix  # noqa: B018  the property raises
+    with pytest.raises(Refused, match="no place for archives"):
+        resolved().artifacts_url  # noqa: B018  the property raises
+    assert "r.example:5000/a/b" == resolved({"registry": "r.example:5000", "namespace": "a/b"}).repository_prefix
