@@ -1,0 +1,90 @@
+"""What an image is called: ``registry/repository:tag@digest``, parsed once and carried as a value."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from buildtools import Refused
+from buildtools.settings import COMPONENT
+
+# https://github.com/distribution/reference/blob/main/reference.go has the grammar.
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_REGISTRY = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:]+\])(?::[0-9]+)?")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
+_IMAGE_ID = re.compile(r"[0-9a-f]{64}")
+_LONGEST_NAME = 255
+
+DOCKER_HUB = "docker.io"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An image in a registry. ``tag`` and ``digest`` are empty where the text had none.
+
+    ``registry`` is ``HOST`` or ``HOST:PORT``; a text without one means Docker Hub, as everywhere, and there a single
+    word means ``library/WORD``.
+    """
+
+    registry: str
+    repository: str
+    tag: str = ""
+    digest: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Reference:
+        """The reference that ``text`` spells.
+
+        :raises Refused: it is none, with the part that is wrong.
+        """
+        rest, has_digest, digest = text.partition("@")
+        if has_digest and not _DIGEST.fullmatch(digest):
+            raise _refused(text, f"{digest!r} is not a digest")
+        head, has_tag, tag = rest.rpartition(":")
+        if not has_tag or "/" in tag:
+            head, tag = rest, ""
+        elif not _TAG.fullmatch(tag):
+            raise _refused(text, f"{tag!r} is not a tag")
+        first, slash, path = head.partition("/")
+        # A first word is a host only if it could not be part of a repository's name.
+        if slash and (first == "localhost" or first != first.lower() or re.search(r"[.:\[]", first)):
+            registry, repository = first, path
+        else:
+            registry, repository = DOCKER_HUB, head
+        if registry in (DOCKER_HUB, f"index.{DOCKER_HUB}"):
+            registry = DOCKER_HUB
+            repository = repository if "/" in repository else f"library/{repository}"
+        if not _REGISTRY.fullmatch(registry):
+            raise _refused(text, f"{registry!r} is not a registry's host")
+        for part in repository.split("/"):
+            if not COMPONENT.fullmatch(part):
+                raise _refused(text, f"{part!r} is not a lower-case name")
+        if _IMAGE_ID.fullmatch(head):
+            raise _refused(text, "64 hexadecimal digits are an image's id, not a name")
+        if len(registry) + 1 + len(repository) > _LONGEST_NAME:
+            raise _refused(text, f"a name has at most {_LONGEST_NAME} characters")
+        return cls(registry, repository, tag, digest)
+
+    def __str__(self) -> str:
+        tag = f":{self.tag}" if self.tag else ""
+        digest = f"@{self.digest}" if self.digest else ""
+        return f"{self.name}{tag}{digest}"
+
+    @property
+    def name(self) -> str:
+        """``registry/repository``, without tag and digest."""
+        return f"{self.registry}/{self.repository}"
+
+    @property
+    def target(self) -> str:
+        """What a registry is asked for: the digest, else the tag, else ``latest``."""
+        return self.digest or self.tag or "latest"
+
+    def tagged(self, tag: str) -> Reference:
+        """The same repository under another tag, without a digest."""
+        return replace(self, tag=tag, digest="")
+
+
+def _refused(text: str, fact: str) -> Refused:
+    return Refused(f"{text!r} is not an image reference ({fact})", "write [REGISTRY/]NAME[:TAG][@sha256:DIGEST]")
