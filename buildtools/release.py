@@ -1,0 +1,276 @@
+"""What a release is: its members, its manifest, and how it compares with another release and with the world. Pure.
+
+A version exists only if its manifest exists; the manifest names every image by digest and every archive by checksum.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from enum import Enum
+from functools import partial
+from typing import Any, TypeVar
+
+from buildtools import BuildToolsError, Conflict, Drifted, Unreachable
+from buildtools.version import Version
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class ReleasedImage:
+    """An image of a release. ``digest`` is that of its registry manifest, ``fingerprint`` that of its inputs."""
+
+    name: str
+    registry: str
+    repository: str
+    tag: str
+    digest: str
+    fingerprint: str = ""
+
+    @property
+    def reference(self) -> str:
+        """``registry/repository:tag``, for people."""
+        return f"{self.registry}/{self.repository}:{self.tag}"
+
+    @property
+    def pinned(self) -> str:
+        """``registry/repository@digest``, which can only ever mean this image."""
+        return f"{self.registry}/{self.repository}@{self.digest}"
+
+
+@dataclass(frozen=True)
+class ReleasedArchive:
+    """An archive of a release. ``key`` is relative to the artifacts' prefix, ``size`` is in bytes, ``sha256`` hex."""
+
+    name: str
+    key: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Release:
+    """One version's set. ``created`` is the commit's time, RFC 3339: the same commit gives the same manifest."""
+
+    version: str
+    commit: str
+    created: str
+    images: tuple[ReleasedImage, ...]
+    archives: tuple[ReleasedArchive, ...]
+
+    def manifest(self) -> bytes:
+        """The release manifest: JSON, keys and members sorted, so that equal releases have equal bytes."""
+        document = {
+            "schema": SCHEMA,
+            "version": self.version,
+            "commit": self.commit,
+            "created": self.created,
+            "images": [asdict(image) for image in sorted(self.images, key=lambda image: image.name)],
+            "archives": [asdict(archive) for archive in sorted(self.archives, key=lambda archive: archive.name)],
+        }
+        return (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()
+
+    @classmethod
+    def parse(cls, manifest: bytes, where: str) -> Release:
+        """The release a manifest describes; ``where`` names it to the user.
+
+        :raises BuildToolsError: it is not a manifest, or of a schema that this version does not know.
+        """
+        try:
+            document = json.loads(manifest)
+            schema = document["schema"]
+        except (ValueError, KeyError, TypeError):
+            raise BuildToolsError(
+                f"{where} is not a release manifest", "something else wrote there; look at it and remove it by hand"
+            ) from None
+        if schema != SCHEMA:
+            raise BuildToolsError(
+                f"{where} has schema {schema!r}, this version knows {SCHEMA}", "use a newer lockstep-buildtools"
+            )
+        try:
+            return cls(
+                document["version"],
+                document["commit"],
+                document["created"],
+                tuple(_member(ReleasedImage, image) for image in document["images"]),
+                tuple(_member(ReleasedArchive, archive) for archive in document["archives"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise BuildToolsError(
+                f"{where} is a damaged release manifest ({error})", "restore it from a backup of the bucket"
+            ) from None
+
+    def differences(self, other: Release) -> tuple[str, ...]:
+        """What ``other`` has otherwise, a line each; empty where both release the same content."""
+        found = []
+        if self.version != other.version:
+            found.append(f"version {self.version} != {other.version}")
+        if self.commit != other.commit:
+            found.append(f"commit {self.commit[:12]} != {other.commit[:12]}")
+        ours, theirs = _contents(self), _contents(other)
+        for member in sorted(ours.keys() | theirs.keys()):
+            mine, yours = ours.get(member, "absent"), theirs.get(member, "absent")
+            if mine != yours:
+                found.append(f"{member} {_short(mine)} != {_short(yours)}")
+        return tuple(found)
+
+
+Member = TypeVar("Member", ReleasedImage, ReleasedArchive)
+
+
+def _member(kind: type[Member], document: Mapping[str, Any]) -> Member:
+    return kind(**{key: document[key] for key in kind.__dataclass_fields__})
+
+
+def _contents(release: Release) -> dict[str, str]:
+    return {
+        **{f"image {image.name}": image.digest for image in release.images},
+        **{f"archive {archive.name}": f"sha256:{archive.sha256}" for archive in release.archives},
+    }
+
+
+def _short(digest: str) -> str:
+    algorithm, colon, value = digest.partition(":")
+    return f"{algorithm}:{value[:12]}" if colon else digest
+
+
+def manifest_key(version: Version) -> str:
+    """Where the manifest of a version lies, relative to the artifacts' prefix."""
+    return f"releases/{version.image_tag}.json"
+
+
+def archive_key(name: str, version: Version) -> str:
+    """Where a distribution's archive lies, relative to the artifacts' prefix."""
+    return f"{name}/{version.archive_name(name)}"
+
+
+def refuse_other_content(ours: Release, existing: Release) -> None:
+    """Nothing, where both release the same content.
+
+    :raises Conflict: they differ; a released version never changes.
+    """
+    differences = existing.differences(ours)
+    if differences:
+        raise Conflict(
+            f"version {existing.version} is already released with other content ({'; '.join(differences)})",
+            "a released version never changes; commit, cut a new one with `invoke release`, and publish that",
+        )
+
+
+def moving_tags(patterns: Iterable[str], version: Version, released: Iterable[Version]) -> tuple[str, ...]:
+    """The moving tags that ``version`` takes over: those for which it is the newest of all released versions.
+
+    A pattern may hold ``{major}``, ``{minor}`` and ``{patch}``; a pre-release or a commit after a tag takes none.
+    """
+    numbers = _numbers(version)
+    if not version.is_release or numbers is None:
+        return ()
+    taken = []
+    for pattern in patterns:
+        tag = pattern.format(**numbers)
+        rivals = [
+            other
+            for other in released
+            if other.is_release and (parts := _numbers(other)) is not None and pattern.format(**parts) == tag
+        ]
+        if all(other <= version for other in rivals):
+            taken.append(tag)
+    return tuple(taken)
+
+
+def _numbers(version: Version) -> dict[str, str] | None:
+    import semver
+
+    try:
+        parsed = semver.Version.parse(version.base)
+    except ValueError:
+        return None
+    if parsed.prerelease:
+        return None
+    return {"major": str(parsed.major), "minor": str(parsed.minor), "patch": str(parsed.patch)}
+
+
+class State(Enum):
+    """How a member of a release was found."""
+
+    INTACT = "intact"
+    MISSING = "missing"
+    CHANGED = "changed"
+    UNREACHABLE = "unreachable"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One member of a release held against the world. ``found`` is a digest, empty where none was found."""
+
+    kind: str
+    name: str
+    place: str
+    expected: str
+    found: str
+    state: State
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """A release held against the world."""
+
+    release: Release
+    findings: tuple[Finding, ...]
+
+    def error(self) -> BuildToolsError | None:
+        """Why the audit did not pass: drift where any is known, else an outage; None where all is intact."""
+        drifted = [
+            f"{finding.kind} {finding.name} {finding.state.value}" for finding in self.findings if _drift(finding)
+        ]
+        if drifted:
+            return Drifted(
+                f"release {self.release.version} has drifted ({', '.join(drifted)})",
+                "restore what is named, or cut a new release; a released version must not change",
+            )
+        silent = sorted({finding.reason for finding in self.findings if finding.state is State.UNREACHABLE})
+        if silent:
+            return Unreachable(
+                f"release {self.release.version} could not be verified ({'; '.join(silent)})", "try again"
+            )
+        return None
+
+
+def _drift(finding: Finding) -> bool:
+    return finding.state in (State.MISSING, State.CHANGED)
+
+
+def audit(
+    release: Release,
+    image_digest: Callable[[ReleasedImage], str | None],
+    archive_digest: Callable[[ReleasedArchive], str | None],
+) -> Audit:
+    """Every member looked up in the world. The look-ups give a digest, None for absent, or raise ``Unreachable``."""
+    images = [
+        _finding("image", image.name, image.reference, image.digest, partial(image_digest, image))
+        for image in release.images
+    ]
+    archives = [
+        _finding(
+            "archive",
+            archive.name,
+            archive.key,
+            f"sha256:{archive.sha256}",
+            partial(archive_digest, archive),
+        )
+        for archive in release.archives
+    ]
+    return Audit(release, (*images, *archives))
+
+
+def _finding(kind: str, name: str, place: str, expected: str, look_up: Callable[[], str | None]) -> Finding:
+    try:
+        found = look_up()
+    except Unreachable as error:
+        return Finding(kind, name, place, expected, "", State.UNREACHABLE, error.fact)
+    if found is None:
+        return Finding(kind, name, place, expected, "", State.MISSING)
+    return Finding(kind, name, place, expected, found, State.INTACT if found == expected else State.CHANGED)

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from buildtools import BuildToolsError, Conflict, Drifted, Unreachable
+from buildtools.release import (
+    Release,
+    ReleasedArchive,
+    ReleasedImage,
+    State,
+    archive_key,
+    audit,
+    manifest_key,
+    moving_tags,
+    refuse_other_content,
+)
+from buildtools.version import Version
+
+BASE = ReleasedImage("base", "r.example", "w/base", "1.4.2", "sha256:" + "a" * 64, "f" * 64)
+APP = ReleasedImage("app", "r.example", "w/app", "1.4.2", "sha256:" + "b" * 64)
+DAEMON = ReleasedArchive("daemon", "daemon/daemon-1.4.2.tgz", 10, "c" * 64)
+RELEASE = Release("1.4.2", "d" * 40, "2026-11-23T08:00:00Z", (BASE, APP), (DAEMON,))
+
+
+def test_a_manifest_gives_its_release_back() -> None:
+    parsed = Release.parse(RELEASE.manifest(), "releases/1.4.2.json")
+    assert ((APP, BASE), (DAEMON,)) == (parsed.images, parsed.archives)
+    assert () == RELEASE.differences(parsed)
+
+
+def test_the_order_of_members_does_not_change_the_manifest() -> None:
+    assert RELEASE.manifest() == replace(RELEASE, images=(APP, BASE)).manifest()
+
+
+@pytest.mark.parametrize(
+    ("manifest", "said"),
+    [
+        (b"<html>", "is not a release manifest"),
+        (b"[]", "is not a release manifest"),
+        (b'{"schema": 99}', "schema 99"),
+        (b'{"schema": 1, "version": "1"}', "damaged"),
+    ],
+)
+def test_what_is_no_manifest_is_told_apart(manifest: bytes, said: str) -> None:
+    with pytest.raises(BuildToolsError, match=said):
+        Release.parse(manifest, "releases/1.4.2.json")
+
+
+def test_the_same_content_from_another_registry_name_is_the_same_release() -> None:
+    refuse_other_content(replace(RELEASE, images=(replace(BASE, registry="alias.example"), APP)), RELEASE)
+
+
+def test_other_content_is_refused_and_every_difference_named() -> None:
+    other = replace(RELEASE, commit="e" * 40, images=(replace(BASE, digest="sha256:" + "0" * 64),), archives=())
+    with pytest.raises(Conflict) as caught:
+        refuse_other_content(other, RELEASE)
+    for part in ("commit dddddddddddd", "image base sha256:aaaaaaaaaaaa", "image app", "archive daemon"):
+        assert part in caught.value.fact
+
+
+def test_keys_carry_name_and_version() -> None:
+    version = Version.parse("1.4.2")
+    assert ("releases/1.4.2.json", "daemon/daemon-1.4.2.tgz") == (
+        manifest_key(version),
+        archive_key("daemon", version),
+    )
+
+
+@pytest.mark.parametrize(
+    ("version", "released", "taken"),
+    [
+        ("1.4.2", [], ("latest", "1.4")),
+        ("1.4.2", ["1.4.1", "1.4.2"], ("latest", "1.4")),
+        ("1.4.2", ["1.5.0"], ("1.4",)),
+        ("1.4.2", ["1.4.3"], ()),
+        ("1.4.2", ["1.5.0-rc.1", "nightly"], ("latest", "1.4")),
+        ("1.4.2-rc.1", [], ()),
+        ("1.4.2-3-gabcdef0", [], ()),
+        ("nightly", [], ()),
+    ],
+)
+def test_moving_tags_move_only_forward_and_only_for_releases(
+    version: str, released: list[str], taken: tuple[str, ...]
+) -> None:
+    others = [Version.parse(text) for text in released]
+    assert taken == moving_tags(("latest", "{major}.{minor}"), Version.parse(version), others)
+
+
+def unreachable(member: object) -> str:
+    raise Unreachable("r.example does not answer")
+
+
+def test_an_intact_release_passes_its_audit() -> None:
+    found = audit(RELEASE, lambda image: image.digest, lambda archive: f"sha256:{archive.sha256}")
+    assert [State.INTACT] * 3 == [finding.state for finding in found.findings]
+    assert found.error() is None
+
+
+def test_drift_is_named_and_weighs_more_than_an_outage() -> None:
+    found = audit(RELEASE, unreachable, lambda archive: None)
+    assert [State.UNREACHABLE, State.UNREACHABLE, State.MISSING] == [finding.state for finding in found.findings]
+    error = found.error()
+    assert isinstance(error, Drifted)
+    assert "archive daemon missing" in error.fact
+
+
+def test_an_outage_alone_is_worth_a_retry() -> None:
+    error = audit(RELEASE, unreachable, lambda archive: f"sha256:{archive.sha256}").error()
+    assert isinstance(error, Unreachable)
+    assert "r.example does not answer" in error.fact
+
+
+def test_another_digest_is_a_change() -> None:
+    found = audit(RELEASE, lambda image: "sha256:" + "9" * 64, lambda archive: f"sha256:{archive.sha256}")
+    assert [State.CHANGED, State.CHANGED, State.INTACT] == [finding.state for finding in found.findings]
