@@ -1,0 +1,316 @@
+"""``.dockerignore`` rules, as Moby's pattern matcher and BuildKit's file filter read them.
+
+The rules are those of https://github.com/moby/patternmatcher (``New``, ``MatchesUsingParentResults`` and
+``ignorefile.ReadAll``), odd corners included: what differs from the engine's own filter would be a wrong image.
+Paths are relative, with ``/`` between names, and may hold surrogate escapes for bytes that are not UTF-8.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from buildtools import Refused
+
+Results = Sequence[bool]
+"""Which pattern matched a directory, pattern by pattern: what the entries below it inherit."""
+
+# Go's unicode.IsSpace; str.strip() alone would also take the separators U+001C to U+001F.
+_SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
+
+# Go's path/filepath.Match: what it calls ErrBadPattern does not match this.
+_RANGE_CHARACTER = r"(?:\\.|[^\\\-\]])"
+_VALID = re.compile(rf"(?:\\.|\[\^?+(?:{_RANGE_CHARACTER}(?:-{_RANGE_CHARACTER})?)+\]|[^\\\[])*", re.DOTALL)
+_CLASS = re.compile(rf"\[(\^?+)((?:{_RANGE_CHARACTER}(?:-{_RANGE_CHARACTER})?)+)\]", re.DOTALL)
+
+_GLOB_CHARACTERS = frozenset("*[]?^\\")
+_POSIX_CLASSES = {
+    "alnum": "0-9A-Za-z",
+    "alpha": "A-Za-z",
+    "digit": "0-9",
+    "lower": "a-z",
+    "upper": "A-Z",
+    "space": r"\t\n\v\f\r ",
+    "word": "0-9A-Za-z_",
+    "xdigit": "0-9A-Fa-f",
+    "punct": r"!-/:-@\[-`{-~",
+}
+
+
+class Pattern:
+    """One rule. ``text`` is the cleaned pattern without its ``!``; ``matches`` answers for one path alone."""
+
+    __slots__ = ("is_literal", "matches", "negated", "prefix", "text")
+
+    def __init__(self, text: str, *, negated: bool) -> None:
+        self.text = text
+        self.negated = negated
+        trimmed = text.removesuffix("/**").removesuffix("/*")
+        # What must begin a path for this rule to say something about it; only where the rest has no glob in it.
+        self.is_literal = _GLOB_CHARACTERS.isdisjoint(trimmed)
+        self.prefix = f"{trimmed}/"
+        self.matches = _matcher(text)
+
+
+class Patterns:
+    """Rules in their order: the last one that matches a path, or matched a directory above it, decides."""
+
+    def __init__(self, patterns: Iterable[str], *, where: Callable[[int], str] = "pattern {}".format) -> None:
+        """Compile patterns as the engine hands them over, already cleaned; ``where(index)`` names one in an error.
+
+        :raises Refused: one of them is not a pattern.
+        """
+        rules = []
+        for index, given in enumerate(patterns):
+            text = given.strip(_SPACE)
+            if not text:
+                continue
+            text = clean(text)
+            negated = text.startswith("!")
+            try:
+                if text == "!":
+                    raise ValueError("nothing follows the !")
+                if negated:
+                    text = text[1:]
+                if not _VALID.fullmatch(text):
+                    raise ValueError("a bracket or a backslash is left open")
+                rules.append(Pattern(text, negated=negated))
+            except ValueError as error:
+                raise Refused(f"{where(index)} is not a pattern: {given!r} ({error})", "correct that line") from None
+        self.rules = tuple(rules)
+        self._negations = tuple(rule for rule in rules if rule.negated)
+        self._literal_negations = all(rule.is_literal for rule in self._negations)
+        self._affirmations = tuple(rule for rule in rules if not rule.negated)
+        self._literal_affirmations = all(rule.is_literal for rule in self._affirmations)
+        self._nothing: Results = (False,) * len(rules)
+
+    @classmethod
+    def parse(cls, lines: Iterable[str], *, source: str = ".dockerignore") -> Patterns:
+        """The rules of an ignore file. ``source`` names it in errors.
+
+        :raises Refused: a line is not a pattern; names the line.
+        """
+        patterns, numbers = [], []
+        for number, given in enumerate(lines, start=1):
+            line = given.removeprefix("\ufeff") if number == 1 else given
+            if line.startswith("#"):
+                continue
+            text = line.strip(_SPACE)
+            if not text:
+                continue
+            negation = "!" if text.startswith("!") else ""
+            text = text[len(negation) :].strip(_SPACE)
+            if text:
+                text = clean(text)
+                if len(text) > 1:
+                    text = text.removeprefix("/")
+            patterns.append(negation + text)
+            numbers.append(number)
+        return cls(patterns, where=lambda index: f"{source} line {numbers[index]}")
+
+    @classmethod
+    def read(cls, path: Path, *, source: str = "") -> Patterns:
+        """The rules of the ignore file at ``path``.
+
+        :raises Refused: a line is not a pattern.
+        :raises OSError: the file cannot be read.
+        """
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
+        return cls.parse((line.removesuffix("\r") for line in text.split("\n")), source=source or path.name)
+
+    def __bool__(self) -> bool:
+        return bool(self.rules)
+
+    def match(self, path: str, parent: Results | None = None) -> tuple[bool, Results]:
+        """Whether the rules match ``path``, and the results to hand to the entries below it.
+
+        ``parent`` are the results of the directory it lies in, None for an entry of the root.
+        """
+        matched = False
+        results = []
+        for rule, inherited in zip(self.rules, parent or self._nothing, strict=True):
+            # A rule that could not change the answer is not tried, and counts as not matching for what lies below:
+            # so does Moby, and it shows.
+            match = inherited or (rule.negated == matched and rule.matches(path))
+            results.append(match)
+            if match:
+                matched = not rule.negated
+        return matched, results
+
+    def matches(self, path: str) -> bool:
+        """Whether the rules match ``path``, going down to it from the root."""
+        matched, results = False, None
+        for end in (*(i for i, character in enumerate(path) if character == "/"), len(path)):
+            matched, results = self.match(path[:end], results)
+        return matched
+
+    def may_except_below(self, directory: str) -> bool:
+        """Whether a ``!`` rule can take something below a matched directory out again, as BuildKit decides it."""
+        return _may_concern(self._negations, directory, literal=self._literal_negations)
+
+    def may_match_below(self, directory: str) -> bool:
+        """Whether a rule without ``!`` can match below a directory that is not matched itself."""
+        return _may_concern(self._affirmations, directory, literal=self._literal_affirmations)
+
+
+def _may_concern(rules: tuple[Pattern, ...], directory: str, *, literal: bool) -> bool:
+    if not literal:
+        return True
+    below = f"{directory}/"
+    return any(rule.prefix.startswith(below) for rule in rules)
+
+
+def clean(path: str) -> str:
+    """Go's ``filepath.Clean``."""
+    cleaned = posixpath.normpath(path)
+    # POSIX gives two leading slashes a meaning of their own, Go does not.
+    return cleaned[1:] if cleaned.startswith("//") else cleaned
+
+
+def glob(pattern: str) -> Callable[[str], bool] | None:
+    """Go's ``filepath.Match`` for one pattern: no ``**``, and ``*`` and ``?`` stop at ``/``. None: not a pattern."""
+    if not _VALID.fullmatch(pattern):
+        return None
+    expression, position = "", 0
+    while position < len(pattern):
+        character = pattern[position]
+        if character == "[" and (found := _CLASS.match(pattern, position)):
+            expression += f"[{found[1]}{_escaped_class(found[2])}]"
+            position = found.end()
+            continue
+        if character == "\\":
+            position += 1
+            character = pattern[position]
+            expression += re.escape(character)
+        else:
+            expression += {"*": "[^/]*", "?": "[^/]"}.get(character, re.escape(character))
+        position += 1
+    try:
+        compiled = re.compile(expression, re.DOTALL)
+    except re.error:  # a range such as z-a, which Go takes for one that holds nothing
+        return lambda _: False
+    return lambda name: compiled.fullmatch(name) is not None
+
+
+def _escaped_class(body: str) -> str:
+    return re.sub(r"\\(.)|(-)|(.)", lambda m: m[2] or re.escape(m[1] or m[3]), body, flags=re.DOTALL)
+
+
+def _matcher(text: str) -> Callable[[str], bool]:
+    kind, expression = _go_expression(text)
+    if kind == "exact":
+        return text.__eq__
+    if kind == "prefix":
+        prefix = text[:-2]
+        return lambda path: path.startswith(prefix)
+    if kind == "suffix":
+        suffix = text[2:]
+        bare = suffix[1:] if suffix.startswith("/") else None
+        return lambda path: path.endswith(suffix) or path == bare
+    try:
+        compiled = re.compile(_python_expression(expression), re.ASCII)
+    except re.error as error:
+        raise ValueError(str(error)) from None
+    return lambda path: compiled.match(path) is not None
+
+
+def _go_expression(text: str) -> tuple[str, str]:
+    """Moby's ``Pattern.compile``: the way to match, and the regular expression in Go's spelling."""
+    kind, expression, position, tokens = "exact", "^", 0, 0
+    while position < len(text):
+        character = text[position]
+        position += 1
+        if character == "*" and text.startswith("*", position):
+            position += 1
+            if text.startswith("/", position):
+                position += 1
+            if position < len(text):
+                expression += "(.*/)?"
+                kind = "regexp"
+            elif kind == "exact":
+                kind = "prefix"
+            else:
+                expression += ".*"
+                kind = "regexp"
+            if not tokens:
+                kind = "suffix"
+        elif character == "*":
+            expression += "[^/]*"
+            kind = "regexp"
+        elif character == "?":
+            expression += "[^/]"
+            kind = "regexp"
+        elif character in ".+()|{}$":
+            expression += f"\\{character}"
+        elif character == "\\" and position < len(text):
+            expression += f"\\{text[position]}"
+            position += 1
+            kind = "regexp"
+        else:
+            expression += character
+            if character in "[]":
+                kind = "regexp"
+        tokens += 1
+    return kind, f"{expression}$"
+
+
+def _python_expression(expression: str) -> str:
+    """Go's spelling (RE2) as Python's: they differ in classes, in some escapes, and in what ends a text."""
+    made, position = "", 0
+    while position < len(expression):
+        character = expression[position]
+        if character == "[":
+            converted, position = _python_class(expression, position)
+            made += converted
+            continue
+        position += 1
+        if character == "\\":
+            made += _python_escape(expression[position])
+            position += 1
+        elif character == "$":
+            made += r"\Z"
+        else:
+            made += character
+    return made
+
+
+def _python_class(expression: str, position: int) -> tuple[str, int]:
+    position += 1
+    made = "["
+    if expression.startswith("^", position):
+        made += "^"
+        position += 1
+    first = True
+    while position < len(expression):
+        character = expression[position]
+        if character == "]" and not first:
+            return f"{made}]", position + 1
+        first = False
+        named = re.compile(r"\[:([a-z]+):\]").match(expression, position)
+        if named:
+            if named[1] not in _POSIX_CLASSES:
+                raise ValueError(f"no class is called {named[1]}")
+            made += _POSIX_CLASSES[named[1]]
+            position = named.end()
+            continue
+        position += 1
+        if character == "\\":
+            made += _python_escape(expression[position])
+            position += 1
+        elif character == "-":
+            made += "-" if not expression.startswith("]", position) else r"\-"
+        else:
+            made += re.escape(character)
+    raise ValueError("a bracket is left open")
+
+
+def _python_escape(character: str) -> str:
+    if character in "dDwWsSbBAafnrtv":
+        return f"\\{character}"
+    if character == "z":
+        return r"\Z"
+    if character.isascii() and character.isalnum():
+        raise ValueError(f"\\{character} has no meaning")
+    return re.escape(character)
