@@ -1,0 +1,258 @@
+"""How a run looks: a live view on a terminal, prefixed lines elsewhere, JSON lines on request.
+
+A console is a :data:`~buildtools.events.Report`; everything goes to one stream, as a rule standard error, so that
+standard output carries data alone.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, fields
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any
+
+from buildtools.events import Event, Finished, Log, Outcome, Started, Step, Transferred, Warned
+
+if TYPE_CHECKING:
+    import rich.console
+    import rich.live
+
+MODES = ("auto", "live", "plain", "json")
+# How much of a failed image's log is shown below it; all of it is in plain mode.
+_TAIL = 40
+_REDRAWS_PER_SECOND = 8
+_MARKS = {
+    Outcome.DONE: ("✓", "green"),
+    Outcome.UP_TO_DATE: ("=", "cyan"),
+    Outcome.FAILED: ("✗", "bold red"),
+    Outcome.SKIPPED: ("-", "yellow"),
+    Outcome.CANCELLED: ("-", "yellow"),
+}
+
+
+class Console(AbstractContextManager["Console"]):
+    """What every mode does. Calls may come from any thread; each writes whole lines."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+
+    def __call__(self, event: Event) -> None:
+        """Render one event."""
+        raise NotImplementedError
+
+    def summary(self, text: str, *, failed: bool = False) -> None:
+        """The last line of a run: what happened, or what is wrong and what to do."""
+        self._write(text)
+        del failed
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def _write(self, line: str) -> None:
+        # One write per line: two processes that share a log then do not mix within a line.
+        with self._lock:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+
+
+class PlainConsole(Console):
+    """Lines that each begin with ``[subject]``; nothing is ever drawn twice."""
+
+    def __call__(self, event: Event) -> None:
+        """Write the event's line; progress in bytes is not worth one."""
+        line = _plain_line(event)
+        if line is not None:
+            self._write(line)
+
+
+def _plain_line(event: Event) -> str | None:
+    match event:
+        case Started(subject, action):
+            return f"[{subject}] {action} started"
+        case Step(subject, text, number, total, cached):
+            return f"[{subject}] {_numbered(number, total)}{text}{' (cached)' if cached else ''}"
+        case Log(subject, line):
+            return f"[{subject}] | {line}"
+        case Warned(subject, message):
+            return f"[{subject}] warning: {message}" if subject else f"warning: {message}"
+        case Finished(subject, action, outcome, seconds, detail):
+            return f"[{subject}] {action} {outcome.value} in {duration(seconds)}{f': {detail}' if detail else ''}"
+        case Transferred():
+            return None
+
+
+class JsonConsole(Console):
+    """One JSON object a line: ``event`` is the event's kind in lower case, the rest its fields, ``time`` in seconds."""
+
+    def __call__(self, event: Event) -> None:
+        """Write the event as it is."""
+        document: dict[str, Any] = {"event": type(event).__name__.lower(), "time": round(time.time(), 3)}
+        for each in fields(event):
+            value = getattr(event, each.name)
+            document[each.name] = value.value if isinstance(value, Outcome) else value
+        self._write(json.dumps(document))
+
+    def summary(self, text: str, *, failed: bool = False) -> None:
+        """The last object: ``{"event": "summary", "text": ..., "failed": ...}``."""
+        self._write(json.dumps({"event": "summary", "time": round(time.time(), 3), "text": text, "failed": failed}))
+
+
+@dataclass
+class _Running:
+    action: str
+    since: float
+    step: str = ""
+    sent: int = 0
+    total: int = 0
+    tail: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL))
+
+
+class LiveConsole(Console):
+    """One line for each image at work, redrawn in place; each that ends leaves its last line above."""
+
+    def __init__(self, stream: IO[str], *, colour: bool) -> None:
+        super().__init__(stream)
+        import rich.console
+        import rich.live
+
+        self._running: dict[str, _Running] = {}
+        self._ended = 0
+        self._screen = rich.console.Console(
+            file=stream, force_terminal=True, no_color=not colour, highlight=False, markup=False, soft_wrap=False
+        )
+        self._live = rich.live.Live(
+            console=self._screen,
+            get_renderable=self._view,
+            refresh_per_second=_REDRAWS_PER_SECOND,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+
+    def __enter__(self) -> LiveConsole:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Take the event in; the next redraw shows it."""
+        with self._lock:
+            match event:
+                case Started(subject, action):
+                    self._running[subject] = _Running(action, time.monotonic())
+                case Step(subject, text, number, total):
+                    self._at(subject).step = f"{_numbered(number, total)}{text}"
+                case Log(subject, line):
+                    self._at(subject).tail.append(line)
+                case Transferred(subject, done, total):
+                    running = self._at(subject)
+                    running.sent, running.total = done, total
+                case Warned(subject, message):
+                    self._print(f"! {subject + ': ' if subject else ''}{message}", "yellow")
+                case Finished():
+                    self._finish(event)
+
+    def summary(self, text: str, *, failed: bool = False) -> None:
+        """The last line, below all others."""
+        self._live.stop()
+        self._print(text, "bold red" if failed else "bold")
+
+    def _at(self, subject: str) -> _Running:
+        return self._running.setdefault(subject, _Running("", time.monotonic()))
+
+    def _finish(self, event: Finished) -> None:
+        running = self._running.pop(event.subject, None)
+        self._ended += 1
+        mark, style = _MARKS[event.outcome]
+        detail = f"  {event.detail}" if event.detail else ""
+        line = f"{mark} {event.subject}  {event.action} {event.outcome.value}  {duration(event.seconds)}{detail}"
+        self._print(line, style)
+        if event.outcome is Outcome.FAILED and running is not None:
+            for logged in running.tail:
+                self._print(f"  | {logged}", "")
+
+    def _print(self, line: str, style: str) -> None:
+        import rich.text
+
+        self._screen.print(rich.text.Text(line, style=style), overflow="fold")
+
+    def _view(self) -> rich.console.RenderableType:
+        import rich.text
+
+        # Called by the redrawing thread; events come from others. Never waits for one that is being printed.
+        now, width, height = time.monotonic(), self._screen.width, self._screen.height
+        lines = [
+            _clipped(f"… {subject}  {_doing(running)}", f"  {duration(now - running.since)}", width)
+            for subject, running in list(self._running.items())
+        ]
+        room = max(1, height - 2)
+        if len(lines) > room:
+            lines = [*lines[: room - 1], f"  and {len(lines) - room + 1} more at work"]
+        return rich.text.Text("\n".join(lines), no_wrap=True, overflow="crop")
+
+
+def _doing(running: _Running) -> str:
+    if running.total:
+        return f"{running.action} {size(running.sent)} of {size(running.total)}"
+    return f"{running.action}  {running.step}" if running.step else running.action
+
+
+def _clipped(text: str, end: str, width: int) -> str:
+    room = max(8, width - len(end) - 1)
+    return (text if len(text) <= room else text[: room - 1] + "…") + end
+
+
+def _numbered(number: int, total: int) -> str:
+    return f"{number}/{total} " if total else ""
+
+
+def duration(seconds: float) -> str:
+    """Wall time as people say it: ``0.4s``, ``12s``, ``3m05s``."""
+    if seconds < 10:
+        return f"{seconds:.1f}s"
+    if seconds < 60:
+        return f"{seconds:.0f}s"
+    return f"{int(seconds) // 60}m{int(seconds) % 60:02d}s"
+
+
+def size(count: float) -> str:
+    """A count of bytes in decimal units: ``512 B``, ``1.5 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError("unreachable")
+
+
+def table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """Columns as wide as they need be, without a trailing line end."""
+    widths = [max(len(row[column]) for row in [headings, *rows]) for column in range(len(headings))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in [headings, *rows]
+    )
+
+
+def open_console(mode: str, stream: IO[str], environment: Mapping[str, str]) -> Console:
+    """The console for ``mode``; ``auto`` is live on a terminal outside CI, else plain.
+
+    ``NO_COLOR`` (https://no-color.org) and ``TERM=dumb`` are obeyed.
+    """
+    if mode == "json":
+        return JsonConsole(stream)
+    dumb = environment.get("TERM", "dumb") == "dumb"
+    if mode == "live" or (mode == "auto" and stream.isatty() and not dumb and not environment.get("CI")):
+        return LiveConsole(stream, colour=not environment.get("NO_COLOR"))
+    return PlainConsole(stream)

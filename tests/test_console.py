@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import io
+import json
+import threading
+
+import pytest
+
+from buildtools.console import Console, JsonConsole, LiveConsole, PlainConsole, duration, open_console, size, table
+from buildtools.events import Event, Finished, Log, Outcome, Started, Step, Transferred, Warned
+
+RUN: tuple[Event, ...] = (
+    Started("app", "build"),
+    Step("app", "FROM base", 1, 2, cached=True),
+    Step("app", "RUN make", 2, 2),
+    Log("app", "cc -o [bold]app[/bold]"),
+    Transferred("app", 5, 10),
+    Warned("app", "old base"),
+    Warned("", "dirty tree"),
+    Finished("app", "build", Outcome.FAILED, 71.2, "exit code 2"),
+)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def shown(console: Console, stream: io.StringIO) -> str:
+    with console:
+        for event in RUN:
+            console(event)
+    console.summary("app failed", failed=True)
+    return stream.getvalue()
+
+
+def test_plain_lines_are_prefixed_and_the_last_says_what_happened() -> None:
+    stream = io.StringIO()
+    assert [
+        "[app] build started",
+        "[app] 1/2 FROM base (cached)",
+        "[app] 2/2 RUN make",
+        "[app] | cc -o [bold]app[/bold]",
+        "[app] warning: old base",
+        "warning: dirty tree",
+        "[app] build failed in 1m11s: exit code 2",
+        "app failed",
+    ] == shown(PlainConsole(stream), stream).splitlines()
+
+
+def test_json_is_one_object_an_event_with_the_events_own_fields() -> None:
+    stream = io.StringIO()
+    objects = [json.loads(line) for line in shown(JsonConsole(stream), stream).splitlines()]
+    assert ["started", "step", "step", "log", "transferred", "warned", "warned", "finished", "summary"] == [
+        each["event"] for each in objects
+    ]
+    assert ("app", "failed", 71.2) == tuple(objects[7][key] for key in ("subject", "outcome", "seconds"))
+    assert ("app failed", True) == (objects[8]["text"], objects[8]["failed"])
+
+
+def test_the_live_view_shows_a_failures_log_and_ends_with_the_summary(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    stream = Terminal()
+    _, failed, below = shown(LiveConsole(stream, colour=False), stream).rpartition(
+        "✗ app  build failed  1m11s  exit code 2\n"
+    )
+    assert failed
+    assert "  | cc -o [bold]app[/bold]\n" in below
+    assert "app failed" == below.splitlines()[-1].strip()
+
+
+def test_sixty_images_at_work_stay_within_the_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("LINES", "10")
+    console = LiveConsole(Terminal(), colour=False)
+    for number in range(60):
+        console(Started(f"image{number:02}", "build"))
+        console(Step(f"image{number:02}", "RUN " + "x" * 200, 1, 1))
+    view = str(console._view()).splitlines()
+    assert 8 == len(view)
+    assert "  and 53 more at work" == view[-1]
+    assert all(len(line) <= 60 for line in view)
+
+
+def test_lines_of_many_threads_stay_whole() -> None:
+    stream = io.StringIO()
+    console = PlainConsole(stream)
+
+    def speak(number: int) -> None:
+        for _ in range(200):
+            console(Log(f"image{number}", "x" * 50))
+
+    threads = [threading.Thread(target=speak, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    lines = stream.getvalue().splitlines()
+    assert 1600 == len(lines)
+    assert {f"[image{number}] | {'x' * 50}" for number in range(8)} == set(lines)
+
+
+@pytest.mark.parametrize(
+    ("mode", "stream", "environment", "kind"),
+    [
+        ("auto", Terminal(), {"TERM": "xterm"}, LiveConsole),
+        ("auto", Terminal(), {"TERM": "xterm", "CI": "true"}, PlainConsole),
+        ("auto", Terminal(), {"TERM": "dumb"}, PlainConsole),
+        ("auto", io.StringIO(), {"TERM": "xterm"}, PlainConsole),
+        ("plain", Terminal(), {"TERM": "xterm"}, PlainConsole),
+        ("live", io.StringIO(), {"TERM": "xterm"}, LiveConsole),
+        ("json", Terminal(), {"TERM": "xterm"}, JsonConsole),
+    ],
+)
+def test_the_mode_follows_the_request_then_the_terminal(
+    mode: str, stream: io.StringIO, environment: dict[str, str], kind: type[Console]
+) -> None:
+    assert kind is type(open_console(mode, stream, environment))
+
+
+@pytest.mark.parametrize(
+    ("environment", "coloured"), [({"TERM": "xterm"}, True), ({"TERM": "xterm", "NO_COLOR": "1"}, False)]
+)
+def test_no_color_is_obeyed(environment: dict[str, str], coloured: bool) -> None:
+    stream = Terminal()
+    assert coloured == ("\x1b[1;31m" in shown(open_console("live", stream, environment), stream))
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.04, "0.0s"), (9.94, "9.9s"), (12.4, "12s"), (185.0, "3m05s")])
+def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
+    assert text == duration(seconds)
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (2.5e9, "2.5 GB")])
+def test_sizes_are_decimal(count: float, text: str) -> None:
+    assert text == size(count)
+
+
+def test_a_table_is_as_wide_as_its_cells() -> None:
+    assert "name  state\nbase  up to date" == table(("name", "state"), [("base", "up to date")])
