@@ -1,0 +1,242 @@
+"""What a build context holds, in the order and with the choice that BuildKit's file sync (fsutil) makes.
+
+See https://github.com/tonistiigi/fsutil (``filter.go``, ``followlinks.go``): depth first, the names of a directory in
+byte order, a directory before what lies in it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from buildtools import BuildToolsError
+from buildtools.image.patterns import Patterns, Results, clean, glob
+
+
+class Entry(NamedTuple):
+    """One file, directory, symbolic link, pipe or device of a context.
+
+    ``path`` is relative to the context with ``/`` between names, ``absolute`` where it is on disk. ``link_target`` is
+    what a symbolic link holds, or, when ``is_hard_link``, the path of the first name of this inode that was listed.
+    """
+
+    path: str
+    absolute: str
+    stat: os.stat_result
+    link_target: str
+    is_hard_link: bool
+
+
+def ignore_file(context: Path, dockerfile: Path) -> Path | None:
+    """The ignore file that governs a build: ``NAME.dockerignore`` beside the Dockerfile, else the context's own."""
+    for path in (dockerfile.with_name(f"{dockerfile.name}.dockerignore"), context / ".dockerignore"):
+        if path.is_file():
+            return path
+    return None
+
+
+def ignored(context: Path, dockerfile: Path) -> Patterns:
+    """The rules of the ignore file that governs a build; no rules where there is none.
+
+    :raises Refused: a line of it is not a pattern.
+    :raises BuildToolsError: it cannot be read.
+    """
+    path = ignore_file(context, dockerfile)
+    if path is None:
+        return Patterns(())
+    try:
+        return Patterns.read(path, source=str(path))
+    except OSError as error:
+        raise _unreadable(str(path), error) from None
+
+
+def walk(
+    root: str | Path, *, exclude: Patterns, include: Sequence[str] = (), follow: Sequence[str] = ()
+) -> Iterator[Entry]:
+    """The entries below ``root``, but what ``exclude`` matches.
+
+    With ``include`` (patterns) or ``follow`` (paths, globs allowed, whose symbolic links are followed inside the
+    root) only what these match, with the directories above; a directory that is not matched itself comes just
+    before its first entry that is. Sockets are left out.
+
+    :raises Refused: an include pattern is not one.
+    :raises BuildToolsError: something cannot be read, or vanished meanwhile.
+    """
+    base = os.path.realpath(root)
+    wanted = _wanted(base, include, follow)
+    including = Patterns(wanted) if wanted else None
+    first_names: dict[tuple[int, int], str] = {}
+    levels = [_Level(base, "", None, None, None)]
+    while levels:
+        level = levels[-1]
+        item = next(level.items, None)
+        if item is None:
+            levels.pop()
+            continue
+        path = f"{level.prefix}{item.name}"
+        is_directory = item.is_dir(follow_symlinks=False)
+        chosen = True
+        included = excluded = None
+        if including:
+            matched, included = including.match(path, level.included)
+            if not matched:
+                if not (is_directory and including.may_match_below(path)):
+                    continue
+                chosen = False
+        if exclude:
+            matched, excluded = exclude.match(path, level.excluded)
+            if matched:
+                if not (is_directory and exclude.may_except_below(path)):
+                    continue
+                chosen = False
+        entry = _entry(item, path, first_names) if chosen else None
+        if entry:
+            for parent in levels:
+                if parent.pending:
+                    yield _entry_of_directory(parent.pending, parent.prefix[:-1])
+                    parent.pending = None
+            yield entry
+        if is_directory:
+            levels.append(_Level(item.path, f"{path}/", included, excluded, None if chosen else item))
+
+
+class _Level:
+    """A directory on the way down; ``pending`` while it has not been listed itself."""
+
+    __slots__ = ("excluded", "included", "items", "pending", "prefix")
+
+    def __init__(
+        self,
+        absolute: str,
+        prefix: str,
+        included: Results | None,
+        excluded: Results | None,
+        pending: os.DirEntry[str] | None,
+    ) -> None:
+        self.prefix = prefix
+        self.included = included
+        self.excluded = excluded
+        self.pending = pending
+        self.items: Iterator[os.DirEntry[str]] = iter(())
+        try:
+            with os.scandir(absolute) as found:
+                self.items = iter(sorted(found, key=_name_as_bytes))
+        except OSError as error:
+            # What the rules leave out need not be readable.
+            if not (pending and isinstance(error, PermissionError)):
+                raise _unreadable(absolute, error) from None
+
+
+def _name_as_bytes(item: os.DirEntry[str]) -> bytes:
+    return os.fsencode(item.name)
+
+
+def _entry(item: os.DirEntry[str], path: str, first_names: dict[tuple[int, int], str]) -> Entry | None:
+    try:
+        status = item.stat(follow_symlinks=False)
+        mode = status.st_mode
+        if stat.S_ISLNK(mode):
+            return Entry(path, item.path, status, _link_target(item.path), is_hard_link=False)
+    except OSError as error:
+        raise _unreadable(item.path, error) from None
+    if stat.S_ISSOCK(mode):
+        return None
+    if status.st_nlink > 1 and not stat.S_ISDIR(mode):
+        first = first_names.setdefault((status.st_dev, status.st_ino), path)
+        if first != path:
+            return Entry(path, item.path, status, first, is_hard_link=True)
+    return Entry(path, item.path, status, "", is_hard_link=False)
+
+
+def _link_target(path: str) -> str:
+    return os.readlink(path)  # noqa: PTH115  a Path would drop "./" and doubled slashes, which are part of the target
+
+
+def _entry_of_directory(item: os.DirEntry[str], path: str) -> Entry:
+    try:
+        return Entry(path, item.path, item.stat(follow_symlinks=False), "", is_hard_link=False)
+    except OSError as error:
+        raise _unreadable(item.path, error) from None
+
+
+def _unreadable(path: str, error: OSError) -> BuildToolsError:
+    return BuildToolsError(
+        f"{path} cannot be read ({error.strerror})",
+        "make it readable, or leave it out with a line in .dockerignore",
+    )
+
+
+def _wanted(root: str, include: Sequence[str], follow: Sequence[str]) -> list[str]:
+    wanted = list(include)
+    if follow:
+        targets = followed(root, follow)
+        if targets:
+            wanted = _without_covered([*wanted, *targets])
+    return wanted
+
+
+def followed(root: str, paths: Sequence[str]) -> list[str]:
+    """``paths``, and what the symbolic links on the way to them lead to, all inside ``root``.
+
+    An absolute target, and one that climbs out, count from the root. Nothing means all: one path is the root itself.
+    """
+    resolved: set[str] = set()
+    waiting = list(reversed(paths))
+    while waiting:
+        rest = clean(f"/{waiting.pop()}")[1:] or "."
+        current = ""
+        while True:
+            name, _, rest = rest.partition("/")
+            current = f"{current}/{name}" if current else name
+            targets = _links(root, current)
+            if targets or not rest:
+                if current not in resolved:
+                    resolved.add(current)
+                    waiting += [f"{target}/{rest}" for target in reversed(targets)]
+                break
+    return _without_covered(sorted(resolved, key=os.fsencode))
+
+
+def _links(root: str, path: str) -> list[str]:
+    """Where the symbolic links that ``path`` names, its last part perhaps a glob, point to."""
+    above, _, name = path.rpartition("/")
+    names = [name]
+    if _has_wildcard(name):
+        match = glob(name)
+        try:
+            with os.scandir(f"{root}/{above}") as items:
+                names = sorted((item.name for item in items if match and match(item.name)), key=os.fsencode)
+        except OSError:
+            return []
+    targets = []
+    for each in names:
+        try:
+            target = _link_target(f"{root}/{above}/{each}")
+        except OSError:  # not a link, or not there
+            continue
+        targets.append(target if target.startswith("/") else f"{above}/{target}")
+    return targets
+
+
+def _has_wildcard(name: str) -> bool:
+    position = 0
+    while position < len(name):
+        if name[position] == "\\":
+            position += 1
+        elif name[position] in "*?[":
+            return True
+        position += 1
+    return False
+
+
+def _without_covered(paths: Sequence[str]) -> list[str]:
+    if "." in paths:
+        return []
+    kept: list[str] = []
+    for path in paths:
+        if not (kept and path.startswith(f"{kept[-1]}/")):
+            kept.append(path)
+    return kept
