@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from buildtools.command import CommandFailed, run_command
+from buildtools.events import Event, Log
+
+ENVIRONMENT = {"PATH": "/usr/bin:/bin", "GREETING": "hello"}
+
+
+def run(command: str, folder: Path, cancelled: threading.Event | None = None) -> list[str]:
+    lines: list[str] = []
+
+    def report(event: Event) -> None:
+        assert isinstance(event, Log)
+        lines.append(event.line)
+
+    run_command(
+        command,
+        subject="app",
+        folder=folder,
+        environment=ENVIRONMENT,
+        report=report,
+        cancelled=cancelled or threading.Event(),
+    )
+    return lines
+
+
+def test_both_outputs_are_reported_in_order(tmp_path: Path) -> None:
+    assert ["hello", "oops", str(tmp_path)] == run("echo $GREETING; echo oops >&2; pwd", tmp_path)
+
+
+def test_a_failure_names_the_command_its_exit_code_and_its_last_lines(tmp_path: Path) -> None:
+    with pytest.raises(CommandFailed) as caught:
+        run("echo no space left; exit 7", tmp_path)
+    assert "app: the command 'echo no space left; exit 7' ended with exit code 7" in str(caught.value)
+    assert "  | no space left" == str(caught.value).splitlines()[-1]
+
+
+def test_a_killed_command_says_by_which_signal(tmp_path: Path) -> None:
+    with pytest.raises(CommandFailed, match="killed by signal 9 and printed nothing"):
+        run("kill -9 $$", tmp_path)
+
+
+def test_cancelling_ends_the_whole_process_group(tmp_path: Path) -> None:
+    cancelled = threading.Event()
+
+    def cancel_at_first_line(event: Event) -> None:
+        cancelled.set()
+
+    with pytest.raises(CommandFailed, match="cancelled"):
+        run_command(
+            "sh -c 'echo $$ > child; echo started; exec sleep 600' & wait",
+            subject="app",
+            folder=tmp_path,
+            environment=ENVIRONMENT,
+            report=cancel_at_first_line,
+            cancelled=cancelled,
+        )
+    assert not Path("/proc", (tmp_path / "child").read_text().strip(), "cwd").exists()
+
+
+def test_output_that_is_no_text_does_not_stop_the_command(tmp_path: Path) -> None:
+    assert ["\ufffd\ufffd"] == run("printf '\\377\\376\\n'", tmp_path)
