@@ -1,0 +1,132 @@
+"""Deterministic tar: the same tree gives the same bytes, whoever packs it, wherever and whenever.
+
+The format is POSIX.1-2001 (pax) with plain ustar headers wherever they suffice, so extended headers appear only for
+names of more than 100 bytes, names outside ASCII, and files of 8 GiB and more.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tarfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from buildtools import BuildToolsError, Refused
+from buildtools.archive.gzip import Sink
+
+_CHUNK = 1 << 20
+
+
+def source_date_epoch(environment: Mapping[str, str]) -> int | None:
+    """``SOURCE_DATE_EPOCH`` in seconds, None where it is not set (https://reproducible-builds.org/specs/).
+
+    :raises Refused: it is not a whole number of seconds, 0 or more.
+    """
+    text = environment.get("SOURCE_DATE_EPOCH", "")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise Refused(f"SOURCE_DATE_EPOCH is {text!r}", "set it to whole seconds since 1970, or unset it")
+    return int(text)
+
+
+def pack(source: Path, root_name: str, epoch: int, out: Sink) -> None:
+    """Writes the tree below ``source`` as a tar whose one root folder is ``root_name``.
+
+    Entries come folder by folder, sorted by the bytes of their names; owner 0:0 without names; every time is ``epoch``;
+    modes are 755 (folders, and files their owner may execute) or 644. Symbolic links are kept as they are, hard links
+    become files.
+
+    :raises BuildToolsError: an entry is neither file, folder nor link, cannot be read, or changes while it is read.
+    """
+    written = 0
+    for path, name in _entries(source, root_name):
+        try:
+            written += _write_entry(path, name, epoch, out)
+        except OSError as error:
+            raise BuildToolsError(f"{path} cannot be packed ({error.strerror})", "correct it and run again") from None
+    # The end is two empty blocks, the whole filled up to a record, as every tar program does.
+    end = 2 * tarfile.BLOCKSIZE
+    out.write(bytes(end + -(written + end) % tarfile.RECORDSIZE))
+
+
+def _entries(folder: Path, name: str) -> Iterator[tuple[Path, str]]:
+    yield folder, name
+    try:
+        with os.scandir(folder) as found:
+            children = sorted(found, key=lambda entry: os.fsencode(entry.name))
+    except OSError as error:
+        raise BuildToolsError(f"{folder} cannot be read ({error.strerror})", "correct it and run again") from None
+    for child in children:
+        if child.is_dir(follow_symlinks=False):
+            yield from _entries(Path(child.path), f"{name}/{child.name}")
+        else:
+            yield Path(child.path), f"{name}/{child.name}"
+
+
+def _write_entry(path: Path, name: str, epoch: int, out: Sink) -> int:
+    entry = tarfile.TarInfo(name)
+    entry.mtime = epoch
+    status = path.lstat() if "/" in name else path.stat()
+    if stat.S_ISREG(status.st_mode):
+        return _write_file(path, entry, out)
+    if stat.S_ISDIR(status.st_mode):
+        entry.type = tarfile.DIRTYPE
+        entry.mode = 0o755
+    elif stat.S_ISLNK(status.st_mode):
+        entry.type = tarfile.SYMTYPE
+        entry.mode = 0o777
+        entry.linkname = str(path.readlink())
+    else:
+        raise BuildToolsError(
+            f"{path} is neither a file, a folder nor a symbolic link", "take it out of the distribution's folder"
+        )
+    return _write_header(entry, out)
+
+
+def _write_header(entry: tarfile.TarInfo, out: Sink) -> int:
+    header = entry.tobuf(tarfile.PAX_FORMAT, errors="surrogateescape")
+    out.write(header)
+    return len(header)
+
+
+def _write_file(path: Path, entry: tarfile.TarInfo, out: Sink) -> int:
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb", buffering=0) as stream:
+        status = os.fstat(stream.fileno())
+        entry.size = left = status.st_size
+        entry.mode = 0o755 if status.st_mode & stat.S_IXUSR else 0o644
+        written = _write_header(entry, out)
+        while left and (chunk := stream.read(min(_CHUNK, left))):
+            out.write(chunk)
+            left -= len(chunk)
+        after = os.fstat(stream.fileno())
+        if left or (after.st_size, after.st_mtime_ns) != (status.st_size, status.st_mtime_ns):
+            raise BuildToolsError(f"{path} changed while it was packed", "let the build finish before packing")
+    padding = -entry.size % tarfile.BLOCKSIZE
+    out.write(bytes(padding))
+    return written + entry.size + padding
+
+
+def root_folder(archive: Path) -> str:
+    """The name of the one root folder inside a finished ``.tgz``; reads all of it, unpacks nothing.
+
+    :raises Refused: it is not a gzipped tar, is cut short, or holds anything beside one root folder.
+    """
+    roots: dict[str, bool] = {}
+    try:
+        with tarfile.open(archive, "r:gz") as entries:
+            for entry in entries:
+                first, _, below = os.path.normpath(entry.name).partition("/")
+                if first != ".":
+                    roots[first] = roots.get(first, False) or entry.isdir() or bool(below)
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        raise Refused(f"{archive.name} cannot be read as a gzipped tar ({error})", "build it again") from None
+    root = next(iter(roots), "")
+    if len(roots) != 1 or not roots[root] or root in ("", ".."):
+        held = ", ".join(sorted(roots)) or "nothing"
+        raise Refused(
+            f"{archive.name} must hold exactly one root folder, but holds {held}", "put all below NAME-VERSION/"
+        )
+    return root
