@@ -13,7 +13,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from buildtools.sandbox import process
+from buildtools.sandbox.services import stop_all
 
 
 def keep(owner: int, folder: Path) -> None:
@@ -22,9 +22,10 @@ def keep(owner: int, folder: Path) -> None:
         handle = os.pidfd_open(owner)
         (folder / "keeper.ready").touch()
         select.select([handle], [], [])
-    for record in sorted(folder.glob("*.pid")):
-        if record.stem != "keeper":
-            process.stop(record.stem, folder, seconds=0 if record.stem.startswith("s3") else 15)
+    # Under another name, so that a worker that outlives its run cannot start another service in it.
+    folder = folder.rename(folder.with_suffix(".over"))
+    (folder / "keeper.pid").unlink()
+    stop_all(folder)
     shutil.rmtree(folder)
 
 

@@ -23,6 +23,7 @@ from buildtools.sandbox.process import tail
 
 PYTHON = "lockstep-sandbox/python:bookworm"
 BUSYBOX = "lockstep-sandbox/busybox:1"
+_PYTHON_TAR = "python-bookworm.tar"
 
 
 def cache_folder(environment: Mapping[str, str]) -> Path:
@@ -48,7 +49,12 @@ def python(engine: Engine, *, environment: Mapping[str, str], report: Report) ->
     :raises Unreachable: no engine answers.
     :raises BuildToolsError: debootstrap failed.
     """
-    return _imported(engine, PYTHON, "python-bookworm.tar", _make_python, environment, report)
+    return _imported(engine, PYTHON, _PYTHON_TAR, _make_python, environment, report)
+
+
+def is_cached(environment: Mapping[str, str]) -> bool:
+    """Whether the Python base image was made on this machine before."""
+    return (cache_folder(environment) / _PYTHON_TAR).exists()
 
 
 def _imported(
@@ -122,7 +128,8 @@ def _make_python(tar: Path, environment: Mapping[str, str], report: Report) -> N
     report(Log("sandbox", f"make {PYTHON} with debootstrap, once (about a minute)"))
     with tempfile.TemporaryDirectory(prefix="lockstep-base-", dir=tar.parent) as folder:
         log, root = Path(folder) / "log", Path(folder) / "root"
-        command = ["debootstrap", "--variant=minbase", "--include=python3,ca-certificates", "bookworm", str(root)]
+        command = ["debootstrap", "--variant=minbase", "--include=python3,ca-certificates"]
+        command += ["bookworm", str(root), _mirror(environment)]
         with log.open("w") as output:
             made = subprocess.run(command, env=dict(environment), stdout=output, stderr=output, check=False)
         if made.returncode:
@@ -131,6 +138,16 @@ def _make_python(tar: Path, environment: Mapping[str, str], report: Report) -> N
             leftover.unlink()
         with tarfile.open(tar, "w") as archive:
             archive.add(root, ".", filter=_without_devices)
+
+
+def _mirror(environment: Mapping[str, str]) -> str:
+    """Where this machine gets Debian itself from, else Debian's own address."""
+    command = ["apt-get", "indextargets", "--format", "$(SITE)", "Created-By: Packages", "Release: bookworm"]
+    try:
+        listed = subprocess.run(command, env=dict(environment), capture_output=True, text=True, check=False).stdout
+    except FileNotFoundError:
+        listed = ""
+    return next((site for site in listed.split() if "debian" in site), "http://deb.debian.org/debian")
 
 
 def _without_devices(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:

@@ -20,6 +20,8 @@ from buildtools.sandbox import process
 
 NAME = "engine"
 DEFAULT_HOST = "unix:///var/run/docker.sock"
+# Each program and the Debian package it comes with.
+PROGRAMS = (("dockerd", "docker.io"), ("iptables", "iptables"))
 
 
 @dataclass(frozen=True)
@@ -94,14 +96,11 @@ def start(directory: Path, *, environment: Mapping[str, str], name: str = NAME) 
             "start it (`sudo systemctl start docker`), or join the group docker and log in anew",
         )
     path = environment.get("PATH")
-    missing = [package for program, package in _PROGRAMS if not shutil.which(program, path=path)]
+    missing = [package for program, package in PROGRAMS if not shutil.which(program, path=path)]
     if missing:
         raise Refused("no Docker engine is installed", f"`apt-get install --no-install-recommends {' '.join(missing)}`")
-    process.start(name, ["dockerd"], directory, environment=environment, answers=engine.answers)
+    process.start(name, ["dockerd"], directory, environment=process.bare(environment), answers=engine.answers)
     return engine
-
-
-_PROGRAMS = (("dockerd", "docker.io"), ("iptables", "iptables"))
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -19,6 +19,7 @@ from buildtools import BuildToolsError, Unreachable
 
 _RECORD_THEN_BECOME = 'read -r line </proc/$$/stat && printf "%s\\n" "$line" >"$0" && cd "$1" && shift && exec "$@"'
 _PAUSE = 0.02
+_SEEN = frozenset({"PATH", "HOME", "TMPDIR", "LANG", "LC_ALL"})
 
 
 def start(
@@ -102,6 +103,11 @@ def stop(name: str, directory: Path, *, seconds: float = 15) -> None:
         if is_running(name, directory):
             raise BuildToolsError(f"{name} (process {pid(name, directory)}) does not end", "end it by hand")
     _record(directory, name).unlink(missing_ok=True)
+
+
+def bare(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a service may see of the environment; ``REGISTRY_HTTP_ADDR`` and its like would change what it does."""
+    return {name: value for name, value in environment.items() if name in _SEEN or name.lower().endswith("_proxy")}
 
 
 def free_ports(count: int) -> list[int]:

@@ -47,7 +47,7 @@ def start(
         name,
         ["docker-registry", "serve", str(file)],
         directory,
-        environment=environment,
+        environment=process.bare(environment),
         answers=lambda: answers(port),
     )
 

@@ -43,6 +43,11 @@ class Ports:
     master_grpc: int
     volume_grpc: int
 
+    @property
+    def endpoint(self) -> str:
+        """The address for S3 clients."""
+        return f"http://127.0.0.1:{self.s3}"
+
     @classmethod
     def free(cls) -> Ports:
         """Eight that are free now."""
@@ -92,7 +97,8 @@ def start(
         name,
         [weed, "server", *(f"-{option}={value}" for option, value in options.items())],
         directory,
-        environment=environment,
+        # It would read settings of its own from ~/.seaweedfs.
+        environment={**process.bare(environment), "HOME": str(directory)},
         answers=lambda: answers(ports.s3) and _stores(ports),
     )
 
@@ -104,7 +110,7 @@ def aws_environment(ports: Ports, keys: Keys) -> dict[str, str]:
         "AWS_SECRET_ACCESS_KEY": keys.secret,
         "AWS_REGION": REGION,
         "AWS_DEFAULT_REGION": REGION,
-        "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{ports.s3}",
+        "AWS_ENDPOINT_URL_S3": ports.endpoint,
     }
 
 

