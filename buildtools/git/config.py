@@ -1,0 +1,365 @@
+"""git's configuration: every file git reads, in its order, with includes, and the values that the environment adds.
+
+Names are ``section.key`` or ``section.subsection.key``; section and key are compared in lower case.
+https://git-scm.com/docs/git-config#_configuration_file
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+
+from buildtools.git.errors import BadConfig
+from buildtools.git.wildmatch import wildmatch
+
+SYSTEM_FILE = "/etc/gitconfig"
+_DEEPEST_INCLUDE = 10
+
+_LINE = re.compile(
+    r"[ \t\r\n\v\f]*(?:[#;][^\n]*(?:\n|$)|(?P<end>$)"
+    r'|\[(?P<section>[A-Za-z0-9.-]+)(?:[ \t]+"(?P<subsection>(?:[^"\\\n]|\\[^\n])*)")?\]'
+    r"|(?P<key>[A-Za-z][A-Za-z0-9-]*)[ \t]*(?:(?P<bare>\r?\n|$)|=[ \t]*(?P<plain>[^\"\\#;\n]*)(?P<next>[\"\\#;]|\n|$)))"
+)
+_ESCAPES = {"n": "\n", "t": "\t", "b": "\b", "\\": "\\", '"': '"'}
+_SPACE = re.compile(r"\s")
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+class Config:
+    """Values by name, each with all it was set to, the last one winning."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, list[str | None]] = {}
+
+    def add(self, name: str, value: str | None) -> None:
+        """Set once more. ``None`` is a key without ``=``, which is true as a boolean and nothing else."""
+        self._values.setdefault(name, []).append(value)
+
+    def update(self, other: Config) -> None:
+        """Everything of another, on top of this."""
+        for name, values in other._values.items():
+            self._values.setdefault(name, []).extend(values)
+
+    def __contains__(self, name: str) -> bool:
+        return _normal(name) in self._values
+
+    def names(self) -> list[str]:
+        """Every name that has a value."""
+        return list(self._values)
+
+    def get(self, name: str, default: str | None = None) -> str | None:
+        """The last value.
+
+        :raises BadConfig: the key stands there without a value.
+        """
+        values = self._values.get(_normal(name))
+        if not values:
+            return default
+        if values[-1] is None:
+            raise BadConfig(f"git configuration {name} has no value", f"write {name} = VALUE")
+        return values[-1]
+
+    def get_all(self, name: str) -> list[str]:
+        """All values in order, the ones that read ``None`` left out."""
+        return [value for value in self._values.get(_normal(name), ()) if value is not None]
+
+    def bool(self, name: str, default: bool = False) -> bool:
+        """As a boolean: true, yes, on, 1, a number that is not 0, or no value at all.
+
+        :raises BadConfig: it is none of these.
+        """
+        values = self._values.get(_normal(name))
+        if not values:
+            return default
+        found = boolean(values[-1])
+        if found is None:
+            raise BadConfig(f"git configuration {name} is {values[-1]!r}, which is no boolean", "write true or false")
+        return found
+
+    def int(self, name: str, default: int = 0) -> int:
+        """As a whole number, with k, m or g for powers of 1024.
+
+        :raises BadConfig: it is no number.
+        """
+        value = self.get(name)
+        if value is None:
+            return default
+        found = number(value)
+        if found is None:
+            raise BadConfig(f"git configuration {name} is {value!r}, which is no number", "write a number")
+        return found
+
+    def path(self, name: str, home: str) -> str | None:
+        """As a path, ``~/`` being ``home`` (see :func:`expand_home`)."""
+        value = self.get(name)
+        return None if value is None else expand_home(value, home)
+
+
+def boolean(value: str | None) -> bool | None:
+    """What git takes the text for; ``None`` when for neither."""
+    if value is None or value.lower() in ("true", "yes", "on"):
+        return True
+    if value.lower() in ("", "false", "no", "off"):
+        return False
+    found = number(value)
+    return None if found is None else found != 0
+
+
+def number(value: str) -> int | None:
+    """The number the text spells, with git's units."""
+    found = re.fullmatch(r"\s*([+-]?)(0[xX][0-9a-fA-F]+|\d+)([kKmMgG]?)", value)
+    if not found:
+        return None
+    digits = found[2]
+    base = 16 if digits[:2] in ("0x", "0X") else 8 if digits[0] == "0" and digits.isdigit() and len(digits) > 1 else 10
+    try:
+        return int(found[1] + digits, base) * _UNITS[found[3].lower()]
+    except ValueError:
+        return None
+
+
+def expand_home(path: str, home: str) -> str:
+    """``~/x`` below ``home``, ``~user/x`` below that user's home.
+
+    :raises BadConfig: no home is known.
+    """
+    if not path.startswith("~"):
+        return path
+    user, slash, rest = path.partition("/")
+    place = home
+    if user != "~":
+        import pwd
+
+        try:
+            place = pwd.getpwnam(user[1:]).pw_dir
+        except KeyError:
+            place = ""
+    if not place:
+        raise BadConfig(f"git configuration names {path}, but {user} has no home folder", "write the path in full")
+    return place + slash + rest
+
+
+def _normal(name: str) -> str:
+    section, _, rest = name.partition(".")
+    subsection, dot, key = rest.rpartition(".")
+    return f"{section.lower()}.{subsection}{dot}{key.lower()}"
+
+
+class Reader:
+    """Reads files into one :class:`Config`, following includes.
+
+    ``git_dir`` is empty while no repository is known; ``branch`` is the short name of the current branch.
+    """
+
+    def __init__(self, environment: Mapping[str, str], git_dir: str = "", branch: str = "") -> None:
+        self.config = Config()
+        self._home = environment.get("HOME", "")
+        self._git_dir = git_dir
+        self._branch = branch
+        self._environment = environment
+
+    def read_user(self) -> None:
+        """The system's file and the user's, or what ``GIT_CONFIG_SYSTEM``, ``_GLOBAL`` and ``_NOSYSTEM`` say."""
+        environment = self._environment
+        if not boolean(environment.get("GIT_CONFIG_NOSYSTEM", "")):
+            self.read_file(environment.get("GIT_CONFIG_SYSTEM", SYSTEM_FILE))
+        if "GIT_CONFIG_GLOBAL" in environment:
+            self.read_file(environment["GIT_CONFIG_GLOBAL"])
+        else:
+            base = environment.get("XDG_CONFIG_HOME") or (self._home and f"{self._home}/.config")
+            if base:
+                self.read_file(f"{base}/git/config")
+            if self._home:
+                self.read_file(f"{self._home}/.gitconfig")
+
+    def read_environment(self) -> None:
+        """``GIT_CONFIG_PARAMETERS`` (what ``git -c`` hands to its children) and ``GIT_CONFIG_COUNT``.
+
+        :raises BadConfig: they are malformed.
+        """
+        environment = self._environment
+        # From low to high: https://git-scm.com/docs/git-config#ENVIRONMENT
+        count = environment.get("GIT_CONFIG_COUNT", "")
+        if count:
+            if not re.fullmatch(r"\s*\+?\d+", count):
+                raise BadConfig("GIT_CONFIG_COUNT is no number", "unset it")
+            for index in range(int(count)):
+                try:
+                    name = environment[f"GIT_CONFIG_KEY_{index}"]
+                    value = environment[f"GIT_CONFIG_VALUE_{index}"]
+                except KeyError as error:
+                    raise BadConfig(f"{error.args[0]} is missing", "set it, or lower GIT_CONFIG_COUNT") from None
+                self._from_environment(name, value)
+        parameters = environment.get("GIT_CONFIG_PARAMETERS", "")
+        for name, given in _parameters(parameters):
+            self._from_environment(name, given)
+
+    def _from_environment(self, name: str, value: str | None) -> None:
+        section, _, rest = name.partition(".")
+        key = rest.rpartition(".")[2]
+        if not re.fullmatch(r"[A-Za-z0-9-]+", section) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", key):
+            raise BadConfig(f"{name!r} is no name of a git configuration value", "correct GIT_CONFIG_*")
+        self._set(_normal(name), value, "", 0)
+
+    def read_file(self, path: str, depth: int = 0) -> None:
+        """One file and all it includes; a file that is not there is empty.
+
+        :raises BadConfig: git would refuse it.
+        """
+        try:
+            with open(path, "rb") as stream:
+                data = stream.read()
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            if isinstance(error, PermissionError) and depth == 0 and not self._git_dir:
+                return
+            raise BadConfig(f"{path} cannot be read ({error.strerror})", "correct its permissions") from None
+        for name, value in parsed(data, path):
+            self._set(name, value, path, depth)
+
+    def _set(self, name: str, value: str | None, path: str, depth: int) -> None:
+        self.config.add(name, value)
+        if not name.startswith("include"):
+            return
+        if name == "include.path" or (
+            name.startswith("includeif.") and name.endswith(".path") and self._holds(name[10:-5], path)
+        ):
+            if value is None:
+                raise BadConfig(f"{name} in {path} has no value", "give it a path")
+            if depth >= _DEEPEST_INCLUDE:
+                raise BadConfig(
+                    f"{path} includes more than {_DEEPEST_INCLUDE} files deep", "do files include each other?"
+                )
+            target = expand_home(value, self._home)
+            if not os.path.isabs(target):
+                if not path:
+                    raise BadConfig("a relative include.path can only stand in a file", "write it in full")
+                target = os.path.join(os.path.dirname(os.path.abspath(path)), target)
+            self.read_file(target, depth + 1)
+
+    def _holds(self, condition: str, path: str) -> bool:
+        kind, _, pattern = condition.partition(":")
+        if kind in ("gitdir", "gitdir/i"):
+            return bool(self._git_dir) and self._git_dir_matches(pattern, path, ignore_case=kind == "gitdir/i")
+        if kind == "onbranch":
+            if pattern.endswith("/"):
+                pattern += "**"
+            return bool(self._branch) and wildmatch(
+                pattern.encode("utf-8", "surrogateescape"),
+                self._branch.encode("utf-8", "surrogateescape"),
+                pathname=True,
+            )
+        return False
+
+    def _git_dir_matches(self, pattern: str, path: str, *, ignore_case: bool) -> bool:
+        pattern = expand_home(pattern, self._home)
+        if pattern.startswith("./"):
+            if not path:
+                return False
+            pattern = os.path.dirname(os.path.realpath(path)) + pattern[1:]
+        elif not pattern.startswith("/"):
+            pattern = f"**/{pattern}"
+        if pattern.endswith("/"):
+            pattern += "**"
+        # Git tries the name with its links resolved, then as it was given.
+        return any(
+            wildmatch(os.fsencode(pattern), os.fsencode(place), pathname=True, ignore_case=ignore_case)
+            for place in dict.fromkeys((os.path.realpath(self._git_dir), os.path.abspath(self._git_dir)))
+        )
+
+
+def parsed(data: bytes, path: str) -> list[tuple[str, str | None]]:
+    """The (name, value) pairs of one file, in order.
+
+    :raises BadConfig: a line that git refuses.
+    """
+    text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+    if "\r\n" in text:
+        text = text.replace("\r\n", "\n")
+    found: list[tuple[str, str | None]] = []
+    prefix = ""
+    at = 0
+    match = _LINE.match
+    while True:
+        line = match(text, at)
+        if line is None:
+            raise BadConfig(f"line {text.count(chr(10), 0, at) + 1} of {path} is no git configuration", "correct it")
+        at = line.end()
+        section, key = line["section"], line["key"]
+        if section is not None:
+            subsection = line["subsection"]
+            prefix = section.lower() + "."
+            if subsection is not None:
+                prefix += re.sub(r"\\(.)", r"\1", subsection) + "."
+        elif key is not None:
+            value: str | None = line["plain"]
+            if line["bare"] is not None:
+                value = None
+            elif line["next"] in ("\n", ""):
+                value = _SPACE.sub(" ", line["plain"].rstrip())
+            else:
+                value, at = _quoted(text, line.start("plain"), path)
+            if not prefix:
+                raise BadConfig(f"{path} starts with a key outside of a section", "correct it")
+            found.append((prefix + key.lower(), value))
+        elif line["end"] is not None:
+            return found
+
+
+def _quoted(text: str, at: int, path: str) -> tuple[str, int]:
+    """A value with quotes, escapes or a comment, and where the text goes on."""
+    out: list[str] = []
+    kept = 0  # white space outside quotes counts only when something follows
+    quoted = False
+    end = len(text)
+    while at < end and text[at] != "\n":
+        char = text[at]
+        at += 1
+        if not quoted and char in "#;":
+            newline = text.find("\n", at)
+            at = end if newline < 0 else newline
+            break
+        if not quoted and char.isspace():
+            if out:
+                out.append(" ")
+            continue
+        if char == "\\":
+            escaped = text[at : at + 1]
+            at += 1
+            if escaped == "\n":
+                continue
+            if escaped not in _ESCAPES:
+                raise BadConfig(f"line {text.count(chr(10), 0, at) + 1} of {path} has an unknown escape", "correct it")
+            char = _ESCAPES[escaped]
+        elif char == '"':
+            quoted = not quoted
+            kept = len(out)
+            continue
+        out.append(char)
+        kept = len(out)
+    if quoted:
+        raise BadConfig(f"line {text.count(chr(10), 0, at) + 1} of {path} has an open quote", "correct it")
+    return "".join(out[:kept]), at + 1
+
+
+def _parameters(text: str) -> list[tuple[str, str | None]]:
+    """The pairs in ``GIT_CONFIG_PARAMETERS``: ``'name'='value'`` or, of old, ``'name=value'``, shell-quoted."""
+    word = r"'((?:[^']|'\\[!']')*)'"
+    found: list[tuple[str, str | None]] = []
+    at = 0
+    pattern = re.compile(rf"\s*{word}(?:(=)(?:{word})?)?(?=\s|$)")
+    while text[at:].strip():
+        match = pattern.match(text, at)
+        if not match:
+            raise BadConfig("GIT_CONFIG_PARAMETERS is malformed", "unset it")
+        first, new_style, second = match.groups()
+        first = re.sub(r"'\\([!'])'", r"\1", first)
+        if new_style:
+            found.append((first, None if second is None else re.sub(r"'\\([!'])'", r"\1", second)))
+        else:
+            name, equals, value = first.partition("=")
+            found.append((name, value if equals else None))
+        at = match.end()
+    return found

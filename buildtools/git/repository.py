@@ -1,0 +1,255 @@
+"""A repository as git finds it: from a folder upward, or from ``GIT_DIR`` and friends.
+
+Paths are plain text, absolute, ``/``-separated: this module is on the way of ``python -m buildtools.git.describe``,
+which does without ``pathlib`` to start quickly. https://git-scm.com/docs/gitrepository-layout
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+
+from buildtools.git.config import Config, Reader, boolean
+from buildtools.git.errors import BadConfig, NotARepository
+from buildtools.git.objects import Objects, unquoted
+from buildtools.git.refs import RefFiles, Refs, resolve
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# https://git-scm.com/docs/gitformat-index and Documentation/technical/repository-version.txt; those of format 0 too
+_ANY_FORMAT = {"noop", "preciousobjects", "partialclone", "worktreeconfig"}
+_FORMAT_1 = {"noop-v1", "objectformat", "compatobjectformat", "refstorage", "relativeworktrees"}
+_HASH_SIZES = {"sha1": 20, "sha256": 32}
+
+
+class Repository:
+    """One opened repository.
+
+    ``git_dir`` is that of this worktree, ``common_dir`` the one that all worktrees share. ``work_tree`` is ``None``
+    where there is none (``bare``, or asked from inside the git folder). ``environment`` is what it was opened with.
+    """
+
+    def __init__(self, git_dir: str, work_tree: str | None, environment: Mapping[str, str], reader: Reader) -> None:
+        self.git_dir = git_dir
+        self.common_dir = common_dir(git_dir, environment)
+        self.work_tree = work_tree
+        self.environment = environment
+        self.config: Config = reader.config
+        self.object_format = (
+            (self.config.get("extensions.objectformat") or "sha1").lower()
+            if self.config.get("core.repositoryformatversion", "0") != "0"
+            else "sha1"
+        )
+        self.hash_size = _HASH_SIZES[self.object_format]
+        self.refs: Refs = self._open_refs()
+        self.objects = Objects(
+            environment.get("GIT_OBJECT_DIRECTORY") or f"{self.common_dir}/objects",
+            self.hash_size,
+            [unquoted(place) for place in environment.get("GIT_ALTERNATE_OBJECT_DIRECTORIES", "").split(":") if place],
+            self._replacements,
+            use_multi_pack_index=self.config.bool("core.multipackindex", True),
+        )
+
+    @classmethod
+    def open(cls, path: str | Path, environment: Mapping[str, str]) -> Repository:
+        """The repository that git, started in ``path`` with ``environment``, would use.
+
+        :raises NotARepository: there is none, or it is of a kind that is not understood.
+        :raises BadConfig: a configuration file that git refuses.
+        """
+        folder = os.path.realpath(path)
+        if not os.path.isdir(folder):
+            raise NotARepository(f"{folder} is no folder", "give the folder of a git repository")
+        explicit = environment.get("GIT_DIR")
+        if explicit:
+            git_dir = os.path.normpath(os.path.join(folder, explicit))
+            if os.path.isfile(git_dir):
+                git_dir = _git_file(git_dir)
+            if not is_git_dir(git_dir, environment):
+                raise NotARepository(f"GIT_DIR is {explicit}, which is no git repository", "correct it or unset it")
+            found, place, inside = git_dir, folder, False
+        else:
+            found, place, inside = _discovered(folder, environment)
+        reader = _read_config(found, environment)
+        _check_format(reader.config, found)
+        work_tree = _work_tree(reader.config, found, place, folder, environment, explicit=bool(explicit), inside=inside)
+        return cls(found, work_tree, environment, reader)
+
+    @property
+    def bare(self) -> bool:
+        """Whether it is configured to have no work tree."""
+        return self.work_tree is None and self.config.bool("core.bare")
+
+    def head(self) -> bytes | None:
+        """The commit that is checked out; ``None`` on a branch without a commit."""
+        return resolve(self.refs, b"HEAD")[1]
+
+    def home(self) -> str:
+        """The user's home folder, for paths in the configuration."""
+        return self.environment.get("HOME", "")
+
+    def _open_refs(self) -> Refs:
+        storage = (self.config.get("extensions.refstorage") or "files").lower()
+        if storage == "files":
+            return RefFiles(self.git_dir, self.common_dir, self.hash_size)
+        raise NotARepository(f"refs are kept as {storage!r}, which is unknown", "use git's files or reftable")
+
+    def _replacements(self) -> dict[bytes, bytes]:
+        if "GIT_NO_REPLACE_OBJECTS" in self.environment or not self.config.bool("core.usereplacerefs", True):
+            return {}
+        base = os.fsencode(self.environment.get("GIT_REPLACE_REF_BASE") or "refs/replace/")
+        found = {}
+        for ref in self.refs.under(base if base.endswith(b"/") else base + b"/"):
+            name = ref.name.rpartition(b"/")[2]
+            if ref.oid is not None and re.fullmatch(rb"[0-9a-f]{%d}" % (self.hash_size * 2), name):
+                found[bytes.fromhex(name.decode())] = ref.oid
+        return found
+
+
+def common_dir(git_dir: str, environment: Mapping[str, str]) -> str:
+    """The folder that holds what all worktrees share."""
+    if environment.get("GIT_COMMON_DIR"):
+        return os.path.abspath(environment["GIT_COMMON_DIR"])
+    try:
+        with open(f"{git_dir}/commondir", encoding="utf-8", errors="surrogateescape") as stream:
+            return os.path.normpath(os.path.join(git_dir, stream.read().rstrip("\r\n")))
+    except (FileNotFoundError, NotADirectoryError):
+        return git_dir
+
+
+def is_git_dir(folder: str, environment: Mapping[str, str]) -> bool:
+    """Whether the folder is what git takes for a repository: a plausible HEAD, objects and refs."""
+    head = f"{folder}/HEAD"
+    try:
+        if os.path.islink(head):
+            if not os.readlink(head).startswith("refs/"):
+                return False
+        else:
+            with open(head, "rb") as stream:
+                start = stream.read(256)
+            if not re.match(rb"ref:\s*refs/|[0-9a-f]{40}", start):
+                return False
+    except OSError:
+        return False
+    common = common_dir(folder, environment)
+    objects = environment.get("GIT_OBJECT_DIRECTORY") or f"{common}/objects"
+    return os.access(objects, os.X_OK) and os.access(f"{common}/refs", os.X_OK)
+
+
+def _git_file(path: str) -> str:
+    """Where a ``.git`` file leads.
+
+    :raises NotARepository: it is no such file.
+    """
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as stream:
+            text = stream.read(1 << 16)
+    except OSError as error:
+        raise NotARepository(f"{path} cannot be read ({error.strerror})", "correct its permissions") from None
+    target = text.removeprefix("gitdir: ").rstrip("\r\n")
+    if not text.startswith("gitdir: ") or not target:
+        raise NotARepository(f"{path} does not say where the repository is", "it must read `gitdir: PATH`")
+    return os.path.normpath(os.path.join(os.path.dirname(path), target))
+
+
+def _discovered(folder: str, environment: Mapping[str, str]) -> tuple[str, str, bool]:
+    """Git folder, the folder it was found from, and whether that is the git folder itself.
+
+    :raises NotARepository: none up to the root, a ceiling, or the file system's border.
+    """
+    ceilings = _ceilings(environment)
+    device = os.stat(folder).st_dev
+    crossing = boolean(environment.get("GIT_DISCOVERY_ACROSS_FILESYSTEM", "false"))
+    place = folder
+    while True:
+        inner = place.rstrip("/") + "/.git"
+        if os.path.isfile(inner):
+            target = _git_file(inner)
+            if not is_git_dir(target, environment):
+                raise NotARepository(f"{inner} leads to {target}, which is no git repository", "correct it")
+            return target, place, False
+        if is_git_dir(inner, environment):
+            return inner, place, False
+        if is_git_dir(place, environment):
+            return place, place, True
+        above = os.path.dirname(place)
+        if above == place or above in ceilings or (not crossing and os.stat(above).st_dev != device):
+            raise NotARepository(
+                f"{folder} is in no git repository", "run this inside a clone, or set GIT_DIR to its .git folder"
+            )
+        place = above
+
+
+def _ceilings(environment: Mapping[str, str]) -> set[str]:
+    found = set()
+    as_given = False
+    for entry in environment.get("GIT_CEILING_DIRECTORIES", "").split(":"):
+        if not entry:
+            # After an empty entry git no longer resolves links.
+            as_given = True
+        elif os.path.isabs(entry):
+            found.add(os.path.normpath(entry) if as_given else os.path.realpath(entry))
+    return found
+
+
+def _read_config(git_dir: str, environment: Mapping[str, str]) -> Reader:
+    common = common_dir(git_dir, environment)
+    reader = Reader(environment, git_dir, _branch(git_dir))
+    reader.read_user()
+    reader.read_file(f"{common}/config")
+    if reader.config.bool("extensions.worktreeconfig"):
+        reader.read_file(f"{git_dir}/config.worktree")
+    reader.read_environment()
+    return reader
+
+
+def _branch(git_dir: str) -> str:
+    try:
+        with open(f"{git_dir}/HEAD", encoding="utf-8", errors="surrogateescape") as stream:
+            text = stream.read().strip()
+    except OSError:
+        return ""
+    return text.removeprefix("ref:").strip().removeprefix("refs/heads/") if text.startswith("ref:") else ""
+
+
+def _check_format(config: Config, git_dir: str) -> None:
+    version = config.int("core.repositoryformatversion")
+    if version > 1:
+        raise NotARepository(f"{git_dir} has repository format {version}", "formats 0 and 1 are understood")
+    extensions = {name[11:] for name in config.names() if name.startswith("extensions.") and name.count(".") == 1}
+    unknown = extensions - _ANY_FORMAT - _FORMAT_1 if version else extensions & _FORMAT_1
+    if unknown:
+        raise NotARepository(
+            f"{git_dir} uses what its format {version} does not have: {', '.join(sorted(unknown))}",
+            "use a git repository of format 0 or 1 with known extensions",
+        )
+    named = (config.get("extensions.objectformat") or "sha1").lower()
+    if version and named not in _HASH_SIZES:
+        raise NotARepository(f"{git_dir} has objects named by {named}", "sha1 and sha256 are understood")
+
+
+def _work_tree(
+    config: Config,
+    git_dir: str,
+    place: str,
+    folder: str,
+    environment: Mapping[str, str],
+    *,
+    explicit: bool,
+    inside: bool,
+) -> str | None:
+    """The top of the work tree, by the rules of git's ``setup.c``."""
+    if environment.get("GIT_WORK_TREE"):
+        return os.path.normpath(os.path.join(folder, environment["GIT_WORK_TREE"]))
+    configured = config.get("core.worktree")
+    bare = config.bool("core.bare")
+    if configured is not None:
+        if bare:
+            raise BadConfig("core.bare and core.worktree do not make sense together", "unset one of them")
+        return os.path.normpath(os.path.join(git_dir, configured))
+    if bare or inside or (explicit and boolean(environment.get("GIT_IMPLICIT_WORK_TREE", "true")) is False):
+        return None
+    return place
