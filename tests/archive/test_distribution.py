@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import signal
+import tarfile
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from buildtools import BuildToolsError, Refused
+from buildtools.archive import distribution
+from buildtools.archive.distribution import Distribution
+from buildtools.events import Event, Log, unheard
+from buildtools.settings import DistributionSettings
+from buildtools.version import Version
+
+VERSION = Version("1.4.2", 3, "abc1234", commit="abc1234" + "0" * 33)
+TEXT = "1.4.2-3-gabc1234"
+EPOCH = 1_700_000_000
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    made = tmp_path / "project"
+    made.mkdir()
+    return made
+
+
+def make(project: Path, environment: Mapping[str, str], version: Version = VERSION, **settings: str) -> Distribution:
+    return distribution.make(DistributionSettings(**settings), "logdaemon", project, version, environment, unheard)
+
+
+def finished(path: Path, *names: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:gz") as tar:
+        for name in names:
+            tar.addfile(tarfile.TarInfo(name))
+    return path
+
+
+def test_the_command_gets_version_and_revision_and_its_folder_is_packed(
+    project: Path, environment: Mapping[str, str]
+) -> None:
+    made = make(
+        project,
+        environment,
+        command='mkdir -p out/bin && echo "$BUILDTOOLS_VERSION $BUILDTOOLS_REVISION" > out/bin/daemon',
+        root="out",
+    )
+    out = io.BytesIO()
+    archive = distribution.write(made, EPOCH, out)
+    assert (f"logdaemon-{TEXT}.tgz", f"logdaemon-{TEXT}") == (archive.file_name, archive.root_name)
+    assert (len(out.getvalue()), hashlib.sha256(out.getvalue()).hexdigest()) == (archive.size, archive.sha256)
+    with tarfile.open(fileobj=io.BytesIO(out.getvalue())) as tar:
+        content = tar.extractfile(f"logdaemon-{TEXT}/bin/daemon")
+        assert content is not None
+        assert f"{TEXT} {VERSION.commit}\n".encode() == content.read()
+
+
+def test_the_commands_lines_are_reported_as_they_come(project: Path, environment: Mapping[str, str]) -> None:
+    heard: list[Event] = []
+    settings = DistributionSettings("mkdir out; touch out/a; echo one; echo two >&2; printf 'a\\351\\r\\nlast'", "out")
+    distribution.make(settings, "logdaemon", project, VERSION, environment, heard.append)
+    assert [Log("logdaemon", line) for line in ("one", "two", "a\ufffd", "last")] == heard
+
+
+def test_a_command_that_fails_tells_its_exit_code_and_last_lines(project: Path, environment: Mapping[str, str]) -> None:
+    with pytest.raises(BuildToolsError) as caught:
+        make(project, environment, command="seq 100; exit 3", root="out")
+    assert "distribution logdaemon: `seq 100; exit 3` ended with exit code 3" == caught.value.fact
+    assert ["  81", "  100"] == caught.value.remedy.splitlines()[1::19]
+
+
+def test_a_command_that_is_not_there_is_the_same_failure(project: Path, environment: Mapping[str, str]) -> None:
+    with pytest.raises(BuildToolsError, match=r"(?s)ended with exit code 127.*not found"):
+        make(project, environment, command="no-such-program", root="out")
+
+
+def test_a_command_may_leave_a_daemon_that_holds_its_output(project: Path, environment: Mapping[str, str]) -> None:
+    command = "mkdir out; sleep 600 & echo $! >out/pid; echo done"
+    try:
+        assert make(project, environment, command=command, root="out").source == project / "out"
+    finally:
+        os.kill(int((project / "out/pid").read_text()), signal.SIGKILL)
+
+
+def test_a_cancelled_command_takes_all_its_children_with_it(project: Path, environment: Mapping[str, str]) -> None:
+    os.mkfifo(project / "alive")
+    # Whoever holds the fifo open for writing is alive; the trap shows that asking is not enough.
+    command = "exec 3>alive; (trap '' TERM; sleep 600 & wait) & echo ready; wait"
+    cancelled = threading.Event()
+    reader = os.open(project / "alive", os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(reader, True)
+    try:
+        with pytest.raises(BuildToolsError, match="logdaemon was cancelled"):
+            distribution.make(
+                DistributionSettings(command, "out"),
+                "logdaemon",
+                project,
+                VERSION,
+                environment,
+                lambda event: cancelled.set(),
+                cancelled,
+            )
+        assert b"" == os.read(reader, 1)
+    finally:
+        os.close(reader)
+
+
+@pytest.mark.parametrize(
+    ("command", "fault"), [("", "does not exist"), ("touch out", "is not a folder"), ("mkdir out", "is empty")]
+)
+def test_a_root_that_holds_nothing_is_refused(
+    project: Path, environment: Mapping[str, str], command: str, fault: str
+) -> None:
+    with pytest.raises(Refused, match=f"logdaemon: its root out {fault}"):
+        make(project, environment, command=command, root="out")
+
+
+def test_a_finished_archive_is_taken_byte_for_byte(project: Path, environment: Mapping[str, str]) -> None:
+    source = finished(project / f"build/daemon-{TEXT}.tgz", f"daemon-{TEXT}/bin/daemon")
+    made = make(project, environment, archive="build/*.tgz")
+    out = io.BytesIO()
+    archive = distribution.write(made, EPOCH, out)
+    assert source.read_bytes() == out.getvalue()
+    assert (f"logdaemon-{TEXT}.tgz", f"daemon-{TEXT}") == (archive.file_name, archive.root_name)
+
+
+def test_archives_of_earlier_versions_may_lie_beside(project: Path, environment: Mapping[str, str]) -> None:
+    finished(project / "build/daemon-1.4.2.tgz", "daemon-1.4.2/x")
+    finished(project / "build/daemon-11.4.2-3-gabc1234.tgz", "daemon-11.4.2-3-gabc1234/x")
+    current = finished(project / f"build/daemon-{TEXT}.tgz", f"daemon-{TEXT}/x")
+    assert current == make(project, environment, archive="build/*.tgz").source
+
+
+def test_a_version_with_a_character_that_no_tag_has_may_be_spelled_either_way(
+    project: Path, environment: Mapping[str, str]
+) -> None:
+    source = finished(project / "build/daemon-1.0+7.tgz", "daemon-1.0_7/x")
+    assert source == make(project, environment, Version("1.0+7"), archive="build/*.tgz").source
+
+
+@pytest.mark.parametrize(
+    ("file", "root", "fault"),
+    [
+        ("daemon-1.0.tgz", f"daemon-{TEXT}", r"the file name of daemon-1\.0\.tgz \(root folder daemon-1"),
+        (f"daemon-{TEXT}.tgz", "daemon", r"the root folder of .* \(root folder daemon/\) does not"),
+        ("daemon.tar.gz", "daemon", r"the file name and the root folder of daemon\.tar\.gz .* do not"),
+        (f"daemon-9{TEXT}.tgz", f"daemon-{TEXT}", "the file name of"),
+    ],
+)
+def test_an_archive_that_does_not_carry_the_version_is_refused(
+    project: Path, environment: Mapping[str, str], file: str, root: str, fault: str
+) -> None:
+    finished(project / "build" / file, f"{root}/bin/daemon")
+    with pytest.raises(Refused, match=rf"{fault}.*carry the version {TEXT}: .*BUILDTOOLS_VERSION"):
+        make(project, environment, archive="build/*")
+
+
+def test_several_archives_are_refused_with_a_list(project: Path, environment: Mapping[str, str]) -> None:
+    for name in ("a", "b"):
+        finished(project / f"build/{name}-{TEXT}.tgz", f"{name}-{TEXT}/x")
+    with pytest.raises(Refused, match=rf"(?s)matches 2 files\n.*a-{TEXT}\.tgz\n.*b-{TEXT}\.tgz: set distribution"):
+        make(project, environment, archive="build/*.tgz")
+
+
+def test_no_archive_at_all_is_refused(project: Path, environment: Mapping[str, str]) -> None:
+    with pytest.raises(Refused, match=r"must match one archive of version .* but matches nothing"):
+        make(project, environment, archive="build/*.tgz")
+
+
+@pytest.mark.parametrize("extension", ["tar", "zip"])
+def test_a_plain_tar_or_zip_is_refused_with_what_to_tell_gradle(
+    project: Path, environment: Mapping[str, str], extension: str
+) -> None:
+    (project / f"daemon-{TEXT}.{extension}").touch()
+    with pytest.raises(Refused, match=r"is not a \.tgz: .*compression = Compression\.GZIP; extension = 'tgz'"):
+        make(project, environment, archive="daemon-*")
+
+
+def test_a_saved_archive_is_the_same_and_appears_whole(project: Path, environment: Mapping[str, str]) -> None:
+    made = make(project, environment, command="mkdir out; echo x > out/x", root="out")
+    out = io.BytesIO()
+    assert distribution.write(made, EPOCH, out) == distribution.save(made, EPOCH, project / "dist")
+    saved = project / f"dist/logdaemon-{TEXT}.tgz"
+    assert [saved] == list((project / "dist").iterdir())
+    assert out.getvalue() == saved.read_bytes()
+
+
+def test_an_archive_that_cannot_be_packed_leaves_nothing_behind(project: Path, environment: Mapping[str, str]) -> None:
+    made = make(project, environment, command="mkdir out; mkfifo out/pipe", root="out")
+    with pytest.raises(BuildToolsError, match="pipe is neither a file"):
+        distribution.save(made, EPOCH, project / "dist")
+    assert [] == list((project / "dist").iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(project: Path, environment: Mapping[str, str]) -> None:
+    made = make(project, environment, command="mkdir out; touch out/x dist", root="out")
+    with pytest.raises(BuildToolsError, match="dist cannot be written to"):
+        distribution.save(made, EPOCH, project / "dist")
