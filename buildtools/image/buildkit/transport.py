@@ -1,0 +1,333 @@
+"""gRPC over HTTP/2 on one socket, in either role, with threads: one reads, whoever has something to say writes.
+
+RFC 9113 (through h2), and https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import queue
+import socket
+import struct
+import threading
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import h2.config
+import h2.connection
+import h2.events
+import h2.exceptions
+import h2.settings
+
+# https://grpc.io/docs/guides/status-codes/
+OK, UNKNOWN, NOT_FOUND, UNIMPLEMENTED = 0, 2, 5, 12
+
+# How much may be under way towards us. All of it is wanted at once, so it is never what holds a sender up.
+_WINDOW = 16 * 1024 * 1024
+# A .dockerignore of thousands of lines comes as one header each; gRPC in Go takes as much.
+_HEADERS = 16 * 1024 * 1024
+# A longer write would keep the lock, and with it every other stream, for too long.
+_BATCH = 256 * 1024
+_READ = 64 * 1024
+
+
+class Gone(Exception):
+    """The other side ended the stream or the connection before the call was over."""
+
+
+class Status(Exception):
+    """A call that ended with something else than OK. ``details`` is an encoded ``google.rpc.Status``, or empty."""
+
+    def __init__(self, code: int, message: str, details: bytes = b"") -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.details = details
+
+
+class Stream:
+    """One call. ``metadata`` is what its caller sent along, each key with all its values."""
+
+    def __init__(self, connection: Connection, number: int, metadata: Mapping[str, list[str]]) -> None:
+        self.number = number
+        self.metadata = metadata
+        self.outcome: dict[str, str] = {}
+        self.answered = False
+        self.lost: Gone | None = None
+        self._connection = connection
+        self._inbox: queue.SimpleQueue[bytes | Gone | None] = queue.SimpleQueue()
+        self._partial = bytearray()
+
+    def receive(self) -> bytes | None:
+        """The next message, waiting for it; None when the other side has said all it will.
+
+        :raises Gone: the stream or the connection broke off.
+        """
+        message = self._inbox.get()
+        if isinstance(message, Gone):
+            raise message
+        return message
+
+    def waits(self) -> bool:
+        """Whether :meth:`receive` would have to wait."""
+        return self._inbox.empty()
+
+    def send(self, message: bytes) -> None:
+        """Send one message, waiting until the other side has room for it.
+
+        :raises Gone: the stream or the connection broke off.
+        """
+        self._connection.write(self, (framed(message),))
+
+    def write(self, pieces: Sequence[bytes]) -> None:
+        """Send bytes that are already :func:`framed`, however they are cut, in as few writes as may be.
+
+        :raises Gone: the stream or the connection broke off.
+        """
+        self._connection.write(self, pieces)
+
+    def take(self, data: bytes) -> None:
+        """Bytes that came in; the connection calls this."""
+        held = self._partial
+        held += data
+        at = 0
+        while len(held) - at >= 5:
+            end = at + 5 + int.from_bytes(held[at + 1 : at + 5])
+            if len(held) < end:
+                break
+            self._inbox.put(bytes(held[at + 5 : end]))
+            at = end
+        del held[:at]
+
+    def end(self, lost: Gone | None = None) -> None:
+        """Nothing more will come in; the connection calls this."""
+        self.lost = self.lost or lost
+        self._inbox.put(lost)
+
+
+def framed(message: bytes) -> bytes:
+    """A message behind gRPC's five-byte prefix."""
+    return frame_prefix(len(message)) + message
+
+
+def frame_prefix(size: int) -> bytes:
+    """What goes before a message of ``size`` bytes."""
+    return struct.pack(">BI", 0, size)
+
+
+Handler = Callable[[Stream], None]
+
+
+class Connection:
+    """One HTTP/2 connection. With ``handlers``, by path, we are the server; without them, the client.
+
+    A handler runs in a thread of its own; :class:`Status` is how it says no. ``failure`` keeps the first exception of
+    any other kind, for whoever waits for the result of the whole. ``received`` is what the socket had already given
+    when it was upgraded.
+    """
+
+    def __init__(
+        self, sock: socket.socket, received: bytes = b"", handlers: Mapping[str, Handler] | None = None
+    ) -> None:
+        self.failure: Exception | None = None
+        self._socket = sock
+        self._handlers = handlers or {}
+        self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)
+        self._streams: dict[int, Stream] = {}
+        self._threads: set[threading.Thread] = set()
+        self._lost: Gone | None = None
+        is_client = handlers is None
+        self._http = h2.connection.H2Connection(
+            h2.config.H2Configuration(
+                client_side=is_client,
+                header_encoding=None,
+                validate_inbound_headers=False,
+                validate_outbound_headers=False,
+                normalize_outbound_headers=False,
+            )
+        )
+        codes = h2.settings.SettingCodes
+        self._http.local_settings = h2.settings.Settings(
+            client=is_client,
+            initial_values={codes.INITIAL_WINDOW_SIZE: _WINDOW, codes.MAX_HEADER_LIST_SIZE: _HEADERS},
+        )
+        self._http.decoder.max_header_list_size = _HEADERS
+        with self._changing():
+            self._http.initiate_connection()
+            self._http.increment_flow_control_window(_WINDOW)
+        self._reader = threading.Thread(target=self._read, args=(received,), name="buildkit", daemon=True)
+        self._reader.start()
+
+    def call(self, path: str, message: bytes) -> Iterator[bytes]:
+        """The answers to a call with one message, as they come.
+
+        :raises Status: the call failed.
+        :raises Gone: the connection broke off.
+        """
+        with self._changing():
+            stream = Stream(self, self._http.get_next_available_stream_id(), {})
+            stream.answered = True
+            self._streams[stream.number] = stream
+            self._http.send_headers(
+                stream.number,
+                [
+                    (":method", "POST"),
+                    (":scheme", "http"),
+                    (":path", path),
+                    (":authority", "localhost"),
+                    ("te", "trailers"),
+                    ("content-type", "application/grpc"),
+                ],
+            )
+        stream.send(message)
+        with self._changing():
+            self._http.end_stream(stream.number)
+        return self._answers(stream)
+
+    def write(self, stream: Stream, pieces: Sequence[bytes]) -> None:
+        """Send framed bytes on a stream; see :meth:`Stream.write`."""
+        with self._changing():
+            self._answer(stream)
+            unsent = 0
+            for piece in pieces:
+                at = 0
+                while at < len(piece):
+                    lost = stream.lost or self._lost
+                    if lost:
+                        raise lost
+                    window = self._http.local_flow_control_window(stream.number)
+                    if window <= 0:
+                        self._flush()
+                        self._room.wait()
+                        continue
+                    size = min(window, self._http.max_outbound_frame_size, len(piece) - at)
+                    self._http.send_data(stream.number, piece[at : at + size])
+                    at += size
+                    unsent += size
+                    if unsent >= _BATCH:
+                        self._flush()
+                        unsent = 0
+
+    def close(self) -> None:
+        """End the connection and every call on it, and wait for their threads."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._reader.join()
+        for thread in tuple(self._threads):
+            thread.join()
+        self._socket.close()
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Hold the lock for a change, then put on the wire what came of it."""
+        with self._lock:
+            if self._lost:
+                raise self._lost
+            try:
+                yield
+                self._flush()
+            except (OSError, h2.exceptions.H2Error) as error:
+                raise Gone(str(error)) from error
+
+    def _flush(self) -> None:
+        data = self._http.data_to_send()
+        if data:
+            self._socket.sendall(data)
+
+    def _answer(self, stream: Stream) -> None:
+        if not stream.answered:
+            stream.answered = True
+            self._http.send_headers(stream.number, [(":status", "200"), ("content-type", "application/grpc")])
+
+    def _answers(self, stream: Stream) -> Iterator[bytes]:
+        while (message := stream.receive()) is not None:
+            yield message
+        code = int(stream.outcome.get("grpc-status", UNKNOWN))
+        if code != OK:
+            message_text = urllib.parse.unquote(stream.outcome.get("grpc-message", ""))
+            raise Status(code, message_text, _base64(stream.outcome.get("grpc-status-details-bin", "")))
+
+    def _read(self, data: bytes) -> None:
+        lost = Gone("the engine closed the connection")
+        try:
+            while True:
+                with self._lock:
+                    for event in self._http.receive_data(data) if data else ():
+                        self._handle(event)
+                    self._flush()
+                    self._room.notify_all()
+                data = self._socket.recv(_READ)
+                if not data:
+                    break
+        except (OSError, h2.exceptions.H2Error) as error:
+            lost = Gone(str(error))
+        with self._lock:
+            self._lost = lost
+            for stream in self._streams.values():
+                stream.end(lost)
+            self._room.notify_all()
+
+    def _handle(self, event: h2.events.Event) -> None:
+        if isinstance(event, h2.events.RequestReceived):
+            metadata: dict[str, list[str]] = {}
+            for key, value in event.headers:
+                metadata.setdefault(_header(key), []).append(_header(value))
+            self._streams[event.stream_id] = stream = Stream(self, event.stream_id, metadata)
+            thread = threading.Thread(target=self._serve, args=(stream,), name="buildkit", daemon=True)
+            self._threads.add(thread)
+            thread.start()
+            return
+        number = getattr(event, "stream_id", None)
+        if isinstance(event, h2.events.DataReceived):
+            self._http.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+        found = self._streams.get(number or 0)
+        if found is None:
+            return
+        if isinstance(event, h2.events.DataReceived):
+            found.take(event.data)
+        elif isinstance(event, h2.events.ResponseReceived | h2.events.TrailersReceived):
+            found.outcome.update((_header(key), _header(value)) for key, value in event.headers)
+        elif isinstance(event, h2.events.StreamEnded):
+            found.end()
+        elif isinstance(event, h2.events.StreamReset):
+            found.end(Gone(f"the engine broke off the call (code {int(event.error_code)})"))
+
+    def _serve(self, stream: Stream) -> None:
+        path = stream.metadata.get(":path", [""])[0]
+        handler = self._handlers.get(path)
+        code, message = OK, ""
+        try:
+            if handler is None:
+                raise Status(UNIMPLEMENTED, f"{path} is not served here")
+            handler(stream)
+        except Status as error:
+            code, message = error.code, error.message
+        except Gone:
+            pass
+        except Exception as error:  # noqa: BLE001  it is raised where the result is awaited
+            self.failure = self.failure or error
+            code, message = UNKNOWN, str(error)
+        with contextlib.suppress(Gone), self._changing():
+            self._answer(stream)
+            trailers = [("grpc-status", str(code))]
+            if message:
+                trailers.append(("grpc-message", urllib.parse.quote(message, safe=" !#$&'()*+,/:;=?@[]")))
+            self._http.send_headers(stream.number, trailers, end_stream=True)
+        with self._lock:
+            self._streams.pop(stream.number, None)
+            self._threads.discard(threading.current_thread())
+
+
+def _header(value: bytes) -> str:
+    # File names travel as header values; like the file system, Go does not ask for UTF-8.
+    return value.decode("utf-8", "surrogateescape")
+
+
+def _base64(value: str) -> bytes:
+    try:
+        return base64.b64decode(value + "=" * (-len(value) % 4))
+    except binascii.Error:
+        return b""
