@@ -28,7 +28,7 @@ def test_events_tell_steps_with_their_numbers_and_what_was_cached(builder: Build
     builder.build(folder)
     builder.events.clear()
 
-    image = builder.build(folder)
+    image = builder.build(folder, no_cache=False)
 
     assert Started("app", "build") == builder.events[0]
     steps = [(step.text, step.number, step.total, step.cached) for step in builder.heard(Step) if step.number]
