@@ -1,0 +1,142 @@
+"""Words and variables as a Dockerfile spells them.
+
+The rules are those of BuildKit's ``frontend/dockerfile/shell`` (``ProcessWord``):
+https://docs.docker.com/reference/dockerfile/#environment-replacement
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping
+
+
+class BadSubstitution(ValueError):
+    """A ``${…}`` that is not one, or a ``${NAME:?message}`` whose variable is not set."""
+
+
+@functools.cache
+def word_pattern(escape: str) -> re.Pattern[str]:
+    """Matches one word; white space inside quotes, or behind ``escape``, does not end it."""
+    e = re.escape(escape)
+    return re.compile(rf"""(?:"(?:{e}.|[^"{e}])*"?|'[^']*'?|{e}.|[^\s"'{e}]|{e}$)+""", re.DOTALL)
+
+
+def expand(word: str, variables: Mapping[str, str], escape: str = "\\") -> str:
+    """``word`` with quotes and escapes taken away and variables put in; a variable that is not set is empty.
+
+    :raises BadSubstitution: see there.
+    """
+    if "$" not in word and escape not in word and '"' not in word and "'" not in word:
+        return word
+    return _Reader(word, variables, escape).read("")
+
+
+class _Reader:
+    def __init__(self, text: str, variables: Mapping[str, str], escape: str) -> None:
+        self.text = text
+        self.position = 0
+        self.variables = variables
+        self.escape = escape
+
+    def read(self, stop: str) -> str:
+        made: list[str] = []
+        while self.position < len(self.text):
+            character = self.text[self.position]
+            if character == stop:
+                return "".join(made)
+            self.position += 1
+            if character == "'":
+                end = self.text.find("'", self.position)
+                if end < 0:
+                    raise BadSubstitution("a single quote is left open")
+                made.append(self.text[self.position : end])
+                self.position = end + 1
+            elif character == '"':
+                made.append(self.quoted())
+            elif character == "$":
+                made.append(self.variable())
+            elif character == self.escape:
+                made.append(self.text[self.position : self.position + 1])
+                self.position += 1
+            else:
+                made.append(character)
+        if stop:
+            raise BadSubstitution(f"{stop} is missing")
+        return "".join(made)
+
+    def quoted(self) -> str:
+        made: list[str] = []
+        while self.position < len(self.text):
+            character = self.text[self.position]
+            self.position += 1
+            if character == '"':
+                return "".join(made)
+            if character == "$":
+                made.append(self.variable())
+            elif character == self.escape and self.text[self.position : self.position + 1] in ('"', "$", self.escape):
+                made.append(self.text[self.position])
+                self.position += 1
+            else:
+                made.append(character)
+        raise BadSubstitution("a double quote is left open")
+
+    def variable(self) -> str:
+        braced = self.text.startswith("{", self.position)
+        # A name, a positional parameter, or one of the shell's special parameters, which are never set here.
+        found = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9]+|[@*#?\-$!]").match(self.text, self.position + braced)
+        if not found:
+            if braced:
+                raise BadSubstitution("${ without a name")
+            return "$"
+        value = self.variables.get(found[0])
+        self.position = found.end()
+        if not braced:
+            return value or ""
+        operator = re.compile(r":?[-+?]|##?|%%?|//?|").match(self.text, self.position)
+        assert operator is not None
+        self.position = operator.end()
+        word = self.read("/" if operator[0].startswith("/") else "}") if operator[0] else ""
+        replacement = ""
+        if operator[0].startswith("/"):
+            self.position += 1
+            replacement = self.read("}")
+        if not self.text.startswith("}", self.position):
+            raise BadSubstitution("${ without its }")
+        self.position += 1
+        return _modified(found[0], value, operator[0], word, replacement)
+
+
+def _modified(name: str, value: str | None, operator: str, word: str, replacement: str) -> str:
+    if operator[-1:] in ("-", "+", "?"):
+        has_value = bool(value) if operator.startswith(":") else value is not None
+        if operator.endswith("+"):
+            return word if has_value else ""
+        if not has_value and operator.endswith("?"):
+            raise BadSubstitution(f"{name}: {word or 'not set'}")
+        return (value or "") if has_value else word
+    value = value or ""
+    if not operator:
+        return value
+    if operator.startswith("#"):
+        found = re.match(_shell_pattern(word, greedy=operator == "##"), value, re.DOTALL)
+        return value[found.end() :] if found else value
+    if operator.startswith("%"):
+        # From the far end, which makes the shortest suffix the shortest prefix.
+        found = re.match(_shell_pattern(word, greedy=operator == "%%", backwards=True), value[::-1], re.DOTALL)
+        return value[: len(value) - found.end()] if found else value
+    return re.sub(
+        _shell_pattern(word, greedy=True),
+        lambda _: replacement,
+        value,
+        count=operator == "/",
+        flags=re.DOTALL,
+    )
+
+
+def _shell_pattern(word: str, *, greedy: bool, backwards: bool = False) -> str:
+    parts = [
+        {"*": ".*" if greedy else ".*?", "?": "."}.get(part, re.escape(part.removeprefix("\\") or "\\"))
+        for part in re.findall(r"\\.|.", word, re.DOTALL)
+    ]
+    return "".join(reversed(parts) if backwards else parts)

@@ -1,0 +1,180 @@
+"""What is read out of a Dockerfile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from buildtools import Refused
+from buildtools.image.dockerfile import Dockerfile, Needs, parse
+
+
+def needs(text: str, arguments: Mapping[str, str] | None = None, target: str = "") -> Needs:
+    return parse(text.encode()).needs(arguments or {}, target=target)
+
+
+def images(found: Needs) -> list[str]:
+    return [base.image for base in found.bases]
+
+
+def written(dockerfile: Dockerfile) -> list[tuple[str, str]]:
+    """Each reference as it says it was written, and what the text holds at its place."""
+    references = [r for stage in dockerfile.stages for r in (stage.base, *stage.uses)]
+    return [(r.written, dockerfile.text[r.start : r.end]) for r in references]
+
+
+def test_stages_bases_and_lines_are_found() -> None:
+    dockerfile = parse(b"ARG A=1\n\nFROM one AS Build\nRUN x\nFROM --platform=linux/arm64 two\nCOPY --from=build a b\n")
+    assert [("build", 3, "one", ""), ("", 5, "two", "linux/arm64")] == [
+        (s.name, s.line, s.base.written, s.platform) for s in dockerfile.stages
+    ]
+    assert [("one", "one"), ("two", "two"), ("build", "build")] == written(dockerfile)
+
+
+def test_arguments_before_the_first_from_expand_in_from_alone() -> None:
+    text = "ARG TAG=12\nARG BASE=debian:${TAG}\nFROM ${BASE}\nARG OTHER\nARG TAG\n"
+    found = needs(text)
+    assert (["debian:12"], {"TAG": "12"}) == (images(found), found.arguments)
+    found = needs(text, {"TAG": "13", "OTHER": "o", "UNDECLARED": "u"})
+    assert (["debian:13"], {"TAG": "13", "OTHER": "o"}) == (images(found), found.arguments)
+    assert ["x"] == images(needs(text, {"BASE": "x"}))
+
+
+def test_an_argument_that_only_from_uses_is_no_argument_of_the_build() -> None:
+    assert {} == needs("ARG VERSION\nFROM base:${VERSION}\nRUN x\n", {"VERSION": "1"}).arguments
+
+
+def test_an_argument_of_a_stage_takes_the_computed_default_from_before() -> None:
+    text = "ARG VERSION\nARG TAG=v${VERSION}\nFROM scratch\nARG TAG\n"
+    assert {"TAG": "v1"} == needs(text, {"VERSION": "1"}).arguments
+
+
+def test_only_stages_that_the_target_needs_count() -> None:
+    text = (
+        "FROM one AS a\nARG IN_A\nCOPY a /\n"
+        "FROM two AS b\nARG IN_B\nCOPY b /\n"
+        "FROM three AS c\nCOPY --from=a /x /y\nCOPY c /\n"
+        "FROM c\nRUN --mount=from=b,target=/b x\n"
+    )
+    arguments = {"IN_A": "1", "IN_B": "2"}
+    assert (["one"], {"IN_A": "1"}, ("a",)) == _summary(needs(text, arguments, "A"))
+    assert (["three", "one"], {"IN_A": "1"}, ("a", "c")) == _summary(needs(text, arguments, "c"))
+    assert (["three", "one", "two"], arguments, ("a", "b", "c")) == _summary(needs(text, arguments))
+
+
+def _summary(found: Needs) -> tuple[list[str], Mapping[str, str], tuple[str, ...]]:
+    return images(found), found.arguments, found.sources
+
+
+def test_a_stage_named_as_its_own_base_means_the_image() -> None:
+    assert ["base"] == images(needs("FROM base AS base\nFROM base\n"))
+
+
+def test_continued_lines_comments_and_escapes() -> None:
+    text = "FROM \\\n  # comment\n\n  one \\\n  AS x\nCOPY a \\  \n b\\\nc /d/\nRUN echo \\\\\nCOPY e /\n"
+    found = needs(text)
+    assert (["one"], ("a", "bc", "e")) == (images(found), found.sources)
+    text = "# escape=`\nFROM one\nCOPY a `\n  b c:\\\nCOPY d /\n"
+    assert ("a", "b", "d") == needs(text).sources
+
+
+def test_windows_line_ends_and_a_byte_order_mark() -> None:
+    dockerfile = parse(b"\xef\xbb\xbf# syntax = docker/dockerfile:1\r\nFROM one\\\r\n:2\r\nCOPY a /\r\n")
+    assert ("docker/dockerfile:1", ["one:2"]) == (dockerfile.syntax, images(dockerfile.needs({})))
+
+
+def test_a_comment_that_is_no_directive_ends_the_directives() -> None:
+    assert "\\" == parse(b"# a comment\n# escape=`\nFROM x\n").escape
+
+
+def test_here_documents_are_no_instructions() -> None:
+    text = (
+        "FROM one\nRUN <<EOF cat <<-'B C'\nFROM two\nEOF\nCOPY x y\n\t\tB C\nCOPY <<A <<B /d/\nA\nB\nCOPY z <<E /\nE\n"
+    )
+    found = needs(text)
+    assert (["one"], ("z",)) == (images(found), found.sources)
+
+
+def test_shifts_and_here_strings_are_no_here_documents() -> None:
+    assert ("z",) == needs('FROM one\nRUN echo $((1<<3)) "<<EOF" <<< x\nCOPY z /\n').sources
+
+
+@pytest.mark.parametrize(
+    ("instruction", "sources"),
+    [
+        ("COPY a b /c/", ("a", "b")),
+        ('COPY ["a b", "c"]', ("a b",)),
+        ('COPY "a" /', ("a",)),
+        ("COPY --chown=1:1 --link --chmod=755 a /", ("a",)),
+        ("ADD https://example.com/x git@github.com:a/b a.tgz /", ("a.tgz",)),
+        ("COPY $X /", (".",)),
+        ("COPY --from=one /a /b", ()),
+        ("RUN --mount=type=bind,source=a,target=/a x", ("a",)),
+        ("RUN --mount=type=bind,target=/a x", (".",)),
+        ("RUN --mount=type=cache,target=/a --mount=type=secret,id=s x", ()),
+        ("RUN --mount=target=/a,src=b --network=none x", ("b",)),
+        ("RUN --mount='type=bind,src=a,dst=/a' --mount=\"type=bind,src=b,dst=/b\" x", ("a", "b")),
+        ("RUN echo --mount=type=bind", ()),
+        ("ONBUILD COPY a /", ()),
+        ("copy a /", ("a",)),
+    ],
+)
+def test_what_an_instruction_takes_from_the_context(instruction: str, sources: tuple[str, ...]) -> None:
+    assert sources == needs(f"FROM one\n{instruction}\n").sources
+
+
+def test_triggers_of_a_base_count_in_the_stage_built_on_it() -> None:
+    dockerfile = parse(b"FROM outside AS a\nONBUILD COPY b /\nFROM a\n")
+    found = dockerfile.needs({"X": "1"}, triggers=lambda image: ("COPY a /", "ARG X") if image == "outside" else ())
+    assert (("a", "b"), {"X": "1"}, ()) == (found.sources, found.arguments, found.triggers)
+    assert ("COPY b /",) == dockerfile.needs({}, target="a").triggers
+
+
+def test_references_are_replaced_and_all_else_stays() -> None:
+    text = (
+        b"\xef\xbb\xbf# FROM base\r\nARG V\nFROM  base  AS base\nFROM ${R}/ba\\\nse:${V}\n"
+        b"COPY --from=tools --chown=1 /base /base\nRUN --mount=type=bind,from=base2,target=/base cat base2 \xff\n"
+        b"RUN --mount='from=tools,target=/x' tools\nFROM base\n"
+    )
+    dockerfile = parse(text)
+    assert text == dockerfile.rewritten({})
+    every = [s.base for s in dockerfile.stages[:2]] + [u for s in dockerfile.stages for u in s.uses]
+    replaced = dockerfile.rewritten({r: f"image{i}:1" for i, r in enumerate(every)})
+    assert replaced == (
+        b"\xef\xbb\xbf# FROM base\r\nARG V\nFROM  image0:1  AS base\nFROM image1:1\n"
+        b"COPY --from=image2:1 --chown=1 /base /base\nRUN --mount=type=bind,from=image3:1,target=/base cat base2 \xff\n"
+        b"RUN --mount='from=image4:1,target=/x' tools\nFROM base\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "Dockerfile has no FROM"),
+        ("RUN x\nFROM y\n", "line 1: an instruction before the first FROM"),
+        ("# c\nFROM a b\n", "line 2: FROM must name one image"),
+        ("FROM a\nRUN <<EOF\nx\n", "line 2: the here-document EOF has no end"),
+        ("# escape=x\nFROM a\n", "the escape directive is 'x'"),
+        ("FROM a\nARG =x\n", "line 2: ARG without a name"),
+    ],
+)
+def test_what_is_no_dockerfile_is_refused_with_its_line(text: str, message: str) -> None:
+    with pytest.raises(Refused) as refusal:
+        parse(text.encode())
+    assert message in refusal.value.fact
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "message"),
+    [
+        ("ARG X\nFROM ${X}\n", "", "line 2: ${X} is empty"),
+        ("FROM ${X:\n", "", "line 1: ${X:"),
+        ("FROM a AS b\n", "c", "has no stage 'c'"),
+        ("FROM a AS b\nCOPY --from=c / /\nFROM b AS c\n", "", "built from itself"),
+    ],
+)
+def test_what_cannot_be_resolved_is_refused(text: str, target: str, message: str) -> None:
+    with pytest.raises(Refused) as refusal:
+        needs(text, target=target)
+    assert message in refusal.value.fact
