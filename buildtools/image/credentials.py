@@ -24,7 +24,7 @@ _HUB_KEY = "https://index.docker.io/v1/"
 _HUB_HOSTS = ("docker.io", "index.docker.io", "registry-1.docker.io")
 _NOT_FOUND = "credentials not found in native keychain"
 # The user name with which a helper says that its secret is an identity token.
-_TOKEN_MARK = "<token>"
+_IDENTITY_MARK = "<token>"
 _HELPER_SECONDS = 60
 _LONGEST_SAYING = 500
 
@@ -139,7 +139,7 @@ class Credentials:
         except (ValueError, KeyError, TypeError):
             # The answer is not quoted: it may hold the secret.
             raise _helper_failed(program, key, "an answer that is not JSON with Username and Secret") from None
-        if username == _TOKEN_MARK:
+        if username == _IDENTITY_MARK:
             return Credential(identity_token=secret)
         return Credential(username, secret) if username or secret else None
 

@@ -1,14 +1,21 @@
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import secrets
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from buildtools.image.cache import Cache
 from buildtools.image.engine import Engine
+from buildtools.image.push import ImageToPush
+from buildtools.image.registry import Registry
 from tests.conftest import EngineService
+from tests.image import images
 from tests.image.building import Builder
 from tests.image.building import builder as make_builder
+
+MakeImage = Callable[..., ImageToPush]
 
 
 @pytest.fixture
@@ -23,3 +30,37 @@ def builder(
     connected: Engine, engine: EngineService, environment: Mapping[str, str], tmp_path: Path
 ) -> Iterator[Builder]:
     yield from make_builder(connected, tmp_path, engine.base_busybox, environment)
+
+
+@pytest.fixture
+def client(registry: str) -> Iterator[Registry]:
+    """A client of the registry that lets everybody in."""
+    client = Registry(registry, pause=0.01)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache(tmp_path / "cache")
+
+
+@pytest.fixture
+def namespace() -> str:
+    return f"test-{secrets.token_hex(6)}"
+
+
+@pytest.fixture
+def make_image(connected: Engine, namespace: str) -> Iterator[MakeImage]:
+    """Makes an image of layers (``{path: content}``) that is ready to be pushed into this test's namespace."""
+    made = []
+
+    def make(name: str, *layers: images.Layer, fingerprint: str = "", parents: tuple[str, ...] = ()) -> ImageToPush:
+        fingerprint = fingerprint or secrets.token_hex(32)
+        image_id = images.load(connected, layers, fingerprint)
+        made.append(image_id)
+        return ImageToPush(name, f"{namespace}/{name}", fingerprint, image_id, parents)
+
+    yield make
+    for image_id in dict.fromkeys(made):
+        connected.api.remove_image(image_id, force=True)

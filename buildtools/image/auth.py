@@ -1,0 +1,157 @@
+"""How a registry is told who asks: Basic, or Bearer with a token from the service that the registry names.
+
+https://distribution.github.io/distribution/spec/auth/token/ and RFC 9110, section 11.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+from buildtools import BuildToolsError, Refused
+from buildtools.image.credentials import Credential
+
+_CLIENT = "lockstep-buildtools"
+_PARAMETER = re.compile(r'([A-Za-z_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
+_SCHEME = re.compile(r"(?:^|,\s*)(basic|bearer)\b", re.IGNORECASE)
+# What the specification lets a token live for when its service does not say.
+_SECONDS = 60
+# A token that is this close to its end is not used for another request.
+_MARGIN = 10
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """One way to authenticate that a registry offered with its 401. ``scheme`` is ``basic`` or ``bearer``."""
+
+    scheme: str
+    parameters: Mapping[str, str]
+
+
+def read_challenges(header: str) -> list[Challenge]:
+    """The challenges of a ``WWW-Authenticate`` header that we can meet."""
+    marks = list(_SCHEME.finditer(header))
+    ends = [mark.start() for mark in marks[1:]] + [len(header)]
+    return [
+        Challenge(
+            mark[1].lower(),
+            {
+                name.lower(): re.sub(r"\\(.)", r"\1", quoted) or bare
+                for name, quoted, bare in _PARAMETER.findall(header[mark.end() : end])
+            },
+        )
+        for mark, end in zip(marks, ends, strict=True)
+    ]
+
+
+# (method, url, headers, body) -> (status, body); raises Unreachable.
+Ask = Callable[[str, str, Mapping[str, str], bytes | None], tuple[int, bytes]]
+
+
+class Authenticator:
+    """The ``Authorization`` header for each request to one registry. Safe for threads; holds tokens until they end."""
+
+    def __init__(
+        self, host: str, credential: Callable[[], Credential | None], ask: Ask, *, plain_http: bool = False
+    ) -> None:
+        self._host = host
+        self._plain_http = plain_http
+        self._credential = credential
+        self._ask = ask
+        self._lock = threading.Lock()
+        self._scope_locks: dict[str, threading.Lock] = {}
+        self._challenge: Challenge | None = None
+        self._tokens: dict[str, tuple[str, float]] = {}
+
+    def header(self, scope: str) -> str:
+        """What to send for a scope; empty as long as the registry asked for nothing, or where there is no login.
+
+        :raises Unreachable: the token service does not answer.
+        :raises BuildToolsError: the token service refuses.
+        """
+        challenge = self._challenge
+        if challenge is None:
+            return ""
+        if challenge.scheme == "basic":
+            credential = self._credential()
+            return _basic(credential) if credential and credential.username else ""
+        with self._lock:
+            lock = self._scope_locks.setdefault(scope, threading.Lock())
+        with lock:
+            token, end = self._tokens.get(scope, ("", 0.0))
+            if time.monotonic() >= end:
+                token, lifetime = self._fetch(challenge, scope)
+                self._tokens[scope] = (token, time.monotonic() + max(lifetime - _MARGIN, 1))
+        return f"Bearer {token}"
+
+    def challenged(self, header: str, scope: str, sent: str) -> bool:
+        """Take in a 401 that answered a request which carried ``sent``; whether asking again can help."""
+        offered = read_challenges(header)
+        if not offered:
+            return False
+        # Bearer first: a registry that offers both takes tokens for finer rights.
+        self._challenge = next((one for one in offered if one.scheme == "bearer"), offered[0])
+        if self._challenge.scheme == "bearer":
+            with self._lock:
+                if sent == f"Bearer {self._tokens.get(scope, ('', 0.0))[0]}":
+                    del self._tokens[scope]
+        return self.header(scope) not in ("", sent)
+
+    def _fetch(self, challenge: Challenge, scope: str) -> tuple[str, float]:
+        credential = self._credential() or Credential()
+        if credential.registry_token:
+            return credential.registry_token, float("inf")
+        realm = challenge.parameters.get("realm", "")
+        if not realm.startswith(("https://", "http://") if self._plain_http else "https://"):
+            raise BuildToolsError(
+                f"the registry {self._host} names {realm!r} as its token service, which is no https address",
+                "its administrator must correct that",
+            )
+        service = [("service", challenge.parameters["service"])] if "service" in challenge.parameters else []
+        if credential.identity_token:
+            form = [*service, ("client_id", _CLIENT), ("grant_type", "refresh_token"), ("scope", scope)]
+            form.append(("refresh_token", credential.identity_token))
+            kind = {"Content-Type": "application/x-www-form-urlencoded"}
+            status, body = self._ask("POST", realm, kind, urlencode(form).encode())
+        else:
+            query = [*service, *(("scope", one) for one in scope.split())]
+            headers = {}
+            if credential.username:
+                query.append(("account", credential.username))
+                headers["Authorization"] = _basic(credential)
+            joint = "&" if "?" in realm else "?"
+            status, body = self._ask("GET", f"{realm}{joint}{urlencode(query)}", headers, None)
+        if status != 200:
+            raise refused(self._host, scope, f"its token service {realm} answers {status}", credential)
+        return _read_token(realm, body)
+
+
+def refused(host: str, scope: str, reason: str, credential: Credential | None) -> Refused:
+    """The error for a login that is not accepted, or a right that is not granted."""
+    wanted = ", ".join(f"{actions} for {name}" for _, name, actions in (one.split(":") for one in scope.split()))
+    known = credential is not None and credential != Credential()
+    return Refused(
+        f"the registry {host} refuses {wanted or 'access'} ({reason})",
+        f"log in as a user who may: docker login {host}" if known else f"no login is known: docker login {host}",
+    )
+
+
+def _basic(credential: Credential) -> str:
+    return "Basic " + base64.b64encode(f"{credential.username}:{credential.password}".encode()).decode()
+
+
+def _read_token(realm: str, body: bytes) -> tuple[str, float]:
+    try:
+        document: dict[str, Any] = json.loads(body)
+        token = document.get("token") or document["access_token"]
+        return str(token), float(document.get("expires_in") or _SECONDS)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        # Not quoted: it may hold a token.
+        raise BuildToolsError(f"the token service {realm} answers without a token", "ask its administrator") from None

@@ -1,0 +1,54 @@
+"""What is remembered between runs about content in registries, by digest; losing it costs time, never correctness."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from buildtools.image.manifest import DOCKER_LAYER, Descriptor, digest_of
+
+# Part of the folder's name: another codec gives other bytes for the same layer.
+CODEC = "isal-1"
+
+
+class Cache:
+    """A folder of small files, one per fact, written whole. Safe for threads and for several processes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def layer(self, diff_id: str) -> Descriptor | None:
+        """The compressed form of the layer with these uncompressed bytes, if it was ever made."""
+        try:
+            digest, size = json.loads(self._path(f"layers-{CODEC}", diff_id).read_bytes())
+            return Descriptor(DOCKER_LAYER, str(digest), int(size))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def remember_layer(self, diff_id: str, layer: Descriptor) -> None:
+        """Keep the compressed form of a layer."""
+        self._write(self._path(f"layers-{CODEC}", diff_id), json.dumps([layer.digest, layer.size]).encode())
+
+    def config(self, digest: str) -> bytes | None:
+        """An image's configuration that was fetched before."""
+        try:
+            body = self._path("configs", digest).read_bytes()
+        except OSError:
+            return None
+        return body if digest_of(body) == digest else None
+
+    def remember_config(self, body: bytes) -> None:
+        """Keep an image's configuration."""
+        self._write(self._path("configs", digest_of(body)), body)
+
+    def _path(self, kind: str, digest: str) -> Path:
+        return self.folder / kind / digest.replace(":", "-")
+
+    def _write(self, path: Path, body: bytes) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(body)
+        Path(temporary).rename(path)

@@ -1,0 +1,108 @@
+"""Layers: read out of an engine, compressed the same way everywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from buildtools import BuildToolsError
+from buildtools.image.engine import Engine
+from buildtools.image.manifest import DOCKER_LAYER, Descriptor
+
+# What the compressor is fed decides, with the level, about every byte that comes out, so both are fixed.
+# ISA-L up to level 2 gives the same bytes on every processor; level 3 does not.
+_LEVEL = 1
+_BLOCK = 1024 * 1024
+_GZIP = 31
+
+
+def export(
+    engine: Engine,
+    image_ids: Sequence[str],
+    diff_ids: Collection[str],
+    folder: Path,
+    found: Callable[[str, Path], None],
+) -> dict[str, bytes]:
+    """Read images out of the engine in one pass, shared layers once; the configurations, by image id.
+
+    Each of the layers ``diff_ids`` is written to a file in ``folder`` and handed to ``found`` as soon as it is whole.
+    The formats: https://github.com/moby/moby/blob/master/image/spec/v1.2.md (``ID/layer.tar``, ``ID.json``) and, from
+    engine 25 on, the OCI image layout (``blobs/sha256/DIGEST``).
+
+    :raises BuildToolsError: the engine broke off.
+    """
+    configs: dict[str, bytes] = {}
+    layers: set[str] = set()
+    with engine.errors():
+        # The SDK exports one image at a time; several in one request share their layers.
+        url = f"{engine.api.base_url}/v{engine.api.api_version}/images/get"
+        answer = engine.api.get(url, params={"names": list(image_ids)}, stream=True, timeout=(60, 600))
+        with answer:
+            answer.raise_for_status()
+            try:
+                with tarfile.open(fileobj=answer.raw, mode="r|", bufsize=_BLOCK) as archive:
+                    for member in archive:
+                        _take(archive, member, image_ids, diff_ids, folder, configs, layers, found)
+            except tarfile.TarError as error:
+                raise BuildToolsError(
+                    f"the engine at {engine.address} broke off while it gave out images ({error})",
+                    "its log may tell more",
+                ) from None
+    return configs
+
+
+def _take(
+    archive: tarfile.TarFile,
+    member: tarfile.TarInfo,
+    image_ids: Collection[str],
+    diff_ids: Collection[str],
+    folder: Path,
+    configs: dict[str, bytes],
+    layers: set[str],
+    found: Callable[[str, Path], None],
+) -> None:
+    content = archive.extractfile(member) if member.isreg() else None
+    if content is None:
+        return
+    path = Path(member.name)
+    named = f"sha256:{path.stem}"
+    if named in image_ids:
+        configs[named] = content.read()
+    elif path.name == "layer.tar" or named in diff_ids:
+        spooled = folder / f"{len(layers)}-{path.parent.name}-{path.name}"
+        diff_id = _spool(content, spooled)
+        if diff_id in diff_ids and diff_id not in layers:
+            layers.add(diff_id)
+            found(diff_id, spooled)
+        else:
+            spooled.unlink()
+
+
+def _spool(content: IO[bytes], path: Path) -> str:
+    sha = hashlib.sha256()
+    with path.open("wb") as file:
+        while block := content.read(_BLOCK):
+            sha.update(block)
+            file.write(block)
+    return f"sha256:{sha.hexdigest()}"
+
+
+def compress(source: Path, target: Path) -> Descriptor:
+    """Write ``source`` to ``target`` as gzip: the same bytes for the same content, on every machine, every time."""
+    from isal import isal_zlib
+
+    compressor: Any = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, _GZIP)
+    sha = hashlib.sha256()
+    size = 0
+    with source.open("rb", buffering=0) as raw, target.open("wb", buffering=0) as file:
+        while True:
+            block = raw.read(_BLOCK)
+            packed = compressor.compress(block) if block else compressor.flush()
+            sha.update(packed)
+            size += len(packed)
+            file.write(packed)
+            if not block:
+                return Descriptor(DOCKER_LAYER, f"sha256:{sha.hexdigest()}", size)

@@ -1,0 +1,145 @@
+"""Manifests and configurations of images, as bytes and as what they say.
+
+https://github.com/opencontainers/image-spec/blob/main/manifest.md and
+https://distribution.github.io/distribution/spec/manifest-v2-2/
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from buildtools import BuildToolsError
+
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+
+ACCEPTED = (DOCKER_MANIFEST, DOCKER_LIST, OCI_MANIFEST, OCI_INDEX)
+FINGERPRINT_LABEL = "lockstep.fingerprint"
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """Content in a registry. ``size`` is in bytes."""
+
+    media_type: str
+    digest: str
+    size: int
+
+    @classmethod
+    def read(cls, document: Any) -> Descriptor:
+        """The descriptor that a manifest holds."""
+        return cls(str(document["mediaType"]), str(document["digest"]), int(document["size"]))
+
+    def document(self) -> dict[str, Any]:
+        """As it is written into a manifest."""
+        return {"mediaType": self.media_type, "size": self.size, "digest": self.digest}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest's exact bytes. An index (a list of manifests) is one too; it has no config and no layers."""
+
+    media_type: str
+    body: bytes
+
+    @classmethod
+    def make(cls, config: Descriptor, layers: list[Descriptor]) -> Manifest:
+        """The manifest of an image, in Docker's form, which every engine and registry knows."""
+        document = {
+            "schemaVersion": 2,
+            "mediaType": DOCKER_MANIFEST,
+            "config": config.document(),
+            "layers": [layer.document() for layer in layers],
+        }
+        return cls(DOCKER_MANIFEST, encode(document))
+
+    @cached_property
+    def digest(self) -> str:
+        """The digest of the bytes, which is the image's digest."""
+        return digest_of(self.body)
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """What the manifest says.
+
+        :raises BuildToolsError: it is not JSON.
+        """
+        try:
+            document = json.loads(self.body)
+        except ValueError:
+            document = None
+        if not isinstance(document, dict):
+            raise BuildToolsError(f"the manifest {self.digest} is not a JSON object", "push the image anew")
+        return document
+
+    @property
+    def is_index(self) -> bool:
+        """Whether this lists manifests of several platforms."""
+        return self.media_type in (OCI_INDEX, DOCKER_LIST)
+
+    @cached_property
+    def config(self) -> Descriptor:
+        """Where the image's configuration is.
+
+        :raises BuildToolsError: this is not an image's manifest.
+        """
+        return self._descriptors()[0]
+
+    @cached_property
+    def layers(self) -> tuple[Descriptor, ...]:
+        """The image's layers, the lowest first.
+
+        :raises BuildToolsError: this is not an image's manifest.
+        """
+        return self._descriptors()[1:]
+
+    def _descriptors(self) -> tuple[Descriptor, ...]:
+        try:
+            return tuple(Descriptor.read(one) for one in (self.document["config"], *self.document["layers"]))
+        except (KeyError, TypeError, ValueError):
+            raise BuildToolsError(
+                f"the manifest {self.digest} ({self.media_type}) is not that of one image", "name one platform's image"
+            ) from None
+
+    def with_config(self, config: Descriptor) -> Manifest:
+        """The same manifest for another configuration."""
+        return Manifest(
+            self.media_type, encode({**self.document, "config": {**self.document["config"], **config.document()}})
+        )
+
+
+def stamp(config: bytes, labels: Mapping[str, str]) -> bytes:
+    """A configuration with these labels set; history and layers stay as they are."""
+    document = json.loads(config)
+    inner = document.setdefault("config", {})
+    inner["Labels"] = {**(inner.get("Labels") or {}), **labels}
+    return encode(document)
+
+
+def labels_of(config: bytes) -> Mapping[str, str]:
+    """The labels that a configuration sets."""
+    return (json.loads(config).get("config") or {}).get("Labels") or {}
+
+
+def diff_ids_of(config: bytes) -> list[str]:
+    """The digests of the layers' uncompressed bytes, the lowest first."""
+    return list((json.loads(config).get("rootfs") or {}).get("diff_ids") or ())
+
+
+def encode(document: Any) -> bytes:
+    """JSON without needless space, the same bytes for the same document."""
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def digest_of(body: bytes) -> str:
+    """``sha256:`` and the hexadecimal SHA-256 of the bytes."""
+    return f"sha256:{hashlib.sha256(body).hexdigest()}"

@@ -1,0 +1,309 @@
+"""Requests to one registry: kept-alive connections, TLS, authorization, and retries where a retry can help."""
+
+from __future__ import annotations
+
+import email.utils
+import ipaddress
+import json
+import random
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Collection, Generator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
+
+from buildtools import BuildToolsError, Refused, Unreachable, __version__
+from buildtools.image.auth import Authenticator, refused
+from buildtools.image.credentials import Credential, Credentials
+from buildtools.image.reference import DOCKER_HUB
+
+if TYPE_CHECKING:
+    from urllib3 import BaseHTTPResponse, PoolManager
+
+# Where Docker keeps the certificate authorities of registries:
+# https://docs.docker.com/engine/security/certificates/
+CERTIFICATES = Path("/etc/docker/certs.d")
+
+ATTEMPTS = 5
+_CONNECT_SECONDS = 10.0
+# A registry that checks a blob of several GB before it answers is silent for long.
+_READ_SECONDS = 300.0
+_LONGEST_PAUSE = 10.0
+_LONGEST_RETRY_AFTER = 60.0
+_CONNECTIONS = 32
+_BLOCK = 256 * 1024
+_REDIRECTS = 5
+_LONGEST_SAYING = 300
+
+Body = bytes | Callable[[], Generator[bytes, None, None]]
+
+
+class Transport:
+    """Sends requests to the registry at ``host``. Safe for threads.
+
+    https always, but for a host on loopback, or where ``plain_http`` allows it, a server that does not speak TLS is
+    spoken to without. ``ca`` is a file of further certificate authorities. ``pause`` is the first of the growing
+    waits between attempts, in seconds.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        credentials: Credentials | None,
+        *,
+        plain_http: bool = False,
+        ca: str = "",
+        certificates: Path = CERTIFICATES,
+        pause: float = 0.25,
+    ) -> None:
+        self.host = host
+        self._address = f"registry-1.{DOCKER_HUB}" if host == DOCKER_HUB else host
+        self._credentials = credentials
+        self._may_be_plain = plain_http or _is_loopback(self._address)
+        self._ca = [Path(ca)] if ca else sorted((certificates / host).glob("*.crt"))
+        self._pause = pause
+        self._lock = threading.Lock()
+        self._base = ""
+        self._authenticator = Authenticator(host, self._credential, self._ask, plain_http=self._may_be_plain)
+
+    def close(self) -> None:
+        """Close all connections."""
+        for name in ("_plain_pool", "_tls_pool"):
+            if name in self.__dict__:
+                self.__dict__.pop(name).clear()
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        expected: Collection[int],
+        scope: str = "",
+        headers: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        attempts: int = ATTEMPTS,
+    ) -> BaseHTTPResponse:
+        """The answer, whose status is one of ``expected``. ``url`` may be a path.
+
+        A ``body`` that is a function is called
+        for every attempt.
+
+        :raises Unreachable: no answer, or only 429 and 5xx, in so many attempts.
+        :raises Refused: the registry, or its token service, declines the login or the right; or TLS is not trusted.
+        :raises BuildToolsError: another status.
+        """
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                answer = self._send_authorized(method, url, scope, headers, body)
+            except _Interrupted as error:
+                failure, wait = error.reason, 0.0
+            else:
+                if answer.status in expected:
+                    return answer
+                said = _said(answer)
+                if answer.status in (401, 403):
+                    raise refused(self.host, scope, said, self._credential())
+                if answer.status != 429 and answer.status < 500:
+                    raise BuildToolsError(
+                        f"the registry {self.host} answers {method} {urlsplit(url).path} with {said}",
+                        "its log may tell more",
+                    )
+                failure, wait = f"it answers {said}", _retry_after(answer)
+            if attempt >= attempts:
+                raise Unreachable(
+                    f"the registry {self.host} is out of reach ({failure})",
+                    "see that it runs and can be reached from here, then run the same again",
+                )
+            time.sleep(max(wait, self.backoff(attempt)))
+
+    def backoff(self, attempt: int) -> float:
+        """How long to wait after the attempt of this number (from 1), in seconds: it grows, with jitter."""
+        return min(self._pause * 2.0 ** (attempt - 1), _LONGEST_PAUSE) * random.uniform(0.5, 1.0)  # noqa: S311 jitter
+
+    def resolve(self, location: str) -> str:
+        """Where a ``Location`` header of the registry points to.
+
+        One that names the registry itself keeps to our own scheme: a registry behind a proxy that ends TLS tends to
+        call itself http.
+        """
+        parts = urlsplit(urljoin(self._origin(), location))
+        if parts.netloc == self._address:
+            return parts._replace(scheme=urlsplit(self._origin()).scheme).geturl()
+        return parts.geturl()
+
+    def _credential(self) -> Credential | None:
+        return self._credentials.for_host(self.host) if self._credentials else None
+
+    def _ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> tuple[int, bytes]:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                answer = self._send(method, url, headers, body)
+            except _Interrupted as error:
+                failure = error.reason
+            else:
+                if answer.status != 429 and answer.status < 500:
+                    return answer.status, answer.data
+                failure = f"it answers {answer.status}"
+            if attempt < ATTEMPTS:
+                time.sleep(self.backoff(attempt))
+        raise Unreachable(
+            f"the token service {url.partition('?')[0]} of the registry {self.host} is out of reach ({failure})",
+            "see that it runs and can be reached from here, then run the same again",
+        )
+
+    def _send_authorized(
+        self, method: str, url: str, scope: str, headers: Mapping[str, str] | None, body: Body | None
+    ) -> BaseHTTPResponse:
+        target = urljoin(self._origin(), url)
+        may_renew = True
+        for _ in range(_REDIRECTS):
+            ours = target.startswith(self._origin())
+            sent = self._authenticator.header(scope) if ours else ""
+            authorized = {**(headers or {}), **({"Authorization": sent} if sent else {})}
+            answer = self._send(method, target, authorized, body)
+            if answer.status == 401 and ours and may_renew:
+                may_renew = False
+                if self._authenticator.challenged(answer.headers.get("WWW-Authenticate", ""), scope, sent):
+                    continue
+            # Blobs may lie elsewhere; the login is never sent there.
+            if answer.status in (301, 302, 303, 307, 308) and method in ("GET", "HEAD"):
+                target = urljoin(target, answer.headers.get("Location", ""))
+                continue
+            break
+        return answer
+
+    def _send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> BaseHTTPResponse:
+        from urllib3 import exceptions
+
+        data = body() if callable(body) else body
+        try:
+            pool = self._tls_pool if url.startswith("https:") else self._plain_pool
+            return pool.request(method, url, headers=headers, body=data, redirect=False)
+        except exceptions.HTTPError as error:
+            _complain_about_trust(error, self.host)
+            raise _Interrupted(reason(error)) from None
+        finally:
+            if data is not None and not isinstance(data, bytes):
+                data.close()
+
+    def _origin(self) -> str:
+        with self._lock:
+            if not self._base:
+                scheme = "http" if self._may_be_plain and not self._speaks_tls() else "https"
+                self._base = f"{scheme}://{self._address}/"
+            return self._base
+
+    def _speaks_tls(self) -> bool:
+        parts = urlsplit(f"//{self._address}")
+        # Whether the certificate is good is for the first real request to find out.
+        anything = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        anything.check_hostname = False
+        anything.verify_mode = ssl.CERT_NONE
+        for port in [parts.port] if parts.port else [443, 80]:
+            try:
+                with socket.create_connection((parts.hostname or "", port), timeout=_CONNECT_SECONDS) as raw:
+                    anything.wrap_socket(raw).close()
+            except (ssl.SSLError, ConnectionResetError):
+                return False
+            except OSError as error:
+                failure = reason(error)
+            else:
+                return True
+        raise _Interrupted(failure)
+
+    @cached_property
+    def _plain_pool(self) -> PoolManager:
+        return self._make_pool()
+
+    @cached_property
+    def _tls_pool(self) -> PoolManager:
+        context = ssl.create_default_context()
+        for authority in self._ca:
+            try:
+                context.load_verify_locations(authority)
+            except OSError as error:
+                raise Refused(
+                    f"{authority} cannot be read as certificates ({error.strerror or error})",
+                    "it must be a PEM file of the registry's certificate authority",
+                ) from None
+        return self._make_pool(ssl_context=context)
+
+    def _make_pool(self, **options: Any) -> PoolManager:
+        import urllib3
+
+        return urllib3.PoolManager(
+            headers={"User-Agent": f"lockstep-buildtools/{__version__}"},
+            maxsize=_CONNECTIONS,
+            retries=False,
+            timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS),
+            blocksize=_BLOCK,
+            **options,
+        )
+
+
+class _Interrupted(Exception):
+    """A connection could not be made or broke."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def reason(error: BaseException) -> str:
+    """The plain words in what a connection failed with, which libraries wrap in each other."""
+    while True:
+        inner = [error.__cause__, error.__context__, *error.args]
+        nested = next((one for one in inner if isinstance(one, BaseException)), None)
+        if nested is None:
+            return str(getattr(error, "strerror", None) or error)
+        error = nested
+
+
+def _complain_about_trust(error: BaseException, host: str) -> None:
+    if isinstance(error.__context__, ssl.SSLCertVerificationError) or isinstance(
+        error.args[0] if error.args else None, ssl.SSLCertVerificationError
+    ):
+        raise Refused(
+            f"the certificate of {host} is not trusted ({reason(error)})",
+            f"set registry_ca to its certificate authority, or put that into {CERTIFICATES / host / 'ca.crt'}",
+        ) from None
+
+
+def _is_loopback(address: str) -> bool:
+    name = urlsplit(f"//{address}").hostname or ""
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
+
+
+def _said(answer: BaseHTTPResponse) -> str:
+    """The status and the first message of an answer that is an error.
+
+    https://github.com/opencontainers/distribution-spec/blob/main/spec.md#error-codes
+    """
+    try:
+        first = json.loads(answer.data)["errors"][0]
+        text = f": {first.get('message') or first.get('code')}"
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        text = ""
+    return f"{answer.status}{text}"[:_LONGEST_SAYING]
+
+
+def _retry_after(answer: BaseHTTPResponse) -> float:
+    """The wait that the answer asks for (RFC 9110, 10.2.3), in seconds, as far as we go along with it."""
+    value = answer.headers.get("Retry-After", "")
+    if value.isdigit():
+        wait = float(value)
+    else:
+        try:
+            wait = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except ValueError:
+            wait = 0.0
+    return min(max(wait, 0.0), _LONGEST_RETRY_AFTER)

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import gzip
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from buildtools import BuildToolsError, Conflict
+from buildtools.events import Event, Warned
+from buildtools.image.cache import Cache
+from buildtools.image.engine import Engine
+from buildtools.image.lookup import StoredImage, fingerprint_tag, read_image
+from buildtools.image.manifest import FINGERPRINT_LABEL, labels_of
+from buildtools.image.push import ImageToPush, PushedImage, Route, push
+from buildtools.image.registry import Registry
+from buildtools.version import Version
+from tests.image.conftest import MakeImage
+from tests.image.images import layer_tar
+
+VERSION = "org.opencontainers.image.version"
+REVISION = "org.opencontainers.image.revision"
+
+
+class Pusher:
+    """Pushes versions the way the pipeline does."""
+
+    def __init__(self, engine: Engine, registry: Registry, cache: Cache) -> None:
+        self.engine = engine
+        self.registry = registry
+        self.cache = cache
+        self.events: list[Event] = []
+
+    def __call__(
+        self, version: str, *images: ImageToPush, engine: bool = True, revision: str = "1"
+    ) -> list[PushedImage]:
+        return push(
+            self.engine if engine else None,
+            self.registry,
+            images,
+            version=Version.parse(version),
+            labels={VERSION: version, REVISION: revision},
+            cache=self.cache,
+            report=self.events.append,
+        )
+
+    def stored(self, repository: str, tag: str) -> StoredImage:
+        found = read_image(self.registry, repository, tag, self.cache)
+        assert found is not None
+        return found
+
+    def layer_tars(self, repository: str, tag: str) -> list[bytes]:
+        blobs = [self.registry.get_blob(repository, one.digest) for one in self.stored(repository, tag).manifest.layers]
+        return [gzip.decompress(blob) for blob in blobs if blob is not None]
+
+
+@pytest.fixture
+def pusher(connected: Engine, client: Registry, cache: Cache) -> Pusher:
+    return Pusher(connected, client, cache)
+
+
+def test_a_new_image_arrives_whole_with_the_version_in_it(pusher: Pusher, make_image: MakeImage) -> None:
+    layers = [{"a": os.urandom(3_000_000)}, {"b": b"text " * 100_000}]
+    image = make_image("app", *layers)
+    (pushed,) = pusher("1.0", image)
+    stored = pusher.stored(image.repository, "1.0")
+    assert [layer_tar(layer) for layer in layers] == pusher.layer_tars(image.repository, "1.0")
+    assert {FINGERPRINT_LABEL: image.fingerprint, VERSION: "1.0", REVISION: "1"} == stored.labels
+    assert (Route.DIRECT, stored.digest) == (pushed.route, pushed.digest)
+    assert sum(layer.size for layer in stored.manifest.layers) == pushed.size
+    assert f"{pusher.registry.host}/{image.repository}:1.0" == pushed.reference
+
+
+def test_the_image_under_its_fingerprint_is_as_it_was_built(pusher: Pusher, make_image: MakeImage) -> None:
+    image = make_image("app", {"a": b"1"})
+    pusher("1.0", image)
+    stored = pusher.stored(image.repository, fingerprint_tag(image.fingerprint))
+    assert image.image_id == stored.manifest.config.digest
+    assert {FINGERPRINT_LABEL: image.fingerprint} == stored.labels
+
+
+def test_an_engine_that_pulls_it_sees_the_version_and_the_layers(
+    pusher: Pusher, make_image: MakeImage, connected: Engine
+) -> None:
+    image = make_image("app", {"a": b"1"}, {"b": b"2"})
+    (pushed,) = pusher("1.0", image)
+    for line in connected.api.pull(pushed.reference, stream=True, decode=True):
+        assert "error" not in line
+    pulled = connected.inspect(pushed.reference)
+    built = connected.inspect(image.image_id)
+    connected.api.remove_image(pushed.reference)
+    assert pulled is not None
+    assert built is not None
+    assert {FINGERPRINT_LABEL: image.fingerprint, VERSION: "1.0", REVISION: "1"} == pulled["Config"]["Labels"]
+    assert built["RootFS"] == pulled["RootFS"]
+    assert [f"{pusher.registry.host}/{image.repository}@{pushed.digest}"] == pulled["RepoDigests"]
+
+
+def test_a_new_version_of_an_unchanged_image_needs_no_engine(pusher: Pusher, make_image: MakeImage) -> None:
+    image = make_image("app", {"a": b"1"})
+    (first,) = pusher("1.0", image)
+    (second,) = pusher("1.1", replace(image, image_id=""), engine=False)
+    assert Route.STAMPED == second.route
+    assert first.digest != second.digest
+    one, two = pusher.stored(image.repository, "1.0"), pusher.stored(image.repository, "1.1")
+    assert one.manifest.layers == two.manifest.layers
+    assert "1.1" == two.labels[VERSION]
+
+
+def test_another_agent_stamps_the_same_digest(pusher: Pusher, make_image: MakeImage, tmp_path: Path) -> None:
+    image = make_image("app", {"a": b"1"})
+    pusher("1.0", image)
+    (ours,) = pusher("1.1", image)
+    assert pusher.registry.delete_manifest(image.repository, ours.digest)
+    pusher.cache = Cache(tmp_path / "another")
+    (theirs,) = pusher("1.1", image, engine=False)
+    assert (Route.STAMPED, ours.digest) == (theirs.route, theirs.digest)
+
+
+def test_pushing_the_same_version_again_sends_nothing(pusher: Pusher, make_image: MakeImage) -> None:
+    image = make_image("app", {"a": b"1"})
+    (first,) = pusher("1.0", image)
+    (again,) = pusher("1.0", image)
+    assert replace(first, route=Route.ALREADY_THERE) == again
+
+
+@pytest.mark.parametrize("change", ["fingerprint", "stamp"])
+def test_a_version_with_other_content_is_a_conflict_and_nothing_is_sent(
+    pusher: Pusher, make_image: MakeImage, change: str
+) -> None:
+    image, other = make_image("app", {"a": b"1"}), make_image("other", {"a": b"9"})
+    (first,) = pusher("1.0", image)
+    changed = make_image("app", {"a": b"2"}) if change == "fingerprint" else image
+    with pytest.raises(Conflict) as caught:
+        pusher("1.0", other, changed, revision="2" if change == "stamp" else "1")
+    assert first.digest in caught.value.fact
+    assert first.digest == pusher.stored(image.repository, "1.0").digest
+    assert [] == pusher.registry.tags(other.repository)
+
+
+def test_a_dirty_version_is_overwritten_with_a_warning(pusher: Pusher, make_image: MakeImage) -> None:
+    first, second = make_image("app", {"a": b"1"}), make_image("app", {"a": b"2"})
+    pusher("1.0-dirty", first)
+    pusher("1.0-dirty", second)
+    assert second.fingerprint == pusher.stored(second.repository, "1.0-dirty").labels[FINGERPRINT_LABEL]
+    reference = f"{pusher.registry.host}/{second.repository}:1.0-dirty"
+    assert [Warned("app", f"{reference} exists with other content and is overwritten")] == [
+        event for event in pusher.events if isinstance(event, Warned)
+    ]
+
+
+def test_an_image_that_is_nowhere_is_an_error(pusher: Pusher, namespace: str) -> None:
+    image = ImageToPush("app", f"{namespace}/app", "0" * 64)
+    with pytest.raises(BuildToolsError, match="not built, and not in the registry: app: run `invoke build`"):
+        pusher("1.0", image)
+
+
+def test_skopeo_reads_the_version_out_of_the_registry(
+    pusher: Pusher, make_image: MakeImage, environment: Mapping[str, str]
+) -> None:
+    image = make_image("app", {"a": b"1"})
+    (pushed,) = pusher("1.0", image)
+    source = f"docker://{pushed.reference}"
+    config = subprocess.run(
+        ["skopeo", "inspect", "--tls-verify=false", "--config", "--raw", source],
+        env=dict(environment),
+        capture_output=True,
+        check=True,
+    ).stdout
+    assert "1.0" == labels_of(config)[VERSION]
