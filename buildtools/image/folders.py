@@ -1,0 +1,246 @@
+"""The image folders of a project, and the order in which they are built.
+
+Folders depend on each other through what their Dockerfiles say: ``FROM sibling``, ``FROM
+${REGISTRY}/sibling:${VERSION}``, ``COPY --from=sibling``, ``RUN --mount=from=sibling``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import heapq
+import platform
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from buildtools import BuildToolsError, Refused
+from buildtools.image.dockerfile import Dockerfile, Needs, Reference, parse
+from buildtools.settings import COMPONENT, ImageSettings, Settings
+from buildtools.version import Version
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """A direct child of the images folder, with all that is known of its image without an engine.
+
+    ``parents`` are the siblings it is built from, ``bases`` the images from outside, both in the order of their first
+    mention. ``arguments`` are the values of the build arguments that its Dockerfile declares. ``siblings`` says which
+    places of the Dockerfile mean which parent, ``triggers`` which ``ONBUILD`` instructions the parents carry.
+    """
+
+    name: str
+    path: Path
+    dockerfile: Path
+    context: Path
+    platform: str
+    parents: tuple[str, ...]
+    bases: tuple[str, ...]
+    settings: ImageSettings
+    arguments: Mapping[str, str]
+    parsed: Dockerfile
+    siblings: Mapping[Reference, str]
+    triggers: Mapping[str, tuple[str, ...]]
+    needed: Needs
+
+    def needs(self, triggers: Mapping[str, Sequence[str]] | None = None) -> Needs:
+        """What building the configured target takes, given the ``ONBUILD`` instructions of images from outside."""
+        if not triggers:
+            return self.needed
+        return _needs(self.parsed, self.settings, self.arguments, self.platform, {**triggers, **self.triggers})
+
+    def served(self, images: Mapping[str, str]) -> bytes:
+        """The Dockerfile to build with: each mention of a parent replaced by the exact image in ``images``.
+
+        A bare ``FROM base`` would otherwise mean whatever the engine holds as ``base:latest``.
+        """
+        return self.parsed.rewritten({place: images[name] for place, name in self.siblings.items()})
+
+
+def image_folders(settings: Settings, version: Version | None, only: Sequence[str] = ()) -> tuple[ImageFolder, ...]:
+    """The image folders in build order: parents first, otherwise by name; with ``only``, these and their parents.
+
+    :raises Refused: there is no images folder or none in it, a folder without a Dockerfile, an impossible name, an
+        unknown name in ``only`` or in the configuration, a Dockerfile that is none, a cycle.
+    """
+    names = _names(settings)
+    _check_known("--only", only, names)
+    made: dict[str, ImageFolder] = {}
+    for name in sorted(only or names):
+        _add(name, (), made, _Project(settings, version, frozenset(names)))
+    return _in_build_order(made)
+
+
+def build_arguments(settings: Settings, version: Version | None, name: str) -> dict[str, str]:
+    """The values of build arguments that every Dockerfile may declare; the configured ones win.
+
+    ``REGISTRY`` is registry and namespace, empty where none is configured; ``REVISION`` is the commit's id.
+    """
+    return {
+        "REGISTRY": settings.repository_prefix if settings.registry else "",
+        "VERSION": version.text if version else "",
+        "REVISION": version.commit if version else "",
+        **settings.args,
+        **settings.image_settings(name).args,
+    }
+
+
+@dataclass(frozen=True)
+class _Project:
+    settings: Settings
+    version: Version | None
+    names: frozenset[str]
+
+    def sibling(self, image: str, of: str) -> str:
+        """The folder that ``image``, a reference after expansion, means; empty if it comes from outside."""
+        above, slash, last = image.rpartition("/")
+        name, colon, tag = last.partition(":")
+        if name not in self.names or "@" in tag:
+            return ""
+        if colon and tag not in (self.version.text, self.version.image_tag) if self.version else tag:
+            return ""
+        if not slash:
+            # `FROM redis` in a folder called redis can only mean the image of that name from outside.
+            return name if colon or name != of else ""
+        prefix = self.settings.repository_prefix if self.settings.registry else ""
+        return name if f"{above}/".startswith(f"{prefix}/") else ""
+
+
+def _names(settings: Settings) -> list[str]:
+    root = settings.root / settings.images
+    if not root.is_dir():
+        raise Refused(
+            f"there is no folder {settings.images}",
+            f"make one folder per image, {settings.images}/NAME/Dockerfile, "
+            'or name another place with images = "…" under [tool.buildtools] in pyproject.toml',
+        )
+    names = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not names:
+        raise Refused(f"{settings.images} holds no image folder", f"make one: {settings.images}/NAME/Dockerfile")
+    impossible = [name for name in names if not COMPONENT.fullmatch(name)]
+    if impossible:
+        raise Refused(
+            f"impossible as the name of an image: {', '.join(f'{settings.images}/{name}' for name in impossible)}",
+            f"rename it, for example to {', '.join(_possible(name) for name in impossible)}",
+        )
+    _check_known("[tool.buildtools.image.…]", settings.image, names)
+    bare = [name for name in names if not (root / name / settings.image_settings(name).dockerfile).is_file()]
+    if bare:
+        listed = ", ".join(f"{settings.images}/{name}/{settings.image_settings(name).dockerfile}" for name in bare)
+        raise Refused(f"no Dockerfile: {listed}", "write it, or move the folder elsewhere")
+    return names
+
+
+def _possible(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "image"
+
+
+def _check_known(where: str, given: Iterable[str], names: Sequence[str]) -> None:
+    unknown = [name for name in given if name not in names]
+    if unknown:
+        near = [match for name in unknown for match in difflib.get_close_matches(name.lower(), names, n=1)]
+        raise Refused(
+            f"{where} names no image folder: {', '.join(unknown)}",
+            f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(names)}",
+        )
+
+
+def _add(name: str, path: tuple[str, ...], made: dict[str, ImageFolder], project: _Project) -> None:
+    if name in path:
+        cycle = " -> ".join((*path[path.index(name) :], name))
+        raise Refused(f"image folders are built from each other in a cycle: {cycle}", "take one FROM or --from out")
+    if name in made:
+        return
+    settings = project.settings.image_settings(name)
+    folder = project.settings.root / project.settings.images / name
+    dockerfile = folder / settings.dockerfile
+    context = project.settings.root / settings.context if settings.context else folder
+    if not context.is_dir():
+        raise Refused(
+            f"the context of {name} is no folder: {settings.context}",
+            f"correct context under [tool.buildtools.image.{name}]",
+        )
+    where = f"{project.settings.images}/{name}/{settings.dockerfile}"
+    try:
+        parsed = parse(dockerfile.read_bytes(), where=where)
+    except OSError as error:
+        raise BuildToolsError(f"{where} cannot be read ({error.strerror})", "make it readable") from None
+    declared = parsed.declared
+    arguments = {
+        key: value for key, value in build_arguments(project.settings, project.version, name).items() if key in declared
+    }
+    target_platform = settings.platform or _local_platform()
+    triggers: dict[str, tuple[str, ...]] = {}
+    found = _needs(parsed, settings, arguments, target_platform, triggers)
+    siblings: dict[Reference, str] = {}
+    outside: dict[str, None] = {}
+    for base in found.bases:
+        sibling = project.sibling(base.image, name)
+        if not sibling:
+            outside[base.image] = None
+            continue
+        siblings[base.reference] = sibling
+        _add(sibling, (*path, name), made, project)
+        if made[sibling].needed.triggers:
+            triggers[base.image] = made[sibling].needed.triggers
+    if triggers:
+        found = _needs(parsed, settings, arguments, target_platform, triggers)
+        for base in found.bases:
+            if base.reference.start < 0:
+                if project.sibling(base.image, name):
+                    raise Refused(
+                        f"{where} line {base.reference.line}: an ONBUILD of its base names the folder {base.image}",
+                        "take the files from it in the Dockerfile itself",
+                    )
+                outside[base.image] = None
+    made[name] = ImageFolder(
+        name,
+        folder,
+        dockerfile,
+        context,
+        target_platform,
+        tuple(dict.fromkeys(siblings.values())),
+        tuple(outside),
+        settings,
+        arguments,
+        parsed,
+        siblings,
+        triggers,
+        found,
+    )
+
+
+def _needs(
+    parsed: Dockerfile,
+    settings: ImageSettings,
+    arguments: Mapping[str, str],
+    target_platform: str,
+    triggers: Mapping[str, Sequence[str]],
+) -> Needs:
+    return parsed.needs(
+        arguments, target=settings.target, platform=target_platform, triggers=lambda image: triggers.get(image, ())
+    )
+
+
+def _local_platform() -> str:
+    machine = platform.machine()
+    return f"linux/{({'x86_64': 'amd64', 'aarch64': 'arm64'}).get(machine, machine)}"
+
+
+def _in_build_order(made: Mapping[str, ImageFolder]) -> tuple[ImageFolder, ...]:
+    waiting = {name: set(folder.parents) for name, folder in made.items()}
+    children: dict[str, list[str]] = {name: [] for name in made}
+    for name, folder in made.items():
+        for parent in folder.parents:
+            children[parent].append(name)
+    ready = [name for name, parents in waiting.items() if not parents]
+    heapq.heapify(ready)
+    order = []
+    while ready:
+        name = heapq.heappop(ready)
+        order.append(made[name])
+        for child in children[name]:
+            waiting[child].discard(name)
+            if not waiting[child]:
+                heapq.heappush(ready, child)
+    return tuple(order)

@@ -1,0 +1,205 @@
+"""Which image folders a project has, and in which order they are built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from buildtools import Refused
+from buildtools.image.folders import ImageFolder, image_folders
+from buildtools.settings import Layer, Settings, resolve
+from buildtools.version import Version
+
+VERSION = Version.parse("1.2.3")
+
+
+def project(root: Path, dockerfiles: Mapping[str, str], **values: Any) -> Settings:
+    for name, text in dockerfiles.items():
+        folder = root / "src" / "docker" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "Dockerfile").write_text(text)
+    return resolve(root, [Layer("pyproject.toml", values)])
+
+
+def folders(settings: Settings, version: Version | None = VERSION, *only: str) -> dict[str, ImageFolder]:
+    return {folder.name: folder for folder in image_folders(settings, version, only)}
+
+
+REMOTE = {"registry": "registry.example.com:5000", "namespace": "widgets"}
+
+
+def test_folders_come_parents_first_and_otherwise_by_name(tmp_path: Path) -> None:
+    leaf = "FROM scratch\n"
+    dockerfiles = {"a": "FROM z\n", "b": leaf, "c": leaf, "m": f"{leaf}COPY --from=a / /\n", "z": "FROM b\n"}
+    settings = project(tmp_path, dockerfiles)
+    assert ["b", "c", "z", "a", "m"] == list(folders(settings))
+    assert [("z",), ("b",), ("a",)] == [folders(settings)[name].parents for name in "azm"]
+
+
+@pytest.mark.parametrize(
+    ("text", "parents", "bases"),
+    [
+        ("FROM base\n", ("base",), ()),
+        ("FROM base AS base\nFROM base\n", ("base",), ()),
+        ("FROM base:1.2.3\n", ("base",), ()),
+        ("FROM base:latest\n", (), ("base:latest",)),
+        ("FROM base:1.2\n", (), ("base:1.2",)),
+        ("FROM base@sha256:aa\n", (), ("base@sha256:aa",)),
+        ("ARG REGISTRY\nARG VERSION\nFROM ${REGISTRY}/base:${VERSION}\n", ("base",), ()),
+        ("ARG REGISTRY\nARG VERSION=dev\nFROM $REGISTRY/deeper/base:$VERSION\n", ("base",), ()),
+        ("FROM registry.example.com:5000/widgets/base\n", ("base",), ()),
+        ("FROM registry.example.com:5000/widgets/base:1.0\n", (), ("registry.example.com:5000/widgets/base:1.0",)),
+        ("FROM registry.example.com/base:1.2.3\n", (), ("registry.example.com/base:1.2.3",)),
+        ("ARG FLAVOUR=base\nFROM ${FLAVOUR}\n", ("base",), ()),
+        ("FROM debian:12\nCOPY --from=base /a /b\n", ("base",), ("debian:12",)),
+        ("FROM debian\nRUN --mount=from=base,target=/b x\nCOPY --from=tools / /\n", ("base", "tools"), ("debian",)),
+        ("FROM base AS unused\nFROM debian:12\n", (), ("debian:12",)),
+        ("FROM debian:12 AS base\nFROM base\nCOPY --from=base / /\n", (), ("debian:12",)),
+        ("FROM image\n", (), ("image",)),
+    ],
+)  # fmt: skip
+def test_what_counts_as_a_sibling(tmp_path: Path, text: str, parents: tuple[str, ...], bases: tuple[str, ...]) -> None:
+    plain = {"base": "FROM scratch\n", "tools": "FROM scratch\n"}
+    found = folders(project(tmp_path, {**plain, "image": text}, **REMOTE))["image"]
+    assert (parents, bases) == (found.parents, found.bases)
+
+
+@pytest.mark.parametrize("version", [VERSION, None])
+def test_siblings_are_known_without_registry_and_without_version(tmp_path: Path, version: Version | None) -> None:
+    text = "ARG REGISTRY\nARG VERSION\nFROM ${REGISTRY}/base:${VERSION}\n"
+    found = folders(project(tmp_path, {"base": "FROM scratch\n", "image": text}), version)["image"]
+    assert ("base",) == found.parents
+
+
+def test_a_version_that_cannot_be_a_tag_is_known_by_its_tag_too(tmp_path: Path) -> None:
+    settings = project(tmp_path, {"base": "FROM scratch\n", "image": "FROM base:1.0_x\n"})
+    assert ("base",) == folders(settings, Version.parse("1.0+x"))["image"].parents
+
+
+def test_only_brings_parents_and_reads_nothing_else(tmp_path: Path) -> None:
+    dockerfiles = {"a": "FROM b\n", "b": "FROM c\n", "c": "FROM scratch\n", "d": "no Dockerfile at all\n"}
+    assert ["c", "b"] == list(folders(project(tmp_path, dockerfiles), VERSION, "b"))
+
+
+def test_arguments_are_handed_to_those_who_declare_them(tmp_path: Path) -> None:
+    text = "ARG REGISTRY\nFROM scratch\nARG VERSION\nARG REVISION\nARG COLOUR\nARG SHAPE=round\nARG OTHER\n"
+    settings = project(
+        tmp_path,
+        {"image": text, "plain": "FROM scratch\n"},
+        **REMOTE,
+        args={"COLOUR": "red", "UNUSED": "x"},
+        image={"image": {"args": {"COLOUR": "blue"}}},
+    )
+    version = Version("1.2.3", commit="c0ffee")
+    assert {
+        "REGISTRY": "registry.example.com:5000/widgets",
+        "VERSION": "1.2.3",
+        "REVISION": "c0ffee",
+        "COLOUR": "blue",
+    } == folders(settings, version)["image"].arguments
+    assert {} == folders(settings, version)["plain"].arguments
+
+
+def test_a_served_dockerfile_names_the_exact_parents(tmp_path: Path) -> None:
+    text = "ARG V\nFROM base AS x\nFROM debian\nCOPY --from=base / /\nCOPY --from=x / /\nCOPY --from=tools base /\n"
+    settings = project(tmp_path, {"base": "FROM scratch\n", "tools": "FROM scratch\n", "image": text})
+    served = folders(settings)["image"].served({"base": "base:1.2.3", "tools": "tools:1.2.3"})
+    assert served.decode() == (
+        "ARG V\nFROM base:1.2.3 AS x\nFROM debian\nCOPY --from=base:1.2.3 / /\nCOPY --from=x / /\n"
+        "COPY --from=tools:1.2.3 base /\n"
+    )
+
+
+def test_a_configured_place_is_used(tmp_path: Path) -> None:
+    settings = project(
+        tmp_path, {"a": ""}, image={"a": {"context": ".", "dockerfile": "x/Containerfile", "target": "t"}}
+    )
+    folder = tmp_path / "src" / "docker" / "a"
+    (folder / "x").mkdir()
+    (folder / "x" / "Containerfile").write_text("FROM one AS t\nFROM two\n")
+    found = folders(settings)["a"]
+    assert (folder / "x" / "Containerfile", tmp_path, ("one",)) == (found.dockerfile, found.context, found.bases)
+
+
+def test_triggers_of_a_parent_count_in_its_children(tmp_path: Path) -> None:
+    parent = "FROM scratch\nONBUILD COPY app /app\nONBUILD ARG VERSION\nONBUILD COPY --from=outside / /\n"
+    found = folders(project(tmp_path, {"parent": parent, "child": "FROM parent\nARG VERSION\n"}))["child"]
+    assert (("app",), {"VERSION": "1.2.3"}, ("outside",)) == (found.needed.sources, found.needed.arguments, found.bases)
+
+
+def test_hidden_folders_and_files_are_no_images(tmp_path: Path) -> None:
+    settings = project(tmp_path, {"a": "FROM scratch\n"})
+    (tmp_path / "src" / "docker" / ".cache").mkdir()
+    (tmp_path / "src" / "docker" / "README.md").touch()
+    assert ["a"] == list(folders(settings))
+
+
+def refusal(settings: Settings, *only: str) -> Refused:
+    with pytest.raises(Refused) as caught:
+        folders(settings, VERSION, *only)
+    return caught.value
+
+
+def test_no_images_folder(tmp_path: Path) -> None:
+    refused = refusal(project(tmp_path, {}))
+    assert "there is no folder src/docker" == refused.fact
+    assert "src/docker/NAME/Dockerfile" in refused.remedy
+
+
+def test_an_empty_images_folder(tmp_path: Path) -> None:
+    (tmp_path / "src" / "docker").mkdir(parents=True)
+    assert "src/docker holds no image folder" == refusal(project(tmp_path, {})).fact
+
+
+def test_folders_without_a_dockerfile_are_all_named(tmp_path: Path) -> None:
+    settings = project(tmp_path, {"a": "FROM scratch\n"})
+    for name in ("b", "c"):
+        (tmp_path / "src" / "docker" / name).mkdir()
+    assert "no Dockerfile: src/docker/b/Dockerfile, src/docker/c/Dockerfile" == refusal(settings).fact
+
+
+def test_impossible_names_are_all_named_with_a_better_one(tmp_path: Path) -> None:
+    refused = refusal(project(tmp_path, {"LogUploader": "", "-a": "", "fine": ""}))
+    assert "impossible as the name of an image: src/docker/-a, src/docker/LogUploader" == refused.fact
+    assert "rename it, for example to a, loguploader" == refused.remedy
+
+
+def test_an_unknown_name_in_only(tmp_path: Path) -> None:
+    settings = project(tmp_path, {"loguploader": "FROM scratch\n", "base": "FROM scratch\n"})
+    refused = refusal(settings, "loguplaoder")
+    assert ("--only names no image folder: loguplaoder", "did you mean loguploader?") == (refused.fact, refused.remedy)
+    assert "there are base, loguploader" == refusal(settings, "xyz").remedy
+
+
+def test_a_configured_image_without_a_folder(tmp_path: Path) -> None:
+    settings = project(tmp_path, {"base": "FROM scratch\n"}, image={"bsae": {"target": "x"}})
+    assert "did you mean base?" == refusal(settings).remedy
+
+
+def test_a_missing_context(tmp_path: Path) -> None:
+    settings = project(tmp_path, {"base": "FROM scratch\n"}, image={"base": {"context": "nowhere"}})
+    assert "the context of base is no folder: nowhere" == refusal(settings).fact
+
+
+@pytest.mark.parametrize(
+    ("dockerfiles", "cycle"),
+    [
+        ({"a": "FROM b\n", "b": "FROM c\n", "c": "FROM scratch\nCOPY --from=a / /\n"}, "a -> b -> c -> a"),
+        ({"a": "FROM b\n", "b": "FROM scratch\nRUN --mount=from=c x\n", "c": "FROM b\n"}, "b -> c -> b"),
+        ({"a": "ARG VERSION\nFROM a:${VERSION}\n"}, "a -> a"),
+    ],
+)
+def test_a_cycle_is_printed(tmp_path: Path, dockerfiles: dict[str, str], cycle: str) -> None:
+    assert refusal(project(tmp_path, dockerfiles)).fact.endswith(f"in a cycle: {cycle}")
+
+
+def test_a_bad_dockerfile_is_named_from_the_root(tmp_path: Path) -> None:
+    assert refusal(project(tmp_path, {"a": "FROM x\nFROM\n"})).fact.startswith("src/docker/a/Dockerfile line 2: FROM")
+
+
+def test_a_trigger_cannot_name_an_image_folder(tmp_path: Path) -> None:
+    dockerfiles = {"a": "FROM scratch\nONBUILD COPY --from=b / /\n", "b": "FROM scratch\n", "c": "FROM a\n"}
+    assert "an ONBUILD of its base names the folder b" in refusal(project(tmp_path, dockerfiles)).fact
