@@ -271,9 +271,12 @@ class Registry:
         return self._transport.resolve(answer.headers.get("Location", location)), int(last) + 1
 
     def _cancel_upload(self, repository: str, location: str) -> None:
-        # A registry that does not cancel lets uploads expire.
+        # Some want the right to delete for this. An upload that stays is thrown away by the registry in time.
         self._transport.request(
-            "DELETE", location, expected=(200, 202, 204, 400, 404, 405), scope=_scope(repository, _PUSH)
+            "DELETE",
+            location,
+            expected=(200, 202, 204, 400, 401, 403, 404, 405),
+            scope=_scope(repository, "pull,push,delete"),
         )
 
     def _manifest(self, method: str, repository: str, target: str) -> BaseHTTPResponse:

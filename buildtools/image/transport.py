@@ -89,8 +89,7 @@ class Transport:
     ) -> BaseHTTPResponse:
         """The answer, whose status is one of ``expected``. ``url`` may be a path.
 
-        A ``body`` that is a function is called
-        for every attempt.
+        A ``body`` that is a function is called for every attempt.
 
         :raises Unreachable: no answer, or only 429 and 5xx, in so many attempts.
         :raises Refused: the registry, or its token service, declines the login or the right; or TLS is not trusted.
@@ -161,14 +160,15 @@ class Transport:
         self, method: str, url: str, scope: str, headers: Mapping[str, str] | None, body: Body | None
     ) -> BaseHTTPResponse:
         target = urljoin(self._origin(), url)
-        may_renew = True
+        # The first request tells how to authenticate, the second that a token at hand is no longer good.
+        renewals = 2
         for _ in range(_REDIRECTS):
             ours = target.startswith(self._origin())
             sent = self._authenticator.header(scope) if ours else ""
             authorized = {**(headers or {}), **({"Authorization": sent} if sent else {})}
             answer = self._send(method, target, authorized, body)
-            if answer.status == 401 and ours and may_renew:
-                may_renew = False
+            if answer.status == 401 and ours and renewals:
+                renewals -= 1
                 if self._authenticator.challenged(answer.headers.get("WWW-Authenticate", ""), scope, sent):
                     continue
             # Blobs may lie elsewhere; the login is never sent there.
