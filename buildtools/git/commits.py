@@ -57,12 +57,16 @@ class Commits:
         self._objects = objects
         self._grafts = grafts
         self._strict = strict
+        self._shallow = frozenset(oid for oid, parents in grafts.items() if not parents)
+        self.met: set[bytes] = set()
 
     def load(self, oid: bytes) -> tuple[int, list[bytes]]:
         """Date and parents.
 
         :raises DamagedRepository: the commit cannot be read.
         """
+        if oid in self._shallow:
+            self.met.add(oid)
         try:
             kind, content = self._objects.read(oid)
         except MissingObject:
@@ -90,8 +94,6 @@ def read_grafts(common_dir: str, hash_size: int, environment: Mapping[str, str])
         if words and not line.startswith("#") and all(map(word.fullmatch, words)):
             first, *parents = map(bytes.fromhex, words)
             grafts[first] = parents
-    for oid in read_shallow(common_dir, hash_size, environment):
-        grafts[oid] = []
     return grafts
 
 

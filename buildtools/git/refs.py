@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 from buildtools.git.errors import DamagedRepository
@@ -28,6 +28,15 @@ class Ref(NamedTuple):
     peeled: bytes | None = None
 
 
+class LogEntry(NamedTuple):
+    """One change of a ref. ``time`` is in seconds since 1970; a null id stands for "was not there"."""
+
+    old: bytes
+    new: bytes
+    time: int
+    message: bytes
+
+
 class Refs(Protocol):
     """How refs are kept."""
 
@@ -37,8 +46,8 @@ class Refs(Protocol):
     def under(self, prefix: bytes) -> list[Ref]:
         """Every ref below a prefix that ends in a slash, in the order of the names."""
 
-    def log(self, name: bytes) -> list[tuple[bytes, bytes, int]]:
-        """What the ref was and became, and when (seconds since 1970), oldest first; empty without a log."""
+    def log(self, name: bytes) -> list[LogEntry]:
+        """How the ref changed, oldest change first; empty without a log."""
 
 
 def is_per_worktree(name: bytes) -> bool:
@@ -205,16 +214,15 @@ class RefFiles:
             else:
                 yield Ref(name, own, own if name.startswith(believed) else None)
 
-    def log(self, name: bytes) -> list[tuple[bytes, bytes, int]]:
+    def log(self, name: bytes) -> list[LogEntry]:
         base = self._git_dir if is_per_worktree(name) else self._common_dir
         try:
             with open(f"{base}/logs/{os.fsdecode(name)}", "rb") as stream:
                 content = stream.read()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return []
-        pattern = re.compile(rb"([0-9a-f]{%d}) ([0-9a-f]{%d}) [^\n]*?> (\d+) [-+]\d{4}" % (self._digits, self._digits))
-        found = (pattern.match(line) for line in content.split(b"\n"))
-        return [(bytes.fromhex(m[1].decode()), bytes.fromhex(m[2].decode()), int(m[3])) for m in found if m]
-
-
-OpenRefs = Callable[[str, str, int], Refs]
+        pattern = rb"^([0-9a-f]{%d}) ([0-9a-f]{%d}) [^\n]*?> (\d+) [-+]\d{4}(?:\t([^\n]*))?$"
+        return [
+            LogEntry(bytes.fromhex(old.decode()), bytes.fromhex(new.decode()), int(time), message)
+            for old, new, time, message in re.findall(pattern % (self._digits, self._digits), content, re.MULTILINE)
+        ]

@@ -1,0 +1,45 @@
+"""Which branch another one follows or is pushed to, by configuration. https://git-scm.com/docs/git-config"""
+
+from __future__ import annotations
+
+from buildtools.git.config import Config
+
+
+def upstream(config: Config, branch: str) -> str | None:
+    """The full name of the ref behind ``BRANCH@{upstream}``; ``None`` where none is configured."""
+    remote = config.get(f"branch.{branch}.remote")
+    merged = config.get(f"branch.{branch}.merge")
+    if remote is None or merged is None:
+        return None
+    return merged if remote == "." else _mapped(config.get_all(f"remote.{remote}.fetch"), merged)
+
+
+def pushed_to(config: Config, branch: str) -> str | None:
+    """The full name of the ref behind ``BRANCH@{push}``; ``None`` where a push has no one place to go."""
+    own = config.get(f"branch.{branch}.remote")
+    remote = config.get(f"branch.{branch}.pushremote") or config.get("remote.pushdefault") or own or "origin"
+    full = f"refs/heads/{branch}"
+    fetched = config.get_all(f"remote.{remote}.fetch")
+    configured = config.get_all(f"remote.{remote}.push")
+    if configured:
+        pushed = _mapped(configured, full)
+        return _mapped(fetched, pushed) if pushed else None
+    way = (config.get("push.default") or "simple").lower()
+    if way in ("current", "matching") or (way == "simple" and remote != (own or "origin")):
+        return _mapped(fetched, full)
+    followed = upstream(config, branch)
+    if way == "upstream" or (way == "simple" and followed == _mapped(fetched, full)):
+        return followed
+    return None
+
+
+def _mapped(refspecs: list[str], name: str) -> str | None:
+    for refspec in refspecs:
+        source, _, target = refspec.removeprefix("+").partition(":")
+        before, star, after = source.partition("*")
+        if not star:
+            if source == name:
+                return target
+        elif name.startswith(before) and name.endswith(after) and len(name) >= len(before) + len(after):
+            return target.replace("*", name[len(before) : len(name) - len(after)], 1)
+    return None
