@@ -195,6 +195,7 @@ def engine(services: Services) -> EngineService:
     def start() -> dict[str, Any]:
         found = engines.Engine.named(services.environment)
         if not found.answers():
+            engines.refuse_start(found)
             found = engines.start(services.folder, environment=services.environment)
         return {"host": found.host, "busybox": base.busybox(found, environment=services.environment)}
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import http.client
 import os
-import shutil
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -84,10 +83,21 @@ class Engine:
 def start(directory: Path, *, environment: Mapping[str, str], name: str = NAME) -> Engine:
     """Start an engine at the machine's default socket, with its usual store, which keeps what was built before.
 
-    :raises Refused: this needs root, or Debian's packages are missing.
+    Where that can be, :func:`refuse_start` has said; the programs are :data:`PROGRAMS`.
+
     :raises Unreachable: it does not come up.
     """
     engine = Engine.named(environment)
+    process.start(name, ["dockerd"], directory, environment=process.bare(environment), answers=engine.answers)
+    return engine
+
+
+def refuse_start(engine: Engine) -> None:
+    """Say why an engine that does not answer cannot be started here, if so.
+
+    :raises Refused: this needs root.
+    :raises Unreachable: the environment names an engine, so that starting another would not help.
+    """
     if engine.host != DEFAULT_HOST:
         raise Unreachable(f"no Docker engine answers at {engine.host}", "start it, or unset DOCKER_HOST")
     if os.geteuid() != 0:
@@ -95,12 +105,6 @@ def start(directory: Path, *, environment: Mapping[str, str], name: str = NAME) 
             "no Docker engine answers at /var/run/docker.sock, and only root can start one",
             "start it (`sudo systemctl start docker`), or join the group docker and log in anew",
         )
-    path = environment.get("PATH")
-    missing = [package for program, package in PROGRAMS if not shutil.which(program, path=path)]
-    if missing:
-        raise Refused("no Docker engine is installed", f"`apt-get install --no-install-recommends {' '.join(missing)}`")
-    process.start(name, ["dockerd"], directory, environment=process.bare(environment), answers=engine.answers)
-    return engine
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -87,6 +87,8 @@ def start(
         "master.port": ports.master,
         "master.port.grpc": ports.master_grpc,
         "master.volumeSizeLimitMB": 256,
+        # With its old state, a lone master waits 10 s for others to elect it.
+        "master.resumeState": "false",
         "master.telemetry": "false",
         "volume.port": ports.volume,
         "volume.port.grpc": ports.volume_grpc,
@@ -99,7 +101,7 @@ def start(
         directory,
         # It would read settings of its own from ~/.seaweedfs.
         environment={**process.bare(environment), "HOME": str(directory)},
-        answers=lambda: answers(ports.s3) and _stores(ports),
+        answers=lambda: answers(ports.s3) and _stores(ports.master),
     )
 
 
@@ -116,7 +118,7 @@ def aws_environment(ports: Ports, keys: Keys) -> dict[str, str]:
 
 def answers(port: int) -> bool:
     """Whether an S3 server answers at this port (it refuses who does not sign)."""
-    return _status(port, "GET", "/") == 403
+    return _exchange(port, "GET", "/")[0] == 403
 
 
 def create_bucket(ports: Ports, name: str) -> None:
@@ -126,24 +128,17 @@ def create_bucket(ports: Ports, name: str) -> None:
 
     :raises Unreachable: the server does not take it.
     """
-    status = _status(ports.filer, "POST", f"/buckets/{name}/")
+    status, _ = _exchange(ports.filer, "POST", f"/buckets/{name}/")
     if status not in (201, 409):
         raise Unreachable(
             f"the sandbox's S3 server did not make the bucket {name} (status {status})", "see its log s3.log"
         )
 
 
-def _stores(ports: Ports) -> bool:
-    # The gateway answers before a volume server has joined, and then fails every upload.
-    return '"Free":' in (text := _text(ports.master, "/dir/status")) and '"DataNodes":null' not in text
-
-
-def _status(port: int, method: str, path: str) -> int:
-    return _exchange(port, method, path)[0]
-
-
-def _text(port: int, path: str) -> str:
-    return _exchange(port, "GET", path)[1].decode(errors="replace")
+def _stores(port: int) -> bool:
+    # The gateway answers before a volume server has joined the master, and until then fails every read and write.
+    status, body = _exchange(port, "GET", "/dir/status")
+    return status == 200 and bool(json.loads(body)["Topology"]["DataCenters"])
 
 
 def _exchange(port: int, method: str, path: str) -> tuple[int, bytes]:

@@ -212,8 +212,9 @@ def _client_files(directory: Path, state: _State, *, base: bool) -> Sandbox:
     }
     if state.docker_host != engine.DEFAULT_HOST:
         variables["DOCKER_HOST"] = state.docker_host
-    lines = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
-    write_private(directory / "env", lines)
+    # A profile or a session of the user's own account would win over, or spoil, the keys below.
+    exports = [f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()]
+    write_private(directory / "env", "".join(("unset AWS_PROFILE AWS_SESSION_TOKEN\n", *exports)))
     return Sandbox(directory, host, state.s3_ports.endpoint, BUCKET, variables)
 
 
@@ -227,9 +228,10 @@ def _refuse_missing(docker: engine.Engine, environment: Mapping[str, str], *, ba
     answers = docker.answers()
     wanted = [("docker-registry", "docker-registry")]
     if not answers:
+        engine.refuse_start(docker)
         wanted += engine.PROGRAMS
     if base and not (answers and docker.has(bases.PYTHON)) and not bases.is_cached(environment):
-        wanted += [("debootstrap", "debootstrap")]
+        wanted += bases.PROGRAMS
     packages = [package for program, package in wanted if not shutil.which(program, path=environment["PATH"])]
     remedies = [f"`apt-get install --no-install-recommends {' '.join(packages)}`"] if packages else []
     if not shutil.which("weed", path=environment["PATH"]):
