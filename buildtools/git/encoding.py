@@ -1,0 +1,63 @@
+"""The ``working-tree-encoding`` attribute: text in another encoding, as UTF-8.
+
+git asks the C library's iconv, and so do we: Python's codecs know other names and differ in rare characters.
+https://git-scm.com/docs/gitattributes#_working_tree_encoding
+"""
+
+from __future__ import annotations
+
+import codecs
+import ctypes
+import re
+
+_MARKS = {
+    "utf-16": (codecs.BOM_UTF16_BE, codecs.BOM_UTF16_LE),
+    "utf-32": (codecs.BOM_UTF32_BE, codecs.BOM_UTF32_LE),
+}
+
+
+def utf8_from(encoding: str, data: bytes) -> bytes:
+    """``data`` as UTF-8; unchanged where git would leave it alone, which is wherever it cannot be decoded."""
+    name = re.sub(r"^utf-?", "utf-", encoding.lower())
+    if name == "utf-8":
+        return data
+    # A byte order mark must stand before UTF-16 and UTF-32, and must not where the name tells the order.
+    marks = _MARKS.get(name)
+    if marks and not data.startswith(marks):
+        return data
+    ordered = _MARKS.get(name[:-2]) if name[-2:] in ("be", "le") else None
+    if ordered and data.startswith(ordered):
+        return data
+    if name == "utf-16le-bom":
+        encoding = "UTF-16"
+    for source in dict.fromkeys((encoding, "ISO-8859-1" if name == "latin-1" else encoding)):
+        converted = _iconv(source, data)
+        if converted is not None:
+            return converted
+    return data
+
+
+def _iconv(source: str, data: bytes) -> bytes | None:
+    library = ctypes.CDLL(None, use_errno=True)
+    pointer = ctypes.c_void_p
+    library.iconv_open.restype = pointer
+    library.iconv_close.argtypes = [pointer]
+    library.iconv.restype = ctypes.c_size_t
+    library.iconv.argtypes = [pointer] * 5
+    descriptor = library.iconv_open(b"UTF-8", source.encode("latin-1"))
+    failed = ctypes.c_size_t(-1).value
+    if descriptor in (None, failed):
+        return None
+    try:
+        # No encoding's character takes more than four bytes for each of its own in UTF-8.
+        room = 4 * len(data) + 16
+        target = ctypes.create_string_buffer(room)
+        given = ctypes.create_string_buffer(data, len(data))
+        at, left = pointer(ctypes.addressof(given)), ctypes.c_size_t(len(data))
+        out, free = pointer(ctypes.addressof(target)), ctypes.c_size_t(room)
+        references = [ctypes.byref(value) for value in (at, left, out, free)]
+        if library.iconv(descriptor, *references) == failed:
+            return None
+        return target.raw[: room - free.value]
+    finally:
+        library.iconv_close(descriptor)

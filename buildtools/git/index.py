@@ -1,0 +1,295 @@
+"""The index file: versions 2 to 4, split and sparse, SHA-1 and SHA-256; read, never written.
+
+https://git-scm.com/docs/index-format
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from bisect import bisect_left
+from typing import Final, NamedTuple
+
+from buildtools.git.errors import DamagedRepository
+
+# Flags as Entry.flags holds them: the 16 bits of every entry, and the 16 extended bits above them.
+ASSUME_VALID = 0x8000
+STAGE = 0x3000
+SKIP_WORKTREE = 0x4000 << 16
+INTENT_TO_ADD = 0x2000 << 16
+_EXTENDED = 0x4000
+_NAME_LENGTH = 0x0FFF
+_KNOWN_EXTENDED = 0x6000
+
+SPARSE_DIRECTORY = 0o040000
+GITLINK = 0o160000
+SYMLINK = 0o120000
+
+# ctime, mtime, inode, mode, user, group, size (each the low 32 bits; seconds), object id, flags.
+# A plain tuple: a named one takes three times as long to make, and there are tens of thousands.
+Fields = tuple[int, int, int, int, int, int, int, bytes, int]
+MODE: Final = 3
+OID: Final = 7
+FLAGS: Final = 8
+
+
+class CachedTree(NamedTuple):
+    """What the cache-tree extension knows of one folder: its tree's id, while nothing below has changed."""
+
+    oid: bytes
+    entries: int
+
+
+class Index:
+    """All entries in order: ``names[i]`` goes with ``fields[i]``.
+
+    ``mtime`` is the file's own in seconds, 0 where there is no file. ``has_sparse_directories`` says that some entries
+    stand for whole folders (their names end in ``/``). ``cache_tree`` is the extension of that name, unparsed.
+    """
+
+    def __init__(self, oid_length: int = 20) -> None:
+        self.names: list[bytes] = []
+        self.fields: list[Fields] = []
+        self.mtime = 0
+        self.has_sparse_directories = False
+        self.oid_length = oid_length
+        self.cache_tree = b""
+        self._trees: dict[bytes, CachedTree] | None = None
+
+    def position(self, name: bytes) -> int | None:
+        """Where the entry of this name (its lowest stage) is."""
+        at = bisect_left(self.names, name)
+        return at if at < len(self.names) and self.names[at] == name else None
+
+    def cached_tree(self, folder: bytes) -> CachedTree | None:
+        """What the cache-tree extension says of a folder (``b""`` or ``b"a/b/"``), if it is still valid."""
+        if self._trees is None:
+            try:
+                self._trees = _parsed_cache_tree(self.cache_tree, self.oid_length)
+            except (ValueError, IndexError) as error:
+                raise DamagedRepository("the cache-tree extension of the index cannot be read") from error
+        return self._trees.get(folder)
+
+    def root_tree(self) -> bytes | None:
+        """The id of the tree that the whole index is, if the cache-tree extension knows it."""
+        head = self.cache_tree[:32]
+        # A root node is: empty name, NUL, number of entries, space, number of subtrees, newline, id.
+        newline = head.find(b"\n")
+        if newline < 0 or head[:2] == b"\0-":
+            return None
+        return self.cache_tree[newline + 1 : newline + 1 + self.oid_length]
+
+
+def read_index(path: str, git_dir: str, oid_length: int = 20) -> Index:
+    """The index in a file; an empty one where there is no file. ``git_dir`` is where a shared index would lie.
+
+    The checksum at the end is not looked at, as git itself leaves it to ``git fsck``.
+
+    :raises DamagedRepository: it cannot be read.
+    """
+    try:
+        index, link = _read_file(path, oid_length)
+        if link and any(link[:oid_length]):
+            base_name = f"sharedindex.{link[:oid_length].hex()}"
+            place = os.path.join(git_dir, base_name)
+            if not os.path.exists(place):
+                place = os.path.join(os.path.dirname(path), base_name)
+            base, _ = _read_file(place, oid_length)
+            if not base.names and not os.path.exists(place):
+                raise DamagedRepository(f"the index needs {base_name}, which is missing")
+            _join(index, base, link[oid_length:])
+    except (struct.error, ValueError, IndexError) as error:
+        raise DamagedRepository(f"the index {path} cannot be read ({error})", "git reset makes a new one") from error
+    return index
+
+
+def _read_file(path: str, oid_length: int) -> tuple[Index, bytes]:
+    """One file's entries and its ``link`` extension."""
+    index = Index(oid_length)
+    try:
+        with open(path, "rb") as stream:
+            data = stream.read()
+            index.mtime = int(os.fstat(stream.fileno())[8])
+    except FileNotFoundError:
+        return index, b""
+    except OSError as error:
+        raise DamagedRepository(
+            f"the index {path} cannot be read ({error.strerror})", "correct its permissions"
+        ) from None
+    if len(data) < 12 + oid_length or data[:4] != b"DIRC":
+        raise ValueError("no index file")
+    version, count = struct.unpack_from(">II", data, 4)
+    if version in (2, 3):
+        at = _read_entries(index, data, count, oid_length)
+    elif version == 4:
+        at = _read_compressed_entries(index, data, count, oid_length)
+    else:
+        raise ValueError(f"version {version}")
+    end = len(data) - oid_length
+    if at > end:
+        raise ValueError("it is cut off")
+    return index, _read_extensions(index, data, at, end)
+
+
+def _layout(oid_length: int) -> struct.Struct:
+    # Nanoseconds and the device are passed over: no git in the field compares them (USE_NSEC, USE_STDEV).
+    return struct.Struct(f">I4xI8x5I{oid_length}sH")
+
+
+def _read_entries(index: Index, data: bytes, count: int, oid_length: int) -> int:
+    layout = _layout(oid_length)
+    unpack, fixed = layout.unpack_from, layout.size
+    add_name, add_fields = index.names.append, index.fields.append
+    at = 12
+    for _ in range(count):
+        fields: Fields = unpack(data, at)
+        flags = fields[8]
+        start = at + fixed
+        if flags & _EXTENDED:
+            fields = _extended(fields, data, start)
+            start += 2
+        length = flags & _NAME_LENGTH
+        end = start + length if length != _NAME_LENGTH else data.index(b"\0", start)
+        add_name(data[start:end])
+        add_fields(fields)
+        # 1 to 8 NULs, so that the entry's length is a multiple of 8
+        at += (end - at + 8) & ~7
+    return at
+
+
+def _read_compressed_entries(index: Index, data: bytes, count: int, oid_length: int) -> int:
+    layout = _layout(oid_length)
+    unpack, fixed = layout.unpack_from, layout.size
+    add_name, add_fields = index.names.append, index.fields.append
+    find = data.index
+    at = 12
+    name = b""
+    for _ in range(count):
+        fields: Fields = unpack(data, at)
+        at += fixed
+        if fields[8] & _EXTENDED:
+            fields = _extended(fields, data, at)
+            at += 2
+        byte = data[at]
+        at += 1
+        strip = byte & 0x7F
+        while byte & 0x80:
+            byte = data[at]
+            at += 1
+            strip = (strip + 1) << 7 | byte & 0x7F
+        end = find(b"\0", at)
+        if strip > len(name):
+            raise ValueError(f"a malformed name after {name!r}")
+        name = name[: len(name) - strip] + data[at:end]
+        add_name(name)
+        add_fields(fields)
+        at = end + 1
+    return at
+
+
+def _extended(fields: Fields, data: bytes, at: int) -> Fields:
+    more = data[at] << 8 | data[at + 1]
+    if more & ~_KNOWN_EXTENDED:
+        raise ValueError(f"unknown entry flags {more:#x}")
+    return (*fields[:8], fields[8] | more << 16)
+
+
+def _read_extensions(index: Index, data: bytes, at: int, end: int) -> bytes:
+    link = b""
+    while at + 8 <= end:
+        signature = data[at : at + 4]
+        size = int.from_bytes(data[at + 4 : at + 8], "big")
+        body = data[at + 8 : at + 8 + size]
+        at += 8 + size
+        if at > end:
+            raise ValueError("an extension is cut off")
+        if signature == b"TREE":
+            index.cache_tree = body
+        elif signature == b"link":
+            link = body
+            if len(link) < index.oid_length:
+                raise ValueError("a link extension that is too short")
+        elif signature == b"sdir":
+            index.has_sparse_directories = True
+        elif not b"A" <= signature[:1] <= b"Z":
+            # A first letter in upper case marks what a reader may pass over.
+            raise ValueError(f"the extension {signature!r}, which it needs, is unknown")
+    return link
+
+
+def _parsed_cache_tree(data: bytes, oid_length: int) -> dict[bytes, CachedTree]:
+    trees: dict[bytes, CachedTree] = {}
+    open_folders: list[tuple[bytes, int]] = []
+    at = 0
+    while at < len(data):
+        end = data.index(b"\0", at)
+        name = data[at:end]
+        newline = data.index(b"\n", end)
+        entries, subtrees = map(int, data[end + 1 : newline].split(b" "))
+        at = newline + 1
+        while open_folders and not open_folders[-1][1]:
+            open_folders.pop()
+        folder = b""
+        if open_folders:
+            parent, left = open_folders[-1]
+            open_folders[-1] = (parent, left - 1)
+            folder = parent + name + b"/"
+        if entries >= 0:
+            trees[folder] = CachedTree(data[at : at + oid_length], entries)
+            at += oid_length
+        open_folders.append((folder, subtrees))
+    return trees
+
+
+def _join(index: Index, base: Index, bitmaps: bytes) -> None:
+    """Fill ``index``, which holds only what differs, from the shared index it builds on."""
+    deleted: set[int] = set()
+    replaced: list[int] = []
+    if bitmaps:
+        first, rest = _bits(bitmaps)
+        second, rest = _bits(rest)
+        if rest:
+            raise ValueError("garbage at the end of the link extension")
+        deleted, replaced = set(first), second
+    if (deleted or replaced) and max([*deleted, *replaced]) >= len(base.names):
+        raise ValueError("the link extension names entries that are not there")
+    own = len(replaced)
+    if any(index.names[:own]) or not all(index.names[own:]):
+        raise ValueError("the link extension does not fit the entries")
+    # The first own entries, nameless, take the place of the base's in the bitmap's order; the others are new.
+    fields = base.fields
+    for position, replacement in zip(replaced, index.fields, strict=False):
+        fields[position] = replacement
+    entries = {
+        (name, entry[FLAGS] & STAGE): entry
+        for position, (name, entry) in enumerate(zip(base.names, fields, strict=True))
+        if position not in deleted
+    }
+    for name, entry in zip(index.names[own:], index.fields[own:], strict=True):
+        entries[name, entry[FLAGS] & STAGE] = entry
+    ordered = sorted(entries)
+    index.names = [name for name, _ in ordered]
+    index.fields = [entries[key] for key in ordered]
+
+
+def _bits(data: bytes) -> tuple[list[int], bytes]:
+    """The positions set in an EWAH bitmap, and what follows it.
+
+    https://git-scm.com/docs/bitmap-format#_appendix_a_serialization_format_for_an_ewah_bitmap
+    """
+    _, count = struct.unpack_from(">II", data)
+    words = struct.unpack_from(f">{count}Q", data, 8)
+    positions: list[int] = []
+    at = base = 0
+    while at < count:
+        marker = words[at]
+        at += 1
+        run, literals = (marker >> 1 & 0xFFFFFFFF) * 64, marker >> 33
+        if marker & 1:
+            positions.extend(range(base, base + run))
+        base += run
+        for word in words[at : at + literals]:
+            positions.extend(base + bit for bit in range(64) if word >> bit & 1)
+            base += 64
+        at += literals
+    return positions, data[8 + 8 * count + 4 :]

@@ -1,0 +1,176 @@
+"""Submodules, as far as they make the tree around them dirty.
+
+https://git-scm.com/docs/gitmodules, https://git-scm.com/docs/git-config#Documentation/git-config.txt-submoduleltnamegtignore
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from buildtools import BuildToolsError
+from buildtools.git.config import parsed
+from buildtools.git.errors import BadConfig, DamagedRepository
+from buildtools.git.index import ASSUME_VALID, FLAGS, GITLINK, INTENT_TO_ADD, MODE, SKIP_WORKTREE, STAGE
+from buildtools.git.repository import Repository, is_git_dir
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from buildtools.git.worktree import WorkTree
+
+_IGNORE = ("all", "dirty", "untracked", "none")
+# What git takes away from the environment before it enters another repository: `git rev-parse --local-env-vars`,
+# but for the two that carry `git -c`.
+_LOCAL = {
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_CONFIG",
+    "GIT_DIR",
+    "GIT_GRAFT_FILE",
+    "GIT_IMPLICIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_INTERNAL_SUPER_PREFIX",
+    "GIT_NO_REPLACE_OBJECTS",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX",
+    "GIT_REPLACE_REF_BASE",
+    "GIT_SHALLOW_FILE",
+    "GIT_WORK_TREE",
+}
+
+
+def gitlink_head(path: bytes, environment: Mapping[str, str]) -> bytes | None:
+    """The commit checked out in the repository whose work tree is ``path``; ``None`` if there is none to be had."""
+    try:
+        return _opened(path, environment).head()
+    except BuildToolsError:
+        return None
+
+
+def _opened(path: bytes, environment: Mapping[str, str]) -> Repository:
+    inner = {name: value for name, value in environment.items() if name not in _LOCAL}
+    return Repository.open(os.fsdecode(path), inner | {"GIT_DIR": ".git"})
+
+
+class Submodules:
+    """The submodules of one work tree. ``default`` is what is ignored in those that say nothing of their own."""
+
+    def __init__(self, work_tree: WorkTree, default: str) -> None:
+        self._work_tree = work_tree
+        self._default = default
+        self._names: dict[str, str] = {}
+        self._ignored: dict[str, str] = {}
+        self._read_gitmodules()
+
+    def _read_gitmodules(self) -> None:
+        work_tree = self._work_tree
+        position = work_tree.index.position(b".gitmodules")
+        if position is not None and work_tree.index.fields[position][FLAGS] & STAGE:
+            return
+        try:
+            with open(work_tree.top + b"/.gitmodules", "rb") as stream:
+                data: bytes | None = stream.read()
+        except OSError:
+            data = work_tree.read_indexed(b".gitmodules")
+        for key, value in parsed(data or b"", ".gitmodules"):
+            section, _, rest = key.partition(".")
+            name, dot, item = rest.rpartition(".")
+            if section != "submodule" or not dot or value is None:
+                continue
+            if item == "path" and not value.startswith("-"):
+                self._names = {path: other for path, other in self._names.items() if other != name}
+                self._names[value] = name
+            elif item == "ignore" and value in _IGNORE:
+                self._ignored[name] = value
+
+    def ignored(self, path: bytes) -> str:
+        """What does not count in the submodule at ``path``: ``all``, ``dirty``, ``untracked`` or ``none``.
+
+        :raises BadConfig: the configuration has another word.
+        """
+        name = self._names.get(os.fsdecode(path))
+        if name is None:
+            return self._default
+        value = self._work_tree.repository.config.get(f"submodule.{name}.ignore")
+        if value is not None and value not in _IGNORE:
+            raise BadConfig(f"submodule.{name}.ignore is {value!r}", f"write one of {', '.join(_IGNORE)}")
+        return value or self._ignored.get(name, self._default)
+
+    def ignores_all(self, path: bytes) -> bool:
+        """Whether nothing of the submodule at ``path`` counts, not even another commit."""
+        return self.ignored(path) == "all"
+
+    def is_changed(self, path: bytes, oid: bytes) -> bool:
+        """Whether the folder at ``path`` differs from the commit ``oid`` that the index has for it.
+
+        :raises DamagedRepository: the repository in it is broken.
+        """
+        ignored = self.ignored(path)
+        place = self._work_tree.top + b"/" + path
+        environment = self._work_tree.repository.environment
+        head = gitlink_head(place, environment)
+        if ignored == "all":
+            return False
+        if head is not None and head != oid:
+            return True
+        if ignored == "dirty" or not os.path.exists(place + b"/.git"):
+            return False
+        try:
+            return _status_differs(_opened(place, environment), untracked=ignored == "none")
+        except BuildToolsError as error:
+            raise DamagedRepository(
+                f"the submodule {os.fsdecode(path)} cannot be read: {error.fact}",
+                error.remedy or "check it out anew with `git submodule update --init`",
+            ) from error
+
+
+def _status_differs(repository: Repository, *, untracked: bool) -> bool:
+    """Whether ``git status`` in ``repository`` would list anything; without ``untracked`` as with ``-uno``."""
+    from buildtools.git.untracked import has_untracked
+    from buildtools.git.worktree import State, WorkTree
+
+    if untracked:
+        mode = repository.config.get("status.showuntrackedfiles") or "normal"
+        if mode not in ("no", "normal", "all"):
+            raise BadConfig(f"status.showUntrackedFiles is {mode!r}", "write no, normal or all")
+        untracked = mode != "no"
+    default = repository.config.get("diff.ignoresubmodules") or "none"
+    if default == "none" and not untracked:
+        default = "untracked"
+    with WorkTree(repository, ignore=default) as work_tree:
+        index = work_tree.index
+        if work_tree.head_tree() is None:
+            if any(not fields[FLAGS] & INTENT_TO_ADD for fields in index.fields):
+                return True
+        else:
+            staged = work_tree.staged()
+            if staged and (
+                staged.removed
+                or staged.modified
+                # A path that is only intended to be added is in no tree yet; its file is looked at below.
+                or any(not index.fields[position][FLAGS] & INTENT_TO_ADD for position in staged.added)
+            ):
+                return True
+        for position in work_tree.suspects():
+            fields = index.fields[position]
+            if fields[FLAGS] & STAGE:
+                return True
+            if fields[FLAGS] & (ASSUME_VALID | SKIP_WORKTREE):
+                continue
+            if work_tree.state(position) is not State.SAME and not (
+                fields[MODE] == GITLINK and work_tree.submodules.ignores_all(index.names[position])
+            ):
+                return True
+        return untracked and has_untracked(work_tree)
+
+
+def holds_repository(path: bytes, environment: Mapping[str, str]) -> bool:
+    """Whether ``path`` is the work tree of a repository of its own."""
+    place = os.fsdecode(path) + "/.git"
+    if os.path.isfile(place):
+        try:
+            _opened(path, environment)
+        except BuildToolsError:
+            return False
+        return True
+    return is_git_dir(place, environment)

@@ -1,0 +1,56 @@
+"""``--dirty`` and ``--broken`` against the git at hand, on work trees changed step by step at random."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.compat.dirty_states import STEPS, Playground, Step
+
+pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is the oracle, and is not installed")
+
+SEEDS = 36
+STEPS_EACH = 12
+MARKS = ("dirty", "broken")
+NAMES = tuple(STEPS)
+
+
+def assert_same_answers(play: Playground, steps: list[Step]) -> int:
+    """Take the steps, asking both after each; the number of questions asked."""
+    asked = 0
+    for number in range(len(steps)):
+        play.play(steps[number])
+        index = play.top / ".git" / "index"
+        before = (index.read_bytes(), index.stat().st_mtime_ns) if index.exists() else None
+        ours = {mark: play.our_answer(mark) for mark in MARKS}
+        after = (index.read_bytes(), index.stat().st_mtime_ns) if index.exists() else None
+        assert before == after
+        assert {mark: play.gits_answer(mark) for mark in MARKS} == ours, steps[: number + 1]
+        asked += len(MARKS)
+    return asked
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_every_state_of_a_random_work_tree_is_judged_as_git_does(seed: int, tmp_path: Path) -> None:
+    chosen = random.Random(seed)
+    play = Playground(tmp_path, sys.executable, "sha256" if seed % 9 == 0 else "sha1")
+    steps = [(chosen.choice(NAMES), chosen.randrange(100), chosen.randrange(1000)) for _ in range(STEPS_EACH)]
+    assert assert_same_answers(play, steps) == STEPS_EACH * len(MARKS)
+
+
+def test_enough_questions_are_asked() -> None:
+    assert SEEDS * STEPS_EACH * len(MARKS) >= 800
+
+
+@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.tuples(st.sampled_from(NAMES), st.integers(0, 99), st.integers(0, 999)), max_size=8))
+def test_any_sequence_of_changes_is_judged_as_git_does(steps: list[Step]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        assert_same_answers(Playground(Path(folder), sys.executable), steps)
