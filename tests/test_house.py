@@ -17,11 +17,12 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Each may import those to its right and itself, never one to its left.
 LAYERS = (
     ("tasks",),
-    ("console",),
+    ("console", "rendering"),
     ("pipeline",),
-    ("release", "schedule", "sandbox"),
+    ("services",),
+    ("release", "sandbox"),
     ("git", "image", "archive"),
-    ("command",),
+    ("schedule", "command"),
     ("version", "settings", "events"),
 )
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}

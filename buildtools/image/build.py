@@ -41,6 +41,7 @@ class BuildRequest:
 
     ``secrets`` maps an id to the path of a file or to ``env:NAME``; ``cache_from`` are references of images that were
     built with the argument ``BUILDKIT_INLINE_CACHE=1``. ``pull`` asks the registry for base images the engine has.
+    ``content`` is built instead of what the Dockerfile holds; errors still name that file.
     """
 
     name: str
@@ -56,6 +57,7 @@ class BuildRequest:
     cache_from: tuple[str, ...] = ()
     no_cache: bool = False
     pull: bool = False
+    content: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ class _Build:
         self.request = request
         self.report = report
         self.cancel = cancel
-        self.dockerfile = _read(request.dockerfile, "the Dockerfile")
+        self.dockerfile = _read(request.dockerfile, "the Dockerfile") if request.content is None else request.content
         self.text = self.dockerfile.decode("utf-8", "replace")
         self.secrets = {key: _secret(key, value, environment) for key, value in request.secrets.items()}
         self.progress = Progress(request.name, report, hidden=self.secrets.values())

@@ -9,12 +9,15 @@ import errno
 import socket
 import urllib.parse
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from buildtools import BuildToolsError, Refused, Unreachable
+from buildtools.image import dialing
+from buildtools.image.credentials import Credentials
+from buildtools.image.reference import Reference
 
 # Longer than any single answer takes; streams (build, export) set their own.
 _TIMEOUT = 600.0
@@ -27,11 +30,15 @@ class EngineError(BuildToolsError):
 
 @dataclass(frozen=True)
 class EngineImage:
-    """An image as the engine lists it. ``tags`` are full references; ``id`` is ``sha256:...``."""
+    """An image as the engine lists it. ``tags`` are full references; ``id`` is ``sha256:...``.
+
+    ``created`` is when it was built, in seconds since 1970.
+    """
 
     id: str
     tags: tuple[str, ...]
     labels: Mapping[str, str]
+    created: int
 
 
 class Engine:
@@ -41,10 +48,10 @@ class Engine:
     :meth:`errors`.
     """
 
-    def __init__(self, api: Any, address: str, url: str, tls: Any = None) -> None:
+    def __init__(self, api: Any, address: str, url: urllib.parse.SplitResult, tls: Any = None) -> None:
         self.api = api
         self.address = address
-        self._url = urllib.parse.urlsplit(url)
+        self._url = url
         self._tls = tls
 
     @classmethod
@@ -64,8 +71,12 @@ class Engine:
                 url = docker.utils.parse_host(address, tls="tls" in options)
             except docker.errors.DockerException as error:
                 raise Refused(f"DOCKER_HOST={address} cannot be used ({error})", "correct DOCKER_HOST") from None
-            api = docker.APIClient(**options, version="auto", timeout=_TIMEOUT, max_pool_size=32)
-        return cls(api, address, url, options.get("tls"))
+            made = urllib.parse.urlsplit(url)
+            if made.scheme == "ssh":
+                api = _through_ssh(made)
+            else:
+                api = docker.APIClient(**options, version="auto", timeout=_TIMEOUT, max_pool_size=32)
+        return cls(api, address, made, options.get("tls"))
 
     def close(self) -> None:
         """Let go of all idle connections."""
@@ -98,6 +109,7 @@ class Engine:
                 entry["Id"],
                 tuple(tag for tag in entry.get("RepoTags") or () if tag != "<none>:<none>"),
                 entry.get("Labels") or {},
+                int(entry.get("Created") or 0),
             )
             for entry in listed
         ]
@@ -119,26 +131,64 @@ class Engine:
         with self.errors():
             self.api.tag(image_id, repository, tag, force=True)
 
+    def pull(self, reference: str, credentials: Credentials) -> str:
+        """Fetch an image from its registry; its id. Other names that the engine has for it stay.
+
+        :raises EngineError: the registry does not have it, or does not give it away.
+        """
+        parsed = Reference.parse(reference)
+        credential = credentials.for_host(parsed.registry)
+        login = {"username": credential.username, "password": credential.password} if credential else None
+        if credential and credential.identity_token:
+            login = {"identitytoken": credential.identity_token}
+        with self.errors():
+            # An error after the first line of the answer is only a line of it.
+            for line in self.api.pull(parsed.name, tag=parsed.target, stream=True, decode=True, auth_config=login):
+                if "error" in line:
+                    raise EngineError(
+                        f"the engine cannot pull {reference} ({line['error']})", "see whether it is there"
+                    )
+        found = self.inspect(reference)
+        if found is None:
+            raise EngineError(f"the engine pulled {reference} and does not have it", "run again")
+        return str(found["Id"])
+
+    def untag(self, reference: str) -> None:
+        """Take a name away; the image stays as long as it has another one. Nothing where there is no such name."""
+        import docker.errors
+
+        with self.errors(), suppress(docker.errors.NotFound):
+            self.api.remove_image(reference, noprune=True)
+
     def errors(self) -> AbstractContextManager[None]:
         """A context in which what the SDK and the layers below it raise becomes one of our errors."""
         return _errors(self.address)
 
     def dial(self) -> socket.socket:
         """A new connection to the engine's API without a time limit, for what the SDK cannot do: upgrades, streams."""
+        url = self._url
         with self.errors():
-            if self._url.scheme == "http+unix":
-                raw = socket.socket(socket.AF_UNIX)
-                try:
-                    raw.connect(self._url.path)
-                except BaseException:
-                    raw.close()
-                    raise
-                return raw
-            raw = socket.create_connection((self._url.hostname or "", self._url.port or 2375), timeout=30)
-            raw.settimeout(None)
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return raw
+            if url.scheme == "http+unix":
+                return dialing.dial_unix(url.path)
+            if url.scheme == "ssh":
+                return dialing.dial_ssh(url)
+            host = url.hostname or ""
+            if self._tls:
+                return dialing.dial_tls(host, url.port or 2376, self._tls)
+            return dialing.dial_tcp(host, url.port or 2375)
+
+
+def _through_ssh(url: urllib.parse.SplitResult) -> Any:
+    import docker
+
+    # The SDK asks for the version while it is made, before it can be told how to connect.
+    version = docker.constants.DEFAULT_DOCKER_API_VERSION
+    for _ in range(2):
+        api = docker.APIClient("http://engine", version=version, timeout=_TIMEOUT)
+        api.trust_env = False
+        api.mount("http://engine", dialing.sdk_adapter(url))
+        version = api.version(api_version=False)["ApiVersion"]
+    return api
 
 
 @contextmanager

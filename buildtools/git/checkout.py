@@ -1,0 +1,109 @@
+"""What the repository says about one run: the version of everything, when its commit was made, where it came from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from buildtools import Refused
+from buildtools.git.commits import Commits, read_shallow
+from buildtools.git.describe import describe
+from buildtools.git.errors import NoTag, ShallowClone
+from buildtools.git.repository import Repository
+from buildtools.git.worktree import changed_paths
+from buildtools.version import Version
+
+_USER_INFO = re.compile(r"(?<=://)[^/@]*@")
+_LISTED = 10
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """The commit that is checked out.
+
+    ``committed`` is its committer date in seconds since 1970, UTC. ``source`` is the URL of the configured remote,
+    without user name and password; empty where there is none.
+    """
+
+    version: Version
+    committed: int
+    source: str
+
+
+def read_version(root: Path, tag_prefix: str, environment: Mapping[str, str]) -> Version:
+    """The version of the checkout that holds ``root``; with a tag prefix only tags that start with it count.
+
+    :raises Refused: no repository, no commit, no annotated tag, or a shallow clone that may hide one.
+    """
+    patterns = (f"{_literal(tag_prefix)}*",) if tag_prefix else ()
+    try:
+        described = describe(root, match=patterns, dirty="-dirty", environment=environment)
+    except NoTag as error:
+        _refuse_shallow(root, environment)
+        raise Refused(
+            f"no annotated tag{f' that starts with {tag_prefix!r}' if tag_prefix else ''} is reachable from HEAD",
+            f"make one with `git tag -a {tag_prefix}0.1.0 -m 0.1.0` or `invoke release --first 0.1.0`, "
+            "or fetch them with `git fetch --tags`",
+        ) from error
+    if described.distance:
+        _refuse_shallow(root, environment)
+    version = Version(
+        described.tag.removeprefix(tag_prefix),
+        described.distance,
+        described.abbreviation,
+        dirty=described.dirty,
+        commit=described.commit,
+    )
+    version.image_tag  # noqa: B018  complains about a tag that nothing can be named by
+    return version
+
+
+def read_checkout(root: Path, tag_prefix: str, remote: str, environment: Mapping[str, str]) -> Checkout:
+    """The checkout that holds ``root``. ``SOURCE_DATE_EPOCH`` stands in for the commit's date.
+
+    :raises Refused: as :func:`read_version`, or ``SOURCE_DATE_EPOCH`` is no number.
+    """
+    version = read_version(root, tag_prefix, environment)
+    repository = Repository.open(root, environment)
+    url = repository.config.get(f"remote.{remote}.url") or ""
+    return Checkout(version, _date(repository, version, environment), _USER_INFO.sub("", url))
+
+
+def refuse_dirty(root: Path, environment: Mapping[str, str]) -> None:
+    """Nothing, where the tree is clean.
+
+    :raises Refused: naming what has changed.
+    """
+    changed = changed_paths(Repository.open(root, environment))
+    if changed:
+        more = f" and {len(changed) - _LISTED} more" if len(changed) > _LISTED else ""
+        raise Refused(
+            f"the tree is dirty ({', '.join(changed[:_LISTED])}{more})",
+            "commit or stash the changes; a release must be what its commit says",
+        )
+
+
+def _date(repository: Repository, version: Version, environment: Mapping[str, str]) -> int:
+    # https://reproducible-builds.org/specs/source-date-epoch/
+    epoch = environment.get("SOURCE_DATE_EPOCH")
+    if epoch is None:
+        return Commits(repository.objects, {}, strict=True).load(bytes.fromhex(version.commit))[0]
+    if not epoch.isascii() or not epoch.isdigit():
+        raise Refused(f"SOURCE_DATE_EPOCH is {epoch!r}, not seconds since 1970", "correct it or unset it")
+    return int(epoch)
+
+
+def _refuse_shallow(root: Path, environment: Mapping[str, str]) -> None:
+    repository = Repository.open(root, environment)
+    if read_shallow(repository.common_dir, repository.hash_size, environment):
+        raise ShallowClone(
+            "this clone is shallow and HEAD itself carries no annotated tag, so its version cannot be known",
+            "run `git fetch --unshallow --tags`; in Jenkins, untick `Shallow clone` and tick `Fetch tags` under "
+            "Advanced clone behaviours",
+        )
+
+
+def _literal(text: str) -> str:
+    return re.sub(r"([*?\[\\])", r"\\\1", text)

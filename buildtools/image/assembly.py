@@ -1,0 +1,209 @@
+"""Brings images into the engine: what is there is only named, what a registry has is pulled, the rest is built."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from buildtools import BuildToolsError, schedule
+from buildtools.events import Finished, Outcome, Report, Started, Warned
+from buildtools.image.build import BuildRequest, build
+from buildtools.image.credentials import Credentials
+from buildtools.image.engine import Engine
+from buildtools.image.fingerprint import record_inputs
+from buildtools.image.manifest import FINGERPRINT_LABEL
+from buildtools.image.survey import Standing, State
+from buildtools.version import Version
+
+
+class Way(Enum):
+    """How an image came to be in the engine under the names of this version, or would."""
+
+    BUILT = "built"
+    PULLED = "pulled"
+    UP_TO_DATE = "up to date"
+    WOULD_BUILD = "would be built"
+
+
+@dataclass(frozen=True)
+class LocalImage:
+    """An image that the engine has under all of ``references``. ``why`` says why it was not up to date."""
+
+    name: str
+    image_id: str
+    references: tuple[str, ...]
+    way: Way
+    why: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """How images are brought into one engine.
+
+    ``names`` are the references to give each image; ``stored`` maps an image's name to the reference under which a
+    registry has it; ``project`` is the folder that paths in settings are relative to.
+    """
+
+    version: Version
+    project: Path
+    cache: Path
+    environment: Mapping[str, str]
+    names: Callable[[str], tuple[str, ...]]
+    stored: Mapping[str, str]
+    no_cache: bool = False
+
+
+def assemble(
+    standings: Sequence[Standing],
+    wanted: Collection[str],
+    assembly: Assembly,
+    *,
+    engine: Engine,
+    credentials: Credentials,
+    jobs: int,
+    report: Report,
+    cancelled: threading.Event,
+) -> dict[str, LocalImage]:
+    """Every image of ``wanted``, and the parents that one of them must be built from, by name.
+
+    What does not depend on a failure is finished before that is raised.
+
+    :raises BuildToolsError: an image could not be built; the message names it, and all that were skipped for it.
+    """
+    by_name = {standing.name: standing for standing in standings}
+    line = _Line(by_name, assembly, engine, credentials, report, cancelled)
+    needed = line.closure(wanted)
+    graph = {name: by_name[name].folder.parents for name in by_name if name in needed}
+    results = schedule.run(graph, line.bring_in, jobs=jobs, cancelled=cancelled)
+    for name, reason in results.skipped.items():
+        report(Finished(name, "build", Outcome.SKIPPED, 0.0, f"{reason} failed" if reason else "cancelled"))
+    if results.failed:
+        raise _together(results)
+    return dict(results.done)
+
+
+class _Line:
+    def __init__(
+        self,
+        standings: Mapping[str, Standing],
+        assembly: Assembly,
+        engine: Engine,
+        credentials: Credentials,
+        report: Report,
+        cancelled: threading.Event,
+    ) -> None:
+        self._standings = standings
+        self._assembly = assembly
+        self._engine = engine
+        self._credentials = credentials
+        self._report = report
+        self._cancelled = cancelled
+
+    def closure(self, wanted: Collection[str]) -> set[str]:
+        """The wanted images, and the parents of those that will be built: only a build needs its parents."""
+        needed: set[str] = set()
+        queue = list(wanted)
+        while queue:
+            name = queue.pop()
+            if name not in needed:
+                needed.add(name)
+                if self._way(self._standings[name]) is Way.BUILT:
+                    queue += self._standings[name].folder.parents
+        return needed
+
+    def bring_in(self, name: str) -> LocalImage:
+        standing = self._standings[name]
+        way = self._way(standing)
+        names = self._assembly.names(name)
+        if way is Way.BUILT:
+            image_id = self._build(standing, names)
+        elif way is Way.PULLED:
+            image_id = self._pull(standing)
+        else:
+            image_id = standing.image_id
+            self._report(Started(name, "build"))
+            self._report(Finished(name, "build", Outcome.UP_TO_DATE, 0.0))
+        for reference in names:
+            if way is not Way.UP_TO_DATE or reference not in standing.tags:
+                self._engine.tag(image_id, reference)
+        return LocalImage(name, image_id, names, way, standing.why)
+
+    def _way(self, standing: Standing) -> Way:
+        if self._assembly.no_cache:
+            return Way.BUILT
+        if standing.state is State.UP_TO_DATE:
+            return Way.UP_TO_DATE
+        if standing.name in self._assembly.stored:
+            return Way.PULLED
+        return Way.BUILT
+
+    def _build(self, standing: Standing, names: tuple[str, ...]) -> str:
+        folder, made = standing.folder, standing.fingerprint
+        settings = folder.settings
+        parents = {parent: self._assembly.names(parent)[0] for parent in folder.parents}
+        request = BuildRequest(
+            name=folder.name,
+            context=folder.context,
+            dockerfile=folder.dockerfile,
+            content=folder.served(parents),
+            tags=names,
+            args=folder.arguments,
+            labels={**settings.labels, FINGERPRINT_LABEL: made.value},
+            target=settings.target,
+            platform=settings.platform,
+            secrets={key: self._secret(source) for key, source in settings.secrets.items()},
+            ssh=settings.ssh,
+            cache_from=settings.cache_from,
+            no_cache=self._assembly.no_cache,
+        )
+        image = build(
+            self._engine,
+            request,
+            credentials=self._credentials,
+            environment=self._assembly.environment,
+            report=self._report,
+            cancel=self._cancelled,
+        )
+        try:
+            record_inputs(self._assembly.cache, folder.name, made)
+        except OSError as error:
+            self._report(Warned(folder.name, f"what it was built from could not be recorded ({error})"))
+        return image.image_id
+
+    def _secret(self, source: str) -> str:
+        return source if source.startswith("env:") else str(self._assembly.project / source)
+
+    def _pull(self, standing: Standing) -> str:
+        began = time.monotonic()
+        self._report(Started(standing.name, "pull"))
+        outcome, detail = Outcome.FAILED, ""
+        try:
+            image_id = self._engine.pull(self._assembly.stored[standing.name], self._credentials)
+            outcome, detail = Outcome.DONE, image_id
+            return image_id
+        except BuildToolsError as error:
+            detail = error.fact
+            raise
+        finally:
+            self._report(Finished(standing.name, "pull", outcome, time.monotonic() - began, detail))
+
+
+def _together(results: schedule.Results[LocalImage]) -> BuildToolsError:
+    """All failures as one error: each message, then who was skipped; the exit code is that of the first."""
+    failures = list(results.failed.values())
+    skipped = ", ".join(results.skipped)
+    if len(failures) == 1 and not skipped:
+        return failures[0]
+    blocks = "".join(f"\n\n{error}" for error in failures)
+    count = len(results.done) + len(failures) + len(results.skipped)
+    fact = (
+        f"{blocks}\n\n{len(failures)} of {count} images failed: {', '.join(results.failed)}"
+        f"{f'; skipped for that: {skipped}' if skipped else ''}"
+    )
+    together = BuildToolsError(fact.lstrip("\n"), "correct what is named above and run again; what was built stays")
+    together.exit_code = failures[0].exit_code
+    return together

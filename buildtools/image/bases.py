@@ -1,0 +1,66 @@
+"""Images from outside that image folders are built on: which exact image each name means today."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from buildtools import BuildToolsError
+from buildtools.image.engine import Engine
+from buildtools.image.reference import Reference
+from buildtools.image.registry import Registry
+
+_JOBS = 8
+_NO_IMAGE = "scratch"
+
+
+@dataclass(frozen=True)
+class BaseImage:
+    """A base image. ``digest`` is empty where neither engine nor registry knows it.
+
+    ``triggers`` are its ``ONBUILD`` instructions, as far as the engine can tell.
+    """
+
+    reference: str
+    digest: str = ""
+    triggers: tuple[str, ...] = ()
+
+
+def find_bases(
+    references: Iterable[str], engine: Engine | None, registry_at: Callable[[str], Registry]
+) -> dict[str, BaseImage]:
+    """Each base image by its reference: as the engine has it, else as its registry says."""
+
+    def find(reference: str) -> BaseImage:
+        if reference == _NO_IMAGE:
+            return BaseImage(reference, _NO_IMAGE)
+        parsed = Reference.parse(reference)
+        if parsed.digest:
+            return BaseImage(reference, parsed.digest, _in_engine(engine, parsed, reference).triggers)
+        found = _in_engine(engine, parsed, reference)
+        return found if found.digest else _in_registry(registry_at, parsed, reference) or found
+
+    wanted = sorted(set(references))
+    with ThreadPoolExecutor(max_workers=_JOBS) as pool:
+        return dict(zip(wanted, pool.map(find, wanted), strict=True))
+
+
+def _in_engine(engine: Engine | None, parsed: Reference, reference: str) -> BaseImage:
+    found = engine.inspect(reference) if engine else None
+    if found is None:
+        return BaseImage(reference)
+    # An image that came from a registry has the same digest on every machine; its id may differ between stores.
+    digests = [Reference.parse(digest) for digest in found.get("RepoDigests") or ()]
+    digest = next((each.digest for each in digests if each.name == parsed.name), "")
+    triggers = (found.get("Config") or {}).get("OnBuild") or ()
+    return BaseImage(reference, digest or str(found["Id"]), tuple(triggers))
+
+
+def _in_registry(registry_at: Callable[[str], Registry], parsed: Reference, reference: str) -> BaseImage | None:
+    try:
+        descriptor = registry_at(parsed.registry).head_manifest(parsed.repository, parsed.target)
+    except BuildToolsError:
+        # The engine may still get it, by a mirror or a login of its own; the build will tell.
+        return None
+    return BaseImage(reference, descriptor.digest) if descriptor else None

@@ -1,0 +1,106 @@
+"""Where every image folder stands: its fingerprint, and whether the engine has an image with that fingerprint."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from buildtools.image.bases import BaseImage
+from buildtools.image.content import Contents
+from buildtools.image.engine import EngineImage
+from buildtools.image.fingerprint import Fingerprint, explain, fingerprint, recorded_inputs
+from buildtools.image.folders import ImageFolder
+from buildtools.image.manifest import FINGERPRINT_LABEL
+
+_SECONDS_AN_HOUR = 3600
+
+
+class State(Enum):
+    """Whether the engine has what an image folder would build."""
+
+    UP_TO_DATE = "up to date"
+    STALE = "stale"
+    NOT_BUILT = "not built"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One image folder and its image. ``image_id`` and ``tags`` are those of the engine's image with this fingerprint.
+
+    ``why`` says why that is no match, as far as it is known.
+    """
+
+    folder: ImageFolder
+    fingerprint: Fingerprint
+    state: State
+    image_id: str = ""
+    tags: tuple[str, ...] = ()
+    why: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The image's name."""
+        return self.folder.name
+
+
+def survey(
+    folders: Sequence[ImageFolder],
+    bases: Mapping[str, BaseImage],
+    images: Sequence[EngineImage] | None,
+    *,
+    cache: Path,
+) -> tuple[Standing, ...]:
+    """Where each folder stands, in their order, which has parents first.
+
+    ``images`` are those in the engine that carry a fingerprint, None where no engine answers.
+    """
+    digests = {name: base.digest for name, base in bases.items()}
+    triggers = {name: base.triggers for name, base in bases.items() if base.triggers}
+    values: dict[str, str] = {}
+    standings = []
+    with Contents(cache) as contents:
+        for folder in folders:
+            made = fingerprint(
+                folder,
+                parents={name: values[name] for name in folder.parents},
+                bases=digests,
+                contents=contents,
+                triggers=triggers,
+            )
+            values[folder.name] = made.value
+            standings.append(_standing(folder, made, images, cache))
+    return tuple(standings)
+
+
+def _standing(folder: ImageFolder, made: Fingerprint, images: Sequence[EngineImage] | None, cache: Path) -> Standing:
+    if images is None:
+        return Standing(folder, made, State.UNKNOWN, why=("no engine answers",))
+    if made.unknown:
+        why = tuple(f"base {name} is neither in the engine nor can its registry be asked" for name in made.unknown)
+        return Standing(folder, made, State.UNKNOWN, why=why)
+    same = [image for image in images if image.labels.get(FINGERPRINT_LABEL) == made.value]
+    if same:
+        image = max(same, key=lambda image: image.created)
+        age = (time.time() - image.created) / _SECONDS_AN_HOUR
+        limit = folder.settings.rebuild_after
+        if limit and age > limit:
+            why = (f"built {age:.0f} hours ago, and rebuild_after is {limit:g}",)
+            return Standing(folder, made, State.STALE, why=why)
+        return Standing(folder, made, State.UP_TO_DATE, image.id, image.tags)
+    earlier = [image for image in images if _is_called(image, folder.name)]
+    if not earlier:
+        return Standing(folder, made, State.NOT_BUILT, why=("never built in this engine",))
+    last = max(earlier, key=lambda image: image.created)
+    inputs = recorded_inputs(cache, folder.name, last.labels.get(FINGERPRINT_LABEL, ""))
+    why = (
+        explain(inputs, made.inputs) if inputs else ("changed since it was built; what changed was not recorded here",)
+    )
+    return Standing(folder, made, State.STALE, why=why)
+
+
+def _is_called(image: EngineImage, name: str) -> bool:
+    return any(tag.rpartition(":")[0].rpartition("/")[2] == name for tag in image.tags)

@@ -1,0 +1,103 @@
+"""The outside world of one run: engine, registry and store, each connected at its first use."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from buildtools import Unreachable
+from buildtools.settings import Settings
+
+if TYPE_CHECKING:
+    from buildtools.archive.store import Store
+    from buildtools.image.credentials import Credentials
+    from buildtools.image.engine import Engine
+    from buildtools.image.registry import Registry
+
+
+class Services:
+    """Connects what settings and environment name. To be closed."""
+
+    def __init__(self, settings: Settings, environment: Mapping[str, str]) -> None:
+        self._settings = settings
+        self._environment = environment
+        self._open = contextlib.ExitStack()
+
+    def __enter__(self) -> Services:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.close()
+
+    @cached_property
+    def credentials(self) -> Credentials:
+        """What Docker's configuration holds for registries; ``DOCKER_CONFIG`` names its folder."""
+        from buildtools.image.credentials import Credentials
+
+        home = self._environment.get("HOME") or str(Path.home())
+        return Credentials(Path(self._environment.get("DOCKER_CONFIG") or f"{home}/.docker"), self._environment)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The engine.
+
+        :raises Unreachable: none answers.
+        """
+        from buildtools.image.engine import Engine
+
+        return self._open.enter_context(contextlib.closing(Engine.connect(self._environment)))
+
+    def engine_if_any(self) -> Engine | None:
+        """The engine, or None where none answers: what the registry has needs none."""
+        try:
+            return self.engine
+        except Unreachable:
+            return None
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The configured registry.
+
+        :raises Refused: none is configured.
+        """
+        from buildtools.image.reference import Reference
+
+        host = Reference.parse(f"{self._settings.repository_prefix}/name").registry
+        return self.registry_at(host)
+
+    def registry_at(self, host: str) -> Registry:
+        """Any registry; the configured one's TLS settings are for that one alone."""
+        from buildtools.image.registry import Registry
+
+        ours = host == self._settings.registry
+        return self._open.enter_context(
+            contextlib.closing(
+                Registry(
+                    host,
+                    self.credentials,
+                    plain_http=ours and self._settings.registry_plain_http,
+                    ca=self._settings.registry_ca if ours else "",
+                )
+            )
+        )
+
+    @cached_property
+    def store(self) -> Store:
+        """The place for archives and manifests.
+
+        :raises Refused: none is configured, or there are no credentials.
+        """
+        from buildtools.archive.store import Store
+
+        return Store.connect(
+            self._settings.artifacts_url,
+            endpoint=self._settings.s3_endpoint,
+            environment=self._environment,
+            checksums=self._settings.s3_checksums,
+        )

@@ -1,0 +1,5 @@
+"""This repository uses its own tool."""
+
+from buildtools.tasks import namespace
+
+__all__ = ["namespace"]
