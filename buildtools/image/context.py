@@ -21,6 +21,7 @@ class Entry(NamedTuple):
 
     ``path`` is relative to the context with ``/`` between names, ``absolute`` where it is on disk. ``link_target`` is
     what a symbolic link holds, or, when ``is_hard_link``, the path of the first name of this inode that was listed.
+    A directory ``is_on_the_way`` when no include pattern matches it, but one matches something below.
     """
 
     path: str
@@ -28,6 +29,7 @@ class Entry(NamedTuple):
     stat: os.stat_result
     link_target: str
     is_hard_link: bool
+    is_on_the_way: bool = False
 
 
 def ignore_file(context: Path, dockerfile: Path) -> Path | None:
@@ -50,7 +52,7 @@ def ignored(context: Path, dockerfile: Path) -> Patterns:
     try:
         return Patterns.read(path, source=str(path))
     except OSError as error:
-        raise _unreadable(str(path), error) from None
+        raise unreadable(str(path), error) from None
 
 
 def walk(
@@ -69,7 +71,7 @@ def walk(
     wanted = _wanted(base, include, follow)
     including = Patterns(wanted) if wanted else None
     first_names: dict[tuple[int, int], str] = {}
-    levels = [_Level(base, "", None, None, None)]
+    levels = [_Level(base, "", None, None, None, is_included=True)]
     while levels:
         level = levels[-1]
         item = next(level.items, None)
@@ -78,11 +80,11 @@ def walk(
             continue
         path = f"{level.prefix}{item.name}"
         is_directory = item.is_dir(follow_symlinks=False)
-        chosen = True
+        chosen = is_included = True
         included = excluded = None
         if including:
-            matched, included = including.match(path, level.included)
-            if not matched:
+            is_included, included = including.match(path, level.included)
+            if not is_included:
                 if not (is_directory and including.may_match_below(path)):
                     continue
                 chosen = False
@@ -96,17 +98,18 @@ def walk(
         if entry:
             for parent in levels:
                 if parent.pending:
-                    yield _entry_of_directory(parent.pending, parent.prefix[:-1])
+                    yield _entry_of_directory(parent.pending, parent.prefix[:-1], is_on_the_way=not parent.is_included)
                     parent.pending = None
             yield entry
         if is_directory:
-            levels.append(_Level(item.path, f"{path}/", included, excluded, None if chosen else item))
+            pending = None if chosen else item
+            levels.append(_Level(item.path, f"{path}/", included, excluded, pending, is_included=is_included))
 
 
 class _Level:
     """A directory on the way down; ``pending`` while it has not been listed itself."""
 
-    __slots__ = ("excluded", "included", "items", "pending", "prefix")
+    __slots__ = ("excluded", "included", "is_included", "items", "pending", "prefix")
 
     def __init__(
         self,
@@ -115,11 +118,14 @@ class _Level:
         included: Results | None,
         excluded: Results | None,
         pending: os.DirEntry[str] | None,
+        *,
+        is_included: bool,
     ) -> None:
         self.prefix = prefix
         self.included = included
         self.excluded = excluded
         self.pending = pending
+        self.is_included = is_included
         self.items: Iterator[os.DirEntry[str]] = iter(())
         try:
             with os.scandir(absolute) as found:
@@ -127,7 +133,7 @@ class _Level:
         except OSError as error:
             # What the rules leave out need not be readable.
             if not (pending and isinstance(error, PermissionError)):
-                raise _unreadable(absolute, error) from None
+                raise unreadable(absolute, error) from None
 
 
 def _name_as_bytes(item: os.DirEntry[str]) -> bytes:
@@ -141,7 +147,7 @@ def _entry(item: os.DirEntry[str], path: str, first_names: dict[tuple[int, int],
         if stat.S_ISLNK(mode):
             return Entry(path, item.path, status, _link_target(item.path), is_hard_link=False)
     except OSError as error:
-        raise _unreadable(item.path, error) from None
+        raise unreadable(item.path, error) from None
     if stat.S_ISSOCK(mode):
         return None
     if status.st_nlink > 1 and not stat.S_ISDIR(mode):
@@ -155,14 +161,16 @@ def _link_target(path: str) -> str:
     return os.readlink(path)  # noqa: PTH115  a Path would drop "./" and doubled slashes, which are part of the target
 
 
-def _entry_of_directory(item: os.DirEntry[str], path: str) -> Entry:
+def _entry_of_directory(item: os.DirEntry[str], path: str, *, is_on_the_way: bool) -> Entry:
     try:
-        return Entry(path, item.path, item.stat(follow_symlinks=False), "", is_hard_link=False)
+        status = item.stat(follow_symlinks=False)
     except OSError as error:
-        raise _unreadable(item.path, error) from None
+        raise unreadable(item.path, error) from None
+    return Entry(path, item.path, status, "", is_hard_link=False, is_on_the_way=is_on_the_way)
 
 
-def _unreadable(path: str, error: OSError) -> BuildToolsError:
+def unreadable(path: str, error: OSError) -> BuildToolsError:
+    """The error to raise where something in a context cannot be read."""
     return BuildToolsError(
         f"{path} cannot be read ({error.strerror})",
         "make it readable, or leave it out with a line in .dockerignore",

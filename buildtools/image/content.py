@@ -1,0 +1,119 @@
+"""Digests of files, remembered between runs for as long as the file system says that a file is the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+_CHUNK = 1 << 20
+
+# A file that was changed this short a time before it was read may change again without its time stamps moving: they
+# are as coarse as the clock of its file system, at worst (FAT) two seconds. Git calls this racy and does the same:
+# https://git-scm.com/docs/racy-git
+_RACY_NANOSECONDS = 2_000_000_000
+
+
+class Contents:
+    """SHA-256 digests of files, with a cache in ``directory``; a context manager that saves it at the end.
+
+    A remembered digest counts while size, inode, time of modification and time of change are the same. The last
+    cannot be set by a user, so content that was replaced under the old size and modification time is noticed.
+    Two processes may use one cache: each replaces it as a whole, and what one forgets is only read again. A damaged
+    cache is an empty one. ``clock`` gives nanoseconds since the epoch.
+    """
+
+    def __init__(
+        self, directory: Path, *, most_entries: int = 200_000, clock: Callable[[], int] = time.time_ns
+    ) -> None:
+        self._file = directory / "contents"
+        self._most_entries = most_entries
+        self._clock = clock
+        self._known = _load(self._file)
+        self._used: dict[str, str] = {}
+        self._learned = False
+
+    def __enter__(self) -> Contents:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.save()
+
+    def digest(self, path: str, status: os.stat_result) -> str:
+        """The digest, in hexadecimal, of the file at ``path`` whose status was just read.
+
+        :raises OSError: it cannot be read.
+        """
+        known = self._known.get(path)
+        stamp = _stamp(status)
+        if known and known.startswith(stamp):
+            self._used[path] = known
+            return known[len(stamp) :]
+        begun = self._clock()
+        digest, status = _read(path)
+        if status.st_ctime_ns < begun - _RACY_NANOSECONDS:
+            self._known[path] = self._used[path] = f"{_stamp(status)}{digest}"
+            self._learned = True
+        return digest
+
+    def save(self) -> None:
+        """Write what was learned, atomically; what was not used longest goes where there is too much."""
+        if not self._learned:
+            return
+        kept = {path: known for path, known in self._known.items() if path not in self._used} | self._used
+        self._learned = False
+        for path in list(kept)[: max(0, len(kept) - self._most_entries)]:
+            del kept[path]
+        text = json.dumps(kept, separators=(",", ":")).encode()
+        # What cannot be remembered is read again the next time.
+        with suppress(OSError):
+            write_atomically(self._file, hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace the file at ``path``, whose folder is made if need be; a reader sees the old or the new, never a part.
+
+    :raises OSError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _load(file: Path) -> dict[str, str]:
+    try:
+        seal, _, text = file.read_bytes().partition(b"\n")
+        if hashlib.sha256(text).hexdigest().encode() == seal:
+            known: dict[str, str] = json.loads(text)
+            return known
+    except (OSError, ValueError):
+        pass
+    return {}
+
+
+def _stamp(status: os.stat_result) -> str:
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino} "
+
+
+def _read(path: str) -> tuple[str, os.stat_result]:
+    # The status before reading: a change during it moves the time of change past what is remembered.
+    hashed = hashlib.sha256()
+    with open(path, "rb", buffering=0) as stream:  # noqa: PTH123  one of thousands in a row
+        status = os.fstat(stream.fileno())
+        while chunk := stream.read(_CHUNK):
+            hashed.update(chunk)
+    return hashed.hexdigest(), status

@@ -1,0 +1,192 @@
+"""A digest of all that goes into one image, and what changed since the last.
+
+What counts is what BuildKit's own cache looks at, and what decides the rest: the Dockerfile, the context entries that
+its instructions can take (path, type, mode, content, extended attributes), the arguments that its stages declare,
+target, platform, labels, parents and base images. Time stamps, owners, secrets and ignored files do not count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from buildtools.image.content import Contents, write_atomically
+from buildtools.image.context import Entry, ignored, unreadable, walk
+from buildtools.image.folders import ImageFolder
+
+# Raised when the same inputs shall give another fingerprint, so that images made before count as stale.
+_FORMAT = "1"
+
+# The arguments whose values are shown; what a user configures is not ours to print.
+_OPEN_ARGUMENTS = ("REGISTRY", "VERSION", "REVISION")
+_MOST_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """``value`` is a SHA-256 in hexadecimal; ``inputs`` has a text for each thing that went into it.
+
+    ``unknown`` are the base images whose digest was not given. A fingerprint with such stands for nothing but this
+    run: an image must not count as up to date by it.
+    """
+
+    value: str
+    inputs: Mapping[str, str]
+    unknown: tuple[str, ...] = ()
+
+
+def fingerprint(
+    folder: ImageFolder,
+    *,
+    parents: Mapping[str, str],
+    bases: Mapping[str, str],
+    contents: Contents,
+    triggers: Mapping[str, Sequence[str]] | None = None,
+) -> Fingerprint:
+    """The fingerprint of a folder's image.
+
+    ``parents`` maps each parent to its fingerprint's value, ``bases`` each image from outside to its digest or id,
+    ``triggers`` those that have ``ONBUILD`` instructions to these.
+
+    :raises Refused: the ignore file has a line that is no pattern.
+    :raises BuildToolsError: an entry of the context cannot be read.
+    """
+    needs = folder.needs(triggers)
+    inputs = {
+        "format": _FORMAT,
+        "dockerfile": _digest(folder.parsed.text),
+        "platform": folder.platform,
+        "target": folder.settings.target,
+    }
+    for name, value in needs.arguments.items():
+        inputs[f"argument {name}"] = value if name in _OPEN_ARGUMENTS else _digest(value)
+    for name, value in folder.settings.labels.items():
+        inputs[f"label {name}"] = _digest(value)
+    for name in folder.parents:
+        inputs[f"parent {name}"] = parents[name]
+    unknown: dict[str, None] = {}
+    for base in needs.bases:
+        if base.reference in folder.siblings:
+            continue
+        digest = bases.get(base.image, "")
+        if not digest:
+            unknown[base.image] = None
+        # By the name that the Dockerfile uses: another tag for the same image makes no difference.
+        inputs[f"base {base.reference.written}"] = f"{digest} {base.platform}"
+    if needs.sources:
+        for entry in walk(folder.context, exclude=ignored(folder.context, folder.dockerfile), follow=needs.sources):
+            if not entry.is_on_the_way:
+                inputs[f"context {entry.path}"] = _described(entry, contents)
+    return Fingerprint(_combined(inputs), inputs, tuple(unknown))
+
+
+def explain(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[str, ...]:
+    """What differs between the inputs of two fingerprints, one clause for each kind."""
+    reasons = []
+    entries = []
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if before == after:
+            continue
+        kind, _, name = key.partition(" ")
+        if kind == "context":
+            entries.append(f"{_printable(name)} {_change(before, after)}")
+        elif kind in ("target", "platform") or name in _OPEN_ARGUMENTS:
+            reasons.append(f"{key} {before or 'none'} -> {after or 'none'}")
+        elif kind == "format":
+            reasons.append("made by another version of buildtools")
+        else:
+            reasons.append(f"{key} {_change(before, after)}")
+    if entries:
+        more = f" and {len(entries) - _MOST_NAMED} more" if len(entries) > _MOST_NAMED else ""
+        reasons.append(f"context: {', '.join(entries[:_MOST_NAMED])}{more}")
+    return tuple(reasons)
+
+
+def record_inputs(directory: Path, name: str, made: Fingerprint) -> None:
+    """Remember in ``directory`` what the image ``name`` was last built from, for :func:`recorded_inputs`.
+
+    :raises OSError: it cannot be written.
+    """
+    record = {"fingerprint": made.value, "inputs": made.inputs}
+    write_atomically(_record(directory, name), json.dumps(record, separators=(",", ":")).encode())
+
+
+def recorded_inputs(directory: Path, name: str, value: str) -> Mapping[str, str] | None:
+    """The inputs of the fingerprint ``value`` of the image ``name``; None where they are not known here.
+
+    They are not where the image was built on another machine, or something else was built here since.
+    """
+    try:
+        record = json.loads(_record(directory, name).read_bytes())
+        if record["fingerprint"] == value:
+            inputs: dict[str, str] = record["inputs"]
+            if _combined(inputs) == value:
+                return inputs
+    except (OSError, ValueError, TypeError, KeyError):
+        pass
+    return None
+
+
+def _record(directory: Path, name: str) -> Path:
+    return directory / "inputs" / f"{name}.json"
+
+
+def _combined(inputs: Mapping[str, str]) -> str:
+    # Neither names nor values can hold a NUL, so nothing else reads the same.
+    return _digest("\0".join(f"{key}\0{inputs[key]}" for key in sorted(inputs)))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _described(entry: Entry, contents: Contents) -> str:
+    mode = entry.stat.st_mode
+    if stat.S_ISLNK(mode):
+        what = f"link {entry.link_target}"
+    elif entry.is_hard_link:
+        what = f"hard link {entry.link_target}"
+    elif stat.S_ISREG(mode):
+        try:
+            what = f"file {stat.S_IMODE(mode):o} {contents.digest(entry.absolute, entry.stat)}"
+        except OSError as error:
+            raise unreadable(entry.absolute, error) from None
+    else:
+        # A device is its numbers; a directory or a pipe is its mode alone.
+        what = f"{stat.filemode(mode)[0]} {stat.S_IMODE(mode):o} {entry.stat.st_rdev}"
+    attributes = _attributes(entry.absolute)
+    return f"{what} {attributes}" if attributes else what
+
+
+def _attributes(path: str) -> str:
+    """A digest of the extended attributes that BuildKit counts; empty where there are none."""
+    try:
+        names = os.listxattr(path, follow_symlinks=False)
+    except OSError:  # a file system without them
+        return ""
+    counted = [name for name in names if name == "security.capability" or not name.startswith(("security.", "system."))]
+    if not counted:
+        return ""
+    pairs = (f"{name}={os.getxattr(path, name, follow_symlinks=False).hex()}" for name in sorted(counted))
+    return _digest("\0".join(pairs))
+
+
+def _printable(path: str) -> str:
+    return path if path.isprintable() else ascii(path)
+
+
+def _change(before: str | None, after: str | None) -> str:
+    if before is None:
+        return "added"
+    if after is None:
+        return "removed"
+    old, new = before.split(" "), after.split(" ")
+    if old[0] == new[0] == "file" and old[2:] == new[2:]:
+        return f"changed its mode {old[1]} -> {new[1]}"
+    return "changed"
