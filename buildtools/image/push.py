@@ -74,10 +74,13 @@ def push(
     labels: Mapping[str, str],
     cache: Cache,
     report: Report = unheard,
+    provide: Callable[[Sequence[ImageToPush]], Sequence[ImageToPush]] = list,
 ) -> list[PushedImage]:
     """Push one version of several images; what each became, in their order.
 
     ``labels`` are stamped into every image. Nothing is sent before every image was found to be free of conflicts.
+    ``provide`` is asked once for the images that the registry does not have, and gives them back with their ids: so
+    nothing is built that is there already.
 
     :raises Conflict: the version exists with other content; a dirty version is overwritten, with a warning.
     :raises Unreachable: the registry or the engine does not answer.
@@ -85,7 +88,7 @@ def push(
     """
     run = _Push(engine, registry, version.image_tag, version.dirty, labels, cache, report)
     with ThreadPoolExecutor(max_workers=_JOBS) as pool:
-        return run.all(images, pool)
+        return run.all(images, pool, provide)
 
 
 class _Push:
@@ -107,13 +110,20 @@ class _Push:
         self.cache = cache
         self.report = report
 
-    def all(self, images: Sequence[ImageToPush], pool: ThreadPoolExecutor) -> list[PushedImage]:
+    def all(
+        self,
+        images: Sequence[ImageToPush],
+        pool: ThreadPoolExecutor,
+        provide: Callable[[Sequence[ImageToPush]], Sequence[ImageToPush]],
+    ) -> list[PushedImage]:
         there = dict(zip(images, _each(pool, self.published, images), strict=True))
         missing = [image for image in images if there[image] is None]
         stored = dict(zip(missing, _each(pool, self.built_before, missing), strict=True))
         new = [image for image in missing if stored[image] is None]
         if new:
-            stored |= self.store(new, pool)
+            provided = provide(new)
+            kept = self.store(provided, pool)
+            stored |= {image: kept[given] for image, given in zip(new, provided, strict=True)}
         stamped = dict(zip(missing, _each(pool, lambda image: self.stamp(image, stored[image]), missing), strict=True))
         routes = {image: Route.DIRECT if image in new else Route.STAMPED for image in missing}
         return [
