@@ -1,12 +1,13 @@
 """The Docker engine: the one that answers, or else one started here.
 
-Only three requests are needed of it, so they are made over its socket as they are, without the SDK:
+Only a few requests are needed of it, so they are made over its socket as they are, without the SDK:
 https://docs.docker.com/engine/api/v1.41/
 """
 
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import socket
 from collections.abc import Iterable, Mapping
@@ -60,12 +61,15 @@ class Engine:
         if status != 200 or b'"error"' in body:
             raise Unreachable(f"the engine did not import {image}", body.decode(errors="replace").strip())
 
-    def remove_image(self, image: str) -> None:
-        """Take the name away; an image that is not there is no error.
+    def forget(self, prefix: str) -> None:
+        """Take away every image name that begins with ``prefix``; what also has another name, or runs, stays.
 
         :raises Unreachable: no engine answers.
         """
-        self._asked("DELETE", f"/images/{quote(image)}")
+        for image in json.loads(self._asked("GET", "/images/json")[1]):
+            for name in (*(image["RepoTags"] or ()), *(image["RepoDigests"] or ())):
+                if name.startswith(prefix):
+                    self._asked("DELETE", f"/images/{quote(name)}")
 
     def _asked(self, method: str, path: str, body: Iterable[bytes] | None = None) -> tuple[int, bytes]:
         connection = _connection(self.host)

@@ -16,12 +16,12 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from buildtools import Refused
+from buildtools import Refused, Unreachable
 from buildtools.events import Log, Report, unheard
 from buildtools.sandbox import base as bases
 from buildtools.sandbox import engine, process, registry, s3
@@ -67,6 +67,10 @@ class _State:
         (registry_port,) = process.free_ports(1)
         user, password = ("sandbox", secrets.token_hex(16)) if htpasswd else ("", "")
         return cls(registry_port, s3.Ports.free(), s3.Keys.fresh(), user, password, docker_host)
+
+    @property
+    def registry_host(self) -> str:
+        return f"127.0.0.1:{self.registry_port}"
 
     @classmethod
     def read(cls, directory: Path) -> _State | None:
@@ -118,7 +122,7 @@ def up(
 def down(directory: Path) -> None:
     """Stop all that the sandbox in ``directory`` started, and remove the folder; without a sandbox, nothing.
 
-    An engine that answered before stays, and so do its images.
+    An engine that answered before stays; only the images' names in the registry that is gone are taken from it.
 
     :raises Refused: the folder holds something else.
     """
@@ -127,6 +131,9 @@ def down(directory: Path) -> None:
         if not directory.exists():
             return
         _own_folder(directory)
+        if state := _State.read(directory):
+            with suppress(Unreachable):
+                engine.Engine(state.docker_host).forget(f"{state.registry_host}/")
         stop_all(directory)
         shutil.rmtree(directory)
 
@@ -145,7 +152,7 @@ def status(directory: Path) -> tuple[Service, ...]:
     if not state:
         return ()
     parts = (
-        (registry.NAME, f"127.0.0.1:{state.registry_port}", registry.answers(state.registry_port)),
+        (registry.NAME, state.registry_host, registry.answers(state.registry_port)),
         (s3.NAME, state.s3_ports.endpoint, s3.answers(state.s3_ports.s3)),
         (engine.NAME, state.docker_host, engine.Engine(state.docker_host).answers()),
     )
@@ -159,7 +166,7 @@ def _registry_up(directory: Path, state: _State, environment: Mapping[str, str],
     if process.is_running(registry.NAME, directory) and registry.answers(state.registry_port):
         return
     process.stop(registry.NAME, directory)
-    report(Log("sandbox", f"start the registry at 127.0.0.1:{state.registry_port}"))
+    report(Log("sandbox", f"start the registry at {state.registry_host}"))
     registry.start(directory, state.registry_port, environment=environment, user=state.user, password=state.password)
 
 
@@ -189,7 +196,7 @@ def _together(*works: Callable[[], None]) -> None:
 
 
 def _client_files(directory: Path, state: _State, *, base: bool) -> Sandbox:
-    host = f"127.0.0.1:{state.registry_port}"
+    host = state.registry_host
     if state.user:
         registry.write_docker_config(directory / "docker", host, state.user, state.password)
     else:

@@ -35,7 +35,7 @@ def test_two_at_once_make_a_base_once(engine: EngineService, tmp_path: Path) -> 
         cache = {"XDG_CACHE_HOME": str(tmp_path)}
         names = list(pool.map(lambda _: base._imported(found, image, "one.tar", make, cache), range(2)))
     there = found.has(image)
-    found.remove_image(image)
+    found.forget(image)
     assert (names, len(made), there, found.has(image)) == ([image, image], 1, True, False)
     assert sorted(file.name for file in tmp_path.rglob("*")) == ["lockstep-buildtools", "one.tar", "one.tar.lock"]
 

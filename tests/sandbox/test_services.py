@@ -16,8 +16,10 @@ from typing import Any
 import boto3
 import pytest
 
+import docker
 from buildtools import Refused, Unreachable
 from buildtools.sandbox import Sandbox, down, process, status, up
+from buildtools.sandbox.engine import Engine
 from tests.conftest import EngineService
 
 _PARTS = ("registry", "s3")
@@ -27,6 +29,16 @@ _PARTS = ("registry", "s3")
 def folder(tmp_path: Path) -> Iterator[Path]:
     directory = tmp_path / ".sandbox"
     yield directory
+    down(directory)
+
+
+@pytest.fixture(scope="module")
+def standing(
+    tmp_path_factory: pytest.TempPathFactory, engine: EngineService, environment: Mapping[str, str]
+) -> Iterator[Sandbox]:
+    """A sandbox for tests that only look at it."""
+    directory = tmp_path_factory.mktemp("standing") / ".sandbox"
+    yield up(directory, environment=environment, base=False)
     down(directory)
 
 
@@ -49,42 +61,42 @@ def _client(box: Sandbox) -> Any:
     )
 
 
-def test_all_parts_answer_and_the_bucket_is_there(box: Sandbox) -> None:
-    with closing(_client(box)) as client:
-        client.put_object(Bucket=box.bucket, Key="key", Body=b"1", IfNoneMatch="*")
-    assert [(part.name, part.answers) for part in status(box.directory)] == [
+def test_all_parts_answer_and_the_bucket_is_there(standing: Sandbox) -> None:
+    with closing(_client(standing)) as client:
+        client.put_object(Bucket=standing.bucket, Key="key", Body=b"1", IfNoneMatch="*")
+    assert [(part.name, part.answers) for part in status(standing.directory)] == [
         ("registry", True),
         ("s3", True),
         ("engine", True),
     ]
 
 
-def test_secrets_are_for_us_alone_and_in_no_argv_and_no_repr(box: Sandbox) -> None:
+def test_secrets_are_for_us_alone_and_in_no_argv_and_no_repr(standing: Sandbox) -> None:
     private = ("state.json", "env", "invoke.yaml", "docker/config.json", "registry.htpasswd", "s3.json")
-    modes = {oct((box.directory / name).stat().st_mode & 0o777) for name in private}
-    assert (oct(box.directory.stat().st_mode & 0o777), modes) == (oct(0o700), {oct(0o600)})
-    state = json.loads((box.directory / "state.json").read_text())
-    seen = repr(box) + "".join(Path(f"/proc/{pid}/cmdline").read_text() for pid in _pids(box.directory))
+    modes = {oct((standing.directory / name).stat().st_mode & 0o777) for name in private}
+    assert (oct(standing.directory.stat().st_mode & 0o777), modes) == (oct(0o700), {oct(0o600)})
+    state = json.loads((standing.directory / "state.json").read_text())
+    seen = repr(standing) + "".join(Path(f"/proc/{pid}/cmdline").read_text() for pid in _pids(standing.directory))
     assert [secret for secret in (state["password"], state["keys"]["secret"]) if secret in seen] == []
 
 
-def test_the_env_file_gives_a_shell_the_same_environment(box: Sandbox) -> None:
+def test_the_env_file_gives_a_shell_the_same_environment(standing: Sandbox) -> None:
     shell = subprocess.run(
-        ["sh", "-c", f". '{box.directory}/env'; env"],
+        ["sh", "-c", f". '{standing.directory}/env'; env"],
         env={"PATH": os.defpath, "AWS_SESSION_TOKEN": "of another account"},
         capture_output=True,
         text=True,
         check=True,
     )
     exported = dict(line.split("=", 1) for line in shell.stdout.splitlines())
-    assert {name: exported.get(name) for name in box.environment} == dict(box.environment)
+    assert {name: exported.get(name) for name in standing.environment} == dict(standing.environment)
     assert "AWS_SESSION_TOKEN" not in exported
 
 
-def test_up_again_reuses_what_runs(box: Sandbox, environment: Mapping[str, str]) -> None:
-    before = _pids(box.directory)
-    assert up(box.directory, environment=environment, base=False) == box
-    assert _pids(box.directory) == before
+def test_up_again_reuses_what_runs(standing: Sandbox, environment: Mapping[str, str]) -> None:
+    before = _pids(standing.directory)
+    assert up(standing.directory, environment=environment, base=False) == standing
+    assert _pids(standing.directory) == before
 
 
 def test_up_repairs_a_half_dead_sandbox_and_keeps_what_it_holds(box: Sandbox, environment: Mapping[str, str]) -> None:
@@ -104,9 +116,15 @@ def test_two_at_once_make_one_sandbox(folder: Path, engine: EngineService, envir
     assert first == second
 
 
-def test_down_leaves_nothing(box: Sandbox) -> None:
+def test_down_leaves_nothing(box: Sandbox, engine: EngineService) -> None:
     pids = _pids(box.directory)
+    image = f"{box.registry}/sandbox/busybox:1"
+    with closing(docker.DockerClient(engine.host)) as client:
+        client.images.get(engine.base_busybox).tag(image)
+    found = Engine(engine.host)
+    before = found.has(image)
     down(box.directory)
+    assert (before, found.has(image), found.has(engine.base_busybox)) == (True, False, True)
     assert not box.directory.exists()
     assert [pid for pid in pids if _runs(pid)] == []
     assert status(box.directory) == ()
