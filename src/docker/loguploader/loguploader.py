@@ -155,7 +155,7 @@ class Loader:
         )
         self._job_seconds = settings.job_seconds
         # Google's own limit is ten minutes; runit tries again at once.
-        self._retry = DEFAULT_RETRY.with_timeout(60)
+        self._retry = DEFAULT_RETRY.with_timeout(10)
         self._not_found, self._conflict = exceptions.NotFound, exceptions.Conflict
         self._silence = (requests.exceptions.RequestException, TransportError, exceptions.RetryError)
         self._api_error, self._auth_error = exceptions.GoogleAPIError, GoogleAuthError

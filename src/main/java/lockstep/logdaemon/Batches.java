@@ -102,8 +102,7 @@ final class Batches implements AutoCloseable {
         }
         gzip.finish();
         raw.getFD().sync();
-        gzip.close();
-        gzip = null;
+        close();
         String name = file.getFileName().toString();
         Path target = upload.resolve(name.substring(prefix.length(), name.length() - UNFINISHED.length()));
         Files.move(file, target, StandardCopyOption.ATOMIC_MOVE);
@@ -119,6 +118,7 @@ final class Batches implements AutoCloseable {
         if (isOpen()) {
             raw.close();
             gzip = null;
+            unflushed = false;
         }
     }
 

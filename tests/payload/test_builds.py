@@ -1,0 +1,100 @@
+"""Gradle, and javac alone: both lay out the same daemon."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.payload.conftest import ROOT, VERSION, require
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A copy of all that the daemon is built from."""
+    copy = tmp_path / "source"
+    for name in ("build.gradle", "settings.gradle", "src/main", "src/dist", "script"):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, copy / name)
+        else:
+            shutil.copy2(ROOT / name, copy / name)
+    return copy
+
+
+def content(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Mode and content of every file."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(file.relative_to(folder)): (file.stat().st_mode & 0o777, file.read_bytes()) for file in files}
+
+
+def run(*command: str | Path, **variables: str) -> None:
+    subprocess.run(command, env={**os.environ, **variables}, check=True)
+
+
+def test_gradle_and_javac_give_the_same_bytes(source: Path, tmp_path: Path) -> None:
+    require("gradle")
+    require("javac")
+    # What a tag may hold and a file name may not.
+    version = 'release/1.2-3-g0123456"'
+    run(source / "script/installdist", BUILDTOOLS_VERSION=version)
+    run(source / "script/javadist", tmp_path / "plain", BUILDTOOLS_VERSION=version)
+    made = content(source / "build/install/logdaemon")
+    assert sorted(made) == ["bin/logdaemon", "lib/logdaemon-release_1.2-3-g0123456_.jar"]
+    assert made == content(tmp_path / "plain")
+    told = subprocess.run(
+        [source / "build/install/logdaemon/bin/logdaemon", "--version"], capture_output=True, text=True
+    )
+    assert told.stdout == f"{version}\n"
+
+
+def test_gradle_packs_an_archive_named_and_rooted_by_the_version(source: Path) -> None:
+    gradle = require("gradle")
+    run(gradle, "--quiet", "--offline", "--no-daemon", "-p", source, "distTar", f"-PbuildtoolsVersion={VERSION}")
+    (archive,) = (source / "build/distributions").iterdir()
+    assert archive.name == f"logdaemon-{VERSION}.tgz"
+    with tarfile.open(archive) as packed:
+        assert sorted(packed.getnames()) == [
+            f"logdaemon-{VERSION}",
+            f"logdaemon-{VERSION}/bin",
+            f"logdaemon-{VERSION}/bin/logdaemon",
+            f"logdaemon-{VERSION}/lib",
+            f"logdaemon-{VERSION}/lib/logdaemon-{VERSION}.jar",
+        ]
+
+
+def test_javac_build_does_not_depend_on_clock_zone_mask_or_place(source: Path, logdaemon: Path) -> None:
+    for file in source.rglob("*"):
+        os.utime(file, (0, 0))
+    command = ["sh", "-c", 'umask 077; exec "$0" ../made']
+    environment = {**os.environ, "BUILDTOOLS_VERSION": VERSION, "TZ": "Asia/Tokyo", "LC_ALL": "C"}
+    subprocess.run([*command, source / "script/javadist"], cwd=source, env=environment, check=True)
+    assert content(source.parent / "made") == content(logdaemon.parents[1])
+
+
+def test_new_version_leaves_nothing_of_the_last(source: Path) -> None:
+    require("javac")
+    for version in ("1.0.0", "1.0.1"):
+        run(source / "script/javadist", BUILDTOOLS_VERSION=version)
+    made = content(source / "build/install/logdaemon")
+    assert sorted(made) == ["bin/logdaemon", "lib/logdaemon-1.0.1.jar"]
+
+
+def test_missing_compiler_is_said_in_one_line(source: Path) -> None:
+    done = subprocess.run(
+        [source / "script/javadist"],
+        env={**os.environ, "BUILDTOOLS_VERSION": "1.0.0", "JAVA_HOME": "/nowhere"},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "javadist: /nowhere/bin/javac is not here: "
+        "install a JDK 17 (openjdk-17-jdk-headless), or name one with JAVA_HOME\n"
+    )
+    assert not (source / "build").exists()

@@ -1,0 +1,251 @@
+"""The uploader's own image, run by the engine, against a server that speaks BigQuery's load jobs."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import secrets
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import EngineService
+from tests.payload import bigquery
+from tests.payload.bigquery import BigQuery
+from tests.payload.conftest import VERSION, require
+
+
+@dataclass
+class Uploader:
+    """A folder to upload, and how to run a container over it as this user."""
+
+    image: str
+    folder: Path
+    key: Path
+    server: BigQuery
+    engine: EngineService
+
+    def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+        settings = {
+            "BIGQUERY_EMULATOR_HOST": self.server.address,
+            "LOGUPLOADER_TABLE": "logs.shares",
+            **variables,
+        }
+        command = [require("docker"), "run", "--rm", "--network", "host", "--read-only", "--cap-drop", "ALL"]
+        command += ["--user", f"{os.getuid()}:{os.getgid()}", "--volume", f"{self.folder}:/mnt/upload"]
+        if self.key.exists():
+            command += ["--volume", f"{self.key}:/etc/loguploader/credentials.json:ro"]
+        for name, value in settings.items():
+            command += ["--env", f"{name}={value}"]
+        return subprocess.Popen(
+            [*command, "--name", self.name, self.image, *arguments],
+            env={"PATH": os.environ["PATH"], **self.engine.environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    @property
+    def name(self) -> str:
+        return f"buildtools-test-{self.folder.parent.name}"
+
+    def run(self, *arguments: str, **variables: str) -> tuple[int, list[str]]:
+        """Exit status, and what it says."""
+        process = self.start(*arguments, **variables)
+        _, said = process.communicate(timeout=120)
+        return process.returncode, said.splitlines()
+
+    def signal(self, number: signal.Signals) -> None:
+        subprocess.run(
+            [require("docker"), "kill", "--signal", number.name, self.name],
+            env={"PATH": os.environ["PATH"], **self.engine.environment},
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+
+    def batch(self, name: str, *rows: dict[str, Any], age: int = 0) -> Path:
+        return self.file(name, gzip.compress(b"".join(json.dumps(row).encode() + b"\n" for row in rows)), age=age)
+
+    def file(self, name: str, content: bytes, *, age: int = 0) -> Path:
+        file = self.folder / name
+        file.write_bytes(content)
+        os.utime(file, (1_700_000_000 - age, 1_700_000_000 - age))
+        return file
+
+    def left(self) -> list[str]:
+        return sorted(file.name for file in self.folder.iterdir())
+
+
+@pytest.fixture
+def server() -> Iterator[BigQuery]:
+    with bigquery.serve() as serving:
+        yield serving
+
+
+@pytest.fixture
+def uploader(loguploader: str, engine: EngineService, server: BigQuery, tmp_path: Path) -> Uploader:
+    folder, key = tmp_path / secrets.token_hex(4) / "upload", tmp_path / "key.json"
+    folder.mkdir(parents=True)
+    key.write_text(json.dumps(server.key(tmp_path)))
+    return Uploader(loguploader, folder, key, server, engine)
+
+
+def test_version_is_the_text_the_image_was_built_with(uploader: Uploader) -> None:
+    process = uploader.start("--version")
+    assert process.communicate(timeout=120) == (f"{VERSION}\n", "")
+
+
+def test_files_are_loaded_oldest_first_and_removed(uploader: Uploader) -> None:
+    uploader.batch("b.gz", {"n": 1}, {"n": 2}, age=20)
+    uploader.batch("a.gz", {"n": 3}, age=10)
+    uploader.batch(".c.gz", {"n": 4})
+    uploader.batch("d.gz.tmp", {"n": 5})
+    status, said = uploader.run()
+    assert (status, uploader.server.rows) == (0, [{"n": 1}, {"n": 2}, {"n": 3}])
+    assert uploader.left() == [".c.gz", "d.gz.tmp"]
+    assert [line.split(", job")[0] for line in said] == [
+        "loguploader: loaded b.gz: 2 rows",
+        "loguploader: loaded a.gz: 1 rows",
+    ]
+    (first, _) = uploader.server.jobs.values()
+    assert first["configuration"]["load"] == {
+        "createDisposition": "CREATE_NEVER",
+        "destinationTable": {"projectId": "widgets", "datasetId": "logs", "tableId": "shares"},
+        "sourceFormat": "NEWLINE_DELIMITED_JSON",
+        "writeDisposition": "WRITE_APPEND",
+    }
+
+
+def test_large_file_goes_up_in_a_resumable_upload(uploader: Uploader) -> None:
+    uploader.batch("big.gz", {"x": secrets.token_hex(6_000_000)})
+    assert uploader.run()[0] == 0
+    assert len(uploader.server.rows) == 1
+    assert uploader.left() == []
+
+
+def test_nothing_to_load_is_a_success(uploader: Uploader) -> None:
+    assert uploader.run() == (0, [])
+
+
+def test_refused_file_stays_and_the_others_are_loaded(uploader: Uploader) -> None:
+    uploader.file("bad.gz", gzip.compress(b'{"n":'), age=10)
+    uploader.batch("good.gz", {"n": 1})
+    for uploads in (2, 2):  # and the next pass does not send it again
+        status, said = uploader.run()
+        assert (status, uploader.left(), uploader.server.rows) == (1, ["bad.gz"], [{"n": 1}])
+        assert said[0].startswith("loguploader: not loaded: bad.gz: Error while reading data")
+        assert said[-1].endswith("files were not loaded and stay in /mnt/upload")
+        assert uploader.server.uploads == uploads
+
+    (uploader.folder / "bad.gz").rename(uploader.folder / "bad-again.gz")
+    assert uploader.run()[0] == 1
+    assert uploader.server.uploads == 3
+
+
+def test_job_that_failed_in_passing_is_made_again(uploader: Uploader) -> None:
+    uploader.server.broken_jobs = 2
+    uploader.batch("a.gz", {"n": 1})
+    status, _ = uploader.run()
+    assert (status, uploader.left(), uploader.server.rows) == (0, [], [{"n": 1}])
+    assert [job_id[-2:] for job_id in uploader.server.jobs] == ["-1", "-2", "-3"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_pass_that_was_ended_while_a_job_ran_does_not_load_twice(uploader: Uploader, number: signal.Signals) -> None:
+    uploader.server.held = True
+    uploader.batch("a.gz", {"n": 1})
+    process = uploader.start()
+    assert uploader.server.polled.wait(60)
+    uploader.signal(number)
+    _, said = process.communicate(timeout=60)
+    if number == signal.SIGTERM:
+        assert (process.returncode, said) == (0, "loguploader: stopped; the next pass takes up what is left\n")
+    assert uploader.left() == ["a.gz"]
+
+    uploader.server.held = False
+    uploader.server.finish_jobs()
+    assert uploader.run()[0] == 0
+    assert (uploader.left(), uploader.server.rows, uploader.server.uploads) == ([], [{"n": 1}], 1)
+
+
+def test_job_that_takes_too_long_is_left_to_the_next_pass(uploader: Uploader) -> None:
+    uploader.server.held = True
+    uploader.batch("a.gz", {"n": 1})
+    status, said = uploader.run(LOGUPLOADER_JOB_SECONDS="1")
+    assert (status, uploader.left()) == (1, ["a.gz"])
+    assert "is not done after 1 s; the next pass looks again" in said[0]
+
+
+def test_missing_credentials_end_it_in_one_line(uploader: Uploader) -> None:
+    uploader.key.unlink()
+    uploader.batch("a.gz", {"n": 1})
+    status, said = uploader.run()
+    assert (status, uploader.left(), uploader.server.uploads) == (1, ["a.gz"], 0)
+    assert said == [
+        "loguploader: no credentials: /etc/loguploader/credentials.json: No such file or directory; "
+        "put a service account's JSON key there, or name it in GOOGLE_APPLICATION_CREDENTIALS"
+    ]
+
+
+@pytest.mark.parametrize("damage", ["not json", "other kind", "private key", "no project", "refused"])
+def test_damaged_credentials_end_it_in_one_line_that_does_not_tell_them(uploader: Uploader, damage: str) -> None:
+    key = json.loads(uploader.key.read_text())
+    secret = key["private_key"].splitlines()[1]
+    if damage == "private key":
+        key["private_key"] = key["private_key"].replace(secret, secret[:-5])
+    elif damage == "other kind":
+        key["type"] = "authorized_user"
+    elif damage == "no project":
+        del key["project_id"]
+    elif damage == "refused":
+        uploader.server.refuse_token = True
+    uploader.key.write_text(json.dumps(key)[: -1 if damage == "not json" else None])
+    uploader.batch("a.gz", {"n": 1})
+    status, said = uploader.run()
+    assert (status, uploader.left(), len(said)) == (1, ["a.gz"], 1)
+    told = "Google does not take the credentials: " if damage == "refused" else "no credentials: "
+    assert said[0].startswith(f"loguploader: {told}")
+    assert secret[:20] not in said[0]
+
+
+def test_growing_folder_is_warned_of_even_without_credentials(uploader: Uploader) -> None:
+    uploader.key.unlink()
+    size = uploader.batch("a.gz", {"n": 1}).stat().st_size
+    _, said = uploader.run(LOGUPLOADER_FOLDER_BYTES="10")
+    assert said[0] == f"loguploader: warning: 1 files wait in /mnt/upload, {size} bytes; the limit is 10"
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        (
+            {"LOGUPLOADER_TABLE": "shares"},
+            "LOGUPLOADER_TABLE must name a table, as PROJECT.DATASET.TABLE or DATASET.TABLE",
+        ),
+        ({"LOGUPLOADER_JOB_SECONDS": "soon"}, "LOGUPLOADER_JOB_SECONDS=soon: a whole number greater than 0 is needed"),
+        ({"LOGUPLOADER_FOLDER": "/nowhere"}, "/nowhere cannot be read: No such file or directory"),
+    ],
+)
+def test_bad_setting_is_one_line(uploader: Uploader, variables: dict[str, str], message: str) -> None:
+    assert uploader.run(**variables) == (1, [f"loguploader: {message}"])
+
+
+def test_unknown_argument_is_misuse(uploader: Uploader) -> None:
+    assert uploader.run("--once") == (2, ["loguploader: unknown argument --once: see --help"])
+
+
+def test_image_runs_as_a_user_without_rights(uploader: Uploader) -> None:
+    shown = subprocess.run(
+        [require("docker"), "inspect", "--format", "{{.Config.User}}", uploader.image],
+        env={"PATH": os.environ["PATH"], **uploader.engine.environment},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert shown.stdout == "app\n"
