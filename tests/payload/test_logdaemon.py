@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.payload.conftest import VERSION
+from tests.payload.conftest import VERSION, until
 
 
 @dataclass
@@ -97,14 +97,6 @@ def daemon(logdaemon: Path, tmp_path: Path) -> Iterator[Daemon]:
         if process.poll() is None:
             process.kill()
             made.end(process)
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Returns when the condition holds; a test that waits for what never comes fails after a minute."""
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end, "waited a minute"
-        time.sleep(0.01)
 
 
 def numbered(count: int, start: int = 0) -> bytes:

@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ import pytest
 from tests.conftest import EngineService
 from tests.payload import bigquery
 from tests.payload.bigquery import BigQuery
-from tests.payload.conftest import VERSION, require
+from tests.payload.conftest import ROOT, VERSION, require, until
 
 
 @dataclass
@@ -249,3 +250,45 @@ def test_image_runs_as_a_user_without_rights(uploader: Uploader) -> None:
         text=True,
     )
     assert shown.stdout == "app\n"
+
+
+def test_silent_server_ends_it_in_one_line(uploader: Uploader) -> None:
+    uploader.batch("a.gz", {"n": 1})
+    uploader.batch("b.gz", {"n": 2})
+    status, said = uploader.run(BIGQUERY_EMULATOR_HOST="http://127.0.0.1:1")
+    assert (status, uploader.left(), len(said)) == (1, ["a.gz", "b.gz"], 1)
+    assert said[0].startswith("loguploader: BigQuery does not answer: ")
+
+
+def test_runit_starts_pass_after_pass(uploader: Uploader, tmp_path: Path) -> None:
+    service = tmp_path / "loguploader"
+    shutil.copytree(ROOT / "src/docker/loguploader/runit", service)
+    (service / "env").mkdir()
+    variables = {
+        "IMAGE": uploader.image,
+        "NAME": uploader.name,
+        "FOLDER": str(uploader.folder),
+        "CREDENTIALS": str(uploader.key),
+        "DOCKER_OPTIONS": "--network host",
+        "LOGUPLOADER_TABLE": "logs.shares",
+        "BIGQUERY_EMULATOR_HOST": uploader.server.address,
+    }
+    for name, value in variables.items():
+        (service / "env" / name).write_text(value)
+    environment = {"PATH": os.environ["PATH"], **uploader.engine.environment}
+    # The container that a killed docker left behind, under the name that is wanted.
+    subprocess.run([require("docker"), "create", "--name", uploader.name, uploader.image], env=environment, check=True)
+
+    uploader.batch("a.gz", {"n": 1})
+    with (tmp_path / "log").open("wb") as log:
+        runsv = subprocess.Popen([require("runsv"), service], env=environment, stdout=log)
+    try:
+        until(lambda: uploader.server.rows == [{"n": 1}])
+        uploader.batch("b.gz", {"n": 2})
+        until(lambda: uploader.server.rows == [{"n": 1}, {"n": 2}])
+        until(lambda: uploader.left() == [])
+    finally:
+        runsv.terminate()
+        runsv.wait(timeout=60)
+        subprocess.run([require("docker"), "rm", "--force", uploader.name], env=environment, check=True)
+    assert (tmp_path / "log").read_text().count("loguploader: loaded ") == 2
