@@ -1,0 +1,149 @@
+"""Whatever an S3 service answers becomes one message with a next step and the right exit code, and holds no secret."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from buildtools import BuildToolsError, Refused, Unreachable
+from buildtools.archive.store import Store
+from buildtools.sandbox.process import free_ports
+
+KEYS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "very-secret"}
+
+
+@dataclass
+class Service:
+    """A service that gives the same answer to everything."""
+
+    url: str = ""
+    status: int = 200
+    code: str = ""
+    asked: list[str] = field(default_factory=list)
+
+    def store(self, environment: dict[str, str] = KEYS) -> Store:
+        return Store.connect("s3://bucket/widgets", endpoint=self.url, environment=environment)
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    made = Service()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            made.asked.append(self.command)
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            body = f"<Error><Code>{made.code}</Code><Message>as told</Message></Error>".encode()
+            self.send_response(made.status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815  named by http.server
+
+        def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002  the base class's name
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        made.url = f"http://127.0.0.1:{server.server_port}"
+        serving = threading.Thread(target=server.serve_forever, args=(0.01,))
+        serving.start()
+        yield made
+        server.shutdown()
+        serving.join()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind", "words"),
+    [
+        (404, "NoSuchBucket", Refused, "bucket bucket does not exist at 127.0.0.1:.*: create it"),
+        (403, "AccessDenied", Refused, "denies access to s3://bucket/widgets/key: grant"),
+        (403, "InvalidAccessKeyId", Refused, "does not know the S3 access key: set AWS_ACCESS_KEY_ID"),
+        (403, "SignatureDoesNotMatch", Refused, "secret key wrong: correct AWS_SECRET_ACCESS_KEY"),
+        (400, "ExpiredToken", Refused, "expired: renew AWS_SESSION_TOKEN"),
+        (403, "RequestTimeTooSkewed", Refused, "this machine's clock wrong: set the clock"),
+        (301, "PermanentRedirect", Refused, "another region: set AWS_REGION"),
+        (501, "NotImplemented", Refused, "conditional writes, and set s3_checksums = false"),
+        (400, "BadDigest", Unreachable, "damaged on its way .*: try again"),
+        (418, "Teapot", BuildToolsError, r"refuses s3://bucket/widgets/key \(Teapot: as told\)"),
+    ],
+)
+def test_a_refusal_is_told_with_what_to_do(
+    service: Service, status: int, code: str, kind: type[BuildToolsError], words: str
+) -> None:
+    service.status, service.code = status, code
+    store = service.store()
+    with pytest.raises(kind, match=words) as caught:
+        store.create("key", b"data", "text/plain")
+    assert kind is type(caught.value)
+    assert "very-secret" not in str(caught.value)
+
+
+def test_a_service_that_asks_to_wait_is_asked_four_times(service: Service) -> None:
+    service.status, service.code = 503, "SlowDown"
+    store = service.store()
+    with pytest.raises(Unreachable, match=r"is not ready for .* \(SlowDown: as told\): try again later"):
+        store.read("key")
+    assert ["GET"] * 4 == service.asked
+
+
+def test_a_refusal_is_not_asked_for_again(service: Service) -> None:
+    service.status, service.code = 403, "AccessDenied"
+    with pytest.raises(Refused):
+        service.store().read("key")
+    assert ["GET"] == service.asked
+
+
+def test_access_complaints_come_all_at_once_and_each_once(service: Service) -> None:
+    service.status, service.code = 403, "AccessDenied"
+    complaints = service.store().check_access()
+    assert 1 == len(complaints)
+    assert "denies access to s3://bucket/widgets/" in complaints[0]
+    assert ["POST", "GET"] == service.asked
+
+
+def test_a_store_hides_its_keys(service: Service) -> None:
+    assert "very-secret" not in repr(service.store())
+    assert "very-secret" not in repr(vars(service.store()))
+
+
+def test_missing_credentials_are_refused_by_their_names(
+    service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # botocore looks for profiles and instance roles by the process's own environment.
+    for name in (*KEYS, "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(Refused, match=r"no S3 credentials .*: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"):
+        service.store({}).read("key")
+    assert [] == service.asked
+
+
+def test_an_unknown_profile_is_refused(service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(Refused, match=r"no S3 credentials .*nobody.*AWS_PROFILE"):
+        service.store({"AWS_PROFILE": "nobody"})
+
+
+def test_an_endpoint_that_is_down_is_unreachable() -> None:
+    (port,) = free_ports(1)
+    store = Store.connect("s3://bucket", endpoint=f"http://127.0.0.1:{port}", environment=KEYS)
+    with pytest.raises(Unreachable, match=r"127\.0\.0\.1:\d+ cannot be reached \(\[Errno 111\] Connection refused\)"):
+        store.check_access()
+
+
+@pytest.mark.parametrize("url", ["", "bucket/prefix", "s3://", "https://bucket/prefix"])
+def test_a_url_that_is_no_bucket_is_refused(url: str) -> None:
+    with pytest.raises(Refused, match="no place for archives: give s3://BUCKET"):
+        Store.connect(url, environment=KEYS)
+
+
+def test_an_endpoint_that_is_no_url_is_refused() -> None:
+    with pytest.raises(Refused, match="'nonsense' is no endpoint of S3: give s3_endpoint as https://HOST"):
+        Store.connect("s3://bucket", endpoint="nonsense", environment=KEYS)

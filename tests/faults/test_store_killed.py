@@ -1,0 +1,48 @@
+"""A run that is killed half way, and the same run again."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+
+from buildtools.archive.store import Store
+from buildtools.archive.upload import PART
+from tests.conftest import S3Service
+
+# Sends a part, says so, and then waits to be killed.
+HALF_AN_UPLOAD = """
+import json, sys
+from buildtools.archive.store import Store
+from buildtools.archive.upload import PART
+
+told = json.loads(sys.stdin.readline())
+
+def write(out):
+    out.write(b"a" * PART)
+    out.write(b"a")
+    print("half way", flush=True)
+    sys.stdin.read()
+
+Store.connect(told["url"], environment=told["environment"]).upload("daemon.tgz", write)
+"""
+
+
+def test_a_killed_upload_leaves_no_object_and_the_next_run_completes(s3: S3Service) -> None:
+    url = f"s3://{s3.bucket()}/widgets"
+    with subprocess.Popen([sys.executable, "-c", HALF_AN_UPLOAD], stdin=-1, stdout=-1, text=True) as killed:
+        assert killed.stdin is not None
+        assert killed.stdout is not None
+        killed.stdin.write(json.dumps({"url": url, "environment": dict(s3.environment)}) + "\n")
+        killed.stdin.flush()
+        assert "half way\n" == killed.stdout.readline()
+        killed.kill()
+        killed.wait()
+        killed.stdin.close()
+    assert -signal.SIGKILL == killed.returncode
+    store = Store.connect(url, environment=s3.environment)
+    assert None is store.head("daemon.tgz")
+
+    again = store.upload("daemon.tgz", lambda out: out.write(b"a" * (PART + 2)))
+    assert (PART + 2, True) == (again.size, again.written)
