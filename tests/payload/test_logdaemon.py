@@ -140,6 +140,7 @@ def test_help_names_every_option(logdaemon: Path) -> None:
         (["--input", "/nowhere"], "--input /nowhere: there is no such folder"),
         (["--host", "a/b"], "--host a/b: a name of letters, digits, '.', '_' and '-' is needed"),
         (["--work", "."], "--work is given twice"),
+        (["--rejects", "/nowhere/r"], "--rejects /nowhere/r: a file in a folder that exists is needed"),
     ],
 )
 def test_bad_argument_is_one_line_and_status_2(daemon: Daemon, arguments: list[str], message: str) -> None:
@@ -287,21 +288,19 @@ def test_line_that_is_too_long_is_kept_whole(daemon: Daemon) -> None:
     assert "rejected a line: longer than 100000 bytes" in said
 
 
-def test_batch_ends_by_number_of_events_or_bytes(daemon: Daemon) -> None:
-    # Standard input comes in pieces of up to 64 KiB, and a batch ends with the piece that fills it.
-    daemon.run(numbered(20_000), "--batch-events", "5000")
-    sizes = [len(batch) for batch in daemon.batches()]
-    assert len(sizes) >= 3
-    assert all(size >= 5000 for size in sizes[:-1])
-    assert numbers(daemon.events()) == list(range(20_000))
+def test_batch_ends_at_a_number_of_events(daemon: Daemon) -> None:
+    daemon.run(numbered(12_000), "--batch-events", "5000")
+    assert [len(batch) for batch in daemon.batches()] == [5000, 5000, 2000]
+    assert numbers(daemon.events()) == list(range(12_000))
 
-    for file in daemon.upload.iterdir():
-        file.unlink()
-    daemon.run(numbered(20_000), "--batch-bytes", "1000000")
-    sizes = [sum(len(line) + 1 for line in batch) for batch in daemon.batches()]
-    assert len(sizes) >= 3
-    assert all(1_000_000 <= size < 1_400_000 for size in sizes[:-1])
-    assert numbers(daemon.events()) == list(range(20_000))
+
+def test_batch_ends_with_the_event_that_fills_its_bytes(daemon: Daemon) -> None:
+    daemon.run(numbered(12_000), "--batch-bytes=500000")
+    *full, last = [sum(len(line) + 1 for line in batch) for batch in daemon.batches()]
+    assert len(full) >= 3
+    assert all(500_000 <= size < 500_000 + 1000 for size in full)
+    assert 0 < last < 500_000 + 1000
+    assert numbers(daemon.events()) == list(range(12_000))
 
 
 def test_batch_ends_by_time_while_nothing_comes(daemon: Daemon) -> None:

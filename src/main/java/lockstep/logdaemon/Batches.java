@@ -21,10 +21,10 @@ import java.util.zip.GZIPOutputStream;
 import java.util.zip.ZipException;
 
 /**
- * Gzip files of annotated lines: written in the work folder, moved as one into the upload folder when they are finished.
+ * Gzip files of annotated lines: written in the work folder, moved as one into the upload folder when finished.
  *
- * <p>Whoever watches the upload folder sees a whole file or none, also after a power cut: the bytes are on the disk before
- * the name is. A file's name sorts by the time it was begun, and is no other's: host, run and number are in it.
+ * <p>Whoever watches the upload folder sees a whole file or none, also after a power cut: the bytes are on the disk
+ * before the name is. A file's name sorts by the time it was begun, and is no other's: host, run and number are in it.
  */
 final class Batches implements AutoCloseable {
     /** What a batch may grow to: {@code bytes} before compression, {@code nanos} since its first line. */
@@ -154,6 +154,7 @@ final class Batches implements AutoCloseable {
         Log.say("recovered %d events from %s", isOpen() ? events : 0, left.getFileName());
         finish();
         if (damaged) {
+            // Not deleted: what can be read of it was taken, the rest is for whoever can repair it.
             Path kept = left.resolveSibling(left.getFileName() + ".damaged");
             Files.move(left, kept);
             Log.say("the rest of it is damaged and kept as %s", kept);

@@ -14,14 +14,18 @@ final class Collector implements Lines.Receiver {
 
     private final Batches batches;
     private final Rejects rejects;
+    private final Input input;
     private final Json json = new Json(KEY);
     private final String annotation;
     private final int lineBytes;
     private long sequence;
 
-    Collector(Batches batches, Rejects rejects, int lineBytes, String host, String version, String run) {
+    /** @param input is told whenever all lines so far are where they stay */
+    Collector(
+            Batches batches, Rejects rejects, Input input, int lineBytes, String host, String version, String run) {
         this.batches = batches;
         this.rejects = rejects;
+        this.input = input;
         this.lineBytes = lineBytes;
         annotation = "\"host\":" + quoted(host) + ",\"version\":" + quoted(version) + ",\"run\":" + quoted(run);
     }
@@ -44,6 +48,9 @@ final class Collector implements Lines.Receiver {
             String tail = "%s\"%s\":{\"received\":\"%s\",%s,\"sequence\":%d}}"
                     .formatted(comma, KEY, received, annotation, ++sequence);
             batches.add(bytes, from, brace, tail.getBytes(StandardCharsets.UTF_8));
+            if (batches.isDue()) {
+                settle();
+            }
         } catch (Json.Malformed malformed) {
             rejects.write(bytes, from, to);
             reject(malformed.getMessage());
@@ -73,18 +80,17 @@ final class Collector implements Lines.Receiver {
         rejects.flush();
     }
 
-    /** Finishes the open batch if it is due. Whether all lines so far are now where they stay. */
-    boolean settleIfDue() throws IOException {
-        if (batches.isOpen() && !batches.isDue()) {
-            return false;
+    /** Finishes the open batch if it is due; without one, there may still be rejects to save. */
+    void settleIfDue() throws IOException {
+        if (!batches.isOpen() || batches.isDue()) {
+            settle();
         }
-        settle();
-        return true;
     }
 
     void settle() throws IOException {
         rejects.save();
         batches.finish();
+        input.settled();
     }
 
     private void reject(String reason) throws IOException {

@@ -78,15 +78,14 @@ public final class Main {
                 Batches batches = new Batches(work, options.upload(), options.limits(), origin, options.host(), run)) {
             requireMove(work, options.upload(), run);
             batches.recover();
-            Collector collector =
-                    new Collector(batches, rejects, options.lineBytes(), options.host(), version(), run);
             Input input = options.spool() == null
                     ? new PipeInput(new FileInputStream(FileDescriptor.in))
                     : new SpoolInput(options.spool());
+            Collector collector =
+                    new Collector(batches, rejects, input, options.lineBytes(), options.host(), version(), run);
             Log.say("%s reads %s", version(), options.spool() == null ? "standard input" : options.spool());
             input.feed(collector, stop);
             collector.settle();
-            input.settled();
             Log.say("ended: %d events, %d lines rejected", collector.count(), rejects.count());
         }
     }

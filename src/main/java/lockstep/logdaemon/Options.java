@@ -1,5 +1,6 @@
 package lockstep.logdaemon;
 
+import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Map;
@@ -51,7 +52,11 @@ record Options(Path spool, Path work, Path upload, Path rejects, String host, Ba
         if (upload.equals(work) || work.equals(spool) || upload.equals(spool)) {
             throw new Misused("--input, --work and --upload must be different folders");
         }
-        String rejects = given.getOrDefault("--rejects", work.resolve("rejects.log").toString());
+        String kept = given.getOrDefault("--rejects", work.resolve("rejects.log").toString());
+        Path rejects = Path.of(kept).toAbsolutePath();
+        if (Files.isDirectory(rejects) || !Files.isDirectory(rejects.getParent())) {
+            throw new Misused("--rejects %s: a file in a folder that exists is needed", rejects);
+        }
         String host = given.containsKey("--host") ? given.get("--host") : hostName();
         if (!host.matches("[A-Za-z0-9][A-Za-z0-9._-]{0,100}")) {
             throw new Misused("--host %s: a name of letters, digits, '.', '_' and '-' is needed", host);
@@ -61,7 +66,7 @@ record Options(Path spool, Path work, Path upload, Path rejects, String host, Ba
                 number(given, "--batch-events", 1_000_000, 1L << 40),
                 number(given, "--batch-seconds", 300, 7 * 24 * 3600) * 1_000_000_000L);
         int lineBytes = (int) number(given, "--line-bytes", 1 << 20, 1 << 30);
-        return new Options(spool, work, upload, Path.of(rejects).toAbsolutePath(), host, limits, lineBytes);
+        return new Options(spool, work, upload, rejects, host, limits, lineBytes);
     }
 
     private static Map<String, String> given(String[] arguments) throws Misused {
@@ -118,7 +123,7 @@ record Options(Path spool, Path work, Path upload, Path rejects, String host, Ba
     private static String hostName() throws Misused {
         try {
             return Files.readString(Path.of("/proc/sys/kernel/hostname")).strip();
-        } catch (java.io.IOException unknown) {
+        } catch (IOException unknown) {
             throw new Misused("this machine's name cannot be read: give one with --host");
         }
     }

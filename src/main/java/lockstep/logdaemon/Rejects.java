@@ -44,6 +44,7 @@ final class Rejects implements AutoCloseable {
             buffered.flush();
             out.getFD().sync();
             close();
+            Log.say("%d lines rejected so far, kept in %s", count, file);
         }
     }
 

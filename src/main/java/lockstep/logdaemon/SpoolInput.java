@@ -54,12 +54,12 @@ final class SpoolInput implements Input {
                     return;
                 }
                 idle &= !readWhole(file, collector, buffer);
-                settle(collector);
+                collector.settleIfDue();
             }
             if (idle) {
                 collector.flush();
                 stop.await(Math.min(LOOK_MILLIS, collector.nanosLeft() / 1_000_000 + 1), TimeUnit.MILLISECONDS);
-                settle(collector);
+                collector.settleIfDue();
             }
         }
     }
@@ -73,12 +73,6 @@ final class SpoolInput implements Input {
             }
         }
         read.clear();
-    }
-
-    private void settle(Collector collector) throws IOException {
-        if (collector.settleIfDue()) {
-            settled();
-        }
     }
 
     private List<Waiting> waiting() throws IOException {
@@ -109,7 +103,6 @@ final class SpoolInput implements Input {
         try (InputStream in = Files.newInputStream(file)) {
             for (int count = in.read(buffer); count >= 0; count = in.read(buffer)) {
                 lines.add(buffer, count);
-                settle(collector);
             }
         } catch (NoSuchFileException gone) {
             return false;
