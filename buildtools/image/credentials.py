@@ -41,6 +41,15 @@ class Credential:
     identity_token: str = field(default="", repr=False)
     registry_token: str = field(default="", repr=False)
 
+    @property
+    def login(self) -> dict[str, str]:
+        """As the engine's API takes it: https://docs.docker.com/reference/api/engine/#section/Authentication."""
+        if self.identity_token:
+            return {"identitytoken": self.identity_token}
+        if self.registry_token:
+            return {"registrytoken": self.registry_token}
+        return {"username": self.username, "password": self.password}
+
 
 class Credentials:
     """Looks up credentials in ``config.json`` below ``docker_config``, the folder that ``DOCKER_CONFIG`` means.

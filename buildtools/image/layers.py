@@ -43,7 +43,7 @@ def export(
         with answer:
             answer.raise_for_status()
             try:
-                with tarfile.open(fileobj=answer.raw, mode="r|", bufsize=_BLOCK) as archive:
+                with tarfile.open(fileobj=_Forward(answer.raw), mode="r:") as archive:  # type: ignore[call-overload]
                     for member in archive:
                         _take(archive, member, image_ids, diff_ids, folder, configs, layers, found)
             except tarfile.TarError as error:
@@ -52,6 +52,27 @@ def export(
                     "its log may tell more",
                 ) from None
     return configs
+
+
+class _Forward:
+    """A stream that tarfile can seek in, forward only. Its own streaming mode takes six times the processor's time."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+        self._position = 0
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, position: int) -> None:
+        while self._position < position:
+            if not self.read(min(_BLOCK, position - self._position)):
+                raise tarfile.ReadError("unexpected end of data")
+
+    def read(self, size: int) -> bytes:
+        block: bytes = self._raw.read(size)
+        self._position += len(block)
+        return block
 
 
 def _take(

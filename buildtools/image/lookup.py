@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 
+from buildtools import BuildToolsError
 from buildtools.image.cache import Cache
-from buildtools.image.manifest import Manifest, labels_of
+from buildtools.image.manifest import VERSION_LABEL, Manifest, labels_of
 from buildtools.image.registry import Registry
 
 _JOBS = 8
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_FINGERPRINT_TAG = re.compile(r"fp-[0-9a-f]{32,}")
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,14 @@ class StoredImage:
     def digest(self) -> str:
         """The image's digest."""
         return self.manifest.digest
+
+    @property
+    def created(self) -> float:
+        """When it was built, in seconds since 1970; 0 where that is not said."""
+        try:
+            return datetime.fromisoformat(json.loads(self.config)["created"]).timestamp()
+        except (KeyError, TypeError, ValueError):
+            return 0.0
 
     @cached_property
     def labels(self) -> Mapping[str, str]:
@@ -40,9 +54,13 @@ def fingerprint_tag(fingerprint: str) -> str:
 def read_image(registry: Registry, repository: str, target: str, cache: Cache) -> StoredImage | None:
     """The image under a tag or digest; None where there is none, or its configuration is gone.
 
-    :raises BuildToolsError: it is an index, which is not one image.
+    Of an index, that is its one image for a platform.
+
+    :raises BuildToolsError: it is an index of several platforms.
     """
     manifest = registry.get_manifest(repository, target)
+    if manifest and manifest.is_index:
+        manifest = registry.get_manifest(repository, manifest.only_image)
     if manifest is None:
         return None
     digest = manifest.config.digest
@@ -55,20 +73,71 @@ def read_image(registry: Registry, repository: str, target: str, cache: Cache) -
     return StoredImage(manifest, config)
 
 
-def is_intact(registry: Registry, repository: str, manifest: Manifest) -> bool:
-    """Whether everything that a manifest names is there, in its full size; contents are not read."""
-    return all(registry.blob_size(repository, one.digest) == one.size for one in (manifest.config, *manifest.layers))
+def find_intact(registry: Registry, repository: str, fingerprint: str, cache: Cache) -> StoredImage | None:
+    """The image with this fingerprint; None where there is none, or a part of it is gone or cut short.
+
+    Layers are not read: one that was changed and kept its size is found out by who pulls it.
+    """
+    found = read_image(registry, repository, fingerprint_tag(fingerprint), cache)
+    return found if found and has_layers(registry, repository, found.manifest) else None
+
+
+def has_layers(registry: Registry, repository: str, manifest: Manifest) -> bool:
+    """Whether all layers that a manifest names are there, in their full size; what is in them is not read."""
+    return all(registry.blob_size(repository, layer.digest) == layer.size for layer in manifest.layers)
 
 
 def find_fingerprints(
     registry: Registry, wanted: Mapping[str, tuple[str, str]], cache: Cache
 ) -> dict[str, StoredImage | None]:
     """For each name, with its repository and fingerprint, the image that the registry has, if all of it is there."""
-
-    def find(name: str) -> StoredImage | None:
-        repository, fingerprint = wanted[name]
-        found = read_image(registry, repository, fingerprint_tag(fingerprint), cache)
-        return found if found and is_intact(registry, repository, found.manifest) else None
-
     with ThreadPoolExecutor(max_workers=_JOBS) as pool:
-        return dict(zip(wanted, pool.map(find, wanted), strict=True))
+        found = pool.map(lambda place: find_intact(registry, place[0], place[1], cache), wanted.values())
+        return dict(zip(wanted, found, strict=True))
+
+
+def digest_of(registry: Registry, repository: str, tag: str) -> str | None:
+    """The digest that a tag points to; None where there is no such tag."""
+    found = registry.head_manifest(repository, tag)
+    return found.digest if found else None
+
+
+def move_tag(registry: Registry, repository: str, tag: str, digest: str) -> None:
+    """Point a tag to an image of the same repository, byte for byte the same.
+
+    :raises BuildToolsError: the repository has no such image.
+    """
+    manifest = registry.get_manifest(repository, digest)
+    if manifest is None:
+        raise BuildToolsError(f"{registry.host}/{repository} has no image {digest}", "push it first")
+    registry.put_manifest(repository, tag, manifest)
+
+
+def prune_fingerprints(
+    registry: Registry, repository: str, keep: Collection[str], most: int, cache: Cache
+) -> list[str]:
+    """Delete the oldest tags of fingerprints so that at most ``most`` remain, and those in ``keep``; what was deleted.
+
+    Versions lose nothing: their own manifests name the layers they share with what is deleted. Where the registry does
+    not delete, nothing happens.
+    """
+    tags = [tag for tag in registry.tags(repository) if _FINGERPRINT_TAG.fullmatch(tag)]
+    surplus = len(tags) - most
+    if surplus <= 0:
+        return []
+    kept = {fingerprint_tag(fingerprint) for fingerprint in keep}
+    with ThreadPoolExecutor(max_workers=_JOBS) as pool:
+        found = dict(zip(tags, pool.map(lambda tag: read_image(registry, repository, tag, cache), tags), strict=True))
+    oldest = sorted((image.created if image else 0.0, tag) for tag, image in found.items() if tag not in kept)
+    deleted = []
+    for _, tag in oldest[:surplus]:
+        image = found[tag]
+        digest = image.digest if image else digest_of(registry, repository, tag)
+        # A digest is deleted with all its tags, and an image that came with every label has its version's digest.
+        version = image.labels.get(VERSION_LABEL, "") if image else ""
+        if digest is None or (_TAG.fullmatch(version) and digest_of(registry, repository, version) == digest):
+            continue
+        if not registry.delete_manifest(repository, digest):
+            break
+        deleted.append(tag)
+    return deleted

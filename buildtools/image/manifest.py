@@ -24,6 +24,7 @@ OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 
 ACCEPTED = (DOCKER_MANIFEST, DOCKER_LIST, OCI_MANIFEST, OCI_INDEX)
 FINGERPRINT_LABEL = "lockstep.fingerprint"
+VERSION_LABEL = "org.opencontainers.image.version"
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,18 @@ class Manifest:
     def is_index(self) -> bool:
         """Whether this lists manifests of several platforms."""
         return self.media_type in (OCI_INDEX, DOCKER_LIST)
+
+    @cached_property
+    def only_image(self) -> str:
+        """The digest of an index's one image for a platform; attestations, which are for none, do not count.
+
+        :raises BuildToolsError: there are several, or none.
+        """
+        listed = self.document.get("manifests") or ()
+        digests = [one["digest"] for one in listed if (one.get("platform") or {}).get("os") != "unknown"]
+        if len(digests) != 1:
+            raise BuildToolsError(f"the index {self.digest} lists {len(digests)} images", "name one platform's image")
+        return str(digests[0])
 
     @cached_property
     def config(self) -> Descriptor:

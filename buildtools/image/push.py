@@ -1,57 +1,34 @@
-"""Images from the engine to the registry: what is there is not sent, what is the same is not built twice.
+"""One version of many images, from engine and registry into the registry.
 
-Each image is stored once, as it was built, under the tag ``fp-FINGERPRINT``. A version is that same image with labels
-written into its configuration; the layers are untouched and not sent again.
+Each image lies there once, as it was built, under the tag of its fingerprint. A version is that same image with labels
+written into its configuration: its layers are neither built nor sent again.
 """
 
 from __future__ import annotations
 
-import tempfile
-import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from enum import Enum
-from pathlib import Path
 from typing import TypeVar
 
 from buildtools import BuildToolsError, Conflict
-from buildtools.events import Report, Transferred, Warned, unheard
+from buildtools.events import Finished, Outcome, Report, Started, Warned, unheard
 from buildtools.image.cache import Cache
 from buildtools.image.engine import Engine
-from buildtools.image.layers import compress, export
-from buildtools.image.lookup import StoredImage, fingerprint_tag, is_intact, read_image
-from buildtools.image.manifest import DOCKER_CONFIG, FINGERPRINT_LABEL, Descriptor, Manifest, digest_of, stamp
+from buildtools.image.lookup import StoredImage, digest_of, read_image
+from buildtools.image.manifest import FINGERPRINT_LABEL, Descriptor, diff_ids_of, stamp
+from buildtools.image.manifest import digest_of as digest_of_bytes
 from buildtools.image.registry import Registry
+from buildtools.image.storing import ImageToPush, Route, Storing, find_stored
 from buildtools.version import Version
 
-Item = TypeVar("Item")
+__all__ = ["ImageToPush", "PushedImage", "Route", "foresee", "push"]
+
 Value = TypeVar("Value")
+Provide = Callable[[Sequence[ImageToPush]], Sequence[ImageToPush]]
 
 _JOBS = 8
-
-
-class Route(Enum):
-    """The way an image took into the registry."""
-
-    ALREADY_THERE = "already there"
-    STAMPED = "stamped"
-    DIRECT = "direct"
-    ENGINE = "engine"
-
-
-@dataclass(frozen=True)
-class ImageToPush:
-    """One image of a version. ``image_id`` may be empty where the registry has the fingerprint.
-
-    ``parents`` are the repositories whose layers it may share.
-    """
-
-    name: str
-    repository: str
-    fingerprint: str
-    image_id: str = ""
-    parents: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,6 +37,7 @@ class PushedImage:
 
     name: str
     reference: str
+    fingerprint: str
     digest: str
     size: int
     route: Route
@@ -74,21 +52,38 @@ def push(
     labels: Mapping[str, str],
     cache: Cache,
     report: Report = unheard,
-    provide: Callable[[Sequence[ImageToPush]], Sequence[ImageToPush]] = list,
+    provide: Provide = list,
 ) -> list[PushedImage]:
     """Push one version of several images; what each became, in their order.
 
-    ``labels`` are stamped into every image. Nothing is sent before every image was found to be free of conflicts.
-    ``provide`` is asked once for the images that the registry does not have, and gives them back with their ids: so
-    nothing is built that is there already.
+    ``labels`` are stamped into every image. Nothing is sent before all images were found to be free of conflicts, and
+    no tag of the version is set before all layers of all images are there. Without an engine, only what the registry
+    has by its fingerprint can be pushed. ``provide`` is asked once for those images that the registry lacks, and gives
+    them back with their ids: so nothing is built that is there already.
 
     :raises Conflict: the version exists with other content; a dirty version is overwritten, with a warning.
     :raises Unreachable: the registry or the engine does not answer.
     :raises BuildToolsError: an image could not be pushed.
     """
-    run = _Push(engine, registry, version.image_tag, version.dirty, labels, cache, report)
     with ThreadPoolExecutor(max_workers=_JOBS) as pool:
-        return run.all(images, pool, provide)
+        return _Push(engine, registry, version, labels, cache, report, pool).run(images, provide)
+
+
+def foresee(
+    registry: Registry,
+    images: Sequence[ImageToPush],
+    *,
+    version: Version,
+    labels: Mapping[str, str],
+    cache: Cache,
+) -> list[Route | None]:
+    """The way each image would take; None for one that the registry does not have. Nothing is sent.
+
+    :raises Conflict: the version exists with other content.
+    :raises Unreachable: the registry does not answer.
+    """
+    with ThreadPoolExecutor(max_workers=_JOBS) as pool:
+        return _Push(None, registry, version, labels, cache, unheard, pool).foresee(images)
 
 
 class _Push:
@@ -96,191 +91,126 @@ class _Push:
         self,
         engine: Engine | None,
         registry: Registry,
-        tag: str,
-        may_overwrite: bool,
+        version: Version,
         labels: Mapping[str, str],
         cache: Cache,
         report: Report,
-    ) -> None:
-        self.engine = engine
-        self.registry = registry
-        self.tag = tag
-        self.may_overwrite = may_overwrite
-        self.labels = labels
-        self.cache = cache
-        self.report = report
-
-    def all(
-        self,
-        images: Sequence[ImageToPush],
         pool: ThreadPoolExecutor,
-        provide: Callable[[Sequence[ImageToPush]], Sequence[ImageToPush]],
-    ) -> list[PushedImage]:
-        there = dict(zip(images, _each(pool, self.published, images), strict=True))
-        missing = [image for image in images if there[image] is None]
-        stored = dict(zip(missing, _each(pool, self.built_before, missing), strict=True))
-        new = [image for image in missing if stored[image] is None]
-        if new:
-            provided = provide(new)
-            kept = self.store(provided, pool)
-            stored |= {image: kept[given] for image, given in zip(new, provided, strict=True)}
-        stamped = dict(zip(missing, _each(pool, lambda image: self.stamp(image, stored[image]), missing), strict=True))
-        routes = {image: Route.DIRECT if image in new else Route.STAMPED for image in missing}
-        return [
-            self.pushed(image, there[image], Route.ALREADY_THERE)
-            if there[image]
-            else self.pushed(image, stamped[image], routes[image])
-            for image in images
-        ]
+    ) -> None:
+        self._engine = engine
+        self._registry = registry
+        self._tag = version.image_tag
+        self._may_overwrite = version.dirty
+        self._labels = labels
+        self._cache = cache
+        self._report = report
+        self._pool = pool
+        self._began = time.monotonic()
 
-    def published(self, image: ImageToPush) -> StoredImage | None:
-        """The version as it is in the registry already."""
-        found = read_image(self.registry, image.repository, self.tag, self.cache)
-        if found is None or self.same(found, image):
+    def run(
+        self, images: Sequence[ImageToPush], provide: Callable[[Sequence[ImageToPush]], Sequence[ImageToPush]]
+    ) -> list[PushedImage]:
+        for image in images:
+            self._report(Started(image.name, "push"))
+        there, stored = self._look(images)
+        ready = {image: (found, Route.STAMPED) for image, found in stored.items() if found}
+        if new := [image for image in stored if image not in ready]:
+            ready |= zip(new, self._store(provide(new), {**there, **stored}), strict=True)
+        made = self._each(lambda image: self._stamp(image, *ready[image]), stored)
+        made |= {image: self._pushed(image, found, Route.ALREADY_THERE) for image, found in there.items() if found}
+        return [self._finished(image, made[image]) for image in images]
+
+    def foresee(self, images: Sequence[ImageToPush]) -> list[Route | None]:
+        there, stored = self._look(images)
+        return [Route.ALREADY_THERE if there[image] else Route.STAMPED if stored[image] else None for image in images]
+
+    def _look(
+        self, images: Sequence[ImageToPush]
+    ) -> tuple[dict[ImageToPush, StoredImage | None], dict[ImageToPush, StoredImage | None]]:
+        """What the registry has of this version, and, of what it does not have, what is there by its fingerprint."""
+        # One question to a registry that is out of reach, rather than as many as there are images.
+        self._registry.ping()
+        there = self._each(self._published, images)
+        missing = [image for image in images if there[image] is None]
+        return there, self._each(lambda image: find_stored(self._registry, image, self._cache), missing)
+
+    def _published(self, image: ImageToPush) -> StoredImage | None:
+        """The version as the registry has it, or None where it is to be made."""
+        found = read_image(self._registry, image.repository, self._tag, self._cache)
+        if found is None or self._is_same(found, image):
             return found
-        reference = f"{self.registry.host}/{image.repository}:{self.tag}"
-        if self.may_overwrite:
-            self.report(Warned(image.name, f"{reference} exists with other content and is overwritten"))
+        if self._may_overwrite:
+            self._report(Warned(image.name, f"{self._reference(image)} has other content and is overwritten"))
             return None
-        raise Conflict(
-            f"{reference} exists with other content (digest {found.manifest.digest})",
+        raise self._conflict(image, found.digest)
+
+    def _store(
+        self, images: Sequence[ImageToPush], present: Mapping[ImageToPush, StoredImage | None]
+    ) -> list[tuple[StoredImage, Route]]:
+        if self._engine is None or not all(image.image_id for image in images):
+            names = ", ".join(image.name for image in images if self._engine is None or not image.image_id)
+            raise BuildToolsError(f"not built, and not in the registry: {names}", "build first: invoke build")
+        known: dict[str, tuple[Descriptor, str]] = {}
+        for image, found in present.items():
+            if found:
+                layers = [(layer, image.repository) for layer in found.manifest.layers]
+                known |= zip(diff_ids_of(found.config), layers, strict=False)
+        return Storing(self._engine, self._registry, self._cache, self._pool, self._report, known).store(images)
+
+    def _stamp(self, image: ImageToPush, stored: StoredImage, route: Route) -> PushedImage:
+        """Make the version out of the stored image, and read it back."""
+        config = stamp(stored.config, self._labels)
+        descriptor = replace(stored.manifest.config, digest=digest_of_bytes(config), size=len(config))
+        made = StoredImage(stored.manifest.with_config(descriptor), config)
+        self._registry.put_blob(image.repository, config)
+        self._cache.remember_config(config)
+        # Another agent may have made the version since we looked.
+        if self._may_overwrite or self._published(image) is None:
+            self._registry.put_manifest(image.repository, self._tag, made.manifest)
+        if digest_of(self._registry, image.repository, self._tag) != made.digest:
+            found = read_image(self._registry, image.repository, self._tag, self._cache)
+            if found is None or not self._is_same(found, image):
+                raise self._conflict(image, found.digest if found else "none")
+            made = found
+        return self._pushed(image, made, route)
+
+    def _is_same(self, found: StoredImage, image: ImageToPush) -> bool:
+        wanted = {**self._labels, FINGERPRINT_LABEL: image.fingerprint}
+        return all(found.labels.get(key) == value for key, value in wanted.items())
+
+    def _pushed(self, image: ImageToPush, found: StoredImage, route: Route) -> PushedImage:
+        size = sum(layer.size for layer in found.manifest.layers)
+        return PushedImage(image.name, self._reference(image), image.fingerprint, found.digest, size, route)
+
+    def _finished(self, image: ImageToPush, pushed: PushedImage) -> PushedImage:
+        outcome = Outcome.UP_TO_DATE if pushed.route is Route.ALREADY_THERE else Outcome.DONE
+        seconds = time.monotonic() - self._began
+        self._report(Finished(image.name, "push", outcome, seconds, f"{pushed.route.value}, {pushed.digest}"))
+        return pushed
+
+    def _reference(self, image: ImageToPush) -> str:
+        return f"{self._registry.host}/{image.repository}:{self._tag}"
+
+    def _conflict(self, image: ImageToPush, digest: str) -> Conflict:
+        return Conflict(
+            f"{self._reference(image)} exists with other content, {digest}",
             "a version is made once: commit and tag anew, or delete that tag in the registry",
         )
 
-    def same(self, found: StoredImage, image: ImageToPush) -> bool:
-        wanted = {**self.labels, FINGERPRINT_LABEL: image.fingerprint}
-        return all(found.labels.get(key) == value for key, value in wanted.items())
-
-    def built_before(self, image: ImageToPush) -> StoredImage | None:
-        """The image as it was stored under its fingerprint, if all of it is still there."""
-        found = read_image(self.registry, image.repository, fingerprint_tag(image.fingerprint), self.cache)
-        return found if found and is_intact(self.registry, image.repository, found.manifest) else None
-
-    def stamp(self, image: ImageToPush, stored: StoredImage | None) -> StoredImage:
-        """Make the version out of the stored image, and read it back."""
-        assert stored is not None
-        config = stamp(stored.config, self.labels)
-        self.registry.put_blob(image.repository, config)
-        self.cache.remember_config(config)
-        descriptor = replace(stored.manifest.config, digest=digest_of(config), size=len(config))
-        manifest = stored.manifest.with_config(descriptor)
-        self.registry.put_manifest(image.repository, self.tag, manifest)
-        return StoredImage(manifest, config)
-
-    def pushed(self, image: ImageToPush, made: StoredImage | None, route: Route) -> PushedImage:
-        assert made is not None
-        reference = f"{self.registry.host}/{image.repository}:{self.tag}"
-        there = self.registry.head_manifest(image.repository, self.tag)
-        if there is None or there.digest != made.manifest.digest:
-            raise Conflict(
-                f"{reference} was changed by someone else while it was pushed (it is {there and there.digest}, "
-                f"we made {made.manifest.digest})",
-                "run the same again",
-            )
-        size = sum(layer.size for layer in made.manifest.layers)
-        return PushedImage(image.name, reference, there.digest, size, route)
-
-    def store(self, images: Sequence[ImageToPush], pool: ThreadPoolExecutor) -> dict[ImageToPush, StoredImage | None]:
-        """Bring images out of the engine into the registry, each under its fingerprint."""
-        if self.engine is None or not all(image.image_id for image in images):
-            names = ", ".join(image.name for image in images if self.engine is None or not image.image_id)
-            raise BuildToolsError(f"not built, and not in the registry: {names}", "run `invoke build`")
-        store = _Store(self.engine, self.registry, self.cache, self.report, pool)
-        return store.all(images)
+    def _each(self, work: Callable[[ImageToPush], Value], images: Iterable[ImageToPush]) -> dict[ImageToPush, Value]:
+        """What ``work`` gives for every image, at the same time; an error is raised once all are through."""
+        running = {image: self._pool.submit(work, image) for image in images}
+        errors = [error for future in running.values() if (error := future.exception())]
+        expected = [error for error in errors if isinstance(error, BuildToolsError)]
+        if len(expected) != len(errors):
+            raise next(error for error in errors if error not in expected)
+        if expected:
+            raise _together(expected)
+        return {image: future.result() for image, future in running.items()}
 
 
-class _Store:
-    """Stores images that the registry does not have. A layer that several share is compressed and sent once."""
-
-    def __init__(
-        self, engine: Engine, registry: Registry, cache: Cache, report: Report, pool: ThreadPoolExecutor
-    ) -> None:
-        self.engine = engine
-        self.registry = registry
-        self.cache = cache
-        self.report = report
-        self.pool = pool
-        self.lock = threading.Lock()
-        self.held: dict[str, set[str]] = {}
-
-    def all(self, images: Sequence[ImageToPush]) -> dict[ImageToPush, StoredImage | None]:
-        diff_ids = {image: self.diff_ids(image) for image in images}
-        pairs = [(image, diff_id) for image in images for diff_id in dict.fromkeys(diff_ids[image])]
-        known = dict(zip(pairs, self.pool.map(lambda pair: self.place_known(*pair), pairs), strict=True))
-        missing: dict[str, list[ImageToPush]] = {}
-        for (image, diff_id), layer in known.items():
-            if layer is None:
-                missing.setdefault(diff_id, []).append(image)
-        sent: dict[str, Future[Descriptor]] = {}
-        with tempfile.TemporaryDirectory(prefix="buildtools-layers-") as folder:
-
-            def found(diff_id: str, path: Path) -> None:
-                sent[diff_id] = self.pool.submit(self.send, diff_id, path, missing[diff_id])
-
-            configs = export(self.engine, [image.image_id for image in images], missing, Path(folder), found)
-            placed = {diff_id: future.result() for diff_id, future in sent.items()}
-
-        def finish(image: ImageToPush) -> StoredImage:
-            layers = [known[image, one] or placed[one] for one in diff_ids[image]]
-            return self.finish(image, configs[image.image_id], layers)
-
-        return dict(zip(images, self.pool.map(finish, images), strict=True))
-
-    def diff_ids(self, image: ImageToPush) -> list[str]:
-        found = self.engine.inspect(image.image_id)
-        if found is None:
-            raise BuildToolsError(f"the engine has no image {image.image_id} ({image.name})", "run `invoke build`")
-        return list(found["RootFS"].get("Layers") or ())
-
-    def place_known(self, image: ImageToPush, diff_id: str) -> Descriptor | None:
-        """A layer that was compressed before, if it is in the image's repository or can be mounted into it."""
-        layer = self.cache.layer(diff_id)
-        if layer and (
-            self.registry.blob_size(image.repository, layer.digest) == layer.size or self.mount(image, layer)
-        ):
-            self.note(layer, image.repository)
-            return layer
-        return None
-
-    def send(self, diff_id: str, path: Path, images: Sequence[ImageToPush]) -> Descriptor:
-        """Compress a layer and put it into the repositories of all images that have it."""
-        packed = path.with_suffix(".gz")
-        layer = compress(path, packed)
-        path.unlink()
-        self.cache.remember_layer(diff_id, layer)
-        for image in images:
-            if not self.mount(image, layer):
-                self.registry.upload_blob(
-                    image.repository, layer.digest, layer.size, lambda: packed.open("rb"), self.tell(image, layer)
-                )
-            self.note(layer, image.repository)
-        packed.unlink()
-        return layer
-
-    def tell(self, image: ImageToPush, layer: Descriptor) -> Callable[[int], None]:
-        return lambda done: self.report(Transferred(image.name, done, layer.size))
-
-    def mount(self, image: ImageToPush, layer: Descriptor) -> bool:
-        with self.lock:
-            sources = dict.fromkeys([*self.held.get(layer.digest, ()), *image.parents])
-        return any(
-            self.registry.mount_blob(image.repository, layer.digest, source)
-            for source in sources
-            if source != image.repository
-        )
-
-    def note(self, layer: Descriptor, repository: str) -> None:
-        with self.lock:
-            self.held.setdefault(layer.digest, set()).add(repository)
-
-    def finish(self, image: ImageToPush, config: bytes, layers: list[Descriptor]) -> StoredImage:
-        """Put configuration and manifest of an image whose layers are all there."""
-        self.registry.put_blob(image.repository, config)
-        self.cache.remember_config(config)
-        manifest = Manifest.make(Descriptor(DOCKER_CONFIG, digest_of(config), len(config)), layers)
-        self.registry.put_manifest(image.repository, fingerprint_tag(image.fingerprint), manifest)
-        return StoredImage(manifest, config)
-
-
-def _each(pool: ThreadPoolExecutor, work: Callable[[Item], Value], items: Iterable[Item]) -> list[Value]:
-    return list(pool.map(work, items))
+def _together(errors: Sequence[BuildToolsError]) -> BuildToolsError:
+    """One error that says what each of several says; its kind and remedy are those of the first."""
+    first = errors[0]
+    facts = list(dict.fromkeys(error.fact for error in errors))
+    return type(first)("\n".join(facts), first.remedy) if len(facts) > 1 else first

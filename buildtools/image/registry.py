@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit
 
 from buildtools import BuildToolsError, Unreachable
-from buildtools.image.credentials import Credentials
+from buildtools.image.credentials import Credential, Credentials
 from buildtools.image.manifest import ACCEPTED, Descriptor, Manifest, digest_of
 from buildtools.image.transport import ATTEMPTS, CERTIFICATES, Transport
 
@@ -53,6 +53,11 @@ class Registry:
     def close(self) -> None:
         """Close all connections."""
         self._transport.close()
+
+    @property
+    def credential(self) -> Credential | None:
+        """What we log in with; None for nothing."""
+        return self._transport.credential
 
     def ping(self) -> None:
         """Ask whether this is a registry that lets us in."""

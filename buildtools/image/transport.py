@@ -68,7 +68,7 @@ class Transport:
         self._pause = pause
         self._lock = threading.Lock()
         self._base = ""
-        self._authenticator = Authenticator(host, self._credential, self._ask, plain_http=self._may_be_plain)
+        self._authenticator = Authenticator(host, lambda: self.credential, self._ask, plain_http=self._may_be_plain)
 
     def close(self) -> None:
         """Close all connections."""
@@ -107,7 +107,7 @@ class Transport:
                     return answer
                 said = _said(answer)
                 if answer.status in (401, 403):
-                    raise refused(self.host, scope, said, self._credential())
+                    raise refused(self.host, scope, said, self.credential)
                 if answer.status != 429 and answer.status < 500:
                     raise BuildToolsError(
                         f"the registry {self.host} answers {method} {urlsplit(url).path} with {said}",
@@ -136,7 +136,9 @@ class Transport:
             return parts._replace(scheme=urlsplit(self._origin()).scheme).geturl()
         return parts.geturl()
 
-    def _credential(self) -> Credential | None:
+    @property
+    def credential(self) -> Credential | None:
+        """What we log in with; None for nothing."""
         return self._credentials.for_host(self.host) if self._credentials else None
 
     def _ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> tuple[int, bytes]:

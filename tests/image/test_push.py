@@ -147,14 +147,14 @@ def test_a_dirty_version_is_overwritten_with_a_warning(pusher: Pusher, make_imag
     pusher("1.0-dirty", second)
     assert second.fingerprint == pusher.stored(second.repository, "1.0-dirty").labels[FINGERPRINT_LABEL]
     reference = f"{pusher.registry.host}/{second.repository}:1.0-dirty"
-    assert [Warned("app", f"{reference} exists with other content and is overwritten")] == [
+    assert [Warned("app", f"{reference} has other content and is overwritten")] == [
         event for event in pusher.events if isinstance(event, Warned)
     ]
 
 
 def test_an_image_that_is_nowhere_is_an_error(pusher: Pusher, namespace: str) -> None:
     image = ImageToPush("app", f"{namespace}/app", "0" * 64)
-    with pytest.raises(BuildToolsError, match="not built, and not in the registry: app: run `invoke build`"):
+    with pytest.raises(BuildToolsError, match="not built, and not in the registry: app: build first: invoke build"):
         pusher("1.0", image)
 
 

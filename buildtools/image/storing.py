@@ -1,0 +1,235 @@
+"""Brings images out of an engine into a registry, each once, under the tag of its fingerprint, as it was built."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import partial
+from pathlib import Path
+
+from buildtools import BuildToolsError
+from buildtools.events import Report, Transferred
+from buildtools.image.cache import Cache
+from buildtools.image.engine import Engine
+from buildtools.image.engine_push import named, push_by_engine, short_id
+from buildtools.image.layers import compress, export
+from buildtools.image.lookup import StoredImage, find_intact, fingerprint_tag, read_image
+from buildtools.image.manifest import DOCKER_CONFIG, Descriptor, Manifest, digest_of
+from buildtools.image.registry import Registry
+
+# The engine gives out whole images, at the price of every layer below; its own push sends single layers, but slowly,
+# and only if it knows how the layers below are called in the registry. Worth a try above so many bytes.
+_LARGE_BASE = 64 * 1024 * 1024
+_LARGE_FOR_THE_ENGINE = 32 * 1024 * 1024
+_FEW = 3
+
+
+class Route(Enum):
+    """The way an image took into the registry."""
+
+    ALREADY_THERE = "already there"
+    STAMPED = "stamped"
+    DIRECT = "direct"
+    ENGINE = "engine"
+
+
+@dataclass(frozen=True)
+class ImageToPush:
+    """One image of a version.
+
+    ``image_id`` may be empty where the registry has the fingerprint. ``parents`` are the repositories whose layers this
+    image may share. What the registry has is not used if it was built before ``built_since``, in seconds since 1970.
+    """
+
+    name: str
+    repository: str
+    fingerprint: str
+    image_id: str = ""
+    parents: tuple[str, ...] = ()
+    built_since: float = 0.0
+
+
+def find_stored(registry: Registry, image: ImageToPush, cache: Cache) -> StoredImage | None:
+    """The image as the registry has it under its fingerprint, whole and young enough."""
+    found = find_intact(registry, image.repository, image.fingerprint, cache)
+    return found if found and found.created >= image.built_since else None
+
+
+class Storing:
+    """One run of storing images. A layer that several of them have is compressed once and sent once.
+
+    ``known`` maps the digest of a layer's uncompressed bytes to its form in the registry, and a repository that has it.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        registry: Registry,
+        cache: Cache,
+        pool: ThreadPoolExecutor,
+        report: Report,
+        known: Mapping[str, tuple[Descriptor, str]],
+    ) -> None:
+        self._engine = engine
+        self._registry = registry
+        self._cache = cache
+        self._pool = pool
+        self._report = report
+        self._lock = threading.Lock()
+        self._known = {diff_id: layer for diff_id, (layer, _) in known.items()}
+        self._holders: dict[str, list[str]] = {}
+        for layer, repository in known.values():
+            self._note(layer, repository)
+
+    def store(self, images: Sequence[ImageToPush]) -> list[tuple[StoredImage, Route]]:
+        """Store images that the engine has; what each became, in their order.
+
+        :raises BuildToolsError: the engine lacks one, or could not give it out, or the registry did not take it.
+        """
+        plans = list(self._pool.map(self._plan, images))
+        if self._engine.containerd_store:
+            return [(stored, Route.ENGINE) for stored in self._pool.map(self._store_by_engine, plans)]
+        done = dict(zip(plans, self._pool.map(self._try_engine, plans), strict=True)) if _is_small(plans) else {}
+        rest = [plan for plan in plans if not done.get(plan)]
+        direct = dict(zip(rest, self._store_directly(rest) if rest else (), strict=True))
+        return [(stored, Route.ENGINE) if (stored := done.get(plan)) else direct[plan] for plan in plans]
+
+    def _plan(self, image: ImageToPush) -> _Plan:
+        found = self._engine.inspect(image.image_id)
+        if found is None:
+            raise BuildToolsError(f"the engine has no image {image.image_id} ({image.name})", "run `invoke build`")
+        diff_ids = tuple(found["RootFS"].get("Layers") or ())
+        placed = {}
+        for diff_id in dict.fromkeys(diff_ids):
+            layer = self._known.get(diff_id) or self._cache.layer(diff_id)
+            if layer and self._place(image, layer, image.parents):
+                placed[diff_id] = layer
+        return _Plan(image, diff_ids, placed)
+
+    def _place(self, image: ImageToPush, layer: Descriptor, others: Sequence[str] = ()) -> bool:
+        """Whether the image's repository has a layer; it is mounted from where it is, or may be, if need be."""
+        with self._lock:
+            holders = list(self._holders.get(layer.digest, ()))
+        if image.repository in holders:
+            return True
+        there = self._registry.blob_size(image.repository, layer.digest) == layer.size or any(
+            self._registry.mount_blob(image.repository, layer.digest, holder)
+            for holder in dict.fromkeys([*holders, *others])
+            if holder != image.repository
+        )
+        if there:
+            self._note(layer, image.repository)
+        return there
+
+    def _note(self, layer: Descriptor, repository: str) -> None:
+        with self._lock:
+            self._holders.setdefault(layer.digest, []).append(repository)
+
+    def _store_directly(self, plans: Sequence[_Plan]) -> list[tuple[StoredImage, Route]]:
+        lacking: dict[str, list[ImageToPush]] = {}
+        for plan in plans:
+            for diff_id in plan.missing:
+                lacking.setdefault(diff_id, []).append(plan.image)
+        sending: dict[str, Future[Descriptor]] = {}
+        with tempfile.TemporaryDirectory(prefix="buildtools-layers-") as folder:
+
+            def found(diff_id: str, path: Path) -> None:
+                sending[diff_id] = self._pool.submit(self._send, diff_id, path, lacking[diff_id])
+
+            try:
+                configs = export(self._engine, [plan.image.image_id for plan in plans], lacking, Path(folder), found)
+            finally:
+                wait(sending.values())
+        sent = {diff_id: future.result() for diff_id, future in sending.items()}
+
+        def finish(plan: _Plan) -> tuple[StoredImage, Route]:
+            layers = [plan.placed.get(diff_id) or sent.get(diff_id) for diff_id in plan.diff_ids]
+            config = configs.get(plan.image.image_id)
+            if config is None or not all(layers):
+                return self._store_by_engine(plan), Route.ENGINE
+            return self._finish(plan.image, config, [layer for layer in layers if layer]), Route.DIRECT
+
+        return list(self._pool.map(finish, plans))
+
+    def _send(self, diff_id: str, path: Path, images: Sequence[ImageToPush]) -> Descriptor:
+        """Compress a layer and bring it into the repositories of all images that have it."""
+        packed = path.with_suffix(".gz")
+        layer = compress(path, packed)
+        path.unlink()
+        self._cache.remember_layer(diff_id, layer)
+        for image in images:
+            if not self._place(image, layer):
+                self._registry.upload_blob(
+                    image.repository,
+                    layer.digest,
+                    layer.size,
+                    lambda: packed.open("rb"),
+                    partial(self._tell, image, layer),
+                )
+                self._note(layer, image.repository)
+        packed.unlink()
+        return layer
+
+    def _tell(self, image: ImageToPush, layer: Descriptor, done: int) -> None:
+        self._report(Transferred(image.name, done, layer.size))
+
+    def _finish(self, image: ImageToPush, config: bytes, layers: list[Descriptor]) -> StoredImage:
+        """Put configuration and manifest of an image whose layers are all there; what its fingerprint's tag then has.
+
+        Another agent may have stored the same fingerprint meanwhile: its image is as good, and both then agree.
+        """
+        self._registry.put_blob(image.repository, config)
+        self._cache.remember_config(config)
+        manifest = Manifest.make(Descriptor(DOCKER_CONFIG, digest_of(config), len(config)), layers)
+        # Of those that are to be newer, the one that is there is the one that was too old.
+        stored = (
+            None if image.built_since else find_intact(self._registry, image.repository, image.fingerprint, self._cache)
+        )
+        if stored is None:
+            tag = fingerprint_tag(image.fingerprint)
+            self._registry.put_manifest(image.repository, tag, manifest)
+            stored = read_image(self._registry, image.repository, tag, self._cache)
+        return stored or StoredImage(manifest, config)
+
+    def _try_engine(self, plan: _Plan) -> StoredImage | None:
+        """Let the engine push an image, unless it sets out to send what the registry has, or much else."""
+        known = {short_id(diff_id) for diff_id in plan.placed}
+        return self._push_by_engine(
+            plan.image, lambda layer, size: layer not in known and size <= _LARGE_FOR_THE_ENGINE
+        )
+
+    def _store_by_engine(self, plan: _Plan) -> StoredImage:
+        stored = self._push_by_engine(plan.image, lambda _layer, _size: True)
+        if stored is None:
+            raise BuildToolsError(f"{plan.image.name} was pushed by the engine and is not there", "run the same again")
+        return stored
+
+    def _push_by_engine(self, image: ImageToPush, may_send: Callable[[str, int], bool]) -> StoredImage | None:
+        tag = fingerprint_tag(image.fingerprint)
+        name = f"{self._registry.host}/{image.repository}"
+        with named(self._engine, image.image_id, f"{name}:{tag}"):
+            pushed = push_by_engine(self._engine, name, tag, self._registry.credential, may_send)
+        return read_image(self._registry, image.repository, tag, self._cache) if pushed else None
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """An image, the digests of its layers' uncompressed bytes, and those of them that its repository has."""
+
+    image: ImageToPush
+    diff_ids: tuple[str, ...]
+    placed: Mapping[str, Descriptor] = field(hash=False)
+
+    @property
+    def missing(self) -> list[str]:
+        return [diff_id for diff_id in dict.fromkeys(self.diff_ids) if diff_id not in self.placed]
+
+
+def _is_small(plans: Sequence[_Plan]) -> bool:
+    """Whether little is to be sent on top of much that the registry has."""
+    held = {layer.digest: layer.size for plan in plans for layer in plan.placed.values()}
+    return len(plans) <= _FEW and sum(held.values()) >= _LARGE_BASE
