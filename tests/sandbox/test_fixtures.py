@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import select
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from base64 import b64encode
+from collections.abc import Mapping
+from pathlib import Path
 
 import boto3
 import pytest
 
+from buildtools.sandbox import process
 from buildtools.sandbox.engine import Engine
 from tests.conftest import EngineService, HtpasswdRegistry, Repository, S3Service
 
@@ -52,3 +59,26 @@ def test_repository_is_described_by_git(repository: Repository) -> None:
     repository.tag("1.0.0")
     second = repository.commit(a="2")
     assert repository.git("describe") == f"1.0.0-1-g{second[:7]}"
+
+
+def test_services_end_with_a_run_that_is_killed(tmp_path: Path, environment: Mapping[str, str]) -> None:
+    (tmp_path / "test_hangs.py").write_text(
+        "import signal\n"
+        "def test_hangs(registry, services):\n"
+        "    print(f'\\nservices={services.folder}', flush=True)\n"
+        "    signal.pause()\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-s", "-p", "tests.conftest", "-p", "no:cacheprovider", str(tmp_path)]
+    root = Path(__file__).parents[2]
+    alone = {**environment, "PYTHONPATH": str(root), "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, cwd=root, env=alone, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout
+        folder = next(Path(line.strip()[9:]) for line in run.stdout if line.startswith("services="))
+        pids = [process.pid(name, folder) for name in ("keeper", "registry")]
+        handles = [os.pidfd_open(pid) for pid in pids if pid]
+        run.kill()
+    ended = [select.select([handle], [], [], 30)[0] == [handle] for handle in handles]
+    for handle in handles:
+        os.close(handle)
+    assert ended == [True, True]
+    assert list(tmp_path.glob("buildtools-tests-*")) == []
