@@ -10,7 +10,7 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from types import TracebackType
@@ -236,7 +236,7 @@ def size(count: float) -> str:
     raise AssertionError("unreachable")
 
 
-def table(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns as wide as they need be, without a trailing line end."""
     widths = [max(len(row[column]) for row in [headings, *rows]) for column in range(len(headings))]
     return "\n".join(

@@ -6,9 +6,15 @@ once and must not raise.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import TypeVar
+
+from buildtools import BuildToolsError
+
+Value = TypeVar("Value")
 
 
 class Outcome(Enum):
@@ -83,3 +89,19 @@ Report = Callable[[Event], None]
 def unheard(event: Event) -> None:
     """The report that nobody listens to."""
     del event
+
+
+def timed(report: Report, subject: str, action: str, work: Callable[[], Value]) -> Value:
+    """What ``work`` returns, with its start and its end reported; a failure's first line is the detail."""
+    began = time.monotonic()
+    report(Started(subject, action))
+    outcome, detail = Outcome.FAILED, ""
+    try:
+        value = work()
+        outcome = Outcome.DONE
+        return value
+    except BuildToolsError as error:
+        detail = error.fact.partition("\n")[0]
+        raise
+    finally:
+        report(Finished(subject, action, outcome, time.monotonic() - began, detail))

@@ -154,7 +154,7 @@ def resolve(root: Path, layers: Iterable[Layer]) -> Settings:
             complaints.append(f"{layer.origin}: [tool.buildtools] must be a table")
             continue
         _merge(merged, layer, origins, complaints)
-    values = _typed(Settings, merged, "", origins, complaints, skip=("root", "origins", "image", "distribution"))
+    values = _typed(Settings, merged, "", origins, complaints, skip=("image", "distribution"))
     for table, kind in (("image", ImageSettings), ("distribution", DistributionSettings)):
         values[table] = _tables(table, kind, merged.get(table, {}), origins, complaints)
     complaints += _bad_values(values, origins)
@@ -193,14 +193,12 @@ def _typed(
     complaints: list[str],
     skip: Iterable[str],
 ) -> dict[str, Any]:
-    known = {f.name: f for f in fields(kind)}
+    known = {f.name: f for f in fields(kind) if kind is not Settings or f.name in KEYS}
     values: dict[str, Any] = {}
     for key, value in given.items():
         here = f"{path}{key}"
         origin = origins.get(here, "configuration")
-        if key in ("root", "origins") or key not in known:
-            if not path and key in ("image", "distribution"):
-                continue
+        if key not in known:
             complaints.append(f"{origin}: unknown key {here}{_nearest(key, known, path)}")
         elif key not in skip:
             _convert(known[key], value, f"{origin}: {here}", values, complaints)
@@ -208,7 +206,7 @@ def _typed(
 
 
 def _nearest(key: str, known: Mapping[str, object], path: str) -> str:
-    near = difflib.get_close_matches(key.replace("-", "_"), [k for k in known if k not in ("root", "origins")], n=1)
+    near = difflib.get_close_matches(key.replace("-", "_"), known, n=1)
     return f" (did you mean {path}{near[0]}?)" if near else ""
 
 

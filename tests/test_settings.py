@@ -32,6 +32,10 @@ def test_a_later_layer_wins_and_the_origin_says_so() -> None:
     assert ("environment", "pyproject.toml") == (settings.origins["registry"], settings.origins["namespace"])
 
 
+def test_a_distribution_has_a_root_of_its_own() -> None:
+    assert "build/install/d" == resolved({"distribution": {"d": {"root": "build/install/d"}}}).distribution["d"].root
+
+
 def test_none_means_not_set_in_this_layer() -> None:
     assert "a.example" == resolved({"registry": "a.example"}, {"registry": None}).registry
 

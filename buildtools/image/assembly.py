@@ -17,7 +17,6 @@ from buildtools.image.engine import Engine
 from buildtools.image.fingerprint import record_inputs
 from buildtools.image.manifest import FINGERPRINT_LABEL
 from buildtools.image.survey import Standing, State
-from buildtools.version import Version
 
 
 class Way(Enum):
@@ -45,10 +44,9 @@ class Assembly:
     """How images are brought into one engine.
 
     ``names`` are the references to give each image; ``stored`` maps an image's name to the reference under which a
-    registry has it; ``project`` is the folder that paths in settings are relative to.
+    registry has it; ``project`` is the folder that paths in settings are relative to, ``cache`` where inputs are noted down.
     """
 
-    version: Version
     project: Path
     cache: Path
     environment: Mapping[str, str]
@@ -125,7 +123,6 @@ class _Line:
             image_id = self._pull(standing)
         else:
             image_id = standing.image_id
-            self._report(Started(name, "build"))
             self._report(Finished(name, "build", Outcome.UP_TO_DATE, 0.0))
         for reference in names:
             if way is not Way.UP_TO_DATE or reference not in standing.tags:

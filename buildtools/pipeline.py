@@ -1,0 +1,146 @@
+"""The table of contents: one function for each task, in the order in which things happen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from buildtools import Refused
+from buildtools.events import Warned
+from buildtools.git.checkout import Checkout, read_checkout, refuse_dirty
+from buildtools.services import Services
+from buildtools.stages import archives, images, releases
+from buildtools.version import Version
+
+if TYPE_CHECKING:
+    from buildtools.archive.distribution import Archive
+    from buildtools.image.assembly import LocalImage
+    from buildtools.image.push import PushedImage
+    from buildtools.image.survey import Standing
+    from buildtools.release import Audit, Release
+    from buildtools.run import Run
+    from buildtools.stages.planned import Planned
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The image folders, and the reference that each image has or would have, in the same order."""
+
+    standings: tuple[Standing, ...]
+    references: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Published:
+    """What publishing came to. ``written`` is whether this run wrote the manifest; one that was there is kept.
+
+    A dirty version is staged only: it gets no manifest and moves no tag.
+    """
+
+    release: Release
+    manifest: str
+    written: bool
+    dirty: bool
+    moved: tuple[str, ...] = ()
+
+
+def list_images(run: Run) -> Listing:
+    """Every image folder in build order, and where it stands."""
+    with Services(run.settings, run.environment) as services:
+        checkout = _checkout(run)
+        standings = images.survey_images(run, services, checkout)
+        return Listing(standings, tuple(images.reference(run, checkout.version, each.name) for each in standings))
+
+
+def build(run: Run, *, registry_names: bool = False) -> tuple[LocalImage, ...]:
+    """Bring every image into the engine as ``NAME:VERSION``; with ``registry_names`` also under those (``tag``)."""
+    with Services(run.settings, run.environment) as services:
+        checkout = _checkout(run)
+        images.run_before(run, checkout)
+        images.pull_bases(run, services, checkout)
+        return images.bring_in(run, services, checkout, registry_names=registry_names)
+
+
+def push(run: Run) -> tuple[PushedImage, ...]:
+    """Push every image under its version, building only what the registry does not have, and read it back."""
+    with Services(run.settings, run.environment) as services:
+        checkout = _checkout(run)
+        if checkout.version.dirty:
+            run.report(Warned("", f"the tree is dirty: {checkout.version} is no release and may be overwritten"))
+        services.registry.ping()
+        images.run_before(run, checkout)
+        images.pull_bases(run, services, checkout)
+        return images.push_images(run, services, checkout)
+
+
+def dist(run: Run) -> tuple[Archive, ...]:
+    """Make every distribution's ``.tgz`` in ``dist/``."""
+    return archives.make_archives(run, _checkout(run))
+
+
+def publish(run: Run) -> Published:
+    """Release the version: preflight, stage, commit, point. The manifest, written last, is what makes it exist."""
+    with Services(run.settings, run.environment) as services:
+        checkout = _checkout(run)
+        if not run.allow_dirty:
+            refuse_dirty(run.settings.root, run.environment)
+        releases.preflight(run, services, checkout)
+        images.run_before(run, checkout)
+        images.pull_bases(run, services, checkout)
+        staged = releases.stage(run, services, checkout)
+        location = releases.manifest_location(services, checkout.version)
+        if checkout.version.dirty:
+            return Published(staged, location, written=False, dirty=True)
+        written = releases.commit(services, checkout.version, staged)
+        moved = releases.point(run, services, checkout.version, staged)
+        return Published(staged, location, written, dirty=False, moved=moved)
+
+
+def verify(run: Run, wanted: str, *, deep: bool = False) -> Audit:
+    """Hold a version's manifest against registry and store; the checkout's version where none is wanted."""
+    version = Version.parse(wanted) if wanted else _checkout(run).version
+    with Services(run.settings, run.environment) as services:
+        released = releases.released(services, version)
+        if released is None:
+            raise Refused(
+                f"version {version} is not released: {releases.manifest_location(services, version)} does not exist",
+                "release it with `invoke publish`, or name another version",
+            )
+        return releases.audit_release(run, services, released, deep=deep)
+
+
+def plan_build(run: Run) -> tuple[Planned, ...]:
+    """What ``build`` and ``tag`` would do."""
+    with Services(run.settings, run.environment) as services:
+        return images.plan_local(run, services, _checkout(run))
+
+
+def plan_push(run: Run) -> tuple[Planned, ...]:
+    """What ``push`` would do."""
+    with Services(run.settings, run.environment) as services:
+        return images.plan_push(run, services, _checkout(run))
+
+
+def plan_dist(run: Run) -> tuple[Planned, ...]:
+    """What ``dist`` would do."""
+    return archives.plan_archives(run, _checkout(run), "be made")
+
+
+def plan_publish(run: Run) -> tuple[Planned, ...]:
+    """What ``publish`` would do."""
+    with Services(run.settings, run.environment) as services:
+        checkout = _checkout(run)
+        if not run.allow_dirty:
+            refuse_dirty(run.settings.root, run.environment)
+        releases.preflight(run, services, checkout)
+        return (
+            *images.plan_push(run, services, checkout),
+            *archives.plan_archives(run, checkout, "be made and uploaded"),
+            releases.plan_manifest(services, checkout.version),
+        )
+
+
+def _checkout(run: Run) -> Checkout:
+    """What the repository says; asked for once in a run, and handed on."""
+    settings = run.settings
+    return read_checkout(settings.root, settings.tag_prefix, settings.remote, run.environment)

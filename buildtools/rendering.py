@@ -1,0 +1,175 @@
+"""Results as tables for people, as documents for programs, and as the one sentence a run ends with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from buildtools.console import size, table
+from buildtools.image.assembly import LocalImage, Way
+from buildtools.image.push import PushedImage, Route
+from buildtools.image.survey import Standing, State
+from buildtools.release import Audit, Release
+
+if TYPE_CHECKING:
+    from buildtools.archive.distribution import Archive
+    from buildtools.pipeline import Listing, Published
+    from buildtools.sandbox import Service
+    from buildtools.stages.planned import Planned
+
+# Raised when a field of a document changes its meaning or goes away.
+SCHEMA = 1
+
+
+def document(value: Any) -> Any:
+    """A value, or a row of them, as what JSON can hold; the outermost object carries the schema's number."""
+    if isinstance(value, list | tuple):
+        return {"schema": SCHEMA, "items": [_plain(item) for item in value]}
+    return {"schema": SCHEMA, **_plain(value)}
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {key: _plain(item) for key, item in asdict(value).items()}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def listing_document(listing: Listing) -> Any:
+    """The image folders as ``list --json`` prints them."""
+    rows = [
+        {
+            "name": each.name,
+            "parents": list(each.folder.parents),
+            "bases": list(each.folder.bases),
+            "reference": reference,
+            "state": each.state.value,
+            "fingerprint": each.fingerprint.value,
+            "image_id": each.image_id,
+            "why": list(each.why),
+        }
+        for each, reference in zip(listing.standings, listing.references, strict=True)
+    ]
+    return {"schema": SCHEMA, "items": rows}
+
+
+def listing_table(listing: Listing) -> str:
+    """The image folders in build order."""
+    rows = [
+        (each.name, ", ".join(each.folder.parents) or "-", each.state.value, reference, "; ".join(each.why))
+        for each, reference in zip(listing.standings, listing.references, strict=True)
+    ]
+    return table(("IMAGE", "PARENTS", "STATE", "REFERENCE", "WHY"), rows)
+
+
+def listing_summary(listing: Listing) -> str:
+    """How many image folders are in which state."""
+    return _counted("listed", [each.state for each in listing.standings], State)
+
+
+def explanation(standing: Standing) -> str:
+    """Everything that went into one image's fingerprint, and why it is or is not up to date."""
+    head = f"{standing.name} is {standing.state.value}" + (f": {'; '.join(standing.why)}" if standing.why else "")
+    if standing.image_id:
+        head += f": the engine has {standing.image_id} with this fingerprint"
+        if standing.tags:
+            head += f", as {', '.join(standing.tags)}; labels of a version are stamped when it is pushed"
+    inputs = sorted(standing.fingerprint.inputs.items())
+    return f"{head}\n\nfingerprint {standing.fingerprint.value}\n{table(('INPUT', 'VALUE'), [*inputs])}"
+
+
+def local_table(images: Sequence[LocalImage]) -> str:
+    """The images that the engine has now."""
+    rows = [(image.references[-1], image.image_id, image.way.value, "; ".join(image.why)) for image in images]
+    return table(("REFERENCE", "ID", "STATE", "WHY"), rows)
+
+
+def local_summary(images: Sequence[LocalImage], word: str) -> str:
+    """What ``build`` or ``tag`` came to."""
+    return _counted(word, [image.way for image in images], Way)
+
+
+def pushed_table(images: Sequence[PushedImage]) -> str:
+    """The images that the registry has now, as read back."""
+    rows = [(image.reference, image.digest, size(image.size), image.route.value) for image in images]
+    return table(("REFERENCE", "DIGEST", "SIZE", "ROUTE"), rows)
+
+
+def pushed_summary(images: Sequence[PushedImage]) -> str:
+    """What ``push`` came to."""
+    return _counted("pushed", [image.route for image in images], Route)
+
+
+def archive_table(archives: Sequence[Archive]) -> str:
+    """The archives in ``dist/``."""
+    rows = [(f"dist/{archive.file_name}", size(archive.size), f"sha256:{archive.sha256}") for archive in archives]
+    return table(("ARCHIVE", "SIZE", "CHECKSUM"), rows)
+
+
+def archive_summary(archives: Sequence[Archive]) -> str:
+    """What ``dist`` came to."""
+    if not archives:
+        return "no distribution is configured; add [tool.buildtools.distribution.NAME] to pyproject.toml"
+    return f"made {_count(len(archives), 'archive')} in dist/"
+
+
+def release_table(release: Release) -> str:
+    """The members of a release."""
+    images = [("image", image.reference, image.digest) for image in release.images]
+    archives = [("archive", archive.key, f"sha256:{archive.sha256}") for archive in release.archives]
+    return table(("KIND", "PLACE", "DIGEST"), [*images, *archives])
+
+
+def published_summary(published: Published) -> str:
+    """What ``publish`` came to."""
+    release = published.release
+    members = f"{_count(len(release.images), 'image')} and {_count(len(release.archives), 'archive')}"
+    if published.dirty:
+        return f"staged {release.version}: {members}; the tree is dirty, so nothing is released"
+    word = "released" if published.written else "was released before with the same content:"
+    moved = f", moved {', '.join(published.moved)}" if published.moved else ""
+    return f"{release.version} {word} {members}, {published.manifest}{moved}"
+
+
+def audit_table(audit: Audit) -> str:
+    """Every member of a release and how it was found."""
+    rows = [
+        (each.kind, each.place, each.state.value, each.expected, each.found if each.found != each.expected else "")
+        for each in audit.findings
+    ]
+    return table(("KIND", "PLACE", "STATE", "EXPECTED", "FOUND"), rows)
+
+
+def audit_summary(audit: Audit) -> str:
+    """What ``verify`` came to, where all is well."""
+    release = audit.release
+    members = f"{_count(len(release.images), 'image')} and {_count(len(release.archives), 'archive')}"
+    return f"release {release.version} is intact: {members}"
+
+
+def plan_table(plan: Sequence[Planned]) -> str:
+    """What a dry run found."""
+    lines = [f"{each.name} would {each.action}" + (f" ({'; '.join(each.why)})" if each.why else "") for each in plan]
+    return "\n".join(lines)
+
+
+def services_table(services: Sequence[Service]) -> str:
+    """The parts of a sandbox."""
+    rows = [(each.name, each.address, "answers" if each.answers else "silent", str(each.log)) for each in services]
+    return table(("SERVICE", "ADDRESS", "STATE", "LOG"), rows)
+
+
+def _counted(word: str, states: Sequence[Enum], kind: type[Enum]) -> str:
+    counts = [f"{states.count(state)} {state.value}" for state in kind if state in states]
+    return f"{word} {_count(len(states), 'image')}: {', '.join(counts)}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,64 @@
+"""Archives, from the distributions' own builds to the store."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from buildtools import release
+from buildtools.archive import distribution
+from buildtools.archive.distribution import Archive
+from buildtools.archive.gzip import Sink
+from buildtools.events import timed
+from buildtools.git.checkout import Checkout
+from buildtools.release import ReleasedArchive
+from buildtools.run import Run
+from buildtools.services import Services
+from buildtools.stages.planned import Planned
+
+_CHUNK = 1 << 20
+
+
+def make_archives(run: Run, checkout: Checkout) -> tuple[Archive, ...]:
+    """Make every distribution and write its archive into ``dist/``."""
+    return tuple(
+        timed(run.report, name, "pack", partial(_archive, run, checkout, name)) for name in run.settings.distribution
+    )
+
+
+def plan_archives(run: Run, checkout: Checkout, action: str) -> tuple[Planned, ...]:
+    """What would become of the distributions."""
+    return tuple(Planned(checkout.version.archive_name(name), action) for name in run.settings.distribution)
+
+
+def _archive(run: Run, checkout: Checkout, name: str) -> Archive:
+    made = distribution.make(
+        run.settings.distribution[name],
+        name,
+        run.settings.root,
+        checkout.version,
+        run.environment,
+        run.report,
+        run.cancelled,
+    )
+    return distribution.save(made, checkout.committed, run.settings.root / "dist")
+
+
+def store_archives(run: Run, services: Services, checkout: Checkout) -> tuple[ReleasedArchive, ...]:
+    """Make every distribution and upload its archive, as read back."""
+    return tuple(
+        timed(run.report, archive.name, "upload", partial(_store_archive, run, services, checkout, archive))
+        for archive in make_archives(run, checkout)
+    )
+
+
+def _store_archive(run: Run, services: Services, checkout: Checkout, archive: Archive) -> ReleasedArchive:
+    path = run.settings.root / "dist" / archive.file_name
+
+    def write(sink: Sink) -> None:
+        with path.open("rb") as stream:
+            while chunk := stream.read(_CHUNK):
+                sink.write(chunk)
+
+    key = release.archive_key(archive.name, checkout.version)
+    stored = services.store.upload(key, write, sha256=archive.sha256, subject=archive.name, report=run.report)
+    return ReleasedArchive(archive.name, stored.key, stored.size, stored.sha256)

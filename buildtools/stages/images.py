@@ -1,0 +1,253 @@
+"""Images, from their folders to the engine and to the registry."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+
+from buildtools import BuildToolsError, Unreachable
+from buildtools.command import run_command
+from buildtools.events import Warned, timed
+from buildtools.git.checkout import Checkout
+from buildtools.image import push as pushing
+from buildtools.image.assembly import Assembly, LocalImage, assemble
+from buildtools.image.bases import BaseImage, find_bases
+from buildtools.image.cache import Cache
+from buildtools.image.folders import ImageFolder, image_folders
+from buildtools.image.lookup import find_fingerprints, fingerprint_tag
+from buildtools.image.manifest import FINGERPRINT_LABEL
+from buildtools.image.push import ImageToPush, PushedImage, Route
+from buildtools.image.survey import Standing, State, survey
+from buildtools.run import Run
+from buildtools.services import Services
+from buildtools.stages.planned import Planned
+from buildtools.version import Version
+
+_SECONDS_AN_HOUR = 3600
+
+
+def folders(run: Run, checkout: Checkout) -> tuple[ImageFolder, ...]:
+    """The image folders that the task is about, in build order."""
+    return image_folders(run.settings, checkout.version, run.only)
+
+
+def run_before(run: Run, checkout: Checkout) -> None:
+    """Run the ``before`` commands of the image folders, in build order: they may make what the contexts hold."""
+    version = checkout.version
+    variables = {"BUILDTOOLS_VERSION": version.text, "BUILDTOOLS_REVISION": version.commit}
+    for folder in folders(run, checkout):
+        if folder.settings.before:
+            timed(run.report, folder.name, "before", partial(_before, run, folder, variables))
+
+
+def pull_bases(run: Run, services: Services, checkout: Checkout) -> None:
+    """With ``--pull``, let the engine fetch every base image anew; one that is only local stays as it is."""
+    if not run.pull:
+        return
+    for reference in sorted({base for folder in folders(run, checkout) for base in folder.bases} - {"scratch"}):
+        try:
+            services.engine.pull(reference, services.credentials)
+        except Unreachable:
+            raise
+        except BuildToolsError as error:
+            if services.engine.inspect(reference) is None:
+                raise
+            run.report(Warned("", f"{error.fact}; the engine's own is used"))
+
+
+def survey_images(run: Run, services: Services, checkout: Checkout, *, complete: bool = False) -> tuple[Standing, ...]:
+    """Where every image folder stands. With ``complete`` unknown base images are fetched, so that none stays unknown.
+
+    :raises BuildToolsError: a base image cannot be had.
+    """
+    chosen = folders(run, checkout)
+    engine = services.engine_if_any()
+    bases = find_bases((base for folder in chosen for base in folder.bases), engine, services.registry_at)
+    if complete:
+        bases |= _fetched(services, [base.reference for base in bases.values() if not base.digest])
+    images = engine.images(FINGERPRINT_LABEL) if engine else None
+    return survey(chosen, bases, images, cache=run.project_cache)
+
+
+def bring_in(run: Run, services: Services, checkout: Checkout, *, registry_names: bool) -> tuple[LocalImage, ...]:
+    """Bring every image into the engine; what the registry has already is pulled rather than built."""
+    if registry_names:
+        run.settings.repository_prefix  # noqa: B018  refuses where none is configured
+    engine = services.engine
+    standings = survey_images(run, services, checkout, complete=True)
+    lacking = [standing for standing in standings if standing.state is not State.UP_TO_DATE]
+    stored = _stored(run, services, lacking) if run.settings.registry and not run.no_cache else {}
+    images = assemble(
+        standings,
+        [standing.name for standing in standings],
+        _assembly(run, checkout, stored, registry_names=registry_names),
+        engine=engine,
+        credentials=services.credentials,
+        jobs=run.jobs,
+        report=run.report,
+        cancelled=run.cancelled,
+    )
+    return tuple(images[standing.name] for standing in standings)
+
+
+def push_images(run: Run, services: Services, checkout: Checkout) -> tuple[PushedImage, ...]:
+    """Push every image; only what the registry lacks is looked for in the engine, and built."""
+    registry = services.registry
+    standings = survey_images(run, services, checkout, complete=True)
+
+    def provide(lacking: Sequence[ImageToPush]) -> Sequence[ImageToPush]:
+        parents = {name for each in standings for name in each.folder.parents} - {image.name for image in lacking}
+        stored = {} if run.no_cache else _stored(run, services, [each for each in standings if each.name in parents])
+        images = assemble(
+            standings,
+            [image.name for image in lacking],
+            _assembly(run, checkout, stored, registry_names=True),
+            engine=services.engine,
+            credentials=services.credentials,
+            jobs=run.jobs,
+            report=run.report,
+            cancelled=run.cancelled,
+        )
+        return [replace(image, image_id=images[image.name].image_id) for image in lacking]
+
+    return tuple(
+        pushing.push(
+            services.engine_if_any(),
+            registry,
+            _to_push(run, standings),
+            version=checkout.version,
+            labels=_labels(checkout),
+            cache=Cache(run.cache),
+            report=run.report,
+            provide=provide,
+        )
+    )
+
+
+def plan_local(run: Run, services: Services, checkout: Checkout) -> tuple[Planned, ...]:
+    """What bringing the images into the engine would do."""
+    services.engine  # noqa: B018  without one nothing can be planned
+    return tuple(
+        Planned(standing.name, "not change")
+        if standing.state is State.UP_TO_DATE and not run.no_cache
+        else Planned(standing.name, "be built", standing.why)
+        for standing in survey_images(run, services, checkout)
+    )
+
+
+def plan_push(run: Run, services: Services, checkout: Checkout) -> tuple[Planned, ...]:
+    """What pushing the images would do."""
+    standings = survey_images(run, services, checkout)
+    routes = pushing.foresee(
+        services.registry,
+        _to_push(run, standings),
+        version=checkout.version,
+        labels=_labels(checkout),
+        cache=Cache(run.cache),
+    )
+    return tuple(_planned_push(run, *pair) for pair in zip(standings, routes, strict=True))
+
+
+def _planned_push(run: Run, standing: Standing, route: Route | None) -> Planned:
+    if route is Route.ALREADY_THERE:
+        return Planned(standing.name, "not change")
+    if route is Route.STAMPED:
+        return Planned(standing.name, "be stamped, unchanged")
+    if standing.state is State.UP_TO_DATE and not run.no_cache:
+        return Planned(standing.name, "be pushed")
+    return Planned(standing.name, "be built and pushed", standing.why)
+
+
+def _before(run: Run, folder: ImageFolder, variables: dict[str, str]) -> None:
+    run_command(
+        folder.settings.before,
+        subject=folder.name,
+        folder=run.settings.root,
+        environment={**run.environment, **variables},
+        report=run.report,
+        cancelled=run.cancelled,
+    )
+
+
+def _fetched(services: Services, references: Sequence[str]) -> dict[str, BaseImage]:
+    """Base images that neither engine nor registry told of, fetched by the engine, which may know a mirror."""
+    for reference in references:
+        services.engine.pull(reference, services.credentials)
+    return find_bases(references, services.engine, services.registry_at) if references else {}
+
+
+def _stored(run: Run, services: Services, standings: Sequence[Standing]) -> dict[str, str]:
+    """The references under which the registry has what these folders would build."""
+    wanted = {
+        each.name: (repository(run, each.name), each.fingerprint.value)
+        for each in standings
+        if not each.folder.settings.rebuild_after
+    }
+    try:
+        found = find_fingerprints(services.registry, wanted, Cache(run.cache))
+    except Unreachable as error:
+        run.report(Warned("", f"{error.fact}; what it has is built anew"))
+        return {}
+    return {
+        name: f"{services.registry.host}/{wanted[name][0]}:{fingerprint_tag(wanted[name][1])}"
+        for name, image in found.items()
+        if image
+    }
+
+
+def _assembly(run: Run, checkout: Checkout, stored: dict[str, str], *, registry_names: bool) -> Assembly:
+    version = checkout.version
+
+    def names(name: str) -> tuple[str, ...]:
+        local = f"{name}:{version.image_tag}"
+        return (local, reference(run, version, name)) if registry_names else (local,)
+
+    return Assembly(run.settings.root, run.project_cache, run.environment, names, stored, no_cache=run.no_cache)
+
+
+def _to_push(run: Run, standings: Sequence[Standing]) -> list[ImageToPush]:
+    now = time.time()
+
+    def oldest(standing: Standing) -> float:
+        hours = standing.folder.settings.rebuild_after
+        return now if run.no_cache else now - hours * _SECONDS_AN_HOUR if hours else 0.0
+
+    return [
+        ImageToPush(
+            standing.name,
+            repository(run, standing.name),
+            standing.fingerprint.value,
+            parents=tuple(repository(run, parent) for parent in standing.folder.parents),
+            built_since=oldest(standing),
+        )
+        for standing in standings
+    ]
+
+
+def _labels(checkout: Checkout) -> dict[str, str]:
+    """What is stamped into every image: https://github.com/opencontainers/image-spec/blob/main/annotations.md."""
+    labels = {
+        "org.opencontainers.image.version": checkout.version.text,
+        "org.opencontainers.image.revision": checkout.version.commit,
+        "org.opencontainers.image.created": rfc3339(checkout.committed),
+    }
+    return {**labels, "org.opencontainers.image.source": checkout.source} if checkout.source else labels
+
+
+def repository(run: Run, name: str) -> str:
+    """An image's repository in the registry."""
+    return f"{run.settings.namespace}/{name}" if run.settings.namespace else name
+
+
+def reference(run: Run, version: Version, name: str) -> str:
+    """An image's reference: in the registry, or in the engine alone where no registry is configured."""
+    prefix = f"{run.settings.repository_prefix}/" if run.settings.registry else ""
+    return f"{prefix}{name}:{version.image_tag}"
+
+
+def rfc3339(seconds: int) -> str:
+    """A time in seconds since 1970 as https://www.rfc-editor.org/rfc/rfc3339 writes it, UTC."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,163 @@
+"""Releases: what stands in the way of one, its members, its manifest, its moving tags, its audit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from buildtools import BuildToolsError, Refused, Unreachable, release
+from buildtools.git.checkout import Checkout
+from buildtools.image.cache import Cache
+from buildtools.image.lookup import digest_of, has_layers, move_tag, read_image
+from buildtools.release import Audit, Release, ReleasedArchive, ReleasedImage
+from buildtools.run import Run
+from buildtools.services import Services
+from buildtools.stages.archives import store_archives
+from buildtools.stages.images import folders, push_images, repository, rfc3339
+from buildtools.stages.planned import Planned
+from buildtools.version import Version
+
+_CHECKS = 8
+
+
+def preflight(run: Run, services: Services, checkout: Checkout) -> None:
+    """Everything that could stop a release, found out before anything costs; all complaints at once.
+
+    :raises Conflict: the version is released from another commit.
+    :raises BuildToolsError: with every complaint; its exit code is that of the gravest.
+    """
+    names = [folder.name for folder in folders(run, checkout)]
+    checks = [
+        services.registry.ping,
+        *(partial(services.registry.check_push_access, repository(run, name)) for name in names),
+        services.store.check_access,
+    ]
+    with ThreadPoolExecutor(max_workers=_CHECKS) as pool:
+        errors = [error for some in pool.map(_errors, checks) for error in some]
+    found = {str(error): error for error in errors}
+    if len(found) == 1:
+        raise next(iter(found.values()))
+    if found:
+        listing = "".join(f"\n  {complaint}" for complaint in found)
+        together = BuildToolsError(f"{len(found)} things stand in the way of this release:{listing}")
+        together.exit_code = min(error.exit_code for error in found.values())
+        raise together
+    existing = None if checkout.version.dirty else released(services, checkout.version)
+    if existing and existing.commit != checkout.version.commit:
+        release.refuse_other_content(replace(existing, commit=checkout.version.commit), existing)
+
+
+def stage(run: Run, services: Services, checkout: Checkout) -> Release:
+    """Send images and archives up side by side; what came of it, as read back, is the release."""
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        images = pool.submit(push_images, run, services, checkout)
+        archives = pool.submit(store_archives, run, services, checkout)
+    version = checkout.version
+    return Release(
+        version.text,
+        version.commit,
+        rfc3339(checkout.committed),
+        tuple(
+            ReleasedImage(
+                image.name,
+                run.settings.registry,
+                repository(run, image.name),
+                version.image_tag,
+                image.digest,
+                image.fingerprint,
+            )
+            for image in images.result()
+        ),
+        archives.result(),
+    )
+
+
+def commit(services: Services, version: Version, staged: Release) -> bool:
+    """Write the manifest, which makes the version exist; False where the same release was there before.
+
+    :raises Conflict: the version is released with other content.
+    """
+    if services.store.create(release.manifest_key(version), staged.manifest(), "application/json"):
+        return True
+    existing = released(services, version)
+    if existing is None:
+        raise BuildToolsError(f"{manifest_location(services, version)} was deleted while it was written", "run again")
+    release.refuse_other_content(staged, existing)
+    return False
+
+
+def point(run: Run, services: Services, version: Version, staged: Release) -> tuple[str, ...]:
+    """Move the moving tags that this version takes over; those that were moved."""
+    if not run.settings.moving_tags:
+        return ()
+    keys = [stored.key for stored in services.store.list("releases/")]
+    versions = [Version.parse(Path(key).stem) for key in keys if key.endswith(".json")]
+    moved = []
+    for tag in release.moving_tags(run.settings.moving_tags, version, versions):
+        for image in staged.images:
+            if digest_of(services.registry, image.repository, tag) != image.digest:
+                move_tag(services.registry, image.repository, tag, image.digest)
+                moved.append(f"{image.registry}/{image.repository}:{tag}")
+    return tuple(moved)
+
+
+def released(services: Services, version: Version) -> Release | None:
+    """The release of a version, as its manifest tells; None where there is none."""
+    content = services.store.read(release.manifest_key(version))
+    return Release.parse(content.data, manifest_location(services, version)) if content else None
+
+
+def manifest_location(services: Services, version: Version) -> str:
+    """Where the manifest of a version is, for people."""
+    return services.store.location(release.manifest_key(version))
+
+
+def audit_release(run: Run, services: Services, released: Release, *, deep: bool) -> Audit:
+    """A release held against registry and store; a service that once did not answer is not asked again."""
+    silent: dict[str, Unreachable] = {}
+
+    def ask(service: str, question: Callable[[], str | None]) -> str | None:
+        if service in silent:
+            raise silent[service]
+        try:
+            return question()
+        except Unreachable as error:
+            silent[service] = error
+            raise
+
+    def image_digest(image: ReleasedImage) -> str | None:
+        registry = services.registry_at(image.registry)
+        found = read_image(registry, image.repository, image.tag, Cache(run.cache))
+        if found is None or (
+            found.digest == image.digest and not has_layers(registry, image.repository, found.manifest)
+        ):
+            return None
+        return found.digest
+
+    def archive_digest(archive: ReleasedArchive) -> str | None:
+        found = services.store.digest(archive.key, deep=deep)
+        return f"sha256:{found}" if found else None
+
+    return release.audit(
+        released,
+        lambda image: ask(image.registry, lambda: image_digest(image)),
+        lambda archive: ask("store", lambda: archive_digest(archive)),
+    )
+
+
+def plan_manifest(services: Services, version: Version) -> Planned:
+    """What would become of the manifest."""
+    exists = not version.dirty and released(services, version) is not None
+    action = "not be written" if version.dirty else "be compared" if exists else "be written"
+    return Planned(manifest_location(services, version), action)
+
+
+def _errors(check: Callable[[], Iterable[str] | None]) -> list[BuildToolsError]:
+    """What is wrong, by an exception or by a list of complaints."""
+    try:
+        return [Refused(complaint) for complaint in check() or ()]
+    except BuildToolsError as error:
+        return [error]

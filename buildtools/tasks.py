@@ -1,0 +1,416 @@
+"""The Invoke tasks: arguments to one pipeline call to what is printed, and exit codes.
+
+``from buildtools.tasks import namespace`` in a ``tasks.py`` is all that a repository needs. Data goes to standard
+output, everything else to standard error. This is the only module that reads the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from invoke.collection import Collection
+from invoke.context import Context
+from invoke.exceptions import Exit
+from invoke.tasks import task
+
+from buildtools import BuildToolsError, Refused, Unreachable
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from buildtools.console import Console
+    from buildtools.run import Run
+    from buildtools.settings import Layer, Settings
+    from buildtools.stages.planned import Planned
+
+# Invoke switches the writing of bytecode off before it loads a tasks file, which would make every run of an
+# editable install compile all of this package anew.
+sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
+
+_ENVIRONMENT_PREFIX = "INVOKE_BUILDTOOLS_"
+_SANDBOX = ".sandbox"
+
+_HELP = {
+    "only": "Image folders to work on, separated by commas; their parents come along.",
+    "jobs": "How many images to work on at once (default: the number of processors).",
+    "dry_run": "Say what would happen, touch nothing.",
+    "json": "Print the result as JSON on standard output.",
+    "progress": "How to show progress: auto, live, plain or json.",
+    "no_cache": "Build without any cache, even what is up to date.",
+    "pull": "Ask the registries for newer base images.",
+    "allow_dirty": "Go on with uncommitted changes; writes neither a manifest nor a moving tag.",
+    "deep": "Read every archive back in full instead of believing the store's checksum.",
+    "why": "Explain the state of this one image: every input, and what changed.",
+}
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGINT or SIGTERM arrived."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+def _command(**arguments: Any) -> Callable[[Callable[..., None]], Any]:
+    """A task without Invoke's guessed one-letter flags, which would change meaning as flags are added."""
+
+    def decorate(function: Callable[..., None]) -> Any:
+        code = function.__code__
+        names = code.co_varnames[1 : code.co_argcount]
+        helps = {name: _HELP[name] for name in names if name in _HELP}
+        return task(auto_shortflags=False, help=helps | arguments.pop("help", {}), **arguments)(function)
+
+    return decorate
+
+
+@_command()
+def version(context: Context, json: bool = False) -> None:
+    """Print the version alone: the text of git describe, without the tag prefix."""
+    with _exits():
+        from buildtools.git.checkout import read_version
+
+        settings = read_settings(context)
+        found = read_version(settings.root, settings.tag_prefix, os.environ)
+        parts = ("text", "base", "distance", "abbreviation", "commit", "dirty", "is_release", "image_tag")
+        _show(json, {"schema": 1, **{part: getattr(found, part) for part in parts}}, found.text)
+
+
+@_command(name="list")
+def list_images(context: Context, only: str = "", why: str = "", json: bool = False) -> None:
+    """List the image folders in build order, with parents, references and state."""
+    with _running(context, only=why or only) as (run, console):
+        from buildtools import pipeline, rendering
+
+        listing = pipeline.list_images(run)
+        if why:
+            _print(rendering.explanation(next(each for each in listing.standings if each.name == why)))
+        else:
+            _show(json, rendering.listing_document(listing), rendering.listing_table(listing))
+        console.summary(rendering.listing_summary(listing))
+
+
+@_command()
+def build(
+    context: Context,
+    only: str = "",
+    jobs: int = 0,
+    dry_run: bool = False,
+    no_cache: bool = False,
+    pull: bool = False,
+    json: bool = False,
+    progress: str = "auto",
+) -> None:
+    """Build what is out of date, parents first, in parallel; the engine then has NAME:VERSION."""
+    options: dict[str, Any] = {"only": only, "jobs": jobs, "dry_run": dry_run, "no_cache": no_cache, "pull": pull}
+    _bring_in(context, "built", {**options, "progress": progress}, json=json)
+
+
+@_command()
+def tag(
+    context: Context,
+    only: str = "",
+    jobs: int = 0,
+    dry_run: bool = False,
+    no_cache: bool = False,
+    pull: bool = False,
+    json: bool = False,
+    progress: str = "auto",
+) -> None:
+    """Build, then give every image its registry name REGISTRY/NAMESPACE/NAME:VERSION."""
+    options: dict[str, Any] = {"only": only, "jobs": jobs, "dry_run": dry_run, "no_cache": no_cache, "pull": pull}
+    _bring_in(context, "tagged", {**options, "progress": progress}, json=json)
+
+
+def _bring_in(context: Context, word: str, options: Mapping[str, Any], *, json: bool) -> None:
+    with _running(context, **options) as (run, console):
+        from buildtools import pipeline, rendering
+
+        if run.dry_run:
+            _plan(pipeline.plan_build(run), console, json=json)
+            return
+        images = pipeline.build(run, registry_names=word == "tagged")
+        _show(json, rendering.document(images), rendering.local_table(images))
+        console.summary(rendering.local_summary(images, word))
+
+
+@_command()
+def push(
+    context: Context,
+    only: str = "",
+    jobs: int = 0,
+    dry_run: bool = False,
+    no_cache: bool = False,
+    pull: bool = False,
+    json: bool = False,
+    progress: str = "auto",
+) -> None:
+    """Push every image under its version, building only what the registry does not have, and read it back."""
+    options: dict[str, Any] = {"only": only, "jobs": jobs, "dry_run": dry_run, "no_cache": no_cache, "pull": pull}
+    with _running(context, **options, progress=progress) as (run, console):
+        from buildtools import pipeline, rendering
+
+        if run.dry_run:
+            _plan(pipeline.plan_push(run), console, json=json)
+            return
+        pushed = pipeline.push(run)
+        _show(json, rendering.document(pushed), rendering.pushed_table(pushed))
+        console.summary(rendering.pushed_summary(pushed))
+
+
+@_command()
+def dist(context: Context, dry_run: bool = False, json: bool = False, progress: str = "auto") -> None:
+    """Make every distribution's .tgz in dist/, the same bytes for the same input."""
+    with _running(context, dry_run=dry_run, progress=progress) as (run, console):
+        from buildtools import pipeline, rendering
+
+        if run.dry_run:
+            _plan(pipeline.plan_dist(run), console, json=json)
+            return
+        archives = pipeline.dist(run)
+        _show(json, rendering.document(archives), rendering.archive_table(archives))
+        console.summary(rendering.archive_summary(archives))
+
+
+@_command()
+def publish(
+    context: Context,
+    jobs: int = 0,
+    dry_run: bool = False,
+    no_cache: bool = False,
+    pull: bool = False,
+    allow_dirty: bool = False,
+    json: bool = False,
+    progress: str = "auto",
+) -> None:
+    """Release the version: images, archives, and last the manifest that makes it exist."""
+    options: dict[str, Any] = {"jobs": jobs, "dry_run": dry_run, "no_cache": no_cache, "pull": pull}
+    with _running(context, **options, allow_dirty=allow_dirty, progress=progress) as (run, console):
+        from buildtools import pipeline, rendering
+
+        if run.dry_run:
+            _plan(pipeline.plan_publish(run), console, json=json)
+            return
+        published = pipeline.publish(run)
+        _show(json, rendering.document(published), rendering.release_table(published.release))
+        console.summary(rendering.published_summary(published))
+
+
+@_command(help={"release": "The version to audit (default: that of the checkout)."})
+def verify(context: Context, release: str = "", deep: bool = False, json: bool = False) -> None:
+    """Hold a release's manifest against registry and S3, without an engine; exit code 5 is drift, 4 an outage."""
+    with _running(context) as (run, console):
+        from buildtools import pipeline, rendering
+
+        audit = pipeline.verify(run, release, deep=deep)
+        _show(json, rendering.document(audit), rendering.audit_table(audit))
+        if error := audit.error():
+            raise error
+        console.summary(rendering.audit_summary(audit))
+
+
+@_command(
+    name="up",
+    help={
+        "bare": "Leave out the Debian base image, which takes a while to make the first time.",
+        "anonymous": "Let everybody into the registry.",
+    },
+)
+def sandbox_up(context: Context, bare: bool = False, anonymous: bool = False, progress: str = "auto") -> None:
+    """Start a registry, an S3 server and, where none answers, an engine; prints what to source to use them."""
+    with _running(context, progress=progress) as (run, console):
+        from buildtools import sandbox
+
+        box = sandbox.up(
+            run.settings.root / _SANDBOX,
+            environment=run.environment,
+            base=not bare,
+            htpasswd=not anonymous,
+            report=console,
+        )
+        _print(f". {box.directory / 'env'}")
+        console.summary(f"the sandbox is up: registry {box.registry}, S3 {box.s3_endpoint}; source the file above")
+
+
+@_command(name="down")
+def sandbox_down(context: Context) -> None:
+    """Stop all that sandbox.up started, and remove it; an engine that was there before stays."""
+    with _running(context) as (run, console):
+        from buildtools import sandbox
+
+        sandbox.down(run.settings.root / _SANDBOX)
+        console.summary("the sandbox is down")
+
+
+@_command(name="status")
+def sandbox_status(context: Context, json: bool = False) -> None:
+    """Show the parts of the sandbox and whether they answer."""
+    with _running(context) as (run, console):
+        from buildtools import rendering, sandbox
+
+        services = sandbox.status(run.settings.root / _SANDBOX)
+        _show(json, rendering.document(services), rendering.services_table(services))
+        silent = [service.name for service in services if not service.answers]
+        if not services:
+            raise Refused("there is no sandbox here", "start one with `invoke sandbox.up`")
+        if silent:
+            raise Unreachable(f"not answering: {', '.join(silent)}", "`invoke sandbox.up` repairs it")
+        console.summary("the sandbox is up")
+
+
+namespace = Collection(
+    version,
+    list_images,
+    build,
+    tag,
+    push,
+    dist,
+    publish,
+    verify,
+    sandbox=Collection(sandbox_up, sandbox_down, sandbox_status),
+)
+
+
+@contextmanager
+def _exits(console: Console | None = None) -> Iterator[None]:
+    """Turns an expected failure into its message, as the last line, and its exit code."""
+    message, code = "", 0
+    try:
+        yield
+    except BuildToolsError as error:
+        message, code = f"error: {error}", error.exit_code
+    except Interrupted as interruption:
+        name = signal.Signals(interruption.number).name
+        message = f"interrupted by {name}: nothing is left half written, run the same command to go on"
+        code = 128 + interruption.number
+    except BrokenPipeError:
+        # Whoever read our output has what it wanted; Python would complain once more when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise Exit(code=0) from None
+    if message and console is not None:
+        console.summary(message, failed=True)
+        raise Exit(code=code)
+    if message:
+        raise Exit(message, code)
+
+
+@contextmanager
+def _running(
+    context: Context, *, only: str = "", jobs: int = 0, dry_run: bool = False, progress: str = "auto", **options: Any
+) -> Iterator[tuple[Run, Console]]:
+    """A run with its settings, its console and its signals; failures inside become exit codes."""
+    from buildtools.console import MODES, open_console
+    from buildtools.run import Run
+
+    environment = dict(os.environ)
+    with _exits():
+        if progress not in MODES:
+            raise Refused(f"--progress {progress} is unknown", f"use one of {', '.join(MODES)}")
+        settings = read_settings(context)
+        cancelled = threading.Event()
+        console = open_console(progress, sys.stderr, environment)
+        with _exits(console), console, _signals(cancelled):
+            run = Run(
+                settings=settings,
+                environment=environment,
+                report=console,
+                cancelled=cancelled,
+                cache=_cache_folder(environment),
+                only=tuple(name.strip() for name in only.split(",") if name.strip()),
+                jobs=jobs or settings.jobs or os.cpu_count() or 1,
+                dry_run=dry_run or bool(context.config.run.dry),
+                **options,
+            )
+            yield run, console
+
+
+@contextmanager
+def _signals(cancelled: threading.Event) -> Iterator[None]:
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        del frame
+        # The first one ends the run in order; more of them must not break into that.
+        if not cancelled.is_set():
+            cancelled.set()
+            raise Interrupted(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def read_settings(context: Context) -> Settings:
+    """Settings from pyproject.toml, then Invoke's own levels, the environment in its usual place among them.
+
+    :raises Refused: with every complaint at once.
+    """
+    from buildtools.settings import read_pyproject, resolve
+
+    root = project_root(context)
+    return resolve(root, [read_pyproject(root), *_invoke_layers(context)])
+
+
+def project_root(context: Context) -> Path:
+    """The folder that holds the ``tasks.py`` in use."""
+    return Path(vars(context.config).get("_project_prefix") or Path.cwd()).resolve()
+
+
+def _invoke_layers(context: Context) -> Iterator[Layer]:
+    from buildtools.settings import Layer
+
+    # Invoke merges its levels and forgets which file a value came from; its levels are only to be had here.
+    levels = vars(context.config)
+    for level in ("collection", "system", "user", "project", "env", "runtime", "overrides"):
+        if level == "env":
+            yield Layer("environment", _environment_values())
+        elif (values := levels.get(f"_{level}", {}).get("buildtools")) is not None:
+            yield Layer(str(levels.get(f"_{level}_path") or level), values)
+
+
+def _environment_values() -> dict[str, str]:
+    # Invoke reads only variables of keys that it knows already; here an unknown one is a complaint.
+    return {
+        name.removeprefix(_ENVIRONMENT_PREFIX).lower(): value
+        for name, value in os.environ.items()
+        if name.startswith(_ENVIRONMENT_PREFIX)
+    }
+
+
+def _cache_folder(environment: Mapping[str, str]) -> Path:
+    # https://specifications.freedesktop.org/basedir-spec/latest/
+    base = environment.get("XDG_CACHE_HOME") or f"{environment.get('HOME') or Path.home()}/.cache"
+    return Path(base) / "lockstep-buildtools"
+
+
+def _plan(plan: Sequence[Planned], console: Console, *, json: bool) -> None:
+    from buildtools import rendering
+
+    _show(json, rendering.document(plan), rendering.plan_table(plan))
+    console.summary("dry run: nothing was touched")
+
+
+def _show(json: bool, document: Any, text: str) -> None:
+    """A result on standard output: as a document for programs, else as text for people."""
+    if json:
+        import json as encoder
+
+        text = encoder.dumps(document, indent=2)
+    _print(text)
+
+
+def _print(text: str) -> None:
+    if text:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
