@@ -84,7 +84,7 @@ class Conversion:
         name = values.get(b"filter")
         driver = self._driver(name.decode("utf-8", "surrogateescape")) if isinstance(name, bytes) else None
         encoding = values.get(b"working-tree-encoding")
-        if isinstance(encoding, bool):
+        if encoding is True:
             raise DamagedRepository(
                 f"the attribute working-tree-encoding of {_shown(path)} is no encoding", "give it one, as in =UTF-16"
             )

@@ -105,14 +105,14 @@ def _compare(index: Index, objects: Objects, tree: bytes, folder: bytes, start: 
             while at < stop and names[at] == name:
                 at += 1
             continue
-        below = name[: slash + 1]
+        inner = name[: slash + 1]
         # "0" is the character after "/"
-        end = bisect_left(names, below[:-1] + b"0", at, stop)
-        entry = expected.pop(below, None)
+        end = bisect_left(names, inner[:-1] + b"0", at, stop)
+        entry = expected.pop(inner, None)
         if entry is None:
-            found.added.update(at_below for at_below in range(at, end) if names[at_below] != names[at_below - 1])
+            found.added.update(below for below in range(at, end) if below == at or names[below] != names[below - 1])
         else:
-            _compare(index, objects, entry.oid, below, at, end, found)
+            _compare(index, objects, entry.oid, inner, at, end, found)
         at = end
     for name, entry in expected.items():
         if entry.mode == _FOLDER:

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from buildtools import BuildToolsError
 from buildtools.git.config import parsed
 from buildtools.git.errors import BadConfig, DamagedRepository
-from buildtools.git.index import ASSUME_VALID, FLAGS, GITLINK, INTENT_TO_ADD, MODE, SKIP_WORKTREE, STAGE
+from buildtools.git.index import FLAGS, STAGE
 from buildtools.git.repository import Repository, is_git_dir
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from buildtools.git.worktree import WorkTree
+    from buildtools.git.files import Files
 
 _IGNORE = ("all", "dirty", "untracked", "none")
 # What git takes away from the environment before it enters another repository: `git rev-parse --local-env-vars`,
@@ -55,23 +55,23 @@ def _opened(path: bytes, environment: Mapping[str, str]) -> Repository:
 class Submodules:
     """The submodules of one work tree. ``default`` is what is ignored in those that say nothing of their own."""
 
-    def __init__(self, work_tree: WorkTree, default: str) -> None:
-        self._work_tree = work_tree
+    def __init__(self, files: Files, default: str) -> None:
+        self._files = files
         self._default = default
         self._names: dict[str, str] = {}
         self._ignored: dict[str, str] = {}
         self._read_gitmodules()
 
     def _read_gitmodules(self) -> None:
-        work_tree = self._work_tree
-        position = work_tree.index.position(b".gitmodules")
-        if position is not None and work_tree.index.fields[position][FLAGS] & STAGE:
+        files = self._files
+        position = files.index.position(b".gitmodules")
+        if position is not None and files.index.fields[position][FLAGS] & STAGE:
             return
         try:
-            with open(work_tree.top + b"/.gitmodules", "rb") as stream:
+            with open(files.top + b"/.gitmodules", "rb") as stream:
                 data: bytes | None = stream.read()
         except OSError:
-            data = work_tree.read_indexed(b".gitmodules")
+            data = files.read_indexed(b".gitmodules")
         for key, value in parsed(data or b"", ".gitmodules"):
             section, _, rest = key.partition(".")
             name, dot, item = rest.rpartition(".")
@@ -91,7 +91,7 @@ class Submodules:
         name = self._names.get(os.fsdecode(path))
         if name is None:
             return self._default
-        value = self._work_tree.repository.config.get(f"submodule.{name}.ignore")
+        value = self._files.repository.config.get(f"submodule.{name}.ignore")
         if value is not None and value not in _IGNORE:
             raise BadConfig(f"submodule.{name}.ignore is {value!r}", f"write one of {', '.join(_IGNORE)}")
         return value or self._ignored.get(name, self._default)
@@ -106,8 +106,8 @@ class Submodules:
         :raises DamagedRepository: the repository in it is broken.
         """
         ignored = self.ignored(path)
-        place = self._work_tree.top + b"/" + path
-        environment = self._work_tree.repository.environment
+        place = self._files.top + b"/" + path
+        environment = self._files.repository.environment
         head = gitlink_head(place, environment)
         if ignored == "all":
             return False
@@ -126,8 +126,7 @@ class Submodules:
 
 def _status_differs(repository: Repository, *, untracked: bool) -> bool:
     """Whether ``git status`` in ``repository`` would list anything; without ``untracked`` as with ``-uno``."""
-    from buildtools.git.untracked import has_untracked
-    from buildtools.git.worktree import State, WorkTree
+    from buildtools.git.worktree import WorkTree
 
     if untracked:
         mode = repository.config.get("status.showuntrackedfiles") or "normal"
@@ -138,30 +137,7 @@ def _status_differs(repository: Repository, *, untracked: bool) -> bool:
     if default == "none" and not untracked:
         default = "untracked"
     with WorkTree(repository, ignore=default) as work_tree:
-        index = work_tree.index
-        if work_tree.head_tree() is None:
-            if any(not fields[FLAGS] & INTENT_TO_ADD for fields in index.fields):
-                return True
-        else:
-            staged = work_tree.staged()
-            if staged and (
-                staged.removed
-                or staged.modified
-                # A path that is only intended to be added is in no tree yet; its file is looked at below.
-                or any(not index.fields[position][FLAGS] & INTENT_TO_ADD for position in staged.added)
-            ):
-                return True
-        for position in work_tree.suspects():
-            fields = index.fields[position]
-            if fields[FLAGS] & STAGE:
-                return True
-            if fields[FLAGS] & (ASSUME_VALID | SKIP_WORKTREE):
-                continue
-            if work_tree.state(position) is not State.SAME and not (
-                fields[MODE] == GITLINK and work_tree.submodules.ignores_all(index.names[position])
-            ):
-                return True
-        return untracked and has_untracked(work_tree)
+        return work_tree.has_status(untracked=untracked)
 
 
 def holds_repository(path: bytes, environment: Mapping[str, str]) -> bool:

@@ -11,35 +11,35 @@ from bisect import bisect_left
 from collections.abc import Sequence
 
 from buildtools.git import submodule
+from buildtools.git.files import Files, user_file
 from buildtools.git.index import FLAGS, GITLINK, MODE, SKIP_WORKTREE
 from buildtools.git.pathpattern import PathPattern
-from buildtools.git.worktree import WorkTree, user_file
 
 # Spaces at the end of a line do not count, unless a backslash stands before them.
 _TRAILING_SPACES = re.compile(rb"(?<!\\)((?:\\\\)*) +$")
 
 
-def has_untracked(work_tree: WorkTree) -> bool:
+def has_untracked(files: Files) -> bool:
     """Whether there is at least one untracked file that is not ignored."""
-    repository = work_tree.repository
+    repository = files.repository
     patterns: list[PathPattern] = []
     for path in [*user_file(repository, "core.excludesfile", "ignore"), f"{repository.common_dir}/info/exclude"]:
         patterns += _read_patterns(os.fsencode(path), b"", 0) or []
-    return _Search(work_tree).below(b"", patterns)
+    return _Search(files).below(b"", patterns)
 
 
 class _Search:
-    def __init__(self, work_tree: WorkTree) -> None:
-        self._work_tree = work_tree
-        self._names = work_tree.index.names
+    def __init__(self, files: Files) -> None:
+        self._files = files
+        self._names = files.index.names
         self._tracked = set(self._names)
-        self._ignore_case = work_tree.repository.config.bool("core.ignorecase")
+        self._ignore_case = files.repository.config.bool("core.ignorecase")
 
     def below(self, folder: bytes, patterns: Sequence[PathPattern]) -> bool:
         """Search one folder (``b""`` or ``b"a/b/"``); the last of ``patterns`` that matches decides."""
         patterns = [*patterns, *self._own_patterns(folder)]
         try:
-            entries = list(os.scandir(self._work_tree.top + b"/" + folder))
+            entries = list(os.scandir(self._files.top + b"/" + folder))
         except OSError:
             return False
         for entry in entries:
@@ -60,11 +60,11 @@ class _Search:
         at = bisect_left(self._names, inner)
         if at < len(self._names) and self._names[at].startswith(inner):
             return self.below(inner, patterns)
-        position = self._work_tree.index.position(path)
-        if position is not None and self._work_tree.index.fields[position][MODE] == GITLINK:
+        position = self._files.index.position(path)
+        if position is not None and self._files.index.fields[position][MODE] == GITLINK:
             return False
-        place = self._work_tree.top + b"/" + path
-        return submodule.holds_repository(place, self._work_tree.repository.environment) or self.below(inner, patterns)
+        place = self._files.top + b"/" + path
+        return submodule.holds_repository(place, self._files.repository.environment) or self.below(inner, patterns)
 
     def _is_ignored(self, path: bytes, patterns: Sequence[PathPattern], *, is_folder: bool) -> bool:
         for pattern in reversed(patterns):
@@ -74,11 +74,11 @@ class _Search:
 
     def _own_patterns(self, folder: bytes) -> list[PathPattern]:
         name = folder + b".gitignore"
-        found = _read_patterns(self._work_tree.top + b"/" + name, folder, os.O_NOFOLLOW)
+        found = _read_patterns(self._files.top + b"/" + name, folder, os.O_NOFOLLOW)
         if found is None:
-            position = self._work_tree.index.position(name)
-            if position is not None and self._work_tree.index.fields[position][FLAGS] & SKIP_WORKTREE:
-                return _patterns(self._work_tree.read_indexed(name) or b"", folder)
+            position = self._files.index.position(name)
+            if position is not None and self._files.index.fields[position][FLAGS] & SKIP_WORKTREE:
+                return _patterns(self._files.read_indexed(name) or b"", folder)
         return found or []
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from buildtools import BuildToolsError
 from buildtools.git.repository import Repository
 from buildtools.git.worktree import is_dirty
+from tests.git.reference import environment, tried
 
 # What is done, to which of the paths, and in which of several ways.
 Step = tuple[str, int, int]
@@ -101,7 +102,7 @@ while True:
         send(b"status=error\n")
         continue
     send(b"status=success\n")
-    send(*[data.upper()] * bool(data))
+    send(*[data[at:at + 60000].upper() for at in range(0, len(data), 60000)])
     send()
 """
 
@@ -114,17 +115,7 @@ class Playground:
         self.home = folder / "home"
         self.top.mkdir(parents=True)
         self.home.mkdir()
-        self.environment: Mapping[str, str] = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(self.home),
-            "GIT_CONFIG_NOSYSTEM": "1",
-            "GIT_ATTR_NOSYSTEM": "1",
-            "LC_ALL": "C",
-        } | {
-            f"GIT_{who}_{what}": value
-            for who in ("AUTHOR", "COMMITTER")
-            for what, value in (("NAME", "a"), ("EMAIL", "a@b"), ("DATE", "1700000000 +0000"))
-        }
+        self.environment = environment(self.home)
         script = folder / "long.py"
         script.write_text(LONG_FILTER)
         (self.home / ".gitconfig").write_text(
@@ -161,9 +152,7 @@ class Playground:
 
     def git(self, *args: str, at: Path | None = None, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         """Run git; many steps do not fit the state they meet, and then change nothing."""
-        return subprocess.run(
-            ["git", *args], cwd=at or self.top, env=self.environment, input=given, capture_output=True, check=False
-        )
+        return tried(at or self.top, self.home, *args, given=given)
 
     def write(self, path: str, data: bytes) -> None:
         """Put content in place, unless something is in the way."""
