@@ -9,7 +9,7 @@ import errno
 import socket
 import urllib.parse
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -72,10 +72,10 @@ class Engine:
             except docker.errors.DockerException as error:
                 raise Refused(f"DOCKER_HOST={address} cannot be used ({error})", "correct DOCKER_HOST") from None
             made = urllib.parse.urlsplit(url)
-            if made.scheme == "ssh":
-                api = _through_ssh(made)
-            else:
-                api = docker.APIClient(**options, version="auto", timeout=_TIMEOUT, max_pool_size=32)
+            if made.scheme == "http+unix":
+                # The SDK leaves a socket open that cannot be connected.
+                dialing.dial_unix(made.path).close()
+            api = _api(made, options)
         return cls(api, address, made, options.get("tls"))
 
     def close(self) -> None:
@@ -173,22 +173,31 @@ class Engine:
             if url.scheme == "ssh":
                 return dialing.dial_ssh(url)
             host = url.hostname or ""
-            if self._tls:
+            if url.scheme == "https":
                 return dialing.dial_tls(host, url.port or 2376, self._tls)
             return dialing.dial_tcp(host, url.port or 2375)
 
 
-def _through_ssh(url: urllib.parse.SplitResult) -> Any:
+def _api(url: urllib.parse.SplitResult, options: dict[str, Any]) -> Any:
+    from docker.constants import DEFAULT_DOCKER_API_VERSION
+
+    # Left alone, the SDK asks for the version while it is made, before it can be told how to connect.
+    with closing(_client(url, options, DEFAULT_DOCKER_API_VERSION)) as client:
+        version = client.version(api_version=False)["ApiVersion"]
+    return _client(url, options, version)
+
+
+def _client(url: urllib.parse.SplitResult, options: dict[str, Any], version: str) -> Any:
     import docker
 
-    # The SDK asks for the version while it is made, before it can be told how to connect.
-    version = docker.constants.DEFAULT_DOCKER_API_VERSION
-    for _ in range(2):
-        api = docker.APIClient("http://engine", version=version, timeout=_TIMEOUT)
-        api.trust_env = False
-        api.mount("http://engine", dialing.sdk_adapter(url))
-        version = api.version(api_version=False)["ApiVersion"]
-    return api
+    if url.scheme == "ssh":
+        options = {"base_url": "http://engine:80"}
+    client = docker.APIClient(**options, version=version, timeout=_TIMEOUT, max_pool_size=32)
+    # Proxies, and REQUESTS_CA_BUNDLE, which would win over DOCKER_CERT_PATH, are for the world outside.
+    client.trust_env = False
+    if url.scheme == "ssh":
+        client.mount("http://engine", dialing.sdk_adapter(url))
+    return client
 
 
 @contextmanager
