@@ -156,6 +156,7 @@ class _Line:
             ssh=settings.ssh,
             cache_from=settings.cache_from,
             no_cache=self._assembly.no_cache,
+            directories=made.directories,
         )
         image = build(
             self._engine,

@@ -41,7 +41,9 @@ class BuildRequest:
 
     ``secrets`` maps an id to the path of a file or to ``env:NAME``; ``cache_from`` are references of images that were
     built with the argument ``BUILDKIT_INLINE_CACHE=1``. ``pull`` asks the registry for base images the engine has.
-    ``content`` is built instead of what the Dockerfile holds; errors still name that file.
+    ``content`` is built instead of what the Dockerfile holds; errors still name that file. ``directories`` is a digest
+    of the modes of the context's directories: the engine, which does not look for a change of these in the copy it
+    keeps, gets a new copy when it changes.
     """
 
     name: str
@@ -58,6 +60,7 @@ class BuildRequest:
     no_cache: bool = False
     pull: bool = False
     content: bytes | None = None
+    directories: str = ""
 
 
 @dataclass(frozen=True)
@@ -268,5 +271,11 @@ def _is_official(syntax: str) -> bool:
 def _shared_key(request: BuildRequest) -> str:
     # The engine keeps one copy of a tree for each key and compares with that. The Dockerfile is part of it because
     # images that share a context choose different parts of it, and may be built at the same time.
-    parts = (socket.gethostname(), str(os.getuid()), str(request.context.resolve()), str(request.dockerfile.resolve()))
+    parts = (
+        socket.gethostname(),
+        str(os.getuid()),
+        str(request.context.resolve()),
+        str(request.dockerfile.resolve()),
+        request.directories,
+    )
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()

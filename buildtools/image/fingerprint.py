@@ -39,6 +39,11 @@ class Fingerprint:
     inputs: Mapping[str, str]
     unknown: tuple[str, ...] = ()
 
+    @property
+    def directories(self) -> str:
+        """A digest of the context's directories and their modes alone."""
+        return _combined({key: value for key, value in self.inputs.items() if value.startswith("d ")})
+
 
 def fingerprint(
     folder: ImageFolder,

@@ -10,6 +10,7 @@ import hashlib
 import os
 import stat
 import urllib.parse
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -222,10 +223,20 @@ def _stat_of(entry: Entry) -> bytes:
     made = text(1, entry.path) + number(2, go_mode)
     if kind != stat.S_IFDIR:
         made += number(5, status.st_size)
-    made += number(6, status.st_mtime_ns) + text(7, entry.link_target)
+    made += number(6, _time_of(status)) + text(7, entry.link_target)
     if kind in (stat.S_IFCHR, stat.S_IFBLK):
         made += number(8, os.major(status.st_rdev)) + number(9, os.minor(status.st_rdev))
     return made + _extended_attributes(entry.absolute)
+
+
+def _time_of(status: os.stat_result) -> int:
+    """When it was modified, in nanoseconds; what is below a millisecond changes with the time of change as well.
+
+    The engine asks again for a file whose size or time differs, and would keep content that was replaced under the
+    old ones; the time of change cannot be set. Layers hold whole seconds, and the engine's cache looks at no times.
+    """
+    seal = zlib.crc32(b"%d %d" % (status.st_ctime_ns, status.st_ino))
+    return status.st_mtime_ns // 1_000_000 * 1_000_000 + seal % 1_000_000
 
 
 def _extended_attributes(path: str) -> bytes:
