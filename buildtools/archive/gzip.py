@@ -38,15 +38,15 @@ class Sink(Protocol):
 class GzipWriter:
     """Compresses what is written to it into ``out``; a context manager.
 
-    At most two blocks per thread are held. ``out`` is written to from the thread that calls :meth:`write` and is not
-    closed. When the ``with`` body raises, the member is left unfinished, so that nobody takes it for whole.
+    A block per thread and two more are held at most. ``out`` is written to from the thread that calls :meth:`write`
+    and is not closed. When the ``with`` body raises, the member is left unfinished, so that nobody takes it for whole.
     """
 
     def __init__(self, out: Sink, threads: int = 0) -> None:
         self._out = out
         threads = threads or min(8, os.cpu_count() or 1)
         self._pool = ThreadPoolExecutor(threads, "gzip")
-        self._most_pending = 2 * threads
+        self._most_pending = threads + 2
         self._pending: deque[Future[bytes]] = deque()
         self._block = bytearray()
         self._window = b""
