@@ -51,19 +51,19 @@ class Daemon:
         """What the daemon says about standard input of this content."""
         process = self.start(*arguments)
         _, said = process.communicate(content, timeout=60)
-        assert process.returncode == 0, said.decode()
+        assert 0 == process.returncode, said.decode()
         return said.decode()
 
     def stop(self, process: subprocess.Popen[bytes]) -> str:
         process.terminate()
         said = self.end(process)
-        assert process.returncode == 0, said
+        assert 0 == process.returncode, said
         return said
 
     def kill(self, process: subprocess.Popen[bytes]) -> None:
         process.kill()
         self.end(process)
-        assert process.returncode == -signal.SIGKILL
+        assert -signal.SIGKILL == process.returncode
 
     def end(self, process: subprocess.Popen[bytes]) -> str:
         assert process.stderr
@@ -121,7 +121,7 @@ def unfinished(daemon: Daemon) -> bytes:
 
 
 def test_version_is_the_text_it_was_built_with(logdaemon: Path) -> None:
-    assert subprocess.run([logdaemon, "--version"], capture_output=True, check=True).stdout == f"{VERSION}\n".encode()
+    assert f"{VERSION}\n".encode() == subprocess.run([logdaemon, "--version"], capture_output=True, check=True).stdout
 
 
 def test_help_names_every_option(logdaemon: Path) -> None:
@@ -145,13 +145,13 @@ def test_help_names_every_option(logdaemon: Path) -> None:
 )
 def test_bad_argument_is_one_line_and_status_2(daemon: Daemon, arguments: list[str], message: str) -> None:
     process = daemon.start(*arguments)
-    assert daemon.end(process) == f"logdaemon: {message}\n"
-    assert process.returncode == 2
+    assert f"logdaemon: {message}\n" == daemon.end(process)
+    assert 2 == process.returncode
 
 
 def test_missing_folder_is_named(logdaemon: Path) -> None:
     done = subprocess.run([logdaemon, "--upload", "/"], capture_output=True, check=False, text=True)
-    assert (done.returncode, done.stderr) == (2, "logdaemon: --work is missing: see --help\n")
+    assert (2, "logdaemon: --work is missing: see --help\n") == (done.returncode, done.stderr)
 
 
 def test_folders_on_two_file_systems_are_refused(daemon: Daemon) -> None:
@@ -162,11 +162,11 @@ def test_folders_on_two_file_systems_are_refused(daemon: Daemon) -> None:
     process = subprocess.Popen(
         [daemon.script, "--work", daemon.work, "--upload", elsewhere], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
-    assert (
-        daemon.end(process) == f"logdaemon: --work {daemon.work} and --upload {elsewhere} must be on one file system\n"
+    assert f"logdaemon: --work {daemon.work} and --upload {elsewhere} must be on one file system\n" == daemon.end(
+        process
     )
-    assert process.returncode == 2
-    assert (sorted(elsewhere.iterdir()), list(daemon.work.glob(".*"))) == (left, [])
+    assert 2 == process.returncode
+    assert (left, []) == (sorted(elsewhere.iterdir()), list(daemon.work.glob(".*")))
 
 
 def test_second_daemon_in_a_work_folder_is_refused(daemon: Daemon) -> None:
@@ -177,9 +177,9 @@ def test_second_daemon_in_a_work_folder_is_refused(daemon: Daemon) -> None:
     until(lambda: unfinished(daemon))
     second = daemon.start()
     assert "another logdaemon is at work there" in daemon.end(second)
-    assert second.returncode == 2
+    assert 2 == second.returncode
     daemon.stop(first)
-    assert len(daemon.events()) == 1
+    assert 1 == len(daemon.events())
 
 
 def test_event_is_kept_and_annotated(daemon: Daemon) -> None:
@@ -189,11 +189,11 @@ def test_event_is_kept_and_annotated(daemon: Daemon) -> None:
     assert first.startswith(b'{"b":1.50, "a":"\xc3\xbc\\u00fc","logdaemon":{')
     assert second.startswith(b'{ "logdaemon":{')
     notes = [json.loads(line)["logdaemon"] for line in (first, second)]
-    assert [(note["host"], note["version"], note["sequence"]) for note in notes] == [
+    assert [
         ("web-1", VERSION, 1),
         ("web-1", VERSION, 2),
-    ]
-    assert notes[0]["run"] == notes[1]["run"]
+    ] == [(note["host"], note["version"], note["sequence"]) for note in notes]
+    assert notes[1]["run"] == notes[0]["run"]
     received = [
         time.mktime(time.strptime(note["received"][:19], "%Y-%m-%dT%H:%M:%S")) - time.timezone for note in notes
     ]
@@ -202,13 +202,13 @@ def test_event_is_kept_and_annotated(daemon: Daemon) -> None:
 
 def test_line_without_end_is_an_event(daemon: Daemon) -> None:
     daemon.run(b'{"n":1}\n{"n":2}')
-    assert numbers(daemon.events()) == [1, 2]
+    assert [1, 2] == numbers(daemon.events())
 
 
 def test_empty_lines_are_nothing(daemon: Daemon) -> None:
     said = daemon.run(b"\n\n \t\r\n")
     assert "0 events, 0 lines rejected" in said
-    assert daemon.batches() == []
+    assert [] == daemon.batches()
 
 
 @pytest.mark.parametrize(
@@ -236,8 +236,8 @@ def test_empty_lines_are_nothing(daemon: Daemon) -> None:
 )
 def test_line_that_is_no_event_is_kept_as_it_came(daemon: Daemon, line: bytes, reason: str) -> None:
     said = daemon.run(b'{"n":1}\n' + line + b'\n{"n":2}\n')
-    assert numbers(daemon.events()) == [1, 2]
-    assert daemon.rejects() == line + b"\n"
+    assert [1, 2] == numbers(daemon.events())
+    assert line + b"\n" == daemon.rejects()
     assert f"logdaemon: rejected a line: {reason}\n" in said
     assert "2 events, 1 lines rejected" in said
 
@@ -275,23 +275,23 @@ def test_takes_what_python_takes_as_json(daemon: Daemon) -> None:
 
     daemon.run(b"\n".join(lines))
     taken = [line[: line.rindex(b'"logdaemon":')] for (batch) in daemon.batches() for line in batch]
-    assert [line.rstrip(b",") for line in taken] == [line.rstrip()[:-1].rstrip(b",") for line in good]
-    assert daemon.rejects().splitlines() == [line for line in lines if line.strip() and not is_event(line)]
+    assert [line.rstrip()[:-1].rstrip(b",") for line in good] == [line.rstrip(b",") for line in taken]
+    assert [line for line in lines if line.strip() and not is_event(line)] == daemon.rejects().splitlines()
 
 
 def test_line_that_is_too_long_is_kept_whole(daemon: Daemon) -> None:
     fits = b'{"n":1,"x":"%s"}' % (b"y" * (100_000 - 14))
     long, longer = (b'{"x":"%s"}' % (b"z" * size) for size in (100_001, 3_000_000))
     said = daemon.run(b"\n".join((fits, long, b'{"n":2}', longer, b'{"n":3}', longer)), "--line-bytes", "100000")
-    assert numbers(daemon.events()) == [1, 2, 3]
-    assert daemon.rejects() == long + b"\n" + longer + b"\n" + longer + b"\n"
+    assert [1, 2, 3] == numbers(daemon.events())
+    assert long + b"\n" + longer + b"\n" + longer + b"\n" == daemon.rejects()
     assert "rejected a line: longer than 100000 bytes" in said
 
 
 def test_batch_ends_at_a_number_of_events(daemon: Daemon) -> None:
     daemon.run(numbered(12_000), "--batch-events", "5000")
-    assert [len(batch) for batch in daemon.batches()] == [5000, 5000, 2000]
-    assert numbers(daemon.events()) == list(range(12_000))
+    assert [5000, 5000, 2000] == [len(batch) for batch in daemon.batches()]
+    assert list(range(12_000)) == numbers(daemon.events())
 
 
 def test_batch_ends_with_the_event_that_fills_its_bytes(daemon: Daemon) -> None:
@@ -300,7 +300,7 @@ def test_batch_ends_with_the_event_that_fills_its_bytes(daemon: Daemon) -> None:
     assert len(full) >= 3
     assert all(500_000 <= size < 500_000 + 1000 for size in full)
     assert 0 < last < 500_000 + 1000
-    assert numbers(daemon.events()) == list(range(12_000))
+    assert list(range(12_000)) == numbers(daemon.events())
 
 
 def test_batch_ends_by_time_while_nothing_comes(daemon: Daemon) -> None:
@@ -310,9 +310,9 @@ def test_batch_ends_by_time_while_nothing_comes(daemon: Daemon) -> None:
     process.stdin.flush()
     until(daemon.batches)
     assert process.poll() is None
-    assert numbers(daemon.events()) == [0, 1, 2]
+    assert [0, 1, 2] == numbers(daemon.events())
     daemon.stop(process)
-    assert len(daemon.batches()) == 1
+    assert 1 == len(daemon.batches())
 
 
 def test_stop_with_events_in_flight_loses_none(daemon: Daemon) -> None:
@@ -322,9 +322,9 @@ def test_stop_with_events_in_flight_loses_none(daemon: Daemon) -> None:
     process.stdin.flush()
     # The last pieces are still in the pipe and in the daemon.
     said = daemon.stop(process)
-    assert numbers(daemon.events()) == list(range(100_000))
+    assert list(range(100_000)) == numbers(daemon.events())
     assert "ended: 100000 events" in said
-    assert sorted(path.name for path in daemon.work.iterdir()) == ["lock", "rejects.log"]
+    assert ["lock", "rejects.log"] == sorted(path.name for path in daemon.work.iterdir())
 
 
 def test_upload_folder_never_shows_part_of_a_file(daemon: Daemon) -> None:
@@ -338,7 +338,7 @@ def test_upload_folder_never_shows_part_of_a_file(daemon: Daemon) -> None:
                 seen.setdefault(file.name, file.read_bytes())
     daemon.stop(process)
     assert len(seen) >= 5
-    assert {name: (daemon.upload / name).read_bytes() for name in seen} == seen
+    assert seen == {name: (daemon.upload / name).read_bytes() for name in seen}
     assert all(gzip.decompress(content) for content in seen.values())
 
 
@@ -348,13 +348,13 @@ def test_killed_daemon_leaves_its_events_to_the_next(daemon: Daemon) -> None:
     process.stdin.write(numbered(10_000))
     process.stdin.flush()
     until(lambda: unfinished(daemon).count(b"\n") == 10_000)
-    assert daemon.batches() == []
+    assert [] == daemon.batches()
     daemon.kill(process)
 
     said = daemon.run(numbered(5, 10_000))
     assert "recovered 10000 events" in said
-    assert numbers(daemon.events()) == list(range(10_005))
-    assert list(daemon.work.glob("*.part*")) == []
+    assert list(range(10_005)) == numbers(daemon.events())
+    assert [] == list(daemon.work.glob("*.part*"))
 
 
 def test_batch_torn_in_the_middle_is_recovered_up_to_the_last_whole_line(daemon: Daemon) -> None:
@@ -370,7 +370,7 @@ def test_batch_torn_in_the_middle_is_recovered_up_to_the_last_whole_line(daemon:
     daemon.run(b"")
     found = numbers(daemon.events())
     assert 4_000 < len(found) < 16_000
-    assert found == list(range(len(found)))
+    assert list(range(len(found))) == found
 
 
 def test_damaged_batch_is_kept_for_a_human(daemon: Daemon) -> None:
@@ -378,20 +378,20 @@ def test_damaged_batch_is_kept_for_a_human(daemon: Daemon) -> None:
     damaged.write_bytes(b"no gzip at all")
     said = daemon.run(b'{"n":1}\n')
     assert "is damaged and kept" in said
-    assert damaged.with_name(f"{damaged.name}.damaged").read_bytes() == b"no gzip at all"
-    assert numbers(daemon.events()) == [1]
+    assert b"no gzip at all" == damaged.with_name(f"{damaged.name}.damaged").read_bytes()
+    assert [1] == numbers(daemon.events())
 
 
 def test_full_disk_is_one_line_and_status_1_and_what_was_written_is_recovered(daemon: Daemon) -> None:
     limit = 200_000
     process = daemon.start(first=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
     _, said = process.communicate(numbered(200_000), timeout=60)
-    assert process.returncode == 1
+    assert 1 == process.returncode
     assert b"logdaemon: stopped: java.io.IOException: File too large\n" in said
     daemon.run(b"")
     found = numbers(daemon.events())
     assert len(found) > 1000
-    assert found == list(range(len(found)))
+    assert list(range(len(found))) == found
 
 
 def test_spool_file_stays_until_its_batch_is_finished(daemon: Daemon) -> None:
@@ -402,8 +402,8 @@ def test_spool_file_stays_until_its_batch_is_finished(daemon: Daemon) -> None:
     until(lambda: unfinished(daemon).count(b"\n") == 3000)
     assert all(file.exists() for file in files)
     daemon.stop(process)
-    assert numbers(daemon.events()) == list(range(3000))
-    assert list(daemon.spool.iterdir()) == [hidden]
+    assert list(range(3000)) == numbers(daemon.events())
+    assert [hidden] == list(daemon.spool.iterdir())
 
 
 def test_killed_daemon_leaves_the_spool_to_the_next(daemon: Daemon) -> None:
@@ -415,7 +415,7 @@ def test_killed_daemon_leaves_the_spool_to_the_next(daemon: Daemon) -> None:
     again = daemon.start("--input", str(daemon.spool), "--batch-events", "10")
     until(lambda: not list(daemon.spool.iterdir()))
     daemon.stop(again)
-    assert numbers(daemon.events()) == list(range(1000))
+    assert list(range(1000)) == numbers(daemon.events())
 
 
 def test_spool_file_that_was_replaced_is_read_too(daemon: Daemon) -> None:
@@ -424,12 +424,12 @@ def test_spool_file_that_was_replaced_is_read_too(daemon: Daemon) -> None:
     until(lambda: unfinished(daemon).count(b"\n") == 1)
     daemon.spool_file("a.json", b'{"n":2}\n')
     daemon.stop(process)
-    assert numbers(daemon.events()) == [1]
+    assert [1] == numbers(daemon.events())
 
     again = daemon.start("--input", str(daemon.spool), "--batch-events", "1")
     until(lambda: not list(daemon.spool.iterdir()))
     daemon.stop(again)
-    assert numbers(daemon.events()) == [1, 2]
+    assert [1, 2] == numbers(daemon.events())
 
 
 def test_spool_file_without_an_event_is_removed(daemon: Daemon) -> None:
@@ -437,9 +437,9 @@ def test_spool_file_without_an_event_is_removed(daemon: Daemon) -> None:
     daemon.spool_file("b.json", b"")
     process = daemon.start("--input", str(daemon.spool))
     until(lambda: not list(daemon.spool.iterdir()))
-    assert daemon.rejects() == b"no event\n"
+    assert b"no event\n" == daemon.rejects()
     daemon.stop(process)
-    assert daemon.batches() == []
+    assert [] == daemon.batches()
 
 
 def test_spool_is_read_oldest_first(daemon: Daemon) -> None:
@@ -449,4 +449,4 @@ def test_spool_is_read_oldest_first(daemon: Daemon) -> None:
     process = daemon.start("--input", str(daemon.spool))
     until(lambda: unfinished(daemon).count(b"\n") == 3)
     daemon.stop(process)
-    assert numbers(daemon.events()) == [3, 2, 1]
+    assert [3, 2, 1] == numbers(daemon.events())

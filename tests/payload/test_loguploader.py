@@ -99,7 +99,7 @@ def uploader(loguploader: str, engine: EngineService, server: BigQuery, tmp_path
 
 def test_version_is_the_text_the_image_was_built_with(uploader: Uploader) -> None:
     process = uploader.start("--version")
-    assert process.communicate(timeout=120) == (f"{VERSION}\n", "")
+    assert (f"{VERSION}\n", "") == process.communicate(timeout=120)
 
 
 def test_files_are_loaded_oldest_first_and_removed(uploader: Uploader) -> None:
@@ -108,53 +108,54 @@ def test_files_are_loaded_oldest_first_and_removed(uploader: Uploader) -> None:
     uploader.batch(".c.gz", {"n": 4})
     uploader.batch("d.gz.tmp", {"n": 5})
     status, said = uploader.run()
-    assert (status, uploader.server.rows) == (0, [{"n": 1}, {"n": 2}, {"n": 3}])
-    assert uploader.left() == [".c.gz", "d.gz.tmp"]
-    assert [line.split(", job")[0] for line in said] == [
+    assert (0, [{"n": 1}, {"n": 2}, {"n": 3}]) == (status, uploader.server.rows)
+    assert [".c.gz", "d.gz.tmp"] == uploader.left()
+    assert [
         "loguploader: loaded b.gz: 2 rows",
         "loguploader: loaded a.gz: 1 rows",
-    ]
+    ] == [line.split(", job")[0] for line in said]
     (first, _) = uploader.server.jobs.values()
-    assert first["configuration"]["load"] == {
+    assert {
         "createDisposition": "CREATE_NEVER",
         "destinationTable": {"projectId": "widgets", "datasetId": "logs", "tableId": "shares"},
         "sourceFormat": "NEWLINE_DELIMITED_JSON",
         "writeDisposition": "WRITE_APPEND",
-    }
+    } == first["configuration"]["load"]
 
 
 def test_large_file_goes_up_in_a_resumable_upload(uploader: Uploader) -> None:
     uploader.batch("big.gz", {"x": secrets.token_hex(6_000_000)})
-    assert uploader.run()[0] == 0
-    assert len(uploader.server.rows) == 1
-    assert uploader.left() == []
+    assert 0 == uploader.run()[0]
+    assert 1 == len(uploader.server.rows)
+    assert [] == uploader.left()
 
 
 def test_nothing_to_load_is_a_success(uploader: Uploader) -> None:
-    assert uploader.run() == (0, [])
+    assert (0, []) == uploader.run()
 
 
 def test_refused_file_stays_and_the_others_are_loaded(uploader: Uploader) -> None:
     uploader.file("bad.gz", gzip.compress(b'{"n":'), age=10)
     uploader.batch("good.gz", {"n": 1})
-    for uploads in (2, 2):  # and the next pass does not send it again
+    for _ in range(2):
         status, said = uploader.run()
-        assert (status, uploader.left(), uploader.server.rows) == (1, ["bad.gz"], [{"n": 1}])
+        assert (1, ["bad.gz"], [{"n": 1}]) == (status, uploader.left(), uploader.server.rows)
         assert said[0].startswith("loguploader: not loaded: bad.gz: Error while reading data")
         assert said[-1].endswith("files were not loaded and stay in /mnt/upload")
-        assert uploader.server.uploads == uploads
+        # The second pass finds the failed job, and does not send the file again.
+        assert 2 == uploader.server.uploads
 
     (uploader.folder / "bad.gz").rename(uploader.folder / "bad-again.gz")
-    assert uploader.run()[0] == 1
-    assert uploader.server.uploads == 3
+    assert 1 == uploader.run()[0]
+    assert 3 == uploader.server.uploads
 
 
 def test_job_that_failed_in_passing_is_made_again(uploader: Uploader) -> None:
     uploader.server.broken_jobs = 2
     uploader.batch("a.gz", {"n": 1})
     status, _ = uploader.run()
-    assert (status, uploader.left(), uploader.server.rows) == (0, [], [{"n": 1}])
-    assert [job_id[-2:] for job_id in uploader.server.jobs] == ["-1", "-2", "-3"]
+    assert (0, [], [{"n": 1}]) == (status, uploader.left(), uploader.server.rows)
+    assert ["-1", "-2", "-3"] == [job_id[-2:] for job_id in uploader.server.jobs]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -166,20 +167,20 @@ def test_pass_that_was_ended_while_a_job_ran_does_not_load_twice(uploader: Uploa
     uploader.signal(number)
     _, said = process.communicate(timeout=60)
     if number == signal.SIGTERM:
-        assert (process.returncode, said) == (0, "loguploader: stopped; the next pass takes up what is left\n")
-    assert uploader.left() == ["a.gz"]
+        assert (0, "loguploader: stopped; the next pass takes up what is left\n") == (process.returncode, said)
+    assert ["a.gz"] == uploader.left()
 
     uploader.server.held = False
     uploader.server.finish_jobs()
-    assert uploader.run()[0] == 0
-    assert (uploader.left(), uploader.server.rows, uploader.server.uploads) == ([], [{"n": 1}], 1)
+    assert 0 == uploader.run()[0]
+    assert ([], [{"n": 1}], 1) == (uploader.left(), uploader.server.rows, uploader.server.uploads)
 
 
 def test_job_that_takes_too_long_is_left_to_the_next_pass(uploader: Uploader) -> None:
     uploader.server.held = True
     uploader.batch("a.gz", {"n": 1})
     status, said = uploader.run(LOGUPLOADER_JOB_SECONDS="1")
-    assert (status, uploader.left()) == (1, ["a.gz"])
+    assert (1, ["a.gz"]) == (status, uploader.left())
     assert "is not done after 1 s; the next pass looks again" in said[0]
 
 
@@ -187,11 +188,11 @@ def test_missing_credentials_end_it_in_one_line(uploader: Uploader) -> None:
     uploader.key.unlink()
     uploader.batch("a.gz", {"n": 1})
     status, said = uploader.run()
-    assert (status, uploader.left(), uploader.server.uploads) == (1, ["a.gz"], 0)
-    assert said == [
+    assert (1, ["a.gz"], 0) == (status, uploader.left(), uploader.server.uploads)
+    assert [
         "loguploader: no credentials: /etc/loguploader/credentials.json: No such file or directory; "
         "put a service account's JSON key there, or name it in GOOGLE_APPLICATION_CREDENTIALS"
-    ]
+    ] == said
 
 
 @pytest.mark.parametrize("damage", ["not json", "other kind", "private key", "no project", "refused"])
@@ -209,7 +210,7 @@ def test_damaged_credentials_end_it_in_one_line_that_does_not_tell_them(uploader
     uploader.key.write_text(json.dumps(key)[: -1 if damage == "not json" else None])
     uploader.batch("a.gz", {"n": 1})
     status, said = uploader.run()
-    assert (status, uploader.left(), len(said)) == (1, ["a.gz"], 1)
+    assert (1, ["a.gz"], 1) == (status, uploader.left(), len(said))
     told = "Google does not take the credentials: " if damage == "refused" else "no credentials: "
     assert said[0].startswith(f"loguploader: {told}")
     assert secret[:20] not in said[0]
@@ -219,7 +220,7 @@ def test_growing_folder_is_warned_of_even_without_credentials(uploader: Uploader
     uploader.key.unlink()
     size = uploader.batch("a.gz", {"n": 1}).stat().st_size
     _, said = uploader.run(LOGUPLOADER_FOLDER_BYTES="10")
-    assert said[0] == f"loguploader: warning: 1 files wait in /mnt/upload, {size} bytes; the limit is 10"
+    assert f"loguploader: warning: 1 files wait in /mnt/upload, {size} bytes; the limit is 10" == said[0]
 
 
 @pytest.mark.parametrize(
@@ -234,11 +235,11 @@ def test_growing_folder_is_warned_of_even_without_credentials(uploader: Uploader
     ],
 )
 def test_bad_setting_is_one_line(uploader: Uploader, variables: dict[str, str], message: str) -> None:
-    assert uploader.run(**variables) == (1, [f"loguploader: {message}"])
+    assert (1, [f"loguploader: {message}"]) == uploader.run(**variables)
 
 
 def test_unknown_argument_is_misuse(uploader: Uploader) -> None:
-    assert uploader.run("--once") == (2, ["loguploader: unknown argument --once: see --help"])
+    assert (2, ["loguploader: unknown argument --once: see --help"]) == uploader.run("--once")
 
 
 def test_image_runs_as_a_user_without_rights(uploader: Uploader) -> None:
@@ -249,14 +250,14 @@ def test_image_runs_as_a_user_without_rights(uploader: Uploader) -> None:
         capture_output=True,
         text=True,
     )
-    assert shown.stdout == "app\n"
+    assert "app\n" == shown.stdout
 
 
 def test_silent_server_ends_it_in_one_line(uploader: Uploader) -> None:
     uploader.batch("a.gz", {"n": 1})
     uploader.batch("b.gz", {"n": 2})
     status, said = uploader.run(BIGQUERY_EMULATOR_HOST="http://127.0.0.1:1")
-    assert (status, uploader.left(), len(said)) == (1, ["a.gz", "b.gz"], 1)
+    assert (1, ["a.gz", "b.gz"], 1) == (status, uploader.left(), len(said))
     assert said[0].startswith("loguploader: BigQuery does not answer: ")
 
 
@@ -291,4 +292,4 @@ def test_runit_starts_pass_after_pass(uploader: Uploader, tmp_path: Path) -> Non
         runsv.terminate()
         runsv.wait(timeout=60)
         subprocess.run([require("docker"), "rm", "--force", uploader.name], env=environment, check=True)
-    assert (tmp_path / "log").read_text().count("loguploader: loaded ") == 2
+    assert 2 == (tmp_path / "log").read_text().count("loguploader: loaded ")
