@@ -17,6 +17,8 @@ from buildtools.image.shell import BadSubstitution, expand, word_pattern
 
 SCRATCH = "scratch"
 
+_KEYWORD = re.compile(r"\s*(\S*)\s*")
+_WORD = re.compile(r"\S+")
 _DIRECTIVE = re.compile(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(.+?)\s*")
 _HEREDOC = re.compile(r"[0-9]*<<(-?)([^<]+)")
 _REMOTE = re.compile(r"(?:https?|git|ssh)://|git@")
@@ -180,15 +182,13 @@ class _Instruction:
     rest: int = 0
 
     def __post_init__(self) -> None:
-        self.read(0)
-
-    def read(self, start: int) -> None:
-        """Take keyword and flags from ``start`` on; what follows begins at ``rest``."""
-        found = re.compile(r"\s*(\S*)\s*").match(self.joined, start)
+        """Take keyword and flags; what follows begins at ``rest``."""
+        found = _KEYWORD.match(self.joined)
         assert found is not None
-        self.keyword, self.rest, self.flags = found[1].lower(), found.end(), []
-        word = word_pattern(self.escape)
-        while self.joined.startswith("--", self.rest) and (flag := word.match(self.joined, self.rest)):
+        self.keyword, self.rest = found[1].lower(), found.end()
+        while self.joined.startswith("--", self.rest) and (
+            flag := word_pattern(self.escape).match(self.joined, self.rest)
+        ):
             end = flag.end()
             if flag[0] == "--":
                 break
@@ -376,7 +376,7 @@ class _StageInTheMaking:
 
 
 def _stage(instruction: _Instruction, index: int) -> _StageInTheMaking:
-    words = list(re.compile(r"\S+").finditer(instruction.joined, instruction.rest))
+    words = list(_WORD.finditer(instruction.joined, instruction.rest))
     if len(words) == 3 and words[1][0].lower() == "as":
         name = words[2][0].lower()
     elif len(words) == 1:

@@ -11,7 +11,7 @@ import heapq
 import platform
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from buildtools import BuildToolsError, Refused
@@ -65,10 +65,18 @@ def image_folders(settings: Settings, version: Version | None, only: Sequence[st
     """
     names = _names(settings)
     _check_known("--only", only, names)
+    project = _Project(settings, version, frozenset(names))
+    found: dict[str, ImageFolder] = {}
+    waiting = list(only or names)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found[name] = _read(name, project)
+            waiting += found[name].parents
     made: dict[str, ImageFolder] = {}
-    for name in sorted(only or names):
-        _add(name, (), made, _Project(settings, version, frozenset(names)))
-    return _in_build_order(made)
+    for name in _build_order({name: folder.parents for name, folder in found.items()}):
+        made[name] = _with_triggers(found[name], made, project)
+    return tuple(made.values())
 
 
 def build_arguments(settings: Settings, version: Version | None, name: str) -> dict[str, str]:
@@ -145,12 +153,7 @@ def _check_known(where: str, given: Iterable[str], names: Sequence[str]) -> None
         )
 
 
-def _add(name: str, path: tuple[str, ...], made: dict[str, ImageFolder], project: _Project) -> None:
-    if name in path:
-        cycle = " -> ".join((*path[path.index(name) :], name))
-        raise Refused(f"image folders are built from each other in a cycle: {cycle}", "take one FROM or --from out")
-    if name in made:
-        return
+def _read(name: str, project: _Project) -> ImageFolder:
     settings = project.settings.image_settings(name)
     folder = project.settings.root / project.settings.images / name
     dockerfile = folder / settings.dockerfile
@@ -166,48 +169,50 @@ def _add(name: str, path: tuple[str, ...], made: dict[str, ImageFolder], project
     except OSError as error:
         raise BuildToolsError(f"{where} cannot be read ({error.strerror})", "make it readable") from None
     declared = parsed.declared
-    arguments = {
-        key: value for key, value in build_arguments(project.settings, project.version, name).items() if key in declared
-    }
+    given = build_arguments(project.settings, project.version, name)
+    arguments = {key: value for key, value in given.items() if key in declared}
     target_platform = settings.platform or _local_platform()
-    triggers: dict[str, tuple[str, ...]] = {}
-    found = _needs(parsed, settings, arguments, target_platform, triggers)
-    siblings: dict[Reference, str] = {}
-    outside: dict[str, None] = {}
-    for base in found.bases:
-        sibling = project.sibling(base.image, name)
-        if not sibling:
-            outside[base.image] = None
-            continue
-        siblings[base.reference] = sibling
-        _add(sibling, (*path, name), made, project)
-        if made[sibling].needed.triggers:
-            triggers[base.image] = made[sibling].needed.triggers
-    if triggers:
-        found = _needs(parsed, settings, arguments, target_platform, triggers)
-        for base in found.bases:
-            if base.reference.start < 0:
-                if project.sibling(base.image, name):
-                    raise Refused(
-                        f"{where} line {base.reference.line}: an ONBUILD of its base names the folder {base.image}",
-                        "take the files from it in the Dockerfile itself",
-                    )
-                outside[base.image] = None
-    made[name] = ImageFolder(
+    needed = _needs(parsed, settings, arguments, target_platform, {})
+    named = [(base, project.sibling(base.image, name)) for base in needed.bases]
+    siblings = {base.reference: sibling for base, sibling in named if sibling}
+    outside = [base.image for base, sibling in named if not sibling]
+    return ImageFolder(
         name,
         folder,
         dockerfile,
         context,
         target_platform,
         tuple(dict.fromkeys(siblings.values())),
-        tuple(outside),
+        tuple(dict.fromkeys(outside)),
         settings,
         arguments,
         parsed,
         siblings,
-        triggers,
-        found,
+        {},
+        needed,
     )
+
+
+def _with_triggers(folder: ImageFolder, made: Mapping[str, ImageFolder], project: _Project) -> ImageFolder:
+    """The folder with what its parents' ``ONBUILD`` instructions add to its needs."""
+    triggers = {}
+    for base in folder.needed.bases:
+        parent = folder.siblings.get(base.reference)
+        if parent and made[parent].needed.triggers:
+            triggers[base.image] = made[parent].needed.triggers
+    if not triggers:
+        return folder
+    needed = _needs(folder.parsed, folder.settings, folder.arguments, folder.platform, triggers)
+    added = [base for base in needed.bases if base.reference.start < 0]
+    for base in added:
+        if project.sibling(base.image, folder.name):
+            place = f"{folder.parsed.where} line {base.reference.line}"
+            raise Refused(
+                f"{place}: an ONBUILD of its base names the folder {base.image}",
+                "take the files from it in the Dockerfile itself",
+            )
+    bases = tuple(dict.fromkeys((*folder.bases, *(base.image for base in added))))
+    return replace(folder, triggers=triggers, needed=needed, bases=bases)
 
 
 def _needs(
@@ -227,20 +232,32 @@ def _local_platform() -> str:
     return f"linux/{({'x86_64': 'amd64', 'aarch64': 'arm64'}).get(machine, machine)}"
 
 
-def _in_build_order(made: Mapping[str, ImageFolder]) -> tuple[ImageFolder, ...]:
-    waiting = {name: set(folder.parents) for name, folder in made.items()}
-    children: dict[str, list[str]] = {name: [] for name in made}
-    for name, folder in made.items():
-        for parent in folder.parents:
+def _build_order(parents: Mapping[str, Sequence[str]]) -> list[str]:
+    waiting = {name: len(above) for name, above in parents.items()}
+    children: dict[str, list[str]] = {name: [] for name in parents}
+    for name, above in parents.items():
+        for parent in above:
             children[parent].append(name)
-    ready = [name for name, parents in waiting.items() if not parents]
+    ready = [name for name, count in waiting.items() if not count]
     heapq.heapify(ready)
     order = []
     while ready:
         name = heapq.heappop(ready)
-        order.append(made[name])
+        del waiting[name]
+        order.append(name)
         for child in children[name]:
-            waiting[child].discard(name)
+            waiting[child] -= 1
             if not waiting[child]:
                 heapq.heappush(ready, child)
-    return tuple(order)
+    if waiting:
+        raise _cycle({name: [parent for parent in parents[name] if parent in waiting] for name in waiting})
+    return order
+
+
+def _cycle(parents: Mapping[str, Sequence[str]]) -> Refused:
+    """The complaint about folders of which each has a parent among them."""
+    path = [min(parents)]
+    while (parent := parents[path[-1]][0]) not in path:
+        path.append(parent)
+    cycle = " -> ".join((*path[path.index(parent) :], parent))
+    return Refused(f"image folders are built from each other in a cycle: {cycle}", "take one FROM or --from out")

@@ -7,6 +7,7 @@ Paths are relative, with ``/`` between names, and may hold surrogate escapes for
 
 from __future__ import annotations
 
+import functools
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -198,6 +199,8 @@ def _escaped_class(body: str) -> str:
     return re.sub(r"\\(.)|(-)|(.)", lambda m: m[2] or re.escape(m[1] or m[3]), body, flags=re.DOTALL)
 
 
+# The ignore files of a project say much the same, and compiling costs more than all else.
+@functools.lru_cache(4096)
 def _matcher(text: str) -> Callable[[str], bool]:
     kind, expression = _go_expression(text)
     if kind == "exact":

@@ -196,6 +196,11 @@ def test_a_cycle_is_printed(tmp_path: Path, dockerfiles: dict[str, str], cycle: 
     assert refusal(project(tmp_path, dockerfiles)).fact.endswith(f"in a cycle: {cycle}")
 
 
+def test_a_chain_may_be_long(tmp_path: Path) -> None:
+    dockerfiles = {f"i{n}": f"FROM i{n + 1}\n" for n in range(1100)} | {"i1100": "FROM scratch\n"}
+    assert [f"i{n}" for n in range(1100, -1, -1)] == list(folders(project(tmp_path, dockerfiles)))
+
+
 def test_a_bad_dockerfile_is_named_from_the_root(tmp_path: Path) -> None:
     assert refusal(project(tmp_path, {"a": "FROM x\nFROM\n"})).fact.startswith("src/docker/a/Dockerfile line 2: FROM")
 
