@@ -10,7 +10,7 @@ from pathlib import Path
 from buildtools.image.manifest import DOCKER_LAYER, Descriptor, digest_of
 
 # Part of the folder's name: another codec gives other bytes for the same layer.
-CODEC = "isal-1"
+CODEC = "isal-2"
 
 
 class Cache:

@@ -13,7 +13,7 @@ from functools import cached_property
 from buildtools import BuildToolsError
 from buildtools.image.cache import Cache
 from buildtools.image.manifest import VERSION_LABEL, Manifest, labels_of
-from buildtools.image.registry import Registry
+from buildtools.image.registry import Damaged, Registry
 
 _JOBS = 8
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -78,7 +78,10 @@ def find_intact(registry: Registry, repository: str, fingerprint: str, cache: Ca
 
     Layers are not read: one that was changed and kept its size is found out by who pulls it.
     """
-    found = read_image(registry, repository, fingerprint_tag(fingerprint), cache)
+    try:
+        found = read_image(registry, repository, fingerprint_tag(fingerprint), cache)
+    except Damaged:
+        return None
     return found if found and has_layers(registry, repository, found.manifest) else None
 
 

@@ -28,6 +28,10 @@ _PULL = "pull"
 _PUSH = "pull,push"
 
 
+class Damaged(BuildToolsError):
+    """A registry gave other bytes than those that were asked for."""
+
+
 class Registry:
     """The registry at ``host`` (``HOST`` or ``HOST:PORT``). Safe for threads; connections are kept alive.
 
@@ -82,7 +86,7 @@ class Registry:
     def get_manifest(self, repository: str, target: str) -> Manifest | None:
         """The manifest under a tag or digest; None where there is none.
 
-        :raises BuildToolsError: its bytes are not what its digest says.
+        :raises Damaged: its bytes are not what its digest says.
         """
         answer = self._manifest("GET", repository, target)
         if answer.status == 404:
@@ -143,7 +147,7 @@ class Registry:
     def get_blob(self, repository: str, digest: str) -> bytes | None:
         """The whole of a small blob; None where the repository does not have it.
 
-        :raises BuildToolsError: its bytes are not what the digest says.
+        :raises Damaged: its bytes are not what the digest says.
         """
         answer = self._transport.request(
             "GET", f"/v2/{repository}/blobs/{digest}", expected=(200, 404), scope=_scope(repository, _PULL)
@@ -293,8 +297,8 @@ class Registry:
             headers={"Accept": ", ".join(ACCEPTED)},
         )
 
-    def _wrong(self, repository: str, target: str, what: str) -> BuildToolsError:
-        return BuildToolsError(
+    def _wrong(self, repository: str, target: str, what: str) -> Damaged:
+        return Damaged(
             f"the registry {self.host} answers for {repository} {target} with {what}",
             "its store or a proxy before it is broken; tell its administrator",
         )

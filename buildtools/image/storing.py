@@ -26,6 +26,7 @@ from buildtools.image.registry import Registry
 _LARGE_BASE = 64 * 1024 * 1024
 _LARGE_FOR_THE_ENGINE = 32 * 1024 * 1024
 _FEW = 3
+_VARIANTS = 3
 
 
 class Route(Enum):
@@ -116,14 +117,17 @@ class Storing:
             holders = list(self._holders.get(layer.digest, ()))
         if image.repository in holders:
             return True
-        there = self._registry.blob_size(image.repository, layer.digest) == layer.size or any(
-            self._registry.mount_blob(image.repository, layer.digest, holder)
+        there = self._has(image, layer) or any(
+            self._registry.mount_blob(image.repository, layer.digest, holder) and self._has(image, layer)
             for holder in dict.fromkeys([*holders, *others])
             if holder != image.repository
         )
         if there:
             self._note(layer, image.repository)
         return there
+
+    def _has(self, image: ImageToPush, layer: Descriptor) -> bool:
+        return self._registry.blob_size(image.repository, layer.digest) == layer.size
 
     def _note(self, layer: Descriptor, repository: str) -> None:
         with self._lock:
@@ -158,21 +162,27 @@ class Storing:
     def _send(self, diff_id: str, path: Path, images: Sequence[ImageToPush]) -> Descriptor:
         """Compress a layer and bring it into the repositories of all images that have it."""
         packed = path.with_suffix(".gz")
-        layer = compress(path, packed)
-        path.unlink()
-        self._cache.remember_layer(diff_id, layer)
-        for image in images:
-            if not self._place(image, layer):
-                self._registry.upload_blob(
-                    image.repository,
-                    layer.digest,
-                    layer.size,
-                    lambda: packed.open("rb"),
-                    partial(self._tell, image, layer),
-                )
-                self._note(layer, image.repository)
-        packed.unlink()
-        return layer
+        # A registry keeps the blob that it has, even one that was cut short, and takes no other for its digest. The
+        # same layer under another digest heals that.
+        for variant in range(_VARIANTS):
+            layer = compress(path, packed, variant)
+            if all(self._bring(image, layer, packed) for image in images):
+                self._cache.remember_layer(diff_id, layer)
+                path.unlink()
+                packed.unlink()
+                return layer
+        raise BuildToolsError(
+            f"{self._registry.host} has damaged copies of a layer of {images[0].repository} and keeps them",
+            f"have its administrator remove the blob {layer.digest}",
+        )
+
+    def _bring(self, image: ImageToPush, layer: Descriptor, packed: Path) -> bool:
+        if self._place(image, layer):
+            return True
+        self._registry.upload_blob(
+            image.repository, layer.digest, layer.size, lambda: packed.open("rb"), partial(self._tell, image, layer)
+        )
+        return self._place(image, layer)
 
     def _tell(self, image: ImageToPush, layer: Descriptor, done: int) -> None:
         self._report(Transferred(image.name, done, layer.size))
@@ -192,7 +202,7 @@ class Storing:
         if stored is None:
             tag = fingerprint_tag(image.fingerprint)
             self._registry.put_manifest(image.repository, tag, manifest)
-            stored = read_image(self._registry, image.repository, tag, self._cache)
+            stored = find_stored(self._registry, image, self._cache)
         return stored or StoredImage(manifest, config)
 
     def _try_engine(self, plan: _Plan) -> StoredImage | None:

@@ -3,21 +3,23 @@ from __future__ import annotations
 import gzip
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from buildtools import BuildToolsError, Conflict
-from buildtools.events import Event, Warned
+from buildtools.events import Event, Transferred, Warned
 from buildtools.image.cache import Cache
+from buildtools.image.credentials import Credentials
 from buildtools.image.engine import Engine
 from buildtools.image.lookup import StoredImage, fingerprint_tag, read_image
 from buildtools.image.manifest import FINGERPRINT_LABEL, labels_of
-from buildtools.image.push import ImageToPush, PushedImage, Route, push
+from buildtools.image.push import ImageToPush, PushedImage, Route, foresee, push
 from buildtools.image.registry import Registry
 from buildtools.version import Version
+from tests.conftest import EngineService
 from tests.image.conftest import MakeImage
 from tests.image.images import layer_tar
 
@@ -171,3 +173,108 @@ def test_skopeo_reads_the_version_out_of_the_registry(
         check=True,
     ).stdout
     assert "1.0" == labels_of(config)[VERSION]
+
+
+def sent_by(pusher: Pusher) -> list[str]:
+    """Who sent layers, one entry for each layer."""
+    return [event.subject for event in pusher.events if isinstance(event, Transferred) and event.done == event.total]
+
+
+def test_what_siblings_share_is_sent_once(pusher: Pusher, make_image: MakeImage) -> None:
+    shared = {"a": os.urandom(100_000)}
+    images = [make_image(f"app{number}", shared, {"b": b"%d" % number}) for number in range(4)]
+    pusher("1.0", *images)
+    assert 5 == len(sent_by(pusher))
+    for number, image in enumerate(images):
+        expected = [layer_tar(shared), layer_tar({"b": b"%d" % number})]
+        assert expected == pusher.layer_tars(image.repository, "1.0")
+
+
+def test_a_fresh_agent_sends_only_what_is_new_on_top_of_a_parent(
+    pusher: Pusher, make_image: MakeImage, tmp_path: Path
+) -> None:
+    below, above = {"a": os.urandom(100_000)}, {"b": b"1"}
+    base = make_image("base", below)
+    pusher("1.0", base)
+    pusher.cache = Cache(tmp_path / "fresh")
+    pusher.events.clear()
+    leaf = make_image("leaf", below, above, parents=(base.repository,))
+    routes = [pushed.route for pushed in pusher("1.1", base, leaf)]
+    assert [Route.STAMPED, Route.DIRECT] == routes
+    assert ["leaf"] == sent_by(pusher)
+    assert [layer_tar(below), layer_tar(above)] == pusher.layer_tars(leaf.repository, "1.1")
+
+
+def test_what_was_built_too_long_ago_is_not_stamped(pusher: Pusher, make_image: MakeImage) -> None:
+    # Every image of these tests says that it was built on the first day of 2026.
+    image = make_image("app", {"a": b"1"})
+    pusher("1.0", image)
+    (young,) = pusher("1.1", replace(image, built_since=1767225600.0))
+    (old,) = pusher("1.2", replace(image, built_since=1767225601.0))
+    assert [Route.STAMPED, Route.DIRECT] == [young.route, old.route]
+
+
+def test_only_what_the_registry_lacks_is_asked_for(pusher: Pusher, make_image: MakeImage) -> None:
+    there, lacking = make_image("there", {"a": b"1"}), make_image("lacking", {"a": b"2"})
+    pusher("1.0", there)
+    asked: list[str] = []
+
+    def provide(images: Sequence[ImageToPush]) -> Sequence[ImageToPush]:
+        asked.extend(image.name for image in images)
+        return [replace(image, image_id=lacking.image_id) for image in images]
+
+    wanted = [replace(there, image_id=""), replace(lacking, image_id="")]
+    version, labels = Version.parse("1.1"), {VERSION: "1.1"}
+    foreseen = foresee(pusher.registry, wanted, version=version, labels=labels, cache=pusher.cache)
+    assert [Route.STAMPED, None] == foreseen
+    push(
+        pusher.engine,
+        pusher.registry,
+        wanted,
+        version=version,
+        labels=labels,
+        cache=pusher.cache,
+        provide=provide,
+    )
+    assert ["lacking"] == asked
+    foreseen = foresee(pusher.registry, wanted, version=version, labels=labels, cache=pusher.cache)
+    assert [Route.ALREADY_THERE] * 2 == foreseen
+
+
+class ContainerdEngine(Engine):
+    """An engine that says it keeps images in containerd, whose exports hold no layers that could be recognized."""
+
+    containerd_store = True
+
+
+def test_an_engine_that_keeps_images_in_containerd_pushes_itself(
+    pusher: Pusher, make_image: MakeImage, engine: EngineService
+) -> None:
+    image = make_image("app", {"a": b"1"}, {"b": b"2"})
+    pusher.engine = ContainerdEngine.connect(engine.environment)
+    (pushed,) = pusher("1.0", image)
+    tags = (pusher.engine.inspect(image.image_id) or {})["RepoTags"]
+    pusher.engine.close()
+    assert Route.ENGINE == pushed.route
+    assert "1.0" == pusher.stored(image.repository, "1.0").labels[VERSION]
+    assert [layer_tar({"a": b"1"}), layer_tar({"b": b"2"})] == pusher.layer_tars(image.repository, "1.0")
+    # It had no name, and would be gone without one.
+    assert [f"{pusher.registry.host}/{image.repository}:{fingerprint_tag(image.fingerprint)}"] == tags
+
+
+def test_the_engine_pushes_a_small_change_of_a_large_base_that_it_pulled(
+    pusher: Pusher, make_image: MakeImage, connected: Engine
+) -> None:
+    large = {"a": os.urandom(68_000_000)}
+    base = make_image("base", large)
+    (pushed,) = pusher("1.0", base)
+    # The engine does not know yet how the base's layer is called in the registry, and would send it again.
+    leaf = make_image("leaf", large, {"b": b"1"}, parents=(base.repository,))
+    assert Route.DIRECT == pusher("1.0", base, leaf)[1].route
+    connected.pull(pushed.reference, Credentials(Path("/nonexistent"), {}))
+    other = make_image("leaf", large, {"b": b"2"}, parents=(base.repository,))
+    (_, small) = pusher("1.1", base, other)
+    connected.untag(pushed.reference)
+    assert Route.ENGINE == small.route
+    layers = pusher.stored(other.repository, "1.1").manifest.layers
+    assert pusher.stored(base.repository, "1.1").manifest.layers == layers[:1]

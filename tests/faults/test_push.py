@@ -1,0 +1,210 @@
+"""Images that lie damaged in the registry, registries that die or are wiped, agents that push at the same time."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from buildtools import Unreachable
+from buildtools.events import Event, Transferred
+from buildtools.image.cache import Cache
+from buildtools.image.engine import Engine, EngineError
+from buildtools.image.engine_push import push_by_engine
+from buildtools.image.lookup import StoredImage, find_fingerprints, fingerprint_tag, read_image
+from buildtools.image.push import ImageToPush, PushedImage, Route, push
+from buildtools.image.registry import Registry
+from buildtools.version import Version
+from tests.conftest import HtpasswdRegistry
+from tests.contract.registries import OwnRegistry, own_registry
+from tests.faults.proxy import wire_to
+from tests.image.conftest import MakeImage
+from tests.image.images import layer_tar
+
+VERSION_LABEL = "org.opencontainers.image.version"
+
+
+@pytest.fixture
+def own(tmp_path: Path, environment: Mapping[str, str]) -> Iterator[OwnRegistry]:
+    with own_registry(tmp_path / "registry", environment) as own:
+        yield own
+
+
+class Agent:
+    """An agent that publishes; agents share nothing but the registry."""
+
+    def __init__(self, engine: Engine, host: str, cache: Cache) -> None:
+        self.engine = engine
+        self.registry = Registry(host, pause=0.001)
+        self.cache = cache
+        self.events: list[Event] = []
+
+    def push(self, version: str, *images: ImageToPush) -> list[PushedImage]:
+        return push(
+            self.engine,
+            self.registry,
+            images,
+            version=Version.parse(version),
+            labels={VERSION_LABEL: version},
+            cache=self.cache,
+            report=self.events.append,
+        )
+
+    def find(self, image: ImageToPush) -> StoredImage | None:
+        wanted = {image.name: (image.repository, image.fingerprint)}
+        return find_fingerprints(self.registry, wanted, self.cache)[image.name]
+
+    def stored(self, image: ImageToPush, tag: str) -> StoredImage:
+        found = read_image(self.registry, image.repository, tag, self.cache)
+        assert found is not None
+        return found
+
+
+@pytest.fixture
+def agent(connected: Engine, own: OwnRegistry, cache: Cache) -> Iterator[Agent]:
+    agent = Agent(connected, own.host, cache)
+    yield agent
+    agent.registry.close()
+
+
+def blob(own: OwnRegistry, digest: str) -> Path:
+    return own.store / "blobs/sha256" / digest[7:9] / digest[7:] / "data"
+
+
+def arrived(agent: Agent, own: OwnRegistry, image: ImageToPush, version: str) -> bool:
+    layers = agent.stored(image, version).manifest.layers
+    return all(blob(own, layer.digest).stat().st_size == layer.size for layer in layers)
+
+
+@pytest.mark.parametrize("damage", ["layer gone", "layer cut short", "configuration gone", "manifest gone"])
+def test_a_damaged_image_is_noticed_and_stored_anew(
+    agent: Agent, own: OwnRegistry, make_image: MakeImage, tmp_path: Path, damage: str
+) -> None:
+    image = make_image("app", {"a": os.urandom(50_000)}, {"b": b"2"})
+    agent.push("1.0", image)
+    stored = agent.find(image)
+    assert stored is not None
+    match damage:
+        case "layer gone":
+            blob(own, stored.manifest.layers[0].digest).unlink()
+        case "layer cut short":
+            os.truncate(blob(own, stored.manifest.layers[0].digest), 1000)
+        case "configuration gone":
+            blob(own, stored.manifest.config.digest).unlink()
+        case _:
+            blob(own, stored.digest).unlink()
+    agent.cache = Cache(tmp_path / "fresh")
+    assert agent.find(image) is None
+    (pushed,) = agent.push("1.1", image)
+    assert Route.DIRECT == pushed.route
+    assert arrived(agent, own, image, "1.1")
+    assert agent.find(image) is not None
+
+
+def test_a_wiped_registry_gets_everything_again(
+    agent: Agent, own: OwnRegistry, make_image: MakeImage, namespace: str
+) -> None:
+    base = make_image("base", {"a": os.urandom(50_000)})
+    leaf = make_image("leaf", {"b": b"2"}, parents=(base.repository,))
+    (before, _) = agent.push("1.0", base, leaf)
+    own.stop()
+    shutil.rmtree(own.store)
+    own.start()
+    assert agent.find(base) is None
+    (after, _) = agent.push("1.0", base, leaf)
+    assert replace(before, route=Route.DIRECT) == after
+    assert arrived(agent, own, base, "1.0")
+    assert arrived(agent, own, leaf, "1.0")
+
+
+def test_a_registry_that_dies_during_a_push_is_an_outage_and_leaves_no_version(
+    agent: Agent, own: OwnRegistry, make_image: MakeImage
+) -> None:
+    small, large = make_image("small", {"a": b"1"}), make_image("large", {"a": os.urandom(6_000_000)})
+    with wire_to(own.host) as wire, closing(Registry(wire.address, pause=0.001)) as far:
+        agent.registry, near = far, agent.registry
+
+        def sent(data: bytes) -> bytes | None:
+            if any(isinstance(event, Transferred) and event.done > 1_000_000 for event in agent.events):
+                wire.cut()
+            return data
+
+        wire.sent = sent
+        with pytest.raises(Unreachable) as caught:
+            agent.push("1.0", small, large)
+    agent.registry = near
+    assert 4 == caught.value.exit_code
+    assert "1.0" not in near.tags(small.repository)
+    assert "1.0" not in near.tags(large.repository)
+    agent.push("1.0", small, large)
+    assert arrived(agent, own, large, "1.0")
+
+
+def test_two_agents_with_one_fingerprint_do_no_harm(
+    agent: Agent, own: OwnRegistry, connected: Engine, make_image: MakeImage, tmp_path: Path
+) -> None:
+    # The same inputs, built twice: other bytes under the same fingerprint.
+    ours = make_image("app", {"a": b"ours"})
+    theirs = make_image("app", {"a": b"theirs"}, fingerprint=ours.fingerprint)
+    assert ours.image_id != theirs.image_id
+    start = threading.Barrier(2)
+    with closing(Registry(own.host)) as other_registry:
+        other = Agent(connected, own.host, Cache(tmp_path / "other"))
+        other.registry.close()
+        other.registry = other_registry
+
+        def go(one: Agent, image: ImageToPush) -> PushedImage:
+            start.wait()
+            (pushed,) = one.push("1.0", image)
+            return pushed
+
+        with ThreadPoolExecutor(2) as pool:
+            results = list(pool.map(go, (agent, other), (ours, theirs)))
+        assert agent.stored(ours, "1.0").digest in {pushed.digest for pushed in results}
+        assert arrived(agent, own, ours, "1.0")
+        assert agent.find(ours) is not None
+        (again,) = other.push("1.0", theirs)
+        assert Route.ALREADY_THERE == again.route
+
+
+def test_who_comes_second_takes_what_the_first_stored(
+    agent: Agent, own: OwnRegistry, connected: Engine, make_image: MakeImage, tmp_path: Path
+) -> None:
+    ours = make_image("app", {"a": b"ours"})
+    theirs = make_image("app", {"a": b"theirs"}, fingerprint=ours.fingerprint)
+    other = Agent(connected, own.host, Cache(tmp_path / "other"))
+
+    def first_comes_the_other(lacking: Sequence[ImageToPush]) -> Sequence[ImageToPush]:
+        other.push("1.0", theirs)
+        return lacking
+
+    (pushed,) = push(
+        connected,
+        agent.registry,
+        [ours],
+        version=Version.parse("1.0"),
+        labels={VERSION_LABEL: "1.0"},
+        cache=agent.cache,
+        provide=first_comes_the_other,
+    )
+    other.registry.close()
+    assert agent.stored(ours, "1.0").digest == pushed.digest
+    assert theirs.image_id == agent.stored(ours, fingerprint_tag(ours.fingerprint)).manifest.config.digest
+    assert layer_tar({"a": b"theirs"}) != layer_tar({"a": b"ours"})
+
+
+def test_an_error_inside_the_engines_push_is_an_error(
+    connected: Engine, registry_htpasswd: HtpasswdRegistry, make_image: MakeImage
+) -> None:
+    image = make_image("app", {"a": b"1"})
+    name = f"{registry_htpasswd.host}/{image.repository}"
+    connected.tag(image.image_id, f"{name}:1")
+    with pytest.raises(EngineError, match=rf"cannot push {name}:1 \(.*no basic auth credentials"):
+        push_by_engine(connected, name, "1", None, lambda _layer, _size: True)

@@ -1,0 +1,133 @@
+"""What the network and the servers in it can do to a registry's client."""
+
+from __future__ import annotations
+
+import io
+import json
+import secrets
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from buildtools import BuildToolsError, Refused, Unreachable
+from buildtools.image.credentials import Credentials
+from buildtools.image.manifest import digest_of
+from buildtools.image.registry import Registry
+from tests.contract.registries import own_registry
+from tests.faults.answers import answering
+from tests.faults.proxy import wire_to
+from tests.faults.uploads import resumable_uploads
+
+LARGE = Random(1).randbytes(3_000_000)
+DIGEST = digest_of(LARGE)
+
+
+def upload(client: Registry, repository: str) -> None:
+    client.upload_blob(repository, DIGEST, len(LARGE), lambda: io.BytesIO(LARGE))
+
+
+def test_an_upload_goes_on_where_the_connection_broke() -> None:
+    with resumable_uploads(1_000_000, 1_700_000) as server, closing(Registry(server.host, pause=0.001)) as client:
+        upload(client, "app")
+    assert {DIGEST: LARGE} == server.stored
+    assert len(LARGE) == server.total
+    last = len(LARGE) - 1
+    assert ["", f"1000000-{last}", f"1700000-{last}"] == server.ranges
+
+
+def test_an_upload_that_never_gets_on_is_given_up() -> None:
+    with resumable_uploads(*[0] * 50) as server, closing(Registry(server.host, pause=0.001)) as client:
+        with pytest.raises(Unreachable, match="is out of reach"):
+            upload(client, "app")
+        assert 6 == len(server.ranges)
+
+
+@pytest.mark.parametrize("dies", ["while sending", "before the answer"])
+def test_a_real_registry_gets_a_blob_whose_connection_broke(registry: str, dies: str) -> None:
+    repository = f"test-{secrets.token_hex(6)}"
+    carried = 0
+    broken = False
+
+    def sent(data: bytes) -> bytes | None:
+        nonlocal carried, broken
+        carried += len(data)
+        if dies == "while sending" and carried > 1_000_000 and not broken:
+            broken = True
+            return None
+        return data
+
+    def answered(data: bytes) -> bytes | None:
+        nonlocal broken
+        if dies == "before the answer" and carried > len(LARGE) and not broken:
+            broken = True
+            return None
+        return data
+
+    with wire_to(registry) as wire:
+        wire.sent, wire.answered = sent, answered
+        with closing(Registry(wire.address, pause=0.001)) as client:
+            upload(client, repository)
+            assert broken
+            assert LARGE == client.get_blob(repository, DIGEST)
+
+
+def test_a_blob_that_was_changed_on_the_way_is_noticed(registry: str) -> None:
+    repository = f"test-{secrets.token_hex(6)}"
+    body = b"the true content of a blob"
+    with wire_to(registry) as wire, closing(Registry(wire.address)) as client:
+        digest = client.put_blob(repository, body)
+        wire.answered = lambda data: data.replace(b"true", b"fake")
+        with pytest.raises(BuildToolsError, match=rf"{repository} {digest} with bytes whose digest is"):
+            client.get_blob(repository, digest)
+
+
+@pytest.mark.parametrize(
+    "answer", [(503, {}), (500, {}), (429, {}), (429, {"Retry-After": "0"}), (503, {"Retry-After": "soon"})]
+)
+def test_a_busy_registry_is_asked_again(answer: tuple[int, Mapping[str, str]]) -> None:
+    with answering(answer, answer) as script, closing(Registry(script.host, pause=0.001)) as client:
+        client.ping()
+    assert 3 == len(script.asked)
+
+
+def test_a_registry_that_stays_busy_is_an_outage() -> None:
+    with answering(*[(503, {})] * 99) as script, closing(Registry(script.host, pause=0.001)) as client:
+        with pytest.raises(Unreachable, match=rf"{script.host} is out of reach \(it answers 503\)"):
+            client.ping()
+        assert 5 == len(script.asked)
+
+
+@pytest.mark.parametrize(("status", "error"), [(400, BuildToolsError), (403, Refused), (404, BuildToolsError)])
+def test_what_is_refused_is_not_asked_again(status: int, error: type[BuildToolsError]) -> None:
+    with answering((status, {})) as script, closing(Registry(script.host, pause=0.001)) as client:
+        with pytest.raises(error):
+            client.ping()
+        assert 1 == len(script.asked)
+
+
+def test_the_login_is_not_sent_to_where_a_registry_redirects(tmp_path: Path) -> None:
+    with answering() as elsewhere, answering() as script:
+        script.left += [
+            (401, {"WWW-Authenticate": 'Basic realm="r"'}),
+            (307, {"Location": f"http://{elsewhere.host}/away"}),
+        ]
+        (tmp_path / "config.json").write_text(
+            json.dumps({"auths": {script.host: {"username": "me", "password": "hunter2"}}})
+        )
+        with closing(Registry(script.host, Credentials(tmp_path, {}))) as client:
+            client.ping()
+        assert ["/v2/", "/v2/ Basic bWU6aHVudGVyMg=="] == script.asked
+        assert ["/away"] == elsewhere.asked
+
+
+def test_a_registry_that_comes_back_is_used_again(tmp_path: Path, environment: Mapping[str, str]) -> None:
+    with own_registry(tmp_path, environment) as own, closing(Registry(own.host, pause=0.001)) as client:
+        client.ping()
+        own.stop()
+        with pytest.raises(Unreachable):
+            client.ping()
+        own.start()
+        client.ping()

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from buildtools.image.cache import Cache
+from buildtools.image.engine import Engine
+from buildtools.image.layers import compress, export
+from buildtools.image.manifest import DOCKER_LAYER, Descriptor
+from tests.image import images
+
+MIB = 1024 * 1024
+
+
+@pytest.mark.parametrize("size", [0, 1, MIB - 1, MIB, MIB + 1, 3 * MIB + 7])
+def test_what_is_compressed_unpacks_to_the_same_bytes(tmp_path: Path, size: int) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(content := os.urandom(size))
+    layer = compress(source, target)
+    packed = target.read_bytes()
+    assert content == gzip.decompress(packed)
+    assert Descriptor(DOCKER_LAYER, f"sha256:{hashlib.sha256(packed).hexdigest()}", len(packed)) == layer
+
+
+def test_a_variant_is_the_same_content_under_another_digest(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(content := b"content")
+    layers = {variant: compress(source, tmp_path / f"{variant}", variant) for variant in range(3)}
+    assert 3 == len({layer.digest for layer in layers.values()})
+    assert [content] * 3 == [gzip.decompress((tmp_path / f"{variant}").read_bytes()) for variant in layers]
+
+
+def test_the_same_content_is_the_same_bytes_on_every_machine_for_ever(tmp_path: Path) -> None:
+    # Fails when a new ISA-L compresses differently: then CODEC in cache.py must change too.
+    source = tmp_path / "source"
+    source.write_bytes(b"".join(hashlib.sha256(b"%d" % number).hexdigest().encode() for number in range(40_000)))
+    layer = compress(source, tmp_path / "target")
+    assert ("sha256:c5024a36d264f130595e32eaca418af110290feaea9f1c8f514090bda54f7262", 1395098) == (
+        layer.digest,
+        layer.size,
+    )
+
+
+def test_images_that_share_layers_give_them_out_once(connected: Engine, tmp_path: Path) -> None:
+    shared, one, two = {"a": os.urandom(5000)}, {"b": b"1"}, {"b": b"2"}
+    ids = [images.load(connected, [shared, own], "0" * 64) for own in (one, two)]
+    wanted = [f"sha256:{hashlib.sha256(images.layer_tar(layer)).hexdigest()}" for layer in (shared, two)]
+    found: dict[str, bytes] = {}
+    seen: list[str] = []
+
+    def take(diff_id: str, path: Path) -> None:
+        seen.append(diff_id)
+        found[diff_id] = path.read_bytes()
+
+    configs = export(connected, ids, wanted, tmp_path, take)
+    for image_id in ids:
+        connected.api.remove_image(image_id)
+    assert sorted(wanted) == sorted(seen)
+    assert [images.layer_tar(shared), images.layer_tar(two)] == [found[diff_id] for diff_id in wanted]
+    assert sorted(ids) == sorted(configs)
+    assert ids == [f"sha256:{hashlib.sha256(configs[image_id]).hexdigest()}" for image_id in ids]
+    assert 2 == len(list(tmp_path.iterdir()))
+
+
+def test_what_is_remembered_survives_and_what_is_damaged_is_forgotten(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache")
+    layer = Descriptor(DOCKER_LAYER, "sha256:" + "a" * 64, 12)
+    diff_id, config = "sha256:" + "b" * 64, b'{"config":{}}'
+    digest = f"sha256:{hashlib.sha256(config).hexdigest()}"
+    assert cache.layer(diff_id) is None
+    assert cache.config(digest) is None
+    cache.remember_layer(diff_id, layer)
+    cache.remember_config(config)
+    assert (layer, config) == (Cache(cache.folder).layer(diff_id), Cache(cache.folder).config(digest))
+    for file in cache.folder.rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"[")
+    assert cache.layer(diff_id) is None
+    assert cache.config(digest) is None
