@@ -1,0 +1,150 @@
+"""Plain sockets to the engine, whatever ``DOCKER_HOST`` is: a path, a host, a host with TLS, a host behind ssh.
+
+All are sockets of the operating system, so that two threads may use one: the TLS of Python 3.11 must not be read and
+written at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import ssl
+import subprocess
+import threading
+import urllib.parse
+from typing import Any
+
+_CONNECT_SECONDS = 30
+_BUFFER = 256 * 1024
+
+
+def dial_unix(path: str) -> socket.socket:
+    """A connection to a socket in the file system."""
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.connect(path)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def dial_tcp(host: str, port: int) -> socket.socket:
+    """A connection to a host, without a time limit once it stands."""
+    sock = socket.create_connection((host, port), timeout=_CONNECT_SECONDS)
+    sock.settimeout(None)
+    # What is quiet for long, a build without output, must not be forgotten by what lies between.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+def dial_tls(host: str, port: int, tls: Any) -> socket.socket:
+    """A connection to a host with TLS; ``tls`` is the SDK's ``TLSConfig``, or None for what the system trusts."""
+    context = ssl.create_default_context(cafile=tls.ca_cert if tls else None)
+    if tls and not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if tls and tls.cert:
+        context.load_cert_chain(*tls.cert)
+    raw = dial_tcp(host, port)
+    try:
+        wrapped = context.wrap_socket(raw, server_hostname=host)
+    except BaseException:
+        raw.close()
+        raise
+    ours, theirs = socket.socketpair()
+    threading.Thread(target=_relay, args=(wrapped, theirs), name="engine-tls", daemon=True).start()
+    return ours
+
+
+def dial_ssh(url: urllib.parse.SplitResult) -> socket.socket:
+    """A connection through ssh, as the docker program makes it: the far side must have that program."""
+    command = ["ssh", "-T"]
+    if url.username:
+        command += ["-l", url.username]
+    if url.port:
+        command += ["-p", str(url.port)]
+    command += ["--", url.hostname or "", "docker", "system", "dial-stdio"]
+    ours, theirs = socket.socketpair()
+    try:
+        with theirs:
+            # An interrupt from the terminal is for us, who still have a build to cancel through this connection.
+            process = subprocess.Popen(
+                ["sh", "-c", 'trap "" INT; exec "$@"', "ssh", *command], stdin=theirs.fileno(), stdout=theirs.fileno()
+            )
+    except BaseException:
+        ours.close()
+        raise
+    # It ends by itself when the socket is closed; this only takes notice.
+    threading.Thread(target=process.wait, name="engine-ssh", daemon=True).start()
+    return ours
+
+
+def sdk_adapter(url: urllib.parse.SplitResult) -> Any:
+    """What lets the SDK talk through ssh; its own way needs a second implementation of the protocol."""
+    import requests.adapters
+    import urllib3.connection
+
+    class Connection(urllib3.connection.HTTPConnection):
+        def connect(self) -> None:
+            self.sock = dial_ssh(url)
+
+    class Pool(urllib3.HTTPConnectionPool):
+        ConnectionCls = Connection
+
+    class Adapter(requests.adapters.HTTPAdapter):
+        def __init__(self) -> None:
+            super().__init__()
+            self._pool = Pool("engine", maxsize=8)
+
+        def get_connection_with_tls_context(self, *_: Any, **__: Any) -> Any:
+            return self._pool
+
+        def request_url(self, request: Any, proxies: Any) -> str:
+            del proxies
+            return str(request.path_url)
+
+        def close(self) -> None:
+            self._pool.close()
+            super().close()
+
+    return Adapter()
+
+
+def _relay(tls: ssl.SSLSocket, plain: socket.socket) -> None:
+    """Pass bytes on between the two until one ends, in this one thread."""
+    sent, received = bytearray(), bytearray()
+    poll = select.poll()
+    with tls, plain, contextlib.suppress(OSError):
+        tls.setblocking(False)
+        plain.setblocking(False)
+        while True:
+            takes, gives = len(sent) < _BUFFER, len(received) < _BUFFER
+            poll.register(plain, select.POLLIN * takes | select.POLLOUT * bool(received))
+            poll.register(tls, select.POLLIN * gives | select.POLLOUT * bool(sent))
+            poll.poll(0 if gives and tls.pending() else None)
+            if (takes and _moved(plain, sent) == 0) or (gives and _moved(tls, received) == 0):
+                break
+            _drain(sent, tls)
+            _drain(received, plain)
+        for sock, rest in ((tls, sent), (plain, received)):
+            sock.setblocking(True)
+            sock.sendall(rest)
+
+
+def _moved(source: socket.socket, into: bytearray) -> int | None:
+    """How many bytes came, 0 at the end; None when there are none yet."""
+    try:
+        data = source.recv(_BUFFER)
+    except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        return None
+    into += data
+    return len(data)
+
+
+def _drain(data: bytearray, into: socket.socket) -> None:
+    if data:
+        with contextlib.suppress(BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            del data[: into.send(data)]
