@@ -13,6 +13,8 @@ A map of the house, from the street to the cellar; imports run downward only:
 * ``version``, ``settings``, ``events``   the values that everyone shares
 """
 
+from collections.abc import Sequence
+
 __version__ = "0.1.0"
 
 
@@ -20,15 +22,17 @@ class BuildToolsError(Exception):
     """An expected failure: one message that states the fact and the next step, never a traceback.
 
     ``fact`` says what is wrong, ``remedy`` what the reader can do about it; each is a clause without a full stop.
-    ``exit_code`` is what a task ends with; subclasses set it.
+    ``details`` are lines that come before both, because a log is read from its end. ``exit_code`` is what a task ends
+    with; subclasses set it.
     """
 
     exit_code = 1
 
-    def __init__(self, fact: str, remedy: str = "") -> None:
-        super().__init__(f"{fact}: {remedy}" if remedy else fact)
+    def __init__(self, fact: str, remedy: str = "", details: Sequence[str] = ()) -> None:
+        super().__init__("\n".join([*details, f"{fact}: {remedy}" if remedy else fact]))
         self.fact = fact
         self.remedy = remedy
+        self.details = tuple(details)
 
 
 class Refused(BuildToolsError):

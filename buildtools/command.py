@@ -18,7 +18,7 @@ _PATIENCE = 5.0
 
 
 class CommandFailed(BuildToolsError):
-    """A configured command ended with another exit code than 0; the message ends with its last lines."""
+    """A configured command ended with another exit code than 0; its last lines come before."""
 
 
 def run_command(
@@ -68,9 +68,11 @@ def run_command(
         raise CommandFailed(f"{subject}: the command {command!r} was cancelled")
     if code:
         end = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        last = "".join(f"\n  | {line}" for line in tail)
-        said = f"; its last lines were:{last}" if tail else " and printed nothing"
-        raise CommandFailed(f"{subject}: the command {command!r} {end}{said}")
+        raise CommandFailed(
+            f"{subject}: the command {command!r} {end}",
+            "correct what its last lines above say" if tail else "it printed nothing; run it by hand",
+            details=[f"  | {line}" for line in tail],
+        )
 
 
 def _kill_when_cancelled(process: subprocess.Popen[str], cancelled: threading.Event, ended: threading.Event) -> None:

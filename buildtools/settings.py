@@ -159,9 +159,8 @@ def resolve(root: Path, layers: Iterable[Layer]) -> Settings:
         values[table] = _tables(table, kind, merged.get(table, {}), origins, complaints)
     complaints += _bad_values(values, origins)
     if complaints:
-        listing = "".join(f"\n  {complaint}" for complaint in complaints)
         many = "1 complaint" if len(complaints) == 1 else f"{len(complaints)} complaints"
-        raise Refused(f"the configuration has {many}, to be corrected where each says{listing}")
+        raise Refused(f"the configuration has {many}", "correct what is named above", details=complaints)
     return Settings(root=root, origins=origins, **values)
 
 

@@ -285,7 +285,8 @@ def _exits(console: Console | None = None) -> Iterator[None]:
     try:
         yield
     except BuildToolsError as error:
-        message, code = f"error: {error}", error.exit_code
+        *details, last = str(error).splitlines()
+        message, code = "\n".join([*details, f"error: {last}"]), error.exit_code
     except Interrupted as interruption:
         name = signal.Signals(interruption.number).name
         message = f"interrupted by {name}: nothing is left half written, run the same command to go on"

@@ -59,13 +59,13 @@ def test_all_complaints_come_at_once_with_origin_and_key() -> None:
         {"namespace": "Upper", "moving_tags": 7},
     )
     assert [
-        "the configuration has 6 complaints, to be corrected where each says",
-        "  pyproject.toml: unknown key registri (did you mean registry?)",
-        "  pyproject.toml: jobs must be a whole number, 0 or more, not -1",
-        "  environment: moving_tags must be a list of texts, not 7",
-        "  pyproject.toml: image.a.ssh must be true or false, not 'perhaps'",
-        "  environment: namespace must be lower-case words joined by slashes, not 'Upper'",
-        "  pyproject.toml: distribution.d must have either root or archive",
+        "pyproject.toml: unknown key registri (did you mean registry?)",
+        "pyproject.toml: jobs must be a whole number, 0 or more, not -1",
+        "environment: moving_tags must be a list of texts, not 7",
+        "pyproject.toml: image.a.ssh must be true or false, not 'perhaps'",
+        "environment: namespace must be lower-case words joined by slashes, not 'Upper'",
+        "pyproject.toml: distribution.d must have either root or archive",
+        "the configuration has 6 complaints: correct what is named above",
     ] == message.splitlines()
 
 

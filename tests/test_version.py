@@ -29,7 +29,9 @@ def test_versions_sort_as_releases_follow_each_other() -> None:
     assert list(IN_ORDER) == [version.text for version in sorted(shuffled)]
 
 
-@pytest.mark.parametrize("text", [*IN_ORDER, "1.4.2-3-gabcdef0-dirty", "1.4.2-0-gabcdef0", "release/1.2", "1.0.0+build.7"])
+@pytest.mark.parametrize(
+    "text", [*IN_ORDER, "1.4.2-3-gabcdef0-dirty", "1.4.2-0-gabcdef0", "release/1.2", "1.0.0+build.7"]
+)
 def test_a_parsed_version_gives_its_text_back(text: str) -> None:
     assert text == Version.parse(text).text
 

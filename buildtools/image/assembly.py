@@ -44,7 +44,8 @@ class Assembly:
     """How images are brought into one engine.
 
     ``names`` are the references to give each image; ``stored`` maps an image's name to the reference under which a
-    registry has it; ``project`` is the folder that paths in settings are relative to, ``cache`` where inputs are noted down.
+    registry has it; ``project`` is the folder that paths in settings are relative to, ``cache`` is where inputs are noted
+    down.
     """
 
     project: Path
@@ -193,15 +194,14 @@ class _Line:
 def _together(results: schedule.Results[LocalImage]) -> BuildToolsError:
     """All failures as one error: each message, then who was skipped; the exit code is that of the first."""
     failures = list(results.failed.values())
-    skipped = ", ".join(results.skipped)
-    if len(failures) == 1 and not skipped:
+    if len(failures) == 1 and not results.skipped:
         return failures[0]
-    blocks = "".join(f"\n\n{error}" for error in failures)
     count = len(results.done) + len(failures) + len(results.skipped)
-    fact = (
-        f"{blocks}\n\n{len(failures)} of {count} images failed: {', '.join(results.failed)}"
-        f"{f'; skipped for that: {skipped}' if skipped else ''}"
+    skipped = f"; skipped for that: {', '.join(results.skipped)}" if results.skipped else ""
+    together = BuildToolsError(
+        f"{len(failures)} of {count} images failed: {', '.join(results.failed)}{skipped}",
+        "correct what is named above and run again, what was built stays",
+        details=[line for error in failures for line in (*str(error).splitlines(), "")],
     )
-    together = BuildToolsError(fact.lstrip("\n"), "correct what is named above and run again; what was built stays")
     together.exit_code = failures[0].exit_code
     return together

@@ -41,8 +41,9 @@ def preflight(run: Run, services: Services, checkout: Checkout) -> None:
     if len(found) == 1:
         raise next(iter(found.values()))
     if found:
-        listing = "".join(f"\n  {complaint}" for complaint in found)
-        together = BuildToolsError(f"{len(found)} things stand in the way of this release:{listing}")
+        together = BuildToolsError(
+            f"{len(found)} things stand in the way of this release", "correct what is named above", details=list(found)
+        )
         together.exit_code = min(error.exit_code for error in found.values())
         raise together
     existing = None if checkout.version.dirty else released(services, checkout.version)
