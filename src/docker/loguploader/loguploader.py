@@ -9,6 +9,7 @@ job.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -35,15 +36,14 @@ and ends. Settings come from the environment:
   GOOGLE_APPLICATION_CREDENTIALS  a service account's key file (default /etc/loguploader/credentials.json)
   BIGQUERY_EMULATOR_HOST          an address to speak to instead of Google's
 
-A file that BigQuery refuses stays where it is and is reported by each pass, but not sent again; under another name it
-is. Exit status: 0 all loaded, 1 something was not, 2 misused.
+A file that BigQuery refuses stays where it is and is reported by each pass, but sent again only under another name, or
+where the reason was a passing one. Exit status: 0 all loaded, 1 something was not, 2 misused.
 """
 
 # https://cloud.google.com/bigquery/docs/error-messages: worth another job; all others come back the same.
 TRANSIENT = frozenset(
     ["backendError", "internalError", "jobBackendError", "jobInternalError", "rateLimitExceeded", "quotaExceeded"]
 )
-ATTEMPTS = 10
 
 
 class Failure(Exception):
@@ -92,17 +92,20 @@ def _whole_number(environment: Mapping[str, str], name: str, default: int) -> in
     return int(text)
 
 
-def waiting(folder: Path) -> list[Path]:
-    """The files to load, oldest first. Whoever brings a file moves it here under its last name; dot files are not ours.
+def waiting(folder: Path) -> dict[Path, int]:
+    """The files to load, oldest first, and their sizes in bytes.
+
+    Whoever brings a file moves it here under its last name; what begins with a dot is on its way.
 
     :raises Failure: the folder cannot be read.
     """
     try:
         found = [entry for entry in os.scandir(folder) if entry.name.endswith(".gz") and not entry.name.startswith(".")]
-        ages = [(entry.stat().st_mtime_ns, entry.name) for entry in found if entry.is_file(follow_symlinks=False)]
+        files = [(entry.stat(), entry.name) for entry in found if entry.is_file(follow_symlinks=False)]
     except OSError as error:
         raise Failure(f"{folder} cannot be read: {error.strerror}") from None
-    return [folder / name for _, name in sorted(ages)]
+    files.sort(key=lambda file: (file[0].st_mtime_ns, file[1]))
+    return {folder / name: status.st_size for status, name in files}
 
 
 def service_account(file: Path) -> dict[str, Any]:
@@ -186,15 +189,17 @@ class Loader:
         digest = hashlib.file_digest(stream, "sha256")
         digest.update(f"\0{name}\0{self._table}".encode())
         base = re.sub(r"[^A-Za-z0-9_-]", "-", name)[:200] + f"-{digest.hexdigest()[:32]}"
-        for attempt in range(1, ATTEMPTS + 1):
+        # A job's id cannot be used again: what failed in passing is taken up under the next number, by a later pass.
+        for attempt in itertools.count(1):
             job_id = f"{base}-{attempt}"
-            job = self._job(job_id) or self._start(job_id, stream)
+            found = self._job(job_id)
+            job = found or self._start(job_id, stream)
             error = self._error(job)
             if not error:
-                return f"{job.output_rows} rows, job {job_id}"
-            if error.get("reason") not in TRANSIENT:
                 break
-        raise Refusal(f"{_one_line(error.get('message'))} (job {job_id})")
+            if not found or error.get("reason") not in TRANSIENT:
+                raise Refusal(f"{_one_line(error.get('message'))} (job {job_id})")
+        return f"{job.output_rows} rows, job {job_id}"
 
     def _job(self, job_id: str) -> Any:
         try:
@@ -238,7 +243,7 @@ def run(settings: Settings) -> bool:
     """
     files = waiting(settings.folder)
     # First of all: whatever fails below, this is how somebody hears of it before the disk is full.
-    size = sum(file.stat().st_size for file in files)
+    size = sum(files.values())
     if size > settings.folder_bytes:
         say(
             f"warning: {len(files)} files wait in {settings.folder}, {size} bytes; the limit is {settings.folder_bytes}"
