@@ -90,10 +90,10 @@ def read_grafts(common_dir: str, hash_size: int, environment: Mapping[str, str])
     grafts: dict[bytes, list[bytes]] = {}
     word = re.compile(f"[0-9a-f]{{{hash_size * 2}}}")
     for line in _lines(environment.get("GIT_GRAFT_FILE") or f"{common_dir}/info/grafts"):
-        words = line.split()
-        if words and not line.startswith("#") and all(map(word.fullmatch, words)):
+        words = line.rstrip().split(" ")
+        if not line.startswith("#") and all(map(word.fullmatch, words)):
             first, *parents = map(bytes.fromhex, words)
-            grafts[first] = parents
+            grafts.setdefault(first, parents)
     return grafts
 
 

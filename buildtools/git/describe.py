@@ -44,8 +44,8 @@ def describe(
     """Describe a commit of the repository that git would find from ``path``.
 
     The options are those of ``git describe``. ``dirty`` and ``broken`` are the marks to put behind HEAD's name
-    (``"-dirty"``, ``"-broken"``), ``None`` for none. ``walk`` is git's walk up to 2.47 or from 2.48; they differ in
-    rare histories. With ``strict`` (the default) the answer is refused where the history is cut off or has holes so
+    (``"-dirty"``, ``"-broken"``), ``None`` for none. ``walk`` is git's up to 2.47 or from 2.48 on; they differ in rare
+    histories. With ``strict`` (the default) the answer is refused where the history is cut off or has holes so
     that it may be wrong; git gives it all the same.
 
     :raises NotARepository: no repository is there.
@@ -67,7 +67,7 @@ def describe(
     options.match = tuple(pattern.encode("utf-8", "surrogateescape") for pattern in match)
     options.exclude = tuple(pattern.encode("utf-8", "surrogateescape") for pattern in exclude)
     options.dirty, options.broken = dirty, broken
-    options.early_stop, options.strict = walk != "2.47", strict
+    options.old_git, options.strict = walk == "2.47", strict
     describer = Describer(Repository.open(path, environment), options)
     answer, is_dirty = describer.head() if commit == "HEAD" else (describer.named(commit), False)
     return Description(

@@ -88,7 +88,7 @@ def _apply(options: Options, lists: dict[str, list[bytes]], word: str, value: st
         walk = _required(word, value, rest)
         if walk not in ("2.47", "2.48"):
             raise _MisusedError("--walk is 2.47 or 2.48")
-        options.early_stop = walk == "2.48"
+        options.old_git = walk == "2.47"
 
 
 def _option(word: str) -> tuple[str, bool]:

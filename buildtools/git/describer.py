@@ -26,8 +26,8 @@ class Options:
     """What describe can be told, with its defaults.
 
     ``abbrev`` is ``None`` for what git is configured to, and 0 for no suffix. ``dirty`` and ``broken`` are the marks,
-    ``None`` for not asked. ``early_stop`` is the walk that git has had since 2.48. With ``strict`` a history that is
-    cut off or has holes is refused where git would give a version that may be wrong.
+    ``None`` for not asked. ``old_git`` is to answer as git did up to 2.47, where that is another answer. With
+    ``strict`` a history that is cut off or has holes is refused where git would give a version that may be wrong.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Options:
         self.exclude: tuple[bytes, ...] = ()
         self.dirty: str | None = None
         self.broken: str | None = None
-        self.early_stop = True
+        self.old_git = False
         self.strict = False
 
 
@@ -95,7 +95,8 @@ class Describer:
                 raise NotARepository("there is no work tree here that could be dirty", "run this in a work tree")
             from buildtools.git.worktree import is_dirty
 
-            dirty = is_dirty(self._repository)
+            # Up to git 2.45 --broken did not look at the content of files whose status had changed.
+            dirty = is_dirty(self._repository, refresh=options.broken is None or not options.old_git)
         except BuildToolsError:
             if options.broken is None:
                 raise
@@ -114,22 +115,27 @@ class Describer:
         oid = revisions.resolve(name)
         commit = revisions.commit(oid)
         if commit is not None:
-            return self._described(commit)
+            return self._described(commit, oid)
         if self._objects.kind(oid) != "blob":
             raise BadRevision(f"{name!r} is neither a commit nor a blob", "give a branch, a tag or a commit")
         from buildtools.git.origin import first_holder
 
-        commit, path = first_holder(self._repository, self._commits, oid)
-        answer = self._described(commit)
+        found = first_holder(self._repository, self._commits, oid)
+        if found is None:
+            if self._options.old_git:
+                return Answer("", "", 0, oid)
+            raise BadRevision(f"blob {oid.hex()} is in no commit of HEAD's history", "give a commit")
+        commit, path = found
+        answer = self._described(commit, commit)
         answer.text += f":{os.fsdecode(path)}"
         return answer
 
-    def _described(self, commit: bytes) -> Answer:
+    def _described(self, commit: bytes, asked: bytes) -> Answer:
         options, names = self._options, self._names
         any_kind = options.all or options.tags
         exact = names.get(commit)
         if exact is not None and (any_kind or exact.priority == ANNOTATED):
-            return self._exact(exact, commit)
+            return self._exact(exact, commit, asked if options.old_git else commit)
         if not options.candidates:
             raise NoTag(f"no tag is exactly at {commit.hex()}", MAKE_A_TAG)
         annotated = {oid for oid, name in names.items() if name.priority == ANNOTATED}
@@ -141,7 +147,7 @@ class Describer:
             most=options.candidates,
             names=len(names),
             first_parent=options.first_parent,
-            early_stop=options.early_stop,
+            early_stop=not options.old_git,
         )
         if options.strict:
             self._check_border(best)
@@ -176,12 +182,12 @@ class Describer:
     def _true_parents(self, commit: bytes) -> list[bytes]:
         return Commits(self._objects, {}, strict=True).load(commit)[1]
 
-    def _exact(self, name: Name, commit: bytes) -> Answer:
+    def _exact(self, name: Name, commit: bytes, untagged: bytes) -> Answer:
         shown, misnamed = self._shown(name)
         if not (misnamed or self._options.long):
             return Answer(shown, shown, 0, commit)
         # git abbreviates what the tag object points to, which for a nested tag is another tag.
-        short = self._objects.abbreviated(name.tag.target if name.tag else commit, self._abbrev)
+        short = self._objects.abbreviated(name.tag.target if name.tag else untagged, self._abbrev)
         return Answer(f"{shown}-0-g{short}", shown, 0, commit, short)
 
     def _distant(self, name: Name, depth: int, commit: bytes) -> Answer:

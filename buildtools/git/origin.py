@@ -5,17 +5,16 @@ from __future__ import annotations
 from heapq import heappop, heappush
 
 from buildtools.git.commits import Commits
-from buildtools.git.errors import BadRevision, NoCommit
+from buildtools.git.errors import NoCommit
 from buildtools.git.repository import Repository
 from buildtools.git.trees import entries
 
 _FOLDER = 0o040000
 
 
-def first_holder(repository: Repository, commits: Commits, blob: bytes) -> tuple[bytes, bytes]:
+def first_holder(repository: Repository, commits: Commits, blob: bytes) -> tuple[bytes, bytes] | None:
     """The first commit of HEAD's history, oldest first as ``git rev-list --reverse`` has them, with the blob; its path.
 
-    :raises BadRevision: none has it.
     :raises NoCommit: there is no HEAD.
     """
     head = repository.head()
@@ -40,7 +39,7 @@ def first_holder(repository: Repository, commits: Commits, blob: bytes) -> tuple
         path = _path_in(repository, tree, blob, b"", searched)
         if path is not None:
             return commit, path
-    raise BadRevision(f"blob {blob.hex()} is in no commit of HEAD's history", "give a commit")
+    return None
 
 
 def _path_in(repository: Repository, tree: bytes, blob: bytes, prefix: bytes, searched: set[bytes]) -> bytes | None:

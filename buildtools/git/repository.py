@@ -32,7 +32,9 @@ class Repository:
     where there is none (``bare``, or asked from inside the git folder). ``environment`` is what it was opened with.
     """
 
-    def __init__(self, git_dir: str, work_tree: str | None, environment: Mapping[str, str], reader: Reader) -> None:
+    def __init__(
+        self, git_dir: str, work_tree: str | None, folder: str, environment: Mapping[str, str], reader: Reader
+    ) -> None:
         self.git_dir = git_dir
         self.common_dir = common_dir(git_dir, environment)
         self.work_tree = work_tree
@@ -45,10 +47,13 @@ class Repository:
         )
         self.hash_size = _HASH_SIZES[self.object_format]
         self.refs: Refs = self._open_refs()
+        # git goes to the top of the work tree before it reads these.
+        top = work_tree or folder
+        borrowed = environment.get("GIT_ALTERNATE_OBJECT_DIRECTORIES", "").split(":")
         self.objects = Objects(
-            environment.get("GIT_OBJECT_DIRECTORY") or f"{self.common_dir}/objects",
+            os.path.join(top, environment.get("GIT_OBJECT_DIRECTORY") or f"{self.common_dir}/objects"),
             self.hash_size,
-            [unquoted(place) for place in environment.get("GIT_ALTERNATE_OBJECT_DIRECTORIES", "").split(":") if place],
+            [os.path.join(top, unquoted(place)) for place in borrowed if place],
             self._replacements,
             use_multi_pack_index=self.config.bool("core.multipackindex", True),
         )
@@ -68,7 +73,7 @@ class Repository:
             git_dir = os.path.normpath(os.path.join(folder, explicit))
             if os.path.isfile(git_dir):
                 git_dir = _git_file(git_dir)
-            if not is_git_dir(git_dir, environment):
+            if not is_git_dir(git_dir, environment, folder):
                 raise NotARepository(f"GIT_DIR is {explicit}, which is no git repository", "correct it or unset it")
             found, place, inside = git_dir, folder, False
         else:
@@ -76,7 +81,7 @@ class Repository:
         reader = _read_config(found, environment)
         _check_format(reader.config, found)
         work_tree = _work_tree(reader.config, found, place, folder, environment, explicit=bool(explicit), inside=inside)
-        return cls(found, work_tree, environment, reader)
+        return cls(found, work_tree, folder, environment, reader)
 
     @property
     def bare(self) -> bool:
@@ -120,9 +125,12 @@ def common_dir(git_dir: str, environment: Mapping[str, str]) -> str:
         return git_dir
 
 
-def is_git_dir(folder: str, environment: Mapping[str, str]) -> bool:
-    """Whether the folder is what git takes for a repository: a plausible HEAD, objects and refs."""
-    head = f"{folder}/HEAD"
+def is_git_dir(git_dir: str, environment: Mapping[str, str], folder: str = "") -> bool:
+    """Whether git takes the folder for a repository: a plausible HEAD, objects and refs.
+
+    ``folder`` is where git was started; a relative ``GIT_OBJECT_DIRECTORY`` is meant from there.
+    """
+    head = f"{git_dir}/HEAD"
     try:
         if os.path.islink(head):
             if not os.readlink(head).startswith("refs/"):
@@ -134,8 +142,8 @@ def is_git_dir(folder: str, environment: Mapping[str, str]) -> bool:
                 return False
     except OSError:
         return False
-    common = common_dir(folder, environment)
-    objects = environment.get("GIT_OBJECT_DIRECTORY") or f"{common}/objects"
+    common = common_dir(git_dir, environment)
+    objects = os.path.join(folder, environment.get("GIT_OBJECT_DIRECTORY") or f"{common}/objects")
     return os.access(objects, os.X_OK) and os.access(f"{common}/refs", os.X_OK)
 
 
@@ -168,12 +176,12 @@ def _discovered(folder: str, environment: Mapping[str, str]) -> tuple[str, str, 
         inner = place.rstrip("/") + "/.git"
         if os.path.isfile(inner):
             target = _git_file(inner)
-            if not is_git_dir(target, environment):
+            if not is_git_dir(target, environment, folder):
                 raise NotARepository(f"{inner} leads to {target}, which is no git repository", "correct it")
             return target, place, False
-        if is_git_dir(inner, environment):
+        if is_git_dir(inner, environment, folder):
             return inner, place, False
-        if is_git_dir(place, environment):
+        if is_git_dir(place, environment, folder):
             return place, place, True
         above = os.path.dirname(place)
         if above == place or above in ceilings or (not crossing and os.stat(above).st_dev != device):
