@@ -27,7 +27,7 @@ LAYERS = (
 )
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 ONLY_IN = {"dulwich": "git", "docker": "image", "boto3": "archive", "botocore": "archive"}
-LATE = {"dulwich", "docker", "boto3", "botocore", "rich", "h2", "semver", "isal", "deflate"}
+LATE = {"dulwich", "docker", "boto3", "botocore", "rich", "h2", "semver", "isal", "zlib_ng"}
 LINES_WORTH_A_SECOND_LOOK = 450
 
 
