@@ -301,8 +301,6 @@ def parsed(data: bytes, path: str) -> list[tuple[str, str | None]]:
                 value = _SPACE.sub(" ", line["plain"].rstrip())
             else:
                 value, at = _quoted(text, line.start("plain"), path)
-            if not prefix:
-                raise BadConfig(f"{path} starts with a key outside of a section", "correct it")
             found.append((prefix + key.lower(), value))
         elif line["end"] is not None:
             return found

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Callable, Sequence
 from enum import Enum
 
-from buildtools.git.attributes import SYSTEM_FILE, Attributes
 from buildtools.git.config import boolean
-from buildtools.git.conversion import Conversion
 from buildtools.git.errors import NotARepository
 from buildtools.git.index import (
     ASSUME_VALID,
@@ -30,10 +27,22 @@ from buildtools.git.repository import Repository
 from buildtools.git.staging import tree_files
 from buildtools.git.submodule import gitlink_head
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import hashlib
+
+    # Imported where content must be looked at, which a clean tree does not need.
+    from buildtools.git.attributes import Attributes
+    from buildtools.git.conversion import Conversion
+
 _LOW = 0xFFFFFFFF
 _TYPE = 0o170000
 _LONGEST_PLAIN = 0x0FFF  # flags that are no more than the length of a name
 _READ_SIZE = 1 << 20
+_EMPTY_BLOBS = {
+    20: bytes.fromhex("e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"),
+    32: bytes.fromhex("473a0f4c3be8a93681a267e3b1e9a7dcda1185436fe141f7749120a303721813"),
+}
 
 
 class State(Enum):
@@ -69,8 +78,7 @@ class Files:
         self._has_symlinks = config.bool("core.symlinks", True)
         self._minimal = (config.get("core.checkstat") or "").lower() == "minimal"
         self._trust_ctime = config.bool("core.trustctime", True) and not self._minimal
-        self._new_hash = hashlib.sha1 if repository.hash_size == 20 else hashlib.sha256
-        self._empty_blob = self._new_hash(b"blob 0\0").digest()
+        self._empty_blob = _EMPTY_BLOBS[repository.hash_size]
         self._states: dict[int, State] = {}
         self._behind_links: dict[bytes, bool] = {b"": False}
         self._conversion: Conversion | None = None
@@ -139,10 +147,6 @@ class Files:
         except OSError:
             return -1
 
-    def trust_all_but(self, suspects: list[int]) -> None:
-        """Take all other files for what the index has."""
-        self._states |= dict.fromkeys(set(range(len(self.index.names))).difference(suspects), State.SAME)
-
     def state(self, position: int) -> State:
         """How the file compares with an entry; of a submodule only whether its folder is there.
 
@@ -204,7 +208,7 @@ class Files:
             with open(path, "rb") as stream:
                 if plan:
                     return self._blob_id(self.conversion.to_git(name, stream.read(), plan))
-                digest = self._new_hash(b"blob %d\0" % os.fstat(stream.fileno()).st_size)
+                digest = self._new_blob(os.fstat(stream.fileno()).st_size)
                 while block := stream.read(_READ_SIZE):
                     digest.update(block)
                 return digest.digest()
@@ -212,9 +216,14 @@ class Files:
             return None
 
     def _blob_id(self, data: bytes) -> bytes:
-        digest = self._new_hash(b"blob %d\0" % len(data))
+        digest = self._new_blob(len(data))
         digest.update(data)
         return digest.digest()
+
+    def _new_blob(self, size: int) -> hashlib._Hash:
+        import hashlib
+
+        return hashlib.new(self.repository.object_format, b"blob %d\0" % size, usedforsecurity=False)
 
     def _is_behind_link(self, folder: bytes) -> bool:
         """Whether a folder on the way is a symbolic link: git takes nothing below one for its own."""
@@ -226,6 +235,8 @@ class Files:
 
     def attributes(self) -> Attributes:
         """What the attribute files say."""
+        from buildtools.git.attributes import SYSTEM_FILE, Attributes
+
         repository = self.repository
         no_system = boolean(repository.environment.get("GIT_ATTR_NOSYSTEM", "false"))
         return Attributes(
@@ -240,6 +251,8 @@ class Files:
     def conversion(self) -> Conversion:
         """The conversions of this tree, made when the first content must be looked at."""
         if self._conversion is None:
+            from buildtools.git.conversion import Conversion
+
             repository = self.repository
             self._conversion = Conversion(
                 self.attributes(), repository.config, self.read_indexed, self.top, repository.environment
@@ -277,9 +290,9 @@ class Files:
                 names.append(name)
                 entries.append(fields)
                 continue
-            for file in tree_files(objects, fields[OID], name):
-                names.append(file.name)
-                entries.append((0, 0, 0, file.mode, 0, 0, 0, file.oid, SKIP_WORKTREE))
+            for file, mode, oid in tree_files(objects, fields[OID], name):
+                names.append(file)
+                entries.append((0, 0, 0, mode, 0, 0, 0, oid, SKIP_WORKTREE))
         index.names, index.fields = names, entries
 
 

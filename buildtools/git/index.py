@@ -8,9 +8,12 @@ from __future__ import annotations
 import os
 import struct
 from bisect import bisect_left
-from typing import Final, NamedTuple
 
 from buildtools.git.errors import DamagedRepository
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 # Flags as Entry.flags holds them: the 16 bits of every entry, and the 16 extended bits above them.
 ASSUME_VALID = 0x8000
@@ -33,13 +36,6 @@ OID: Final = 7
 FLAGS: Final = 8
 
 
-class CachedTree(NamedTuple):
-    """What the cache-tree extension knows of one folder: its tree's id, while nothing below has changed."""
-
-    oid: bytes
-    entries: int
-
-
 class Index:
     """All entries in order: ``names[i]`` goes with ``fields[i]``.
 
@@ -54,15 +50,15 @@ class Index:
         self.has_sparse_directories = False
         self.oid_length = oid_length
         self.cache_tree = b""
-        self._trees: dict[bytes, CachedTree] | None = None
+        self._trees: dict[bytes, bytes] | None = None
 
     def position(self, name: bytes) -> int | None:
         """Where the entry of this name (its lowest stage) is."""
         at = bisect_left(self.names, name)
         return at if at < len(self.names) and self.names[at] == name else None
 
-    def cached_tree(self, folder: bytes) -> CachedTree | None:
-        """What the cache-tree extension says of a folder (``b""`` or ``b"a/b/"``), if it is still valid."""
+    def cached_tree(self, folder: bytes) -> bytes | None:
+        """The id of the tree that a folder (``b""`` or ``b"a/b/"``) is, if the cache-tree extension knows it."""
         if self._trees is None:
             try:
                 self._trees = _parsed_cache_tree(self.cache_tree, self.oid_length)
@@ -217,8 +213,8 @@ def _read_extensions(index: Index, data: bytes, at: int, end: int) -> bytes:
     return link
 
 
-def _parsed_cache_tree(data: bytes, oid_length: int) -> dict[bytes, CachedTree]:
-    trees: dict[bytes, CachedTree] = {}
+def _parsed_cache_tree(data: bytes, oid_length: int) -> dict[bytes, bytes]:
+    trees: dict[bytes, bytes] = {}
     open_folders: list[tuple[bytes, int]] = []
     at = 0
     while at < len(data):
@@ -235,7 +231,7 @@ def _parsed_cache_tree(data: bytes, oid_length: int) -> dict[bytes, CachedTree]:
             open_folders[-1] = (parent, left - 1)
             folder = parent + name + b"/"
         if entries >= 0:
-            trees[folder] = CachedTree(data[at : at + oid_length], entries)
+            trees[folder] = data[at : at + oid_length]
             at += oid_length
         open_folders.append((folder, subtrees))
     return trees

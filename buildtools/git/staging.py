@@ -4,31 +4,31 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from buildtools.git.errors import DamagedRepository
 from buildtools.git.index import FLAGS, MODE, OID, SPARSE_DIRECTORY, STAGE, Index
 from buildtools.git.objects import Objects
+from buildtools.git.trees import entries
 
 _TYPE = 0o170000
 _FOLDER = 0o040000
 _FILE = 0o100000
 
 
-class TreeEntry(NamedTuple):
-    """One line of a tree object; ``mode`` is one that an index could have."""
-
-    name: bytes
-    mode: int
-    oid: bytes
+# Name, mode (one that an index could have), object id.
+TreeEntry = tuple[bytes, int, bytes]
 
 
-class Staged(NamedTuple):
-    """What the next commit would change. Entries of the index are given by position, removed paths with their mode."""
+class Staged:
+    """What the next commit would change. Entries of the index are given by position.
 
-    added: set[int]
-    modified: dict[int, int]
-    removed: dict[bytes, int]
+    ``modified`` and ``removed`` have the mode that the tree has.
+    """
+
+    def __init__(self) -> None:
+        self.added: set[int] = set()
+        self.modified: dict[int, int] = {}
+        self.removed: dict[bytes, int] = {}
 
 
 def tree_entries(objects: Objects, oid: bytes) -> list[TreeEntry]:
@@ -39,20 +39,7 @@ def tree_entries(objects: Objects, oid: bytes) -> list[TreeEntry]:
     kind, data = objects.read(oid)
     if kind != "tree":
         raise DamagedRepository(f"object {oid.hex()} is a {kind} where a tree is needed")
-    found: list[TreeEntry] = []
-    length = len(oid)
-    at = 0
-    try:
-        while at < len(data):
-            space = data.index(b" ", at)
-            end = data.index(b"\0", space)
-            found.append(
-                TreeEntry(data[space + 1 : end], _canonical(int(data[at:space], 8)), data[end + 1 : end + 1 + length])
-            )
-            at = end + 1 + length
-    except ValueError as error:
-        raise DamagedRepository(f"tree {oid.hex()} cannot be read") from error
-    return found
+    return [(name, _canonical(mode), entry_oid) for mode, name, entry_oid in entries(data, len(oid))]
 
 
 def _canonical(mode: int) -> int:
@@ -62,11 +49,11 @@ def _canonical(mode: int) -> int:
 
 def tree_files(objects: Objects, oid: bytes, folder: bytes) -> Iterator[TreeEntry]:
     """Everything below a tree that is no folder, with its full name; ``folder`` is ``b""`` or ends in a slash."""
-    for entry in tree_entries(objects, oid):
-        if entry.mode == _FOLDER:
-            yield from tree_files(objects, entry.oid, folder + entry.name + b"/")
+    for name, mode, entry_oid in tree_entries(objects, oid):
+        if mode == _FOLDER:
+            yield from tree_files(objects, entry_oid, folder + name + b"/")
         else:
-            yield entry._replace(name=folder + entry.name)
+            yield folder + name, mode, entry_oid
 
 
 def staged(index: Index, objects: Objects, tree: bytes) -> Staged:
@@ -76,19 +63,18 @@ def staged(index: Index, objects: Objects, tree: bytes) -> Staged:
 
     :raises DamagedRepository: a tree is missing or cannot be read.
     """
-    found = Staged(set(), {}, {})
+    found = Staged()
     _compare(index, objects, tree, b"", 0, len(index.names), found)
     return found
 
 
 def _compare(index: Index, objects: Objects, tree: bytes, folder: bytes, start: int, stop: int, found: Staged) -> None:
     """Compare ``names[start:stop]``, which is all the index has below ``folder``, with the folder's tree."""
-    cached = index.cached_tree(folder)
-    if cached and cached.oid == tree and not objects.replacements:
+    if index.cached_tree(folder) == tree and not objects.replacements:
         return
     names, fields = index.names, index.fields
     expected = {
-        folder + entry.name + (b"/" if entry.mode == _FOLDER else b""): entry for entry in tree_entries(objects, tree)
+        folder + name + b"/" * (mode == _FOLDER): (oid, mode) for name, mode, oid in tree_entries(objects, tree)
     }
     depth = len(folder)
     at = start
@@ -99,8 +85,8 @@ def _compare(index: Index, objects: Objects, tree: bytes, folder: bytes, start: 
             entry = expected.pop(name, None)
             if entry is None:
                 found.added.add(at)
-            elif fields[at][FLAGS] & STAGE or (entry.oid, entry.mode) != (fields[at][OID], fields[at][MODE]):
-                found.modified[at] = entry.mode
+            elif fields[at][FLAGS] & STAGE or entry != (fields[at][OID], fields[at][MODE]):
+                found.modified[at] = entry[1]
             at += 1
             while at < stop and names[at] == name:
                 at += 1
@@ -112,10 +98,10 @@ def _compare(index: Index, objects: Objects, tree: bytes, folder: bytes, start: 
         if entry is None:
             found.added.update(below for below in range(at, end) if below == at or names[below] != names[below - 1])
         else:
-            _compare(index, objects, entry.oid, inner, at, end, found)
+            _compare(index, objects, entry[0], inner, at, end, found)
         at = end
-    for name, entry in expected.items():
-        if entry.mode == _FOLDER:
-            found.removed.update((file.name, file.mode) for file in tree_files(objects, entry.oid, name))
+    for name, (oid, mode) in expected.items():
+        if mode == _FOLDER:
+            found.removed |= {file: file_mode for file, file_mode, _ in tree_files(objects, oid, name)}
         else:
-            found.removed[name] = entry.mode
+            found.removed[name] = mode

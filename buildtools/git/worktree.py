@@ -14,7 +14,7 @@ from buildtools.git.repository import Repository
 from buildtools.git.staging import Staged, staged
 from buildtools.git.submodule import Submodules
 
-_NOTHING_STAGED = Staged(set(), {}, {})
+_NOTHING_STAGED = Staged()
 
 
 def is_dirty(repository: Repository, *, refresh: bool = True) -> bool:
@@ -74,20 +74,20 @@ class WorkTree:
                 if self._differs(position, _NOTHING_STAGED):
                     yield names[position]
             return
-        self.files.trust_all_but(suspects)
-        removed = [
-            name
-            for name, mode in sorted(difference.removed.items(), reverse=True)
-            if mode != GITLINK or not self.submodules.ignores_all(name)
-        ]
         # First what HEAD has, then what only the index has: git goes this way, and where it meets damage matters.
-        for position, name in enumerate(names):
-            while removed and removed[-1] < name:
-                yield removed.pop()
-            repeated = position > 0 and name == names[position - 1]
-            if not repeated and position not in difference.added and self._differs(position, difference):
+        in_head = [(name, -1) for name in difference.removed]
+        in_head += [
+            (names[position], position)
+            for position in difference.modified.keys() | suspects
+            if position not in difference.added and not (position and names[position] == names[position - 1])
+        ]
+        for name, position in sorted(in_head):
+            if position >= 0:
+                differs = self._differs(position, difference)
+            else:
+                differs = difference.removed[name] != GITLINK or not self.submodules.ignores_all(name)
+            if differs:
                 yield name
-        yield from reversed(removed)
         for position in sorted(difference.added):
             if self._differs(position, difference):
                 yield names[position]

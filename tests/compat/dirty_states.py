@@ -10,13 +10,16 @@ from pathlib import Path
 
 from buildtools import BuildToolsError
 from buildtools.git.repository import Repository
-from buildtools.git.worktree import is_dirty
+from buildtools.git.worktree import WorkTree, is_dirty
 from tests.git.reference import environment, tried
 
 # What is done, to which of the paths, and in which of several ways.
 Step = tuple[str, int, int]
 
-PATHS = ("a.txt", "b.bin", "crlf.txt", "dir/c.txt", "dir/e.c", "dir/sub/d.sh", "empty", "lnk", "out/f.txt", "utf.txt")
+PATHS = (
+    *("a.txt", "b.bin", "crlf.txt", "dir/c.txt", "dir/e.c", "dir/sub/d.sh", "empty", "lnk", "out/f.txt", "utf.txt"),
+    *("it's $x \u00fc.txt", ".gitmodules"),
+)
 CONTENTS = (
     b"one\ntwo\n",
     b"one\r\ntwo\r\n",
@@ -70,6 +73,14 @@ SETTINGS = (
     ("status.showuntrackedfiles", "no"),
     ("sparse.expectfilesoutsideofpatterns", "true"),
     ("core.untrackedcache", "true"),
+)
+SUBMODULE_SETTINGS = (
+    ("status.showuntrackedfiles", "no"),
+    ("status.showuntrackedfiles", "all"),
+    ("diff.ignoresubmodules", "dirty"),
+    ("diff.ignoresubmodules", "none"),
+    ("core.excludesfile", ".gitignore"),
+    ("core.filemode", "false"),
 )
 IGNORE = ("all", "dirty", "untracked", "none")
 
@@ -127,7 +138,7 @@ class Playground:
             f'[filter "long"]\n process = {python} {script}\n'
         )
         self.git("init", "-q", f"--object-format={object_format}")
-        for number, path in enumerate(PATHS):
+        for number, path in enumerate(PATHS[:-1]):
             self.write(path, CONTENTS[number % len(CONTENTS)])
         (self.top / "lnk").unlink()
         (self.top / "lnk").symlink_to("a.txt")
@@ -163,6 +174,11 @@ class Playground:
         except OSError:
             pass
 
+    def index_file(self) -> tuple[bytes, int] | None:
+        """Content and time stamp of the index, if there is one."""
+        index = self.top / ".git" / "index"
+        return (index.read_bytes(), index.stat().st_mtime_ns) if index.exists() else None
+
     def gits_answer(self, mark: str) -> str:
         """What ``git describe`` says of the work tree."""
         # Without the lock git would write the index anew, and the next question would be another one.
@@ -183,6 +199,19 @@ class Playground:
         except BuildToolsError:
             return "broken"
         return "dirty" if dirty else "clean"
+
+    def gits_paths(self) -> set[bytes] | None:
+        """The paths that ``git diff-index`` lists; ``None`` where it fails."""
+        asked = self.git("diff-index", "--name-only", "-z", "HEAD", "--")
+        return None if asked.returncode else set(asked.stdout.split(b"\0")) - {b""}
+
+    def our_paths(self) -> set[bytes] | None:
+        """The paths by which we say the tree differs."""
+        try:
+            with WorkTree(Repository.open(self.top, self.environment), refresh=False) as work_tree:
+                return set(work_tree.changes())
+        except BuildToolsError:
+            return None
 
     def play(self, step: Step) -> None:
         """Take one step."""
@@ -343,7 +372,13 @@ def _format(play: Playground, path: str, way: int) -> None:
         ["update-index", "--untracked-cache"],
         ["update-index", "--index-version", "3"],
     )
-    play.git(*commands[way % len(commands)])
+    kind = way % (len(commands) + 1)
+    if kind < len(commands):
+        play.git(*commands[kind])
+    elif way % 5 == 0:
+        play.write(".git/index", b"garbage")
+    elif way % 5 == 1:
+        (play.top / ".git" / "index").unlink(missing_ok=True)
 
 
 def _sparse(play: Playground, path: str, way: int) -> None:
@@ -358,7 +393,7 @@ def _sparse(play: Playground, path: str, way: int) -> None:
 
 
 def _submodule(play: Playground, path: str, way: int) -> None:
-    way, kind = divmod(way, 9)
+    way, kind = divmod(way, 10)
     place = play.top / ("sub" if way % 2 else "sub/inner")
     if not place.is_dir():
         return
@@ -382,6 +417,8 @@ def _submodule(play: Playground, path: str, way: int) -> None:
     elif kind == 7:
         play.git("config", "-f", ".gitmodules", f"submodule.{'the.sub' if way % 2 else 'in'}.ignore", IGNORE[way % 4],
                  at=place.parent)  # fmt: skip
+    elif kind == 8:
+        play.git("config", *SUBMODULE_SETTINGS[way % len(SUBMODULE_SETTINGS)], at=place)
     elif (place / ".git").is_dir():
         _break_submodule(place, way)
 
