@@ -44,8 +44,8 @@ class Assembly:
     """How images are brought into one engine.
 
     ``names`` are the references to give each image; ``stored`` maps an image's name to the reference under which a
-    registry has it; ``project`` is the folder that paths in settings are relative to, ``cache`` is where inputs are noted
-    down.
+    registry has it; ``project`` is the folder that paths in settings are relative to; ``cache`` is where inputs are
+    noted down.
     """
 
     project: Path
