@@ -6,8 +6,9 @@ import base64
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,6 +24,7 @@ _EXISTS = frozenset({"PreconditionFailed", "412"})
 _COLLISION = "ConditionalRequestConflict"
 _ABSENT = frozenset({"NoSuchKey", "NotFound", "404"})
 _TRIES = 5
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True)
@@ -115,20 +117,21 @@ class Store:
 
     def head(self, key: str) -> StoredObject | None:
         """What the service knows of an object without reading it; None where there is none."""
-        with self._reading(key):
+        with self._errors(key):
             try:
                 answer = self._client.head_object(**self._target(key), **self._mode)
             except self._client.exceptions.ClientError as error:
                 if errors.code(error.response) not in _ABSENT:
                     raise
                 # An answer to HEAD has no body: only GET tells a missing object from a missing bucket.
-                self.read(key)
+                with suppress(self._client.exceptions.NoSuchKey):
+                    self._client.get_object(**self._target(key))["Body"].close()
                 return None
         return _described(key, answer)
 
     def read(self, key: str) -> Content | None:
         """A small object's content; None where there is none."""
-        with self._reading(key):
+        with self._errors(key):
             try:
                 answer = self._client.get_object(**self._target(key))
             except self._client.exceptions.NoSuchKey:
@@ -160,7 +163,7 @@ class Store:
 
     def list(self, prefix: str = "") -> tuple[StoredObject, ...]:
         """The objects whose keys start with ``prefix``, without their checksums."""
-        with self._reading(prefix or "."):
+        with self._errors(prefix):
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=self._prefix + prefix
             )
@@ -172,8 +175,24 @@ class Store:
 
     def delete(self, key: str) -> None:
         """Removes an object; nothing where there is none."""
-        with self._reading(key):
+        with self._errors(key):
             self._client.delete_object(**self._target(key))
+
+    def discard_unfinished(self, begun_before: datetime) -> int:
+        """Takes back the uploads that a killed run left, which no listing shows but which cost space; how many.
+
+        An upload that still runs fails when it is taken back, so leave the younger ones alone.
+        """
+        with self._errors(""):
+            pages = self._client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self._bucket, Prefix=self._prefix
+            )
+            left = [
+                upload for page in pages for upload in page.get("Uploads", ()) if upload["Initiated"] < begun_before
+            ]
+            for upload in left:
+                self._client.abort_multipart_upload(Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+        return len(left)
 
     def upload(
         self,
@@ -190,8 +209,8 @@ class Store:
         Where ``sha256`` is known it is noted down with the object, and an object that has it already is left alone
         without writing anything; else ``write`` runs once more to compare. Transferred bytes go to ``report``.
 
-        :raises Conflict: there is another content under this key.
-        :raises BuildToolsError: what was written has another SHA-256 than told, or what is read back differs.
+        :raises Conflict: there is another content under this key, before or after.
+        :raises BuildToolsError: what was written has another SHA-256 than told.
         """
         existing = self.head(key)
         if existing:
@@ -205,7 +224,7 @@ class Store:
         if sha256:
             attributes["Metadata"] = {"sha256": sha256}
         with (
-            self._reading(key),
+            self._errors(key),
             Upload(
                 self._client,
                 self._target(key),
@@ -224,21 +243,15 @@ class Store:
         stored = self.head(key)
         if stored is None:
             raise Unreachable(f"{self.location(key)} is not there after it was written", "try again")
-        if not written:
-            return self._same(stored, lambda found: self._holds(found, upload), upload.sha256)
-        if not self._holds(stored, upload):
-            raise BuildToolsError(
-                f"{self.location(key)} is not what was sent (size {stored.size} for {upload.size})",
-                "something else writes there, or the service is broken; look at it before you release",
-            )
-        return StoredArchive(key, stored.size, upload.sha256, stored.checksum, written=True)
+        found = self._same(stored, lambda found: self._holds(found, upload), upload.sha256)
+        return replace(found, written=written)
 
     def _completed(self, upload: Upload) -> bool:
         try:
             upload.complete()
         except self._client.exceptions.ClientError as error:
             # An answer that was lost and asked for again finds no upload, but perhaps its own object.
-            if errors.code(error.response) in {*_EXISTS, _COLLISION, "NoSuchUpload"}:
+            if errors.code(error.response) in {*_EXISTS, _COLLISION, "NoSuchUpload", "NoSuchKey"}:
                 return False
             raise
         return True
@@ -267,7 +280,7 @@ class Store:
 
     def _read_sha256(self, key: str) -> str | None:
         whole = hashlib.sha256()
-        with self._reading(key):
+        with self._errors(key):
             try:
                 answer = self._client.get_object(**self._target(key))
             except self._client.exceptions.NoSuchKey:
@@ -280,7 +293,7 @@ class Store:
         digest = hashlib.sha256(data)
         checksum = {"ChecksumSHA256": base64.b64encode(digest.digest()).decode()} if self._checksums else {}
         for attempt in range(_TRIES):
-            with self._reading(key):
+            with self._errors(key):
                 try:
                     self._client.put_object(
                         **self._target(key),
@@ -303,20 +316,20 @@ class Store:
 
     def _probe_writing(self) -> None:
         # An upload that is begun and taken back needs the right to write and leaves no object, not even for a moment.
-        with self._reading("."):
+        with self._errors(""):
             target = self._target(".buildtools-access")
             answer = self._client.create_multipart_upload(**target)
             self._client.abort_multipart_upload(**target, UploadId=answer["UploadId"])
 
     def _probe_listing(self) -> None:
-        with self._reading("."):
+        with self._errors(""):
             self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
 
     def _target(self, key: str) -> dict[str, str]:
         return {"Bucket": self._bucket, "Key": self._prefix + key}
 
     @contextmanager
-    def _reading(self, key: str) -> Iterator[None]:
+    def _errors(self, key: str) -> Iterator[None]:
         with errors.translated(self._bucket, self._endpoint, self.location(key)):
             yield
 
@@ -332,12 +345,13 @@ def _client(bucket: str, endpoint: str, environment: Mapping[str, str], *, check
         retries={"mode": "standard", "total_max_attempts": 4},
         request_checksum_calculation=when,
         response_checksum_validation=when,
+        proxies={} if urlsplit(endpoint).hostname in _LOOPBACK else None,
         # A server at an own address seldom has a name for each bucket.
         s3={"addressing_style": "path" if endpoint else "auto"},
     )
     with errors.translated(bucket, endpoint or "S3", "the configuration"):
         try:
-            session = Session(profile=environment.get("AWS_PROFILE"))
+            session = Session(profile=environment.get("AWS_PROFILE") or None)
             region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
             if "AWS_ACCESS_KEY_ID" in environment and "AWS_SECRET_ACCESS_KEY" in environment:
                 session.set_credentials(

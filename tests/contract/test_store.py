@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
@@ -169,39 +168,25 @@ def test_bytes_are_reported_as_they_arrive(store: Store) -> None:
 
 
 @pytest.mark.parametrize("size", [100, PART + 1], ids=["small", "large"])
-def test_of_two_racers_with_other_contents_one_wins_and_one_conflicts(store: Store, size: int) -> None:
-    together = threading.Barrier(2)
+def test_who_comes_second_with_another_content_stops_with_a_conflict(store: Store, size: int) -> None:
+    def write(out: Sink) -> None:
+        store.upload("daemon.tgz", lambda first: first.write(b"a" * size))
+        out.write(b"b" * size)
 
-    def race(letter: bytes) -> str:
-        def write(out: Sink) -> None:
-            # Both have seen that nothing is there.
-            together.wait(60)
-            out.write(letter * size)
-
-        try:
-            return store.upload("daemon.tgz", write).sha256
-        except Conflict:
-            return "conflict"
-
-    with ThreadPoolExecutor(2) as pool:
-        ended = set(pool.map(race, (b"a", b"b")))
-    assert {"conflict", store.digest("daemon.tgz", deep=True)} == ended
+    with pytest.raises(Conflict, match="already exists with other content"):
+        store.upload("daemon.tgz", write)
+    assert sha256(b"a" * size) == store.digest("daemon.tgz", deep=True)
     assert () == unfinished(store)
 
 
 @pytest.mark.parametrize("size", [100, PART + 1], ids=["small", "large"])
-def test_two_racers_with_the_same_content_both_succeed(store: Store, size: int) -> None:
-    together = threading.Barrier(2)
+def test_who_comes_second_with_the_same_content_succeeds_without_writing(store: Store, size: int) -> None:
+    def write(out: Sink) -> None:
+        assert store.upload("daemon.tgz", lambda first: first.write(b"a" * size)).written
+        out.write(b"a" * size)
 
-    def race(_: int) -> bool:
-        def write(out: Sink) -> None:
-            together.wait(60)
-            out.write(b"a" * size)
-
-        return store.upload("daemon.tgz", write).written
-
-    with ThreadPoolExecutor(2) as pool:
-        assert [False, True] == sorted(pool.map(race, range(2)))
+    second = store.upload("daemon.tgz", write)
+    assert (False, sha256(b"a" * size)) == (second.written, second.sha256)
     assert () == unfinished(store)
 
 

@@ -138,6 +138,15 @@ def test_an_endpoint_that_is_down_is_unreachable() -> None:
         store.check_access()
 
 
+def test_a_service_on_loopback_is_asked_without_the_proxy(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    (port,) = free_ports(1)
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{port}")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    service.status, service.code = 404, "NoSuchKey"
+    assert None is service.store().read("key")
+    assert ["GET"] == service.asked
+
+
 @pytest.mark.parametrize("url", ["", "bucket/prefix", "s3://", "https://bucket/prefix"])
 def test_a_url_that_is_no_bucket_is_refused(url: str) -> None:
     with pytest.raises(Refused, match="no place for archives: give s3://BUCKET"):

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 
 from buildtools.archive.store import Store
 from buildtools.archive.upload import PART
@@ -43,6 +44,8 @@ def test_a_killed_upload_leaves_no_object_and_the_next_run_completes(s3: S3Servi
     assert -signal.SIGKILL == killed.returncode
     store = Store.connect(url, environment=s3.environment)
     assert None is store.head("daemon.tgz")
+    now = datetime.now(UTC)
+    assert [0, 1, 0] == [store.discard_unfinished(now + timedelta(hours=late)) for late in (-1, 1, 1)]
 
     again = store.upload("daemon.tgz", lambda out: out.write(b"a" * (PART + 2)))
     assert (PART + 2, True) == (again.size, again.written)
