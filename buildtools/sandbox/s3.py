@@ -54,9 +54,7 @@ class Ports:
         return cls(*process.free_ports(8))
 
 
-def start(
-    directory: Path, ports: Ports, keys: Keys, *, environment: Mapping[str, str], name: str = NAME, weed: str = "weed"
-) -> None:
+def start(directory: Path, ports: Ports, keys: Keys, *, environment: Mapping[str, str], name: str = NAME) -> None:
     """Start a server at ``127.0.0.1:ports.s3`` with its store below ``directory``; ``keys`` may do everything.
 
     :raises Unreachable: it does not come up.
@@ -97,7 +95,7 @@ def start(
     }
     process.start(
         name,
-        [weed, "server", *(f"-{option}={value}" for option, value in options.items())],
+        ["weed", "-logtostderr", "server", *(f"-{option}={value}" for option, value in options.items())],
         directory,
         # It would read settings of its own from ~/.seaweedfs.
         environment={**process.bare(environment), "HOME": str(directory)},

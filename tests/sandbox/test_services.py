@@ -116,18 +116,23 @@ def test_two_at_once_make_one_sandbox(folder: Path, engine: EngineService, envir
     assert first == second
 
 
-def test_down_leaves_nothing(box: Sandbox, engine: EngineService) -> None:
-    pids = _pids(box.directory)
+def test_down_leaves_nothing(
+    tmp_path: Path, folder: Path, engine: EngineService, environment: Mapping[str, str]
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    box = up(folder, environment={**environment, "TMPDIR": str(temporary)}, base=False)
+    pids = _pids(folder)
     image = f"{box.registry}/sandbox/busybox:1"
     with closing(docker.DockerClient(engine.host)) as client:
         client.images.get(engine.base_busybox).tag(image)
     found = Engine(engine.host)
     before = found.has(image)
-    down(box.directory)
+    down(folder)
     assert (before, found.has(image), found.has(engine.base_busybox)) == (True, False, True)
-    assert not box.directory.exists()
+    assert (folder.exists(), list(temporary.iterdir())) == (False, [])
     assert [pid for pid in pids if _runs(pid)] == []
-    assert status(box.directory) == ()
+    assert status(folder) == ()
 
 
 def test_down_cleans_up_after_an_up_that_was_killed(
