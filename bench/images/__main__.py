@@ -177,6 +177,11 @@ def scripted(ring: Arena, tree: Tree, script: str) -> Callable[[], Measured]:
     return lambda: ring.sh(script, tree.root)
 
 
+def pushing(ring: Arena, tree: Tree) -> Callable[[], Measured]:
+    """Our run."""
+    return lambda: ring.ours(tree.root, "push")
+
+
 def play(ring: Arena, tree: Tree, run: Callable[[], Measured], *, ours: bool) -> Iterator[tuple[str, Measured]]:
     """Every scenario in turn, each checked."""
 
