@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     # Imported where content must be looked at, which a clean tree does not need.
     from buildtools.git.attributes import Attributes
+    from buildtools.git.cone import Cone
     from buildtools.git.conversion import Conversion
 
 _LOW = 0xFFFFFFFF
@@ -82,7 +83,9 @@ class Files:
         self._states: dict[int, State] = {}
         self._behind_links: dict[bytes, bool] = {b"": False}
         self._conversion: Conversion | None = None
-        if config.bool("core.sparsecheckout") and not config.bool("sparse.expectfilesoutsideofpatterns"):
+        self._cone: Cone | None = None
+        self._is_sparse = config.bool("core.sparsecheckout")
+        if self._is_sparse and not config.bool("sparse.expectfilesoutsideofpatterns"):
             self._notice_present_files()
 
     def close(self) -> None:
@@ -205,9 +208,9 @@ class Files:
             if kind == stat.S_IFLNK:
                 return self._blob_id(os.readlink(path))
             plan = self.conversion.plan(name)
-            with open(path, "rb") as stream:
+            with open(path, "rb", buffering=0) as stream:
                 if plan:
-                    return self._blob_id(self.conversion.to_git(name, stream.read(), plan))
+                    return self._blob_id(self.conversion.to_git(name, stream.readall(), plan))
                 digest = self._new_blob(os.fstat(stream.fileno()).st_size)
                 while block := stream.read(_READ_SIZE):
                     digest.update(block)
@@ -241,11 +244,18 @@ class Files:
         no_system = boolean(repository.environment.get("GIT_ATTR_NOSYSTEM", "false"))
         return Attributes(
             self.top,
-            self.read_indexed,
+            self._read_indexed_attributes,
             (*([] if no_system else [SYSTEM_FILE]), *user_file(repository, "core.attributesfile", "attributes")),
             f"{repository.common_dir}/info/attributes",
             ignore_case=repository.config.bool("core.ignorecase"),
         )
+
+    def _read_indexed_attributes(self, name: bytes) -> bytes | None:
+        if self._cone is None and self._is_sparse and self.repository.config.bool("core.sparsecheckoutcone"):
+            from buildtools.git.cone import read_cone
+
+            self._cone = read_cone(f"{self.repository.git_dir}/info/sparse-checkout")
+        return self.read_indexed(name) if self._cone is None or self._cone.holds(name) else None
 
     @property
     def conversion(self) -> Conversion:

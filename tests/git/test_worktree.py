@@ -184,6 +184,28 @@ def test_a_sparse_checkout_is_clean_until_something_is_where_nothing_was(work: P
     assert ("dir/b",) == paths(work)
 
 
+@pytest.mark.parametrize("checked_out", ["elsewhere", "dir/in", "dir", "di"])
+def test_attributes_in_the_index_count_where_a_sparse_checkout_reaches(work: Path, checked_out: str) -> None:
+    place = work / "dir" / "in" / "crlf"
+    place.parent.mkdir()
+    place.write_bytes(b"1\r\n2\r\n")
+    (work / "dir" / ".gitattributes").write_text("crlf text\n")
+    git(work, "add", "-A")
+    git(work, "commit", "-qm", "attributes")
+    git(work, "tag", "-a", "-m", "x", "v1")
+    git(work, "sparse-checkout", "set", "--cone", checked_out)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    (work / "dir" / ".gitattributes").unlink(missing_ok=True)
+    git(work, "update-index", "--skip-worktree", "dir/.gitattributes")
+    git(work, "config", "core.checkstat", "minimal")
+    place.write_bytes(b"1\r\n2\r\n")
+    size_unknown = git(work, "ls-files", "-s", "dir/in/crlf")
+    git(work, "rm", "-q", "--cached", "--sparse", "dir/in/crlf")
+    git(work, "update-index", "--add", "--index-info", given=size_unknown)
+    gits = git(work, "describe", "--dirty").strip().removeprefix(b"v1")
+    assert gits == (b"-dirty" if is_dirty(opened(work)) else b"")
+
+
 @pytest.fixture
 def sub(work: Path) -> Path:
     """A submodule, ``dir/sub`` in the checkout."""

@@ -1,0 +1,62 @@
+"""Which paths a sparse checkout in cone mode holds.
+
+Asked for one thing alone: git does not read a ``.gitattributes`` from the index where the checkout does not reach.
+https://git-scm.com/docs/git-sparse-checkout#_internalscone_pattern_set
+"""
+
+from __future__ import annotations
+
+import re
+
+_SPECIAL = re.compile(rb"(?<!\\)[*?\[\\](?![*?\[\\])|\*\*")
+
+
+class Cone:
+    """Folders that are there with all that is in them, and those with their files only. Each starts with a slash."""
+
+    def __init__(self, whole: set[bytes], shallow: set[bytes], *, everything: bool) -> None:
+        self._whole = whole
+        self._shallow = shallow
+        self._everything = everything
+
+    def holds(self, path: bytes) -> bool:
+        """Whether a file is checked out."""
+        folder = b"/" + path.rpartition(b"/")[0]
+        if self._everything or folder == b"/" or folder in self._shallow:
+            return True
+        while folder:
+            if folder in self._whole:
+                return True
+            folder = folder.rpartition(b"/")[0]
+        return False
+
+
+def read_cone(path: str) -> Cone | None:
+    """The cone that ``info/sparse-checkout`` describes; ``None`` where its patterns are of another kind."""
+    try:
+        with open(path, "rb") as stream:
+            lines = stream.read().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    except OSError:
+        return None
+    whole: set[bytes] = set()
+    shallow: set[bytes] = set()
+    everything = False
+    for raw in lines:
+        line = raw.removesuffix(b"\r")
+        if not line or line.startswith(b"#"):
+            continue
+        if line in (b"/*", b"!/*/"):
+            everything = line == b"/*"
+            continue
+        negated = line.startswith(b"!")
+        folder = line.removeprefix(b"!").removesuffix(b"/*/" if negated else b"/")
+        name = re.sub(rb"\\(.)", rb"\1", folder)
+        known = name in whole if negated else name not in shallow
+        if not folder.startswith(b"/") or folder == line or not known or _SPECIAL.search(folder):
+            return None
+        if negated:
+            whole.remove(name)
+            shallow.add(name)
+        else:
+            whole.add(name)
+    return Cone(whole, shallow, everything=everything)
