@@ -211,35 +211,37 @@ def test_empty_lines_are_nothing(daemon: Daemon) -> None:
     assert [] == daemon.batches()
 
 
-@pytest.mark.parametrize(
-    ("line", "reason"),
-    [
-        (b"share clicked", "not a JSON object, at byte 1"),
-        (b"[1]", "not a JSON object, at byte 1"),
-        (b'\xef\xbb\xbf{"a":1}', "not a JSON object, at byte 1"),
-        (b'{"a":1', "expected ',' or '}', at byte 7"),
-        (b'{"a":1}}', "text after the object, at byte 8"),
-        (b'{"a":1}{"a":2}', "text after the object, at byte 8"),
-        (b'{"a":NaN}', "expected a value, at byte 6"),
-        (b'{"a":01}', "expected ',' or '}', at byte 7"),
-        (b"{'a':1}", "expected a key, at byte 2"),
-        (b'{"a":"\xff"}', "not UTF-8, at byte 7"),
-        (b'{"a":"\xc0\x80"}', "not UTF-8, at byte 7"),
-        (b'{"a":"\xed\xa0\x80"}', "not UTF-8, at byte 7"),
-        (b'{"a":"\x00"}', "a control character in a string, at byte 8"),
-        (b'{"a":"\\ud800"}', "half of a surrogate pair, at byte 13"),
-        (b'{"a":"\\x"}', "an unknown escape, at byte 9"),
-        (b'{"logdaemon":1}', 'the key "logdaemon" is reserved, at byte 13'),
-        (b'{"log\\u0064aemon":1}', 'the key "logdaemon" is reserved, at byte 18'),
-        (b'{"a":' + b"[" * 300 + b"]" * 300 + b"}", "nested deeper than 200, at byte 205"),
-    ],
-)
-def test_line_that_is_no_event_is_kept_as_it_came(daemon: Daemon, line: bytes, reason: str) -> None:
-    said = daemon.run(b'{"n":1}\n' + line + b'\n{"n":2}\n')
+# Each line that is no event, and what is said of it.
+NO_EVENTS = [
+    (b"share clicked", "not a JSON object, at byte 1"),
+    (b"[1]", "not a JSON object, at byte 1"),
+    (b'\xef\xbb\xbf{"a":1}', "not a JSON object, at byte 1"),
+    (b'{"a":1', "expected ',' or '}', at byte 7"),
+    (b'{"a":1}}', "text after the object, at byte 8"),
+    (b'{"a":1}{"a":2}', "text after the object, at byte 8"),
+    (b'{"a":NaN}', "expected a value, at byte 6"),
+    (b'{"a":01}', "expected ',' or '}', at byte 7"),
+    (b"{'a':1}", "expected a key, at byte 2"),
+    (b'{"a":"\xff"}', "not UTF-8, at byte 7"),
+    (b'{"a":"\xc0\x80"}', "not UTF-8, at byte 7"),
+    (b'{"a":"\xed\xa0\x80"}', "not UTF-8, at byte 7"),
+    (b'{"a":"\x00"}', "a control character in a string, at byte 8"),
+    (b'{"a":"\\ud800"}', "half of a surrogate pair, at byte 13"),
+    (b'{"a":"\\x"}', "an unknown escape, at byte 9"),
+    (b'{"logdaemon":1}', 'the key "logdaemon" is reserved, at byte 13'),
+    (b'{"log\\u0064aemon":1}', 'the key "logdaemon" is reserved, at byte 18'),
+    (b'{"a":' + b"[" * 300 + b"]" * 300 + b"}", "nested deeper than 200, at byte 205"),
+]
+
+
+def test_lines_that_are_no_events_are_kept_as_they_came(daemon: Daemon) -> None:
+    lines = [line for line, _ in NO_EVENTS]
+    said = daemon.run(b"\n".join((b'{"n":1}', *lines, b'{"n":2}')))
     assert [1, 2] == numbers(daemon.events())
-    assert line + b"\n" == daemon.rejects()
-    assert f"logdaemon: rejected a line: {reason}\n" in said
-    assert "2 events, 1 lines rejected" in said
+    assert b"".join(line + b"\n" for line in lines) == daemon.rejects()
+    reasons = [line.split(": ", 2)[2] for line in said.splitlines() if "rejected a line" in line]
+    assert [reason for _, reason in NO_EVENTS] == reasons
+    assert f"2 events, {len(lines)} lines rejected" in said
 
 
 def test_takes_what_python_takes_as_json(daemon: Daemon) -> None:
