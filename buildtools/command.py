@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import threading
+import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from buildtools import BuildToolsError
 from buildtools.events import Log, Report
 
 _TAIL = 20
+# How long a command that was told to end may take to clean up.
 _PATIENCE = 5.0
+_POLL_MILLISECONDS = 100
+_CHUNK = 1 << 16
 
 
 class CommandFailed(BuildToolsError):
@@ -45,27 +51,18 @@ def run_command(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
         start_new_session=True,
     ) as process:
-        ended = threading.Event()
-        watcher = threading.Thread(target=_kill_when_cancelled, args=(process, cancelled, ended), daemon=True)
-        watcher.start()
         try:
-            assert process.stdout is not None
-            for line in process.stdout:
-                tail.append(line.rstrip("\n"))
-                report(Log(subject, tail[-1]))
-            code = process.wait()
+            for line in _lines(process, cancelled):
+                tail.append(line)
+                report(Log(subject, line))
+            if cancelled.is_set():
+                raise CommandFailed(f"{subject}: the command {command!r} was cancelled")
         except BaseException:
-            _signal_group(process, signal.SIGKILL)
+            _end_group(process)
             raise
-        finally:
-            ended.set()
-            watcher.join()
-    if cancelled.is_set():
-        raise CommandFailed(f"{subject}: the command {command!r} was cancelled")
+    code = process.returncode
     if code:
         end = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         raise CommandFailed(
@@ -75,17 +72,42 @@ def run_command(
         )
 
 
-def _kill_when_cancelled(process: subprocess.Popen[str], cancelled: threading.Event, ended: threading.Event) -> None:
-    while not ended.wait(0.05):
-        if cancelled.is_set():
-            _signal_group(process, signal.SIGTERM)
-            if not ended.wait(_PATIENCE):
-                _signal_group(process, signal.SIGKILL)
-            return
+def _lines(process: subprocess.Popen[bytes], cancelled: threading.Event) -> Iterator[str]:
+    """What the command prints, until it has ended (a daemon that it left may hold its output open) or is cancelled."""
+    assert process.stdout is not None
+    output = process.stdout.fileno()
+    readable = select.poll()
+    readable.register(output, select.POLLIN)
+    rest = b""
+    while not cancelled.is_set():
+        ended = process.poll() is not None
+        if readable.poll(0 if ended else _POLL_MILLISECONDS):
+            chunk = os.read(output, _CHUNK)
+            if not chunk:
+                break
+            *lines, rest = (rest + chunk).split(b"\n")
+            yield from (line.decode(errors="replace").rstrip("\r") for line in lines)
+        elif ended:
+            break
+    if rest:
+        yield rest.decode(errors="replace")
+    while not cancelled.is_set():
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_POLL_MILLISECONDS / 1000)
+            break
 
 
-def _signal_group(process: subprocess.Popen[str], number: signal.Signals) -> None:
-    try:
-        os.killpg(process.pid, number)
-    except ProcessLookupError:
-        return
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_PATIENCE)
+        os.killpg(process.pid, signal.SIGKILL)
+    # They are gone when nobody holds the output any more; who left the group may hold it for long.
+    assert process.stdout is not None
+    output = process.stdout.fileno()
+    readable = select.poll()
+    readable.register(output, select.POLLIN)
+    end = time.monotonic() + _PATIENCE
+    while time.monotonic() < end and readable.poll(_PATIENCE * 1000) and os.read(output, _CHUNK):
+        pass

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from pathlib import Path
 
@@ -67,3 +69,35 @@ def test_cancelling_ends_the_whole_process_group(tmp_path: Path) -> None:
 
 def test_output_that_is_no_text_does_not_stop_the_command(tmp_path: Path) -> None:
     assert ["\ufffd\ufffd"] == run("printf '\\377\\376\\n'", tmp_path)
+
+
+def test_lines_are_told_without_their_ends_and_the_last_one_needs_none(tmp_path: Path) -> None:
+    assert ["one", "two", "last"] == run("printf 'one\\r\\ntwo\\nlast'", tmp_path)
+
+
+def test_a_command_may_leave_a_daemon_that_holds_its_output(tmp_path: Path) -> None:
+    try:
+        assert ["done"] == run("sleep 600 & echo $! >pid; echo done", tmp_path)
+    finally:
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+
+
+def test_cancelling_ends_children_that_do_not_listen(tmp_path: Path) -> None:
+    cancelled = threading.Event()
+    os.mkfifo(tmp_path / "alive")
+    # Whoever still holds the fifo open for writing is alive.
+    reader = os.open(tmp_path / "alive", os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(reader, True)
+    try:
+        with pytest.raises(CommandFailed, match="cancelled"):
+            run_command(
+                "exec 3>alive; (trap '' TERM; sleep 600 & wait) & echo ready; wait",
+                subject="app",
+                folder=tmp_path,
+                environment=ENVIRONMENT,
+                report=lambda event: cancelled.set(),
+                cancelled=cancelled,
+            )
+        assert b"" == os.read(reader, 1)
+    finally:
+        os.close(reader)

@@ -5,29 +5,21 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-import select
-import signal
-import subprocess
 import tempfile
 import threading
-from collections import deque
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from buildtools import BuildToolsError, Refused
 from buildtools.archive import tarball
 from buildtools.archive.gzip import GzipWriter, Sink
-from buildtools.events import Log, Report
+from buildtools.command import run_command
+from buildtools.events import Report
 from buildtools.settings import DistributionSettings
 from buildtools.version import Version
 
 _CHUNK = 1 << 20
-_LAST_LINES = 20
-# How long a command that was told to end may take to clean up.
-_PATIENCE = 5.0
-_POLL_MILLISECONDS = 100
 
 
 @dataclass(frozen=True)
@@ -73,7 +65,14 @@ def make(
     """
     if settings.command:
         variables = {"BUILDTOOLS_VERSION": version.text, "BUILDTOOLS_REVISION": version.commit}
-        _run(settings.command, name, project_root, {**environment, **variables}, report, cancelled or threading.Event())
+        run_command(
+            settings.command,
+            subject=name,
+            folder=project_root,
+            environment={**environment, **variables},
+            report=report,
+            cancelled=cancelled or threading.Event(),
+        )
     if settings.archive:
         source = _finished_archive(settings.archive, name, project_root, version)
         return Distribution(name, source, version.archive_name(name), tarball.root_folder(source), finished=True)
@@ -132,76 +131,6 @@ class _Measured:
         self.size += len(data)
 
 
-def _run(
-    command: str,
-    name: str,
-    folder: Path,
-    environment: Mapping[str, str],
-    report: Report,
-    cancelled: threading.Event,
-) -> None:
-    last: deque[str] = deque(maxlen=_LAST_LINES)
-    # A session of its own, so that a cancelled build takes its children with it.
-    with subprocess.Popen(
-        ["/bin/sh", "-c", command],
-        cwd=folder,
-        env=dict(environment),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    ) as process:
-        try:
-            for line in _lines(process, cancelled):
-                last.append(line)
-                report(Log(name, line))
-            if cancelled.is_set():
-                raise BuildToolsError(f"distribution {name} was cancelled while `{command}` ran")
-        except BaseException:
-            _end(process)
-            raise
-    if process.returncode:
-        code = process.returncode
-        how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        log = "".join(f"\n  {line}" for line in last)
-        raise BuildToolsError(
-            f"distribution {name}: `{command}` {how}", f"its last lines are{log}" if log else "it printed nothing"
-        )
-
-
-def _lines(process: subprocess.Popen[bytes], cancelled: threading.Event) -> Iterator[str]:
-    """What the command prints, until it has ended (a daemon that it left may hold its output open) or is cancelled."""
-    assert process.stdout is not None
-    output = process.stdout.fileno()
-    readable = select.poll()
-    readable.register(output, select.POLLIN)
-    rest = b""
-    while not cancelled.is_set():
-        ended = process.poll() is not None
-        if readable.poll(0 if ended else _POLL_MILLISECONDS):
-            chunk = os.read(output, _CHUNK)
-            if not chunk:
-                break
-            *lines, rest = (rest + chunk).split(b"\n")
-            yield from (line.decode(errors="replace").rstrip("\r") for line in lines)
-        elif ended:
-            break
-    if rest:
-        yield rest.decode(errors="replace")
-    while not cancelled.is_set():
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(_POLL_MILLISECONDS / 1000)
-            break
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(_PATIENCE)
-        os.killpg(process.pid, signal.SIGKILL)
-
-
 def _check_folder(folder: Path, settings: DistributionSettings, name: str) -> None:
     what = f"distribution {name}: its root {settings.root}"
     remedy = f"set distribution.{name}.root to the folder that holds bin/ and lib/ once the command has run"
@@ -218,11 +147,11 @@ def _finished_archive(pattern: str, name: str, project_root: Path, version: Vers
     # A build folder keeps the archives of earlier versions; they are no reason to ask for a clean build.
     current = [path for path in found if _carries(_stem(path), version)] if len(found) > 1 else found
     if len(current) != 1:
-        listing = "".join(f"\n  {path}" for path in found)
         raise Refused(
             f"distribution {name}: {pattern} must match one archive of version {version}, "
-            f"but matches {f'{len(found)} files' if found else 'nothing'}{listing}",
+            f"but matches {f'{len(found)} files' if found else 'nothing'}",
             f"set distribution.{name}.archive to what the build makes",
+            details=[f"  {path}" for path in found],
         )
     archive = Path(current[0])
     if archive.suffix not in (".tgz", ".gz"):

@@ -48,10 +48,12 @@ class Summed:
 
     @property
     def sha256(self) -> str:
+        """Of all that was written, in hex."""
         return self._whole.hexdigest()
 
     @property
     def checksum(self) -> str:
+        """As S3 gives it for the same parts; only after the end."""
         if len(self._sums) == 1:
             return base64.b64encode(self._sums[0]).decode()
         return f"{base64.b64encode(hashlib.sha256(b''.join(self._sums)).digest()).decode()}-{len(self._sums)}"
@@ -59,9 +61,9 @@ class Summed:
     def _end_part(self) -> None:
         part, self._part = self._part, bytearray()
         self._sums.append(hashlib.sha256(part).digest())
-        self.part_ended(part, len(self._sums))
+        self._part_ended(part, len(self._sums))
 
-    def part_ended(self, part: bytearray, number: int) -> None:
+    def _part_ended(self, part: bytearray, number: int) -> None:
         """For those who do something with each part, numbered from 1."""
 
 
@@ -127,7 +129,7 @@ class Upload(Summed):
         )
         self._completed = True
 
-    def part_ended(self, part: bytearray, number: int) -> None:
+    def _part_ended(self, part: bytearray, number: int) -> None:
         if not self._id:
             algorithm = {"ChecksumAlgorithm": "SHA256"} if self._checksums else {}
             self._id = self._client.create_multipart_upload(**self._target, **self._attributes, **algorithm)["UploadId"]
