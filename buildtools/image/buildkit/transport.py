@@ -1,4 +1,6 @@
-"""gRPC over HTTP/2 on one socket, in either role, with threads: one reads, whoever has something to say writes.
+"""gRPC over HTTP/2 on one socket, in either role, with threads: one reads, one writes, and one for each call.
+
+That who reads never waits for who writes is what keeps two sides that both have much to say from waiting for ever.
 
 RFC 9113 (through h2), and https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md.
 """
@@ -28,7 +30,7 @@ OK, UNKNOWN, NOT_FOUND, UNIMPLEMENTED = 0, 2, 5, 12
 _WINDOW = 16 * 1024 * 1024
 # A .dockerignore of thousands of lines comes as one header each; gRPC in Go takes as much.
 _HEADERS = 16 * 1024 * 1024
-# A longer write would keep the lock, and with it every other stream, for too long.
+# So much is made ready while as much is being written. Small messages go out together this way.
 _BATCH = 256 * 1024
 _READ = 64 * 1024
 
@@ -136,6 +138,8 @@ class Connection:
         self._handlers = handlers or {}
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
+        self._unwritten = threading.Condition(self._lock)
+        self._batch = 0
         self._streams: dict[int, Stream] = {}
         self._threads: set[threading.Thread] = set()
         self._lost: Gone | None = None
@@ -158,8 +162,12 @@ class Connection:
         with self._changing():
             self._http.initiate_connection()
             self._http.increment_flow_control_window(_WINDOW)
-        self._reader = threading.Thread(target=self._read, args=(received,), name="buildkit", daemon=True)
-        self._reader.start()
+        self._loops = [
+            threading.Thread(target=self._read, args=(received,), name="buildkit-read", daemon=True),
+            threading.Thread(target=self._write, name="buildkit-write", daemon=True),
+        ]
+        for thread in self._loops:
+            thread.start()
 
     def call(self, path: str, message: bytes) -> Iterator[bytes]:
         """The answers to a call with one message, as they come.
@@ -191,7 +199,6 @@ class Connection:
         """Send framed bytes on a stream; see :meth:`Stream.write`."""
         with self._changing():
             self._answer(stream)
-            unsent = 0
             for piece in pieces:
                 at = 0
                 while at < len(piece):
@@ -199,43 +206,39 @@ class Connection:
                     if lost:
                         raise lost
                     window = self._http.local_flow_control_window(stream.number)
-                    if window <= 0:
-                        self._flush()
+                    if window <= 0 or self._batch >= _BATCH:
+                        self._unwritten.notify()
                         self._room.wait()
                         continue
                     size = min(window, self._http.max_outbound_frame_size, len(piece) - at)
                     self._http.send_data(stream.number, piece[at : at + size])
                     at += size
-                    unsent += size
-                    if unsent >= _BATCH:
-                        self._flush()
-                        unsent = 0
+                    self._batch += size
 
     def close(self) -> None:
         """End the connection and every call on it, and wait for their threads."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-        self._reader.join()
-        for thread in tuple(self._threads):
+        for thread in self._loops:
+            thread.join()
+        with self._lock:
+            calls = tuple(self._threads)
+        for thread in calls:
             thread.join()
         self._socket.close()
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[None]:
-        """Hold the lock for a change, then put on the wire what came of it."""
+        """Hold the lock for a change; what comes of it is written soon."""
         with self._lock:
             if self._lost:
                 raise self._lost
             try:
                 yield
-                self._flush()
-            except (OSError, h2.exceptions.H2Error) as error:
+            except h2.exceptions.H2Error as error:
                 raise Gone(str(error)) from error
-
-    def _flush(self) -> None:
-        data = self._http.data_to_send()
-        if data:
-            self._socket.sendall(data)
+            finally:
+                self._unwritten.notify()
 
     def _answer(self, stream: Stream) -> None:
         if not stream.answered:
@@ -257,7 +260,7 @@ class Connection:
                 with self._lock:
                     for event in self._http.receive_data(data) if data else ():
                         self._handle(event)
-                    self._flush()
+                    self._unwritten.notify()
                     self._room.notify_all()
                 data = self._socket.recv(_READ)
                 if not data:
@@ -268,7 +271,25 @@ class Connection:
             self._lost = lost
             for stream in self._streams.values():
                 stream.end(lost)
+            self._unwritten.notify()
             self._room.notify_all()
+
+    def _write(self) -> None:
+        while True:
+            with self._lock:
+                while not (data := self._http.data_to_send()) and not self._lost:
+                    self._unwritten.wait()
+                self._batch = 0
+                self._room.notify_all()
+            if not data:
+                return
+            try:
+                self._socket.sendall(data)
+            except OSError:
+                # Whatever the reason, it is the end for who reads as well.
+                with contextlib.suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
+                return
 
     def _handle(self, event: h2.events.Event) -> None:
         if isinstance(event, h2.events.RequestReceived):
