@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from buildtools import BuildToolsError
+from buildtools.git.describe import describe
 from buildtools.git.repository import Repository
-from buildtools.git.worktree import WorkTree, is_dirty
+from buildtools.git.worktree import WorkTree
+from tests.compat.oracle import WALK
 from tests.git.reference import environment, tried
 
 # What is done, to which of the paths, and in which of several ways.
@@ -180,25 +182,25 @@ class Playground:
         return (index.read_bytes(), index.stat().st_mtime_ns) if index.exists() else None
 
     def gits_answer(self, mark: str) -> str:
-        """What ``git describe`` says of the work tree."""
+        """What ``git describe`` prints; nothing where it fails."""
         # Without the lock git would write the index anew, and the next question would be another one.
         lock = self.top / ".git" / "index.lock"
         lock.touch()
         try:
-            asked = self.git("describe", "--always", f"--{mark}")
+            return self.git("describe", "--always", f"--{mark}").stdout.decode().strip()
         finally:
             lock.unlink()
-        if asked.returncode:
-            return "broken"
-        return {b"dirty": "dirty", b"broken": "broken"}.get(asked.stdout.strip().rpartition(b"-")[2], "clean")
 
     def our_answer(self, mark: str) -> str:
-        """What we say, with git's word for it."""
+        """What we say in its place."""
+        marks = {mark: f"-{mark}"}
         try:
-            dirty = is_dirty(Repository.open(self.top, self.environment), refresh=mark == "dirty")
+            return describe(
+                self.top, environment=self.environment, always=True, walk=WALK, dirty=marks.get("dirty"),
+                broken=marks.get("broken"),
+            ).text  # fmt: skip
         except BuildToolsError:
-            return "broken"
-        return "dirty" if dirty else "clean"
+            return ""
 
     def gits_paths(self) -> set[bytes] | None:
         """The paths that ``git diff-index`` lists; ``None`` where it fails."""

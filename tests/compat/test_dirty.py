@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -13,8 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.compat.dirty_states import STEPS, Playground, Step
-
-pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is the oracle, and is not installed")
 
 SEEDS = 36
 STEPS_EACH = 12
