@@ -74,8 +74,8 @@ def make(
             cancelled=cancelled or threading.Event(),
         )
     if settings.archive:
-        source = _finished_archive(settings.archive, name, project_root, version)
-        return Distribution(name, source, version.archive_name(name), tarball.root_folder(source), finished=True)
+        source, root_name = _finished_archive(settings.archive, name, project_root, version)
+        return Distribution(name, source, version.archive_name(name), root_name, finished=True)
     source = project_root / settings.root
     _check_folder(source, settings, name)
     return Distribution(name, source, version.archive_name(name), version.root_name(name), finished=False)
@@ -109,13 +109,17 @@ def save(distribution: Distribution, epoch: int, folder: Path) -> Archive:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{distribution.file_name}.", delete=False) as out:
             try:
                 archive = write(distribution, epoch, out)
+                out.flush()
                 os.fchmod(out.fileno(), 0o644)
                 Path(out.name).replace(folder / distribution.file_name)
             except BaseException:
                 Path(out.name).unlink()
                 raise
     except OSError as error:
-        raise BuildToolsError(f"{folder} cannot be written to ({error.strerror})", "correct it and run again") from None
+        raise BuildToolsError(
+            f"{folder / distribution.file_name} cannot be written ({error.strerror}: {error.filename or folder})",
+            "correct it and run again",
+        ) from None
     return archive
 
 
@@ -142,7 +146,7 @@ def _check_folder(folder: Path, settings: DistributionSettings, name: str) -> No
         raise Refused(f"{what} is empty", remedy)
 
 
-def _finished_archive(pattern: str, name: str, project_root: Path, version: Version) -> Path:
+def _finished_archive(pattern: str, name: str, project_root: Path, version: Version) -> tuple[Path, str]:
     found = sorted(glob.glob(str(project_root / pattern), recursive=True))  # noqa: PTH207  may be absolute
     # A build folder keeps the archives of earlier versions; they are no reason to ask for a clean build.
     current = [path for path in found if _carries(_stem(path), version)] if len(found) > 1 else found
@@ -170,7 +174,7 @@ def _finished_archive(pattern: str, name: str, project_root: Path, version: Vers
             "let the build take its version from BUILDTOOLS_VERSION: with Gradle, "
             "run `gradle -Pversion=$BUILDTOOLS_VERSION distTar` and set no version in build.gradle",
         )
-    return archive
+    return archive, root
 
 
 def _stem(path: str | Path) -> str:

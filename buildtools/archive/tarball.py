@@ -10,26 +10,13 @@ import os
 import stat
 import tarfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from buildtools import BuildToolsError, Refused
 from buildtools.archive.gzip import Sink
 
 _CHUNK = 1 << 20
-
-
-def source_date_epoch(environment: Mapping[str, str]) -> int | None:
-    """``SOURCE_DATE_EPOCH`` in seconds, None where it is not set (https://reproducible-builds.org/specs/).
-
-    :raises Refused: it is not a whole number of seconds, 0 or more.
-    """
-    text = environment.get("SOURCE_DATE_EPOCH", "")
-    if not text:
-        return None
-    if not (text.isascii() and text.isdigit()):
-        raise Refused(f"SOURCE_DATE_EPOCH is {text!r}", "set it to whole seconds since 1970, or unset it")
-    return int(text)
 
 
 def pack(source: Path, root_name: str, epoch: int, out: Sink) -> None:

@@ -207,11 +207,3 @@ def test_an_archive_that_is_not_gzipped_is_refused(tmp_path: Path) -> None:
     (tmp_path / "plain.tgz").write_bytes(packed(tmp_path))
     with pytest.raises(Refused, match=r"plain\.tgz cannot be read as a gzipped tar"):
         tarball.root_folder(tmp_path / "plain.tgz")
-
-
-def test_source_date_epoch_is_whole_seconds_or_refused() -> None:
-    assert EPOCH == tarball.source_date_epoch({"SOURCE_DATE_EPOCH": str(EPOCH)})
-    assert None is tarball.source_date_epoch({})
-    for bad in ("yesterday", "-1", "1.5", "²"):
-        with pytest.raises(Refused, match="SOURCE_DATE_EPOCH is"):
-            tarball.source_date_epoch({"SOURCE_DATE_EPOCH": bad})
