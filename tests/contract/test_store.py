@@ -10,7 +10,7 @@ from random import Random
 
 import pytest
 
-from buildtools import BuildToolsError, Conflict
+from buildtools import BuildToolsError, Conflict, Refused
 from buildtools.archive.gzip import Sink
 from buildtools.archive.store import Store, StoredObject
 from buildtools.archive.upload import PART
@@ -196,6 +196,34 @@ def test_of_many_creators_one_is_told_that_it_was_the_one(store: Store) -> None:
     content = store.read("manifest")
     assert content is not None
     assert [int(content.data)] == [n for n, created in enumerate(told) if created]
+
+
+def test_a_bucket_that_is_not_there_is_told_by_whatever_is_asked(s3: S3Service) -> None:
+    store = Store.connect("s3://no-such-bucket/widgets", environment=s3.environment)
+    for ask in (
+        lambda: store.head("a"),
+        lambda: store.read("a"),
+        lambda: store.digest("a"),
+        store.list,
+        lambda: store.create("a", b"a", "text/plain"),
+        lambda: store.upload("a", writes(SMALL)),
+    ):
+        with pytest.raises(Refused, match="bucket no-such-bucket does not exist"):
+            ask()
+    assert 1 == len(store.check_access())
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("AWS_ACCESS_KEY_ID", "does not know the S3 access key"),
+        ("AWS_SECRET_ACCESS_KEY", "finds the S3 secret key wrong"),
+    ],
+)
+def test_wrong_keys_are_told_before_anything_costs(s3: S3Service, bucket: str, name: str, words: str) -> None:
+    store = Store.connect(f"s3://{bucket}", environment={**s3.environment, name: "wrong"})
+    (complaint,) = store.check_access()
+    assert words in complaint
 
 
 def described(store: Store, key: str) -> StoredObject:
