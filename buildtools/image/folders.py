@@ -19,14 +19,19 @@ from buildtools.image.dockerfile import Dockerfile, Needs, Reference, parse
 from buildtools.settings import COMPONENT, ImageSettings, Settings
 from buildtools.version import Version
 
+# Arguments that a build takes without declaring them, none of which decides what is in the image:
+# https://docs.docker.com/reference/dockerfile/#predefined-args and #buildkit-built-in-build-args
+_PREDEFINED = re.compile(r"(?i:(?:https?|ftp|no|all)_proxy)|BUILDKIT_\w+|SOURCE_DATE_EPOCH")
+
 
 @dataclass(frozen=True)
 class ImageFolder:
     """A direct child of the images folder, with all that is known of its image without an engine.
 
     ``parents`` are the siblings it is built from, ``bases`` the images from outside, both in the order of their first
-    mention. ``arguments`` are the values of the build arguments that its Dockerfile declares. ``siblings`` says which
-    places of the Dockerfile mean which parent, ``triggers`` which ``ONBUILD`` instructions the parents carry.
+    mention. ``arguments`` are the values of the build arguments that its Dockerfile declares or every build takes.
+    ``siblings`` says which places of the Dockerfile mean which parent, ``triggers`` which ``ONBUILD`` instructions the
+    parents carry. ``needed`` is what building the configured target takes.
     """
 
     name: str
@@ -170,7 +175,7 @@ def _read(name: str, project: _Project) -> ImageFolder:
         raise BuildToolsError(f"{where} cannot be read ({error.strerror})", "make it readable") from None
     declared = parsed.declared
     given = build_arguments(project.settings, project.version, name)
-    arguments = {key: value for key, value in given.items() if key in declared}
+    arguments = {key: value for key, value in given.items() if key in declared or _PREDEFINED.fullmatch(key)}
     target_platform = settings.platform or _local_platform()
     needed = _needs(parsed, settings, arguments, target_platform, {})
     named = [(base, project.sibling(base.image, name)) for base in needed.bases]

@@ -84,23 +84,26 @@ def test_only_brings_parents_and_reads_nothing_else(tmp_path: Path) -> None:
     assert ["c", "b"] == list(folders(project(tmp_path, dockerfiles), VERSION, "b"))
 
 
-def test_arguments_are_handed_to_those_who_declare_them(tmp_path: Path) -> None:
+def test_arguments_are_handed_to_those_who_declare_them_or_take_them_anyway(tmp_path: Path) -> None:
     text = "ARG REGISTRY\nFROM scratch\nARG VERSION\nARG REVISION\nARG COLOUR\nARG SHAPE=round\nARG OTHER\n"
     settings = project(
         tmp_path,
         {"image": text, "plain": "FROM scratch\n"},
         **REMOTE,
-        args={"COLOUR": "red", "UNUSED": "x"},
+        args={"COLOUR": "red", "UNUSED": "x", "https_proxy": "p:3128", "BUILDKIT_INLINE_CACHE": "1"},
         image={"image": {"args": {"COLOUR": "blue"}}},
     )
     version = Version("1.2.3", commit="c0ffee")
+    always = {"https_proxy": "p:3128", "BUILDKIT_INLINE_CACHE": "1"}
     assert {
         "REGISTRY": "registry.example.com:5000/widgets",
         "VERSION": "1.2.3",
         "REVISION": "c0ffee",
         "COLOUR": "blue",
+        **always,
     } == folders(settings, version)["image"].arguments
-    assert {} == folders(settings, version)["plain"].arguments
+    assert always == folders(settings, version)["plain"].arguments
+    assert {} == folders(settings, version)["plain"].needed.arguments
 
 
 def test_a_served_dockerfile_names_the_exact_parents(tmp_path: Path) -> None:
