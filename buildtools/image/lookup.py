@@ -12,7 +12,7 @@ from functools import cached_property
 
 from buildtools import BuildToolsError
 from buildtools.image.cache import Cache
-from buildtools.image.manifest import VERSION_LABEL, Manifest, labels_of
+from buildtools.image.manifest import VERSION_LABEL, Descriptor, Manifest, labels_of
 from buildtools.image.registry import Damaged, Registry
 
 _JOBS = 8
@@ -73,29 +73,42 @@ def read_image(registry: Registry, repository: str, target: str, cache: Cache) -
     return StoredImage(manifest, config)
 
 
-def find_intact(registry: Registry, repository: str, fingerprint: str, cache: Cache) -> StoredImage | None:
+def find_intact(
+    registry: Registry, repository: str, fingerprint: str, cache: Cache, checked: set[Descriptor] | None = None
+) -> StoredImage | None:
     """The image with this fingerprint; None where there is none, or a part of it is gone or cut short.
 
-    Layers are not read: one that was changed and kept its size is found out by who pulls it.
+    What is in ``checked`` is known to be there, and what is found is added: see :func:`has_layers`.
     """
     try:
         found = read_image(registry, repository, fingerprint_tag(fingerprint), cache)
     except Damaged:
         return None
-    return found if found and has_layers(registry, repository, found.manifest) else None
+    return found if found and has_layers(registry, repository, found.manifest, checked) else None
 
 
-def has_layers(registry: Registry, repository: str, manifest: Manifest) -> bool:
-    """Whether all layers that a manifest names are there, in their full size; what is in them is not read."""
-    return all(registry.blob_size(repository, layer.digest) == layer.size for layer in manifest.layers)
+def has_layers(registry: Registry, repository: str, manifest: Manifest, checked: set[Descriptor] | None = None) -> bool:
+    """Whether all layers that a manifest names are there, in their full size; what is in them is not read.
+
+    A layer in ``checked`` was seen in a sibling repository. Registries keep one copy for all, so it is not asked for
+    again; should this repository alone have lost it, the registry takes no manifest that names it.
+    """
+    checked = set() if checked is None else checked
+    for layer in manifest.layers:
+        if layer not in checked:
+            if registry.blob_size(repository, layer.digest) != layer.size:
+                return False
+            checked.add(layer)
+    return True
 
 
 def find_fingerprints(
     registry: Registry, wanted: Mapping[str, tuple[str, str]], cache: Cache
 ) -> dict[str, StoredImage | None]:
     """For each name, with its repository and fingerprint, the image that the registry has, if all of it is there."""
+    checked: set[Descriptor] = set()
     with ThreadPoolExecutor(max_workers=_JOBS) as pool:
-        found = pool.map(lambda place: find_intact(registry, place[0], place[1], cache), wanted.values())
+        found = pool.map(lambda place: find_intact(registry, place[0], place[1], cache, checked), wanted.values())
         return dict(zip(wanted, found, strict=True))
 
 

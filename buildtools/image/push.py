@@ -132,7 +132,8 @@ class _Push:
         self._registry.ping()
         there = self._each(self._published, images)
         missing = [image for image in images if there[image] is None]
-        return there, self._each(lambda image: find_stored(self._registry, image, self._cache), missing)
+        checked: set[Descriptor] = set()
+        return there, self._each(lambda image: find_stored(self._registry, image, self._cache, checked), missing)
 
     def _published(self, image: ImageToPush) -> StoredImage | None:
         """The version as the registry has it, or None where it is to be made."""

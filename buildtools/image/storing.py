@@ -54,9 +54,11 @@ class ImageToPush:
     built_since: float = 0.0
 
 
-def find_stored(registry: Registry, image: ImageToPush, cache: Cache) -> StoredImage | None:
-    """The image as the registry has it under its fingerprint, whole and young enough."""
-    found = find_intact(registry, image.repository, image.fingerprint, cache)
+def find_stored(
+    registry: Registry, image: ImageToPush, cache: Cache, checked: set[Descriptor] | None = None
+) -> StoredImage | None:
+    """The image as the registry has it under its fingerprint, whole and young enough; see :func:`find_intact`."""
+    found = find_intact(registry, image.repository, image.fingerprint, cache, checked)
     return found if found and found.created >= image.built_since else None
 
 
