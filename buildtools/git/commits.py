@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from binascii import unhexlify
+from collections.abc import Callable, Mapping, Sequence
+from zlib import decompress
+from zlib import error as zlib_error
 
+from buildtools.git import commitgraph
+from buildtools.git.content import text
 from buildtools.git.errors import DamagedRepository, MissingObject
 from buildtools.git.objects import Objects
+from buildtools.git.packs import Pack, u32
 
+_COMMIT = 0x10  # the type bits in a pack entry's first byte
 _NUMBER = re.compile(rb"\s*(-?)(\d+)")
 _LARGEST = (1 << 64) - 1
 
@@ -46,18 +53,23 @@ def parsed(content: bytes, hash_size: int) -> tuple[int, list[bytes]]:
     return date_of(content[start:end]), parents
 
 
+Key = bytes | int
+
+
 class Commits:
-    """Date and parents by id.
+    """Date and parents of commits.
 
     ``grafts`` maps a commit to the parents it is to have; a shallow clone's border has none. With ``strict`` a commit
-    that is missing is an error; git itself goes on as if it had neither date nor parents.
+    that is missing is an error; git itself goes on as if it had neither date nor parents. A commit-graph is used where
+    neither grafts nor replacements contradict it.
     """
 
-    def __init__(self, objects: Objects, grafts: Mapping[bytes, list[bytes]], *, strict: bool) -> None:
+    def __init__(self, objects: Objects, grafts: Mapping[bytes, list[bytes]], *, strict: bool, use_graph: bool) -> None:
         self._objects = objects
         self._grafts = grafts
         self._strict = strict
-        self._shallow = frozenset(oid for oid, parents in grafts.items() if not parents)
+        self._cut = frozenset(oid for oid, parents in grafts.items() if not parents)
+        self._use_graph = use_graph
         self.met: set[bytes] = set()
 
     def load(self, oid: bytes) -> tuple[int, list[bytes]]:
@@ -65,7 +77,7 @@ class Commits:
 
         :raises DamagedRepository: the commit cannot be read.
         """
-        if oid in self._shallow:
+        if oid in self._cut:
             self.met.add(oid)
         try:
             kind, content = self._objects.read(oid)
@@ -80,6 +92,91 @@ class Commits:
         except ValueError as error:
             raise DamagedRepository(f"commit {oid.hex()} cannot be understood ({error})") from None
         return date, self._grafts.get(oid, parents)
+
+    def walker(self) -> tuple[Callable[[bytes], Key], Callable[[Key], tuple[int, Sequence[Key]]]]:
+        """How a long walk goes: what makes a key of an id, and what gives date and parents by key."""
+        load: Callable[[Key], tuple[int, Sequence[Key]]] = self.load  # type: ignore[assignment]  # ids are keys
+        if self._grafts or self._objects.replacements:
+            return bytes, load
+        graph = commitgraph.find(self._objects.folders, self._objects.hash_size) if self._use_graph else None
+        if graph is not None:
+            return _over_graph(graph, self.load)
+        packs = self._objects.packs
+        if packs:
+            load = _over_pack(max(packs, key=lambda pack: pack.ids.total), self.load)  # type: ignore[assignment]
+        return bytes, load
+
+
+def _over_graph(
+    graph: commitgraph.CommitGraph, otherwise: Callable[[bytes], tuple[int, list[bytes]]]
+) -> tuple[Callable[[bytes], Key], Callable[[Key], tuple[int, Sequence[Key]]]]:
+    """Keys are positions in the graph, and ids for the commits outside of it."""
+    inside = graph.loader()
+
+    def key(oid: bytes) -> Key:
+        position = graph.position(oid)
+        return oid if position is None else position
+
+    def load(commit: Key) -> tuple[int, Sequence[Key]]:
+        if isinstance(commit, int):
+            return inside(commit)
+        date, parents = otherwise(commit)
+        return date, [key(parent) for parent in parents]
+
+    return key, load
+
+
+def _over_pack(
+    pack: Pack, otherwise: Callable[[bytes], tuple[int, list[bytes]]]
+) -> Callable[[bytes], tuple[int, Sequence[bytes]]]:
+    """Reads the plain commits of one pack, in a third of the time that the general way takes."""
+    ids, data = pack.ids, pack.data
+    index, names, width, total = ids.data, ids.names, ids.width, ids.total
+    offsets, size, large = pack.offsets, pack.hash_size, min(len(data), 1 << 31)
+    if not offsets:
+        return otherwise
+    view, number = pack.view, int.from_bytes
+    starts = (0, *ids.fanout)
+    # Ids are spread evenly, so that one is found near the place that its first digits tell.
+    near = 8 + int((total / 256) ** 0.5)
+    before, both = names - near * width, 2 * near * width
+    # Read by position rather than digit by digit; what does not fit is left to the general way.
+    hexadecimal = b".{%d}" % (size * 2)
+    match = re.compile(
+        rb"tree %b\n(?:parent (%b)\n(?:parent (%b)\n)?)?author .*\ncommitter [^>\n]*> ([0-9]{1,18}) [^>\n]*\n"
+        % (hexadecimal, hexadecimal, hexadecimal)
+    ).match
+
+    def load(oid: bytes) -> tuple[int, Sequence[bytes]]:
+        first = oid[0]
+        low = starts[first]
+        begin = before + (low + ((starts[first + 1] - low) * number(oid[1:4], "big") >> 24)) * width
+        found = index[begin : begin + both].find(oid)
+        if found < 0 or begin < 0 or found % width:
+            return otherwise(oid)
+        at = u32(index, offsets + (begin + found - names) // width * 4)[0]
+        byte = data[at] if at < large else 0
+        if byte & 0x70 != _COMMIT:
+            return otherwise(oid)
+        length, shift = byte & 15, 4
+        while byte & 0x80:
+            at += 1
+            byte = data[at]
+            length |= (byte & 0x7F) << shift
+            shift += 7
+        try:
+            content = decompress(view[at + 1 : at + length + 64], 15, length)
+            commit = match(content)
+            if commit is None or len(content) != length:
+                return otherwise(oid)
+            one, two, date = commit.groups()
+            if two:
+                return int(date), (unhexlify(one), unhexlify(two))
+            return int(date), (unhexlify(one),) if one else ()
+        except (zlib_error, ValueError):
+            return otherwise(oid)
+
+    return load
 
 
 def read_grafts(common_dir: str, hash_size: int, environment: Mapping[str, str]) -> dict[bytes, list[bytes]]:
@@ -109,8 +206,4 @@ def read_shallow(common_dir: str, hash_size: int, environment: Mapping[str, str]
 
 
 def _lines(path: str) -> list[str]:
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as stream:
-            return stream.read().splitlines()
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    return (text(path) or "").splitlines()

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 
+from buildtools.git.content import content
 from buildtools.git.errors import BadConfig
 from buildtools.git.wildmatch import wildmatch
 
@@ -208,15 +209,12 @@ class Reader:
         :raises BadConfig: git would refuse it.
         """
         try:
-            with open(path, "rb") as stream:
-                data = stream.read()
-        except (FileNotFoundError, NotADirectoryError):
-            return
+            data = content(path)
         except OSError as error:
             if isinstance(error, PermissionError) and depth == 0 and not self._git_dir:
                 return
             raise BadConfig(f"{path} cannot be read ({error.strerror})", "correct its permissions") from None
-        for name, value in parsed(data, path):
+        for name, value in parsed(data, path) if data else ():
             self._set(name, value, path, depth)
 
     def _set(self, name: str, value: str | None, path: str, depth: int) -> None:

@@ -69,7 +69,12 @@ class Describer:
             raise BadRevision("--long and --abbrev=0 cannot be used together", "leave one of them out")
         self._shallow = read_shallow(repository.common_dir, repository.hash_size, repository.environment)
         grafts = read_grafts(repository.common_dir, repository.hash_size, repository.environment)
-        self._commits = Commits(self._objects, {**grafts, **{oid: [] for oid in self._shallow}}, strict=options.strict)
+        self._commits = Commits(
+            self._objects,
+            {**grafts, **{oid: [] for oid in self._shallow}},
+            strict=options.strict,
+            use_graph=repository.config.bool("core.commitgraph", True),
+        )
         self._names = known_names(repository, any_ref=options.all, match=options.match, exclude=options.exclude)
         if not self._names and not options.always:
             raise self._no_tag("there is no tag to describe a commit by")
@@ -138,21 +143,24 @@ class Describer:
             return self._exact(exact, commit, asked if options.old_git else commit)
         if not options.candidates:
             raise NoTag(f"no tag is exactly at {commit.hex()}", MAKE_A_TAG)
-        annotated = {oid for oid, name in names.items() if name.priority == ANNOTATED}
-        best = nearest(
-            commit,
-            self._commits.load,
-            names.keys() if any_kind else annotated,
-            annotated,
-            most=options.candidates,
-            names=len(names),
-            first_parent=options.first_parent,
-            early_stop=not options.old_git,
-        )
-        if options.strict:
-            self._check_border(best)
-        if best is not None:
-            return self._distant(names[best.commit], best.depth, commit)
+        usable = {oid: name for oid, name in names.items() if any_kind or name.priority == ANNOTATED}
+        if usable:
+            key, load = self._commits.walker()
+            named = {key(oid): name for oid, name in usable.items()}
+            best = nearest(
+                key(commit),
+                load,
+                named,
+                {commit for commit, name in named.items() if name.priority == ANNOTATED},
+                most=options.candidates,
+                names=len(names),
+                first_parent=options.first_parent,
+                old_git=options.old_git,
+            )
+            if options.strict:
+                self._check_border(best)
+            if best is not None:
+                return self._distant(named[best.commit], best.depth, commit)
         if options.always:
             short = self._objects.abbreviated(commit, self._abbrev)
             return Answer(short, "", 0, commit, short)
@@ -172,15 +180,16 @@ class Describer:
         not here by another way.
         """
         met = self._commits.met.intersection(self._shallow)
-        if best is not None:
-            met.discard(best.commit)
-            if best.commit in self._shallow and any(map(self._objects.__contains__, self._true_parents(best.commit))):
-                met.add(best.commit)
+        # In a shallow clone the keys of a walk are ids.
+        if best is not None and best.commit in met:
+            tagged = next(oid for oid in met if oid == best.commit)
+            if not any(parent in self._objects for parent in self._true_parents(tagged)):
+                met.discard(tagged)
         if met:
             raise ShallowClone("this clone is shallow, and the nearest tag may lie beyond its border", FETCH_ALL)
 
     def _true_parents(self, commit: bytes) -> list[bytes]:
-        return Commits(self._objects, {}, strict=True).load(commit)[1]
+        return Commits(self._objects, {}, strict=True, use_graph=False).load(commit)[1]
 
     def _exact(self, name: Name, commit: bytes, untagged: bytes) -> Answer:
         shown, misnamed = self._shown(name)

@@ -9,6 +9,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 
+from buildtools.git.content import content, text
 from buildtools.git.errors import DamagedRepository, MissingObject
 from buildtools.git.packs import KINDS, Pack
 
@@ -135,16 +136,16 @@ class Objects:
         failure = None
         for path in self._loose_paths(oid):
             try:
-                with open(path, "rb") as stream:
-                    content = zlib.decompress(stream.read())
-            except (FileNotFoundError, NotADirectoryError):
-                continue
+                packed = content(path)
+                if packed is None:
+                    continue
+                whole = zlib.decompress(packed)
             except (OSError, zlib.error):
                 failure = _damaged(path)
                 continue
-            kind, size, start = _header(content, path)
-            if len(content) - start == size:
-                return kind, content[start:]
+            kind, size, start = _header(whole, path)
+            if len(whole) - start == size:
+                return kind, whole[start:]
             failure = _damaged(path)
         if failure:
             raise failure
@@ -208,8 +209,8 @@ def _common(one: str, other: str) -> int:
     return next((at for at, digit in enumerate(one) if digit != other[at]), len(one))
 
 
-def _header(content: bytes, path: str) -> tuple[str, int, int]:
-    kind, space, rest = content[:_HEADER].partition(b" ")
+def _header(whole: bytes, path: str) -> tuple[str, int, int]:
+    kind, space, rest = whole[:_HEADER].partition(b" ")
     size, null, _ = rest.partition(b"\0")
     if not space or not null or not size.isdigit() or kind.decode("latin-1") not in KINDS.values():
         raise _damaged(path)
@@ -223,15 +224,12 @@ def _damaged(path: str) -> DamagedRepository:
 def _with_alternates(folder: str, borrowed: list[str]) -> list[str]:
     """The object folders in the order git asks them: the own one, those of the environment, and what each names."""
     found: list[str] = [folder]
+    if not borrowed and not os.path.exists(f"{folder}/info/alternates"):
+        return found
     seen = {os.path.realpath(folder)}
 
     def follow(place: str, depth: int) -> None:
-        try:
-            with open(f"{place}/info/alternates", encoding="utf-8", errors="surrogateescape") as stream:
-                lines = stream.read().split("\n")
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        for line in lines:
+        for line in (text(f"{place}/info/alternates") or "").split("\n"):
             if line and not line.startswith("#"):
                 add(os.path.join(place, unquoted(line)), depth + 1)
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
+from buildtools.git.content import content
 from buildtools.git.errors import DamagedRepository
 
 _DEEPEST_SYMBOLIC = 5
@@ -97,25 +98,25 @@ class RefFiles:
 
     def read(self, name: bytes) -> bytes | str | None:
         path = self._path(name)
+        value = self._content(path)
+        if value is None:
+            return self._link(path) or self._read_packed(name)
+        return self._parsed(value)
+
+    def _content(self, path: str) -> bytes | None:
         try:
-            with open(path, "rb") as stream:
-                content = stream.read()
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            if os.path.islink(path):
-                return self._link(path)
-            return self._read_packed(name)
+            return content(path)
         except OSError as error:
             raise DamagedRepository(f"{path} cannot be read ({error.strerror})") from None
-        return self._parsed(content)
 
     def _link(self, path: str) -> str | None:
-        target = os.readlink(path)
+        target = os.readlink(path) if os.path.islink(path) else ""
         return target if target.startswith("refs/") else None
 
-    def _parsed(self, content: bytes) -> bytes | str | None:
-        if content.startswith(b"ref:"):
-            return content[4:].strip().decode("utf-8", "surrogateescape")
-        found = self._value.match(content)
+    def _parsed(self, value: bytes) -> bytes | str | None:
+        if value.startswith(b"ref:"):
+            return value[4:].strip().decode("utf-8", "surrogateescape")
+        found = self._value.match(value)
         return bytes.fromhex(found[1].decode()) if found else None
 
     def _read_packed(self, name: bytes) -> bytes | None:
@@ -127,13 +128,7 @@ class RefFiles:
         """The content of ``packed-refs``."""
         if self._packed is None:
             path = f"{self._common_dir}/packed-refs"
-            try:
-                with open(path, "rb") as stream:
-                    self._packed = stream.read()
-            except (FileNotFoundError, NotADirectoryError):
-                self._packed = b""
-            except OSError as error:
-                raise DamagedRepository(f"{path} cannot be read ({error.strerror})") from None
+            self._packed = self._content(path) or b""
             if self._packed and not self._packed.endswith(b"\n"):
                 raise DamagedRepository(f"{path} is cut short in its last line")
         return self._packed
@@ -147,13 +142,8 @@ class RefFiles:
     def _loose(self, name: bytes, path: str) -> bytes | None:
         if not is_well_formed(name):
             return None
-        try:
-            with open(path, "rb") as stream:
-                value = self._parsed(stream.read())
-        except FileNotFoundError:
-            value = self._link(path)
-        except OSError as error:
-            raise DamagedRepository(f"{path} cannot be read ({error.strerror})") from None
+        written = self._content(path)
+        value = self._link(path) if written is None else self._parsed(written)
         if isinstance(value, str):
             return resolve(self, value.encode("utf-8", "surrogateescape"))[1]
         return value
@@ -216,13 +206,9 @@ class RefFiles:
 
     def log(self, name: bytes) -> list[LogEntry]:
         base = self._git_dir if is_per_worktree(name) else self._common_dir
-        try:
-            with open(f"{base}/logs/{os.fsdecode(name)}", "rb") as stream:
-                content = stream.read()
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            return []
+        written = self._content(f"{base}/logs/{os.fsdecode(name)}") or b""
         pattern = rb"^([0-9a-f]{%d}) ([0-9a-f]{%d}) [^\n]*?> (\d+) [-+]\d{4}(?:\t([^\n]*))?$"
         return [
             LogEntry(bytes.fromhex(old.decode()), bytes.fromhex(new.decode()), int(time), message)
-            for old, new, time, message in re.findall(pattern % (self._digits, self._digits), content, re.MULTILINE)
+            for old, new, time, message in re.findall(pattern % (self._digits, self._digits), written, re.MULTILINE)
         ]

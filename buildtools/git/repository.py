@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 
 from buildtools.git.config import Config, Reader, boolean
+from buildtools.git.content import content, text
 from buildtools.git.errors import BadConfig, NotARepository
 from buildtools.git.objects import Objects, unquoted
 from buildtools.git.refs import RefFiles, Refs, resolve
@@ -118,11 +119,8 @@ def common_dir(git_dir: str, environment: Mapping[str, str]) -> str:
     """The folder that holds what all worktrees share."""
     if environment.get("GIT_COMMON_DIR"):
         return os.path.abspath(environment["GIT_COMMON_DIR"])
-    try:
-        with open(f"{git_dir}/commondir", encoding="utf-8", errors="surrogateescape") as stream:
-            return os.path.normpath(os.path.join(git_dir, stream.read().rstrip("\r\n")))
-    except (FileNotFoundError, NotADirectoryError):
-        return git_dir
+    shared = text(f"{git_dir}/commondir")
+    return git_dir if shared is None else os.path.normpath(os.path.join(git_dir, shared.rstrip("\r\n")))
 
 
 def is_git_dir(git_dir: str, environment: Mapping[str, str], folder: str = "") -> bool:
@@ -136,9 +134,7 @@ def is_git_dir(git_dir: str, environment: Mapping[str, str], folder: str = "") -
             if not os.readlink(head).startswith("refs/"):
                 return False
         else:
-            with open(head, "rb") as stream:
-                start = stream.read(256)
-            if not re.match(rb"ref:\s*refs/|[0-9a-f]{40}", start):
+            if not re.match(rb"ref:\s*refs/|[0-9a-f]{40}", content(head) or b""):
                 return False
     except OSError:
         return False
@@ -153,12 +149,11 @@ def _git_file(path: str) -> str:
     :raises NotARepository: it is no such file.
     """
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as stream:
-            text = stream.read(1 << 16)
+        written = text(path) or ""
     except OSError as error:
         raise NotARepository(f"{path} cannot be read ({error.strerror})", "correct its permissions") from None
-    target = text.removeprefix("gitdir: ").rstrip("\r\n")
-    if not text.startswith("gitdir: ") or not target:
+    target = written.removeprefix("gitdir: ").rstrip("\r\n")
+    if not written.startswith("gitdir: ") or not target:
         raise NotARepository(f"{path} does not say where the repository is", "it must read `gitdir: PATH`")
     return os.path.normpath(os.path.join(os.path.dirname(path), target))
 
@@ -215,12 +210,8 @@ def _read_config(git_dir: str, environment: Mapping[str, str]) -> Reader:
 
 
 def _branch(git_dir: str) -> str:
-    try:
-        with open(f"{git_dir}/HEAD", encoding="utf-8", errors="surrogateescape") as stream:
-            text = stream.read().strip()
-    except OSError:
-        return ""
-    return text.removeprefix("ref:").strip().removeprefix("refs/heads/") if text.startswith("ref:") else ""
+    head = (text(f"{git_dir}/HEAD") or "").strip()
+    return head.removeprefix("ref:").strip().removeprefix("refs/heads/") if head.startswith("ref:") else ""
 
 
 def _check_format(config: Config, git_dir: str) -> None:

@@ -4,17 +4,20 @@ Commits leave the queue newest first, of equal date the one that was queued firs
 depth is the number of commits that left the queue and were not known to be its ancestors. What is known passes from a
 commit to its parents only when the commit leaves the queue, and nothing is corrected later: with skewed clocks depths
 come out "wrong", and must come out wrong in the same way.
+
+Commits go by keys, which are ids or whatever else ``load`` takes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
-from heapq import heappop, heappush
+from collections.abc import Callable, Container, Hashable, Sequence
+from heapq import heappop, heappush, heappushpop
+from typing import Any, TypeVar
 
 MOST_CANDIDATES = 27
-_SEEN = 1
+_LEFT = 1  # the commit has left the queue; the higher bits are one per candidate
 
-Load = Callable[[bytes], tuple[int, list[bytes]]]
+Key = TypeVar("Key", bound=Hashable)
 
 
 class Candidate:
@@ -22,51 +25,58 @@ class Candidate:
 
     __slots__ = ("bit", "commit", "depth", "order")
 
-    def __init__(self, commit: bytes, order: int, depth: int) -> None:
+    def __init__(self, commit: Any, order: int, depth: int) -> None:
         self.commit, self.order, self.depth, self.bit = commit, order, depth, 2 << order
 
 
 def nearest(
-    start: bytes,
-    load: Load,
-    usable: Container[bytes],
-    annotated: Container[bytes],
+    start: Key,
+    load: Callable[[Key], tuple[int, Sequence[Key]]],
+    usable: Container[Key],
+    annotated: Container[Key],
     *,
     most: int,
     names: int,
     first_parent: bool,
-    early_stop: bool,
+    old_git: bool,
 ) -> Candidate | None:
     """The candidate with the least depth, the first one met among equals; ``None`` when none is reachable.
 
+    :param load: date and parents of a commit.
     :param usable: the commits that have a name which may be shown.
     :param annotated: those of them with an annotated tag.
     :param names: the number of names of any kind in the repository.
-    :param early_stop: give up at the first commit after the last possible candidate, as git does from 2.48;
-        else at the first *named* commit after it.
+    :param old_git: give up at the first *named* commit after the last possible candidate, as git did up to 2.47;
+        else at the first commit after it.
     """
-    flags = {start: _SEEN}
-    date, parents = load(start)
-    queue = [(-date, 0, start, parents)]
-    queued = 1
-    seen = 0
+    queue, flags, seen = _first_named(start, load, usable, first_parent=first_parent)
+    queued = len(flags)
     candidates: list[Candidate] = []
     any_annotated = False
+    # Once everything queued descends from the leading candidate, nothing that comes can change the outcome: its depth
+    # stays, those of others only grow, and what is found later starts deeper.
+    leader: Candidate | None = None
+    outside = 0
     while queue:
         entry = heappop(queue)
-        commit = entry[2]
+        date, _, commit, parents = entry
         named = commit in usable
-        if (len(candidates) in (most, names)) if early_stop else (named and len(candidates) == most):
-            heappush(queue, (entry[0], queued, commit, entry[3]))
+        if (named and len(candidates) == most) if old_git else (len(candidates) in (most, names)):
+            heappush(queue, (date, queued, commit, parents))
             queued += 1
             break
         seen += 1
+        before = flags[commit]
+        if leader and not before & leader.bit:
+            outside -= 1
         if named:
             candidate = Candidate(commit, len(candidates), seen - 1)
             candidates.append(candidate)
-            flags[commit] |= candidate.bit
+            before |= candidate.bit
             any_annotated = any_annotated or commit in annotated
-        within = flags[commit]
+            if leader is None:
+                leader, outside = candidate, len(queue)
+        within = flags[commit] = before | _LEFT
         for candidate in candidates:
             if not within & candidate.bit:
                 candidate.depth += 1
@@ -74,44 +84,103 @@ def nearest(
             least = min(candidate.depth for candidate in candidates)
             if all(within & candidate.bit for candidate in candidates if candidate.depth == least):
                 break
-        for parent in entry[3][:1] if first_parent else entry[3]:
-            if parent not in flags:
-                date, parents = load(parent)
-                heappush(queue, (-date, queued, parent, parents))
+        passed = within & ~_LEFT
+        lead = leader.bit if leader else 0
+        for parent in parents[:1] if first_parent else parents:
+            held = flags.get(parent)
+            if held is None:
+                date, grandparents = load(parent)
+                heappush(queue, (-date, queued, parent, grandparents))
                 queued += 1
-                flags[parent] = _SEEN
-            flags[parent] |= within
+                flags[parent] = passed
+                outside += not passed & lead
+            else:
+                if passed & lead and not held & (lead | _LEFT):
+                    outside -= 1
+                flags[parent] = held | passed
+        if leader and not outside:
+            best = _best(candidates)
+            if best is leader:
+                return best
+            leader = best
+            outside = sum(1 for entry in queue if not flags[entry[2]] & leader.bit)
     if not candidates:
         return None
-    best = min(candidates, key=lambda candidate: (candidate.depth, candidate.order))
+    best = _best(candidates)
     _finish(best, queue, flags, queued, load)
     return best
 
 
+def _best(candidates: list[Candidate]) -> Candidate:
+    return min(candidates, key=lambda candidate: (candidate.depth, candidate.order))
+
+
+def _first_named(
+    start: Key, load: Callable[[Key], tuple[int, Sequence[Key]]], usable: Container[Key], *, first_parent: bool
+) -> tuple[list[tuple[int, int, Key, Sequence[Key]]], dict[Key, int], int]:
+    """Walk to the first commit with a usable name: until then commits need only be counted.
+
+    :return: the queue with that commit on top (empty when there is none), the flags, and how many have left the queue.
+    """
+    date, parents = load(start)
+    queue: list[tuple[int, int, Key, Sequence[Key]]] = []
+    met = {start}
+    add = met.add
+    commit, negative, seen = start, -date, 0
+    while commit not in usable:
+        seen += 1
+        if len(parents) == 1 or (first_parent and parents):
+            # The common case; to push and pop in one go is quicker, and to do neither more so.
+            parent = parents[0]
+            if parent not in met:
+                add(parent)
+                date, parents = load(parent)
+                if queue:
+                    negative, _, commit, parents = heappushpop(queue, (-date, len(met), parent, parents))
+                else:
+                    commit, negative = parent, -date
+                continue
+        else:
+            for parent in parents:
+                if parent not in met:
+                    add(parent)
+                    date, grandparents = load(parent)
+                    heappush(queue, (-date, len(met), parent, grandparents))
+        if not queue:
+            return [], {}, seen
+        negative, _, commit, parents = heappop(queue)
+    flags = dict.fromkeys(met, _LEFT)
+    heappush(queue, (negative, -1, commit, parents))
+    for entry in queue:
+        flags[entry[2]] = 0
+    return queue, flags, seen
+
+
 def _finish(
-    best: Candidate, queue: list[tuple[int, int, bytes, list[bytes]]], flags: dict[bytes, int], queued: int, load: Load
+    best: Candidate,
+    queue: list[tuple[int, int, Key, Sequence[Key]]],
+    flags: dict[Key, int],
+    queued: int,
+    load: Callable[[Key], tuple[int, Sequence[Key]]],
 ) -> None:
     """Count what is still queued and lies outside of the best candidate's history; here git follows all parents."""
     bit = best.bit
     outside = sum(1 for entry in queue if not flags[entry[2]] & bit)
-    waiting = {entry[2] for entry in queue}
     while outside:
-        entry = heappop(queue)
-        commit = entry[2]
-        waiting.discard(commit)
-        within = flags[commit]
-        if not within & bit:
+        _, _, commit, parents = heappop(queue)
+        passed = flags[commit] & bit
+        flags[commit] |= _LEFT
+        if not passed:
             outside -= 1
             best.depth += 1
-        for parent in entry[3]:
-            if parent not in flags:
-                date, parents = load(parent)
-                heappush(queue, (-date, queued, parent, parents))
+        for parent in parents:
+            held = flags.get(parent)
+            if held is None:
+                date, grandparents = load(parent)
+                heappush(queue, (-date, queued, parent, grandparents))
                 queued += 1
-                waiting.add(parent)
-                flags[parent] = within
-                outside += not within & bit
-            else:
-                if within & bit and not flags[parent] & bit and parent in waiting:
-                    outside -= 1
-                flags[parent] |= within
+                flags[parent] = passed
+                outside += not passed
+            elif passed:
+                outside -= not held & (bit | _LEFT)
+                flags[parent] = held | passed

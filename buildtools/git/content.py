@@ -1,0 +1,39 @@
+"""Small files, read in the quickest way: a repository is asked for a dozen, most of which are not there."""
+
+from __future__ import annotations
+
+import os
+
+_CHUNK = 1 << 16
+
+
+def content(path: str) -> bytes | None:
+    """The whole content; ``None`` where there is no such file.
+
+    :raises OSError: it is there and cannot be read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        start = os.read(descriptor, _CHUNK)
+        if len(start) < _CHUNK:
+            return start
+        pieces = [start]
+        while pieces[-1]:
+            pieces.append(os.read(descriptor, _CHUNK))
+        return b"".join(pieces)
+    except IsADirectoryError:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def text(path: str) -> str | None:
+    """The same, as text; bytes that are no UTF-8 come back as they were when encoded with ``surrogateescape``.
+
+    :raises OSError: it is there and cannot be read.
+    """
+    found = content(path)
+    return None if found is None else found.decode("utf-8", "surrogateescape")
