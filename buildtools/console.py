@@ -237,7 +237,9 @@ def size(count: float) -> str:
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as they need be, without a trailing line end."""
+    """Columns as wide as they need be, without a trailing line end; nothing where there are no rows."""
+    if not rows:
+        return ""
     widths = [max(len(row[column]) for row in [headings, *rows]) for column in range(len(headings))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from buildtools import Refused
-from buildtools.git.commits import Commits, read_shallow
+from buildtools.git.commits import parsed, read_shallow
 from buildtools.git.describe import describe
-from buildtools.git.errors import NoTag, ShallowClone
+from buildtools.git.errors import NoCommit, NoTag, ShallowClone
 from buildtools.git.repository import Repository
 from buildtools.git.worktree import changed_paths
 from buildtools.version import Version
@@ -41,6 +41,8 @@ def read_version(root: Path, tag_prefix: str, environment: Mapping[str, str]) ->
     try:
         described = describe(root, match=patterns, dirty="-dirty", environment=environment)
     except NoTag as error:
+        if Repository.open(root, environment).head() is None:
+            raise NoCommit("there is no commit yet", "make one, then a tag: `git tag -a 0.1.0 -m 0.1.0`") from error
         _refuse_shallow(root, environment)
         raise Refused(
             f"no annotated tag{f' that starts with {tag_prefix!r}' if tag_prefix else ''} is reachable from HEAD",
@@ -89,7 +91,8 @@ def _date(repository: Repository, version: Version, environment: Mapping[str, st
     # https://reproducible-builds.org/specs/source-date-epoch/
     epoch = environment.get("SOURCE_DATE_EPOCH")
     if epoch is None:
-        return Commits(repository.objects, {}, strict=True).load(bytes.fromhex(version.commit))[0]
+        # What a graft or a replacement says about parents makes no difference to a commit's own date.
+        return parsed(repository.objects.read(bytes.fromhex(version.commit))[1], repository.hash_size)[0]
     if not epoch.isascii() or not epoch.isdigit():
         raise Refused(f"SOURCE_DATE_EPOCH is {epoch!r}, not seconds since 1970", "correct it or unset it")
     return int(epoch)
