@@ -64,8 +64,8 @@ class Conversion:
         self._environment = environment
         self._processes: dict[str, FilterProcess] = {}
         self._drivers: dict[str, Driver | None] = {}
-        autocrlf = config.get("core.autocrlf") if "core.autocrlf" in config else None
-        self._auto_crlf = autocrlf is not None and (autocrlf.lower() == "input" or config.bool("core.autocrlf"))
+        autocrlf = [value.lower() for value in config.get_all("core.autocrlf")[-1:]]
+        self._auto_crlf = autocrlf == ["input"] or config.bool("core.autocrlf")
 
     def close(self) -> None:
         """End the filter processes."""

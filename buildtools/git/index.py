@@ -39,15 +39,14 @@ FLAGS: Final = 8
 class Index:
     """All entries in order: ``names[i]`` goes with ``fields[i]``.
 
-    ``mtime`` is the file's own in seconds, 0 where there is no file. ``has_sparse_directories`` says that some entries
-    stand for whole folders (their names end in ``/``). ``cache_tree`` is the extension of that name, unparsed.
+    ``mtime`` is the file's own in seconds, 0 where there is no file. ``cache_tree`` is the extension of that name,
+    unparsed. An entry of mode ``SPARSE_DIRECTORY`` stands for a whole folder; its name ends in a slash.
     """
 
     def __init__(self, oid_length: int = 20) -> None:
         self.names: list[bytes] = []
         self.fields: list[Fields] = []
         self.mtime = 0
-        self.has_sparse_directories = False
         self.oid_length = oid_length
         self.cache_tree = b""
         self._trees: dict[bytes, bytes] | None = None
@@ -205,9 +204,7 @@ def _read_extensions(index: Index, data: bytes, at: int, end: int) -> bytes:
             link = body
             if len(link) < index.oid_length:
                 raise ValueError("a link extension that is too short")
-        elif signature == b"sdir":
-            index.has_sparse_directories = True
-        elif not b"A" <= signature[:1] <= b"Z":
+        elif signature != b"sdir" and not b"A" <= signature[:1] <= b"Z":
             # A first letter in upper case marks what a reader may pass over.
             raise ValueError(f"the extension {signature!r}, which it needs, is unknown")
     return link

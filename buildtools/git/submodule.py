@@ -100,23 +100,24 @@ class Submodules:
         """Whether nothing of the submodule at ``path`` counts, not even another commit."""
         return self.ignored(path) == "all"
 
-    def is_changed(self, path: bytes, oid: bytes) -> bool:
+    def is_changed(self, path: bytes, oid: bytes, *, thorough: bool = False) -> bool:
         """Whether the folder at ``path`` differs from the commit ``oid`` that the index has for it.
+
+        ``thorough`` looks for damage inside although another commit is checked out.
 
         :raises DamagedRepository: the repository in it is broken.
         """
         ignored = self.ignored(path)
         place = self._files.top + b"/" + path
         environment = self._files.repository.environment
-        head = gitlink_head(place, environment)
         if ignored == "all":
             return False
-        if head is not None and head != oid:
-            return True
-        if ignored == "dirty" or not os.path.exists(place + b"/.git"):
-            return False
+        head = gitlink_head(place, environment)
+        moved = head is not None and head != oid
+        if (moved and not thorough) or ignored == "dirty" or not os.path.exists(place + b"/.git"):
+            return moved
         try:
-            return _status_differs(_opened(place, environment), untracked=ignored == "none")
+            return _status_differs(_opened(place, environment), untracked=ignored == "none") or moved
         except BuildToolsError as error:
             raise DamagedRepository(
                 f"the submodule {os.fsdecode(path)} cannot be read: {error.fact}",
@@ -133,7 +134,9 @@ def _status_differs(repository: Repository, *, untracked: bool) -> bool:
         if mode not in ("no", "normal", "all"):
             raise BadConfig(f"status.showUntrackedFiles is {mode!r}", "write no, normal or all")
         untracked = mode != "no"
-    default = repository.config.get("diff.ignoresubmodules") or "none"
+    default = repository.config.get("diff.ignoresubmodules", "none")
+    if default not in _IGNORE:
+        raise BadConfig(f"diff.ignoreSubmodules is {default!r}", f"write one of {', '.join(_IGNORE)}")
     if default == "none" and not untracked:
         default = "untracked"
     with WorkTree(repository, ignore=default) as work_tree:

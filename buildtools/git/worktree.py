@@ -5,6 +5,7 @@ Nothing is written: where git would refresh the index's notes of a file's status
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from buildtools.git.errors import DamagedRepository, NoCommit
@@ -51,6 +52,7 @@ class WorkTree:
         self.index = self.files.index
         self._refresh = refresh
         self._ignore = ignore
+        self._thorough = False
         self._submodules: Submodules | None = None
 
     def __enter__(self) -> WorkTree:
@@ -99,6 +101,7 @@ class WorkTree:
 
         :raises DamagedRepository: something needed cannot be read.
         """
+        self._thorough = True
         fields = self.index.fields
         suspects = self.files.suspects()
         self._look_at_files(suspects)
@@ -133,9 +136,10 @@ class WorkTree:
         if commit is None:
             return None
         kind, data = self.repository.objects.read(commit)
-        if kind != "commit" or not data.startswith(b"tree "):
+        found = re.match(rb"tree ([0-9a-f]{%d})\n" % (2 * self.repository.hash_size), data)
+        if kind != "commit" or not found:
             raise DamagedRepository(f"HEAD leads to {commit.hex()}, which is no commit")
-        return bytes.fromhex(data[5 : 5 + 2 * self.repository.hash_size].decode("ascii", "replace"))
+        return bytes.fromhex(found[1].decode())
 
     def _look_at_files(self, suspects: list[int]) -> None:
         """Compare all files, as git does first of all: a filter that fails is fatal, though something else differs."""
@@ -145,11 +149,11 @@ class WorkTree:
 
     def _state(self, position: int) -> State:
         """How the file or submodule compares with an entry."""
-        entry = self.index.fields[position]
+        entry, name = self.index.fields[position], self.index.names[position]
         state = self.files.state(position)
-        if entry[MODE] == GITLINK and state is State.SAME:
-            return State.CHANGED if self.submodules.is_changed(self.index.names[position], entry[OID]) else state
-        return state
+        if entry[MODE] != GITLINK or state is not State.SAME:
+            return state
+        return State.CHANGED if self.submodules.is_changed(name, entry[OID], thorough=self._thorough) else state
 
     def _differs(self, position: int, difference: Staged) -> bool:
         """Whether one path, given by its lowest stage, differs from HEAD in the index or on disk."""
