@@ -7,8 +7,9 @@ written into its configuration: its layers are neither built nor sent again.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -16,8 +17,8 @@ from buildtools import BuildToolsError, Conflict
 from buildtools.events import Finished, Outcome, Report, Started, Warned, unheard
 from buildtools.image.cache import Cache
 from buildtools.image.engine import Engine
-from buildtools.image.lookup import StoredImage, digest_of, read_image
-from buildtools.image.manifest import FINGERPRINT_LABEL, Descriptor, diff_ids_of, stamp
+from buildtools.image.lookup import StoredImage, digest_of, prune_fingerprints, read_image
+from buildtools.image.manifest import DOCKER_LAYER, FINGERPRINT_LABEL, OCI_LAYER, Descriptor, diff_ids_of, stamp
 from buildtools.image.manifest import digest_of as digest_of_bytes
 from buildtools.image.registry import Registry
 from buildtools.image.storing import ImageToPush, Route, Storing, find_stored
@@ -42,6 +43,21 @@ class PushedImage:
     size: int
     route: Route
 
+    @property
+    def is_new(self) -> bool:
+        """Whether the registry did not have this fingerprint before."""
+        return self.route in (Route.DIRECT, Route.ENGINE)
+
+
+@contextmanager
+def _workers() -> Iterator[ThreadPoolExecutor]:
+    """Threads to work with; what they have not begun is dropped when the work ends with an error."""
+    pool = ThreadPoolExecutor(max_workers=_JOBS)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
 
 def push(
     engine: Engine | None,
@@ -52,6 +68,7 @@ def push(
     labels: Mapping[str, str],
     cache: Cache,
     report: Report = unheard,
+    fingerprints_kept: int = 0,
     provide: Provide = list,
 ) -> list[PushedImage]:
     """Push one version of several images; what each became, in their order.
@@ -59,14 +76,19 @@ def push(
     ``labels`` are stamped into every image. Nothing is sent before all images were found to be free of conflicts, and
     no tag of the version is set before all layers of all images are there. Without an engine, only what the registry
     has by its fingerprint can be pushed. ``provide`` is asked once for those images that the registry lacks, and gives
-    them back with their ids: so nothing is built that is there already.
+    them back with their ids: so nothing is built that is there already. Where something new was stored, at most
+    ``fingerprints_kept`` fingerprints stay in its repository; 0 keeps all.
 
     :raises Conflict: the version exists with other content; a dirty version is overwritten, with a warning.
     :raises Unreachable: the registry or the engine does not answer.
     :raises BuildToolsError: an image could not be pushed.
     """
-    with ThreadPoolExecutor(max_workers=_JOBS) as pool:
-        return _Push(engine, registry, version, labels, cache, report, pool).run(images, provide)
+    with _workers() as pool:
+        run = _Push(engine, registry, version, labels, cache, report, pool)
+        pushed = run.run(images, provide)
+        if fingerprints_kept:
+            run.prune([image for image, done in zip(images, pushed, strict=True) if done.is_new], fingerprints_kept)
+        return pushed
 
 
 def foresee(
@@ -82,7 +104,7 @@ def foresee(
     :raises Conflict: the version exists with other content.
     :raises Unreachable: the registry does not answer.
     """
-    with ThreadPoolExecutor(max_workers=_JOBS) as pool:
+    with _workers() as pool:
         return _Push(None, registry, version, labels, cache, unheard, pool).foresee(images)
 
 
@@ -124,6 +146,17 @@ class _Push:
         there, stored = self._look(images)
         return [Route.ALREADY_THERE if there[image] else Route.STAMPED if stored[image] else None for image in images]
 
+    def prune(self, images: Sequence[ImageToPush], most: int) -> None:
+        """Take away fingerprints above the bound; not being allowed to is no failure of the push."""
+
+        def prune_one(image: ImageToPush) -> None:
+            try:
+                prune_fingerprints(self._registry, image.repository, [image.fingerprint], most, self._cache)
+            except BuildToolsError as error:
+                self._report(Warned(image.name, f"old fingerprints stay in the registry: {error.fact}"))
+
+        self._each(prune_one, images)
+
     def _look(
         self, images: Sequence[ImageToPush]
     ) -> tuple[dict[ImageToPush, StoredImage | None], dict[ImageToPush, StoredImage | None]]:
@@ -154,8 +187,9 @@ class _Push:
         known: dict[str, tuple[Descriptor, str]] = {}
         for image, found in present.items():
             if found:
-                layers = [(layer, image.repository) for layer in found.manifest.layers]
-                known |= zip(diff_ids_of(found.config), layers, strict=False)
+                for diff_id, layer in zip(diff_ids_of(found.config), found.manifest.layers, strict=False):
+                    if layer.media_type in (DOCKER_LAYER, OCI_LAYER):
+                        known[diff_id] = replace(layer, media_type=DOCKER_LAYER), image.repository
         return Storing(self._engine, self._registry, self._cache, self._pool, self._report, known).store(images)
 
     def _stamp(self, image: ImageToPush, stored: StoredImage, route: Route) -> PushedImage:

@@ -83,6 +83,7 @@ class Storing:
         self._pool = pool
         self._report = report
         self._lock = threading.Lock()
+        self._stopped = threading.Event()
         self._known = {diff_id: layer for diff_id, (layer, _) in known.items()}
         self._holders: dict[str, list[str]] = {}
         for layer, repository in known.values():
@@ -104,7 +105,9 @@ class Storing:
     def _plan(self, image: ImageToPush) -> _Plan:
         found = self._engine.inspect(image.image_id)
         if found is None:
-            raise BuildToolsError(f"the engine has no image {image.image_id} ({image.name})", "run `invoke build`")
+            raise BuildToolsError(
+                f"the engine has no image {image.image_id} ({image.name})", "build first: invoke build"
+            )
         diff_ids = tuple(found["RootFS"].get("Layers") or ())
         placed = {}
         for diff_id in dict.fromkeys(diff_ids):
@@ -148,9 +151,12 @@ class Storing:
 
             try:
                 configs = export(self._engine, [plan.image.image_id for plan in plans], lacking, Path(folder), found)
-            finally:
+                sent = {diff_id: future.result() for diff_id, future in sending.items()}
+            except BaseException:
+                # What is being sent reads files in the folder, and the user may wait to get the terminal back.
+                self._stopped.set()
                 wait(sending.values())
-        sent = {diff_id: future.result() for diff_id, future in sending.items()}
+                raise
 
         def finish(plan: _Plan) -> tuple[StoredImage, Route]:
             layers = [plan.placed.get(diff_id) or sent.get(diff_id) for diff_id in plan.diff_ids]
@@ -163,6 +169,7 @@ class Storing:
 
     def _send(self, diff_id: str, path: Path, images: Sequence[ImageToPush]) -> Descriptor:
         """Compress a layer and bring it into the repositories of all images that have it."""
+        self._go_on(images[0])
         packed = path.with_suffix(".gz")
         # A registry keeps the blob that it has, even one that was cut short, and takes no other for its digest. The
         # same layer under another digest heals that.
@@ -187,7 +194,12 @@ class Storing:
         return self._place(image, layer)
 
     def _tell(self, image: ImageToPush, layer: Descriptor, done: int) -> None:
+        self._go_on(image)
         self._report(Transferred(image.name, done, layer.size))
+
+    def _go_on(self, image: ImageToPush) -> None:
+        if self._stopped.is_set():
+            raise BuildToolsError(f"the push of {image.name} was stopped", "run the same again")
 
     def _finish(self, image: ImageToPush, config: bytes, layers: list[Descriptor]) -> StoredImage:
         """Put configuration and manifest of an image whose layers are all there; what its fingerprint's tag then has.
@@ -204,7 +216,7 @@ class Storing:
         if stored is None:
             tag = fingerprint_tag(image.fingerprint)
             self._registry.put_manifest(image.repository, tag, manifest)
-            stored = find_stored(self._registry, image, self._cache)
+            stored = find_stored(self._registry, image, self._cache, set(layers))
         return stored or StoredImage(manifest, config)
 
     def _try_engine(self, plan: _Plan) -> StoredImage | None:

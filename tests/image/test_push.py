@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import gzip
 import os
+import signal
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -278,3 +280,46 @@ def test_the_engine_pushes_a_small_change_of_a_large_base_that_it_pulled(
     assert Route.ENGINE == small.route
     layers = pusher.stored(other.repository, "1.1").manifest.layers
     assert pusher.stored(base.repository, "1.1").manifest.layers == layers[:1]
+
+
+def test_old_fingerprints_go_when_a_new_one_is_stored(pusher: Pusher, make_image: MakeImage) -> None:
+    images = [make_image("app", {"a": b"%d" % number}) for number in range(4)]
+    for number, image in enumerate(images):
+        push(
+            pusher.engine,
+            pusher.registry,
+            [image],
+            version=Version.parse(f"1.{number}"),
+            labels={VERSION: f"1.{number}"},
+            cache=pusher.cache,
+            fingerprints_kept=2,
+        )
+    tags = pusher.registry.tags(images[0].repository)
+    assert ["1.0", "1.1", "1.2", "1.3"] == sorted(tag for tag in tags if not tag.startswith("fp-"))
+    assert 2 == len([tag for tag in tags if tag.startswith("fp-")])
+    assert fingerprint_tag(images[-1].fingerprint) in tags
+    assert [layer_tar({"a": b"0"})] == pusher.layer_tars(images[0].repository, "1.0")
+
+
+def test_an_interrupt_stops_what_is_being_sent(pusher: Pusher, make_image: MakeImage, tmp_path: Path) -> None:
+    image = make_image("app", {"a": os.urandom(8_000_000)})
+    told: list[int] = []
+
+    def report(event: Event) -> None:
+        if isinstance(event, Transferred):
+            if not told:
+                # Reaches the main thread, which waits for this one, as the signal of a terminal would.
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            told.append(event.done)
+
+    with pytest.raises(KeyboardInterrupt):
+        push(
+            pusher.engine,
+            pusher.registry,
+            [image],
+            version=Version.parse("1.0"),
+            labels={VERSION: "1.0"},
+            cache=pusher.cache,
+            report=report,
+        )
+    assert [] == pusher.registry.tags(image.repository)
