@@ -6,7 +6,8 @@ import http.client
 import json
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from buildtools import Unreachable
@@ -15,6 +16,8 @@ from buildtools.sandbox.files import write_private
 
 NAME = "s3"
 REGION = "us-east-1"
+# Its sockets between its own parts always lie here, whatever TMPDIR says.
+_SOCKETS = Path("/tmp")  # noqa: S108  only removed, and only by the names of our own ports
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ def start(directory: Path, ports: Ports, keys: Keys, *, environment: Mapping[str
         {"name": "admin", "credentials": credentials, "actions": ["Admin", "Read", "Write", "List", "Tagging"]}
     ]
     write_private(file, json.dumps({"identities": identities}))
+    (directory / f"{name}.ports").write_text(json.dumps(asdict(ports)))
     options = {
         "ip": "127.0.0.1",
         "ip.bind": "127.0.0.1",
@@ -101,6 +105,19 @@ def start(directory: Path, ports: Ports, keys: Keys, *, environment: Mapping[str
         environment={**process.bare(environment), "HOME": str(directory)},
         answers=lambda: answers(ports.s3) and _stores(ports.master),
     )
+
+
+def stop(directory: Path, *, name: str = NAME) -> None:
+    """Stop the server that was started in ``directory``, if it runs, and remove what it left elsewhere.
+
+    :raises BuildToolsError: it does not end.
+    """
+    # Asked to end, it waits 15 s for connections of its own; its files are whole at any time.
+    process.stop(name, directory, seconds=0)
+    with suppress(FileNotFoundError):
+        for port in json.loads((directory / f"{name}.ports").read_text()).values():
+            for socket in _SOCKETS.glob(f"seaweedfs-*-{port}.sock"):
+                socket.unlink()
 
 
 def aws_environment(ports: Ports, keys: Keys) -> dict[str, str]:

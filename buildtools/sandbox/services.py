@@ -141,8 +141,10 @@ def down(directory: Path) -> None:
 def stop_all(directory: Path) -> None:
     """Stop every program that has a record in ``directory``."""
     for record in directory.glob("*.pid"):
-        # The S3 server takes 15 s to say goodbye to itself, and its store is about to go anyway.
-        process.stop(record.stem, directory, seconds=0 if record.stem == s3.NAME else 15)
+        if record.stem == s3.NAME:
+            s3.stop(directory)
+        else:
+            process.stop(record.stem, directory)
 
 
 def status(directory: Path) -> tuple[Service, ...]:
@@ -172,7 +174,7 @@ def _registry_up(directory: Path, state: _State, environment: Mapping[str, str],
 
 def _s3_up(directory: Path, state: _State, environment: Mapping[str, str], report: Report) -> None:
     if not (process.is_running(s3.NAME, directory) and s3.answers(state.s3_ports.s3)):
-        process.stop(s3.NAME, directory, seconds=0)
+        s3.stop(directory)
         report(Log("sandbox", f"start the S3 server at {state.s3_ports.endpoint}"))
         s3.start(directory, state.s3_ports, state.keys, environment=environment)
     s3.create_bucket(state.s3_ports, BUCKET)

@@ -18,7 +18,7 @@ import pytest
 
 import docker
 from buildtools import Refused, Unreachable
-from buildtools.sandbox import Sandbox, down, process, status, up
+from buildtools.sandbox import Sandbox, down, process, s3, status, up
 from buildtools.sandbox.engine import Engine
 from tests.conftest import EngineService
 
@@ -104,7 +104,7 @@ def test_up_repairs_a_half_dead_sandbox_and_keeps_what_it_holds(box: Sandbox, en
         client.put_object(Bucket=box.bucket, Key="key", Body=b"kept")
         registry_pid, s3_pid = _pids(box.directory)
         assert s3_pid is not None
-        process.stop("s3", box.directory, seconds=0)
+        s3.stop(box.directory)
         assert up(box.directory, environment=environment, base=False) == box
         assert client.get_object(Bucket=box.bucket, Key="key")["Body"].read() == b"kept"
     assert process.pid("registry", box.directory) == registry_pid
@@ -128,9 +128,14 @@ def test_down_leaves_nothing(
         client.images.get(engine.base_busybox).tag(image)
     found = Engine(engine.host)
     before = found.has(image)
+    ports = json.loads((folder / "s3.ports").read_text()).values()
     down(folder)
     assert (before, found.has(image), found.has(engine.base_busybox)) == (True, False, True)
-    assert (folder.exists(), list(temporary.iterdir())) == (False, [])
+    assert (
+        folder.exists(),
+        list(temporary.iterdir()),
+        [port for port in ports if list(Path("/tmp").glob(f"seaweedfs-*-{port}.sock"))],
+    ) == (False, [], [])
     assert [pid for pid in pids if _runs(pid)] == []
     assert status(folder) == ()
 
