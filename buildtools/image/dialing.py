@@ -13,6 +13,7 @@ import ssl
 import subprocess
 import threading
 import urllib.parse
+from collections.abc import Callable
 from typing import Any
 
 _CONNECT_SECONDS = 30
@@ -82,14 +83,17 @@ def dial_ssh(url: urllib.parse.SplitResult) -> socket.socket:
     return ours
 
 
-def sdk_adapter(url: urllib.parse.SplitResult) -> Any:
-    """What lets the SDK talk through ssh; its own way needs a second implementation of the protocol."""
+def sdk_adapter(dial: Callable[[], socket.socket], idle: int) -> Any:
+    """What makes the SDK connect with ``dial`` and keep up to ``idle`` connections for later.
+
+    Its own way keeps one for every URL it was asked for, and needs a second implementation of ssh.
+    """
     import requests.adapters
     import urllib3.connection
 
     class Connection(urllib3.connection.HTTPConnection):
         def connect(self) -> None:
-            self.sock = dial_ssh(url)
+            self.sock = dial()
 
     class Pool(urllib3.HTTPConnectionPool):
         ConnectionCls = Connection
@@ -97,7 +101,7 @@ def sdk_adapter(url: urllib.parse.SplitResult) -> Any:
     class Adapter(requests.adapters.HTTPAdapter):
         def __init__(self) -> None:
             super().__init__()
-            self._pool = Pool("engine", maxsize=8)
+            self._pool = Pool("engine", maxsize=idle)
 
         def get_connection_with_tls_context(self, *_: Any, **__: Any) -> Any:
             return self._pool

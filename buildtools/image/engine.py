@@ -21,6 +21,7 @@ from buildtools.image.reference import Reference
 
 # Longer than any single answer takes; streams (build, export) set their own.
 _TIMEOUT = 600.0
+_POOL = 32
 _START = "start it: systemctl start docker, or `invoke sandbox.up`"
 
 
@@ -72,9 +73,6 @@ class Engine:
             except docker.errors.DockerException as error:
                 raise Refused(f"DOCKER_HOST={address} cannot be used ({error})", "correct DOCKER_HOST") from None
             made = urllib.parse.urlsplit(url)
-            if made.scheme == "http+unix":
-                # The SDK leaves a socket open that cannot be connected.
-                dialing.dial_unix(made.path).close()
             api = _api(made, options)
         return cls(api, address, made, options.get("tls"))
 
@@ -190,13 +188,14 @@ def _api(url: urllib.parse.SplitResult, options: dict[str, Any]) -> Any:
 def _client(url: urllib.parse.SplitResult, options: dict[str, Any], version: str) -> Any:
     import docker
 
-    if url.scheme == "ssh":
+    dial = {"http+unix": lambda: dialing.dial_unix(url.path), "ssh": lambda: dialing.dial_ssh(url)}.get(url.scheme)
+    if dial:
         options = {"base_url": "http://engine:80"}
-    client = docker.APIClient(**options, version=version, timeout=_TIMEOUT, max_pool_size=32)
+    client = docker.APIClient(**options, version=version, timeout=_TIMEOUT, max_pool_size=_POOL)
     # Proxies, and REQUESTS_CA_BUNDLE, which would win over DOCKER_CERT_PATH, are for the world outside.
     client.trust_env = False
-    if url.scheme == "ssh":
-        client.mount("http://engine", dialing.sdk_adapter(url))
+    if dial:
+        client.mount("http://engine", dialing.sdk_adapter(dial, _POOL))
     return client
 
 
