@@ -20,7 +20,7 @@ def images(found: Needs) -> list[str]:
 
 def written(dockerfile: Dockerfile) -> list[tuple[str, str]]:
     """Each reference as it says it was written, and what the text holds at its place."""
-    references = [r for stage in dockerfile.stages for r in (stage.base, *stage.uses)]
+    references = [r for stage in dockerfile.stages for r in (stage.base, *stage.steps.uses)]
     return [(r.written, dockerfile.text[r.start : r.end]) for r in references]
 
 
@@ -139,7 +139,7 @@ def test_references_are_replaced_and_all_else_stays() -> None:
     )
     dockerfile = parse(text)
     assert text == dockerfile.rewritten({})
-    every = [s.base for s in dockerfile.stages[:2]] + [u for s in dockerfile.stages for u in s.uses]
+    every = [s.base for s in dockerfile.stages[:2]] + [u for s in dockerfile.stages for u in s.steps.uses]
     replaced = dockerfile.rewritten({r: f"image{i}:1" for i, r in enumerate(every)})
     assert replaced == (
         b"\xef\xbb\xbf# FROM base\r\nARG V\nFROM  image0:1  AS base\nFROM image1:1\n"
@@ -157,6 +157,7 @@ def test_references_are_replaced_and_all_else_stays() -> None:
         ("FROM a\nRUN <<EOF\nx\n", "line 2: the here-document EOF has no end"),
         ("# escape=x\nFROM a\n", "the escape directive is 'x'"),
         ("FROM a\nARG =x\n", "line 2: ARG without a name"),
+        ('FROM a\nRUN --mount=from=b"c" x\n', "line 2: the mount's from is quoted in parts"),
     ],
 )
 def test_what_is_no_dockerfile_is_refused_with_its_line(text: str, message: str) -> None:

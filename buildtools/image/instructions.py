@@ -1,0 +1,219 @@
+"""The instructions of a Dockerfile, one by one: continued lines joined, comments and here-documents passed over.
+
+The grammar is that of BuildKit's ``frontend/dockerfile/parser``: https://docs.docker.com/reference/dockerfile/#format
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from buildtools import Refused
+from buildtools.image.shell import BadSubstitution, expand, word_pattern
+
+HEREDOC = re.compile(r"[0-9]*<<(-?)([^<]+)")
+
+_DIRECTIVE = re.compile(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(.+?)\s*")
+_KEYWORD = re.compile(r"\s*(\S*)\s*")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A place in a Dockerfile that names an image or a stage.
+
+    ``start`` and ``end`` are offsets into the text; -1 where the place is not in it, as in a base's ``ONBUILD``.
+    """
+
+    written: str
+    line: int
+    start: int = -1
+    end: int = -1
+
+
+@dataclass(frozen=True)
+class Argument:
+    """``ARG NAME`` or ``ARG NAME=DEFAULT``."""
+
+    name: str
+    default: str | None
+    line: int
+
+
+def read_directives(text: str) -> dict[str, str]:
+    """The parser directives at the head of a Dockerfile, such as ``# syntax=``, by their names in lower case."""
+    found: dict[str, str] = {}
+    for line in text.removeprefix("\ufeff").split("\n"):
+        directive = _DIRECTIVE.fullmatch(line.strip())
+        if not directive:
+            break
+        found.setdefault(directive[1].lower(), directive[2])
+    return found
+
+
+@dataclass(frozen=True)
+class Flag:
+    """``--name=value``; ``start`` and ``end`` are where the value, with its quotes, lies in the joined instruction."""
+
+    name: str
+    value: str
+    start: int
+    end: int
+
+
+class Instruction:
+    """One instruction, its lines joined.
+
+    ``keyword`` is in lower case, ``line`` that of its beginning. What follows the flags begins at ``rest`` of
+    ``joined``. ``pieces`` says where in the text the parts of ``joined`` came from: offsets in one and the other.
+    """
+
+    def __init__(self, joined: str, line: int, escape: str, where: str, pieces: Sequence[tuple[int, int]]) -> None:
+        self.joined = joined
+        self.line = line
+        self.escape = escape
+        self.where = where
+        self.pieces = pieces
+        found = _KEYWORD.match(joined)
+        assert found is not None
+        self.keyword, self.rest = found[1].lower(), found.end()
+        self.flags: list[Flag] = []
+        while joined.startswith("--", self.rest) and (flag := word_pattern(escape).match(joined, self.rest)):
+            end = flag.end()
+            if flag[0] == "--":
+                break
+            name, equals, _ = flag[0].partition("=")
+            start = flag.start() + len(name + equals)
+            self.flags.append(Flag(name, _unquoted(joined[start:end], escape), start, end))
+            self.rest = end
+            while self.joined[self.rest : self.rest + 1].isspace():
+                self.rest += 1
+
+    @property
+    def body(self) -> str:
+        """What follows keyword and flags."""
+        return self.joined[self.rest :].strip()
+
+    def _offset(self, position: int, *, ending: bool = False) -> int:
+        """Where in the text a position of ``joined`` lies; the end of a part belongs to the part it ends."""
+        for begin, original in reversed(self.pieces):
+            if position > begin or (position == begin and not ending):
+                return original + position - begin
+        return self.pieces[0][1]
+
+    def reference(self, written: str, start: int, end: int) -> Reference:
+        """The reference that is written between two positions of ``joined``."""
+        first, last = self._offset(start), self._offset(end, ending=True)
+        return Reference(written, self.line, first, last)
+
+    def refused(self, fact: str, remedy: str) -> Refused:
+        """The error to raise about this instruction."""
+        return Refused(f"{self.where} line {self.line}: {fact}", remedy)
+
+    def arguments(self) -> Iterator[Argument]:
+        """The arguments that an ARG declares.
+
+        :raises Refused: one has no name.
+        """
+        for word in word_pattern(self.escape).findall(self.body):
+            name, equals, default = word.partition("=")
+            if not name:
+                raise self.refused("ARG without a name", "write ARG NAME or ARG NAME=DEFAULT")
+            yield Argument(name, default if equals else None, self.line)
+
+    def words(self) -> list[str]:
+        """The paths of COPY or ADD: a JSON list, or separated by white space."""
+        body = self.body
+        if body.startswith("["):
+            try:
+                listed = json.loads(body)
+            except ValueError:
+                return body.split()
+            if isinstance(listed, list) and all(isinstance(item, str) for item in listed):
+                return listed
+        return body.split()
+
+    def heredocs(self) -> list[tuple[str, bool]]:
+        """The terminators of the here-documents that follow, and whether leading tabs are dropped."""
+        keyword = self.keyword
+        if keyword == "onbuild":
+            keyword = (self.body.split(None, 1) or [""])[0].lower()
+        if keyword not in ("run", "copy", "add") or self.body.startswith("["):
+            return []
+        found = []
+        for word in word_pattern(self.escape).findall(self.joined[self.rest :]):
+            heredoc = HEREDOC.fullmatch(word)
+            if heredoc:
+                found.append((self.plain(heredoc[2]), bool(heredoc[1])))
+        return found
+
+    def plain(self, word: str) -> str:
+        """A word without its quotes and escapes.
+
+        :raises Refused: one is left open.
+        """
+        try:
+            return expand(word, {}, self.escape)
+        except BadSubstitution as error:
+            raise self.refused(f"{word} cannot be read ({error})", "correct it") from None
+
+
+def _unquoted(written: str, escape: str) -> str:
+    # Flags lose their quotes, but variables in them are looked at later, if at all.
+    return re.sub(rf"""["']|{re.escape(escape)}(.)""", lambda found: found[1] or "", written, flags=re.DOTALL)
+
+
+def read_instructions(text: str, escape: str, where: str) -> Iterator[Instruction]:
+    """The instructions of a Dockerfile in their order; ``where`` names it in errors.
+
+    :raises Refused: a here-document has no end.
+    """
+    offset = len("\ufeff") if text.startswith("\ufeff") else 0
+    lines = text[offset:].split("\n")
+    number = 0
+    while number < len(lines):
+        joined: list[str] = []
+        length = 0
+        pieces: list[tuple[int, int]] = []
+        first = 0
+        while number < len(lines):
+            raw = lines[number]
+            line = raw.removesuffix("\r")
+            here = offset
+            number += 1
+            offset += len(raw) + 1
+            bare = line.lstrip()
+            if not bare or bare.startswith("#"):
+                if joined:
+                    continue
+                break
+            if not joined:
+                first = number
+                here += len(line) - len(bare)
+                line = bare
+            trimmed = line.rstrip(" \t")
+            continued = trimmed.endswith(escape) and not trimmed.endswith(escape * 2)
+            part = trimmed[:-1] if continued else line
+            pieces.append((length, here))
+            joined.append(part)
+            length += len(part)
+            if not continued:
+                break
+        whole = "".join(joined)
+        if not whole.strip():
+            continue
+        instruction = Instruction(whole, first, escape, where, pieces)
+        if "<<" in whole:
+            for terminator, drops_tabs in instruction.heredocs():
+                while True:
+                    if number == len(lines):
+                        raise instruction.refused(
+                            f"the here-document {terminator} has no end", f"end it with a line {terminator}"
+                        )
+                    line = lines[number].removesuffix("\r")
+                    offset += len(lines[number]) + 1
+                    number += 1
+                    if terminator == (line.lstrip("\t") if drops_tabs else line):
+                        break
+        yield instruction
