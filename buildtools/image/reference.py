@@ -47,8 +47,8 @@ class Reference:
         elif not _TAG.fullmatch(tag):
             raise _refused(text, f"{tag!r} is not a tag")
         first, slash, path = head.partition("/")
-        # A first word is a host only if it could not be part of a repository's name.
-        if slash and (first == "localhost" or first != first.lower() or re.search(r"[.:\[]", first)):
+        # A first word is a host only if it has what a repository's name has not; capitals alone are an oversight.
+        if slash and (first == "localhost" or re.search(r"[.:\[]", first)):
             registry, repository = first, path
         else:
             registry, repository = DOCKER_HUB, head

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from buildtools import Refused
+from buildtools.image.engine import Engine, EngineError
 from buildtools.image.reference import Reference
 
 SHA256 = "sha256:" + "0a" * 32
@@ -16,7 +17,7 @@ SHA256 = "sha256:" + "0a" * 32
         ("localhost:5000/widgets/app:1.2", Reference("localhost:5000", "widgets/app", "1.2")),
         ("registry.example.com/app", Reference("registry.example.com", "app")),
         ("[::1]:5000/app:1", Reference("[::1]:5000", "app", "1")),
-        ("Build-Host/app:1", Reference("Build-Host", "app", "1")),
+        ("Build-Host:80/app:1", Reference("Build-Host:80", "app", "1")),
         (f"host:1/a/b/c:t@{SHA256}", Reference("host:1", "a/b/c", "t", SHA256)),
         (f"host:1/a@{SHA256}", Reference("host:1", "a", "", SHA256)),
         ("debian", Reference("docker.io", "library/debian")),
@@ -36,6 +37,7 @@ def test_a_reference_is_parsed_into_its_parts(text: str, expected: Reference) ->
         ("", "''"),
         ("host:5000/", "''"),
         ("host:5000/App:1", "'App'"),
+        ("Widgets/app:1", "'Widgets'"),
         ("host:5000/app:", "''"),
         ("host:5000/app:-1", "'-1'"),
         ("host:5000/app:" + "x" * 129, "is not a tag"),
@@ -80,3 +82,35 @@ def test_a_registry_is_asked_for_the_digest_before_the_tag_before_latest() -> No
     whole = Reference.parse(f"h.io/a:1@{SHA256}")
     assert [SHA256, "2", "latest"] == [whole.target, whole.tagged("2").target, whole.tagged("").target]
     assert "h.io/a:2" == str(whole.tagged("2"))
+
+
+# Not IPv6, which engines take from 23 on.
+HOSTS = st.sampled_from(["", "localhost/", "localhost:5000/", "h.io/", "H.io/", "-h.io/", "h..io/", "h:p/"])
+NAMES = st.text("aZ0._-/", min_size=0, max_size=8)
+TAGS = st.one_of(st.just(""), st.text("aZ0._-", max_size=5).map(lambda tag: f":{tag}"))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.builds(lambda host, name, tag: f"{host}{name}{tag}", HOSTS, NAMES, TAGS))
+def test_what_the_engine_takes_for_a_name_is_a_reference_and_nothing_else(connected: Engine, text: str) -> None:
+    # Such a path would be another one before the engine reads it.
+    assume(not {"", ".", ".."} & set(text.split("/")))
+    assert parses(text) == takes(connected, text)
+
+
+def takes(engine: Engine, text: str) -> bool:
+    try:
+        engine.inspect(text)
+    except EngineError as error:
+        if "invalid reference format" not in str(error):
+            raise
+        return False
+    return True
+
+
+def parses(text: str) -> bool:
+    try:
+        Reference.parse(text)
+    except Refused:
+        return False
+    return True
