@@ -6,8 +6,7 @@ bake`` where there is one) and ``invoke push`` take turns within each round, eac
 namespace of its own, so that nobody finds what another has built. Every figure is the median of the rounds; compare
 ratios, not seconds. After every run the registry is asked whether what was measured is right.
 
-``--against-itself N,M`` measures how the time of ``invoke push`` grows with the folders, ``--list N,M`` that of
-``invoke list``; neither runs the peers.
+``--against-itself N,M`` measures, without peers, how the time of ``invoke push`` grows with the folders.
 """
 
 from __future__ import annotations
@@ -131,12 +130,9 @@ def main() -> None:
     options.add_argument("--docker", default=shutil.which("docker") or "docker")
     options.add_argument("--peers", default="", help="only these, by a part of their names, separated by commas")
     options.add_argument("--against-itself", default="", metavar="N,M")
-    options.add_argument("--list", default="", metavar="N,M")
     chosen = options.parse_args()
     with arena(chosen.docker) as ring:
-        if chosen.list:
-            listing(ring, [int(count) for count in chosen.list.split(",")], chosen.rounds)
-        elif chosen.against_itself:
+        if chosen.against_itself:
             growth(ring, [int(count) for count in chosen.against_itself.split(",")], chosen.rounds)
         else:
             compare(ring, chosen.folders, chosen.rounds, [part for part in chosen.peers.split(",") if part])
@@ -219,16 +215,6 @@ def growth(ring: Arena, counts: list[int], rounds: int) -> None:
     for scenario in results[counts[0]]:
         times = [median(results[count][scenario]) for count in counts]
         print(f"| {scenario} | {' | '.join(f'{one:.2f} s' for one in times)} | {times[-1] / times[0]:.2f} |")
-
-
-def listing(ring: Arena, counts: list[int], rounds: int) -> None:
-    """Print how long ``invoke list`` takes with a warm cache."""
-    print("| folders | invoke list, warm | per folder |\n| --- | --- | --- |")
-    for count in counts:
-        tree = ring.tree("list", count, 0)
-        ring.ours(tree.root, "list")
-        seconds = median([ring.ours(tree.root, "list") for _ in range(rounds)])
-        print(f"| {count} | {seconds:.2f} s | {seconds / count * 1000:.2f} ms |")
 
 
 def show(results: dict[str, dict[str, list[Measured]]], folders: int, rounds: int) -> None:
