@@ -131,11 +131,8 @@ def test_down_leaves_nothing(
     ports = json.loads((folder / "s3.ports").read_text()).values()
     down(folder)
     assert (before, found.has(image), found.has(engine.base_busybox)) == (True, False, True)
-    assert (
-        folder.exists(),
-        list(temporary.iterdir()),
-        [port for port in ports if list(Path("/tmp").glob(f"seaweedfs-*-{port}.sock"))],
-    ) == (False, [], [])
+    sockets = [path for port in ports for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock")]
+    assert (folder.exists(), list(temporary.iterdir()), sockets) == (False, [], [])
     assert [pid for pid in pids if _runs(pid)] == []
     assert status(folder) == ()
 
