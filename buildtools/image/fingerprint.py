@@ -31,8 +31,8 @@ _MOST_NAMED = 5
 class Fingerprint:
     """``value`` is a SHA-256 in hexadecimal; ``inputs`` has a text for each thing that went into it.
 
-    ``unknown`` are the base images whose digest was not given. A fingerprint with such stands for nothing but this
-    run: an image must not count as up to date by it.
+    ``unknown`` are the base images, its own and its parents', whose digest was not given. A fingerprint with such
+    stands for nothing but this run: an image must not count as up to date by it.
     """
 
     value: str
@@ -48,15 +48,15 @@ class Fingerprint:
 def fingerprint(
     folder: ImageFolder,
     *,
-    parents: Mapping[str, str],
+    parents: Mapping[str, Fingerprint],
     bases: Mapping[str, str],
     contents: Contents,
     triggers: Mapping[str, Sequence[str]] | None = None,
 ) -> Fingerprint:
     """The fingerprint of a folder's image.
 
-    ``parents`` maps each parent to its fingerprint's value, ``bases`` each image from outside to its digest or id,
-    ``triggers`` those that have ``ONBUILD`` instructions to these.
+    ``parents`` maps each parent to its fingerprint, ``bases`` each image from outside to its digest or id, ``triggers``
+    those that have ``ONBUILD`` instructions to these.
 
     :raises Refused: the ignore file has a line that is no pattern.
     :raises BuildToolsError: an entry of the context cannot be read.
@@ -72,17 +72,20 @@ def fingerprint(
         inputs[f"argument {name}"] = value if name in _OPEN_ARGUMENTS else _digest(value)
     for name, value in folder.settings.labels.items():
         inputs[f"label {name}"] = _digest(value)
-    for name in folder.parents:
-        inputs[f"parent {name}"] = parents[name]
     unknown: dict[str, None] = {}
     for base in needs.bases:
-        if base.reference in folder.siblings:
-            continue
-        digest = bases.get(base.image, "")
-        if not digest:
-            unknown[base.image] = None
-        # By the name that the Dockerfile uses: another tag for the same image makes no difference.
-        inputs[f"base {base.reference.written}"] = f"{digest} {base.platform}"
+        parent = folder.siblings.get(base.reference)
+        if parent:
+            key, value = f"parent {parent}", parents[parent].value
+            unknown |= dict.fromkeys(parents[parent].unknown)
+        else:
+            # By the name that the Dockerfile uses: another tag for the same image makes no difference.
+            key, value = f"base {base.reference.written}", bases.get(base.image, "")
+            if not value:
+                unknown[base.image] = None
+        if base.platform != folder.platform:
+            value = f"{value} {base.platform}"
+        inputs[key] = f"{inputs[key]} {value}" if key in inputs else value
     if needs.sources:
         for entry in walk(folder.context, exclude=ignored(folder.context, folder.dockerfile), follow=needs.sources):
             if not entry.is_on_the_way:
@@ -101,7 +104,7 @@ def explain(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[str, ...]:
         kind, _, name = key.partition(" ")
         if kind == "context":
             entries.append(f"{_printable(name)} {_change(before, after)}")
-        elif kind in ("target", "platform") or name in _OPEN_ARGUMENTS:
+        elif kind in ("target", "platform") or (kind == "argument" and name in _OPEN_ARGUMENTS):
             reasons.append(f"{key} {before or 'none'} -> {after or 'none'}")
         elif kind == "format":
             reasons.append("made by another version of buildtools")
@@ -163,8 +166,8 @@ def _described(entry: Entry, contents: Contents) -> str:
         except OSError as error:
             raise unreadable(entry.absolute, error) from None
     else:
-        # A device is its numbers; a directory or a pipe is its mode alone.
-        what = f"{stat.filemode(mode)[0]} {stat.S_IMODE(mode):o} {entry.stat.st_rdev}"
+        device = f" {entry.stat.st_rdev}" if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) else ""
+        what = f"{stat.filemode(mode)[0]} {stat.S_IMODE(mode):o}{device}"
     attributes = _attributes(entry.absolute)
     return f"{what} {attributes}" if attributes else what
 

@@ -60,18 +60,18 @@ def survey(
     """
     digests = {name: base.digest for name, base in bases.items()}
     triggers = {name: base.triggers for name, base in bases.items() if base.triggers}
-    values: dict[str, str] = {}
+    fingerprints: dict[str, Fingerprint] = {}
     standings = []
     with Contents(cache) as contents:
         for folder in folders:
             made = fingerprint(
                 folder,
-                parents={name: values[name] for name in folder.parents},
+                parents=fingerprints,
                 bases=digests,
                 contents=contents,
                 triggers=triggers,
             )
-            values[folder.name] = made.value
+            fingerprints[folder.name] = made
             standings.append(_standing(folder, made, images, cache))
     return tuple(standings)
 

@@ -68,8 +68,7 @@ class World:
         made: dict[str, Fingerprint] = {}
         with Contents(self.root / ".cache", clock=much_later) as contents:
             for folder in image_folders(configured, Version(self.version, commit=self.commit)):
-                parents = {name: made[name].value for name in folder.parents}
-                made[folder.name] = fingerprint(folder, parents=parents, bases=self.bases, contents=contents)
+                made[folder.name] = fingerprint(folder, parents=made, bases=self.bases, contents=contents)
         return made
 
     def new(self) -> str:
@@ -278,8 +277,16 @@ def test_a_base_without_a_digest_is_told(tmp_path: Path) -> None:
     world = World(tmp_path, bases={})
     unknown: Mapping[str, tuple[str, ...]] = {name: made.unknown for name, made in world.fingerprints().items()}
     assert ("debian:12",) == unknown["base"]
-    assert ("busybox",) == unknown["tool"]
-    assert () == unknown["leaf"]
+    assert ("debian:12", "busybox") == unknown["leaf"]
+    assert () == unknown["alone"]
+
+
+def test_the_platform_of_a_base_counts_in_every_stage(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    text = "ARG P\nFROM --platform=${P} busybox AS a\nFROM busybox\nCOPY --from=a / /\n"
+    (world.path("tool") / "Dockerfile").write_text(text)
+    world.arguments["P"] = "linux/arm64"
+    assert ("base busybox changed",) == reasons(world, "tool", lambda world: world.arguments.update(P="linux/arm/v7"))
 
 
 def test_triggers_of_an_image_from_outside_count(tmp_path: Path) -> None:
