@@ -6,17 +6,17 @@ import base64
 import json
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from buildtools.sandbox import process
+from tests.servers import Quiet, serving
 
 USER, PASSWORD, IDENTITY = "builder", "a-password", "an-identity-token"
 
@@ -133,7 +133,7 @@ def token_service(folder: Path) -> Iterator[TokenService]:
     )
     service = TokenService(certificate, key)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Tokens(Quiet, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.reply(parse_qs(urlsplit(self.path).query))
 
@@ -148,18 +148,9 @@ def token_service(folder: Path) -> Iterator[TokenService]:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base class calls it so
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        service.url = f"http://127.0.0.1:{server.server_port}/token"
-        try:
-            yield service
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(Tokens) as host:
+        service.url = f"http://{host}/token"
+        yield service
 
 
 def token_options(service: TokenService) -> dict[str, Any]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from tests.servers import Quiet, serving
 
 
 @dataclass
@@ -23,9 +24,7 @@ def answering(*answers: tuple[int, Mapping[str, str]]) -> Iterator[Answers]:
     """Serves every path."""
     script = Answers(list(answers))
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Scripted(Quiet, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             script.asked.append(f"{self.path} {self.headers.get('Authorization', '')}".strip())
             status, headers = script.left.pop(0) if script.left else (200, {})
@@ -34,16 +33,5 @@ def answering(*answers: tuple[int, Mapping[str, str]]) -> Iterator[Answers]:
                 self.send_header(name, value)
             self.end_headers()
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base class calls it so
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        script.host = f"127.0.0.1:{server.server_port}"
-        try:
-            yield script
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(Scripted) as script.host:
+        yield script

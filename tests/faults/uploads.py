@@ -6,14 +6,14 @@ https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pushing-a-
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, urlsplit
 
 from buildtools.image.manifest import digest_of
+from tests.servers import Quiet, serving
 
 
 @dataclass
@@ -33,9 +33,7 @@ def resumable_uploads(*breaks: int) -> Iterator[Uploads]:
     """Serves one upload at a time to any repository."""
     uploads = Uploads(list(breaks))
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class Resumable(Quiet, BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             uploads.received.clear()
             self.reply(202)
@@ -84,16 +82,5 @@ def resumable_uploads(*breaks: int) -> Iterator[Uploads]:
                 self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base class calls it so
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        uploads.host = f"127.0.0.1:{server.server_port}"
-        try:
-            yield uploads
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(Resumable) as uploads.host:
+        yield uploads
