@@ -335,8 +335,8 @@ class Store:
 
 
 def _client(bucket: str, endpoint: str, environment: Mapping[str, str], *, checksums: bool) -> Any:
+    from boto3.session import Session
     from botocore.config import Config
-    from botocore.session import Session
 
     when = "when_supported" if checksums else "when_required"
     config = Config(
@@ -351,17 +351,17 @@ def _client(bucket: str, endpoint: str, environment: Mapping[str, str], *, check
     )
     with errors.translated(bucket, endpoint or "S3", "the configuration"):
         try:
-            session = Session(profile=environment.get("AWS_PROFILE") or None)
-            region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
-            if "AWS_ACCESS_KEY_ID" in environment and "AWS_SECRET_ACCESS_KEY" in environment:
-                session.set_credentials(
-                    environment["AWS_ACCESS_KEY_ID"],
-                    environment["AWS_SECRET_ACCESS_KEY"],
-                    environment.get("AWS_SESSION_TOKEN"),
-                )
-            return session.create_client(
+            # What is None is looked for where botocore looks: profile, role, instance.
+            session = Session(
+                aws_access_key_id=environment.get("AWS_ACCESS_KEY_ID"),
+                aws_secret_access_key=environment.get("AWS_SECRET_ACCESS_KEY"),
+                aws_session_token=environment.get("AWS_SESSION_TOKEN"),
+                region_name=environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION"),
+                profile_name=environment.get("AWS_PROFILE") or None,
+            )
+            return session.client(
                 "s3",
-                region_name=region or session.get_config_variable("region") or "us-east-1",
+                region_name=session.region_name or "us-east-1",
                 endpoint_url=endpoint or None,
                 config=config,
             )
