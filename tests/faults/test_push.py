@@ -16,6 +16,7 @@ import pytest
 from buildtools import Unreachable
 from buildtools.events import Event, Transferred
 from buildtools.image.cache import Cache
+from buildtools.image.credentials import Credentials
 from buildtools.image.engine import Engine, EngineError
 from buildtools.image.engine_push import push_by_engine
 from buildtools.image.lookup import StoredImage, find_fingerprints, fingerprint_tag, read_image
@@ -207,7 +208,7 @@ def test_who_comes_second_takes_what_the_first_stored(
     assert layer_tar({"a": b"theirs"}) != layer_tar({"a": b"ours"})
 
 
-def test_an_error_inside_the_engines_push_is_an_error(
+def test_an_error_inside_the_engines_push_is_an_error_and_a_login_helps(
     connected: Engine, registry_htpasswd: HtpasswdRegistry, make_image: MakeImage
 ) -> None:
     image = make_image("app", {"a": b"1"})
@@ -215,3 +216,5 @@ def test_an_error_inside_the_engines_push_is_an_error(
     connected.tag(image.image_id, f"{name}:1")
     with pytest.raises(EngineError, match=rf"cannot push {name}:1 \(.*no basic auth credentials"):
         push_by_engine(connected, name, "1", None, lambda _layer, _size: True)
+    login = Credentials(registry_htpasswd.docker_config, {}).for_host(registry_htpasswd.host)
+    assert push_by_engine(connected, name, "1", login, lambda _layer, _size: True)

@@ -3,15 +3,20 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
+from buildtools import BuildToolsError
 from buildtools.image.cache import Cache
 from buildtools.image.engine import Engine
 from buildtools.image.layers import compress, export
 from buildtools.image.manifest import DOCKER_LAYER, Descriptor
 from tests.image import images
+from tests.servers import Quiet, serving
 
 MIB = 1024 * 1024
 
@@ -81,3 +86,46 @@ def test_what_is_remembered_survives_and_what_is_damaged_is_forgotten(tmp_path: 
             file.write_bytes(b"[")
     assert cache.layer(diff_id) is None
     assert cache.config(digest) is None
+
+
+@contextmanager
+def engine_that_exports(archive: bytes, promised: int) -> Iterator[Engine]:
+    """An engine whose export is ``archive``, of which it said that it has ``promised`` bytes."""
+
+    class Exporting(Quiet, BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = archive if "/images/get" in self.path else b'{"ApiVersion":"1.44","Version":"28.0"}'
+            self.send_response(200)
+            self.send_header("Content-Length", str(promised if body is archive else len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+            self.close_connection = True
+
+    with serving(Exporting) as host, closing(Engine.connect({"DOCKER_HOST": f"tcp://{host}"})) as engine:
+        yield engine
+
+
+def test_an_export_in_the_layout_of_newer_engines_is_read_too(tmp_path: Path) -> None:
+    layer, config = images.layer_tar({"a": b"1"}), b'{"rootfs":{}}'
+    diff_id, image_id = (f"sha256:{hashlib.sha256(body).hexdigest()}" for body in (layer, config))
+    archive = images.layer_tar(
+        {f"blobs/sha256/{digest[7:]}": body for digest, body in ((image_id, config), (diff_id, layer))}
+        | {"blobs/sha256/" + "0" * 64: b"an index", "manifest.json": b"[]", "oci-layout": b"{}"}
+    )
+    found: dict[str, bytes] = {}
+    with engine_that_exports(archive, len(archive)) as engine:
+        configs = export(
+            engine, [image_id], [diff_id], tmp_path, lambda name, path: found.update({name: path.read_bytes()})
+        )
+    assert ({image_id: config}, {diff_id: layer}) == (configs, found)
+
+
+@pytest.mark.parametrize("length", [100, 700, 30_000, 41_000])
+def test_an_export_that_breaks_off_is_an_error(tmp_path: Path, length: int) -> None:
+    layer = images.layer_tar({"a": b"1" * 30_000})
+    diff_id = f"sha256:{hashlib.sha256(layer).hexdigest()}"
+    archive = images.layer_tar({"a/layer.tar": layer, "b/layer.tar": b"x" * 1000})
+    found: list[str] = []
+    with engine_that_exports(archive[:length], len(archive)) as engine, pytest.raises(BuildToolsError):
+        export(engine, ["sha256:" + "0" * 64], [diff_id], tmp_path, lambda name, path: found.append(name))
+    assert found in ([], [diff_id])
