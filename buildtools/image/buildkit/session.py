@@ -23,6 +23,7 @@ class Session:
 
     @property
     def failure(self) -> Exception | None:
+        """The first thing that went wrong on our side; None where nothing did."""
         return self._connection.failure
 
 
