@@ -16,12 +16,12 @@ from buildtools import BuildToolsError, Refused, Unreachable
 from buildtools.events import Finished, Outcome, Report, Started, Transferred, Warned
 from buildtools.image.buildkit import services
 from buildtools.image.buildkit.control import Solve, SolveCancelled, solve
-from buildtools.image.buildkit.dockerfile import directives
 from buildtools.image.buildkit.failure import BuildFailed, explained
 from buildtools.image.buildkit.filesync import diff_copy, files, folder
 from buildtools.image.buildkit.progress import Progress
 from buildtools.image.buildkit.session import Session, open_session
 from buildtools.image.buildkit.transport import Gone, Handler, Status
+from buildtools.image.instructions import read_directives
 
 if TYPE_CHECKING:
     from buildtools.image.engine import Engine
@@ -99,9 +99,6 @@ def build(
     except BuildCancelled:
         outcome = Outcome.CANCELLED
         raise
-    except BuildFailed as error:
-        detail = error.summary
-        raise
     except BuildToolsError as error:
         detail = error.fact
         raise
@@ -135,7 +132,7 @@ class _Build:
         try:
             return self._believed(self._solve(attributes))
         except BuildFailed as error:
-            syntax = directives(self.text).get("syntax", "")
+            syntax = read_directives(self.text).get("syntax", "")
             failed = self.progress.failed()
             if not (failed and failed.name.startswith("resolve image config for") and _is_official(syntax)):
                 raise

@@ -31,10 +31,10 @@ _MOST_LINES = 12
 
 
 class BuildFailed(BuildToolsError):
-    """An image was not built. The message is a block that begins, and where it is long also ends, with what failed.
+    """An image was not built. The last line of the message says which and why, the lines before it show more.
 
     ``dockerfile`` and ``line`` (0 where it is not known) say where, ``status`` is the exit status of the command that
-    failed, ``log`` its last lines, ``summary`` one line for a table.
+    failed, ``log`` its last lines.
     """
 
     def __init__(
@@ -58,15 +58,11 @@ class BuildFailed(BuildToolsError):
         self.status = status
         self.log = tuple(log)
         where = f"{dockerfile}:{self.line}" if self.line else str(dockerfile)
-        self.summary = f"{image}: {_shortened(instruction) + ': ' if instruction else ''}{reason} ({where})"
-        block = [self.summary]
-        if self.line:
-            block += _excerpt(text, *lines)
+        details = _excerpt(text, *lines) if self.line else []
         if self.log:
-            block += ["its last lines:", *(f"  | {line}" for line in self.log)]
-        if self.log or (remedy and self.line):
-            block.append(self.summary)
-        super().__init__("\n".join(block), remedy)
+            details += ["its last lines:", *(f"  | {line}" for line in self.log)]
+        what = f"{_shortened(instruction)}: {reason}" if instruction else reason
+        super().__init__(f"{image}: {what} ({where})", remedy, details)
 
 
 @dataclass(frozen=True)

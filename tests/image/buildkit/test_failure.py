@@ -39,9 +39,12 @@ def test_what_the_engine_says_of_the_place_wins_over_what_was_found() -> None:
     )
     failed = explained("app", PATH, DOCKERFILE, error, None)
     assert (3, 7) == (failed.line, failed.status)
-    assert "app: exit code 7 (src/docker/app/Dockerfile:3)\n  2 | RUN one\n> 3 | RUN two\n> 4 | RUN three" == str(
-        failed
-    )
+    assert [
+        "  2 | RUN one",
+        "> 3 | RUN two",
+        "> 4 | RUN three",
+        "app: exit code 7 (src/docker/app/Dockerfile:3)",
+    ] == str(failed).splitlines()
 
 
 def test_details_that_make_no_sense_are_passed_over() -> None:
@@ -68,8 +71,6 @@ def test_a_base_image_that_needs_a_login_says_so() -> None:
     )
     failed = explained("app", PATH, "FROM r.example.com/base:1\n", error, vertex)
     assert (
-        "app: FROM r.example.com/base:1: unexpected status code [manifests 1]: 401 Unauthorized "
-        "(src/docker/app/Dockerfile:1)\n"
         "> 1 | FROM r.example.com/base:1\n"
         "app: FROM r.example.com/base:1: unexpected status code [manifests 1]: 401 Unauthorized "
         "(src/docker/app/Dockerfile:1): if the image exists, log in to its registry with docker login"
@@ -93,4 +94,4 @@ def test_a_long_instruction_is_shortened_in_the_summary_but_not_in_the_attribute
     vertex = Vertex(text=instruction, number=1, total=1)
     failed = explained("app", PATH, f"FROM scratch\n{instruction}\n", Status(2, "exit code: 1"), vertex)
     assert instruction == failed.instruction
-    assert len(failed.summary) < 200
+    assert len(failed.fact) < 200
