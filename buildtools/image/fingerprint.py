@@ -2,7 +2,8 @@
 
 What counts is what BuildKit's own cache looks at, and what decides the rest: the Dockerfile, the context entries that
 its instructions can take (path, type, mode, content, extended attributes), the arguments that its stages declare,
-target, platform, labels, parents and base images. Time stamps, owners, secrets and ignored files do not count.
+target, platform, labels, parents and base images. Time stamps, owners, secrets and ignored files do not count. What a
+``RUN`` or an ``ADD`` fetches from a network cannot be seen: for that there are ``rebuild_after`` and ``--no-cache``.
 """
 
 from __future__ import annotations
