@@ -101,6 +101,10 @@ class Repository:
         storage = (self.config.get("extensions.refstorage") or "files").lower()
         if storage == "files":
             return RefFiles(self.git_dir, self.common_dir, self.hash_size)
+        if storage == "reftable":
+            from buildtools.git.reftable import Reftables
+
+            return Reftables(self.git_dir, self.common_dir, self.hash_size)
         raise NotARepository(f"refs are kept as {storage!r}, which is unknown", "use git's files or reftable")
 
     def _replacements(self) -> dict[bytes, bytes]:

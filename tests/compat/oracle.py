@@ -12,7 +12,8 @@ from typing import IO
 
 from tests.compat.workshop import CLEAN, git_version
 
-WALK = "2.48" if git_version() >= (2, 48) else "2.47"
+GIT = git_version()
+WALK = "2.48" if GIT >= (2, 48) else "2.47"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.compat.histories import HISTORIES, STORAGES, TAGS, made, questions
-from tests.compat.oracle import Worker, differences
+from tests.compat.oracle import GIT, Worker, differences
 
 SEEDS = 130
 QUESTIONS_EACH = 25
@@ -26,3 +26,11 @@ def test_enough_is_asked_and_every_kind_comes_up(tmp_path: Path) -> None:
     for seed in range(len(STORAGES) * 3):
         kinds |= made(seed, tmp_path / str(seed)).kinds
     assert {*STORAGES, *HISTORIES, *TAGS} == kinds
+
+
+@pytest.mark.skipif(GIT < (2, 46), reason="this git cannot make tables; tests/git/test_reftable.py writes some")
+@pytest.mark.parametrize("seed", range(20))
+def test_refs_in_tables_are_read_as_git_reads_them(seed: int, tmp_path: Path, worker: Worker) -> None:
+    history = made(seed * len(STORAGES), tmp_path)
+    history.shop.git("refs", "migrate", "--ref-format=reftable")
+    assert [] == differences(worker, questions(history, seed, QUESTIONS_EACH))
