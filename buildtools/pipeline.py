@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from buildtools import Refused
 from buildtools.events import Warned
@@ -14,6 +14,7 @@ from buildtools.version import Version
 
 if TYPE_CHECKING:
     from buildtools.archive.distribution import Archive
+    from buildtools.git.tags import CutTag
     from buildtools.image.assembly import LocalImage
     from buildtools.image.push import PushedImage
     from buildtools.image.survey import Standing
@@ -94,6 +95,21 @@ def publish(run: Run) -> Published:
         written = releases.commit(services, checkout.version, staged)
         moved = releases.point(run, services, checkout.version, staged)
         return Published(staged, location, written, dirty=False, moved=moved)
+
+
+def release(run: Run, remote: str, **options: Any) -> CutTag:
+    """Cut the annotated tag that ``publish`` releases, and push it; the options are those of ``TagRequest``."""
+    from buildtools.git.tags import TagRequest, cut_tag
+
+    settings = run.settings
+    request = TagRequest(
+        prefix=settings.tag_prefix,
+        release_branch=settings.release_branch,
+        remote=remote or settings.remote,
+        dry_run=run.dry_run,
+        **options,
+    )
+    return cut_tag(settings.root, request, run.environment, run.report)
 
 
 def verify(run: Run, wanted: str, *, deep: bool = False) -> Audit:

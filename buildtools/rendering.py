@@ -8,6 +8,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from buildtools.console import size, table
+from buildtools.git.tags import CutTag, TagState
 from buildtools.image.assembly import LocalImage, Way
 from buildtools.image.push import PushedImage, Route
 from buildtools.image.survey import Standing, State
@@ -136,6 +137,25 @@ def published_summary(published: Published) -> str:
     word = "released" if published.written else "was released before with the same content:"
     moved = f", moved {', '.join(published.moved)}" if published.moved else ""
     return f"{release.version} {word} {members}, {published.manifest}{moved}"
+
+
+def tag_text(tag: CutTag) -> str:
+    """What a release tag says."""
+    rows = [("tag", tag.name), ("commit", tag.commit), ("after", tag.previous or "nothing")]
+    return f"{table(('', ''), rows).strip()}\n\n{tag.message}".rstrip()
+
+
+def tag_summary(tag: CutTag) -> str:
+    """What ``release`` came to, and what comes next."""
+    signed = "signed " if tag.signed else ""
+    if tag.state is TagState.PLANNED:
+        where = f" and pushed to {tag.remote}" if tag.remote else ", and not pushed"
+        return f"dry run: the {signed}tag {tag.name} would be made{where}; nothing was touched"
+    if tag.state is TagState.MADE:
+        return f"made the {signed}tag {tag.name}; push it with `git push REMOTE {tag.name}`, then `invoke publish`"
+    if tag.state is TagState.FINISHED:
+        return f"{tag.name} was on {tag.remote} from a run that was cut off, and is here now; next: `invoke publish`"
+    return f"pushed the {signed}tag {tag.name} to {tag.remote}; next: `invoke publish`"
 
 
 def audit_table(audit: Audit) -> str:

@@ -36,3 +36,9 @@ class Run:
     def project_cache(self) -> Path:
         """The part of the cache that is about this project alone."""
         return self.cache / "projects" / sha256(str(self.settings.root).encode()).hexdigest()[:16]
+
+
+def cache_folder(environment: Mapping[str, str]) -> Path:
+    """The user's cache. https://specifications.freedesktop.org/basedir-spec/latest/"""
+    base = environment.get("XDG_CACHE_HOME") or f"{environment.get('HOME') or Path.home()}/.cache"
+    return Path(base) / "lockstep-buildtools"

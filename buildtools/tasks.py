@@ -203,6 +203,41 @@ def publish(
         console.summary(rendering.published_summary(published))
 
 
+@_command(
+    help={
+        "bump": "What to raise in the last version: major, minor, patch or prerelease.",
+        "to": "The version itself, as 1.5.0 or 1.5.0-rc.1.",
+        "first": "The first version of a repository that has none, as 0.1.0.",
+        "message": "The tag's message (default: the subjects of the commits since the last tag).",
+        "sign": "Sign with the key that git is configured for.",
+        "push": "Push the tag to the remote; --no-push makes it here alone.",
+        "remote": "The remote to push to (default: the configured one).",
+        "branch": "The branch that a detached HEAD is on; in Jenkins $BRANCH_NAME.",
+    }
+)
+def release(
+    context: Context,
+    bump: str = "",
+    to: str = "",
+    first: str = "",
+    message: str = "",
+    sign: bool = False,
+    push: bool = True,
+    remote: str = "",
+    branch: str = "",
+    dry_run: bool = False,
+    json: bool = False,
+) -> None:
+    """Cut the annotated release tag of HEAD and push it; `invoke publish` then releases it."""
+    with _running(context, dry_run=dry_run) as (run, console):
+        from buildtools import pipeline, rendering
+
+        options: dict[str, Any] = {"bump": bump, "to": to, "first": first, "message": message, "branch": branch}
+        cut = pipeline.release(run, remote, **options, sign=sign, push=push)
+        _show(json, rendering.document(cut), rendering.tag_text(cut))
+        console.summary(rendering.tag_summary(cut))
+
+
 @_command(help={"release": "The version to audit (default: that of the checkout)."})
 def verify(context: Context, release: str = "", deep: bool = False, json: bool = False) -> None:
     """Hold a release's manifest against registry and S3, without an engine; exit code 5 is drift, 4 an outage."""
@@ -273,6 +308,7 @@ namespace = Collection(
     push,
     dist,
     publish,
+    release,
     verify,
     sandbox=Collection(sandbox_up, sandbox_down, sandbox_status),
 )
@@ -308,7 +344,7 @@ def _running(
 ) -> Iterator[tuple[Run, Console]]:
     """A run with its settings, its console and its signals; failures inside become exit codes."""
     from buildtools.console import MODES, open_console
-    from buildtools.run import Run
+    from buildtools.run import Run, cache_folder
 
     environment = dict(os.environ)
     with _exits():
@@ -323,7 +359,7 @@ def _running(
                 environment=environment,
                 report=console,
                 cancelled=cancelled,
-                cache=_cache_folder(environment),
+                cache=cache_folder(environment),
                 only=tuple(name.strip() for name in only.split(",") if name.strip()),
                 jobs=jobs or settings.jobs or os.cpu_count() or 1,
                 dry_run=dry_run or bool(context.config.run.dry),
@@ -387,12 +423,6 @@ def _environment_values() -> dict[str, str]:
         for name, value in os.environ.items()
         if name.startswith(_ENVIRONMENT_PREFIX)
     }
-
-
-def _cache_folder(environment: Mapping[str, str]) -> Path:
-    # https://specifications.freedesktop.org/basedir-spec/latest/
-    base = environment.get("XDG_CACHE_HOME") or f"{environment.get('HOME') or Path.home()}/.cache"
-    return Path(base) / "lockstep-buildtools"
 
 
 def _plan(plan: Sequence[Planned], console: Console, *, json: bool) -> None:
