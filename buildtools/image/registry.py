@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit
 
-from buildtools import BuildToolsError, Unreachable
+from buildtools import BuildToolsError, Refused, Unreachable
 from buildtools.image.credentials import Credential, Credentials
 from buildtools.image.manifest import ACCEPTED, Descriptor, Manifest, digest_of
 from buildtools.image.transport import ATTEMPTS, CERTIFICATES, Transport
@@ -119,7 +120,7 @@ class Registry:
         answer = self._transport.request(
             "DELETE",
             f"/v2/{repository}/manifests/{digest}",
-            expected=(202, 404, 405, 400),
+            expected=(202, 404, 405),
             scope=_scope(repository, "pull,delete"),
         )
         return answer.status in (202, 404)
@@ -161,12 +162,16 @@ class Registry:
     def mount_blob(self, repository: str, digest: str, source: str) -> bool:
         """Make a blob of another repository one of this repository, without sending it; whether that worked."""
         query = urlencode({"mount": digest, "from": source})
-        answer = self._transport.request(
-            "POST",
-            f"/v2/{repository}/blobs/uploads/?{query}",
-            expected=(201, 202),
-            scope=f"{_scope(repository, _PUSH)} {_scope(source, _PULL)}",
-        )
+        try:
+            answer = self._transport.request(
+                "POST",
+                f"/v2/{repository}/blobs/uploads/?{query}",
+                expected=(201, 202),
+                scope=f"{_scope(repository, _PUSH)} {_scope(source, _PULL)}",
+            )
+        except Refused:
+            # Who may not read there can still send the blob.
+            return False
         if answer.status == 202:
             self._cancel_upload(repository, self._transport.resolve(answer.headers["Location"]))
         return answer.status == 201
@@ -281,12 +286,13 @@ class Registry:
 
     def _cancel_upload(self, repository: str, location: str) -> None:
         # Some want the right to delete for this. An upload that stays is thrown away by the registry in time.
-        self._transport.request(
-            "DELETE",
-            location,
-            expected=(200, 202, 204, 400, 401, 403, 404, 405),
-            scope=_scope(repository, "pull,push,delete"),
-        )
+        with suppress(Refused):
+            self._transport.request(
+                "DELETE",
+                location,
+                expected=(200, 202, 204, 400, 404, 405),
+                scope=_scope(repository, "pull,push,delete"),
+            )
 
     def _manifest(self, method: str, repository: str, target: str) -> BaseHTTPResponse:
         return self._transport.request(

@@ -92,13 +92,15 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
 class TokenService:
     """The token service of a registry: grants pull to everybody, and everything to the one user.
 
-    ``asked`` is what it was asked for, ``stale`` how many of the next tokens are given out past their end.
+    ``asked`` is what it was asked for, ``stale`` how many of the next tokens are given out past their end. A request
+    that has ``refused`` in its scope gets no token at all, as some services do it.
     """
 
     certificate: Path
     key: Path
     asked: list[dict[str, list[str]]] = field(default_factory=list)
     stale: int = 0
+    refused: str = "nothing"
     url: str = ""
 
     def answer(self, query: dict[str, list[str]], authorization: str) -> tuple[int, dict[str, Any]]:
@@ -107,6 +109,8 @@ class TokenService:
         if authorization not in ("", f"Basic {login}"):
             return 401, {"errors": [{"code": "UNAUTHORIZED", "message": "wrong password"}]}
         known = bool(authorization) or query.get("refresh_token") == [IDENTITY]
+        if self.refused in " ".join(query.get("scope", [])):
+            return 403, {"errors": [{"code": "DENIED", "message": "access forbidden"}]}
         access = []
         for scope in " ".join(query.get("scope", [])).split():
             kind, name, actions = scope.split(":")

@@ -223,6 +223,30 @@ def test_a_token_is_asked_for_once_and_renewed_when_the_registry_says_so(
     assert [once, once] == tokens.service.asked
 
 
+@pytest.fixture
+def strict(tokens: Tokens) -> Iterator[TokenService]:
+    """The token service, from which a test wants refusals."""
+    yield tokens.service
+    tokens.service.refused = "nothing"
+
+
+def test_who_may_not_delete_may_push(tokens: Tokens, strict: TokenService, repository: str, tmp_path: Path) -> None:
+    strict.refused = "delete"
+    client = Registry(tokens.host, logged_in(tmp_path, tokens.host, username=USER, password=PASSWORD))
+    client.check_push_access(repository)
+    client.close()
+
+
+def test_what_may_not_be_read_is_not_mounted(
+    tokens: Tokens, strict: TokenService, repository: str, tmp_path: Path
+) -> None:
+    client = Registry(tokens.host, logged_in(tmp_path, tokens.host, username=USER, password=PASSWORD))
+    digest = client.put_blob(f"{repository}-secret", b"data")
+    strict.refused = f"{repository}-secret:pull"
+    assert not client.mount_blob(repository, digest, f"{repository}-secret")
+    client.close()
+
+
 def test_a_registry_of_a_private_authority_is_trusted_only_with_its_certificate(
     tls: tuple[str, Path], tmp_path: Path
 ) -> None:
