@@ -138,7 +138,7 @@ class _Table:
             elif kind in (_DIRECT, _PEELED):
                 oid = data[at : at + size]
                 at += size * kind
-                found[name] = oid, data[at - size : at]
+                found[name] = oid, data[at - size : at] if kind == _PEELED else None
             else:
                 raise ValueError("a record of an unknown kind")
         if at != end:
