@@ -94,7 +94,7 @@ def start(directory: Path, ports: Ports, keys: Keys, *, environment: Mapping[str
         "master.telemetry": "false",
         "volume.port": ports.volume,
         "volume.port.grpc": ports.volume_grpc,
-        "volume.max": 0,
+        "volume.max": 1000,  # each bucket takes seven
         "volume.preStopSeconds": 0,
     }
     process.start(

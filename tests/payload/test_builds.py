@@ -90,3 +90,32 @@ def test_missing_compiler_is_said_in_one_line(source: Path) -> None:
         "install a JDK 17 (openjdk-17-jdk-headless), or name one with JAVA_HOME\n"
     )
     assert not (source / "build").exists()
+
+
+def test_an_unchanged_daemon_is_not_built_again_and_a_changed_one_is(source: Path) -> None:
+    require("javac")
+    # Without Gradle on its way, so that this costs no start of it.
+    tools = source.parent / "tools"
+    tools.mkdir()
+    for name in ("sh", "javac", "jar", "find", "sort", "sha256sum", "cat", "dirname", "tr", "mkdir", "mktemp", "cp"):
+        (tools / name).symlink_to(require(name))
+    for name in ("chmod", "rm", "mv", "touch", "sed", "head", "awk", "cut", "unzip", "zip", "python3", "date", "env"):
+        if found := shutil.which(name):
+            (tools / name).symlink_to(found)
+    path = {"PATH": str(tools)}
+    jar = source / "build/install/logdaemon/lib/logdaemon-1.0.jar"
+
+    def made(version: str = "1.0") -> int:
+        run(source / "script/installdist", BUILDTOOLS_VERSION=version, **path)
+        return (source / "build/install/logdaemon").stat().st_ctime_ns
+
+    first = made()
+    assert first == made()
+    jar.write_bytes(b"damaged")
+    second = made()
+    assert jar.read_bytes() != b"damaged"
+    assert second == made()
+    (source / "src/dist/bin/logdaemon").write_text("#!/bin/sh\n")
+    assert second != made()
+    made("1.1")
+    assert ["logdaemon-1.1.jar"] == [file.name for file in jar.parent.iterdir()]
