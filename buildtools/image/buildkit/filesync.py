@@ -35,6 +35,7 @@ _GO_SPECIAL = ((stat.S_ISUID, 1 << 23), (stat.S_ISGID, 1 << 22), (stat.S_ISVTX, 
 
 _CHUNK = 256 * 1024  # an engine of 2020 takes messages of at most 4 MiB
 _BATCH = 64 * 1024
+_LIST_BATCH = 16 * 1024  # the engine compares one part of a list while we make the next
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,8 @@ class _Sender:
             if item.content is not None:
                 offered[index] = item
             self._put(framed(blob(2, item.stat)))
+            if self._size >= _LIST_BATCH:
+                self._flush()
         self._put(framed(b""))
         return offered
 

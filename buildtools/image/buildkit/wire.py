@@ -16,7 +16,7 @@ def varint(number: int) -> bytes:
     if 0 <= number < 0x80:
         return _SMALL[number]
     number &= 0xFFFF_FFFF_FFFF_FFFF
-    groups = bytearray()
+    groups = []
     while number > 0x7F:
         groups.append(number & 0x7F | 0x80)
         number >>= 7

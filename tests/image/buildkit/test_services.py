@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from buildtools import BuildToolsError, Refused
-from buildtools.events import Log
+from buildtools.events import Log, Step
 from buildtools.image.build import BuildCancelled
 from buildtools.image.buildkit.failure import BuildFailed
 from buildtools.image.engine import Engine
@@ -58,6 +58,21 @@ def test_a_credential_helper_that_is_missing_is_named(builder: Builder, private_
     with pytest.raises(BuildFailed, match="docker-credential-no-such-helper") as caught:
         builder.build(builder.folder(f"FROM {private_base}\n"), pull=True)
     assert Refused.exit_code == caught.value.exit_code
+
+
+def test_an_image_that_carries_its_cache_is_a_cache_for_another_build(builder: Builder, registry: str) -> None:
+    tag = f"{registry}/{builder.prefix}/app:1"
+    folder = builder.folder("FROM BASE\nCOPY Dockerfile /\n")
+    builder.build(folder, tags=(tag,), args={"BUILDKIT_INLINE_CACHE": "1"})
+    with builder.engine.errors():
+        assert b"moby.buildkit.cache.v0" in b"".join(builder.engine.api.get_image(tag))
+        assert "error" not in builder.engine.api.push(tag)
+        builder.engine.api.remove_image(tag)
+    builder.events.clear()
+
+    builder.build(folder, no_cache=False, cache_from=(tag,))
+
+    assert f"importing cache manifest from {tag}" in [step.text for step in builder.heard(Step)]
 
 
 def with_libraries(program: str) -> list[str]:
