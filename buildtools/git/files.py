@@ -108,20 +108,20 @@ class Files:
         found: list[int] = []
         folder, opened = None, -1
         try:
-            for position, (name, fields) in enumerate(zip(self.index.names, self.index.fields, strict=True)):
+            for position, (buffer, start, end, fields) in enumerate(self.index.located()):
                 ctime, mtime, inode, mode, user, group, size, oid, flags = fields
                 if flags > _LONGEST_PLAIN or mode == GITLINK:
                     found.append(position)
                     continue
-                slash = name.rfind(b"/") + 1
-                if name[:slash] != folder:
+                name_start = buffer.rfind(b"/", start, end) + 1 or start
+                if buffer[start:name_start] != folder:
                     # Asking for names within an open folder spares the kernel the way there.
-                    folder = name[:slash]
+                    folder = buffer[start:name_start]
                     if opened >= 0:
                         os.close(opened)
                     opened = self._open_folder(folder)
                 try:
-                    status = lstat(name[slash:], dir_fd=opened)
+                    status = lstat(buffer[name_start:end], dir_fd=opened)
                 except OSError:
                     found.append(position)
                     continue
@@ -303,7 +303,7 @@ class Files:
             for file, mode, oid in tree_files(objects, fields[OID], name):
                 names.append(file)
                 entries.append((0, 0, 0, mode, 0, 0, 0, oid, SKIP_WORKTREE))
-        index.names, index.fields = names, entries
+        index.replace(names, entries)
 
 
 def user_file(repository: Repository, key: str, name: str) -> list[str]:

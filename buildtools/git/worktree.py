@@ -66,16 +66,16 @@ class WorkTree:
 
         :raises DamagedRepository: something needed cannot be read; git, too, fails only when it gets there.
         """
-        difference = self._staged()
-        names = self.index.names
         suspects = self.files.suspects()
         if self._refresh:
             self._look_at_files(suspects)
+        difference = self._staged()
         if difference is None:
             for position in suspects:
                 if self._differs(position, _NOTHING_STAGED):
-                    yield names[position]
+                    yield self.index.names[position]
             return
+        names = self.index.names
         # First what HEAD has, then what only the index has: git goes this way, and where it meets damage matters.
         in_head = [(name, -1) for name in difference.removed]
         in_head += [

@@ -17,6 +17,14 @@ SEEDS = 36
 STEPS_EACH = 12
 MARKS = ("dirty", "broken")
 NAMES = tuple(STEPS)
+# Found wrong once, made small: where git meets damage, and what it meets before.
+ONCE_WRONG: dict[str, list[Step]] = {
+    "an impossible encoding behind a change": [("write", 0, 1), ("attributes", 0, 15)],
+    "an impossible encoding before what only the index has": [("attributes", 0, 464), ("attributes", 7, 95)],
+    "gitmodules without a section": [("write", 11, 494)],
+    "broken gitmodules and no index": [("format", 0, 566), ("same size", 11, 733)],
+    "damage in a moved submodule of a submodule": [("submodule", 0, 680), ("submodule", 0, 849)],
+}
 
 
 def assert_same_answers(play: Playground, steps: list[Step]) -> int:
@@ -42,6 +50,11 @@ def test_every_state_of_a_random_work_tree_is_judged_as_git_does(seed: int, tmp_
     play = Playground(tmp_path, sys.executable, "sha256" if seed % 9 == 0 else "sha1")
     steps = [(chosen.choice(NAMES), chosen.randrange(100), chosen.randrange(1000)) for _ in range(STEPS_EACH)]
     assert assert_same_answers(play, steps) == STEPS_EACH * len(MARKS)
+
+
+@pytest.mark.parametrize("case", ONCE_WRONG)
+def test_what_was_once_wrong_is_right(case: str, tmp_path: Path) -> None:
+    assert_same_answers(Playground(tmp_path, sys.executable), ONCE_WRONG[case])
 
 
 def test_enough_questions_are_asked() -> None:
