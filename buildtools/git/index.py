@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-# Flags as Entry.flags holds them: the 16 bits of every entry, and the 16 extended bits above them.
+# Flags as the fields hold them: the 16 bits of every entry, and the 16 extended bits above them.
 ASSUME_VALID = 0x8000
 STAGE = 0x3000
 SKIP_WORKTREE = 0x4000 << 16
