@@ -15,8 +15,9 @@ from buildtools.image.build import BuildRequest, build
 from buildtools.image.credentials import Credentials
 from buildtools.image.engine import Engine
 from buildtools.image.fingerprint import record_inputs
+from buildtools.image.lookup import fingerprint_tag
 from buildtools.image.manifest import FINGERPRINT_LABEL
-from buildtools.image.survey import Standing, State
+from buildtools.image.survey import Standing, State, changes_since
 
 
 class Way(Enum):
@@ -101,6 +102,7 @@ class _Line:
         self._credentials = credentials
         self._report = report
         self._cancelled = cancelled
+        self._image_ids: dict[str, str] = {}
 
     def closure(self, wanted: Collection[str]) -> set[str]:
         """The wanted images, and the parents of those that will be built: only a build needs its parents."""
@@ -125,6 +127,7 @@ class _Line:
         else:
             image_id = standing.image_id
             self._report(Finished(name, "build", Outcome.UP_TO_DATE, 0.0))
+        self._image_ids[name] = image_id
         for reference in names:
             if way is not Way.UP_TO_DATE or reference not in standing.tags:
                 self._engine.tag(image_id, reference)
@@ -142,12 +145,11 @@ class _Line:
     def _build(self, standing: Standing, names: tuple[str, ...]) -> str:
         folder, made = standing.folder, standing.fingerprint
         settings = folder.settings
-        parents = {parent: self._assembly.names(parent)[0] for parent in folder.parents}
         request = BuildRequest(
             name=folder.name,
             context=folder.context,
             dockerfile=folder.dockerfile,
-            content=folder.served(parents),
+            content=folder.served({parent: self._pinned(parent) for parent in folder.parents}),
             tags=names,
             args=folder.arguments,
             labels={**settings.labels, FINGERPRINT_LABEL: made.value},
@@ -167,11 +169,30 @@ class _Line:
             report=self._report,
             cancel=self._cancelled,
         )
+        self._refuse_changed(standing, names)
         try:
             record_inputs(self._assembly.cache, folder.name, made)
         except OSError as error:
             self._report(Warned(folder.name, f"what it was built from could not be recorded ({error})"))
         return image.image_id
+
+    def _pinned(self, parent: str) -> str:
+        """A name for a parent that nobody else can move, as another run for the same version may move the version's."""
+        reference = f"{parent}:{fingerprint_tag(self._standings[parent].fingerprint.value)}"
+        self._engine.tag(self._image_ids[parent], reference)
+        return reference
+
+    def _refuse_changed(self, standing: Standing, names: tuple[str, ...]) -> None:
+        parents = {parent: self._standings[parent].fingerprint for parent in standing.folder.parents}
+        changed = changes_since(standing, parents, cache=self._assembly.cache)
+        if changed:
+            # Without a name the image goes, and its label with it, which may be wrong.
+            for reference in names:
+                self._engine.untag(reference)
+            raise BuildToolsError(
+                f"{standing.name} changed while it was built ({'; '.join(changed)})",
+                "run again, with nothing else writing there",
+            )
 
     def _secret(self, source: str) -> str:
         return source if source.startswith("env:") else str(self._assembly.project / source)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
@@ -31,7 +31,7 @@ class State(Enum):
 class Standing:
     """One image folder and its image. ``image_id`` and ``tags`` are those of the engine's image with this fingerprint.
 
-    ``why`` says why that is no match, as far as it is known.
+    ``why`` says why that is no match, as far as it is known. ``bases`` are the base images that it was surveyed with.
     """
 
     folder: ImageFolder
@@ -40,6 +40,7 @@ class Standing:
     image_id: str = ""
     tags: tuple[str, ...] = ()
     why: tuple[str, ...] = ()
+    bases: Mapping[str, BaseImage] = field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:
@@ -58,22 +59,33 @@ def survey(
 
     ``images`` are those in the engine that carry a fingerprint, None where no engine answers.
     """
-    digests = {name: base.digest for name, base in bases.items()}
-    triggers = {name: base.triggers for name, base in bases.items() if base.triggers}
     fingerprints: dict[str, Fingerprint] = {}
     standings = []
     with Contents(cache) as contents:
         for folder in folders:
-            made = fingerprint(
-                folder,
-                parents=fingerprints,
-                bases=digests,
-                contents=contents,
-                triggers=triggers,
-            )
+            made = _fingerprint(folder, fingerprints, bases, contents)
             fingerprints[folder.name] = made
-            standings.append(_standing(folder, made, images, cache))
+            standings.append(replace(_standing(folder, made, images, cache), bases=bases))
     return tuple(standings)
+
+
+def changes_since(standing: Standing, parents: Mapping[str, Fingerprint], *, cache: Path) -> tuple[str, ...]:
+    """What has changed in a folder since it was surveyed; nothing, as a rule."""
+    with Contents(cache) as contents:
+        now = _fingerprint(standing.folder, parents, standing.bases, contents)
+    return explain(standing.fingerprint.inputs, now.inputs)
+
+
+def _fingerprint(
+    folder: ImageFolder, parents: Mapping[str, Fingerprint], bases: Mapping[str, BaseImage], contents: Contents
+) -> Fingerprint:
+    return fingerprint(
+        folder,
+        parents=parents,
+        bases={name: base.digest for name, base in bases.items()},
+        contents=contents,
+        triggers={name: base.triggers for name, base in bases.items() if base.triggers},
+    )
 
 
 def _standing(folder: ImageFolder, made: Fingerprint, images: Sequence[EngineImage] | None, cache: Path) -> Standing:

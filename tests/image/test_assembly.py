@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from buildtools import BuildToolsError
+from buildtools.events import Event, Started, Step
+from buildtools.image.assembly import Assembly, LocalImage, Way, assemble
+from buildtools.image.bases import find_bases
+from buildtools.image.credentials import Credentials
+from buildtools.image.engine import Engine
+from buildtools.image.folders import image_folders
+from buildtools.image.manifest import FINGERPRINT_LABEL
+from buildtools.image.registry import Registry
+from buildtools.image.survey import Standing, State, survey
+from buildtools.settings import Settings
+from buildtools.version import Version
+from tests.conftest import EngineService
+
+VERSION = Version.parse("1.0.0")
+
+
+class Project:
+    """Image folders ``base`` and ``app`` (built on it), under names that no other test has."""
+
+    def __init__(self, root: Path, engine: Engine, busybox: str) -> None:
+        self.root, self.engine = root, engine
+        self.mark = secrets.token_hex(4)
+        self.base, self.app = f"base-{self.mark}", f"app-{self.mark}"
+        self.write(self.base, f"FROM {busybox}\nRUN echo {self.mark} >/who\n")
+        self.write(self.app, f"FROM {self.base}\nCOPY file /file\nRUN cat /who\n", file="one")
+
+    def write(self, name: str, dockerfile: str, **files: str) -> None:
+        folder = self.root / "src/docker" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, text in {"Dockerfile": dockerfile, **files}.items():
+            (folder / file).write_text(text)
+
+    def survey(self) -> tuple[Standing, ...]:
+        folders = image_folders(Settings(root=self.root), VERSION)
+        bases = find_bases((base for folder in folders for base in folder.bases), self.engine, Registry)
+        return survey(folders, bases, self.engine.images(FINGERPRINT_LABEL), cache=self.root / "cache")
+
+    def assemble(self, report: Callable[[Event], None] = lambda event: None) -> dict[str, LocalImage]:
+        standings = self.survey()
+        return assemble(
+            standings,
+            [standing.name for standing in standings],
+            Assembly(self.root, self.root / "cache", {}, lambda name: (f"{name}:1.0.0",), {}),
+            engine=self.engine,
+            credentials=Credentials(self.root, {}),
+            jobs=2,
+            report=report,
+            cancelled=threading.Event(),
+        )
+
+
+@pytest.fixture
+def project(connected: Engine, engine: EngineService, tmp_path: Path) -> Iterator[Project]:
+    made = Project(tmp_path, connected, engine.base_busybox)
+    yield made
+    for image in connected.images(FINGERPRINT_LABEL):
+        for tag in image.tags:
+            if made.mark in tag:
+                connected.untag(tag)
+
+
+def test_what_is_up_to_date_is_only_named(project: Project) -> None:
+    first = project.assemble()
+    assert [Way.BUILT, Way.BUILT] == [image.way for image in first.values()]
+    second = project.assemble()
+    assert [Way.UP_TO_DATE, Way.UP_TO_DATE] == [image.way for image in second.values()]
+    assert [image.image_id for image in first.values()] == [image.image_id for image in second.values()]
+
+
+def test_a_folder_that_changes_while_it_is_built_makes_no_image(project: Project) -> None:
+    def meddle(event: Event) -> None:
+        if isinstance(event, Step) and event.subject == project.app:
+            project.write(project.app, f"FROM {project.base}\nCOPY file /file\nRUN cat /who\n", file="two")
+
+    with pytest.raises(BuildToolsError, match=r"changed while it was built .*file changed"):
+        project.assemble(meddle)
+    assert None is project.engine.inspect(f"{project.app}:1.0.0")
+    assert [State.UP_TO_DATE, State.NOT_BUILT] == [standing.state for standing in project.survey()]
+
+
+def test_a_parent_whose_version_tag_is_moved_meanwhile_is_still_the_right_parent(project: Project) -> None:
+    other = Project(project.root / "other", project.engine, "scratch")
+    other.write(other.base, "FROM scratch\nCOPY file /other\n", file="x")
+    other.write(other.app, f"FROM {other.base}\nCOPY file /file\n", file="y")
+    stranger = other.assemble()[other.base].image_id
+
+    def meddle(event: Event) -> None:
+        if isinstance(event, Started) and event.subject == project.app:
+            project.engine.tag(stranger, f"{project.base}:1.0.0")
+
+    built = project.assemble(meddle)
+    layers = {
+        name: project.engine.inspect(image.image_id)["RootFS"]["Layers"]  # type: ignore[index]  # it was just built
+        for name, image in built.items()
+    }
+    assert layers[project.base] == layers[project.app][: len(layers[project.base])]
+    for name in (other.base, other.app):
+        project.engine.untag(f"{name}:1.0.0")
