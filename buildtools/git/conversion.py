@@ -6,15 +6,16 @@ https://git-scm.com/docs/gitattributes#_effects
 from __future__ import annotations
 
 import re
-import shlex
-import subprocess
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from buildtools.git.attributes import Attributes, Value
 from buildtools.git.config import Config
 from buildtools.git.errors import DamagedRepository
-from buildtools.git.filterprocess import FilterProcess
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from buildtools.git.filterprocess import FilterProcess
 
 _IDENT = re.compile(rb"\$Id:[^$\n]*\$")
 _PLACEHOLDER = re.compile(r"%([%f])")
@@ -150,6 +151,9 @@ class Conversion:
         return self._drivers[name]
 
     def _by_command(self, command: str, path: bytes, data: bytes) -> bytes | None:
+        import shlex
+        import subprocess
+
         shown = path.decode("utf-8", "surrogateescape")
         expanded = _PLACEHOLDER.sub(lambda match: "%" if match[1] == "%" else shlex.quote(shown), command)
         try:
@@ -168,6 +172,8 @@ class Conversion:
     def _by_process(self, command: str, path: bytes, data: bytes) -> bytes | None:
         process = self._processes.get(command)
         if process is None:
+            from buildtools.git.filterprocess import FilterProcess
+
             process = self._processes[command] = FilterProcess(command, self._work_tree, self._environment)
         return process.clean(path, data)
 
