@@ -27,10 +27,10 @@ class _Layer:
         if data[-hash_size:] == bytes(hash_size):
             raise DamagedRepository(f"{path} has no checksum")
         self.bases = data[7]
-        places = {data[at : at + 4]: u64(data, at + 4)[0] for at in range(8, 8 + 12 * data[6], 12)}
         try:
+            places = {data[at : at + 4]: u64(data, at + 4)[0] for at in range(8, 8 + 12 * data[6], 12)}
             fanout, names, self.commits = places[b"OIDF"], places[b"OIDL"], places[b"CDAT"]
-        except KeyError:
+        except (KeyError, struct.error):
             raise DamagedRepository(f"{path} lacks a part") from None
         self.edges = places.get(b"EDGE", 0)
         self.ids = SortedIds(data, fanout, names, hash_size, hash_size, path)

@@ -221,11 +221,11 @@ def configured_abbrev(repository: Repository) -> int:
 
     :raises BadConfig: it is nothing that git accepts.
     """
-    value = (repository.config.get("core.abbrev") or "auto").lower()
+    value = (repository.config.get("core.abbrev", "auto") or "").lower()
     digits = repository.hash_size * 2
     if value == "auto":
         return AUTOMATIC
-    if value in ("no", "off", "false"):
+    if value in ("no", "off", "false", ""):
         return digits
     length = repository.config.int("core.abbrev")
     if not LEAST_ABBREVIATION <= length <= digits:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from buildtools.git.content import content, text
 from buildtools.git.errors import DamagedRepository, MissingObject
+from buildtools.git.multipackindex import summary
 from buildtools.git.packs import KINDS, Pack
 
 _DEEPEST_ALTERNATE = 5
@@ -153,7 +154,12 @@ class Objects:
 
     def count(self) -> int:
         """About how many objects are packed: what git derives the length of abbreviations from."""
-        return sum(pack.ids.total for pack in self.packs)
+        total, covered = 0, set()
+        for folder in self.folders if self._use_multi_pack_index and len(self.packs) > 1 else ():
+            count, names = summary(folder)
+            total += count
+            covered |= {f"{folder}/pack/{name[:-4]}.pack" for name in names}
+        return total + sum(pack.ids.total for pack in self.packs if pack.path not in covered)
 
     def starting_with(self, prefix: str) -> Iterator[str]:
         """The full ids, in hexadecimal, that start so; an id in two places comes twice. Two digits at least."""

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 
-from buildtools.git.config import Config, Reader, boolean
+from buildtools.git.config import Config, Reader, boolean, expand_home
 from buildtools.git.content import content, text
 from buildtools.git.errors import BadConfig, NotARepository
 from buildtools.git.objects import Objects, unquoted
@@ -79,7 +79,9 @@ class Repository:
             found, place, inside = git_dir, folder, False
         else:
             found, place, inside = _discovered(folder, environment)
-        reader = _read_config(found, environment)
+        reader, trusted = _read_config(found, environment)
+        if not explicit:
+            _check_owner(found, None if inside else place, trusted, environment)
         _check_format(reader.config, found)
         work_tree = _work_tree(reader.config, found, place, folder, environment, explicit=bool(explicit), inside=inside)
         return cls(found, work_tree, folder, environment, reader)
@@ -202,15 +204,44 @@ def _ceilings(environment: Mapping[str, str]) -> set[str]:
     return found
 
 
-def _read_config(git_dir: str, environment: Mapping[str, str]) -> Reader:
+def _read_config(git_dir: str, environment: Mapping[str, str]) -> tuple[Reader, list[str]]:
+    """The configuration, and the places that it trusts apart from what the repository itself says."""
     common = common_dir(git_dir, environment)
     reader = Reader(environment, git_dir, _branch(git_dir))
     reader.read_user()
+    trusted = reader.config.get_all("safe.directory")
     reader.read_file(f"{common}/config")
     if reader.config.bool("extensions.worktreeconfig"):
         reader.read_file(f"{git_dir}/config.worktree")
+    own = len(reader.config.get_all("safe.directory"))
     reader.read_environment()
-    return reader
+    return reader, trusted + reader.config.get_all("safe.directory")[own:]
+
+
+def _check_owner(git_dir: str, place: str | None, trusted: list[str], environment: Mapping[str, str]) -> None:
+    """Refuse somebody else's repository, whose configuration could name programs to run.
+
+    https://git-scm.com/docs/git-config#Documentation/git-config.txt-safedirectory
+    """
+    user = os.geteuid()
+    users = {user}
+    if not user and environment.get("SUDO_UID", "").isdecimal():
+        users.add(int(environment["SUDO_UID"]))
+    places = [git_dir] if place is None else [git_dir, place, f"{place}/.git"]
+    if all(os.lstat(path).st_uid in users for path in places if os.path.lexists(path)):
+        return
+    shown = place or git_dir
+    safe = False
+    for path in trusted:
+        path = expand_home(path, environment.get("HOME", ""))
+        within = path.endswith("/*") and f"{shown}/".startswith(path[:-1])
+        # An empty entry takes back all before it.
+        safe = bool(path) and (safe or within or path == "*" or os.path.realpath(path) == os.path.realpath(shown))
+    if not safe:
+        raise NotARepository(
+            f"{shown} belongs to another user",
+            f"if you trust it, run `git config --global --add safe.directory {shown}`",
+        )
 
 
 def _branch(git_dir: str) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.compat.histories import HISTORIES, STORAGES, TAGS, made, questions
-from tests.compat.oracle import GIT, Worker, differences
+from tests.compat.oracle import GIT, Question, Worker, differences
+from tests.compat.workshop import Workshop
 
 SEEDS = 130
 QUESTIONS_EACH = 25
@@ -34,3 +38,33 @@ def test_refs_in_tables_are_read_as_git_reads_them(seed: int, tmp_path: Path, wo
     history = made(seed * len(STORAGES), tmp_path)
     history.shop.git("refs", "migrate", "--ref-format=reftable")
     assert [] == differences(worker, questions(history, seed, QUESTIONS_EACH))
+
+
+@st.composite
+def commits(draw: st.DrawFn) -> list[tuple[list[int], int, str]]:
+    """A history as (parents by number, date, kind of tag), which shrinks towards few commits in a line."""
+    made: list[tuple[list[int], int, str]] = []
+    for number in range(draw(st.integers(1, 14))):
+        parents = draw(st.lists(st.integers(0, number - 1), max_size=3)) if number else []
+        made.append((parents, draw(st.integers(0, 6)), draw(st.sampled_from(["", "", "annotated", "lightweight"]))))
+    return made
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(
+    commits(), st.lists(st.sampled_from(["--tags", "--first-parent", "--candidates=1", "--candidates=2"]), unique=True)
+)
+def test_any_history_is_described_as_git_does(
+    worker: Worker, history: list[tuple[list[int], int, str]], options: set[str]
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        shop = Workshop(Path(folder) / "repository")
+        ids: list[str] = []
+        for number, (parents, date, tag) in enumerate(history):
+            ids.append(shop.commit([ids[parent] for parent in parents], 1_000_000_000 + date, str(number)))
+            if tag == "annotated":
+                shop.annotate(f"v{number}", ids[-1])
+            elif tag:
+                shop.ref(f"refs/tags/v{number}", ids[-1])
+        shop.ref("refs/heads/main", ids[-1])
+        assert [] == differences(worker, [Question(shop.path, tuple(sorted(options)))])
