@@ -70,13 +70,15 @@ def push(
     report: Report = unheard,
     fingerprints_kept: int = 0,
     provide: Provide = list,
+    stored: Callable[[], object] = lambda: None,
 ) -> list[PushedImage]:
     """Push one version of several images; what each became, in their order.
 
     ``labels`` are stamped into every image. Nothing is sent before all images were found to be free of conflicts, and
     no tag of the version is set before all layers of all images are there. Without an engine, only what the registry
     has by its fingerprint can be pushed. ``provide`` is asked once for those images that the registry lacks, and gives
-    them back with their ids: so nothing is built that is there already. Where something new was stored, at most
+    them back with their ids: so nothing is built that is there already. ``stored`` is called once all layers are there,
+    before the first tag of the version is set; it may raise. Where something new was stored, at most
     ``fingerprints_kept`` fingerprints stay in its repository; 0 keeps all.
 
     :raises Conflict: the version exists with other content; a dirty version is overwritten, with a warning.
@@ -85,7 +87,7 @@ def push(
     """
     with _workers() as pool:
         run = _Push(engine, registry, version, labels, cache, report, pool)
-        pushed = run.run(images, provide)
+        pushed = run.run(images, provide, stored)
         if fingerprints_kept:
             run.prune([image for image, done in zip(images, pushed, strict=True) if done.is_new], fingerprints_kept)
         return pushed
@@ -130,7 +132,7 @@ class _Push:
         self._began = time.monotonic()
 
     def run(
-        self, images: Sequence[ImageToPush], provide: Callable[[Sequence[ImageToPush]], Sequence[ImageToPush]]
+        self, images: Sequence[ImageToPush], provide: Provide, when_stored: Callable[[], object]
     ) -> list[PushedImage]:
         for image in images:
             self._report(Started(image.name, "push"))
@@ -138,6 +140,7 @@ class _Push:
         ready = {image: (found, Route.STAMPED) for image, found in stored.items() if found}
         if new := [image for image in stored if image not in ready]:
             ready |= zip(new, self._store(provide(new), {**there, **stored}), strict=True)
+        when_stored()
         made = self._each(lambda image: self._stamp(image, *ready[image]), stored)
         made |= {image: self._pushed(image, found, Route.ALREADY_THERE) for image, found in there.items() if found}
         return [self._finished(image, made[image]) for image in images]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from buildtools import release
@@ -43,11 +44,15 @@ def _archive(run: Run, checkout: Checkout, name: str) -> Archive:
     return distribution.save(made, checkout.committed, run.settings.root / "dist")
 
 
-def store_archives(run: Run, services: Services, checkout: Checkout) -> tuple[ReleasedArchive, ...]:
-    """Make every distribution and upload its archive, as read back."""
+def store_archives(
+    run: Run, services: Services, checkout: Checkout, made: Callable[[], object]
+) -> tuple[ReleasedArchive, ...]:
+    """Make every distribution and upload its archive, as read back; ``made`` is called in between."""
+    archives = make_archives(run, checkout)
+    made()
     return tuple(
         timed(run.report, archive.name, "upload", partial(_store_archive, run, services, checkout, archive))
-        for archive in make_archives(run, checkout)
+        for archive in archives
     )
 
 

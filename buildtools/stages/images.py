@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -93,8 +93,13 @@ def bring_in(run: Run, services: Services, checkout: Checkout, *, registry_names
     return tuple(images[standing.name] for standing in standings)
 
 
-def push_images(run: Run, services: Services, checkout: Checkout) -> tuple[PushedImage, ...]:
-    """Push every image; only what the registry lacks is looked for in the engine, and built."""
+def push_images(
+    run: Run, services: Services, checkout: Checkout, made: Callable[[], object] = lambda: None
+) -> tuple[PushedImage, ...]:
+    """Push every image; only what the registry lacks is looked for in the engine, and built.
+
+    ``made`` is called when all layers are in the registry, before a tag of the version is set.
+    """
     registry = services.registry
     standings = survey_images(run, services, checkout, complete=True)
 
@@ -122,7 +127,9 @@ def push_images(run: Run, services: Services, checkout: Checkout) -> tuple[Pushe
             labels=_labels(checkout),
             cache=Cache(run.cache),
             report=run.report,
+            fingerprints_kept=run.settings.fingerprints_kept,
             provide=provide,
+            stored=made,
         )
     )
 

@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from threading import Barrier, BrokenBarrierError
+from typing import TypeVar
 
 from buildtools import BuildToolsError, Refused, Unreachable, release
 from buildtools.git.checkout import Checkout
@@ -20,6 +22,8 @@ from buildtools.stages.images import folders, push_images, repository, rfc3339
 from buildtools.stages.planned import Planned
 from buildtools.version import Version
 
+Value = TypeVar("Value")
+
 _CHECKS = 8
 
 
@@ -30,13 +34,13 @@ def preflight(run: Run, services: Services, checkout: Checkout) -> None:
     :raises BuildToolsError: with every complaint; its exit code is that of the gravest.
     """
     names = [folder.name for folder in folders(run, checkout)]
-    checks = [
-        services.registry.ping,
-        *(partial(services.registry.check_push_access, repository(run, name)) for name in names),
-        services.store.check_access,
-    ]
     with ThreadPoolExecutor(max_workers=_CHECKS) as pool:
-        errors = [error for some in pool.map(_errors, checks) for error in some]
+        of_store = pool.submit(_errors, lambda: services.store.check_access())
+        errors = _errors(lambda: services.registry.ping())
+        if not errors:
+            accesses = [partial(services.registry.check_push_access, repository(run, name)) for name in names]
+            errors = [error for some in pool.map(_errors, accesses) for error in some]
+        errors += of_store.result()
     found = {str(error): error for error in errors}
     if len(found) == 1:
         raise next(iter(found.values()))
@@ -52,10 +56,18 @@ def preflight(run: Run, services: Services, checkout: Checkout) -> None:
 
 
 def stage(run: Run, services: Services, checkout: Checkout) -> Release:
-    """Send images and archives up side by side; what came of it, as read back, is the release."""
+    """Send images and archives up side by side; what came of it, as read back, is the release.
+
+    No tag of the version is set and no archive sent before all images and all archives are made: a version that
+    cannot be finished leaves its names free for the one that corrects it.
+    """
+    made = Barrier(2)
     with ThreadPoolExecutor(max_workers=2) as pool:
-        images = pool.submit(push_images, run, services, checkout)
-        archives = pool.submit(store_archives, run, services, checkout)
+        images = pool.submit(_side, made, partial(push_images, run, services, checkout))
+        archives = pool.submit(_side, made, partial(store_archives, run, services, checkout))
+        errors = [error for side in (images, archives) if (error := side.exception())]
+    if errors:
+        raise next((error for error in errors if not isinstance(error, BrokenBarrierError)), errors[0])
     version = checkout.version
     return Release(
         version.text,
@@ -147,6 +159,15 @@ def audit_release(run: Run, services: Services, released: Release, *, deep: bool
         lambda image: ask(image.registry, lambda: image_digest(image)),
         lambda archive: ask("store", lambda: archive_digest(archive)),
     )
+
+
+def _side(made: Barrier, work: Callable[[Callable[[], object]], Value]) -> Value:
+    """What ``work`` gives; it is handed how to wait for the other side, which stops waiting where this one fails."""
+    try:
+        return work(made.wait)
+    except BaseException:
+        made.abort()
+        raise
 
 
 def plan_manifest(services: Services, version: Version) -> Planned:

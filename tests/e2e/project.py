@@ -208,7 +208,7 @@ class Project(Repository):
 
     def folders(self) -> list[str]:
         """The repositories that this project may have in the registry."""
-        return sorted(f"e2e/{self.mark}/{path.name}" for path in (self.path / "src/docker").iterdir())
+        return sorted(f"e2e/{self.mark}/{path.name}" for path in (self.path / "src/docker").glob("*"))
 
     def world(self) -> dict[str, Any]:
         """All that a release may change: names in the engine, tags, objects, and files here and in the cache."""
