@@ -93,14 +93,19 @@ class Commits:
             raise DamagedRepository(f"commit {oid.hex()} cannot be understood ({error})") from None
         return date, self._grafts.get(oid, parents)
 
-    def walker(self) -> tuple[Callable[[bytes], Key], Callable[[Key], tuple[int, Sequence[Key]]]]:
-        """How a long walk goes: what makes a key of an id, and what gives date and parents by key."""
+    def walker(
+        self, start: bytes | None = None
+    ) -> tuple[Callable[[bytes], Key], Callable[[Key], tuple[int, Sequence[Key]]]]:
+        """How a long walk goes: what makes a key of an id, and what gives date and parents by key.
+
+        :param start: where the walk starts, when it starts at one commit only; it may be quicker then.
+        """
         load: Callable[[Key], tuple[int, Sequence[Key]]] = self.load  # type: ignore[assignment]  # ids are keys
         if self._grafts or self._objects.replacements:
             return bytes, load
         graph = commitgraph.find(self._objects.folders, self._objects.hash_size) if self._use_graph else None
         if graph is not None:
-            return _over_graph(graph, self.load)
+            return _over_graph(graph, self.load, start)
         packs = self._objects.packs
         if packs:
             load = _over_pack(max(packs, key=lambda pack: pack.ids.total), self.load)  # type: ignore[assignment]
@@ -108,7 +113,7 @@ class Commits:
 
 
 def _over_graph(
-    graph: commitgraph.CommitGraph, otherwise: Callable[[bytes], tuple[int, list[bytes]]]
+    graph: commitgraph.CommitGraph, otherwise: Callable[[bytes], tuple[int, list[bytes]]], start: bytes | None
 ) -> tuple[Callable[[bytes], Key], Callable[[Key], tuple[int, Sequence[Key]]]]:
     """Keys are positions in the graph, and ids for the commits outside of it."""
     inside = graph.loader()
@@ -123,6 +128,9 @@ def _over_graph(
         date, parents = otherwise(commit)
         return date, [key(parent) for parent in parents]
 
+    if start is not None and graph.position(start) is not None:
+        # A graph has all ancestors of what it has, so that no id will be met.
+        return key, inside  # type: ignore[return-value]  # see above
     return key, load
 
 

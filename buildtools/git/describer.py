@@ -145,7 +145,7 @@ class Describer:
             raise NoTag(f"no tag is exactly at {commit.hex()}", MAKE_A_TAG)
         usable = {oid: name for oid, name in names.items() if any_kind or name.priority == ANNOTATED}
         if usable:
-            key, load = self._commits.walker()
+            key, load = self._commits.walker(commit)
             named = {key(oid): name for oid, name in usable.items()}
             best = nearest(
                 key(commit),

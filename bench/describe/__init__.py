@@ -1,0 +1,1 @@
+"""How long describe takes next to a ``git describe`` process."""
