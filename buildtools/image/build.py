@@ -124,7 +124,7 @@ class _Build:
         self.dockerfile = _read(request.dockerfile, "the Dockerfile") if request.content is None else request.content
         self.text = self.dockerfile.decode("utf-8", "replace")
         self.secrets = {key: _secret(key, value, environment) for key, value in request.secrets.items()}
-        self.progress = Progress(request.name, report, hidden=self.secrets.values())
+        self.progress = Progress(request.name, str(request.dockerfile), report, hidden=self.secrets.values())
         self.handlers = self._handlers(credentials, environment)
 
     def run(self) -> BuiltImage:

@@ -70,7 +70,7 @@ def solve(
     def run() -> None:
         try:
             outcome.put(_last(connection.call("/moby.buildkit.v1.Control/Solve", request.encoded(reference))))
-        except (Status, Gone) as error:
+        except Exception as error:  # noqa: BLE001  it is raised where the outcome is awaited
             outcome.put(error)
 
     def follow() -> None:

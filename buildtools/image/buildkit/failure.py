@@ -17,7 +17,8 @@ from buildtools.image.buildkit.wire import Message
 _WRAPPING = re.compile(
     r"failed to solve(?: with frontend \S+)?: |failed to create LLB definition: |rpc error: code = \w+ desc = "
     r"|executor failed running \[.*?\]: |process \".*?\" did not complete successfully: "
-    r"|failed to (?:compute|load) cache key: |failed to calculate checksum of ref [^:]+::[^:]+: ",
+    r"|failed to (?:compute|load) cache key: |failed to calculate checksum of ref [^:]+::[^:]+: "
+    r"|dockerfile parse error (?:on )?line \d+: ",
     re.DOTALL,
 )
 _EXIT_CODE = re.compile(r"exit code: (\d+)")

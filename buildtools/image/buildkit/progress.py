@@ -17,6 +17,8 @@ _SHORTEST_SECRET = 4  # to hide less would hide half of the alphabet
 # The Dockerfile frontend's prefixCommand: "[linux/arm64 builder 2/5] RUN make".
 _NUMBERED = re.compile(r"\[(?:(?P<stage>.*) )?(?P<number>\d+)/(?P<total>\d+)\] (?P<text>.*)", re.DOTALL)
 
+_LINE = re.compile(r" \(line \d+\)$")
+
 
 @dataclass
 class Vertex:
@@ -36,11 +38,12 @@ class Vertex:
 class Progress:
     """Collects what a build tells, reports it as it comes, and keeps what a failure will be explained with.
 
-    ``hidden`` are secrets that must not be seen in what commands print.
+    ``dockerfile`` is what to call it in warnings, ``hidden`` are secrets that must not be seen in what commands print.
     """
 
-    def __init__(self, subject: str, report: Report, *, hidden: Iterable[bytes] = ()) -> None:
+    def __init__(self, subject: str, dockerfile: str, report: Report, *, hidden: Iterable[bytes] = ()) -> None:
         self._subject = subject
+        self._dockerfile = dockerfile
         self._report = report
         self._vertices: dict[str, Vertex] = {}
         self._hide = _hiding(hidden)
@@ -58,7 +61,7 @@ class Progress:
             for line in lines:
                 self._log(vertex, line)
         for message in status.messages(4):
-            self._report(Warned(self._subject, _warning(message)))
+            self._report(Warned(self._subject, self._warning(message)))
 
     def failed(self) -> Vertex | None:
         """The step that failed: not one that was only stopped because another had failed."""
@@ -90,16 +93,11 @@ class Progress:
         vertex.last_lines.append(shown)
         self._report(Log(self._subject, shown))
 
-
-def _warning(message: Message) -> str:
-    told = message.text(3)
-    source = message.message(6)
-    start = next((found.message(1) for found in message.messages(7)), None)
-    if source and start:
-        told = f"{told} ({source.text(1)}:{start.number(1)})"
-    detail = " ".join(message.texts(4))
-    url = message.text(5)
-    return " ".join(part for part in (told, detail, url) if part)
+    def _warning(self, message: Message) -> str:
+        start = next((span.message(1) for span in message.messages(7)), None)
+        told = _LINE.sub("", message.text(3))
+        where = f" ({self._dockerfile}:{start.number(1)})" if start else ""
+        return f"{told}{where}, see {message.text(5)}" if message.text(5) else f"{told}{where}"
 
 
 def _hiding(secrets: Iterable[bytes]) -> Callable[[str], str]:

@@ -265,7 +265,7 @@ class Connection:
                 data = self._socket.recv(_READ)
                 if not data:
                     break
-        except (OSError, h2.exceptions.H2Error) as error:
+        except Exception as error:  # noqa: BLE001  whatever it is, nobody may wait for ever
             lost = Gone(str(error))
         with self._lock:
             self._lost = lost

@@ -18,7 +18,7 @@ def log(data: bytes, digest: str = "sha256:1") -> bytes:
 
 def heard(*statuses: bytes, hidden: tuple[bytes, ...] = ()) -> tuple[list[Event], Progress]:
     events: list[Event] = []
-    progress = Progress("app", events.append, hidden=hidden)
+    progress = Progress("app", "app/Dockerfile", events.append, hidden=hidden)
     for status in statuses:
         progress.hear(Message(status))
     return events, progress
@@ -76,7 +76,7 @@ def test_a_warning_says_where_and_where_to_read_more() -> None:
         blob(
             4,
             text(1, "sha256:1")
-            + text(3, "FromAsCasing: 'as' and 'FROM' keywords' casing do not match")
+            + text(3, "FromAsCasing: 'as' and 'FROM' keywords' casing do not match (line 3)")
             + text(4, "The keywords should match")
             + text(5, "https://docs.docker.com/go/dockerfile/rule/from-as-casing/")
             + blob(6, text(1, "Dockerfile"))
@@ -86,7 +86,7 @@ def test_a_warning_says_where_and_where_to_read_more() -> None:
     assert [
         Warned(
             "app",
-            "FromAsCasing: 'as' and 'FROM' keywords' casing do not match (Dockerfile:3) The keywords should match "
-            "https://docs.docker.com/go/dockerfile/rule/from-as-casing/",
+            "FromAsCasing: 'as' and 'FROM' keywords' casing do not match (app/Dockerfile:3), "
+            "see https://docs.docker.com/go/dockerfile/rule/from-as-casing/",
         )
     ] == events
