@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
 
 from buildtools import BuildToolsError
-from buildtools.image.engine import Engine
+from buildtools.image.engine import Engine, EngineError
 from buildtools.image.manifest import DOCKER_LAYER, Descriptor
 
 # What the compressor is fed decides, with the level, about every byte that comes out, so both are fixed.
@@ -32,7 +34,8 @@ def export(
     The formats: https://github.com/moby/moby/blob/master/image/spec/v1.2.md (``ID/layer.tar``, ``ID.json``) and, from
     engine 25 on, the OCI image layout (``blobs/sha256/DIGEST``).
 
-    :raises BuildToolsError: the engine broke off.
+    :raises EngineError: the engine broke off.
+    :raises BuildToolsError: there is no room for the layers.
     """
     configs: dict[str, bytes] = {}
     layers: set[str] = set()
@@ -41,13 +44,15 @@ def export(
         url = f"{engine.api.base_url}/v{engine.api.api_version}/images/get"
         answer = engine.api.get(url, params={"names": list(image_ids)}, stream=True, timeout=(60, 600))
         with answer:
-            answer.raise_for_status()
+            if answer.status_code != HTTPStatus.OK:
+                raise EngineError(f"the engine at {engine.address} answers {answer.text.strip()}", "its log may tell more")
+            stream: Any = _Forward(answer.raw)
             try:
-                with tarfile.open(fileobj=_Forward(answer.raw), mode="r:") as archive:  # type: ignore[call-overload]
+                with tarfile.open(fileobj=stream, mode="r:") as archive:
                     for member in archive:
                         _take(archive, member, image_ids, diff_ids, folder, configs, layers, found)
             except tarfile.TarError as error:
-                raise BuildToolsError(
+                raise EngineError(
                     f"the engine at {engine.address} broke off while it gave out images ({error})",
                     "its log may tell more",
                 ) from None
@@ -104,11 +109,22 @@ def _take(
 
 def _spool(content: IO[bytes], path: Path) -> str:
     sha = hashlib.sha256()
-    with path.open("wb") as file:
+    with _room(path), path.open("wb") as file:
         while block := content.read(_BLOCK):
             sha.update(block)
             file.write(block)
     return f"sha256:{sha.hexdigest()}"
+
+
+@contextmanager
+def _room(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BuildToolsError(
+            f"layers cannot be written to {path.parent} ({error.strerror or error})",
+            "make room there, or name another folder with TMPDIR",
+        ) from None
 
 
 def compress(source: Path, target: Path, variant: int = 0) -> Descriptor:
@@ -121,7 +137,7 @@ def compress(source: Path, target: Path, variant: int = 0) -> Descriptor:
     compressor: Any = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, _GZIP)
     sha = hashlib.sha256()
     size = 0
-    with source.open("rb") as raw, target.open("wb") as file:
+    with _room(target), source.open("rb") as raw, target.open("wb") as file:
         while True:
             block = raw.read(_BLOCK)
             packed = compressor.compress(block) if block else compressor.flush()

@@ -12,7 +12,7 @@ import pytest
 
 from buildtools import BuildToolsError
 from buildtools.image.cache import Cache
-from buildtools.image.engine import Engine
+from buildtools.image.engine import Engine, EngineError
 from buildtools.image.layers import compress, export
 from buildtools.image.manifest import DOCKER_LAYER, Descriptor
 from tests.image import images
@@ -129,3 +129,22 @@ def test_an_export_that_breaks_off_is_an_error(tmp_path: Path, length: int) -> N
     with engine_that_exports(archive[:length], len(archive)) as engine, pytest.raises(BuildToolsError):
         export(engine, ["sha256:" + "0" * 64], [diff_id], tmp_path, lambda name, path: found.append(name))
     assert found in ([], [diff_id])
+
+
+def test_an_engine_that_declines_is_quoted(connected: Engine, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match=r"answers .*sha256:000"):
+        export(connected, ["sha256:" + "0" * 64], [], tmp_path, lambda name, path: None)
+
+
+def test_a_full_disk_is_said(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"content")
+    with pytest.raises(BuildToolsError, match=r"cannot be written to /dev \(No space left on device\): make room"):
+        compress(source, Path("/dev/full"))
+
+
+def test_a_cache_that_cannot_be_written_is_no_failure(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    cache = Cache(tmp_path / "file" / "cache")
+    cache.remember_config(b"{}")
+    assert cache.config(f"sha256:{hashlib.sha256(b'{}').hexdigest()}") is None
