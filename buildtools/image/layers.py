@@ -45,7 +45,9 @@ def export(
         answer = engine.api.get(url, params={"names": list(image_ids)}, stream=True, timeout=(60, 600))
         with answer:
             if answer.status_code != HTTPStatus.OK:
-                raise EngineError(f"the engine at {engine.address} answers {answer.text.strip()}", "its log may tell more")
+                raise EngineError(
+                    f"the engine at {engine.address} answers {answer.text.strip()}", "its log may tell more"
+                )
             stream: Any = _Forward(answer.raw)
             try:
                 with tarfile.open(fileobj=stream, mode="r:") as archive:
