@@ -99,7 +99,8 @@ def publish(run: Run) -> Published:
 
 def release(run: Run, remote: str, **options: Any) -> CutTag:
     """Cut the annotated tag that ``publish`` releases, and push it; the options are those of ``TagRequest``."""
-    from buildtools.git.tags import TagRequest, cut_tag
+    from buildtools.git.tagplan import TagRequest
+    from buildtools.git.tags import cut_tag
 
     settings = run.settings
     request = TagRequest(

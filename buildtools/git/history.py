@@ -33,8 +33,6 @@ class AnnotatedTag:
 
 def annotated_tags(repository: Repository, prefix: str) -> list[AnnotatedTag]:
     """Every annotated tag whose name starts with the prefix."""
-    import semver
-
     found = []
     start = prefix.encode("utf-8", "surrogateescape")
     for ref in repository.refs.under(_TAGS):
@@ -43,12 +41,18 @@ def annotated_tags(repository: Repository, prefix: str) -> list[AnnotatedTag]:
         if ref.oid is None or not commit or commit == ref.oid or not short.startswith(start):
             continue
         name = short.decode("utf-8", "surrogateescape")
-        try:
-            version = semver.Version.parse(name.removeprefix(prefix), optional_minor_and_patch=True)
-        except ValueError:
-            version = None
-        found.append(AnnotatedTag(name, ref.oid, commit, version))
+        found.append(AnnotatedTag(name, ref.oid, commit, version_in(name, prefix)))
     return found
+
+
+def version_in(name: str, prefix: str) -> SemanticVersion | None:
+    """The semantic version behind the prefix of a tag's name; ``1.2`` is ``1.2.0``."""
+    import semver
+
+    try:
+        return semver.Version.parse(name.removeprefix(prefix), optional_minor_and_patch=True)
+    except ValueError:
+        return None
 
 
 class History:

@@ -39,7 +39,7 @@ _OF_ONE_REPOSITORY = re.compile(
     "|GRAFT_FILE|INDEX_FILE|NO_REPLACE_OBJECTS|REPLACE_REF_BASE|PREFIX|SHALLOW_FILE|COMMON_DIR)"
 )
 
-Refs = Mapping["Ref", "ObjectID"]
+Refs = Mapping[bytes, bytes]
 Decide = Callable[[Refs], "Offer | None"]
 
 
@@ -202,7 +202,7 @@ class Remote:
         def update(refs: dict[Ref, ObjectID]) -> dict[Ref, ObjectID]:
             nonlocal connected
             connected = True
-            offers.extend(offer for offer in [decide(refs)] if offer)
+            offers.extend(offer for offer in [decide(dict[bytes, bytes](refs.items()))] if offer)
             return {offer.ref: offer.object.id for offer in offers}
 
         def pack(*_: object, **__: object) -> tuple[int, Iterator[UnpackedObject]]:

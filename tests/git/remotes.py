@@ -1,0 +1,219 @@
+"""Real places to push to: a bare repository by its path, behind ``git http-backend``, and behind ``sshd``."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import socketserver
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Repository, make_repository
+
+IDENTITY = {
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_COMMITTER_NAME": "R. Releaser",
+    "GIT_COMMITTER_EMAIL": "releaser@example.com",
+    "LC_ALL": "C.UTF-8",
+}
+
+
+class Site:
+    """A bare repository and a clone of it with one pushed commit; ``environment`` is what releases get."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.home = folder / "home"
+        self.environment = {**IDENTITY, "PATH": os.environ["PATH"], "HOME": str(self.home)}
+        self.remote = Repository(folder / "remote.git")
+        self.clone = Repository(folder / "clone")
+
+    @classmethod
+    def built(cls, folder: Path) -> Site:
+        """A new one. It may be copied: nothing in it says where it is."""
+        site = cls(folder)
+        site.home.mkdir(parents=True)
+        site.remote.path.mkdir()
+        site.remote.git("init", "--quiet", "--bare", "--initial-branch", "main")
+        make_repository(site.clone.path)
+        site.clone.git("remote", "add", "origin", "../remote.git")
+        site.commit("First things")
+        return site
+
+    def commit(self, message: str) -> str:
+        """The id of one more commit, pushed."""
+        made = self.clone.commit(message)
+        self.clone.git("push", "--quiet", "origin", "HEAD:main")
+        return made
+
+    def tagged(self, name: str) -> None:
+        """An annotated tag of HEAD, here and there."""
+        self.clone.tag(name)
+        self.clone.git("push", "--quiet", "origin", f"refs/tags/{name}")
+
+    def another_clone(self, name: str = "another") -> Repository:
+        """A second clone, with all tags."""
+        shutil.copytree(self.clone.path, self.folder / name, symlinks=True)
+        return Repository(self.folder / name)
+
+    def hook(self, name: str, script: str) -> None:
+        """A hook on the remote."""
+        path = self.remote.path / "hooks" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+    def refs(self) -> tuple[list[str], list[str]]:
+        """All refs of the clone and of the remote, with their values."""
+        command = ("for-each-ref", "--format=%(refname) %(objectname)")
+        return self.clone.git(*command).splitlines(), self.remote.git(*command).splitlines()
+
+
+class _Backend(BaseHTTPRequestHandler):
+    root: Path
+    login: str
+    answer: int
+
+    def do_GET(self) -> None:
+        self._serve(b"")
+
+    def do_POST(self) -> None:
+        self._serve(self.rfile.read(int(self.headers["Content-Length"])))
+
+    def _serve(self, body: bytes) -> None:
+        expected = "Basic " + base64.b64encode(self.login.encode()).decode()
+        if self.answer:
+            self.send_error(self.answer)
+        elif self.login and self.headers.get("Authorization") != expected:
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="git"')
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        else:
+            self._run(body)
+
+    def _run(self, body: bytes) -> None:
+        path, _, query = self.path.partition("?")
+        environment = {
+            "PATH": os.environ["PATH"],
+            "GIT_PROJECT_ROOT": str(self.root),
+            "GIT_HTTP_EXPORT_ALL": "1",
+            "REMOTE_USER": "somebody",
+            "REQUEST_METHOD": self.command,
+            "PATH_INFO": path,
+            "QUERY_STRING": query,
+            "CONTENT_TYPE": self.headers.get("Content-Type", ""),
+            "CONTENT_LENGTH": str(len(body)),
+        }
+        done = subprocess.run(["git", "http-backend"], input=body, env=environment, capture_output=True, check=False)
+        head, _, content = done.stdout.partition(b"\r\n\r\n")
+        fields = dict(line.split(": ", 1) for line in head.decode().splitlines())
+        self.send_response(int(fields.pop("Status", "200").split()[0]))
+        for name, value in fields.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: the tests look at what the client says."""
+
+
+@contextmanager
+def http_server(root: Path, login: str = "", *, answer: int = 0, certificate: Path | None = None) -> Iterator[str]:
+    """``HOST:PORT`` of a server for the repositories below ``root``; with ``answer`` it gives that status alone."""
+    handler = type("Backend", (_Backend,), {"root": root, "login": login, "answer": answer})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        with _serving(server) as port:
+            yield f"127.0.0.1:{port}"
+
+
+@contextmanager
+def _serving(server: socketserver.TCPServer) -> Iterator[int]:
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        thread.join()
+
+
+class SshServer:
+    """sshd, one process for each connection that comes in on a loopback port. ``command`` is for GIT_SSH_COMMAND."""
+
+    def __init__(self, port: int, folder: Path) -> None:
+        self.port = port
+        self.url = f"ssh://127.0.0.1:{port}"
+        self.folder = folder
+        self.command = self.command_with("key")
+
+    def command_with(self, key: str, known_hosts: str = "known_hosts") -> str:
+        """ssh with this key and these known hosts, and nothing of the user's own."""
+        options = {
+            "IdentityFile": self.folder / key,
+            "IdentitiesOnly": "yes",
+            "UserKnownHostsFile": self.folder / known_hosts,
+            "StrictHostKeyChecking": "yes",
+            "BatchMode": "yes",
+        }
+        return " ".join(["ssh", "-F", "none", *(f"-o {name}={value}" for name, value in options.items())])
+
+
+@contextmanager
+def ssh_server(folder: Path) -> Iterator[SshServer]:
+    """A server that lets the user who runs the tests in with ``folder/key``, and nobody else."""
+    sshd = needed("sshd", "openssh-server")
+    if os.getuid() == 0:
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd insists on it, and only its service makes it
+    for name in ("host", "key", "stranger"):
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(folder / name)], check=True
+        )
+    shutil.copy(folder / "key.pub", folder / "authorized_keys")
+    config = folder / "sshd_config"
+    config.write_text(
+        f"HostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized_keys\nStrictModes no\nUsePAM no\n"
+        "PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\n"
+    )
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            connection = self.request.fileno()
+            command = [sshd, "-i", "-f", str(config), "-E", str(folder / "log")]
+            subprocess.run(command, stdin=connection, stdout=connection, check=False)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server, _serving(server) as port:
+        key = (folder / "host.pub").read_text()
+        (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {key}")
+        (folder / "no_hosts").write_text("")
+        yield SshServer(port, folder)
+
+
+def needed(name: str, package: str) -> str:
+    """Where a program is; without it the test is skipped, under CI failed."""
+    found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
+    if found is None and os.environ.get("CI"):
+        pytest.fail(f"no {name}; install {package}")
+    if found is None:
+        pytest.skip(f"no {name}; install {package}")
+    return found
+
+
+def program(path: Path, script: str) -> str:
+    """The path of an executable shell script."""
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
