@@ -136,7 +136,7 @@ def test_images_are_built_side_by_side_on_one_connection(builder: Builder) -> No
 def test_a_folder_may_be_built_several_times_at_once(builder: Builder) -> None:
     folder = builder.folder("FROM BASE\nCOPY data /\nRUN cat /data\n", data="shared\n")
     with ThreadPoolExecutor(4) as pool:
-        images = list(pool.map(lambda number: builder.build(folder, args={"N": str(number)}), range(4)))
+        images = list(pool.map(lambda number: builder.build(folder, tags=(f"{builder.prefix}/{number}:1",)), range(4)))
     assert all(builder.engine.inspect(image.image_id) for image in images)
 
 
