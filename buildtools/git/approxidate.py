@@ -20,7 +20,7 @@ def seconds_of(text: str) -> int:
     :raises BadRevision: it is written in a way that is not understood.
     """
     plain = text.strip().lower()
-    if re.fullmatch(r"@?\d{9,}", plain):
+    if re.fullmatch(r"@?\d{9,18}", plain):
         return int(plain.removeprefix("@"))
     now = datetime.fromtimestamp(time.time(), UTC).astimezone()
     if plain in ("now", "today"):

@@ -15,7 +15,7 @@ from buildtools.git.objects import Objects
 from buildtools.git.packs import Pack, u32
 
 _COMMIT = 0x10  # the type bits in a pack entry's first byte
-_NUMBER = re.compile(rb"\s*(-?)(\d+)")
+_NUMBER = re.compile(rb"\s*(-?)0*(\d{1,20})")
 _LARGEST = (1 << 64) - 1
 
 

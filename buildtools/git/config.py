@@ -183,7 +183,7 @@ class Reader:
         # From low to high: https://git-scm.com/docs/git-config#ENVIRONMENT
         count = environment.get("GIT_CONFIG_COUNT", "")
         if count:
-            if not re.fullmatch(r"\s*\+?\d+", count):
+            if not re.fullmatch(r"\s*\+?\d{1,9}", count):
                 raise BadConfig("GIT_CONFIG_COUNT is no number", "unset it")
             for index in range(int(count)):
                 try:

@@ -16,6 +16,8 @@ def content(path: str) -> bytes | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except ValueError:
+        return None  # a name with a null in it, as a damaged ref may have
     try:
         start = os.read(descriptor, _CHUNK)
         if len(start) < _CHUNK:

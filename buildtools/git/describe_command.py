@@ -171,9 +171,12 @@ def main() -> None:
         sys.stderr.write("fatal: the current folder is gone\n")
         sys.exit(FAILED)
     status, out, err = run(cwd, arguments, os.environ)
-    sys.stdout.buffer.write(os.fsencode(out))
+    try:
+        sys.stdout.buffer.write(os.fsencode(out))
+        sys.stdout.flush()
+    except OSError as error:
+        status, err = FAILED, f"fatal: the answer cannot be written ({error.strerror})\n"
     sys.stderr.write(err)
-    sys.stdout.flush()
     # Without the interpreter's orderly shutdown, which takes as long as a small repository's answer.
     sys.stderr.flush()
     os._exit(status)

@@ -97,6 +97,7 @@ class RefFiles:
         return f"{base}/{os.fsdecode(name)}"
 
     def read(self, name: bytes) -> bytes | str | None:
+        """See :class:`Refs`."""
         path = self._path(name)
         value = self._content(path)
         if value is None:
@@ -134,6 +135,7 @@ class RefFiles:
         return self._packed
 
     def under(self, prefix: bytes) -> list[Ref]:
+        """See :class:`Refs`."""
         found = {ref.name: ref for ref in self._packed_under(prefix)}
         for name, path in self._loose_under(prefix):
             found[name] = Ref(name, self._loose(name, path))
@@ -205,6 +207,7 @@ class RefFiles:
                 yield Ref(name, own, own if name.startswith(believed) else None)
 
     def log(self, name: bytes) -> list[LogEntry]:
+        """See :class:`Refs`."""
         base = self._git_dir if is_per_worktree(name) else self._common_dir
         written = self._content(f"{base}/logs/{os.fsdecode(name)}") or b""
         pattern = rb"^([0-9a-f]{%d}) ([0-9a-f]{%d}) [^\n]*?> (\d+) [-+]\d{4}(?:\t([^\n]*))?$"

@@ -8,7 +8,7 @@ import zlib
 from buildtools.git.content import content, text
 from buildtools.git.errors import DamagedRepository
 from buildtools.git.packs import u32, u64
-from buildtools.git.refs import LogEntry, Ref, is_per_worktree
+from buildtools.git.refs import LogEntry, Ref, is_per_worktree, resolve
 
 _HEADER_SIZES = {1: 24, 2: 28}
 _DELETION, _DIRECT, _PEELED, _SYMBOLIC = range(4)
@@ -30,14 +30,14 @@ class Reftables:
         return self._own if is_per_worktree(name) else self._shared
 
     def read(self, name: bytes) -> bytes | str | None:
+        """See :class:`buildtools.git.refs.Refs`."""
         if name in _STILL_FILES:
             start = (content(f"{self._git_dir}/{name.decode()}") or b"")[: self._hash_size * 2]
             return bytes.fromhex(start.decode("ascii", "replace")) if len(start) == self._hash_size * 2 else None
         return self._stack(name).refs.get(name, (None, None))[0]
 
     def under(self, prefix: bytes) -> list[Ref]:
-        from buildtools.git.refs import resolve
-
+        """See :class:`buildtools.git.refs.Refs`."""
         names = {name for stack in (self._shared, self._own) for name in stack.refs if self._stack(name) is stack}
         found = []
         for name in sorted(name for name in names if name.startswith(prefix)):
@@ -49,6 +49,7 @@ class Reftables:
         return found
 
     def log(self, name: bytes) -> list[LogEntry]:
+        """See :class:`buildtools.git.refs.Refs`."""
         return self._stack(name).log(name)
 
 

@@ -39,9 +39,10 @@ class Revisions:
 
         :raises BadRevision: for none, or for several.
         """
-        found = self._find(name, "")
-        if found is None:
-            found = self._by_path(name)
+        try:
+            found = self._find(name, "") or self._by_path(name)
+        except RecursionError:
+            found = None
         if found is None:
             raise BadRevision(f"{name!r} names nothing in this repository", "give a branch, a tag or a commit")
         return found
@@ -72,15 +73,21 @@ class Revisions:
 
     def _find(self, name: str, wanted: str) -> bytes | None:
         """git's ``get_oid_1``; ``wanted`` is what tells abbreviations apart: ``commit``, ``tree`` or nothing."""
-        step = _STEP.fullmatch(name)
-        if step:
-            return self._stepped(step[1], step[2], step[3])
+        steps = []
+        while step := _STEP.fullmatch(name):
+            name = step[1]
+            steps.append((step[2], step[3]))
+        if steps:
+            found = self._committish(name)
+            while steps and found is not None:
+                found = self._stepped(found, *steps.pop())
+            return found
         return self._peel(name) or self._basic(name) or self._described(name) or self._abbreviated(name, wanted)
 
-    def _stepped(self, name: str, kind: str, digits: str) -> bytes | None:
-        count = int(digits) if digits else 1
-        start = self._committish(name)
-        if start is None or count > _MOST_STEPS:
+    def _stepped(self, start: bytes, kind: str, digits: str) -> bytes | None:
+        # Longer numbers are more than any history has, and more than int() takes.
+        count = int(digits[:20]) if digits else 1
+        if count > _MOST_STEPS:
             return None
         if kind == "^":
             parents = self._parents(start)
@@ -196,7 +203,7 @@ class Revisions:
         if found is None:
             return None
         entries = refs.log(found[0])
-        at = int(place) if place.isdigit() and place.isascii() else None
+        at = int(place[:20]) if place.isdigit() and place.isascii() else None
         if at is not None and at < _FIRST_TIME:
             if at == 0:
                 return found[1]

@@ -21,6 +21,7 @@ from buildtools.git.errors import (
     NotARepository,
     ShallowClone,
 )
+from buildtools.git.repository import Repository
 from tests.compat.workshop import CLEAN, Workshop, git
 
 
@@ -235,6 +236,24 @@ def test_damage_is_an_error_and_never_a_version(shop: Workshop, damage: Callable
     damage(shop, commits)
     with pytest.raises(DamagedRepository):
         text(shop)
+
+
+def test_a_ref_with_a_null_in_it_names_nothing(shop: Workshop) -> None:
+    commits = line(shop, 2)
+    shop.annotate("v1", commits[0])
+    shop.ref("refs/tags/odd", "ref: refs/heads/a\0b")
+    assert f"v1-1-g{commits[1][:7]}" == text(shop)
+
+
+def test_objects_in_several_packs_count_once_where_an_index_over_all_says_so(shop: Workshop) -> None:
+    names = [shop.blob(str(number).encode()) for number in range(40)]
+    for few in (names[:30], names[10:]):
+        git(shop.path, "pack-objects", "-q", str(shop.objects / "pack" / "pack"), stdin="\n".join(few).encode())
+    assert 60 == Repository.open(shop.path, CLEAN).objects.count()
+    shop.git("multi-pack-index", "write")
+    assert 40 == Repository.open(shop.path, CLEAN).objects.count()
+    shop.configure("[core]\n\tmultiPackIndex = false")
+    assert 60 == Repository.open(shop.path, CLEAN).objects.count()
 
 
 @pytest.mark.parametrize("place", [4, 5, 6, 8, 700, 1100, -30])
