@@ -161,6 +161,8 @@ class Describer:
                 self._check_border(best)
             if best is not None:
                 return self._distant(named[best.commit], best.depth, commit)
+        elif options.strict and self._shallow:
+            raise self._no_tag("it has no tag to describe a commit by")
         if options.always:
             short = self._objects.abbreviated(commit, self._abbrev)
             return Answer(short, "", 0, commit, short)
@@ -182,9 +184,8 @@ class Describer:
         met = self._commits.met.intersection(self._shallow)
         # In a shallow clone the keys of a walk are ids.
         if best is not None and best.commit in met:
-            tagged = next(oid for oid in met if oid == best.commit)
-            if not any(parent in self._objects for parent in self._true_parents(tagged)):
-                met.discard(tagged)
+            elsewhere = any(parent in self._objects for parent in self._true_parents(best.commit))
+            met -= set() if elsewhere else {best.commit}
         if met:
             raise ShallowClone("this clone is shallow, and the nearest tag may lie beyond its border", FETCH_ALL)
 

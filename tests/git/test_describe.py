@@ -132,6 +132,8 @@ def test_a_shallow_clone_is_refused_when_the_tag_may_lie_beyond(shop: Workshop, 
     shop.annotate("v1", commits[tagged])
     with pytest.raises(ShallowClone, match=r"git fetch --unshallow --tags.*Jenkins"):
         describe(shallow_clone(shop, 2), environment=CLEAN)
+    with pytest.raises(ShallowClone):
+        describe(shop.path.parent / "clone", environment=CLEAN, always=True)
 
 
 @pytest.mark.parametrize(("tagged", "expected"), [(5, "v1"), (4, "v1-1-g"), (3, "v1-2-g")])
