@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +27,8 @@ class Services:
         self._settings = settings
         self._environment = environment
         self._open = contextlib.ExitStack()
+        self._lock = threading.Lock()
+        self._registries: dict[str, Registry] = {}
 
     def __enter__(self) -> Services:
         return self
@@ -76,16 +79,16 @@ class Services:
         from buildtools.image.registry import Registry
 
         ours = host == self._settings.registry
-        return self._open.enter_context(
-            contextlib.closing(
-                Registry(
+        with self._lock:
+            if host not in self._registries:
+                registry = Registry(
                     host,
                     self.credentials,
                     plain_http=ours and self._settings.registry_plain_http,
                     ca=self._settings.registry_ca if ours else "",
                 )
-            )
-        )
+                self._registries[host] = self._open.enter_context(contextlib.closing(registry))
+            return self._registries[host]
 
     @cached_property
     def store(self) -> Store:

@@ -78,27 +78,27 @@ def find_intact(
 ) -> StoredImage | None:
     """The image with this fingerprint; None where there is none, or a part of it is gone or cut short.
 
-    What is in ``checked`` is known to be there, and what is found is added: see :func:`has_layers`.
+    What is in ``checked`` is known to be there, and what is found is added: see :func:`is_whole`.
     """
     try:
         found = read_image(registry, repository, fingerprint_tag(fingerprint), cache)
     except Damaged:
         return None
-    return found if found and has_layers(registry, repository, found.manifest, checked) else None
+    return found if found and is_whole(registry, repository, found.manifest, checked) else None
 
 
-def has_layers(registry: Registry, repository: str, manifest: Manifest, checked: set[Descriptor] | None = None) -> bool:
-    """Whether all layers that a manifest names are there, in their full size; what is in them is not read.
+def is_whole(registry: Registry, repository: str, manifest: Manifest, checked: set[Descriptor] | None = None) -> bool:
+    """Whether all that a manifest names is there, in its full size; what is in it is not read.
 
-    A layer in ``checked`` was seen in a sibling repository. Registries keep one copy for all, so it is not asked for
+    A part in ``checked`` was seen in a sibling repository. Registries keep one copy for all, so it is not asked for
     again; should this repository alone have lost it, the registry takes no manifest that names it.
     """
     checked = set() if checked is None else checked
-    for layer in manifest.layers:
-        if layer not in checked:
-            if registry.blob_size(repository, layer.digest) != layer.size:
+    for part in (manifest.config, *manifest.layers):
+        if part not in checked:
+            if registry.blob_size(repository, part.digest) != part.size:
                 return False
-            checked.add(layer)
+            checked.add(part)
     return True
 
 

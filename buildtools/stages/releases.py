@@ -13,7 +13,8 @@ from typing import TypeVar
 from buildtools import BuildToolsError, Refused, Unreachable, release
 from buildtools.git.checkout import Checkout
 from buildtools.image.cache import Cache
-from buildtools.image.lookup import digest_of, has_layers, move_tag, read_image
+from buildtools.image.lookup import digest_of, is_whole, move_tag, read_image
+from buildtools.image.registry import Damaged
 from buildtools.release import Audit, Release, ReleasedArchive, ReleasedImage
 from buildtools.run import Run
 from buildtools.services import Services
@@ -143,10 +144,11 @@ def audit_release(run: Run, services: Services, released: Release, *, deep: bool
 
     def image_digest(image: ReleasedImage) -> str | None:
         registry = services.registry_at(image.registry)
-        found = read_image(registry, image.repository, image.tag, Cache(run.cache))
-        if found is None or (
-            found.digest == image.digest and not has_layers(registry, image.repository, found.manifest)
-        ):
+        try:
+            found = read_image(registry, image.repository, image.tag, Cache(run.cache))
+        except Damaged:
+            return None
+        if found is None or (found.digest == image.digest and not is_whole(registry, image.repository, found.manifest)):
             return None
         return found.digest
 

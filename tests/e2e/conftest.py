@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
+from buildtools.sandbox.process import free_ports
 from tests.conftest import EngineService, HtpasswdRegistry, S3Service
 from tests.e2e.project import Place, Project, make_project
 
-MakeProject = Callable[[], Project]
+
+class MakeProject(Protocol):
+    """Makes a project, in the place that all share unless another is given."""
+
+    def __call__(self, place: Place | None = None) -> Project: ...
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +45,12 @@ def place(
     )
 
 
+@pytest.fixture
+def closed() -> str:
+    """``HOST:PORT`` where nobody listens."""
+    return f"127.0.0.1:{free_ports(1)[0]}"
+
+
 @pytest.fixture(scope="module")
 def make_project_here(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeProject]:
     """Makes projects that live as long as a module's tests."""
@@ -45,17 +58,29 @@ def make_project_here(place: Place, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture
-def project(place: Place, tmp_path: Path) -> Iterator[Project]:
+def project_in(place: Place, tmp_path: Path) -> Iterator[MakeProject]:
+    """Makes projects of this test's own."""
+    numbers = itertools.count()
+
+    def folder() -> Path:
+        made = tmp_path / f"project{next(numbers)}"
+        made.mkdir()
+        return made
+
+    yield from _making(place, folder)
+
+
+@pytest.fixture
+def project(project_in: MakeProject) -> Project:
     """An empty project of this test's own."""
-    for make in _making(place, lambda: tmp_path):
-        yield make()
+    return project_in()
 
 
-def _making(place: Place, folder: Callable[[], Path]) -> Iterator[MakeProject]:
+def _making(usual: Place, folder: Callable[[], Path]) -> Iterator[MakeProject]:
     made: list[Project] = []
 
-    def make() -> Project:
-        made.append(make_project(folder(), place, secrets.token_hex(5)))
+    def make(place: Place | None = None) -> Project:
+        made.append(make_project(folder(), place or usual, secrets.token_hex(5)))
         return made[-1]
 
     yield make

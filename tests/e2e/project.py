@@ -51,13 +51,15 @@ class Place:
     variables: Mapping[str, str] = field(repr=False)
     secrets: tuple[str, ...] = field(repr=False)
 
-    def request(self, method: str, path: str, **headers: str) -> tuple[int, bytes, Mapping[str, str]]:
+    def request(
+        self, method: str, path: str, content: bytes | None = None, /, **headers: str
+    ) -> tuple[int, bytes, Mapping[str, str]]:
         """One answer of the registry."""
         authorization = (
             {"Authorization": f"Basic {base64.b64encode(self.login.encode()).decode()}"} if self.login else {}
         )
         url = f"http://{self.registry}/v2/{path}"
-        request = urllib.request.Request(url, method=method, headers={**authorization, **headers})
+        request = urllib.request.Request(url, content, method=method, headers={**authorization, **headers})
         try:
             with urllib.request.urlopen(request) as answer:
                 return answer.status, answer.read(), dict(answer.headers)
