@@ -1,21 +1,25 @@
-"""The container engine: one connection to its API, through the docker SDK, with errors that say what to do.
+"""The container engine, through its API, with errors that say what to do.
 
-Its API is described at https://docs.docker.com/reference/api/engine/.
+The API is described at https://docs.docker.com/reference/api/engine/. Small questions are asked directly, for they are
+most of what most runs ask, and the docker SDK takes longer to import than they take together; it does the rest.
 """
 
 from __future__ import annotations
 
 import errno
+import http.client
+import json
 import socket
 import urllib.parse
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from buildtools import BuildToolsError, Refused, Unreachable
 from buildtools.image import dialing
+from buildtools.image.connections import Answer, Connections
 from buildtools.image.credentials import Credentials
 from buildtools.image.reference import Reference
 
@@ -45,15 +49,14 @@ class EngineImage:
 class Engine:
     """A connection to one engine. It may be used by many threads at once.
 
-    ``address`` is what the user calls the engine, ``api`` the SDK's low-level client: wrap calls to it in
-    :meth:`errors`.
+    ``address`` is what the user calls the engine.
     """
 
-    def __init__(self, api: Any, address: str, url: urllib.parse.SplitResult, tls: Any = None) -> None:
-        self.api = api
+    def __init__(self, address: str, url: urllib.parse.SplitResult, tls: Any = None) -> None:
         self.address = address
         self._url = url
         self._tls = tls
+        self._connections = Connections(lambda: _Connection(self.dial))
 
     @classmethod
     def connect(cls, environment: Mapping[str, str]) -> Engine:
@@ -62,46 +65,68 @@ class Engine:
         :raises Unreachable: it does not answer, or may not be used.
         :raises Refused: the variables make no sense.
         """
-        import docker.errors
-        import docker.utils
-
         address = environment.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
-        with _errors(address):
-            try:
-                options = docker.utils.kwargs_from_env({**environment, "DOCKER_HOST": address})
-                url = docker.utils.parse_host(address, tls="tls" in options)
-            except docker.errors.DockerException as error:
-                raise Refused(f"DOCKER_HOST={address} cannot be used ({error})", "correct DOCKER_HOST") from None
-            made = urllib.parse.urlsplit(url)
-            api = _api(made, options)
-        return cls(api, address, made, options.get("tls"))
+        engine = cls(address, *_read_address(address, environment))
+        try:
+            engine.api_version  # noqa: B018  asked now, so that one that does not answer is known at once
+        except BaseException:
+            engine.close()
+            raise
+        return engine
 
     def close(self) -> None:
         """Let go of all idle connections."""
-        self.api.close()
+        self._connections.close()
+        if "api" in self.__dict__:
+            self.api.close()
 
     @cached_property
+    def api(self) -> Any:
+        """The SDK's low-level client: wrap calls to it in :meth:`errors`."""
+        import docker
+
+        dial = {"http+unix": self.dial, "ssh": self.dial}.get(self._url.scheme)
+        client = docker.APIClient(
+            base_url="http://engine:80" if dial else self._url.geturl(),
+            tls=False if dial else self._tls or False,
+            version=self.api_version,
+            timeout=_TIMEOUT,
+            max_pool_size=_POOL,
+        )
+        # Proxies, and REQUESTS_CA_BUNDLE, which would win over DOCKER_CERT_PATH, are for the world outside.
+        client.trust_env = False
+        if dial:
+            client.mount("http://engine", dialing.sdk_adapter(dial, _POOL))
+        return client
+
+    @property
     def version(self) -> str:
         """The engine's own version, as ``20.10.24``."""
-        with self.errors():
-            return str(self.api.version()["Version"])
+        return self._versions["Version"]
 
     @property
     def api_version(self) -> str:
         """The version of the API that both sides speak, as ``1.41``."""
-        return str(self.api.api_version)
+        return self._versions["ApiVersion"]
+
+    @cached_property
+    def _versions(self) -> dict[str, str]:
+        answer = self._ask("GET", "/version")
+        try:
+            told = json.loads(answer.data)
+            return {name: str(told[name]) for name in ("Version", "ApiVersion")}
+        except (ValueError, KeyError, TypeError):
+            raise Unreachable(f"what answers at {self.address} is no engine", "correct DOCKER_HOST") from None
 
     @cached_property
     def containerd_store(self) -> bool:
         """Whether images live in containerd's store: an image's id is then its manifest's digest."""
-        with self.errors():
-            status = self.api.info().get("DriverStatus") or []
+        status = json.loads(self._ask("GET", f"/v{self.api_version}/info").data).get("DriverStatus") or []
         return ["driver-type", "io.containerd.snapshotter.v1"] in status
 
     def images(self, label: str) -> list[EngineImage]:
         """All images that carry a label: ``KEY`` or ``KEY=VALUE``, in one request."""
-        with self.errors():
-            listed = self.api.images(filters={"label": label})
+        filters = urllib.parse.urlencode({"filters": json.dumps({"label": [label]})})
         return [
             EngineImage(
                 entry["Id"],
@@ -109,25 +134,20 @@ class Engine:
                 entry.get("Labels") or {},
                 int(entry.get("Created") or 0),
             )
-            for entry in listed
+            for entry in json.loads(self._ask("GET", f"/v{self.api_version}/images/json?{filters}").data)
         ]
 
     def inspect(self, reference: str) -> dict[str, Any] | None:
         """What the engine knows about an image, as ``GET /images/NAME/json`` answers; None where it has no such one."""
-        import docker.errors
-
-        with self.errors():
-            try:
-                found: dict[str, Any] = self.api.inspect_image(reference)
-            except docker.errors.NotFound:
-                return None
-            return found
+        answer = self._ask("GET", f"{self._image(reference)}/json", missing_is_fine=True)
+        found: dict[str, Any] | None = json.loads(answer.data) if answer.status != 404 else None
+        return found
 
     def tag(self, image_id: str, reference: str) -> None:
         """Give an image one more name, ``REPOSITORY:TAG``, taking it away from any other image."""
         repository, _, tag = reference.rpartition(":")
-        with self.errors():
-            self.api.tag(image_id, repository, tag, force=True)
+        names = urllib.parse.urlencode({"repo": repository, "tag": tag})
+        self._ask("POST", f"{self._image(image_id)}/tag?{names}")
 
     def pull(self, reference: str, credentials: Credentials) -> str:
         """Fetch an image from its registry; its id. Other names that the engine has for it stay.
@@ -153,19 +173,43 @@ class Engine:
 
     def untag(self, reference: str) -> None:
         """Take a name away; the image stays as long as it has another one. Nothing where there is no such name."""
-        import docker.errors
+        self._ask("DELETE", f"{self._image(reference)}?noprune=1", missing_is_fine=True)
 
-        with self.errors(), suppress(docker.errors.NotFound):
-            self.api.remove_image(reference, noprune=True)
+    def _image(self, name: str) -> str:
+        return f"/v{self.api_version}/images/{urllib.parse.quote(name, safe='/:@')}"
 
-    def errors(self) -> AbstractContextManager[None]:
+    def _ask(self, method: str, target: str, *, missing_is_fine: bool = False) -> Answer:
+        try:
+            answer = self._connections.request(method, target, {})
+        except (OSError, http.client.HTTPException) as error:
+            raise _unreachable(self.address, error) from None
+        if answer.status >= 400 and not (answer.status == 404 and missing_is_fine):
+            raise EngineError(f"the engine at {self.address} answers {_said(answer)}")
+        return answer
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
         """A context in which what the SDK and the layers below it raise becomes one of our errors."""
-        return _errors(self.address)
+        import docker.errors
+        import requests.exceptions
+        import urllib3.exceptions
+
+        try:
+            yield
+        except docker.errors.APIError as error:
+            raise EngineError(f"the engine at {self.address} answers {error.explanation or error}") from None
+        except (
+            docker.errors.DockerException,
+            requests.exceptions.RequestException,
+            urllib3.exceptions.HTTPError,
+            OSError,
+        ) as error:
+            raise _unreachable(self.address, error) from None
 
     def dial(self) -> socket.socket:
-        """A new connection to the engine's API without a time limit, for what the SDK cannot do: upgrades, streams."""
+        """A new connection to the engine's API without a time limit, for what needs one: upgrades, streams."""
         url = self._url
-        with self.errors():
+        try:
             if url.scheme == "http+unix":
                 return dialing.dial_unix(url.path)
             if url.scheme == "ssh":
@@ -174,48 +218,45 @@ class Engine:
             if url.scheme == "https":
                 return dialing.dial_tls(host, url.port or 2376, self._tls)
             return dialing.dial_tcp(host, url.port or 2375)
+        except OSError as error:
+            raise _unreachable(self.address, error) from None
 
 
-def _api(url: urllib.parse.SplitResult, options: dict[str, Any]) -> Any:
-    from docker.constants import DEFAULT_DOCKER_API_VERSION
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, dial: Callable[[], socket.socket]) -> None:
+        super().__init__("engine")
+        self._dial = dial
 
-    # Left alone, the SDK asks for the version while it is made, before it can be told how to connect.
-    with closing(_client(url, options, DEFAULT_DOCKER_API_VERSION)) as client:
-        version = client.version(api_version=False)["ApiVersion"]
-    return _client(url, options, version)
-
-
-def _client(url: urllib.parse.SplitResult, options: dict[str, Any], version: str) -> Any:
-    import docker
-
-    dial = {"http+unix": lambda: dialing.dial_unix(url.path), "ssh": lambda: dialing.dial_ssh(url)}.get(url.scheme)
-    if dial:
-        options = {"base_url": "http://engine:80"}
-    client = docker.APIClient(**options, version=version, timeout=_TIMEOUT, max_pool_size=_POOL)
-    # Proxies, and REQUESTS_CA_BUNDLE, which would win over DOCKER_CERT_PATH, are for the world outside.
-    client.trust_env = False
-    if dial:
-        client.mount("http://engine", dialing.sdk_adapter(dial, _POOL))
-    return client
+    def connect(self) -> None:
+        self.sock = self._dial()
+        self.sock.settimeout(_TIMEOUT)
 
 
-@contextmanager
-def _errors(address: str) -> Iterator[None]:
+def _read_address(address: str, environment: Mapping[str, str]) -> tuple[urllib.parse.SplitResult, Any]:
+    """Where an engine is, as the SDK writes it, and the SDK's ``TLSConfig``, if there is to be TLS."""
+    if (
+        address.startswith("unix:///")
+        and not environment.get("DOCKER_CERT_PATH")
+        and "DOCKER_TLS_VERIFY" not in environment
+    ):
+        return urllib.parse.SplitResult("http+unix", "", address.removeprefix("unix://"), "", ""), None
     import docker.errors
-    import requests.exceptions
-    import urllib3.exceptions
+    import docker.utils
 
     try:
-        yield
-    except docker.errors.APIError as error:
-        raise EngineError(f"the engine at {address} answers {error.explanation or error}") from None
-    except (
-        docker.errors.DockerException,
-        requests.exceptions.RequestException,
-        urllib3.exceptions.HTTPError,
-        OSError,
-    ) as error:
-        raise _unreachable(address, error) from None
+        options = docker.utils.kwargs_from_env({**environment, "DOCKER_HOST": address})
+        url = docker.utils.parse_host(address, tls="tls" in options)
+    except docker.errors.DockerException as error:
+        raise Refused(f"DOCKER_HOST={address} cannot be used ({error})", "correct DOCKER_HOST") from None
+    return urllib.parse.urlsplit(url), options.get("tls")
+
+
+def _said(answer: Answer) -> str:
+    """The reason that an answer gives for being an error."""
+    try:
+        return str(json.loads(answer.data)["message"])
+    except (ValueError, KeyError, TypeError):
+        return answer.data.decode("utf-8", "replace").strip() or str(answer.status)
 
 
 def _unreachable(address: str, error: BaseException) -> Unreachable:

@@ -56,6 +56,23 @@ def test_certificates_that_are_not_there_are_refused(tmp_path: Path) -> None:
         )
 
 
+def test_a_server_that_is_no_engine_is_not_taken_for_one() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            accepted, _ = listening.accept()
+            with accepted:
+                accepted.recv(65536)
+                accepted.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        address = f"tcp://127.0.0.1:{listening.getsockname()[1]}"
+        with pytest.raises(Unreachable, match=f"what answers at {address} is no engine"):
+            Engine.connect({"DOCKER_HOST": address})
+        thread.join()
+
+
 def test_images_are_found_by_their_label_with_all_their_tags(builder: Builder) -> None:
     label = f"org.example.{builder.prefix}"
     tags = (f"{builder.prefix}/app:1", f"{builder.prefix}/app:2")
