@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import IO
 
-_PATIENCE = 30.0
+_PATIENCE = 5.0
 
 
 class Pipe:
@@ -79,11 +79,13 @@ class Pipe:
         assert self._errors
         self._process.stdin.close()
         self._process.stdout.close()
-        try:
-            self.status = self._process.wait(_PATIENCE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self.status = self._process.wait()
+        for end in (self._process.terminate, self._process.kill):
+            try:
+                self.status = self._process.wait(_PATIENCE)
+                break
+            except subprocess.TimeoutExpired:
+                end()
+        self.status = self._process.wait()
         self._errors.seek(0)
         self._said = self._errors.read()
         self._errors.close()

@@ -136,36 +136,18 @@ class Remote:
             raise self._no_access(details) from None
 
     def _over_http(self, parts: SplitResult, decide: Decide) -> bool:
-        import urllib3
-        from dulwich.client import HTTPUnauthorized, Urllib3HttpGitClient, default_urllib3_manager
+        from dulwich.client import HTTPUnauthorized
 
-        from buildtools.git.credentials import library_config
+        from buildtools.git.httpclient import http_client
 
-        environment = self._repository.environment
-        config = library_config(self._repository.config)
-        for key, value in _http_environment(self._repository.config, environment):
-            config.set((b"http",), key, value.encode("utf-8", "surrogateescape"))
+        config, environment = self._repository.config, self._repository.environment
         bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
-        def pool(**options: object) -> urllib3.PoolManager:
-            # Only redirects are followed; a retry is for whoever reads exit code 4.
-            retries = urllib3.Retry(connect=0, read=0, status=0, other=0, redirect=5)
-            return urllib3.PoolManager(retries=retries, timeout=urllib3.Timeout(connect=30, read=300), **options)  # type: ignore[arg-type]  # handed on from dulwich
-
         def attempt(login: Login | None) -> bool:
-            client = Urllib3HttpGitClient(
-                bare,
-                config=config,
-                pool_manager=default_urllib3_manager(config, pool_manager_cls=pool, base_url=bare),  # type: ignore[arg-type]  # called only
-                username=login.user if login else None,
-                password=login.password if login else None,
-            )
-            try:
+            with http_client(bare, login, config, environment) as client:
                 return self._exchange(client, decide)
-            finally:
-                client.pool_manager.clear()
 
-        credentials = Credentials(self._repository.config, environment, parts)
+        credentials = Credentials(config, environment, parts)
         try:
             try:
                 return attempt(credentials.known())
@@ -300,14 +282,6 @@ def _push_url(config: Config, name: str) -> str:
             start, base = max(rules, key=lambda rule: len(rule[0]))
             return base + url[len(start) :]
     return url
-
-
-def _http_environment(config: Config, environment: Mapping[str, str]) -> Iterator[tuple[bytes, str]]:
-    authorities = environment.get("GIT_SSL_CAINFO") or config.path("http.sslcainfo", environment.get("HOME", ""))
-    if authorities:
-        yield b"sslCAInfo", authorities
-    if "GIT_SSL_NO_VERIFY" in environment:
-        yield b"sslVerify", "false"
 
 
 def _without_repository(environment: Mapping[str, str]) -> dict[str, str]:
