@@ -33,6 +33,7 @@ _HEADERS = 16 * 1024 * 1024
 # So much is made ready while as much is being written. Small messages go out together this way.
 _BATCH = 256 * 1024
 _READ = 64 * 1024
+_CALL_ENDS = 0.5  # seconds
 
 
 class Gone(Exception):
@@ -216,7 +217,7 @@ class Connection:
                     self._batch += size
 
     def close(self) -> None:
-        """End the connection and every call on it, and wait for their threads."""
+        """End the connection and every call on it, and wait for their threads, though not for long."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         for thread in self._loops:
@@ -224,7 +225,8 @@ class Connection:
         with self._lock:
             calls = tuple(self._threads)
         for thread in calls:
-            thread.join()
+            # One on its way through a large folder notices only when it next has something to say.
+            thread.join(_CALL_ENDS)
         self._socket.close()
 
     @contextlib.contextmanager
