@@ -13,6 +13,7 @@ import urllib.parse
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from buildtools import BuildToolsError
@@ -177,7 +178,7 @@ class _Sender:
 
     def _flush(self) -> None:
         if self._batch:
-            self._stream.write(self._batch)
+            self._stream.write(b"".join(self._batch))
             self._total += self._size
             self._sent(self._total)
             self._batch = []
@@ -217,19 +218,23 @@ def _unsendable(path: str, why: str) -> BuildToolsError:
 
 def _stat_of(entry: Entry) -> bytes:
     status = entry.stat
-    mode = status.st_mode
-    kind = stat.S_IFMT(mode)
-    go_mode = mode & 0o777 | _GO_KIND.get(kind, 0)
-    for unix, go in _GO_SPECIAL:
-        if mode & unix:
-            go_mode |= go
-    made = text(1, entry.path) + number(2, go_mode)
+    kind = stat.S_IFMT(status.st_mode)
+    made = text(1, entry.path) + _mode_of(status.st_mode)
     if kind != stat.S_IFDIR:
         made += number(5, status.st_size)
     made += number(6, _time_of(status)) + text(7, entry.link_target)
     if kind in (stat.S_IFCHR, stat.S_IFBLK):
         made += number(8, os.major(status.st_rdev)) + number(9, os.minor(status.st_rdev))
     return made + _extended_attributes(entry.absolute)
+
+
+@lru_cache
+def _mode_of(mode: int) -> bytes:
+    go_mode = mode & 0o777 | _GO_KIND.get(stat.S_IFMT(mode), 0)
+    for unix, go in _GO_SPECIAL:
+        if mode & unix:
+            go_mode |= go
+    return number(2, go_mode)
 
 
 def _time_of(status: os.stat_result) -> int:
@@ -245,6 +250,8 @@ def _time_of(status: os.stat_result) -> int:
 def _extended_attributes(path: str) -> bytes:
     try:
         names = os.listxattr(path, follow_symlinks=False)
+        if not names:
+            return b""
         return b"".join(
             blob(10, text(1, name) + blob(2, os.getxattr(path, name, follow_symlinks=False))) for name in names
         )

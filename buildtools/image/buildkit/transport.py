@@ -15,7 +15,7 @@ import socket
 import struct
 import threading
 import urllib.parse
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 import h2.config
 import h2.connection
@@ -82,14 +82,14 @@ class Stream:
 
         :raises Gone: the stream or the connection broke off.
         """
-        self._connection.write(self, (framed(message),))
+        self.write(framed(message))
 
-    def write(self, pieces: Sequence[bytes]) -> None:
-        """Send bytes that are already :func:`framed`, however they are cut, in as few writes as may be.
+    def write(self, data: bytes) -> None:
+        """Send bytes that are already :func:`framed`, however they are cut; the more at once, the fewer frames.
 
         :raises Gone: the stream or the connection broke off.
         """
-        self._connection.write(self, pieces)
+        self._connection.write(self, data)
 
     def take(self, data: bytes) -> None:
         """Bytes that came in; the connection calls this."""
@@ -196,25 +196,24 @@ class Connection:
             self._http.end_stream(stream.number)
         return self._answers(stream)
 
-    def write(self, stream: Stream, pieces: Sequence[bytes]) -> None:
+    def write(self, stream: Stream, data: bytes) -> None:
         """Send framed bytes on a stream; see :meth:`Stream.write`."""
         with self._changing():
             self._answer(stream)
-            for piece in pieces:
-                at = 0
-                while at < len(piece):
-                    lost = stream.lost or self._lost
-                    if lost:
-                        raise lost
-                    window = self._http.local_flow_control_window(stream.number)
-                    if window <= 0 or self._batch >= _BATCH:
-                        self._unwritten.notify()
-                        self._room.wait()
-                        continue
-                    size = min(window, self._http.max_outbound_frame_size, len(piece) - at)
-                    self._http.send_data(stream.number, piece[at : at + size])
-                    at += size
-                    self._batch += size
+            at = 0
+            while at < len(data):
+                lost = stream.lost or self._lost
+                if lost:
+                    raise lost
+                window = self._http.local_flow_control_window(stream.number)
+                if window <= 0 or self._batch >= _BATCH:
+                    self._unwritten.notify()
+                    self._room.wait()
+                    continue
+                size = min(window, self._http.max_outbound_frame_size, len(data) - at)
+                self._http.send_data(stream.number, data[at : at + size])
+                at += size
+                self._batch += size
 
     def close(self) -> None:
         """End the connection and every call on it, and wait for their threads, though not for long."""

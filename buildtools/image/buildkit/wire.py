@@ -6,6 +6,7 @@ The encoding: https://protobuf.dev/programming-guides/encoding/. Field numbers a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _WIDTHS = {_FIXED64: 8, _FIXED32: 4}
@@ -27,14 +28,19 @@ def varint(number: int) -> bytes:
 _SMALL = [bytes((number,)) for number in range(0x80)]
 
 
+@cache
+def _tag(field: int, kind: int) -> bytes:
+    return varint(field << 3 | kind)
+
+
 def number(field: int, value: int) -> bytes:
     """One integer, enumeration or truth value; nothing at all for 0, which is what an absent field means."""
-    return varint(field << 3 | _VARINT) + varint(value) if value else b""
+    return _tag(field, _VARINT) + varint(value) if value else b""
 
 
 def blob(field: int, value: bytes) -> bytes:
     """One byte string or embedded message, even an empty one."""
-    return varint(field << 3 | _BYTES) + varint(len(value)) + value
+    return _tag(field, _BYTES) + varint(len(value)) + value
 
 
 def text(field: int, value: str) -> bytes:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,9 +34,9 @@ class Receiver:
         self._replies: deque[bytes] = deque()
         self._asked: dict[int, str] = {}
 
-    def write(self, pieces: Sequence[bytes]) -> None:
-        self.largest_write = max(self.largest_write, sum(map(len, pieces)))
-        self._unread += b"".join(pieces)
+    def write(self, data: bytes) -> None:
+        self.largest_write = max(self.largest_write, len(data))
+        self._unread += data
         while len(self._unread) >= 5 and len(self._unread) >= 5 + (size := int.from_bytes(self._unread[1:5])):
             self._take(Message(bytes(self._unread[5 : 5 + size])))
             del self._unread[: 5 + size]

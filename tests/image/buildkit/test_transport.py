@@ -49,7 +49,8 @@ def test_messages_that_are_written_together_arrive_apart() -> None:
     def three(stream: Stream) -> None:
         stream.receive()
         whole = framed(b"one") + framed(b"") + framed(b"three" * 30_000)
-        stream.write([whole[:3], whole[3:20], whole[20:]])
+        for piece in (whole[:3], whole[3:20], whole[20:]):
+            stream.write(piece)
 
     with connected({"/three": three}) as (client, _):
         assert [b"one", b"", b"three" * 30_000] == list(client.call("/three", b""))
