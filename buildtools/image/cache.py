@@ -15,10 +15,14 @@ CODEC = "isal-2"
 
 
 class Cache:
-    """A folder of small files, one per fact, written whole. Safe for threads and for several processes."""
+    """A folder of small files, one per fact, written whole. Safe for threads and for several processes.
 
-    def __init__(self, folder: Path) -> None:
+    Unless it is to ``learn``, it remembers nothing new.
+    """
+
+    def __init__(self, folder: Path, *, learn: bool = True) -> None:
         self.folder = folder
+        self._learn = learn
 
     def layer(self, diff_id: str) -> Descriptor | None:
         """The compressed form of the layer with these uncompressed bytes, if it was ever made."""
@@ -48,6 +52,8 @@ class Cache:
         return self.folder / kind / digest.replace(":", "-")
 
     def _write(self, path: Path, body: bytes) -> None:
+        if not self._learn:
+            return
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             handle, temporary = tempfile.mkstemp(dir=path.parent)

@@ -26,13 +26,19 @@ class Contents:
     A remembered digest counts while size, inode, time of modification and time of change are the same. The last
     cannot be set by a user, so content that was replaced under the old size and modification time is noticed.
     Two processes may use one cache: each replaces it as a whole, and what one forgets is only read again. A damaged
-    cache is an empty one. ``clock`` gives nanoseconds since the epoch.
+    cache is an empty one. Unless it is to ``learn``, nothing is saved. ``clock`` gives nanoseconds since the epoch.
     """
 
     def __init__(
-        self, directory: Path, *, most_entries: int = 200_000, clock: Callable[[], int] = time.time_ns
+        self,
+        directory: Path,
+        *,
+        learn: bool = True,
+        most_entries: int = 200_000,
+        clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._file = directory / "contents"
+        self._learn = learn
         self._most_entries = most_entries
         self._clock = clock
         self._known = _load(self._file)
@@ -66,7 +72,7 @@ class Contents:
 
     def save(self) -> None:
         """Write what was learned, atomically; what was not used longest goes where there is too much."""
-        if not self._learned:
+        if not self._learned or not self._learn:
             return
         kept = {path: known for path, known in self._known.items() if path not in self._used} | self._used
         self._learned = False

@@ -54,14 +54,16 @@ def survey(
     images: Sequence[EngineImage] | None,
     *,
     cache: Path,
+    learn: bool = True,
 ) -> tuple[Standing, ...]:
     """Where each folder stands, in their order, which has parents first.
 
-    ``images`` are those in the engine that carry a fingerprint, None where no engine answers.
+    ``images`` are those in the engine that carry a fingerprint, None where no engine answers. Unless ``learn``, the
+    cache stays as it is.
     """
     fingerprints: dict[str, Fingerprint] = {}
     standings = []
-    with Contents(cache) as contents:
+    with Contents(cache, learn=learn) as contents:
         for folder in folders:
             made = _fingerprint(folder, fingerprints, bases, contents)
             fingerprints[folder.name] = made

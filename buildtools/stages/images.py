@@ -69,7 +69,7 @@ def survey_images(run: Run, services: Services, checkout: Checkout, *, complete:
     if complete:
         bases |= _fetched(services, [base.reference for base in bases.values() if not base.digest])
     images = engine.images(FINGERPRINT_LABEL) if engine else None
-    return survey(chosen, bases, images, cache=run.project_cache)
+    return survey(chosen, bases, images, cache=run.project_cache, learn=not run.dry_run)
 
 
 def bring_in(run: Run, services: Services, checkout: Checkout, *, registry_names: bool) -> tuple[LocalImage, ...]:
@@ -78,8 +78,7 @@ def bring_in(run: Run, services: Services, checkout: Checkout, *, registry_names
         run.settings.repository_prefix  # noqa: B018  refuses where none is configured
     engine = services.engine
     standings = survey_images(run, services, checkout, complete=True)
-    lacking = [standing for standing in standings if standing.state is not State.UP_TO_DATE]
-    stored = _stored(run, services, lacking) if run.settings.registry and not run.no_cache else {}
+    stored = _to_pull(run, services, standings)
     images = assemble(
         standings,
         [standing.name for standing in standings],
@@ -125,7 +124,7 @@ def push_images(
             _to_push(run, standings),
             version=checkout.version,
             labels=_labels(checkout),
-            cache=Cache(run.cache),
+            cache=_cache(run),
             report=run.report,
             fingerprints_kept=run.settings.fingerprints_kept,
             provide=provide,
@@ -137,12 +136,15 @@ def push_images(
 def plan_local(run: Run, services: Services, checkout: Checkout) -> tuple[Planned, ...]:
     """What bringing the images into the engine would do."""
     services.engine  # noqa: B018  without one nothing can be planned
-    return tuple(
-        Planned(standing.name, "not change")
-        if standing.state is State.UP_TO_DATE and not run.no_cache
-        else Planned(standing.name, "be built", standing.why)
-        for standing in survey_images(run, services, checkout)
-    )
+    standings = survey_images(run, services, checkout)
+    stored = _to_pull(run, services, standings)
+
+    def planned(standing: Standing) -> Planned:
+        if standing.state is State.UP_TO_DATE and not run.no_cache:
+            return Planned(standing.name, "not change")
+        return Planned(standing.name, "be pulled" if standing.name in stored else "be built", standing.why)
+
+    return tuple(map(planned, standings))
 
 
 def plan_push(run: Run, services: Services, checkout: Checkout) -> tuple[Planned, ...]:
@@ -153,7 +155,7 @@ def plan_push(run: Run, services: Services, checkout: Checkout) -> tuple[Planned
         _to_push(run, standings),
         version=checkout.version,
         labels=_labels(checkout),
-        cache=Cache(run.cache),
+        cache=_cache(run),
     )
     return tuple(_planned_push(run, *pair) for pair in zip(standings, routes, strict=True))
 
@@ -166,6 +168,10 @@ def _planned_push(run: Run, standing: Standing, route: Route | None) -> Planned:
     if standing.state is State.UP_TO_DATE and not run.no_cache:
         return Planned(standing.name, "be pushed")
     return Planned(standing.name, "be built and pushed", standing.why)
+
+
+def _cache(run: Run) -> Cache:
+    return Cache(run.cache, learn=not run.dry_run)
 
 
 def _before(run: Run, folder: ImageFolder, variables: dict[str, str]) -> None:
@@ -186,6 +192,12 @@ def _fetched(services: Services, references: Sequence[str]) -> dict[str, BaseIma
     return find_bases(references, services.engine, services.registry_at) if references else {}
 
 
+def _to_pull(run: Run, services: Services, standings: Sequence[Standing]) -> dict[str, str]:
+    """The references to pull what the engine lacks and the registry has."""
+    lacking = [standing for standing in standings if standing.state is not State.UP_TO_DATE]
+    return _stored(run, services, lacking) if run.settings.registry and not run.no_cache else {}
+
+
 def _stored(run: Run, services: Services, standings: Sequence[Standing]) -> dict[str, str]:
     """The references under which the registry has what these folders would build."""
     wanted = {
@@ -194,7 +206,7 @@ def _stored(run: Run, services: Services, standings: Sequence[Standing]) -> dict
         if not each.folder.settings.rebuild_after
     }
     try:
-        found = find_fingerprints(services.registry, wanted, Cache(run.cache))
+        found = find_fingerprints(services.registry, wanted, _cache(run))
     except Unreachable as error:
         run.report(Warned("", f"{error.fact}; what it has is built anew"))
         return {}
