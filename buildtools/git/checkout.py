@@ -15,7 +15,8 @@ from buildtools.git.repository import Repository
 from buildtools.git.worktree import changed_paths
 from buildtools.version import Version
 
-_USER_INFO = re.compile(r"(?<=://)[^/@]*@")
+# Up to the last @: a password may hold one.
+_USER_INFO = re.compile(r"(?<=://).*@")
 _LISTED = 10
 
 
@@ -70,7 +71,12 @@ def read_checkout(root: Path, tag_prefix: str, remote: str, environment: Mapping
     version = read_version(root, tag_prefix, environment)
     repository = Repository.open(root, environment)
     url = repository.config.get(f"remote.{remote}.url") or ""
-    return Checkout(version, _date(repository, version, environment), _USER_INFO.sub("", url))
+    return Checkout(version, _date(repository, version, environment), without_login(url))
+
+
+def without_login(url: str) -> str:
+    """The URL without user name and password."""
+    return _USER_INFO.sub("", url)
 
 
 def refuse_dirty(root: Path, environment: Mapping[str, str]) -> None:

@@ -65,7 +65,7 @@ class Credentials:
 
         try:
             found = netrc.netrc(f"{self._environment.get('HOME', '')}/.netrc").authenticators(self._url.hostname or "")
-        except (OSError, netrc.NetrcParseError):
+        except (OSError, UnicodeDecodeError, netrc.NetrcParseError):
             return None
         if not found or (self._user and found[0] != self._user):
             return None
@@ -97,6 +97,9 @@ class Credentials:
             fields["path"] = self._url.path.lstrip("/")
         fields |= {"username": login.user} if login.user else {}
         fields |= {"password": login.password} if login.password else {}
+        if any("\n" in value for value in fields.values()):
+            # It would be read as further fields.
+            return {}
         if helper.startswith("!"):
             command = helper[1:]
         else:
@@ -106,7 +109,8 @@ class Credentials:
             input="".join(f"{key}={value}\n" for key, value in fields.items()) + "\n",
             env=dict(self._environment),
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="surrogateescape",
         )
         lines = done.stdout.splitlines() if done.returncode == 0 else []
         return {key: value for key, equals, value in (line.partition("=") for line in lines) if equals}

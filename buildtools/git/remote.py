@@ -14,6 +14,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from buildtools import BuildToolsError, Refused, Unreachable
 from buildtools.events import Log, Report
+from buildtools.git.checkout import without_login
 from buildtools.git.config import Config
 from buildtools.git.credentials import Credentials, Login
 from buildtools.git.repository import Repository
@@ -27,11 +28,10 @@ if TYPE_CHECKING:
     from dulwich.pack import UnpackedObject
     from dulwich.refs import Ref
 
-_USER_INFO = re.compile(r"(?<=://)[^/@]*@")
 _SCP = re.compile(r"(?P<host>\[[^]/]+\]|[^:/\[][^:/]*):(?P<path>.*)", re.DOTALL)
 _STATUS = re.compile(r"unexpected http resp (\d+)")
-# Answers of ssh that no retry will change; everything else that it fails with may be an outage.
-_HOPELESS = ("Permission denied", "Host key verification failed", "Could not resolve hostname")
+# What no retry will change; anything else that a connection fails with may be an outage.
+_HOPELESS = ("Permission denied", "Host key verification failed", "certificate verify failed")
 _TAIL = 20
 # As `git rev-parse --local-env-vars` has them.
 _OF_ONE_REPOSITORY = re.compile(
@@ -52,7 +52,7 @@ class Offer:
 
 
 class Rejected(Refused):
-    """The remote took the connection but not the ref; what its hooks said comes before."""
+    """The remote took the connection but not the ref; what its hooks said was reported."""
 
 
 class Remote:
@@ -66,8 +66,7 @@ class Remote:
         self._repository = repository
         self._report = report
         url = _push_url(repository.config, name)
-        self.url = _USER_INFO.sub("", url)
-        self._said: list[str] = []
+        self.url = without_login(url)
         self._open = self._opener(url)
 
     def push(self, decide: Decide) -> bool:
@@ -84,14 +83,17 @@ class Remote:
 
     def _opener(self, url: str) -> Callable[[Decide], bool]:
         if "://" in url:
-            parts = urlsplit(url)
+            try:
+                parts, port = urlsplit(url), urlsplit(url).port
+            except ValueError:
+                raise self._no_place() from None
             if parts.scheme in ("http", "https"):
                 return lambda decide: self._over_http(parts, decide)
             if parts.scheme in ("ssh", "git+ssh", "ssh+git"):
                 path = unquote(parts.path)
                 path = path[1:] if path.startswith("/~") else path
                 user = f"{unquote(parts.username)}@" if parts.username else ""
-                return lambda decide: self._over_ssh(user + (parts.hostname or ""), parts.port, path, decide)
+                return lambda decide: self._over_ssh(user + (parts.hostname or ""), port, path, decide)
             if parts.scheme == "file":
                 return lambda decide: self._over_pipe(unquote(parts.path), decide)
         elif "::" not in url:
@@ -100,16 +102,14 @@ class Remote:
                 return lambda decide: self._over_ssh(found["host"].strip("[]"), None, found["path"], decide)
             place = os.path.join(self._repository.work_tree or self._repository.git_dir, url)
             return lambda decide: self._over_pipe(place, decide)
-        raise Refused(
-            f"nothing can be pushed to {self.url}", "give the remote a path, or an ssh, http or https URL to push to"
-        )
+        raise self._no_place()
 
     def _over_pipe(self, path: str, decide: Decide) -> bool:
         return self._through(["git", "receive-pack", path], _without_repository(self._repository.environment), decide)
 
     def _over_ssh(self, host: str, port: int | None, path: str, decide: Decide) -> bool:
         if host.startswith("-") or path.startswith("-") or not host:
-            raise Refused(f"{self.url} is no place to push to", f"correct the URL of {self.name}")
+            raise self._no_place()
         environment = self._repository.environment
         command = environment.get("GIT_SSH_COMMAND") or self._repository.config.get("core.sshcommand")
         program = ["sh", "-c", f'{command} "$@"', command] if command else [environment.get("GIT_SSH") or "ssh"]
@@ -130,8 +130,8 @@ class Remote:
             details = [f"  | {line}" for line in said[-_TAIL:]]
             if pipe.missing:
                 raise Refused(f"{arguments[0]} is not installed, and {self.url} needs it", "install it") from None
-            ssh_failed = pipe.status == 255
-            if broken.connected or (ssh_failed and not any(word in line for line in said for word in _HOPELESS)):
+            # ssh ends with 255 where it is ssh that failed, and not the program at the other end.
+            if broken.connected or (pipe.status == 255 and not _is_hopeless(" ".join(said))):
                 raise self._unreachable(broken, details) from None
             raise self._no_access(details) from None
 
@@ -144,8 +144,12 @@ class Remote:
         bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
         def attempt(login: Login | None) -> bool:
-            with http_client(bare, login, config, environment) as client:
-                return self._exchange(client, decide)
+            try:
+                with http_client(bare, login, config, environment) as client:
+                    return self._exchange(client, decide)
+            except (NotImplementedError, ValueError) as error:
+                # A setting of http.* that dulwich does not know what to do with.
+                raise _Broken(str(error), connected=False, refused=True) from error
 
         credentials = Credentials(config, environment, parts)
         try:
@@ -169,12 +173,13 @@ class Remote:
             ) from None
         except _Broken as broken:
             status = _STATUS.search(str(broken))
-            if broken.refused or (status and int(status[1]) < 500 and int(status[1]) != 429):
+            refused = status is not None and int(status[1]) < 500 and int(status[1]) != 429
+            if broken.refused or refused or _is_hopeless(str(broken)):
                 raise self._no_access([f"  | {broken}"]) from None
             raise self._unreachable(broken, [f"  | {broken}"]) from None
 
     def _exchange(self, client: GitClient, decide: Decide) -> bool:
-        from dulwich.client import HTTPUnauthorized
+        from dulwich.client import HTTPProxyUnauthorized, HTTPUnauthorized
         from dulwich.errors import GitProtocolError, NotGitRepository, SendPackError
         from dulwich.pack import pack_objects_to_data
 
@@ -193,13 +198,15 @@ class Remote:
         try:
             result = client.send_pack(b"", update, pack, progress=self._listen)
         except SendPackError as error:
-            raise self._rejected(" ".join(map(str, error.args))) from None
+            raise self._rejected(b" ".join(error.args).decode("utf-8", "replace")) from None
         except (NotGitRepository, NotImplementedError) as error:
             raise _Broken(
                 "it is no git repository, or not served for pushing", connected=False, refused=True
             ) from error
         except (HTTPUnauthorized, BuildToolsError):
             raise
+        except HTTPProxyUnauthorized as error:
+            raise _Broken("the proxy asks for a login", connected=False, refused=True) from error
         except (GitProtocolError, OSError) as error:
             raise _Broken(str(error), connected=connected) from error
         except (ValueError, AssertionError, LookupError) as error:
@@ -217,13 +224,17 @@ class Remote:
     def _listen(self, said: bytes) -> None:
         for line in re.split(r"[\r\n]+", said.decode("utf-8", "replace")):
             if line.strip():
-                self._said.append(line.rstrip())
                 self._report(Log(self.name, line.rstrip()))
 
     def _rejected(self, reason: str) -> Rejected:
         return Rejected(
             f"{self.name} rejected the push ({reason}); nothing was tagged",
             f"correct what {self.url} demands, then run the same command again",
+        )
+
+    def _no_place(self) -> Refused:
+        return Refused(
+            f"{self.url} is no place to push to", f"give {self.name} a path, or an ssh, http or https URL to push to"
         )
 
     def _no_access(self, details: list[str]) -> Refused:
@@ -243,6 +254,10 @@ class Remote:
         return Unreachable(
             f"{self.name} ({self.url}) cannot be reached", "run the same command again when it answers", details=details
         )
+
+
+def _is_hopeless(said: str) -> bool:
+    return any(words in said for words in _HOPELESS)
 
 
 class _Broken(Exception):

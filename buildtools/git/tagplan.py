@@ -66,7 +66,15 @@ class Plan:
 
 
 def planned(repository: Repository, root: Path, request: TagRequest) -> Plan:
+    """The tag that was asked for, once all that is known without the remote speaks for it.
+
+    :raises Refused: something speaks against it.
+    """
     prefix = request.prefix
+    if [request.bump, request.to, request.first].count("") != 2:
+        raise Refused("which version?", "give one of --bump major|minor|patch|prerelease, --to X.Y.Z and --first X.Y.Z")
+    if request.bump and request.bump not in PARTS:
+        raise Refused(f"--bump {request.bump} is unknown", f"use one of {', '.join(PARTS)}")
     head = repository.head()
     if head is None:
         raise NoCommit("there is no commit yet that could be tagged", "make one with `git commit`")
@@ -77,20 +85,15 @@ def planned(repository: Repository, root: Path, request: TagRequest) -> Plan:
     tags = annotated_tags(repository, prefix)
     history = History(repository)
     last = history.greatest(head, tags)
-    asked = sum(map(bool, (request.bump, request.to, request.first)))
-    if asked != 1:
-        raise Refused("which version?", "give one of --bump major|minor|patch|prerelease, --to X.Y.Z and --first X.Y.Z")
-    explicit = request.to or request.first
-    name = f"{prefix}{explicit}" if explicit else ""
+    named = request.to or request.first
     here = [tag for tag in tags if tag.commit == head]
-    standing = next((tag for tag in here if tag.name == name), None)
+    standing = next((tag for tag in here if named and tag.name == f"{prefix}{named}"), None)
     if here and not (standing and request.push):
         raise Refused(
             f"HEAD is tagged already: {', '.join(tag.name for tag in here)}",
             f"go on with `invoke publish`; `invoke release --to {here[0].name.removeprefix(prefix)}` pushes it",
         )
-    version = standing.version if standing else _next_version(request, last, tags)
-    assert version is not None
+    version = named if standing else str(_next_version(request, last, tags))
     name = f"{prefix}{version}"
     ref = _TAGS + encoded(name)
     if not is_well_formed(ref):
@@ -101,8 +104,8 @@ def planned(repository: Repository, root: Path, request: TagRequest) -> Plan:
         content = repository.objects.read(standing.oid)[1]
         message = content.partition(b"\n\n")[2].decode("utf-8", "replace")
     else:
-        message = _message(request.message, str(version), history, head, last)
-    return Plan(name, prefix, str(version), None if standing else last, head, request.release_branch, message, standing)
+        message = _message(request.message, version, history, head, last)
+    return Plan(name, prefix, version, None if standing else last, head, request.release_branch, message, standing)
 
 
 def _next_version(request: TagRequest, last: AnnotatedTag | None, tags: list[AnnotatedTag]) -> SemanticVersion:
@@ -121,8 +124,6 @@ def _next_version(request: TagRequest, last: AnnotatedTag | None, tags: list[Ann
         )
     if request.to:
         version = _parsed(request.to, "--to", prefix)
-    elif request.bump not in PARTS:
-        raise Refused(f"--bump {request.bump} is unknown", f"use one of {', '.join(PARTS)}")
     elif last is None or last.version is None:
         raise Refused("no version tag is reachable from HEAD", "name the version with --to X.Y.Z")
     else:
@@ -158,6 +159,10 @@ def _parsed(text: str, flag: str, prefix: str) -> SemanticVersion:
 
 
 def refuse_unwritable(repository: Repository) -> None:
+    """Nothing, where dulwich can write what the repository keeps.
+
+    :raises Refused: it cannot.
+    """
     refs = (repository.config.get("extensions.refstorage") or "files").lower()
     if refs != "files" or repository.object_format != "sha1":
         what = f"refs as {refs}" if refs != "files" else f"{repository.object_format} objects"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -117,7 +118,13 @@ def by_askpass(site: Site, host: str) -> str:
     return f"http://{host}/remote.git"
 
 
-@pytest.mark.parametrize("way", [by_url, by_netrc, by_store, by_second_helper, by_askpass])
+def by_header(site: Site, host: str) -> str:
+    token = base64.b64encode(LOGIN.encode()).decode()
+    site.clone.git("config", f"http.http://{host}/.extraHeader", f"Authorization: Basic {token}")
+    return f"http://{host}/remote.git"
+
+
+@pytest.mark.parametrize("way", [by_url, by_netrc, by_store, by_second_helper, by_askpass, by_header])
 def test_a_login_is_taken_from_where_git_takes_it(
     site: Site, closed_http: str, way: Callable[[Site, str], str]
 ) -> None:
@@ -173,6 +180,12 @@ def test_a_hook_behind_http_rejects_with_its_own_words(site: Site, open_http: st
     assert "origin rejected the push (hook declined)" in refusal(site, f"http://{open_http}/remote.git")
 
 
+def test_a_setting_that_cannot_be_followed_is_named(site: Site, open_http: str) -> None:
+    site.clone.git("config", "http.proxy", "http://127.0.0.1:1")
+    site.clone.git("config", "http.proxyAuthMethod", "ntlm")
+    assert "Proxy authentication method 'ntlm' is not supported" in refusal(site, f"http://{open_http}/remote.git")
+
+
 def test_what_is_no_git_server_is_refused(site: Site) -> None:
     (site.folder / "plain.git").mkdir()
     with http_server(site.folder) as host:
@@ -195,7 +208,7 @@ def test_https_is_pushed_to_once_its_authority_is_known(site: Site, tmp_path: Pa
     certificate.write_text(certificate.read_text() + (tmp_path / "key.pem").read_text())
     with http_server(site.folder, LOGIN, certificate=certificate) as host:
         url = f"https://{IN_URL}@{host}/remote.git"
-        assert "certificate verify failed" in refusal(site, url, Unreachable)
+        assert "certificate verify failed" in refusal(site, url)
         site.clone.git("config", "http.sslCAInfo", str(certificate))
         push(site, url)
 
@@ -230,12 +243,25 @@ def test_what_ssh_says_comes_before_the_refusal(
 
 
 @pytest.mark.parametrize(
-    ("url", "words"),
+    "url",
     [
-        ("git://127.0.0.1/x.git", "give the remote a path, or an ssh, http or https URL"),
-        ("ext::sh -c true", "give the remote a path, or an ssh, http or https URL"),
-        ("ssh://-oProxyCommand=false/x", "no place to push to"),
+        "git://127.0.0.1/x.git",
+        "ext::sh -c true",
+        "ssh://-oProxyCommand=false/x",
+        "ssh://127.0.0.1:none/x",
+        "http://[::1/x",
     ],
 )
-def test_what_is_no_place_to_push_to_is_refused(site: Site, url: str, words: str) -> None:
-    assert words in refusal(site, url)
+def test_what_is_no_place_to_push_to_is_refused(site: Site, url: str) -> None:
+    assert f"{url} is no place to push to: give origin a path, or an ssh, http" in refusal(site, url)
+
+
+@pytest.mark.parametrize("password", ["p@ss", "p/a@ss"])
+def test_a_password_that_should_have_been_escaped_is_not_shown(site: Site, password: str) -> None:
+    (port,) = free_ports(1)
+    assert "ss@" not in refusal(site, f"http://alice:{password}@127.0.0.1:{port}/x.git", BuildToolsError)
+
+
+def test_what_the_remote_cannot_unpack_is_not_tagged(site: Site) -> None:
+    site.remote.git("config", "receive.maxInputSize", "1")
+    assert "origin rejected the push (unpack " in refusal(site, "../remote.git")

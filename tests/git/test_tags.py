@@ -182,6 +182,10 @@ def head_tagged(site: Site) -> None:
     site.tagged("v1.0.0")
 
 
+def head_tagged_otherwise(site: Site) -> None:
+    site.tagged("v1.4")
+
+
 def name_taken(site: Site) -> None:
     tagged(site)
     site.clone.tag("v1.0.1", lightweight=True)
@@ -266,6 +270,7 @@ PATCH = {"bump": "patch"}
         (detached, {**PATCH, "branch": "origin/topic"}, ("branch topic", "from main")),
         (head_tagged, PATCH, ("HEAD is tagged already: v1.0.0", "invoke publish")),
         (head_tagged, {"to": "1.0.0"}, ("v1.0.0 is tagged already, here and on origin", "invoke publish")),
+        (head_tagged_otherwise, {"to": "1.4"}, ("v1.4 is tagged already, here and on origin",)),
         (head_tagged, {"to": "1.0.1"}, ("HEAD is tagged already: v1.0.0",)),
         (head_tagged, {"to": "1.0.0", "push": False}, ("HEAD is tagged already: v1.0.0",)),
         (tagged, {"to": "1.0.0"}, ("1.0.0 is not greater than 1.0.0", "1.0.1")),
@@ -309,6 +314,15 @@ def test_what_is_no_state_to_release_from_is_refused(
     assert refusal.value.remedy
     assert before == site.refs()
     assert 2 == refusal.value.exit_code
+
+
+def test_a_repository_with_a_reftable_is_refused_before_anything_is_looked_at(site: Site) -> None:
+    # As git 2.45 makes it; older ones cannot open it.
+    site.clone.git("config", "core.repositoryFormatVersion", "1")
+    site.clone.git("config", "extensions.refStorage", "reftable")
+    site.clone.write(".git/reftable/tables.list")
+    with pytest.raises(Refused, match=r"keeps refs as reftable, .* not written here: tag with git itself"):
+        release(site, first="1.0.0")
 
 
 def test_a_date_that_is_none_is_refused(site: Site) -> None:
