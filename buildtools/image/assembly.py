@@ -11,7 +11,6 @@ from pathlib import Path
 
 from buildtools import BuildToolsError, schedule
 from buildtools.events import Finished, Outcome, Report, Started, Warned
-from buildtools.image.build import BuildRequest, build
 from buildtools.image.credentials import Credentials
 from buildtools.image.engine import Engine
 from buildtools.image.fingerprint import record_inputs
@@ -143,6 +142,9 @@ class _Line:
         return Way.BUILT
 
     def _build(self, standing: Standing, names: tuple[str, ...]) -> str:
+        # The greater part of all code, and most runs build nothing.
+        from buildtools.image.build import BuildRequest, build
+
         folder, made = standing.folder, standing.fingerprint
         settings = folder.settings
         request = BuildRequest(

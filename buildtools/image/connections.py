@@ -25,10 +25,14 @@ class Answer:
 
 
 class Connections:
-    """Connections that ``make`` makes, as many as threads ask at once, each kept for the next question."""
+    """Connections that ``make`` makes, as many as threads ask at once, each kept for the next question.
 
-    def __init__(self, make: Callable[[], http.client.HTTPConnection]) -> None:
+    ``seconds`` is how long a server that is connected may be silent.
+    """
+
+    def __init__(self, make: Callable[[], http.client.HTTPConnection], seconds: float) -> None:
         self._make = make
+        self._seconds = seconds
         self._idle: list[http.client.HTTPConnection] = []
 
     def close(self) -> None:
@@ -53,6 +57,7 @@ class Connections:
                 connection.close()
             if not connection.sock:
                 connection.connect()
+                connection.sock.settimeout(self._seconds)
             # A server that has seen enough of a body answers and hangs up: the answer tells more.
             with suppress(BrokenPipeError, ConnectionResetError):
                 connection.request(method, quote(target, safe=punctuation), body=body, headers=dict(headers))

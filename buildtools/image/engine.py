@@ -56,7 +56,7 @@ class Engine:
         self.address = address
         self._url = url
         self._tls = tls
-        self._connections = Connections(lambda: _Connection(self.dial))
+        self._connections = Connections(lambda: _Connection(self.dial), _TIMEOUT)
 
     @classmethod
     def connect(cls, environment: Mapping[str, str]) -> Engine:
@@ -229,7 +229,6 @@ class _Connection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         self.sock = self._dial()
-        self.sock.settimeout(_TIMEOUT)
 
 
 def _read_address(address: str, environment: Mapping[str, str]) -> tuple[urllib.parse.SplitResult, Any]:

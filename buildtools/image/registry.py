@@ -10,16 +10,14 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 from urllib.parse import urlencode, urlsplit
 
 from buildtools import BuildToolsError, Refused, Unreachable
+from buildtools.image.connections import Answer
 from buildtools.image.credentials import Credential, Credentials
 from buildtools.image.manifest import ACCEPTED, Descriptor, Manifest, digest_of
 from buildtools.image.transport import ATTEMPTS, CERTIFICATES, Transport
-
-if TYPE_CHECKING:
-    from urllib3 import BaseHTTPResponse
 
 # A manifest of 4 MiB is the largest that registries must take.
 _LARGEST_MANIFEST = 4 * 1024 * 1024
@@ -294,7 +292,7 @@ class Registry:
                 scope=_scope(repository, "pull,push,delete"),
             )
 
-    def _manifest(self, method: str, repository: str, target: str) -> BaseHTTPResponse:
+    def _manifest(self, method: str, repository: str, target: str) -> Answer:
         return self._transport.request(
             method,
             f"/v2/{repository}/manifests/{target}",

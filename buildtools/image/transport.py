@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import http.client
 import ipaddress
 import json
 import random
@@ -13,16 +14,13 @@ import time
 from collections.abc import Callable, Collection, Generator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 from buildtools import BuildToolsError, Refused, Unreachable, __version__
 from buildtools.image.auth import Authenticator, refused
+from buildtools.image.connections import Answer, Connections
 from buildtools.image.credentials import Credential, Credentials
 from buildtools.image.reference import DOCKER_HUB
-
-if TYPE_CHECKING:
-    from urllib3 import BaseHTTPResponse, PoolManager
 
 # Where Docker keeps the certificate authorities of registries:
 # https://docs.docker.com/engine/security/certificates/
@@ -34,10 +32,9 @@ _CONNECT_SECONDS = 10.0
 _READ_SECONDS = 300.0
 _LONGEST_PAUSE = 10.0
 _LONGEST_RETRY_AFTER = 60.0
-_CONNECTIONS = 32
-_BLOCK = 256 * 1024
 _REDIRECTS = 5
 _LONGEST_SAYING = 300
+_CLIENT = f"lockstep-buildtools/{__version__}"
 
 Body = bytes | Callable[[], Generator[bytes, None, None]]
 
@@ -68,13 +65,13 @@ class Transport:
         self._pause = pause
         self._lock = threading.Lock()
         self._base = ""
+        self._connections: dict[tuple[str, str], Connections] = {}
         self._authenticator = Authenticator(host, lambda: self.credential, self._ask, plain_http=self._may_be_plain)
 
     def close(self) -> None:
         """Close all connections."""
-        for name in ("_plain_pool", "_tls_pool"):
-            if name in self.__dict__:
-                self.__dict__.pop(name).clear()
+        for connections in self._connections.values():
+            connections.close()
 
     def request(
         self,
@@ -86,7 +83,7 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         body: Body | None = None,
         attempts: int = ATTEMPTS,
-    ) -> BaseHTTPResponse:
+    ) -> Answer:
         """The answer, whose status is one of ``expected``. ``url`` may be a path.
 
         A ``body`` that is a function is called for every attempt.
@@ -160,7 +157,7 @@ class Transport:
 
     def _send_authorized(
         self, method: str, url: str, scope: str, headers: Mapping[str, str] | None, body: Body | None
-    ) -> BaseHTTPResponse:
+    ) -> Answer:
         target = urljoin(self._origin(), url)
         # The first request tells how to authenticate, the second that a token at hand is no longer good.
         renewals = 2
@@ -171,7 +168,7 @@ class Transport:
             answer = self._send(method, target, authorized, body)
             if answer.status == 401 and ours and renewals:
                 renewals -= 1
-                if self._authenticator.challenged(answer.headers.get("WWW-Authenticate", ""), scope, sent):
+                if self._authenticator.challenged(_challenge(answer), scope, sent):
                     continue
             # Blobs may lie elsewhere; the login is never sent there.
             if answer.status in (301, 302, 303, 307, 308) and method in ("GET", "HEAD"):
@@ -180,19 +177,37 @@ class Transport:
             break
         return answer
 
-    def _send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> BaseHTTPResponse:
-        from urllib3 import exceptions
-
+    def _send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Answer:
         data = body() if callable(body) else body
         try:
-            pool = self._tls_pool if url.startswith("https:") else self._plain_pool
-            return pool.request(method, url, headers=headers, body=data, redirect=False)
-        except exceptions.HTTPError as error:
-            _complain_about_trust(error, self.host)
-            raise _Interrupted(reason(error)) from None
+            parts = urlsplit(url)
+            target = parts._replace(scheme="", netloc="").geturl() or "/"
+            return self._connections_to(parts).request(method, target, {"User-Agent": _CLIENT, **headers}, data)
+        except ssl.SSLCertVerificationError as error:
+            raise Refused(
+                f"the certificate of {self.host} is not trusted ({_reason(error)})",
+                f"set registry_ca to its certificate authority, or put that into {CERTIFICATES / self.host / 'ca.crt'}",
+            ) from None
+        # The last is said of an address that is none.
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise _Interrupted(_reason(error)) from None
         finally:
             if data is not None and not isinstance(data, bytes):
                 data.close()
+
+    def _connections_to(self, server: SplitResult) -> Connections:
+        host, port = server.hostname or "", server.port
+
+        def plain() -> http.client.HTTPConnection:
+            return http.client.HTTPConnection(host, port or 80, timeout=_CONNECT_SECONDS)
+
+        def tls() -> http.client.HTTPConnection:
+            return http.client.HTTPSConnection(host, port or 443, timeout=_CONNECT_SECONDS, context=self._tls_context)
+
+        make = {"http": plain, "https": tls}.get(server.scheme)
+        if not (host and make):
+            raise ValueError(f"{server.geturl()} is no address of a server")
+        return self._connections.setdefault((server.scheme, server.netloc), Connections(make, _READ_SECONDS))
 
     def _origin(self) -> str:
         with self._lock:
@@ -214,18 +229,15 @@ class Transport:
             except (ssl.SSLError, ConnectionResetError):
                 return False
             except OSError as error:
-                failure = reason(error)
+                failure = _reason(error)
             else:
                 return True
         raise _Interrupted(failure)
 
     @cached_property
-    def _plain_pool(self) -> PoolManager:
-        return self._make_pool()
-
-    @cached_property
-    def _tls_pool(self) -> PoolManager:
+    def _tls_context(self) -> ssl.SSLContext:
         context = ssl.create_default_context()
+        context.set_alpn_protocols(["http/1.1"])
         for authority in self._ca:
             try:
                 context.load_verify_locations(authority)
@@ -234,19 +246,7 @@ class Transport:
                     f"{authority} cannot be read as certificates ({error.strerror or error})",
                     "it must be a PEM file of the registry's certificate authority",
                 ) from None
-        return self._make_pool(ssl_context=context)
-
-    def _make_pool(self, **options: Any) -> PoolManager:
-        import urllib3
-
-        return urllib3.PoolManager(
-            headers={"User-Agent": f"lockstep-buildtools/{__version__}"},
-            maxsize=_CONNECTIONS,
-            retries=False,
-            timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS),
-            blocksize=_BLOCK,
-            **options,
-        )
+        return context
 
 
 class _Interrupted(Exception):
@@ -257,24 +257,13 @@ class _Interrupted(Exception):
         self.reason = reason
 
 
-def reason(error: BaseException) -> str:
-    """The plain words in what a connection failed with, which libraries wrap in each other."""
-    while True:
-        inner = [error.__cause__, error.__context__, *error.args]
-        nested = next((one for one in inner if isinstance(one, BaseException)), None)
-        if nested is None:
-            return str(getattr(error, "strerror", None) or error)
-        error = nested
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
 
 
-def _complain_about_trust(error: BaseException, host: str) -> None:
-    if isinstance(error.__context__, ssl.SSLCertVerificationError) or isinstance(
-        error.args[0] if error.args else None, ssl.SSLCertVerificationError
-    ):
-        raise Refused(
-            f"the certificate of {host} is not trusted ({reason(error)})",
-            f"set registry_ca to its certificate authority, or put that into {CERTIFICATES / host / 'ca.crt'}",
-        ) from None
+def _challenge(answer: Answer) -> str:
+    """All that a 401 offers: it may say so in several headers."""
+    return ", ".join(answer.headers.get_all("WWW-Authenticate") or ())
 
 
 def _is_loopback(address: str) -> bool:
@@ -285,7 +274,7 @@ def _is_loopback(address: str) -> bool:
         return name == "localhost"
 
 
-def _said(answer: BaseHTTPResponse) -> str:
+def _said(answer: Answer) -> str:
     """The status and the first message of an answer that is an error.
 
     https://github.com/opencontainers/distribution-spec/blob/main/spec.md#error-codes
@@ -298,7 +287,7 @@ def _said(answer: BaseHTTPResponse) -> str:
     return f"{answer.status}{text}"[:_LONGEST_SAYING]
 
 
-def _retry_after(answer: BaseHTTPResponse) -> float:
+def _retry_after(answer: Answer) -> float:
     """The wait that the answer asks for (RFC 9110, 10.2.3), in seconds, as far as we go along with it."""
     value = answer.headers.get("Retry-After", "")
     if value.isdigit():

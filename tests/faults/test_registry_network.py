@@ -123,6 +123,16 @@ def test_the_login_is_not_sent_to_where_a_registry_redirects(tmp_path: Path) -> 
         assert ["/away"] == elsewhere.asked
 
 
+def test_a_way_to_log_in_is_found_among_several_headers(tmp_path: Path) -> None:
+    with answering((401, {"WWW-Authenticate": 'Negotiate\r\nWWW-Authenticate: Basic realm="r"'})) as script:
+        (tmp_path / "config.json").write_text(
+            json.dumps({"auths": {script.host: {"username": "me", "password": "hunter2"}}})
+        )
+        with closing(Registry(script.host, Credentials(tmp_path, {}))) as client:
+            client.ping()
+        assert ["/v2/", "/v2/ Basic bWU6aHVudGVyMg=="] == script.asked
+
+
 def test_a_registry_that_comes_back_is_used_again(tmp_path: Path, environment: Mapping[str, str]) -> None:
     with own_registry(tmp_path, environment) as own, closing(Registry(own.host, pause=0.001)) as client:
         client.ping()
