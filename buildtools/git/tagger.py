@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 from buildtools import Refused
 from buildtools.git.config import Config
 
-_SECONDS = re.compile(r"@?(\d+)(?: ([+-])(\d\d)(\d\d))?")
+_SECONDS = re.compile(r"@?(\d{1,12})(?: ([+-])(0\d|1[0-4])([0-5]\d))?")
 # What git takes off both ends of a name, and out of it: ident.c
 _AROUND = "".join(map(chr, range(33))) + ".,:;<>\"\\'"
 _INSIDE = str.maketrans("", "", "\n<>")

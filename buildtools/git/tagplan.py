@@ -95,17 +95,29 @@ def planned(repository: Repository, root: Path, request: TagRequest) -> Plan:
         )
     version = named if standing else str(_next_version(request, last, tags))
     name = f"{prefix}{version}"
-    ref = _TAGS + encoded(name)
-    if not is_well_formed(ref):
-        raise Refused(f"{name!r} is no name for a git tag", "correct tag_prefix")
-    if standing is None and repository.refs.read(ref) is not None:
-        raise Refused(f"the tag {name} exists already, at another commit or not annotated", "choose a greater version")
+    if standing is None:
+        _refuse_taken(repository, name)
     if standing:
         content = repository.objects.read(standing.oid)[1]
         message = content.partition(b"\n\n")[2].decode("utf-8", "replace")
     else:
         message = _message(request.message, version, history, head, last)
     return Plan(name, prefix, version, None if standing else last, head, request.release_branch, message, standing)
+
+
+def _refuse_taken(repository: Repository, name: str) -> None:
+    ref = _TAGS + encoded(name)
+    if not is_well_formed(ref):
+        raise Refused(f"{name!r} is no name for a git tag", "correct tag_prefix")
+    if repository.refs.read(ref) is not None:
+        raise Refused(f"the tag {name} exists already, at another commit or not annotated", "choose a greater version")
+    # What is a file among the refs cannot be a folder too.
+    parts = name.split("/")
+    above = ["/".join(parts[:count]) for count in range(1, len(parts))]
+    in_the_way = [part for part in above if repository.refs.read(_TAGS + encoded(part)) is not None]
+    in_the_way += [ref.name.removeprefix(_TAGS).decode("utf-8", "replace") for ref in repository.refs.under(ref + b"/")]
+    if in_the_way:
+        raise Refused(f"the tag {in_the_way[0]} leaves no place for {name}", "delete it, or choose another tag_prefix")
 
 
 def _next_version(request: TagRequest, last: AnnotatedTag | None, tags: list[AnnotatedTag]) -> SemanticVersion:

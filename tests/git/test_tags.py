@@ -191,6 +191,11 @@ def name_taken(site: Site) -> None:
     site.clone.tag("v1.0.1", lightweight=True)
 
 
+def name_is_a_folder(site: Site) -> None:
+    tagged(site)
+    site.clone.tag("v1.0.1/notes", lightweight=True)
+
+
 def name_taken_there(site: Site) -> None:
     tagged(site)
     other = site.another_clone()
@@ -289,6 +294,7 @@ PATCH = {"bump": "patch"}
         (untagged, {"to": "1.0.0"}, ("no version tag yet", "--first 0.1.0")),
         (unreachable_only, PATCH, ("reachable from HEAD", "--to")),
         (name_taken, PATCH, ("v1.0.1 exists already", "greater version")),
+        (name_is_a_folder, PATCH, ("v1.0.1/notes leaves no place for v1.0.1", "delete it")),
         (name_taken_there, PATCH, ("v1.0.1 exists already on origin", "git fetch origin --tags")),
         (greater_tag_there, PATCH, ("does not have: v1.1.0", "git fetch origin --tags")),
         (moved_on, PATCH, ("moved on", "git pull")),
@@ -325,9 +331,10 @@ def test_a_repository_with_a_reftable_is_refused_before_anything_is_looked_at(si
         release(site, first="1.0.0")
 
 
-def test_a_date_that_is_none_is_refused(site: Site) -> None:
-    site.environment["GIT_COMMITTER_DATE"] = "soon"
-    with pytest.raises(Refused, match="'soon', which is no date"):
+@pytest.mark.parametrize("date", ["soon", "1700000000 +9900", "99999999999999999999 +0000"])
+def test_a_date_that_is_none_is_refused(site: Site, date: str) -> None:
+    site.environment["GIT_COMMITTER_DATE"] = date
+    with pytest.raises(Refused, match="which is no date"):
         release(site, first="1.0.0")
 
 
@@ -445,6 +452,14 @@ def test_a_connection_that_breaks_after_the_tag_arrived_is_finished_by_the_next_
     cut = release(site, first="1.0.0")
     assert (TagState.FINISHED, site.remote.git("rev-parse", "v1.0.0")) == (cut.state, cut.object)
     assert "v1.0.0" == site.clone.git("describe")
+
+
+def test_a_tag_that_cannot_be_written_here_is_told_as_pushed_and_finished_later(site: Site) -> None:
+    lock = site.clone.write(".git/refs/tags/v1.0.0.lock")
+    with pytest.raises(BuildToolsError, match=r"though v1\.0\.0 is pushed; `git fetch --tags` brings it"):
+        release(site, first="1.0.0")
+    lock.unlink()
+    assert TagState.FINISHED is release(site, first="1.0.0").state
 
 
 @pytest.mark.parametrize("given", ["a path", "in full", "by the command", "by the configuration"])
