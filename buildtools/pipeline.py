@@ -92,9 +92,9 @@ def publish(run: Run) -> Published:
         location = releases.manifest_location(services, checkout.version)
         if checkout.version.dirty:
             return Published(staged, location, written=False, dirty=True)
-        written = releases.commit(services, checkout.version, staged)
-        moved = releases.point(run, services, checkout.version, staged)
-        return Published(staged, location, written, dirty=False, moved=moved)
+        release, written = releases.commit(services, checkout.version, staged)
+        moved = releases.point(run, services, checkout.version, release)
+        return Published(release, location, written, dirty=False, moved=moved)
 
 
 def release(run: Run, remote: str, **options: Any) -> CutTag:

@@ -26,6 +26,7 @@ OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 ACCEPTED = (DOCKER_MANIFEST, DOCKER_LIST, OCI_MANIFEST, OCI_INDEX)
 FINGERPRINT_LABEL = "lockstep.fingerprint"
 VERSION_LABEL = "org.opencontainers.image.version"
+SOURCE_LABEL = "org.opencontainers.image.source"
 
 
 @dataclass(frozen=True)

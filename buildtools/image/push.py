@@ -18,7 +18,15 @@ from buildtools.events import Finished, Outcome, Report, Started, Warned, unhear
 from buildtools.image.cache import Cache
 from buildtools.image.engine import Engine
 from buildtools.image.lookup import StoredImage, digest_of, prune_fingerprints, read_image
-from buildtools.image.manifest import DOCKER_LAYER, FINGERPRINT_LABEL, OCI_LAYER, Descriptor, diff_ids_of, stamp
+from buildtools.image.manifest import (
+    DOCKER_LAYER,
+    FINGERPRINT_LABEL,
+    OCI_LAYER,
+    SOURCE_LABEL,
+    Descriptor,
+    diff_ids_of,
+    stamp,
+)
 from buildtools.image.manifest import digest_of as digest_of_bytes
 from buildtools.image.registry import Registry
 from buildtools.image.storing import ImageToPush, Route, Storing, find_stored
@@ -214,6 +222,8 @@ class _Push:
 
     def _is_same(self, found: StoredImage, image: ImageToPush) -> bool:
         wanted = {**self._labels, FINGERPRINT_LABEL: image.fingerprint}
+        # Clones of one repository may call it by different URLs.
+        wanted.pop(SOURCE_LABEL, None)
         return all(found.labels.get(key) == value for key, value in wanted.items())
 
     def _pushed(self, image: ImageToPush, found: StoredImage, route: Route) -> PushedImage:

@@ -18,7 +18,7 @@ from buildtools.image.bases import BaseImage, find_bases
 from buildtools.image.cache import Cache
 from buildtools.image.folders import ImageFolder, image_folders
 from buildtools.image.lookup import find_fingerprints, fingerprint_tag
-from buildtools.image.manifest import FINGERPRINT_LABEL
+from buildtools.image.manifest import FINGERPRINT_LABEL, SOURCE_LABEL, VERSION_LABEL
 from buildtools.image.push import ImageToPush, PushedImage, Route
 from buildtools.image.survey import Standing, State, survey
 from buildtools.run import Run
@@ -249,11 +249,11 @@ def _to_push(run: Run, standings: Sequence[Standing]) -> list[ImageToPush]:
 def _labels(checkout: Checkout) -> dict[str, str]:
     """What is stamped into every image: https://github.com/opencontainers/image-spec/blob/main/annotations.md."""
     labels = {
-        "org.opencontainers.image.version": checkout.version.text,
+        VERSION_LABEL: checkout.version.text,
         "org.opencontainers.image.revision": checkout.version.commit,
         "org.opencontainers.image.created": rfc3339(checkout.committed),
     }
-    return {**labels, "org.opencontainers.image.source": checkout.source} if checkout.source else labels
+    return {**labels, SOURCE_LABEL: checkout.source} if checkout.source else labels
 
 
 def repository(run: Run, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -10,7 +11,7 @@ from pathlib import Path
 from threading import Barrier, BrokenBarrierError
 from typing import TypeVar
 
-from buildtools import BuildToolsError, Refused, Unreachable, release
+from buildtools import BuildToolsError, Conflict, Refused, Unreachable, release
 from buildtools.git.checkout import Checkout
 from buildtools.image.cache import Cache
 from buildtools.image.lookup import digest_of, is_whole, move_tag, read_image
@@ -59,10 +60,12 @@ def preflight(run: Run, services: Services, checkout: Checkout) -> None:
 def stage(run: Run, services: Services, checkout: Checkout) -> Release:
     """Send images and archives up side by side; what came of it, as read back, is the release.
 
-    No tag of the version is set and no archive sent before all images and all archives are made: a version that
-    cannot be finished leaves its names free for the one that corrects it.
+    No tag of the version is set and no archive sent before all images and all archives are made, and the version is
+    claimed: one that cannot be finished leaves its names free for the one that corrects it.
+
+    :raises Conflict: the version is claimed by another commit.
     """
-    made = Barrier(2)
+    made = Barrier(2, action=None if checkout.version.dirty else partial(_claim, services, checkout.version))
     with ThreadPoolExecutor(max_workers=2) as pool:
         images = pool.submit(_side, made, partial(push_images, run, services, checkout))
         archives = pool.submit(_side, made, partial(store_archives, run, services, checkout))
@@ -89,18 +92,30 @@ def stage(run: Run, services: Services, checkout: Checkout) -> Release:
     )
 
 
-def commit(services: Services, version: Version, staged: Release) -> bool:
-    """Write the manifest, which makes the version exist; False where the same release was there before.
+def commit(services: Services, version: Version, staged: Release) -> tuple[Release, bool]:
+    """Write the manifest, which makes the version exist; the release, and whether this wrote it or it was there before.
+
+    What two agents built of the same inputs may differ in its bytes. The manifest says whose is released, and a tag
+    that the other one moved goes back to it.
 
     :raises Conflict: the version is released with other content.
     """
     if services.store.create(release.manifest_key(version), staged.manifest(), "application/json"):
-        return True
+        return staged, True
     existing = released(services, version)
     if existing is None:
         raise BuildToolsError(f"{manifest_location(services, version)} was deleted while it was written", "run again")
-    release.refuse_other_content(staged, existing)
-    return False
+    ours = {image.name: image for image in staged.images}
+    same = {
+        image.name: image
+        for image in existing.images
+        if image.name in ours and replace(image, digest=ours[image.name].digest) == ours[image.name]
+    }
+    release.refuse_other_content(replace(staged, images=tuple(same.get(name, ours[name]) for name in ours)), existing)
+    for name, image in same.items():
+        if image != ours[name]:
+            move_tag(services.registry, image.repository, image.tag, image.digest)
+    return existing, False
 
 
 def point(run: Run, services: Services, version: Version, staged: Release) -> tuple[str, ...]:
@@ -161,6 +176,20 @@ def audit_release(run: Run, services: Services, released: Release, *, deep: bool
         lambda image: ask(image.registry, lambda: image_digest(image)),
         lambda archive: ask("store", lambda: archive_digest(archive)),
     )
+
+
+def _claim(services: Services, version: Version) -> None:
+    """Take the version for this commit. A registry lets whoever comes last have a tag; the store lets the first."""
+    key = f"claims/{version.image_tag}.json"
+    claim = json.dumps({"schema": 1, "version": version.text, "commit": version.commit}).encode() + b"\n"
+    if services.store.create(key, claim, "application/json"):
+        return
+    held = services.store.read(key)
+    if held is None or held.data != claim:
+        raise Conflict(
+            f"version {version} is being released from another commit, or was left half done by one",
+            f"commit, cut a new version, and publish that; or give the other up: delete {services.store.location(key)}",
+        )
 
 
 def _side(made: Barrier, work: Callable[[Callable[[], object]], Value]) -> Value:

@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -189,6 +189,20 @@ class Project(Repository):
             text=True,
             start_new_session=True,
         )
+
+    def finish(self, process: subprocess.Popen[str]) -> Outcome:
+        """Wait for a command that was started."""
+        out, err = process.communicate()
+        outcome = Outcome(process.returncode, out, err or "")
+        self.check(outcome)
+        return outcome
+
+    def clone(self, folder: Path) -> Project:
+        """A clone of this repository on an agent of its own, with a home and caches of its own."""
+        home = folder / "home"
+        home.mkdir(parents=True)
+        self.git("clone", "--quiet", str(self.path), str(folder / "repository"))
+        return replace(self, path=folder / "repository", home=home)
 
     def images(self) -> dict[str, str]:
         """Every name of this project's images in the engine, and the id of each."""
