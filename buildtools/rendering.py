@@ -8,7 +8,6 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from buildtools.console import size, table
-from buildtools.git.tags import CutTag, TagState
 from buildtools.image.assembly import LocalImage, Way
 from buildtools.image.push import PushedImage, Route
 from buildtools.image.survey import Standing, State
@@ -16,6 +15,7 @@ from buildtools.release import Audit, Release
 
 if TYPE_CHECKING:
     from buildtools.archive.distribution import Archive
+    from buildtools.git.tags import CutTag
     from buildtools.pipeline import Listing, Published
     from buildtools.sandbox import Service
     from buildtools.stages.planned import Planned
@@ -147,6 +147,8 @@ def tag_text(tag: CutTag) -> str:
 
 def tag_summary(tag: CutTag) -> str:
     """What ``release`` came to, and what comes next."""
+    from buildtools.git.tags import TagState
+
     signed = "signed " if tag.signed else ""
     if tag.state is TagState.PLANNED:
         where = f" and pushed to {tag.remote}" if tag.remote else ", and not pushed"
