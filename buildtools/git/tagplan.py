@@ -91,7 +91,8 @@ def planned(repository: Repository, root: Path, request: TagRequest) -> Plan:
     if here and not (standing and request.push):
         raise Refused(
             f"HEAD is tagged already: {', '.join(tag.name for tag in here)}",
-            f"go on with `invoke publish`; `invoke release --to {here[0].name.removeprefix(prefix)}` pushes it",
+            f"push it with `invoke release --to {here[0].name.removeprefix(prefix)}` if the remote does not have it, "
+            "then go on with `invoke publish`",
         )
     version = named if standing else str(_next_version(request, last, tags))
     name = f"{prefix}{version}"

@@ -81,6 +81,7 @@ class _Backend(BaseHTTPRequestHandler):
     root: Path
     login: str
     answer: int
+    silent: bool
 
     def do_GET(self) -> None:
         self._serve(b"")
@@ -114,6 +115,9 @@ class _Backend(BaseHTTPRequestHandler):
             "CONTENT_LENGTH": str(len(body)),
         }
         done = subprocess.run(["git", "http-backend"], input=body, env=environment, capture_output=True, check=False)
+        if self.silent and body:
+            self.close_connection = True
+            return
         head, _, content = done.stdout.partition(b"\r\n\r\n")
         fields = dict(line.split(": ", 1) for line in head.decode().splitlines())
         self.send_response(int(fields.pop("Status", "200").split()[0]))
@@ -128,9 +132,14 @@ class _Backend(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def http_server(root: Path, login: str = "", *, answer: int = 0, certificate: Path | None = None) -> Iterator[str]:
-    """``HOST:PORT`` of a server for the repositories below ``root``; with ``answer`` it gives that status alone."""
-    handler = type("Backend", (_Backend,), {"root": root, "login": login, "answer": answer})
+def http_server(
+    root: Path, login: str = "", *, answer: int = 0, silent: bool = False, certificate: Path | None = None
+) -> Iterator[str]:
+    """``HOST:PORT`` of a server for the repositories below ``root``.
+
+    With ``answer`` it gives that status alone; when ``silent``, it does what is pushed and hangs up.
+    """
+    handler = type("Backend", (_Backend,), {"root": root, "login": login, "answer": answer, "silent": silent})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         if certificate:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

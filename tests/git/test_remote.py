@@ -175,6 +175,16 @@ def test_an_http_status_ends_the_run_with_the_right_code(
         assert words in refusal(site, f"http://{IN_URL}@{host}/remote.git", kind)
 
 
+def test_a_push_over_http_whose_answer_is_lost_is_finished_by_the_next_run(site: Site) -> None:
+    with http_server(site.folder, silent=True) as host:
+        site.clone.git("remote", "set-url", "origin", f"http://{host}/remote.git")
+        with pytest.raises(Unreachable, match="whether the tag has arrived is not known: run the same command again"):
+            cut_tag(site.clone.path, TagRequest(first="1.0.0"), site.environment, lambda event: None)
+        assert ("", "1.0.0") == (site.clone.git("tag"), site.remote.git("tag"))
+        cut = cut_tag(site.clone.path, TagRequest(first="1.0.0"), site.environment, lambda event: None)
+    assert (TagState.FINISHED, site.remote.git("rev-parse", "1.0.0")) == (cut.state, cut.object)
+
+
 def test_a_hook_behind_http_rejects_with_its_own_words(site: Site, open_http: str) -> None:
     site.hook("update", 'echo "tags are closed" >&2; exit 1')
     assert "origin rejected the push (hook declined)" in refusal(site, f"http://{open_http}/remote.git")
