@@ -156,9 +156,8 @@ class Engine:
         """
         parsed = Reference.parse(reference)
         credential = credentials.for_host(parsed.registry)
-        login = {"username": credential.username, "password": credential.password} if credential else None
-        if credential and credential.identity_token:
-            login = {"identitytoken": credential.identity_token}
+        # Without one the SDK would look into its own idea of Docker's configuration; an empty one is anonymous.
+        login = credential.login if credential else {}
         with self.errors():
             # An error after the first line of the answer is only a line of it.
             for line in self.api.pull(parsed.name, tag=parsed.target, stream=True, decode=True, auth_config=login):
