@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import heapq
-import platform
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -234,7 +234,7 @@ def _needs(
 
 
 def _local_platform() -> str:
-    machine = platform.machine()
+    machine = os.uname().machine
     return f"linux/{({'x86_64': 'amd64', 'aarch64': 'arm64'}).get(machine, machine)}"
 
 

@@ -16,7 +16,6 @@ from buildtools.events import Report, Transferred
 from buildtools.image.cache import Cache
 from buildtools.image.engine import Engine
 from buildtools.image.engine_push import named, push_by_engine, short_id
-from buildtools.image.layers import compress, export
 from buildtools.image.lookup import StoredImage, find_intact, fingerprint_tag, read_image
 from buildtools.image.manifest import DOCKER_CONFIG, Descriptor, Manifest, digest_of
 from buildtools.image.registry import Registry
@@ -139,6 +138,8 @@ class Storing:
             self._holders.setdefault(layer.digest, []).append(repository)
 
     def _store_directly(self, plans: Sequence[_Plan]) -> list[tuple[StoredImage, Route]]:
+        from buildtools.image.layers import export
+
         lacking: dict[str, list[ImageToPush]] = {}
         for plan in plans:
             for diff_id in plan.missing:
@@ -169,6 +170,8 @@ class Storing:
 
     def _send(self, diff_id: str, path: Path, images: Sequence[ImageToPush]) -> Descriptor:
         """Compress a layer and bring it into the repositories of all images that have it."""
+        from buildtools.image.layers import compress
+
         self._go_on(images[0])
         packed = path.with_suffix(".gz")
         # A registry keeps the blob that it has, even one that was cut short, and takes no other for its digest. The

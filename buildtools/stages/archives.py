@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from buildtools import release
-from buildtools.archive import distribution
-from buildtools.archive.distribution import Archive
-from buildtools.archive.gzip import Sink
 from buildtools.events import timed
 from buildtools.git.checkout import Checkout
 from buildtools.release import ReleasedArchive
 from buildtools.run import Run
 from buildtools.services import Services
 from buildtools.stages.planned import Planned
+
+if TYPE_CHECKING:
+    from buildtools.archive.distribution import Archive
+    from buildtools.archive.gzip import Sink
 
 _CHUNK = 1 << 20
 
@@ -32,6 +34,8 @@ def plan_archives(run: Run, checkout: Checkout, action: str) -> tuple[Planned, .
 
 
 def _archive(run: Run, checkout: Checkout, name: str) -> Archive:
+    from buildtools.archive import distribution
+
     made = distribution.make(
         run.settings.distribution[name],
         name,

@@ -36,6 +36,8 @@ def folders(run: Run, checkout: Checkout) -> tuple[ImageFolder, ...]:
 
 def run_before(run: Run, checkout: Checkout) -> None:
     """Run the ``before`` commands of the image folders, in build order: they may make what the contexts hold."""
+    if not any(settings.before for settings in run.settings.image.values()):
+        return
     version = checkout.version
     variables = {"BUILDTOOLS_VERSION": version.text, "BUILDTOOLS_REVISION": version.commit}
     for folder in folders(run, checkout):
