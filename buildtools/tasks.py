@@ -323,10 +323,11 @@ def _exits(console: Console | None = None) -> Iterator[None]:
     except BuildToolsError as error:
         *details, last = str(error).splitlines()
         message, code = "\n".join([*details, f"error: {last}"]), error.exit_code
-    except Interrupted as interruption:
-        name = signal.Signals(interruption.number).name
+    except KeyboardInterrupt as interruption:
+        number = interruption.number if isinstance(interruption, Interrupted) else signal.SIGINT
+        name = signal.Signals(number).name
         message = f"interrupted by {name}: nothing is left half written, run the same command to go on"
-        code = 128 + interruption.number
+        code = 128 + number
     except BrokenPipeError:
         # Whoever read our output has what it wanted; Python would complain once more when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

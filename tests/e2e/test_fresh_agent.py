@@ -1,0 +1,166 @@
+"""Agents share nothing but the registry: what one has pushed, the next neither builds nor pulls."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from tests.contract.registries import OwnRegistry, own_registry
+from tests.e2e.conftest import MakeProject
+from tests.e2e.project import MANIFEST_KINDS, Outcome, Place, Project
+
+SHORT = ("a", "b", "base", "c")
+NO_ENGINE = {"DOCKER_HOST": "unix:///nonexistent/docker.sock"}
+
+
+@dataclass(frozen=True)
+class Team:
+    """A released project and its registry; every agent that works on it begins with nothing."""
+
+    project: Project
+    registry: OwnRegistry
+
+    def fresh_agent(self, *, engine: bool = True) -> Outcome:
+        """What publishing comes to on an agent with an empty engine, or none, and an empty cache."""
+        self.project.forget_images()
+        shutil.rmtree(self.project.home)
+        self.project.home.mkdir()
+        return self.project.invoke("publish", "--json", **({} if engine else NO_ENGINE))
+
+    def next_version(self, name: str) -> None:
+        self.project.commit(name)
+        self.project.tag(name)
+
+    def labels(self, short: str, tag: str) -> dict[str, str]:
+        repository = self.project.repository(short)
+        body = self.project.place.request("GET", f"{repository}/manifests/{tag}", Accept=MANIFEST_KINDS)[1]
+        config = self.project.place.request("GET", f"{repository}/blobs/{json.loads(body)['config']['digest']}")[1]
+        labels: dict[str, str] = json.loads(config)["config"]["Labels"]
+        return labels
+
+    def blob(self, digest: str) -> Path:
+        value = digest.removeprefix("sha256:")
+        return self.registry.store / "blobs/sha256" / value[:2] / value / "data"
+
+
+@pytest.fixture
+def team(place: Place, project_in: MakeProject, tmp_path: Path, environment: Mapping[str, str]) -> Iterator[Team]:
+    with own_registry(tmp_path / "registry", environment) as registry:
+        project = project_in(replace(place, registry=registry.host, login=""))
+        project.image("base", "FROM scratch\nCOPY data /\n", data=project.mark)
+        for short in ("a", "b", "c"):
+            project.image(short, "FROM base-{mark}\nCOPY data /own\n", data=f"{short} {project.mark}")
+        project.commit("all")
+        project.tag("1.0.0")
+        project.done("publish")
+        yield Team(project, registry)
+
+
+def began(outcome: Outcome, action: str) -> list[str]:
+    return [line for line in outcome.err.splitlines() if line.endswith(f"] {action} started")]
+
+
+@pytest.mark.parametrize("has_engine", [True, False])
+def test_a_new_version_of_unchanged_images_builds_and_pulls_nothing(team: Team, has_engine: bool) -> None:
+    team.next_version("1.1.0")
+    outcome = team.fresh_agent(engine=has_engine)
+    assert 0 == outcome.code, outcome.err
+    assert ([], []) == (began(outcome, "build"), began(outcome, "pull"))
+    assert {} == team.project.images()
+    assert dict.fromkeys(SHORT, "1.1.0") == {
+        short: team.labels(short, "1.1.0")["org.opencontainers.image.version"] for short in SHORT
+    }
+    assert 0 == team.project.invoke("verify", **NO_ENGINE).code
+
+
+def test_a_wiped_registry_gets_everything_anew(team: Team) -> None:
+    team.registry.stop()
+    shutil.rmtree(team.registry.store)
+    team.registry.start()
+    team.next_version("1.1.0")
+    outcome = team.fresh_agent()
+    assert 0 == outcome.code, outcome.err
+    assert 4 == len(began(outcome, "build"))
+    assert all(team.project.place.digest(team.project.repository(short), "1.1.0") for short in SHORT)
+
+
+def test_an_agent_that_remembers_does_not_believe_itself_when_the_registry_was_wiped(team: Team) -> None:
+    team.registry.stop()
+    shutil.rmtree(team.registry.store)
+    team.registry.start()
+    team.next_version("1.1.0")
+    outcome = team.project.done("publish")
+    assert [] == began(outcome, "build")
+    assert 0 == team.project.invoke("verify", **NO_ENGINE).code
+
+
+@pytest.mark.parametrize("part", ["layer", "config"])
+def test_a_fingerprint_that_lost_a_part_is_built_anew(team: Team, part: str) -> None:
+    repository = team.project.repository("a")
+    tag = next(tag for tag in team.project.place.tags(repository) if ":fp-" in tag).rpartition(":")[2]
+    body = team.project.place.request("GET", f"{repository}/manifests/{tag}", Accept=MANIFEST_KINDS)[1]
+    manifest = json.loads(body)
+    lost = manifest["config"] if part == "config" else manifest["layers"][-1]
+    team.blob(lost["digest"]).unlink()
+    team.next_version("1.1.0")
+    outcome = team.fresh_agent()
+    assert 0 == outcome.code, outcome.err
+    assert f"[{team.project.name('a')}] build started" in began(outcome, "build")
+    assert 0 == team.project.invoke("verify", **NO_ENGINE).code
+
+
+def test_a_version_that_lost_a_part_before_its_release_is_made_whole(team: Team) -> None:
+    team.next_version("1.1.0")
+    team.project.done("push")
+    repository = team.project.repository("a")
+    body = team.project.place.request("GET", f"{repository}/manifests/1.1.0", Accept=MANIFEST_KINDS)[1]
+    team.blob(json.loads(body)["config"]["digest"]).unlink()
+    team.blob(json.loads(body)["layers"][-1]["digest"]).unlink()
+    team.project.done("publish")
+    assert 0 == team.project.invoke("verify", **NO_ENGINE).code
+
+
+def test_a_dirty_tag_may_move_and_a_version_may_not(team: Team) -> None:
+    project = team.project
+    data = f"src/docker/{project.name('a')}/data"
+    repository = project.repository("a")
+    digests = []
+    for content in ("one", "two"):
+        project.write(data, content)
+        outcome = project.done("publish", "--allow-dirty")
+        assert "staged 1.0.0-dirty: " in outcome.last
+        digests.append(project.place.digest(repository, "1.0.0-dirty"))
+    assert ("", False) not in {(digest, digest == "") for digest in digests}
+    assert 2 == len({*digests})
+    keys = [key for key in project.place.objects() if "1.0.0-dirty" in key]
+    assert [] == keys
+    before = project.place.digest(repository, "1.0.0")
+    project.git("tag", "--delete", "1.0.0")
+    project.commit("other content")
+    project.tag("1.0.0")
+    for command in ("push", "publish"):
+        refused = project.invoke(command)
+        assert (3, True) == (refused.code, refused.last.startswith("error: ")), refused.err
+    assert before == project.place.digest(repository, "1.0.0")
+
+
+def test_moving_tags_move_forward_only(team: Team) -> None:
+    project = team.project
+    project.configure(moving_tags=["latest", "{major}.{minor}"])
+    project.commit("moving tags")
+    project.tag("2.0.0")
+    project.done("publish")
+    newest = project.place.digest(project.repository("a"), "2.0.0")
+    project.git("checkout", "--quiet", "-b", "maintenance", "HEAD")
+    project.commit("a fix for an old release", **{f"src/docker/{project.name('a')}/data": "fixed"})
+    project.tag("1.0.1")
+    project.git("tag", "--delete", "2.0.0")
+    project.done("publish")
+    tags = {tag: project.place.digest(project.repository("a"), tag) for tag in ("latest", "2.0", "1.0", "1.0.1")}
+    assert {"latest": newest, "2.0": newest, "1.0": tags["1.0.1"], "1.0.1": tags["1.0.1"]} == tags
+    assert newest != tags["1.0.1"]
