@@ -14,7 +14,7 @@ from buildtools.version import Version
 
 if TYPE_CHECKING:
     from buildtools.archive.distribution import Archive
-    from buildtools.git.tags import CutTag
+    from buildtools.git.tagging.tags import CutTag
     from buildtools.image.assembly import LocalImage
     from buildtools.image.push import PushedImage
     from buildtools.image.survey import Standing
@@ -99,8 +99,8 @@ def publish(run: Run) -> Published:
 
 def release(run: Run, remote: str, **options: Any) -> CutTag:
     """Cut the annotated tag that ``publish`` releases, and push it; the options are those of ``TagRequest``."""
-    from buildtools.git.tagplan import TagRequest
-    from buildtools.git.tags import cut_tag
+    from buildtools.git.tagging.plan import TagRequest
+    from buildtools.git.tagging.tags import cut_tag
 
     settings = run.settings
     request = TagRequest(

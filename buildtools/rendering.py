@@ -15,7 +15,7 @@ from buildtools.release import Audit, Release
 
 if TYPE_CHECKING:
     from buildtools.archive.distribution import Archive
-    from buildtools.git.tags import CutTag
+    from buildtools.git.tagging.tags import CutTag
     from buildtools.pipeline import Listing, Published
     from buildtools.sandbox import Service
     from buildtools.stages.planned import Planned
@@ -147,7 +147,7 @@ def tag_text(tag: CutTag) -> str:
 
 def tag_summary(tag: CutTag) -> str:
     """What ``release`` came to, and what comes next."""
-    from buildtools.git.tags import TagState
+    from buildtools.git.tagging.tags import TagState
 
     signed = "signed " if tag.signed else ""
     if tag.state is TagState.PLANNED:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from buildtools import Refused
-from buildtools.git.commits import parsed, read_shallow
 from buildtools.git.describe import describe
 from buildtools.git.errors import NoCommit, NoTag, ShallowClone
 from buildtools.git.repository import Repository
-from buildtools.git.worktree import changed_paths
+from buildtools.git.storage.commits import parsed, read_shallow
+from buildtools.git.worktree.status import changed_paths
 from buildtools.version import Version
 
 # Up to the last @: a password may hold one.

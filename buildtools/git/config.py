@@ -10,8 +10,8 @@ import os
 import re
 from collections.abc import Mapping
 
-from buildtools.git.content import content
 from buildtools.git.errors import BadConfig
+from buildtools.git.storage.content import content
 from buildtools.git.wildmatch import wildmatch
 
 SYSTEM_FILE = "/etc/gitconfig"

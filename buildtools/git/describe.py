@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from buildtools.git.describer import Describer, Options
+from buildtools.git.naming.describer import Describer, Options
+from buildtools.git.naming.walk import MOST_CANDIDATES
 from buildtools.git.repository import Repository
-from buildtools.git.walk import MOST_CANDIDATES
 
 TYPE_CHECKING = False  # the name that type checkers know; `typing` itself is not needed to start
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from buildtools.git.description import Description
+    from buildtools.git.naming.description import Description
 
 WALKS = ("2.47", "2.48")
 
@@ -56,7 +56,7 @@ def describe(
     :raises BadConfig: git's configuration is malformed.
     :raises DamagedRepository: an object, pack, index or ref cannot be read.
     """
-    from buildtools.git.description import Description
+    from buildtools.git.naming.description import Description
 
     if walk not in WALKS:
         raise ValueError(f"walk must be one of {WALKS}")
@@ -76,6 +76,6 @@ def describe(
 
 
 if __name__ == "__main__":
-    from buildtools.git.describe_command import main
+    from buildtools.git.naming.command import main
 
     main()

@@ -11,10 +11,10 @@ import re
 from collections.abc import Mapping
 
 from buildtools.git.config import Config, Reader, boolean, expand_home
-from buildtools.git.content import content, text
 from buildtools.git.errors import BadConfig, NotARepository
-from buildtools.git.objects import Objects, unquoted
-from buildtools.git.refs import RefFiles, Refs, resolve
+from buildtools.git.storage.content import content, text
+from buildtools.git.storage.objects import Objects, unquoted
+from buildtools.git.storage.refs import RefFiles, Refs, resolve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Repository:
         if storage == "files":
             return RefFiles(self.git_dir, self.common_dir, self.hash_size)
         if storage == "reftable":
-            from buildtools.git.reftable import Reftables
+            from buildtools.git.storage.reftable import Reftables
 
             return Reftables(self.git_dir, self.common_dir, self.hash_size)
         raise NotARepository(f"refs are kept as {storage!r}, which is unknown", "use git's files or reftable")

@@ -11,7 +11,7 @@ from pathlib import Path
 from buildtools import BuildToolsError
 from buildtools.git.describe import describe
 from buildtools.git.repository import Repository
-from buildtools.git.worktree import WorkTree
+from buildtools.git.worktree.status import WorkTree
 from tests.compat.oracle import WALK
 from tests.git.reference import environment, tried
 

@@ -32,7 +32,7 @@ def test_enough_is_asked_and_every_kind_comes_up(tmp_path: Path) -> None:
     assert {*STORAGES, *HISTORIES, *TAGS} == kinds
 
 
-@pytest.mark.skipif(GIT < (2, 46), reason="this git cannot make tables; tests/git/test_reftable.py writes some")
+@pytest.mark.skipif(GIT < (2, 46), reason="this git cannot make tables; tests/git/storage/test_reftable.py writes some")
 @pytest.mark.parametrize("seed", range(20))
 def test_refs_in_tables_are_read_as_git_reads_them(seed: int, tmp_path: Path, worker: Worker) -> None:
     history = made(seed * len(STORAGES), tmp_path)

@@ -11,7 +11,6 @@ import pytest
 
 from buildtools import BuildToolsError, Refused
 from buildtools.git.describe import describe
-from buildtools.git.description import Description
 from buildtools.git.errors import (
     BadConfig,
     BadRevision,
@@ -21,6 +20,7 @@ from buildtools.git.errors import (
     NotARepository,
     ShallowClone,
 )
+from buildtools.git.naming.description import Description
 from buildtools.git.repository import Repository
 from tests.compat.workshop import CLEAN, Workshop, git
 
@@ -280,10 +280,10 @@ def test_every_error_says_what_to_do_and_is_expected() -> None:
 
 def test_starting_the_program_imports_little() -> None:
     heavy = {"dulwich", "docker", "boto3", "rich", "argparse", "dataclasses", "inspect", "json", "subprocess", "semver"}
-    code = "import buildtools.git.describe, buildtools.git.describe_command, sys; print(*sys.modules)"
+    code = "import buildtools.git.describe, buildtools.git.naming.command, sys; print(*sys.modules)"
     clean = subprocess.run(
         [sys.executable, "-S", "-c", code], env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True, check=True
     )
     loaded = set(clean.stdout.decode().split())
     assert set() == loaded & (heavy | {"buildtools.settings", "buildtools.version", "pathlib"})
-    assert "buildtools.git.walk" in loaded
+    assert "buildtools.git.naming.walk" in loaded

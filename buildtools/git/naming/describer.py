@@ -1,0 +1,234 @@
+"""What ``git describe`` does with one repository and one set of options. https://git-scm.com/docs/git-describe"""
+
+from __future__ import annotations
+
+import os
+
+from buildtools import BuildToolsError
+from buildtools.git.errors import BadConfig, BadRevision, NoCommit, NoTag, NotARepository, ShallowClone
+from buildtools.git.naming.names import ANNOTATED, Name, known_names
+from buildtools.git.naming.revision import Revisions
+from buildtools.git.naming.walk import Candidate, nearest
+from buildtools.git.repository import Repository
+from buildtools.git.storage.commits import Commits, read_grafts, read_shallow
+
+AUTOMATIC = -1
+LEAST_ABBREVIATION = 4
+DIRTY, BROKEN = "-dirty", "-broken"
+MAKE_A_TAG = "make one with `git tag -a NAME -m MESSAGE`, or with `invoke release --first 0.1.0`"
+FETCH_ALL = (
+    "run `git fetch --unshallow --tags`; in Jenkins untick “Shallow clone” and tick “Fetch tags” in the job's "
+    "“Advanced clone behaviours”"
+)
+
+
+class Options:
+    """What describe can be told, with its defaults.
+
+    ``abbrev`` is ``None`` for what git is configured to, and 0 for no suffix. ``dirty`` and ``broken`` are the marks,
+    ``None`` for not asked. ``old_git`` is to answer as git did up to 2.47, where that is another answer. With
+    ``strict`` a history that is cut off or has holes is refused where git would give a version that may be wrong.
+    """
+
+    def __init__(self) -> None:
+        self.all = self.tags = self.long = self.always = self.first_parent = False
+        self.abbrev: int | None = None
+        self.candidates = 10
+        self.match: tuple[bytes, ...] = ()
+        self.exclude: tuple[bytes, ...] = ()
+        self.dirty: str | None = None
+        self.broken: str | None = None
+        self.old_git = False
+        self.strict = False
+
+
+class Answer:
+    """One commit described. ``tag`` is empty where no name was found and ``--always`` gave the bare commit."""
+
+    __slots__ = ("abbreviation", "commit", "distance", "tag", "text")
+
+    def __init__(self, text: str, tag: str, distance: int, commit: bytes, abbreviation: str = "") -> None:
+        self.text, self.tag, self.distance, self.commit, self.abbreviation = text, tag, distance, commit, abbreviation
+
+
+class Describer:
+    """Describes commits of one repository.
+
+    :raises BadConfig: ``core.abbrev`` is nothing that git accepts.
+    :raises BadRevision: the options contradict each other.
+    :raises NoTag: there are no names at all, and ``always`` is off.
+    """
+
+    def __init__(self, repository: Repository, options: Options) -> None:
+        self._repository = repository
+        self._objects = repository.objects
+        self._options = options
+        configured = configured_abbrev(repository)
+        self._abbrev = configured if options.abbrev is None or options.abbrev < 0 else options.abbrev
+        if options.long and self._abbrev == 0:
+            raise BadRevision("--long and --abbrev=0 cannot be used together", "leave one of them out")
+        self._shallow = read_shallow(repository.common_dir, repository.hash_size, repository.environment)
+        grafts = read_grafts(repository.common_dir, repository.hash_size, repository.environment)
+        self._commits = Commits(
+            self._objects,
+            {**grafts, **{oid: [] for oid in self._shallow}},
+            strict=options.strict,
+            use_graph=repository.config.bool("core.commitgraph", True),
+        )
+        self._names = known_names(repository, any_ref=options.all, match=options.match, exclude=options.exclude)
+        if not self._names and not options.always:
+            raise self._no_tag("there is no tag to describe a commit by")
+
+    def head(self) -> tuple[Answer, bool]:
+        """What is checked out, with the mark of the worktree's state; and whether that is dirty.
+
+        :raises NoCommit: the branch has no commit yet.
+        """
+        dirty, mark = self._state()
+        if self._repository.head() is None:
+            raise NoCommit("there is no commit yet", "make one with `git commit`, then a tag with `git tag -a`")
+        answer = self.named("HEAD")
+        answer.text += mark
+        return answer, dirty
+
+    def _state(self) -> tuple[bool, str]:
+        options = self._options
+        if options.dirty is None and options.broken is None:
+            return False, ""
+        try:
+            if self._repository.work_tree is None:
+                raise NotARepository("there is no work tree here that could be dirty", "run this in a work tree")
+            from buildtools.git.worktree.status import is_dirty
+
+            # Up to git 2.45 --broken did not look at the content of files whose status had changed.
+            dirty = is_dirty(self._repository, refresh=options.broken is None or not options.old_git)
+        except BuildToolsError:
+            if options.broken is None:
+                raise
+            return True, options.broken
+        return dirty, (DIRTY if options.dirty is None else options.dirty) if dirty else ""
+
+    def named(self, name: str) -> Answer:
+        """The object that a name stands for: a commit, or a blob that some commit brought in.
+
+        :raises BadRevision: it is neither.
+        :raises NoTag: nothing describes it.
+        :raises ShallowClone: with ``strict``, when a tag may lie where the history is cut off.
+        :raises DamagedRepository: something on the way cannot be read.
+        """
+        revisions = Revisions(self._repository, self._commits)
+        oid = revisions.resolve(name)
+        commit = revisions.commit(oid)
+        if commit is not None:
+            return self._described(commit, oid)
+        if self._objects.kind(oid) != "blob":
+            raise BadRevision(f"{name!r} is neither a commit nor a blob", "give a branch, a tag or a commit")
+        from buildtools.git.naming.origin import first_holder
+
+        found = first_holder(self._repository, self._commits, oid)
+        if found is None:
+            if self._options.old_git:
+                return Answer("", "", 0, oid)
+            raise BadRevision(f"blob {oid.hex()} is in no commit of HEAD's history", "give a commit")
+        commit, path = found
+        answer = self._described(commit, commit)
+        answer.text += f":{os.fsdecode(path)}"
+        return answer
+
+    def _described(self, commit: bytes, asked: bytes) -> Answer:
+        options, names = self._options, self._names
+        any_kind = options.all or options.tags
+        exact = names.get(commit)
+        if exact is not None and (any_kind or exact.priority == ANNOTATED):
+            return self._exact(exact, commit, asked if options.old_git else commit)
+        if not options.candidates:
+            raise NoTag(f"no tag is exactly at {commit.hex()}", MAKE_A_TAG)
+        usable = {oid: name for oid, name in names.items() if any_kind or name.priority == ANNOTATED}
+        if usable:
+            key, load = self._commits.walker(commit)
+            named = {key(oid): name for oid, name in usable.items()}
+            best = nearest(
+                key(commit),
+                load,
+                named,
+                {commit for commit, name in named.items() if name.priority == ANNOTATED},
+                most=options.candidates,
+                names=len(names),
+                first_parent=options.first_parent,
+                old_git=options.old_git,
+            )
+            if options.strict:
+                self._check_border(best)
+            if best is not None:
+                return self._distant(named[best.commit], best.depth, commit)
+        elif options.strict and self._shallow:
+            raise self._no_tag("it has no tag to describe a commit by")
+        if options.always:
+            short = self._objects.abbreviated(commit, self._abbrev)
+            return Answer(short, "", 0, commit, short)
+        if any_kind or not any(name.priority < ANNOTATED for name in names.values()):
+            raise self._no_tag(f"no tag is reachable from {commit.hex()}")
+        raise self._no_tag(f"no annotated tag is reachable from {commit.hex()}")
+
+    def _no_tag(self, fact: str) -> NoTag | ShallowClone:
+        if self._options.strict and self._shallow:
+            return ShallowClone(f"this clone is shallow, and {fact}", FETCH_ALL)
+        return NoTag(fact, MAKE_A_TAG)
+
+    def _check_border(self, best: Candidate | None) -> None:
+        """Refuse an answer that the rest of the history might change.
+
+        It cannot change where no commit of the border was met but the tagged one itself, and that one's parents are
+        not here by another way.
+        """
+        met = self._commits.met.intersection(self._shallow)
+        # In a shallow clone the keys of a walk are ids.
+        if best is not None and best.commit in met:
+            elsewhere = any(parent in self._objects for parent in self._true_parents(best.commit))
+            met -= set() if elsewhere else {best.commit}
+        if met:
+            raise ShallowClone("this clone is shallow, and the nearest tag may lie beyond its border", FETCH_ALL)
+
+    def _true_parents(self, commit: bytes) -> list[bytes]:
+        return Commits(self._objects, {}, strict=True, use_graph=False).load(commit)[1]
+
+    def _exact(self, name: Name, commit: bytes, untagged: bytes) -> Answer:
+        shown, misnamed = self._shown(name)
+        if not (misnamed or self._options.long):
+            return Answer(shown, shown, 0, commit)
+        # git abbreviates what the tag object points to, which for a nested tag is another tag.
+        short = self._objects.abbreviated(name.tag.target if name.tag else untagged, self._abbrev)
+        return Answer(f"{shown}-0-g{short}", shown, 0, commit, short)
+
+    def _distant(self, name: Name, depth: int, commit: bytes) -> Answer:
+        shown, misnamed = self._shown(name)
+        if not (misnamed or self._abbrev):
+            return Answer(shown, shown, depth, commit)
+        short = self._objects.abbreviated(commit, self._abbrev)
+        return Answer(f"{shown}-{depth}-g{short}", shown, depth, commit, short)
+
+    def _shown(self, name: Name) -> tuple[str, bool]:
+        """The name as it is shown, and whether the tag calls itself otherwise than its ref."""
+        tag = name.read(self._objects)
+        if tag is None:
+            return os.fsdecode(name.path), False
+        if self._options.all:
+            return f"tags/{os.fsdecode(tag.name)}", tag.name != name.path.removeprefix(b"tags/")
+        return os.fsdecode(tag.name), tag.name != name.path
+
+
+def configured_abbrev(repository: Repository) -> int:
+    """``core.abbrev``: digits, or :data:`AUTOMATIC`.
+
+    :raises BadConfig: it is nothing that git accepts.
+    """
+    value = (repository.config.get("core.abbrev", "auto") or "").lower()
+    digits = repository.hash_size * 2
+    if value == "auto":
+        return AUTOMATIC
+    if value in ("no", "off", "false", ""):
+        return digits
+    length = repository.config.int("core.abbrev")
+    if not LEAST_ABBREVIATION <= length <= digits:
+        raise BadConfig(f"git configuration core.abbrev is {length}", f"set it from {LEAST_ABBREVIATION} to {digits}")
+    return length

@@ -1,0 +1,1 @@
+"""What lies in the git folder: objects, packs, commits, refs."""

@@ -1,0 +1,217 @@
+"""Commits as a walk needs them: date and parents, with grafts and shallow borders in force."""
+
+from __future__ import annotations
+
+import re
+from binascii import unhexlify
+from collections.abc import Callable, Mapping, Sequence
+from zlib import decompress
+from zlib import error as zlib_error
+
+from buildtools.git.errors import DamagedRepository, MissingObject
+from buildtools.git.storage import commitgraph
+from buildtools.git.storage.content import text
+from buildtools.git.storage.objects import Objects
+from buildtools.git.storage.packs import Pack, u32
+
+_COMMIT = 0x10  # the type bits in a pack entry's first byte
+_NUMBER = re.compile(rb"\s*(-?)0*(\d{1,20})")
+_LARGEST = (1 << 64) - 1
+
+
+def date_of(line: bytes) -> int:
+    """The seconds since 1970 in an author, committer or tagger line; 0 where there is no number."""
+    found = _NUMBER.match(line, line.rfind(b">") + 1) if b">" in line else None
+    if not found:
+        return 0
+    seconds = min(int(found[2]), _LARGEST)
+    return _LARGEST + 1 - seconds if found[1] and seconds else seconds
+
+
+def parsed(content: bytes, hash_size: int) -> tuple[int, list[bytes]]:
+    """Committer date and parents of a commit.
+
+    :raises ValueError: it does not start as a commit does.
+    """
+    digits = hash_size * 2
+    at = 6 + digits
+    if not content.startswith(b"tree ") or content[at - 1 : at] != b"\n":
+        raise ValueError("no tree")
+    parents = []
+    width = digits + 8
+    while content.startswith(b"parent ", at):
+        if content[at + width - 1 : at + width] != b"\n":
+            raise ValueError("a broken parent line")
+        parents.append(bytes.fromhex(content[at + 7 : at + 7 + digits].decode("latin-1")))
+        at += width
+    if not content.startswith(b"author ", at):
+        return 0, parents
+    start = content.find(b"\n", at) + 1
+    end = content.find(b"\n", start)
+    if not start or end < 0 or not content.startswith(b"committer ", start):
+        return 0, parents
+    return date_of(content[start:end]), parents
+
+
+Key = bytes | int
+
+
+class Commits:
+    """Date and parents of commits.
+
+    ``grafts`` maps a commit to the parents it is to have; a shallow clone's border has none. With ``strict`` a commit
+    that is missing is an error; git itself goes on as if it had neither date nor parents. A commit-graph is used where
+    neither grafts nor replacements contradict it.
+    """
+
+    def __init__(self, objects: Objects, grafts: Mapping[bytes, list[bytes]], *, strict: bool, use_graph: bool) -> None:
+        self._objects = objects
+        self._grafts = grafts
+        self._strict = strict
+        self._cut = frozenset(oid for oid, parents in grafts.items() if not parents)
+        self._use_graph = use_graph
+        self.met: set[bytes] = set()
+
+    def load(self, oid: bytes) -> tuple[int, list[bytes]]:
+        """Date and parents.
+
+        :raises DamagedRepository: the commit cannot be read.
+        """
+        if oid in self._cut:
+            self.met.add(oid)
+        try:
+            kind, content = self._objects.read(oid)
+        except MissingObject:
+            if self._strict:
+                raise
+            return 0, []
+        if kind != "commit":
+            raise DamagedRepository(f"object {oid.hex()} is a {kind} where a commit is expected")
+        try:
+            date, parents = parsed(content, self._objects.hash_size)
+        except ValueError as error:
+            raise DamagedRepository(f"commit {oid.hex()} cannot be understood ({error})") from None
+        return date, self._grafts.get(oid, parents)
+
+    def walker(
+        self, start: bytes | None = None
+    ) -> tuple[Callable[[bytes], Key], Callable[[Key], tuple[int, Sequence[Key]]]]:
+        """How a long walk goes: what makes a key of an id, and what gives date and parents by key.
+
+        :param start: where the walk starts, when it starts at one commit only; it may be quicker then.
+        """
+        load: Callable[[Key], tuple[int, Sequence[Key]]] = self.load  # type: ignore[assignment]  # ids are keys
+        if self._grafts or self._objects.replacements:
+            return bytes, load
+        graph = commitgraph.find(self._objects.folders, self._objects.hash_size) if self._use_graph else None
+        if graph is not None:
+            return _over_graph(graph, self.load, start)
+        packs = self._objects.packs
+        if packs:
+            load = _over_pack(max(packs, key=lambda pack: pack.ids.total), self.load)  # type: ignore[assignment]
+        return bytes, load
+
+
+def _over_graph(
+    graph: commitgraph.CommitGraph, otherwise: Callable[[bytes], tuple[int, list[bytes]]], start: bytes | None
+) -> tuple[Callable[[bytes], Key], Callable[[Key], tuple[int, Sequence[Key]]]]:
+    """Keys are positions in the graph, and ids for the commits outside of it."""
+    inside = graph.loader()
+
+    def key(oid: bytes) -> Key:
+        position = graph.position(oid)
+        return oid if position is None else position
+
+    def load(commit: Key) -> tuple[int, Sequence[Key]]:
+        if isinstance(commit, int):
+            return inside(commit)
+        date, parents = otherwise(commit)
+        return date, [key(parent) for parent in parents]
+
+    if start is not None and graph.position(start) is not None:
+        # A graph has all ancestors of what it has, so that no id will be met.
+        return key, inside  # type: ignore[return-value]  # see above
+    return key, load
+
+
+def _over_pack(
+    pack: Pack, otherwise: Callable[[bytes], tuple[int, list[bytes]]]
+) -> Callable[[bytes], tuple[int, Sequence[bytes]]]:
+    """Reads the plain commits of one pack, in a third of the time that the general way takes."""
+    ids, data = pack.ids, pack.data
+    index, names, width, total = ids.data, ids.names, ids.width, ids.total
+    offsets, size, large = pack.offsets, pack.hash_size, min(len(data), 1 << 31)
+    if not offsets:
+        return otherwise
+    view, number = pack.view, int.from_bytes
+    starts = (0, *ids.fanout)
+    # Ids are spread evenly, so that one is found near the place that its first digits tell.
+    near = 8 + int((total / 256) ** 0.5)
+    before, both = names - near * width, 2 * near * width
+    # Read by position rather than digit by digit; what does not fit is left to the general way.
+    hexadecimal = b".{%d}" % (size * 2)
+    match = re.compile(
+        rb"tree %b\n(?:parent (%b)\n(?:parent (%b)\n)?)?author .*\ncommitter [^>\n]*> ([0-9]{1,18}) [^>\n]*\n"
+        % (hexadecimal, hexadecimal, hexadecimal)
+    ).match
+
+    def load(oid: bytes) -> tuple[int, Sequence[bytes]]:
+        first = oid[0]
+        low = starts[first]
+        begin = before + (low + ((starts[first + 1] - low) * number(oid[1:4], "big") >> 24)) * width
+        found = index[begin : begin + both].find(oid)
+        if found < 0 or begin < 0 or found % width:
+            return otherwise(oid)
+        at = u32(index, offsets + (begin + found - names) // width * 4)[0]
+        byte = data[at] if at < large else 0
+        if byte & 0x70 != _COMMIT:
+            return otherwise(oid)
+        length, shift = byte & 15, 4
+        while byte & 0x80:
+            at += 1
+            byte = data[at]
+            length |= (byte & 0x7F) << shift
+            shift += 7
+        try:
+            content = decompress(view[at + 1 : at + length + 64], 15, length)
+            commit = match(content)
+            if commit is None or len(content) != length:
+                return otherwise(oid)
+            one, two, date = commit.groups()
+            if two:
+                return int(date), (unhexlify(one), unhexlify(two))
+            return int(date), (unhexlify(one),) if one else ()
+        except (zlib_error, ValueError):
+            return otherwise(oid)
+
+    return load
+
+
+def read_grafts(common_dir: str, hash_size: int, environment: Mapping[str, str]) -> dict[bytes, list[bytes]]:
+    """What ``info/grafts`` and ``shallow`` say about parents.
+
+    :raises DamagedRepository: the list of the shallow border is malformed.
+    """
+    grafts: dict[bytes, list[bytes]] = {}
+    word = re.compile(f"[0-9a-f]{{{hash_size * 2}}}")
+    for line in _lines(environment.get("GIT_GRAFT_FILE") or f"{common_dir}/info/grafts"):
+        words = line.rstrip().split(" ")
+        if not line.startswith("#") and all(map(word.fullmatch, words)):
+            first, *parents = map(bytes.fromhex, words)
+            grafts.setdefault(first, parents)
+    return grafts
+
+
+def read_shallow(common_dir: str, hash_size: int, environment: Mapping[str, str]) -> list[bytes]:
+    """The commits whose parents were not fetched."""
+    path = environment.get("GIT_SHALLOW_FILE") or f"{common_dir}/shallow"
+    found = []
+    for line in _lines(path):
+        if not re.fullmatch(f"[0-9a-f]{{{hash_size * 2}}}", line):
+            raise DamagedRepository(f"{path} has a line that is no object name")
+        found.append(bytes.fromhex(line))
+    return found
+
+
+def _lines(path: str) -> list[str]:
+    return (text(path) or "").splitlines()

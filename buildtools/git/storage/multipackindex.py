@@ -1,0 +1,31 @@
+"""The multi-pack-index, of which only the number of objects is of use here: each pack has an index of its own.
+
+https://git-scm.com/docs/gitformat-pack#_multi_pack_index_midx_files_have_the_following_format
+"""
+
+from __future__ import annotations
+
+import struct
+
+from buildtools.git.storage.content import content
+from buildtools.git.storage.packs import u32, u64
+
+_HEADER = 12
+_CHUNK = 12
+
+
+def summary(folder: str) -> tuple[int, set[str]]:
+    """How many objects the index below this object folder has, and the file names of the packs' own indexes.
+
+    No index, and one that cannot be understood, have none.
+    """
+    path = f"{folder}/pack/multi-pack-index"
+    try:
+        data = content(path)
+        if not data or data[:5] != b"MIDX\1":
+            return 0, set()
+        places = {data[at : at + 4]: u64(data, at + 4)[0] for at in range(_HEADER, _HEADER + _CHUNK * data[6], _CHUNK)}
+        names = data[places[b"PNAM"] :].split(b"\0", u32(data, 8)[0])[:-1]
+        return u32(data, places[b"OIDF"] + 255 * 4)[0], {name.decode() for name in names}
+    except (OSError, struct.error, KeyError, IndexError, UnicodeDecodeError):
+        return 0, set()

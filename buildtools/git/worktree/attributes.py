@@ -1,0 +1,172 @@
+"""What git's attribute files say of a path, as ``git add`` would read them.
+
+https://git-scm.com/docs/gitattributes
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from buildtools.git.worktree.pathpattern import PathPattern
+
+SYSTEM_FILE = "/etc/gitattributes"
+_BLANK = b" \t\r\n"
+_LONGEST_LINE = 2048
+_LARGEST_FILE = 100 << 20
+_NAME = re.compile(rb"(?!-)[-A-Za-z0-9_.]+")
+_ESCAPES = {b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
+_QUOTED = re.compile(rb'"((?:[^"\\]|\\(?:[abfnrtv"\\]|[0-3][0-7][0-7]))*)"')
+_ESCAPE = re.compile(rb"\\([0-3][0-7][0-7]|.)")
+
+# Set, unset, or a text. None is "!name": unspecified, and hides what is said elsewhere.
+Value = bool | bytes | None
+
+
+class _Rule(NamedTuple):
+    pattern: PathPattern
+    states: tuple[tuple[bytes, Value], ...]
+
+
+class _File(NamedTuple):
+    rules: tuple[_Rule, ...]
+    macros: Mapping[bytes, tuple[tuple[bytes, Value], ...]]
+
+
+_NOTHING = _File((), {})
+_BUILTIN = _File((), {b"binary": ((b"diff", False), (b"merge", False), (b"text", False))})
+
+
+class Attributes:
+    """The attributes of one work tree.
+
+    ``read_indexed`` gives the content that the index has for a path, and stands in for a ``.gitattributes`` that is
+    not checked out. ``user_files`` are read before the tree's own, ``info_file`` after.
+    """
+
+    def __init__(
+        self,
+        work_tree: bytes,
+        read_indexed: Callable[[bytes], bytes | None],
+        user_files: tuple[str, ...] = (),
+        info_file: str = "",
+        *,
+        ignore_case: bool = False,
+    ) -> None:
+        self._work_tree = work_tree
+        self._read_indexed = read_indexed
+        self._ignore_case = ignore_case
+        self._below = [_BUILTIN, *(_read_file(path) for path in user_files)]
+        self._above = _read_file(info_file) if info_file else _NOTHING
+        self._stacks: dict[bytes, tuple[_File, ...]] = {}
+
+    def of(self, path: bytes) -> Mapping[bytes, Value]:
+        """Every attribute that is set, unset or has a value; what is not in it is unspecified."""
+        slash = path.rfind(b"/")
+        files = (self._above, *self._stack(path[: slash + 1]))
+        values: dict[bytes, Value] = {}
+        if not any(file.rules for file in files):
+            return values
+        macros: dict[bytes, tuple[tuple[bytes, Value], ...]] = {}
+        for file in reversed(files):
+            macros.update(file.macros)
+
+        def fill(states: tuple[tuple[bytes, Value], ...]) -> None:
+            for name, value in reversed(states):
+                if name not in values:
+                    values[name] = value
+                    if value is True and name in macros:
+                        fill(macros[name])
+
+        for file in files:
+            for rule in reversed(file.rules):
+                if rule.pattern.matches(path, ignore_case=self._ignore_case):
+                    fill(rule.states)
+        return values
+
+    def _stack(self, folder: bytes) -> tuple[_File, ...]:
+        """The files that speak for a folder (``b""`` or ``b"a/b/"``), strongest first."""
+        found = self._stacks.get(folder)
+        if found is None:
+            above = folder[: folder.rfind(b"/", 0, -1) + 1]
+            parent = self._stack(above) if folder else tuple(reversed(self._below))
+            own = self._read_own(folder)
+            found = self._stacks[folder] = (own, *parent) if own.rules or own.macros else parent
+        return found
+
+    def _read_own(self, folder: bytes) -> _File:
+        name = folder + b".gitattributes"
+        data = _content(self._work_tree + b"/" + name, os.O_NOFOLLOW)
+        if data is None:
+            data = self._read_indexed(name)
+            if data is None or len(data) >= _LARGEST_FILE:
+                return _NOTHING
+            data = data.partition(b"\0")[0]
+        else:
+            data = data.removeprefix(b"\xef\xbb\xbf")
+        return _parsed(data, folder)
+
+
+def _read_file(path: str) -> _File:
+    data = _content(os.fsencode(path), 0)
+    return _NOTHING if data is None else _parsed(data.removeprefix(b"\xef\xbb\xbf"), b"")
+
+
+def _content(path: bytes, flags: int) -> bytes | None:
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags), "rb") as stream:
+            if os.fstat(stream.fileno()).st_size >= _LARGEST_FILE:
+                return None
+            return stream.read()
+    except OSError:
+        return None
+
+
+def _parsed(data: bytes, folder: bytes) -> _File:
+    rules: list[_Rule] = []
+    macros: dict[bytes, tuple[tuple[bytes, Value], ...]] = {}
+    for raw in data.split(b"\n"):
+        line = raw.partition(b"\0")[0]
+        start = line.lstrip(_BLANK)
+        if not start or start.startswith(b"#") or len(line) >= _LONGEST_LINE:
+            continue
+        quoted = _QUOTED.match(start)
+        if quoted:
+            pattern, rest = _ESCAPE.sub(_unescaped, quoted[1]), start[quoted.end() :]
+        else:
+            pattern = re.split(rb"[ \t\r\n]", start, maxsplit=1)[0]
+            rest = start[len(pattern) :]
+        states = _states(rest)
+        if states is None:
+            continue
+        if pattern.startswith(b"[attr]") and len(pattern) > len(b"[attr]"):
+            name = pattern[len(b"[attr]") :]
+            # Macros are the matter of the top folder alone.
+            if not folder and _NAME.fullmatch(name):
+                macros[name] = states
+        elif not pattern.startswith(b"!"):
+            parsed = PathPattern.parse(pattern, folder)
+            if not parsed.folders_only:
+                rules.append(_Rule(parsed, states))
+    return _File(tuple(rules), macros)
+
+
+def _unescaped(match: re.Match[bytes]) -> bytes:
+    letter = match[1]
+    return bytes([int(letter, 8)]) if len(letter) == 3 else _ESCAPES.get(letter, letter)
+
+
+def _states(text: bytes) -> tuple[tuple[bytes, Value], ...] | None:
+    """The attributes one line sets; ``None`` if one has a bad name, which makes git pass over the whole line."""
+    states: list[tuple[bytes, Value]] = []
+    for word in text.split():
+        name, equals, value = word.partition(b"=")
+        sign = name[:1]
+        if sign in (b"-", b"!"):
+            name = name[1:]
+        if not _NAME.fullmatch(name):
+            return None
+        states.append((name, {b"-": False, b"!": None}.get(sign, value if equals else True)))
+    return tuple(states)

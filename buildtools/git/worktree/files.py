@@ -1,0 +1,316 @@
+"""The files of a work tree against the index: by their status where that says enough, else by their content."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Sequence
+from enum import Enum
+
+from buildtools.git.config import boolean
+from buildtools.git.errors import NotARepository
+from buildtools.git.repository import Repository
+from buildtools.git.worktree.index import (
+    ASSUME_VALID,
+    FLAGS,
+    GITLINK,
+    INTENT_TO_ADD,
+    MODE,
+    OID,
+    SKIP_WORKTREE,
+    SPARSE_DIRECTORY,
+    STAGE,
+    SYMLINK,
+    Fields,
+    read_index,
+)
+from buildtools.git.worktree.staging import tree_files
+from buildtools.git.worktree.submodule import gitlink_head
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import hashlib
+
+    # Imported where content must be looked at, which a clean tree does not need.
+    from buildtools.git.worktree.attributes import Attributes
+    from buildtools.git.worktree.cone import Cone
+    from buildtools.git.worktree.conversion import Conversion
+
+_LOW = 0xFFFFFFFF
+_TYPE = 0o170000
+_LONGEST_PLAIN = 0x0FFF  # flags that are no more than the length of a name
+_READ_SIZE = 1 << 20
+_EMPTY_BLOBS = {
+    20: bytes.fromhex("e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"),
+    32: bytes.fromhex("473a0f4c3be8a93681a267e3b1e9a7dcda1185436fe141f7749120a303721813"),
+}
+
+
+class State(Enum):
+    """A file against its entry in the index."""
+
+    SAME = "same"
+    CHANGED = "changed"
+    MISSING = "missing"
+
+
+class Files:
+    """The files of one repository's work tree, ``top``, with the index read once.
+
+    To be closed: filters may be running.
+    """
+
+    def __init__(self, repository: Repository, *, refresh: bool = True) -> None:
+        """``refresh=False`` takes a file for changed when its status differs from what the index has noted of it.
+
+        :raises NotARepository: there is no work tree.
+        :raises DamagedRepository: the index cannot be read.
+        """
+        if repository.work_tree is None:
+            raise NotARepository("there is no work tree to compare with", "run this in a clone that is not bare")
+        self.repository = repository
+        self.top = os.fsencode(repository.work_tree)
+        self._refresh = refresh
+        config = repository.config
+        place = repository.environment.get("GIT_INDEX_FILE") or f"{repository.git_dir}/index"
+        place = os.path.join(repository.work_tree, place)
+        self.index = read_index(place, repository.git_dir, repository.hash_size)
+        self._trust_mode = config.bool("core.filemode", True)
+        self._has_symlinks = config.bool("core.symlinks", True)
+        self._minimal = (config.get("core.checkstat") or "").lower() == "minimal"
+        self._trust_ctime = config.bool("core.trustctime", True) and not self._minimal
+        self._empty_blob = _EMPTY_BLOBS[repository.hash_size]
+        self._states: dict[int, State] = {}
+        self._behind_links: dict[bytes, bool] = {b"": False}
+        self._conversion: Conversion | None = None
+        self._cone: Cone | None = None
+        self._is_sparse = config.bool("core.sparsecheckout")
+        if self._is_sparse and not config.bool("sparse.expectfilesoutsideofpatterns"):
+            self._notice_present_files()
+
+    def close(self) -> None:
+        """End the filters."""
+        if self._conversion:
+            self._conversion.close()
+
+    def is_looked_at(self, position: int) -> bool:
+        """Whether git compares an entry with its file at all."""
+        entry = self.index.fields[position]
+        return not entry[FLAGS] & (ASSUME_VALID | SKIP_WORKTREE) and entry[MODE] != SPARSE_DIRECTORY
+
+    def suspects(self) -> list[int]:
+        """The positions of all entries but those whose file's status is plainly as the index has it."""
+        # The ten items of a status by position are whole numbers, which is all that is compared.
+        lstat: Callable[..., Sequence[int]] = os.lstat  # type: ignore[assignment]
+        mode_mask = 0o170100 if self._trust_mode else _TYPE
+        trust_ctime, minimal, empty = self._trust_ctime, self._minimal, self._empty_blob
+        written = self.index.mtime or 1 << 32
+        found: list[int] = []
+        folder, opened = None, -1
+        try:
+            for position, (buffer, start, end, fields) in enumerate(self.index.located()):
+                ctime, mtime, inode, mode, user, group, size, oid, flags = fields
+                if flags > _LONGEST_PLAIN or mode == GITLINK:
+                    found.append(position)
+                    continue
+                name_start = buffer.rfind(b"/", start, end) + 1 or start
+                if buffer[start:name_start] != folder:
+                    # Asking for names within an open folder spares the kernel the way there.
+                    folder = buffer[start:name_start]
+                    if opened >= 0:
+                        os.close(opened)
+                    opened = self._open_folder(folder)
+                try:
+                    status = lstat(buffer[name_start:end], dir_fd=opened)
+                except OSError:
+                    found.append(position)
+                    continue
+                if (
+                    status[8] & _LOW != mtime
+                    or status[6] & _LOW != size
+                    or (status[0] ^ mode) & mode_mask
+                    or mtime >= written
+                    or (trust_ctime and status[9] & _LOW != ctime)
+                    or not (minimal or (status[1] & _LOW == inode and status[4] == user and status[5] == group))
+                    or not (size or oid == empty)
+                ):
+                    found.append(position)
+        finally:
+            if opened >= 0:
+                os.close(opened)
+        return found
+
+    def _open_folder(self, folder: bytes) -> int:
+        """A folder of the tree, opened; -1, which no call accepts, where git would not look into it."""
+        if self._is_behind_link(folder[: folder.rfind(b"/", 0, -1) + 1][:-1]):
+            return -1
+        try:
+            flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            return os.open(self.top + b"/" + folder[:-1], flags)
+        except OSError:
+            return -1
+
+    def state(self, position: int) -> State:
+        """How the file compares with an entry; of a submodule only whether its folder is there.
+
+        :raises DamagedRepository: a required filter failed.
+        """
+        known = self._states.get(position)
+        if known is None:
+            known = self._states[position] = self._found_state(position)
+        return known
+
+    def _found_state(self, position: int) -> State:
+        entry, name = self.index.fields[position], self.index.names[position]
+        path = self.top + b"/" + name
+        try:
+            found = os.lstat(path)
+        except OSError:
+            return State.MISSING
+        if self._is_behind_link(name.rpartition(b"/")[0]):
+            return State.MISSING
+        if entry[MODE] == GITLINK:
+            return State.SAME if stat.S_ISDIR(found.st_mode) else State.CHANGED
+        if stat.S_ISDIR(found.st_mode):
+            # A repository in a file's place is a change; any other folder means that the file is gone.
+            return State.CHANGED if gitlink_head(path, self.repository.environment) else State.MISSING
+        if entry[FLAGS] & (STAGE | INTENT_TO_ADD):
+            return State.CHANGED
+        return State.CHANGED if self._file_changed(name, path, entry, found) else State.SAME
+
+    def _file_changed(self, name: bytes, path: bytes, entry: Fields, found: os.stat_result) -> bool:
+        ctime, mtime, inode, mode, user, group, size, oid, _ = entry
+        kind = stat.S_IFMT(found.st_mode)
+        if mode == SYMLINK:
+            if kind != stat.S_IFLNK and (self._has_symlinks or kind != stat.S_IFREG):
+                return True
+        elif kind != stat.S_IFREG or (self._trust_mode and (found.st_mode ^ mode) & 0o100):
+            return True
+        if found.st_size & _LOW != size and size:
+            # Git does not ask a filter about a file of another size.
+            return True
+        touched = (
+            found.st_size & _LOW != size
+            or (not size and oid != self._empty_blob)
+            or int(found[8]) & _LOW != mtime
+            or (self._trust_ctime and int(found[9]) & _LOW != ctime)
+            or not (self._minimal or (found.st_ino & _LOW, found.st_uid, found.st_gid) == (inode, user, group))
+        )
+        if touched and not self._refresh:
+            return True
+        # As new as the index: the file may have been written after it was looked at, within the same second.
+        racy = 0 < self.index.mtime <= mtime
+        return (touched or racy) and self._stored_id(name, path, kind) != oid
+
+    def _stored_id(self, name: bytes, path: bytes, kind: int) -> bytes | None:
+        """The id the file would be stored under; ``None`` if it cannot be read."""
+        try:
+            if kind == stat.S_IFLNK:
+                return self._blob_id(os.readlink(path))
+            plan = self.conversion.plan(name)
+            with open(path, "rb", buffering=0) as stream:
+                if plan:
+                    return self._blob_id(self.conversion.to_git(name, stream.readall(), plan))
+                digest = self._new_blob(os.fstat(stream.fileno()).st_size)
+                while block := stream.read(_READ_SIZE):
+                    digest.update(block)
+                return digest.digest()
+        except OSError:
+            return None
+
+    def _blob_id(self, data: bytes) -> bytes:
+        digest = self._new_blob(len(data))
+        digest.update(data)
+        return digest.digest()
+
+    def _new_blob(self, size: int) -> hashlib._Hash:
+        import hashlib
+
+        return hashlib.new(self.repository.object_format, b"blob %d\0" % size, usedforsecurity=False)
+
+    def _is_behind_link(self, folder: bytes) -> bool:
+        """Whether a folder on the way is a symbolic link: git takes nothing below one for its own."""
+        known = self._behind_links.get(folder)
+        if known is None:
+            known = self._is_behind_link(folder.rpartition(b"/")[0]) or os.path.islink(self.top + b"/" + folder)
+            self._behind_links[folder] = known
+        return known
+
+    def attributes(self) -> Attributes:
+        """What the attribute files say."""
+        from buildtools.git.worktree.attributes import SYSTEM_FILE, Attributes
+
+        repository = self.repository
+        no_system = boolean(repository.environment.get("GIT_ATTR_NOSYSTEM", "false"))
+        return Attributes(
+            self.top,
+            self._read_indexed_attributes,
+            (*([] if no_system else [SYSTEM_FILE]), *user_file(repository, "core.attributesfile", "attributes")),
+            f"{repository.common_dir}/info/attributes",
+            ignore_case=repository.config.bool("core.ignorecase"),
+        )
+
+    def _read_indexed_attributes(self, name: bytes) -> bytes | None:
+        if self._cone is None and self._is_sparse and self.repository.config.bool("core.sparsecheckoutcone"):
+            from buildtools.git.worktree.cone import read_cone
+
+            self._cone = read_cone(f"{self.repository.git_dir}/info/sparse-checkout")
+        return self.read_indexed(name) if self._cone is None or self._cone.holds(name) else None
+
+    @property
+    def conversion(self) -> Conversion:
+        """The conversions of this tree, made when the first content must be looked at."""
+        if self._conversion is None:
+            from buildtools.git.worktree.conversion import Conversion
+
+            repository = self.repository
+            self._conversion = Conversion(
+                self.attributes(), repository.config, self.read_indexed, self.top, repository.environment
+            )
+        return self._conversion
+
+    def read_indexed(self, name: bytes) -> bytes | None:
+        """The content the index has for a path; our own side's while it is unmerged."""
+        names, fields = self.index.names, self.index.fields
+        position = self.index.position(name)
+        while position is not None and position < len(names) and names[position] == name:
+            if fields[position][FLAGS] & STAGE in (0, 0x2000) and fields[position][MODE] != GITLINK:
+                kind, data = self.repository.objects.read(fields[position][OID])
+                return data if kind == "blob" else None
+            position += 1
+        return None
+
+    def _notice_present_files(self) -> None:
+        """In a sparse checkout, look at files that are there although they were not checked out."""
+        index = self.index
+        for position, fields in enumerate(index.fields):
+            if fields[FLAGS] & SKIP_WORKTREE and os.path.lexists(self.top + b"/" + index.names[position]):
+                if fields[MODE] == SPARSE_DIRECTORY:
+                    self._expand_sparse_directories()
+                    self._notice_present_files()
+                    return
+                index.fields[position] = (*fields[:FLAGS], fields[FLAGS] & ~SKIP_WORKTREE)
+
+    def _expand_sparse_directories(self) -> None:
+        index, objects = self.index, self.repository.objects
+        names: list[bytes] = []
+        entries: list[Fields] = []
+        for name, fields in zip(index.names, index.fields, strict=True):
+            if fields[MODE] != SPARSE_DIRECTORY:
+                names.append(name)
+                entries.append(fields)
+                continue
+            for file, mode, oid in tree_files(objects, fields[OID], name):
+                names.append(file)
+                entries.append((0, 0, 0, mode, 0, 0, 0, oid, SKIP_WORKTREE))
+        index.replace(names, entries)
+
+
+def user_file(repository: Repository, key: str, name: str) -> list[str]:
+    """The user's file that a configuration key names, or by default ``git/NAME`` below the XDG folder."""
+    configured = repository.config.path(key, repository.home())
+    if configured is not None:
+        return [os.path.join(repository.work_tree or "", configured)]
+    environment = repository.environment
+    base = environment.get("XDG_CONFIG_HOME") or (environment.get("HOME") and f"{environment['HOME']}/.config")
+    return [f"{base}/git/{name}"] if base else []

@@ -1,0 +1,177 @@
+"""Whether the work tree is dirty: what ``git describe --dirty`` compares, HEAD with the index with the files.
+
+Nothing is written: where git would refresh the index's notes of a file's status, they are only worked out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from buildtools.git.errors import DamagedRepository, NoCommit
+from buildtools.git.repository import Repository
+from buildtools.git.worktree.files import Files, State
+from buildtools.git.worktree.index import FLAGS, GITLINK, INTENT_TO_ADD, MODE, OID
+from buildtools.git.worktree.staging import Staged, staged
+from buildtools.git.worktree.submodule import Submodules
+
+_NOTHING_STAGED = Staged()
+
+
+def is_dirty(repository: Repository, *, refresh: bool = True) -> bool:
+    """Whether ``git describe --dirty`` would append its mark.
+
+    ``refresh=False`` is what ``git describe --broken`` did up to git 2.45: a file whose status differs from the
+    index's notes is dirty, whatever its content.
+
+    :raises NotARepository: there is no work tree.
+    :raises DamagedRepository: something that git needs for the comparison cannot be read.
+    """
+    with WorkTree(repository, refresh=refresh) as work_tree:
+        return next(work_tree.changes(), None) is not None
+
+
+def changed_paths(repository: Repository, limit: int = 0) -> tuple[str, ...]:
+    """The tracked paths that make the tree dirty, sorted; ``limit`` is how many at most, 0 for all.
+
+    :raises NotARepository: there is no work tree.
+    :raises DamagedRepository: something that git needs for the comparison cannot be read.
+    """
+    with WorkTree(repository) as work_tree:
+        paths = sorted(set(work_tree.changes()))
+    return tuple(path.decode("utf-8", "replace") for path in (paths[:limit] if limit else paths))
+
+
+class WorkTree:
+    """The work tree of one repository, compared with its index and its HEAD. To be closed: filters may be running."""
+
+    def __init__(self, repository: Repository, *, refresh: bool = True, ignore: str = "untracked") -> None:
+        """``ignore`` is what does not count in submodules that say nothing of their own."""
+        self.repository = repository
+        self.files = Files(repository, refresh=refresh)
+        self.index = self.files.index
+        self._refresh = refresh
+        self._ignore = ignore
+        self._thorough = False
+        self._submodules: Submodules | None = None
+
+    def __enter__(self) -> WorkTree:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.files.close()
+
+    def changes(self) -> Iterator[bytes]:
+        """The paths by which the tree differs from HEAD, in git's order, as it finds them.
+
+        :raises DamagedRepository: something needed cannot be read; git, too, fails only when it gets there.
+        """
+        suspects = self.files.suspects()
+        if self._refresh:
+            self._look_at_files(suspects)
+        difference = self._staged()
+        if difference is None:
+            for position in suspects:
+                if self._differs(position, _NOTHING_STAGED):
+                    yield self.index.names[position]
+            return
+        names = self.index.names
+        # First what HEAD has, then what only the index has: git goes this way, and where it meets damage matters.
+        in_head = [(name, -1) for name in difference.removed]
+        in_head += [
+            (names[position], position)
+            for position in difference.modified.keys() | suspects
+            if position not in difference.added and not (position and names[position] == names[position - 1])
+        ]
+        for name, position in sorted(in_head):
+            if position >= 0:
+                differs = self._differs(position, difference)
+            else:
+                differs = difference.removed[name] != GITLINK or not self.submodules.ignores_all(name)
+            if differs:
+                yield name
+        for position in sorted(difference.added):
+            if self._differs(position, difference):
+                yield names[position]
+
+    def has_status(self, *, untracked: bool) -> bool:
+        """Whether ``git status`` would list anything; without ``untracked`` as with ``-uno``.
+
+        Everything is looked at, even after a change was found: damage anywhere makes git fail.
+
+        :raises DamagedRepository: something needed cannot be read.
+        """
+        self._thorough = True
+        fields = self.index.fields
+        suspects = self.files.suspects()
+        self._look_at_files(suspects)
+        listed = [position for position in suspects if self._differs(position, _NOTHING_STAGED)]
+        # What is only intended to be added is not staged yet.
+        if self._head_tree() is None:
+            listed += [position for position, entry in enumerate(fields) if not entry[FLAGS] & INTENT_TO_ADD]
+        else:
+            difference = self._staged() or _NOTHING_STAGED
+            listed += difference.modified
+            listed += [position for position in difference.added if not fields[position][FLAGS] & INTENT_TO_ADD]
+            if difference.removed:
+                return True
+        if listed or not untracked:
+            return bool(listed)
+        from buildtools.git.worktree.untracked import has_untracked
+
+        return has_untracked(self.files)
+
+    def _staged(self) -> Staged | None:
+        """HEAD against the index; ``None`` where the index is known to be HEAD's tree."""
+        tree = self._head_tree()
+        if tree is None:
+            raise NoCommit("HEAD leads to no commit", "make a commit first")
+        if tree == self.index.root_tree() and not self.repository.objects.replacements:
+            return None
+        return staged(self.index, self.repository.objects, tree)
+
+    def _head_tree(self) -> bytes | None:
+        """The tree of the commit that is checked out; ``None`` before the first commit."""
+        commit = self.repository.head()
+        if commit is None:
+            return None
+        kind, data = self.repository.objects.read(commit)
+        found = re.match(rb"tree ([0-9a-f]{%d})\n" % (2 * self.repository.hash_size), data)
+        if kind != "commit" or not found:
+            raise DamagedRepository(f"HEAD leads to {commit.hex()}, which is no commit")
+        return bytes.fromhex(found[1].decode())
+
+    def _look_at_files(self, suspects: list[int]) -> None:
+        """Compare all files, as git does first of all: a filter that fails is fatal, though something else differs."""
+        for position in suspects:
+            if self.files.is_looked_at(position):
+                self.files.state(position)
+
+    def _state(self, position: int) -> State:
+        """How the file or submodule compares with an entry."""
+        entry, name = self.index.fields[position], self.index.names[position]
+        state = self.files.state(position)
+        if entry[MODE] != GITLINK or state is not State.SAME:
+            return state
+        return State.CHANGED if self.submodules.is_changed(name, entry[OID], thorough=self._thorough) else state
+
+    def _differs(self, position: int, difference: Staged) -> bool:
+        """Whether one path, given by its lowest stage, differs from HEAD in the index or on disk."""
+        entry = self.index.fields[position]
+        head_mode = difference.modified.get(position)
+        if not self.files.is_looked_at(position):
+            differs = position in difference.added or head_mode is not None
+        elif position in difference.added:
+            differs = self._state(position) is not State.MISSING
+        else:
+            differs = head_mode is not None or self._state(position) is not State.SAME
+        if differs and entry[MODE] == GITLINK and head_mode in (None, GITLINK):
+            return not self.submodules.ignores_all(self.index.names[position])
+        return differs
+
+    @property
+    def submodules(self) -> Submodules:
+        """What is configured for submodules, read when the first one is met."""
+        if self._submodules is None:
+            self._submodules = Submodules(self.files, self._ignore)
+        return self._submodules

@@ -1,0 +1,277 @@
+"""Pushing a tag to every kind of remote, with every way to log in; what goes wrong ends in one message."""
+
+from __future__ import annotations
+
+import base64
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from buildtools import BuildToolsError, Refused, Unreachable
+from buildtools.events import Event
+from buildtools.git.tagging.plan import TagRequest
+from buildtools.git.tagging.tags import TagState, cut_tag
+from buildtools.sandbox.process import free_ports
+from tests.git.remotes import Site, SshServer, http_server, needed, program
+
+PASSWORD = "pa:ss@wörd"
+LOGIN = f"alice:{PASSWORD}"
+IN_URL = "alice:pa%3Ass%40w%C3%B6rd"
+
+
+def push(site: Site, url: str) -> None:
+    """Release 1.0.0 to this URL; it must arrive, and the URL's secrets must not come out."""
+    site.clone.git("remote", "set-url", "origin", url)
+    heard: list[Event] = []
+    cut = cut_tag(site.clone.path, TagRequest(first="1.0.0"), site.environment, heard.append)
+    assert TagState.PUSHED is cut.state
+    assert cut.object == site.remote.git("rev-parse", "1.0.0") == site.clone.git("rev-parse", "1.0.0")
+    assert "" == site.remote.git("fsck", "--strict")
+    assert PASSWORD not in repr((cut, heard))
+
+
+def refusal(site: Site, url: str, kind: type[BuildToolsError] = Refused) -> str:
+    """What is said when a release to this URL fails; nothing may have been tagged."""
+    site.clone.git("remote", "set-url", "origin", url)
+    before = site.refs()
+    with pytest.raises(kind) as refused:
+        cut_tag(site.clone.path, TagRequest(first="1.0.0"), site.environment, lambda event: None)
+    assert before == site.refs()
+    assert PASSWORD not in str(refused.value)
+    assert refused.value.remedy
+    return str(refused.value)
+
+
+@pytest.fixture
+def open_http(site: Site) -> Iterator[str]:
+    with http_server(site.folder) as host:
+        yield host
+
+
+@pytest.fixture
+def closed_http(site: Site) -> Iterator[str]:
+    """One that asks for a login."""
+    with http_server(site.folder, LOGIN) as host:
+        yield host
+
+
+@pytest.mark.parametrize("url", ["../remote.git", "file://{folder}/remote.git", "{folder}/remote.git"])
+def test_a_folder_is_pushed_to(site: Site, url: str) -> None:
+    push(site, url.format(folder=site.folder))
+
+
+def test_a_folder_is_pushed_to_whatever_repository_the_environment_names(site: Site) -> None:
+    site.environment |= {"GIT_DIR": str(site.clone.path / ".git"), "GIT_WORK_TREE": str(site.clone.path)}
+    push(site, "../remote.git")
+
+
+def test_a_folder_cannot_be_pushed_to_without_git(site: Site) -> None:
+    site.environment["PATH"] = str(site.home)
+    assert "git is not installed" in refusal(site, "../remote.git")
+
+
+def test_http_is_pushed_to(site: Site, open_http: str) -> None:
+    push(site, f"http://{open_http}/remote.git")
+
+
+def test_a_remote_may_be_pushed_to_by_another_url_than_it_is_fetched_from(site: Site, open_http: str) -> None:
+    site.clone.git("config", f"url.http://{open_http}/.pushInsteadOf", "https://git.example.com/")
+    push(site, "https://git.example.com/remote.git")
+
+
+def test_the_push_url_is_taken_where_there_is_one(site: Site, open_http: str) -> None:
+    site.clone.git("config", "remote.origin.pushUrl", "short:remote.git")
+    site.clone.git("config", f"url.http://{open_http}/.insteadOf", "short:")
+    push(site, "https://git.example.com/remote.git")
+
+
+def by_url(site: Site, host: str) -> str:
+    return f"http://{IN_URL}@{host}/remote.git"
+
+
+def by_netrc(site: Site, host: str) -> str:
+    (site.home / ".netrc").write_text(f'machine 127.0.0.1 login alice password "{PASSWORD}"\n')
+    return f"http://{host}/remote.git"
+
+
+def by_store(site: Site, host: str) -> str:
+    (site.home / ".git-credentials").write_text(f"http://{IN_URL}@{host}\n")
+    site.clone.git("config", "credential.helper", "store")
+    return f"http://alice@{host}/remote.git"
+
+
+def by_second_helper(site: Site, host: str) -> str:
+    helper = program(site.home / "helper", f"test $1 = get && cat > /dev/null && echo 'password={PASSWORD}'")
+    site.clone.git("config", "credential.helper", "!false")
+    site.clone.git("config", "--add", "credential.helper", helper)
+    site.clone.git("config", f"credential.http://{host}.username", "alice")
+    return f"http://{host}/remote.git"
+
+
+def by_askpass(site: Site, host: str) -> str:
+    answers = (
+        f"case \"$1\" in Username*) echo alice;; \"Password for 'http://alice@{host}': \") echo '{PASSWORD}';; esac"
+    )
+    site.environment["GIT_ASKPASS"] = program(site.home / "askpass", answers)
+    return f"http://{host}/remote.git"
+
+
+def by_header(site: Site, host: str) -> str:
+    token = base64.b64encode(LOGIN.encode()).decode()
+    site.clone.git("config", f"http.http://{host}/.extraHeader", f"Authorization: Basic {token}")
+    return f"http://{host}/remote.git"
+
+
+@pytest.mark.parametrize("way", [by_url, by_netrc, by_store, by_second_helper, by_askpass, by_header])
+def test_a_login_is_taken_from_where_git_takes_it(
+    site: Site, closed_http: str, way: Callable[[Site, str], str]
+) -> None:
+    url = way(site, closed_http)
+    # git itself gets in the same way.
+    site.clone.git(
+        "push", "--quiet", url, "main:refs/heads/by-git", variables={**site.environment, "GIT_TERMINAL_PROMPT": "0"}
+    )
+    push(site, url)
+
+
+def test_helpers_learn_whether_the_login_was_good(site: Site, closed_http: str) -> None:
+    secret = site.home / "secret"
+    secret.write_text("wrong")
+    answer = f'echo username=alice; echo "password=$(cat {secret})"'
+    script = f"echo $1 >> {site.home}/calls; cat >> {site.home}/heard; test $1 != get || {{ {answer}; }}"
+    site.clone.git("config", "credential.helper", program(site.home / "helper", script))
+    said = refusal(site, f"http://{closed_http}/remote.git")
+    assert "does not accept the login" in said
+    assert "credential helper" in said
+    secret.write_text(PASSWORD)
+    push(site, f"http://{closed_http}/remote.git")
+    assert ["get", "erase", "get", "store"] == (site.home / "calls").read_text().split()
+    told = f"protocol=http\nhost={closed_http}\nusername=alice\npassword={PASSWORD}\n"
+    assert told in (site.home / "heard").read_text()
+
+
+@pytest.mark.parametrize("url", ["http://{host}/remote.git", "http://alice:wrong@{host}/remote.git"])
+def test_without_a_good_login_it_is_said_how_to_give_one(site: Site, closed_http: str, url: str) -> None:
+    said = refusal(site, url.format(host=closed_http))
+    assert f"http://{closed_http}/remote.git does not accept the login, or there is none" in said
+    assert "alice" not in said
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "words"),
+    [
+        (403, Refused, "cannot be pushed to"),
+        (404, Refused, "cannot be pushed to"),
+        (503, Unreachable, "cannot be reached"),
+        (429, Unreachable, "cannot be reached"),
+    ],
+)
+def test_an_http_status_ends_the_run_with_the_right_code(
+    site: Site, answer: int, kind: type[BuildToolsError], words: str
+) -> None:
+    with http_server(site.folder, answer=answer) as host:
+        assert words in refusal(site, f"http://{IN_URL}@{host}/remote.git", kind)
+
+
+def test_a_push_over_http_whose_answer_is_lost_is_finished_by_the_next_run(site: Site) -> None:
+    with http_server(site.folder, silent=True) as host:
+        site.clone.git("remote", "set-url", "origin", f"http://{host}/remote.git")
+        with pytest.raises(Unreachable, match="whether the tag has arrived is not known: run the same command again"):
+            cut_tag(site.clone.path, TagRequest(first="1.0.0"), site.environment, lambda event: None)
+        assert ("", "1.0.0") == (site.clone.git("tag"), site.remote.git("tag"))
+        cut = cut_tag(site.clone.path, TagRequest(first="1.0.0"), site.environment, lambda event: None)
+    assert (TagState.FINISHED, site.remote.git("rev-parse", "1.0.0")) == (cut.state, cut.object)
+
+
+def test_a_hook_behind_http_rejects_with_its_own_words(site: Site, open_http: str) -> None:
+    site.hook("update", 'echo "tags are closed" >&2; exit 1')
+    assert "origin rejected the push (hook declined)" in refusal(site, f"http://{open_http}/remote.git")
+
+
+def test_a_setting_that_cannot_be_followed_is_named(site: Site, open_http: str) -> None:
+    site.clone.git("config", "http.proxy", "http://127.0.0.1:1")
+    site.clone.git("config", "http.proxyAuthMethod", "ntlm")
+    assert "Proxy authentication method 'ntlm' is not supported" in refusal(site, f"http://{open_http}/remote.git")
+
+
+def test_what_is_no_git_server_is_refused(site: Site) -> None:
+    (site.folder / "plain.git").mkdir()
+    with http_server(site.folder) as host:
+        assert "cannot be pushed to" in refusal(site, f"http://{host}/plain.git")
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:{port}/x.git", "ssh://127.0.0.1:{port}/x.git"])
+def test_a_remote_that_does_not_answer_is_worth_a_retry(site: Site, url: str) -> None:
+    (port,) = free_ports(1)
+    said = refusal(site, url.format(port=port), Unreachable)
+    assert f"{url.format(port=port)}) cannot be reached: run the same command again" in said
+
+
+def test_https_is_pushed_to_once_its_authority_is_known(site: Site, tmp_path: Path) -> None:
+    openssl = needed("openssl", "openssl")
+    certificate = tmp_path / "certificate.pem"
+    subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", str(tmp_path / "key.pem")]
+    subprocess.run([openssl, "req", "-x509", *key, *subject, "-out", str(certificate)], check=True, capture_output=True)
+    certificate.write_text(certificate.read_text() + (tmp_path / "key.pem").read_text())
+    with http_server(site.folder, LOGIN, certificate=certificate) as host:
+        url = f"https://{IN_URL}@{host}/remote.git"
+        assert "certificate verify failed" in refusal(site, url)
+        site.clone.git("config", "http.sslCAInfo", str(certificate))
+        push(site, url)
+
+
+def test_ssh_is_pushed_to(site: Site, ssh: SshServer) -> None:
+    site.environment["GIT_SSH_COMMAND"] = ssh.command
+    push(site, f"{ssh.url}{site.remote.path}")
+
+
+def test_a_short_ssh_address_is_pushed_to_by_the_configured_command(site: Site, ssh: SshServer) -> None:
+    site.clone.git("config", "core.sshCommand", f"{ssh.command} -p {ssh.port}")
+    weird = site.folder / "it's a remote.git"
+    weird.symlink_to(site.remote.path)
+    push(site, f"127.0.0.1:{weird}")
+
+
+@pytest.mark.parametrize(
+    ("command", "path", "words"),
+    [
+        ({"key": "stranger"}, "", "Permission denied"),
+        ({"key": "key", "known_hosts": "no_hosts"}, "", "Host key verification failed"),
+        ({"key": "key"}, "/nothing", "does not appear to be a git repository"),
+    ],
+)
+def test_what_ssh_says_comes_before_the_refusal(
+    site: Site, ssh: SshServer, command: dict[str, str], path: str, words: str
+) -> None:
+    site.environment["GIT_SSH_COMMAND"] = ssh.command_with(**command)
+    said = refusal(site, f"{ssh.url}{path or site.remote.path}")
+    assert words in said
+    assert "cannot be pushed to: correct the remote's URL or the access to it" in said.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "git://127.0.0.1/x.git",
+        "ext::sh -c true",
+        "ssh://-oProxyCommand=false/x",
+        "ssh://127.0.0.1:none/x",
+        "http://[::1/x",
+    ],
+)
+def test_what_is_no_place_to_push_to_is_refused(site: Site, url: str) -> None:
+    assert f"{url} is no place to push to: give origin a path, or an ssh, http" in refusal(site, url)
+
+
+@pytest.mark.parametrize("password", ["p@ss", "p/a@ss"])
+def test_a_password_that_should_have_been_escaped_is_not_shown(site: Site, password: str) -> None:
+    (port,) = free_ports(1)
+    assert "ss@" not in refusal(site, f"http://alice:{password}@127.0.0.1:{port}/x.git", BuildToolsError)
+
+
+def test_what_the_remote_cannot_unpack_is_not_tagged(site: Site) -> None:
+    site.remote.git("config", "receive.maxInputSize", "1")
+    assert "origin rejected the push (unpack " in refusal(site, "../remote.git")

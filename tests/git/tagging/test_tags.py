@@ -1,0 +1,544 @@
+"""Release tags: what is refused, what is made, and what git thinks of it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from buildtools import BuildToolsError, Refused, Unreachable
+from buildtools.events import Event, Log
+from buildtools.git.tagging.plan import TagRequest
+from buildtools.git.tagging.tags import CutTag, TagState, cut_tag
+from tests.conftest import Repository, make_repository
+from tests.git.remotes import Site, needed
+
+
+def release(site: Site, at: Path | None = None, **asked: Any) -> CutTag:
+    """A tag with the prefix ``v``."""
+    return cut_tag(at or site.clone.path, TagRequest(prefix="v", **asked), site.environment, lambda event: None)
+
+
+def tag_content(repository: Repository, name: str) -> tuple[dict[str, str], str]:
+    head, _, message = repository.git("cat-file", "tag", name).partition("\n\n")
+    return dict(line.split(" ", 1) for line in head.splitlines()), message
+
+
+def test_the_first_tag_is_annotated_pushed_alone_and_as_git_would_have_it(site: Site) -> None:
+    head = site.clone.git("rev-parse", "HEAD")
+    here, there = site.refs()
+    cut = release(site, first="0.1.0")
+    assert (
+        CutTag("v0.1.0", "0.1.0", "", head, "0.1.0\n\n* First things\n", TagState.PUSHED, cut.object, remote="origin")
+        == cut
+    )
+    assert ([*here, f"refs/tags/v0.1.0 {cut.object}"], [*there, f"refs/tags/v0.1.0 {cut.object}"]) == site.refs()
+    assert "v0.1.0" == site.clone.git("describe", "--dirty") == site.remote.git("describe", "main")
+    for repository in (site.clone, site.remote):
+        assert "" == repository.git("fsck", "--strict", "--no-dangling")
+    fields, message = tag_content(site.clone, "v0.1.0")
+    assert {"object": head, "type": "commit", "tag": "v0.1.0"}.items() <= fields.items()
+    assert fields["tagger"].startswith("R. Releaser <releaser@example.com> ")
+    assert "0.1.0\n\n* First things" == message
+
+
+@pytest.mark.parametrize(
+    ("last", "bump", "expected"),
+    [
+        ("1.4.2", "major", "2.0.0"),
+        ("1.4.2", "minor", "1.5.0"),
+        ("1.4.2", "patch", "1.4.3"),
+        ("1.4.2", "prerelease", "1.4.3-rc.1"),
+        ("1.4.3-rc.9", "prerelease", "1.4.3-rc.10"),
+        ("1.4.3-rc.1", "patch", "1.4.3"),
+        ("1.5.0-rc.1", "minor", "1.5.0"),
+        ("2.0.0-rc.1", "major", "2.0.0"),
+        ("1.4.3-rc.1", "minor", "1.5.0"),
+        ("1.4", "patch", "1.4.1"),
+    ],
+)
+def test_a_bump_follows_semantic_versioning(site: Site, last: str, bump: str, expected: str) -> None:
+    site.tagged(f"v{last}")
+    site.commit("More")
+    assert (expected, f"v{last}") == ((cut := release(site, bump=bump, push=False)).version, cut.previous)
+
+
+def test_the_greatest_version_that_head_descends_from_counts_and_no_other(site: Site) -> None:
+    site.tagged("v1.9.0")
+    site.clone.git("switch", "--quiet", "--create", "side")
+    site.commit("On the side")
+    site.tagged("v1.10.0")
+    site.clone.git("switch", "--quiet", "--create", "unmerged")
+    site.clone.commit("Nowhere")
+    site.tagged("v3.0.0")
+    site.clone.git("switch", "--quiet", "main")
+    site.clone.commit("On main")
+    site.tagged("v1.9.1")
+    site.tagged("unversioned")
+    site.clone.tag("v9.0.0", lightweight=True)
+    site.clone.git("merge", "--quiet", "--no-edit", "side")
+    site.clone.git("push", "--quiet", "--tags", "origin", "main")
+    assert "1.10.1" == release(site, bump="patch").version
+
+
+def test_the_message_tells_what_has_happened_since_the_last_tag(site: Site) -> None:
+    site.tagged("v1.0.0")
+    site.clone.git("config", "i18n.commitEncoding", "ISO-8859-1")
+    subprocess.run(
+        ["git", "commit", "--quiet", "--allow-empty", "-F", "-"],
+        cwd=site.clone.path,
+        env={**site.environment, "GIT_AUTHOR_NAME": "A", "GIT_AUTHOR_EMAIL": "a@example.com"},
+        input="Größer\nauf zwei Zeilen\n\nund mehr\n".encode("latin-1"),
+        check=True,
+    )
+    site.clone.git("config", "--unset", "i18n.commitEncoding")
+    site.commit("Last")
+    expected = site.clone.git("log", "--format=* %s", "v1.0.0..")
+    assert f"1.0.1\n\n{expected}\n" == release(site, bump="patch").message
+    assert "* Last\n* Größer auf zwei Zeilen" == expected
+
+
+def test_a_given_message_is_taken(site: Site) -> None:
+    release(site, first="1.0.0", message="\nThe first  \n\n# of many\n\n")
+    assert "The first\n\n# of many" == tag_content(site.clone, "v1.0.0")[1]
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"GIT_COMMITTER_DATE": "1700000000 +0130"},
+        {"GIT_COMMITTER_DATE": "@1700000000 -0330"},
+        {"GIT_COMMITTER_DATE": "2026-01-31T12:00:00+02:00"},
+        {"GIT_COMMITTER_DATE": "2026-01-31 12:00:00 -0800"},
+        {"GIT_COMMITTER_DATE": "2026-01-31T12:00:00", "TZ": "UTC"},
+        {"GIT_COMMITTER_DATE": "Sat, 31 Jan 2026 12:00:00 +0100"},
+        {"GIT_COMMITTER_NAME": " <Some> One., ", "GIT_COMMITTER_DATE": "1700000000 +0000"},
+        {
+            "GIT_COMMITTER_NAME": "Zoë",
+            "GIT_COMMITTER_EMAIL": "z@example.com>",
+            "GIT_COMMITTER_DATE": "1700000000 +0000",
+        },
+    ],
+)
+def test_tagger_and_date_are_what_git_makes_of_the_environment(site: Site, variables: Mapping[str, str]) -> None:
+    site.environment |= variables
+    site.clone.git("tag", "--annotate", "--message", "x", "oracle", variables=site.environment)
+    release(site, first="1.0.0")
+    assert tag_content(site.clone, "oracle")[0]["tagger"] == tag_content(site.clone, "v1.0.0")[0]["tagger"]
+
+
+def test_the_tagger_comes_from_the_configuration_where_the_environment_says_nothing(site: Site) -> None:
+    site.environment = {name: value for name, value in site.environment.items() if "COMMITTER" not in name}
+    site.clone.git("config", "user.name", "User")
+    site.clone.git("config", "user.email", "user@example.com")
+    site.clone.git("config", "committer.name", "Committer")
+    release(site, first="1.0.0")
+    assert tag_content(site.clone, "v1.0.0")[0]["tagger"].startswith("Committer <user@example.com> ")
+
+
+def dirty(site: Site) -> None:
+    site.tagged("v1.0.0")
+    site.clone.commit("A file", changed="one")
+    site.clone.git("push", "--quiet", "origin", "main")
+    site.clone.write("changed", "two")
+
+
+def shallow(site: Site) -> None:
+    site.tagged("v1.0.0")
+    site.commit("More")
+    shutil.rmtree(site.clone.path)
+    site.remote.git("clone", "--quiet", "--depth", "1", f"file://{site.remote.path}", str(site.clone.path))
+
+
+def tagged(site: Site) -> None:
+    site.tagged("v1.0.0")
+    site.commit("More")
+
+
+def untagged(site: Site) -> None:
+    pass
+
+
+def on_another_branch(site: Site) -> None:
+    tagged(site)
+    site.clone.git("switch", "--quiet", "--create", "topic")
+
+
+def detached(site: Site) -> None:
+    tagged(site)
+    site.clone.git("switch", "--quiet", "--detach")
+
+
+def head_tagged(site: Site) -> None:
+    site.tagged("v1.0.0")
+
+
+def head_tagged_otherwise(site: Site) -> None:
+    site.tagged("v1.4")
+
+
+def name_taken(site: Site) -> None:
+    tagged(site)
+    site.clone.tag("v1.0.1", lightweight=True)
+
+
+def name_is_a_folder(site: Site) -> None:
+    tagged(site)
+    site.clone.tag("v1.0.1/notes", lightweight=True)
+
+
+def name_taken_there(site: Site) -> None:
+    tagged(site)
+    other = site.another_clone()
+    other.tag("v1.0.1")
+    other.git("push", "--quiet", "--tags", "origin")
+
+
+def greater_tag_there(site: Site) -> None:
+    tagged(site)
+    other = site.another_clone()
+    other.tag("v1.1.0")
+    other.git("push", "--quiet", "--tags", "origin")
+
+
+def moved_on(site: Site) -> None:
+    tagged(site)
+    other = site.another_clone()
+    other.commit("From elsewhere")
+    other.git("push", "--quiet", "origin", "main")
+
+
+def not_pushed(site: Site) -> None:
+    tagged(site)
+    site.clone.commit("Mine alone")
+
+
+def branch_missing_there(site: Site) -> None:
+    tagged(site)
+    site.remote.git("update-ref", "-d", "refs/heads/main")
+
+
+def nobody(site: Site) -> None:
+    tagged(site)
+    site.environment = {name: value for name, value in site.environment.items() if "COMMITTER" not in name}
+
+
+def no_commit(site: Site) -> None:
+    shutil.rmtree(site.clone.path)
+    make_repository(site.clone.path)
+
+
+def sha256(site: Site) -> None:
+    shutil.rmtree(site.clone.path)
+    site.clone.path.mkdir()
+    site.clone.git("init", "--quiet", "--object-format=sha256", "--initial-branch=main")
+    site.clone.commit("Something")
+
+
+def unreachable_only(site: Site) -> None:
+    site.clone.git("switch", "--quiet", "--orphan", "other")
+    site.clone.commit("Elsewhere")
+    site.tagged("v3.0.0")
+    site.clone.git("switch", "--quiet", "main")
+
+
+def two_urls(site: Site) -> None:
+    tagged(site)
+    site.clone.git("remote", "set-url", "--add", "origin", "/elsewhere")
+
+
+def no_repository_there(site: Site) -> None:
+    tagged(site)
+    site.clone.git("remote", "set-url", "origin", "../home")
+
+
+PATCH = {"bump": "patch"}
+
+
+@pytest.mark.parametrize(
+    ("state", "asked", "words"),
+    [
+        (dirty, PATCH, ("dirty (changed)", "commit or stash")),
+        (shallow, PATCH, ("shallow", "git fetch --unshallow", "Jenkins")),
+        (on_another_branch, PATCH, ("branch topic", "from main")),
+        (on_another_branch, {**PATCH, "branch": "main"}, ("--branch is main", "topic")),
+        (detached, PATCH, ("detached", "--branch $BRANCH_NAME")),
+        (detached, {**PATCH, "branch": "origin/topic"}, ("branch topic", "from main")),
+        (head_tagged, PATCH, ("HEAD is tagged already: v1.0.0", "invoke publish")),
+        (head_tagged, {"to": "1.0.0"}, ("v1.0.0 is tagged already, here and on origin", "invoke publish")),
+        (head_tagged_otherwise, {"to": "1.4"}, ("v1.4 is tagged already, here and on origin",)),
+        (head_tagged, {"to": "1.0.1"}, ("HEAD is tagged already: v1.0.0",)),
+        (head_tagged, {"to": "1.0.0", "push": False}, ("HEAD is tagged already: v1.0.0",)),
+        (tagged, {"to": "1.0.0"}, ("1.0.0 is not greater than 1.0.0", "1.0.1")),
+        (tagged, {"to": "1.0.0-rc.7"}, ("1.0.0-rc.7 is not greater than 1.0.0",)),
+        (tagged, {"to": "v1.2.0"}, ("no semantic version", "leave the prefix 'v' off")),
+        (tagged, {"to": "1.2"}, ("no semantic version", "1.4.2")),
+        (tagged, {"to": "1.2.0+build"}, ("build metadata",)),
+        (tagged, {"to": "1.2.0-3-gabcdef1"}, ("reads like",)),
+        (tagged, {"to": "1.2.0-dirty"}, ("reads like",)),
+        (tagged, {"to": "1.2.0-" + "x" * 130}, ("cannot be an image tag",)),
+        (tagged, {"bump": "huge"}, ("--bump huge", "major, minor, patch, prerelease")),
+        (tagged, {}, ("which version", "--bump")),
+        (tagged, {"bump": "patch", "to": "2.0.0"}, ("which version", "one of")),
+        (tagged, {"first": "2.0.0"}, ("--first", "v1.0.0")),
+        (untagged, PATCH, ("no version tag yet that starts with 'v'", "--first 0.1.0")),
+        (untagged, {"to": "1.0.0"}, ("no version tag yet", "--first 0.1.0")),
+        (unreachable_only, PATCH, ("reachable from HEAD", "--to")),
+        (name_taken, PATCH, ("v1.0.1 exists already", "greater version")),
+        (name_is_a_folder, PATCH, ("v1.0.1/notes leaves no place for v1.0.1", "delete it")),
+        (name_taken_there, PATCH, ("v1.0.1 exists already on origin", "git fetch origin --tags")),
+        (greater_tag_there, PATCH, ("does not have: v1.1.0", "git fetch origin --tags")),
+        (moved_on, PATCH, ("moved on", "git pull")),
+        (not_pushed, PATCH, ("not on origin yet", "git push origin HEAD:main")),
+        (branch_missing_there, PATCH, ("origin has no branch main", "git push origin main")),
+        (nobody, PATCH, ("user.name and user.email not set", "git config user.name")),
+        (no_commit, PATCH, ("no commit yet", "git commit")),
+        (sha256, PATCH, ("sha256", "git tag -a")),
+        (tagged, {**PATCH, "remote": "upstream"}, ("no remote named 'upstream'", "git remote add")),
+        (two_urls, PATCH, ("2 URLs", "--remote")),
+        (no_repository_there, PATCH, ("cannot be pushed to", "correct the remote's URL")),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else None,
+)
+def test_what_is_no_state_to_release_from_is_refused(
+    site: Site, state: Callable[[Site], None], asked: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    state(site)
+    before = site.refs()
+    with pytest.raises(Refused) as refusal:
+        release(site, **asked)
+    assert [] == [word for word in words if word not in str(refusal.value)], str(refusal.value)
+    assert refusal.value.remedy
+    assert before == site.refs()
+    assert 2 == refusal.value.exit_code
+
+
+def test_a_repository_with_a_reftable_is_refused_before_anything_is_looked_at(site: Site) -> None:
+    # As git 2.45 makes it; older ones cannot open it.
+    site.clone.git("config", "core.repositoryFormatVersion", "1")
+    site.clone.git("config", "extensions.refStorage", "reftable")
+    site.clone.write(".git/reftable/tables.list")
+    with pytest.raises(Refused, match=r"keeps refs as reftable, .* not written here: tag with git itself"):
+        release(site, first="1.0.0")
+
+
+@pytest.mark.parametrize("date", ["soon", "1700000000 +9900", "99999999999999999999 +0000"])
+def test_a_date_that_is_none_is_refused(site: Site, date: str) -> None:
+    site.environment["GIT_COMMITTER_DATE"] = date
+    with pytest.raises(Refused, match="which is no date"):
+        release(site, first="1.0.0")
+
+
+@pytest.mark.parametrize("branch", ["main", "origin/main", "refs/heads/main"])
+def test_a_detached_head_is_released_when_the_branch_is_told(site: Site, branch: str) -> None:
+    detached(site)
+    assert "v1.0.1" == release(site, bump="patch", branch=branch).name
+
+
+def test_a_release_works_from_a_linked_worktree_with_packed_refs(site: Site) -> None:
+    tagged(site)
+    site.clone.git("gc", "--quiet")
+    site.clone.git("switch", "--quiet", "--detach")
+    linked = site.folder / "linked"
+    site.clone.git("worktree", "add", "--quiet", str(linked), "main")
+    assert "v1.0.1" == release(site, linked, bump="patch").name
+    assert "v1.0.1" == Repository(linked).git("describe") == site.clone.git("describe")
+
+
+def test_a_dry_run_checks_everything_and_touches_nothing(site: Site) -> None:
+    tagged(site)
+    before = site.refs(), site.clone.git("count-objects")
+    cut = release(site, bump="minor", dry_run=True)
+    assert (TagState.PLANNED, "v1.1.0", "", "1.1.0\n\n* More\n") == (cut.state, cut.name, cut.object, cut.message)
+    assert before == (site.refs(), site.clone.git("count-objects"))
+    site.commit("Elsewhere")
+    site.clone.git("reset", "--quiet", "--hard", "HEAD^")
+    with pytest.raises(Refused, match="moved on"):
+        release(site, bump="minor", dry_run=True)
+
+
+def test_a_tag_made_here_alone_is_pushed_when_named(site: Site) -> None:
+    site.clone.git("remote", "set-url", "origin", "/nowhere")
+    made = release(site, first="1.0.0", push=False, message="Kept")
+    site.clone.git("remote", "set-url", "origin", "../remote.git")
+    pushed = release(site, to="1.0.0")
+    assert (TagState.MADE, TagState.PUSHED, made.object, "Kept\n") == (
+        made.state,
+        pushed.state,
+        pushed.object,
+        pushed.message,
+    )
+    assert made.object == site.remote.git("rev-parse", "v1.0.0")
+
+
+def test_a_push_that_a_hook_rejects_leaves_no_tag_and_tells_what_the_hook_said(site: Site) -> None:
+    tagged(site)
+    site.hook("pre-receive", "echo 'not on a Friday' >&2; exit 1")
+    before = site.refs()
+    heard: list[Event] = []
+    with pytest.raises(Refused, match=r"origin rejected the push .*hook declined.*nothing was tagged"):
+        cut_tag(site.clone.path, TagRequest(prefix="v", bump="patch"), site.environment, heard.append)
+    assert [Log("origin", "not on a Friday")] == heard
+    assert before == site.refs()
+    site.hook("pre-receive", "exit 0")
+    assert TagState.PUSHED is release(site, bump="patch").state
+
+
+def test_who_is_overtaken_between_looking_and_pushing_is_told_so(site: Site) -> None:
+    tagged(site)
+    site.hook(
+        "pre-receive",
+        "unset GIT_QUARANTINE_PATH; git -c user.name=Q -c user.email=q@example.com tag -a -m quicker v1.0.1 main",
+    )
+    with pytest.raises(Refused, match=r"v1\.0\.1 exists already on origin: somebody else released it"):
+        release(site, bump="patch")
+    assert [] == site.clone.git("tag", "--list", "v1.0.1").splitlines()
+
+
+def test_of_two_clones_that_release_at_once_one_wins_and_the_other_says_so(site: Site) -> None:
+    tagged(site)
+    clones = [site.another_clone(f"clone-{number}") for number in range(4)]
+
+    def attempt(clone: Repository) -> CutTag | BuildToolsError:
+        try:
+            return release(site, clone.path, bump="patch")
+        except BuildToolsError as error:
+            return error
+
+    with ThreadPoolExecutor(len(clones)) as pool:
+        outcomes = list(pool.map(attempt, clones))
+    won = [outcome for outcome in outcomes if isinstance(outcome, CutTag)]
+    lost = [str(outcome) for outcome in outcomes if isinstance(outcome, Refused)]
+    assert (1, 3) == (len(won), len(lost))
+    assert won[0].object == site.remote.git("rev-parse", "v1.0.1")
+    assert [] == [words for words in lost if "v1.0.1 exists already on origin" not in words]
+
+
+def test_a_second_run_in_the_same_clone_is_refused_while_the_first_is_at_work(site: Site) -> None:
+    descriptor = os.open(site.clone.path / ".git", os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with pytest.raises(Refused, match="another `invoke release` is at work"):
+            release(site, first="1.0.0")
+    finally:
+        os.close(descriptor)
+    assert TagState.PUSHED is release(site, first="1.0.0").state
+
+
+def test_a_connection_that_breaks_before_the_tag_arrived_leaves_none_and_the_next_run_pushes_it(site: Site) -> None:
+    site.hook("pre-receive", "kill -9 $PPID")
+    with pytest.raises(Unreachable, match="whether the tag has arrived is not known: run the same command again"):
+        release(site, first="1.0.0")
+    assert "" == site.clone.git("tag") == site.remote.git("tag")
+    site.hook("pre-receive", "exit 0")
+    assert TagState.PUSHED is release(site, first="1.0.0").state
+
+
+def test_a_connection_that_breaks_after_the_tag_arrived_is_finished_by_the_next_run(site: Site) -> None:
+    site.hook("reference-transaction", 'test "$1" != committed || kill -9 $PPID')
+    with pytest.raises(Unreachable, match="run the same command again"):
+        release(site, first="1.0.0")
+    assert ("", "v1.0.0") == (site.clone.git("tag"), site.remote.git("tag"))
+    site.hook("reference-transaction", "exit 0")
+    cut = release(site, first="1.0.0")
+    assert (TagState.FINISHED, site.remote.git("rev-parse", "v1.0.0")) == (cut.state, cut.object)
+    assert "v1.0.0" == site.clone.git("describe")
+
+
+def test_a_tag_that_cannot_be_written_here_is_told_as_pushed_and_finished_later(site: Site) -> None:
+    lock = site.clone.write(".git/refs/tags/v1.0.0.lock")
+    with pytest.raises(BuildToolsError, match=r"though v1\.0\.0 is pushed; `git fetch --tags` brings it"):
+        release(site, first="1.0.0")
+    lock.unlink()
+    assert TagState.FINISHED is release(site, first="1.0.0").state
+
+
+@pytest.mark.parametrize("given", ["a path", "in full", "by the command", "by the configuration"])
+def test_a_tag_signed_with_an_ssh_key_is_what_git_verifies(site: Site, given: str) -> None:
+    needed("ssh-keygen", "openssh-client")
+    key = site.home / "signer"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    public = " ".join((site.home / "signer.pub").read_text().split()[:2])
+    (site.home / "allowed").write_text(f"releaser@example.com {public}\n")
+    settings = {"gpg.format": "ssh", "gpg.ssh.allowedSignersFile": str(site.home / "allowed")}
+    agent = ""
+    if given in ("in full", "by the command"):
+        agent = subprocess.run(["ssh-agent", "-s"], capture_output=True, text=True, check=True).stdout
+        site.environment |= dict(re.findall("(SSH_[A-Z_]+)=([^;]+);", agent))
+        subprocess.run(["ssh-add", "-q", str(key)], env=site.environment, check=True)
+    if given == "by the command":
+        settings["gpg.ssh.defaultKeyCommand"] = "ssh-add -L"
+    else:
+        settings["user.signingkey"] = f"key::{public}" if given == "in full" else "~/signer"
+    if given == "by the configuration":
+        settings["tag.gpgSign"] = "true"
+    for name, value in settings.items():
+        site.clone.git("config", name, value)
+    try:
+        cut = release(site, first="1.0.0", sign=given != "by the configuration")
+    finally:
+        if agent:
+            os.kill(int(site.environment["SSH_AGENT_PID"]), signal.SIGTERM)
+    assert cut.signed
+    verified = subprocess.run(
+        ["git", "tag", "-v", "v1.0.0"],
+        cwd=site.clone.path,
+        env=site.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert 'Good "git" signature for releaser@example.com' in verified.stderr
+    assert "" == site.clone.git("fsck", "--strict")
+
+
+def test_a_tag_signed_with_a_gpg_key_is_what_git_verifies(site: Site) -> None:
+    needed("gpg-agent", "gpg and gpg-agent")
+    keys = Path(site.folder / "g")
+    keys.mkdir(mode=0o700)
+    site.environment["GNUPGHOME"] = str(keys)
+    who = "R. Releaser <releaser@example.com>"
+    command = ["gpg", "--batch", "--quiet", "--passphrase", "", "--quick-generate-key", who, "ed25519", "sign"]
+    subprocess.run(command, env=site.environment, check=True, capture_output=True)
+    try:
+        assert release(site, first="1.0.0", sign=True).signed
+        verified = subprocess.run(
+            ["git", "verify-tag", "--raw", "v1.0.0"],
+            cwd=site.clone.path,
+            env=site.environment,
+            capture_output=True,
+            text=True,
+        )
+        assert (0, True) == (verified.returncode, "[GNUPG:] GOODSIG" in verified.stderr)
+        assert "" == site.remote.git("fsck", "--strict")
+    finally:
+        subprocess.run(["gpgconf", "--kill", "all"], env=site.environment, check=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"gpg.format": "ssh", "user.signingkey": "/no/such/key"}, "did not sign the tag with key '/no/such/key'"),
+        ({"gpg.format": "ssh"}, "no ssh key to sign with is configured: run `git config user.signingkey PATH`"),
+        ({"gpg.program": "no-such-program"}, "no-such-program, which is to sign the tag, cannot be started"),
+        ({"gpg.program": "true"}, "true did not sign the tag with the default key"),
+        ({"gpg.format": "wax"}, "gpg.format is 'wax'"),
+    ],
+)
+def test_a_tag_that_cannot_be_signed_is_not_made(site: Site, settings: Mapping[str, str], words: str) -> None:
+    for name, value in settings.items():
+        site.clone.git("config", name, value)
+    before = site.refs()
+    with pytest.raises(Refused) as refusal:
+        release(site, first="1.0.0", sign=True)
+    assert words in str(refusal.value)
+    assert before == site.refs()
