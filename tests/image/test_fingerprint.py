@@ -55,7 +55,7 @@ class World:
             (folder / "app" / "deep").mkdir(parents=True)
             (folder / "Dockerfile").write_text(text)
             (folder / ".dockerignore").write_text("Dockerfile\n.dockerignore\n**/*.pyc\n")
-            for file in ("app/main.py", "app/deep/x", "app/main.pyc", "tool.sh", "a.conf", "other"):
+            for file in ("app/main.py", "app/deep/x", "app/deep/y", "app/main.pyc", "tool.sh", "a.conf", "other"):
                 (folder / file).write_text("000000")
                 (folder / file).chmod(0o644)
             (folder / "app" / "link").symlink_to("target0")
@@ -182,7 +182,7 @@ STEPS: dict[str, tuple[Callable[[World], None], set[str] | frozenset[str]]] = {
     "time of a folder": (touch("middle", "app"), set()),
     "a new file": (add("base", "app"), ABOVE_BASE),
     "a new file elsewhere": (add("base", ""), set()),
-    "a file under another name": (rename("base", "app/deep/x"), ABOVE_BASE),
+    "a file under another name": (rename("base", "app/deep/y"), ABOVE_BASE),
     "a Dockerfile": (dockerfile("middle"), {"middle", "leaf"}),
     "the Dockerfile of a leaf": (dockerfile("leaf"), {"leaf"}),
     "the version": (version, {"middle", "leaf"}),
