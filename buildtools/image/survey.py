@@ -61,13 +61,14 @@ def survey(
     ``images`` are those in the engine that carry a fingerprint, None where no engine answers. Unless ``learn``, the
     cache stays as it is.
     """
+    held = None if images is None else _Held(images)
     fingerprints: dict[str, Fingerprint] = {}
     standings = []
     with Contents(cache, learn=learn) as contents:
         for folder in folders:
             made = _fingerprint(folder, fingerprints, bases, contents)
             fingerprints[folder.name] = made
-            standings.append(replace(_standing(folder, made, images, cache), bases=bases))
+            standings.append(replace(_standing(folder, made, held, cache), bases=bases))
     return tuple(standings)
 
 
@@ -90,31 +91,37 @@ def _fingerprint(
     )
 
 
-def _standing(folder: ImageFolder, made: Fingerprint, images: Sequence[EngineImage] | None, cache: Path) -> Standing:
-    if images is None:
+class _Held:
+    """An engine's images, by fingerprint and by name; of several, the newest."""
+
+    def __init__(self, images: Sequence[EngineImage]) -> None:
+        self.by_fingerprint: dict[str, EngineImage] = {}
+        self.by_name: dict[str, EngineImage] = {}
+        for image in sorted(images, key=lambda image: image.created, reverse=True):
+            self.by_fingerprint.setdefault(image.labels.get(FINGERPRINT_LABEL, ""), image)
+            for tag in image.tags:
+                self.by_name.setdefault(tag.rpartition(":")[0].rpartition("/")[2], image)
+
+
+def _standing(folder: ImageFolder, made: Fingerprint, held: _Held | None, cache: Path) -> Standing:
+    if held is None:
         return Standing(folder, made, State.UNKNOWN, why=("no engine answers",))
     if made.unknown:
         why = tuple(f"base {name} is neither in the engine nor can its registry be asked" for name in made.unknown)
         return Standing(folder, made, State.UNKNOWN, why=why)
-    same = [image for image in images if image.labels.get(FINGERPRINT_LABEL) == made.value]
-    if same:
-        image = max(same, key=lambda image: image.created)
+    image = held.by_fingerprint.get(made.value)
+    if image:
         age = (time.time() - image.created) / _SECONDS_AN_HOUR
         limit = folder.settings.rebuild_after
         if limit and age > limit:
             why = (f"built {age:.0f} hours ago, and rebuild_after is {limit:g}",)
             return Standing(folder, made, State.STALE, why=why)
         return Standing(folder, made, State.UP_TO_DATE, image.id, image.tags)
-    earlier = [image for image in images if _is_called(image, folder.name)]
-    if not earlier:
+    last = held.by_name.get(folder.name)
+    if last is None:
         return Standing(folder, made, State.NOT_BUILT, why=("never built in this engine",))
-    last = max(earlier, key=lambda image: image.created)
     inputs = recorded_inputs(cache, folder.name, last.labels.get(FINGERPRINT_LABEL, ""))
     why = (
         explain(inputs, made.inputs) if inputs else ("changed since it was built; what changed was not recorded here",)
     )
     return Standing(folder, made, State.STALE, why=why)
-
-
-def _is_called(image: EngineImage, name: str) -> bool:
-    return any(tag.rpartition(":")[0].rpartition("/")[2] == name for tag in image.tags)
