@@ -7,6 +7,7 @@ standard output carries data alone.
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections import deque
@@ -26,6 +27,9 @@ MODES = ("auto", "live", "plain", "json")
 # How much of a failed image's log is shown below it; all of it is in plain mode.
 _TAIL = 40
 _REDRAWS_PER_SECOND = 8
+# A whole digest is longer than most terminals have room for.
+_DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}")
+_SHORT = r"\1"
 _MARKS = {
     Outcome.DONE: ("✓", "green"),
     Outcome.UP_TO_DATE: ("=", "cyan"),
@@ -45,6 +49,9 @@ class Console(AbstractContextManager["Console"]):
     def __call__(self, event: Event) -> None:
         """Render one event."""
         raise NotImplementedError
+
+    def rest(self) -> None:
+        """Redraw nothing any more: others write to the same terminal now."""
 
     def summary(self, text: str, *, failed: bool = False) -> None:
         """The last line of a run: what happened, or what is wrong and what to do."""
@@ -146,6 +153,10 @@ class LiveConsole(Console):
     ) -> None:
         self._live.stop()
 
+    def rest(self) -> None:
+        """Take the live lines away."""
+        self._live.stop()
+
     def __call__(self, event: Event) -> None:
         """Take the event in; the next redraw shows it."""
         with self._lock:
@@ -166,7 +177,7 @@ class LiveConsole(Console):
 
     def summary(self, text: str, *, failed: bool = False) -> None:
         """The last line, below all others."""
-        self._live.stop()
+        self.rest()
         self._print(text, "bold red" if failed else "bold")
 
     def _at(self, subject: str) -> _Running:
@@ -176,7 +187,7 @@ class LiveConsole(Console):
         running = self._running.pop(event.subject, None)
         self._ended += 1
         mark, style = _MARKS[event.outcome]
-        detail = f"  {event.detail}" if event.detail else ""
+        detail = f"  {_DIGEST.sub(_SHORT, event.detail)}" if event.detail else ""
         line = f"{mark} {event.subject}  {event.action} {event.outcome.value}  {duration(event.seconds)}{detail}"
         self._print(line, style)
         if event.outcome is Outcome.FAILED and running is not None:

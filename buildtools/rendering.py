@@ -88,7 +88,11 @@ def explanation(standing: Standing) -> str:
 
 def local_table(images: Sequence[LocalImage]) -> str:
     """The images that the engine has now."""
-    rows = [(image.references[-1], image.image_id, image.way.value, "; ".join(image.why)) for image in images]
+    # As much of an id as docker shows; all of it is in the document.
+    rows = [
+        (image.references[-1], image.image_id[: len("sha256:") + 12], image.way.value, "; ".join(image.why))
+        for image in images
+    ]
     return table(("REFERENCE", "ID", "STATE", "WHY"), rows)
 
 

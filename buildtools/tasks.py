@@ -80,7 +80,7 @@ def version(context: Context, json: bool = False) -> None:
         settings = read_settings(context)
         found = read_version(settings.root, settings.tag_prefix, os.environ)
         parts = ("text", "base", "distance", "abbreviation", "commit", "dirty", "is_release", "image_tag")
-        _show(json, {"schema": 1, **{part: getattr(found, part) for part in parts}}, found.text)
+        _show(None, json, {"schema": 1, **{part: getattr(found, part) for part in parts}}, found.text)
 
 
 @_command(name="list")
@@ -90,10 +90,9 @@ def list_images(context: Context, only: str = "", why: str = "", json: bool = Fa
         from buildtools import pipeline, rendering
 
         listing = pipeline.list_images(run)
-        if why:
-            _print(rendering.explanation(next(each for each in listing.standings if each.name == why)))
-        else:
-            _show(json, rendering.listing_document(listing), rendering.listing_table(listing))
+        explained = [rendering.explanation(each) for each in listing.standings if each.name == why]
+        text = "".join(explained) or rendering.listing_table(listing)
+        _show(console, json, rendering.listing_document(listing), text)
         console.summary(rendering.listing_summary(listing))
 
 
@@ -137,7 +136,7 @@ def _bring_in(context: Context, word: str, options: Mapping[str, Any], *, json: 
             _plan(pipeline.plan_build(run), console, json=json)
             return
         images = pipeline.build(run, registry_names=word == "tagged")
-        _show(json, rendering.document(images), rendering.local_table(images))
+        _show(console, json, rendering.document(images), rendering.local_table(images))
         console.summary(rendering.local_summary(images, word))
 
 
@@ -161,7 +160,7 @@ def push(
             _plan(pipeline.plan_push(run), console, json=json)
             return
         pushed = pipeline.push(run)
-        _show(json, rendering.document(pushed), rendering.pushed_table(pushed))
+        _show(console, json, rendering.document(pushed), rendering.pushed_table(pushed))
         console.summary(rendering.pushed_summary(pushed))
 
 
@@ -175,7 +174,7 @@ def dist(context: Context, dry_run: bool = False, json: bool = False, progress: 
             _plan(pipeline.plan_dist(run), console, json=json)
             return
         archives = pipeline.dist(run)
-        _show(json, rendering.document(archives), rendering.archive_table(archives))
+        _show(console, json, rendering.document(archives), rendering.archive_table(archives))
         console.summary(rendering.archive_summary(archives))
 
 
@@ -199,7 +198,7 @@ def publish(
             _plan(pipeline.plan_publish(run), console, json=json)
             return
         published = pipeline.publish(run)
-        _show(json, rendering.document(published), rendering.release_table(published.release))
+        _show(console, json, rendering.document(published), rendering.release_table(published.release))
         console.summary(rendering.published_summary(published))
 
 
@@ -234,7 +233,7 @@ def release(
 
         options: dict[str, Any] = {"bump": bump, "to": to, "first": first, "message": message, "branch": branch}
         cut = pipeline.release(run, remote, **options, sign=sign, push=push)
-        _show(json, rendering.document(cut), rendering.tag_text(cut))
+        _show(console, json, rendering.document(cut), rendering.tag_text(cut))
         console.summary(rendering.tag_summary(cut))
 
 
@@ -245,7 +244,7 @@ def verify(context: Context, release: str = "", deep: bool = False, json: bool =
         from buildtools import pipeline, rendering
 
         audit = pipeline.verify(run, release, deep=deep)
-        _show(json, rendering.document(audit), rendering.audit_table(audit))
+        _show(console, json, rendering.document(audit), rendering.audit_table(audit))
         if error := audit.error():
             raise error
         console.summary(rendering.audit_summary(audit))
@@ -270,7 +269,7 @@ def sandbox_up(context: Context, bare: bool = False, anonymous: bool = False, pr
             htpasswd=not anonymous,
             report=console,
         )
-        _print(f". {box.directory / 'env'}")
+        _show(console, json=False, document={}, text=f". {box.directory / 'env'}")
         console.summary(f"the sandbox is up: registry {box.registry}, S3 {box.s3_endpoint}; source the file above")
 
 
@@ -291,7 +290,7 @@ def sandbox_status(context: Context, json: bool = False) -> None:
         from buildtools import rendering, sandbox
 
         services = sandbox.status(run.settings.root / _SANDBOX)
-        _show(json, rendering.document(services), rendering.services_table(services))
+        _show(console, json, rendering.document(services), rendering.services_table(services))
         silent = [service.name for service in services if not service.answers]
         if not services:
             raise Refused("there is no sandbox here", "start one with `invoke sandbox.up`")
@@ -429,12 +428,14 @@ def _environment_values() -> dict[str, str]:
 def _plan(plan: Sequence[Planned], console: Console, *, json: bool) -> None:
     from buildtools import rendering
 
-    _show(json, rendering.document(plan), rendering.plan_table(plan))
+    _show(console, json, rendering.document(plan), rendering.plan_table(plan))
     console.summary("dry run: nothing was touched")
 
 
-def _show(json: bool, document: Any, text: str) -> None:
+def _show(console: Console | None, json: bool, document: Any, text: str) -> None:
     """A result on standard output: as a document for programs, else as text for people."""
+    if console is not None:
+        console.rest()
     if json:
         import json as encoder
 
