@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+import threading
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -74,41 +75,50 @@ def read_image(registry: Registry, repository: str, target: str, cache: Cache) -
 
 
 def find_intact(
-    registry: Registry, repository: str, fingerprint: str, cache: Cache, checked: set[Descriptor] | None = None
+    registry: Registry, repository: str, fingerprint: str, cache: Cache, seen: Seen | None = None
 ) -> StoredImage | None:
-    """The image with this fingerprint; None where there is none, or a part of it is gone or cut short.
-
-    What is in ``checked`` is known to be there, and what is found is added: see :func:`is_whole`.
-    """
+    """The image with this fingerprint; None where there is none, or a part of it is gone or cut short."""
     try:
         found = read_image(registry, repository, fingerprint_tag(fingerprint), cache)
     except Damaged:
         return None
-    return found if found and is_whole(registry, repository, found.manifest, checked) else None
+    return found if found and is_whole(registry, repository, found.manifest, seen) else None
 
 
-def is_whole(registry: Registry, repository: str, manifest: Manifest, checked: set[Descriptor] | None = None) -> bool:
-    """Whether all that a manifest names is there, in its full size; what is in it is not read.
+class Seen:
+    """Parts of images that a registry has. Safe for threads: of those who ask for the same part only one asks it.
 
-    A part in ``checked`` was seen in a sibling repository. Registries keep one copy for all, so it is not asked for
-    again; should this repository alone have lost it, the registry takes no manifest that names it.
+    A part may have been seen in a sibling repository. Registries keep one copy for all, so it is not asked for again;
+    should one repository alone have lost it, the registry takes no manifest that names it.
     """
-    checked = set() if checked is None else checked
-    for part in (manifest.config, *manifest.layers):
-        if part not in checked:
-            if registry.blob_size(repository, part.digest) != part.size:
-                return False
-            checked.add(part)
-    return True
+
+    def __init__(self, parts: Iterable[Descriptor] = ()) -> None:
+        self._parts = set(parts)
+        self._locks: dict[Descriptor, threading.Lock] = {}
+
+    def has(self, registry: Registry, repository: str, part: Descriptor) -> bool:
+        """Whether the registry has a part in its full size."""
+        with self._locks.setdefault(part, threading.Lock()):
+            if part not in self._parts:
+                if registry.blob_size(repository, part.digest) != part.size:
+                    return False
+                self._parts.add(part)
+            return True
+
+
+def is_whole(registry: Registry, repository: str, manifest: Manifest, seen: Seen | None = None) -> bool:
+    """Whether all that a manifest names is there, in its full size; what is in it is not read."""
+    seen = seen or Seen()
+    return all(seen.has(registry, repository, part) for part in (manifest.config, *manifest.layers))
 
 
 def find_fingerprints(
     registry: Registry, wanted: Mapping[str, tuple[str, str]], cache: Cache
 ) -> dict[str, StoredImage | None]:
     """For each name, with its repository and fingerprint, the image that the registry has, if all of it is there."""
-    checked: set[Descriptor] = set()
+    seen = Seen()
     with ThreadPoolExecutor(max_workers=_JOBS) as pool:
-        found = pool.map(lambda place: find_intact(registry, place[0], place[1], cache, checked), wanted.values())
+        found = pool.map(lambda place: find_intact(registry, place[0], place[1], cache, seen), wanted.values())
         return dict(zip(wanted, found, strict=True))
 
 

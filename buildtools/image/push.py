@@ -17,7 +17,7 @@ from buildtools import BuildToolsError, Conflict
 from buildtools.events import Finished, Outcome, Report, Started, Warned, unheard
 from buildtools.image.cache import Cache
 from buildtools.image.engine import Engine
-from buildtools.image.lookup import StoredImage, digest_of, is_whole, prune_fingerprints, read_image
+from buildtools.image.lookup import Seen, StoredImage, digest_of, is_whole, prune_fingerprints, read_image
 from buildtools.image.manifest import (
     DOCKER_LAYER,
     FINGERPRINT_LABEL,
@@ -138,7 +138,7 @@ class _Push:
         self._report = report
         self._pool = pool
         self._began = time.monotonic()
-        self._checked: set[Descriptor] = set()
+        self._seen = Seen()
 
     def run(
         self, images: Sequence[ImageToPush], provide: Provide, when_stored: Callable[[], object]
@@ -177,7 +177,7 @@ class _Push:
         self._registry.ping()
         there = self._each(self._published, images)
         missing = [image for image in images if there[image] is None]
-        return there, self._each(lambda image: find_stored(self._registry, image, self._cache, self._checked), missing)
+        return there, self._each(lambda image: find_stored(self._registry, image, self._cache, self._seen), missing)
 
     def _published(self, image: ImageToPush) -> StoredImage | None:
         """The version as the registry has it, or None where it is to be made."""
@@ -185,7 +185,7 @@ class _Push:
         if found is None:
             return None
         if self._is_same(found, image):
-            return found if is_whole(self._registry, image.repository, found.manifest, self._checked) else None
+            return found if is_whole(self._registry, image.repository, found.manifest, self._seen) else None
         if self._may_overwrite:
             self._report(Warned(image.name, f"{self._reference(image)} has other content and is overwritten"))
             return None

@@ -16,7 +16,7 @@ from buildtools.events import Report, Transferred
 from buildtools.image.cache import Cache
 from buildtools.image.engine import Engine
 from buildtools.image.engine_push import named, push_by_engine, short_id
-from buildtools.image.lookup import StoredImage, find_intact, fingerprint_tag, read_image
+from buildtools.image.lookup import Seen, StoredImage, find_intact, fingerprint_tag, read_image
 from buildtools.image.manifest import DOCKER_CONFIG, Descriptor, Manifest, digest_of
 from buildtools.image.registry import Registry
 
@@ -53,11 +53,9 @@ class ImageToPush:
     built_since: float = 0.0
 
 
-def find_stored(
-    registry: Registry, image: ImageToPush, cache: Cache, checked: set[Descriptor] | None = None
-) -> StoredImage | None:
+def find_stored(registry: Registry, image: ImageToPush, cache: Cache, seen: Seen | None = None) -> StoredImage | None:
     """The image as the registry has it under its fingerprint, whole and young enough; see :func:`find_intact`."""
-    found = find_intact(registry, image.repository, image.fingerprint, cache, checked)
+    found = find_intact(registry, image.repository, image.fingerprint, cache, seen)
     return found if found and found.created >= image.built_since else None
 
 
@@ -219,7 +217,7 @@ class Storing:
         if stored is None:
             tag = fingerprint_tag(image.fingerprint)
             self._registry.put_manifest(image.repository, tag, manifest)
-            stored = find_stored(self._registry, image, self._cache, set(layers))
+            stored = find_stored(self._registry, image, self._cache, Seen(layers))
         return stored or StoredImage(manifest, config)
 
     def _try_engine(self, plan: _Plan) -> StoredImage | None:

@@ -13,6 +13,7 @@ from buildtools.image.content import Contents
 from buildtools.image.engine import EngineImage
 from buildtools.image.fingerprint import Fingerprint, explain, fingerprint, recorded_inputs
 from buildtools.image.folders import ImageFolder
+from buildtools.image.lookup import fingerprint_tag
 from buildtools.image.manifest import FINGERPRINT_LABEL
 
 _SECONDS_AN_HOUR = 3600
@@ -51,25 +52,28 @@ class Standing:
 def survey(
     folders: Sequence[ImageFolder],
     bases: Mapping[str, BaseImage],
-    images: Sequence[EngineImage] | None,
     *,
     cache: Path,
     learn: bool = True,
 ) -> tuple[Standing, ...]:
-    """Where each folder stands, in their order, which has parents first.
+    """Each folder with its fingerprint, in their order, which has parents first; see :func:`compared`.
 
-    ``images`` are those in the engine that carry a fingerprint, None where no engine answers. Unless ``learn``, the
-    cache stays as it is.
+    Unless ``learn``, the cache stays as it is.
     """
-    held = None if images is None else _Held(images)
     fingerprints: dict[str, Fingerprint] = {}
     standings = []
     with Contents(cache, learn=learn) as contents:
         for folder in folders:
             made = _fingerprint(folder, fingerprints, bases, contents)
             fingerprints[folder.name] = made
-            standings.append(replace(_standing(folder, made, held, cache), bases=bases))
+            standings.append(Standing(folder, made, State.UNKNOWN, why=("no engine answers",), bases=bases))
     return tuple(standings)
+
+
+def compared(standings: Sequence[Standing], images: Sequence[EngineImage], *, cache: Path) -> tuple[Standing, ...]:
+    """Where each folder stands in an engine, which has these images that carry a fingerprint."""
+    held = _Held(images)
+    return tuple(replace(_standing(each.folder, each.fingerprint, held, cache), bases=each.bases) for each in standings)
 
 
 def changes_since(standing: Standing, parents: Mapping[str, Fingerprint], *, cache: Path) -> tuple[str, ...]:
@@ -91,26 +95,31 @@ def _fingerprint(
     )
 
 
+def engine_name(name: str, fingerprint: str) -> str:
+    """What an image with this fingerprint is called in an engine.
+
+    The label alone does not tell: what somebody builds or commits on top of an image has the same labels.
+    """
+    return f"{name}:{fingerprint_tag(fingerprint)}"
+
+
 class _Held:
-    """An engine's images, by fingerprint and by name; of several, the newest."""
+    """An engine's images by each of their names, and the newest by the name of its folder."""
 
     def __init__(self, images: Sequence[EngineImage]) -> None:
-        self.by_fingerprint: dict[str, EngineImage] = {}
+        self.by_tag = {tag: image for image in images for tag in image.tags}
         self.by_name: dict[str, EngineImage] = {}
         for image in sorted(images, key=lambda image: image.created, reverse=True):
-            self.by_fingerprint.setdefault(image.labels.get(FINGERPRINT_LABEL, ""), image)
             for tag in image.tags:
                 self.by_name.setdefault(tag.rpartition(":")[0].rpartition("/")[2], image)
 
 
-def _standing(folder: ImageFolder, made: Fingerprint, held: _Held | None, cache: Path) -> Standing:
-    if held is None:
-        return Standing(folder, made, State.UNKNOWN, why=("no engine answers",))
+def _standing(folder: ImageFolder, made: Fingerprint, held: _Held, cache: Path) -> Standing:
     if made.unknown:
         why = tuple(f"base {name} is neither in the engine nor can its registry be asked" for name in made.unknown)
         return Standing(folder, made, State.UNKNOWN, why=why)
-    image = held.by_fingerprint.get(made.value)
-    if image:
+    image = held.by_tag.get(engine_name(folder.name, made.value))
+    if image and image.labels.get(FINGERPRINT_LABEL) == made.value:
         age = (time.time() - image.created) / _SECONDS_AN_HOUR
         limit = folder.settings.rebuild_after
         if limit and age > limit:

@@ -16,11 +16,12 @@ from buildtools.image import push as pushing
 from buildtools.image.assembly import Assembly, LocalImage, assemble
 from buildtools.image.bases import BaseImage, find_bases
 from buildtools.image.cache import Cache
+from buildtools.image.engine import Engine
 from buildtools.image.folders import ImageFolder, image_folders
 from buildtools.image.lookup import find_fingerprints, fingerprint_tag
 from buildtools.image.manifest import FINGERPRINT_LABEL, SOURCE_LABEL, VERSION_LABEL
 from buildtools.image.push import ImageToPush, PushedImage, Route
-from buildtools.image.survey import Standing, State, survey
+from buildtools.image.survey import Standing, State, compared, survey
 from buildtools.run import Run
 from buildtools.services import Services
 from buildtools.stages.planned import Planned
@@ -65,13 +66,21 @@ def survey_images(run: Run, services: Services, checkout: Checkout, *, complete:
 
     :raises BuildToolsError: a base image cannot be had.
     """
+    standings = _survey(run, services, checkout, complete=complete)
+    return _compared(run, standings, engine) if (engine := services.engine_if_any()) else standings
+
+
+def _survey(run: Run, services: Services, checkout: Checkout, *, complete: bool) -> tuple[Standing, ...]:
     chosen = folders(run, checkout)
     engine = services.engine_if_any()
     bases = find_bases((base for folder in chosen for base in folder.bases), engine, services.registry_at)
     if complete:
         bases |= _fetched(services, [base.reference for base in bases.values() if not base.digest])
-    images = engine.images(FINGERPRINT_LABEL) if engine else None
-    return survey(chosen, bases, images, cache=run.project_cache, learn=not run.dry_run)
+    return survey(chosen, bases, cache=run.project_cache, learn=not run.dry_run)
+
+
+def _compared(run: Run, standings: Sequence[Standing], engine: Engine) -> tuple[Standing, ...]:
+    return compared(standings, engine.images(FINGERPRINT_LABEL), cache=run.project_cache)
 
 
 def bring_in(run: Run, services: Services, checkout: Checkout, *, registry_names: bool) -> tuple[LocalImage, ...]:
@@ -102,9 +111,11 @@ def push_images(
     ``made`` is called when all layers are in the registry, before a tag of the version is set.
     """
     registry = services.registry
-    standings = survey_images(run, services, checkout, complete=True)
+    surveyed = _survey(run, services, checkout, complete=True)
 
     def provide(lacking: Sequence[ImageToPush]) -> Sequence[ImageToPush]:
+        # An engine takes its time to list its images, which a push of what the registry has can do without.
+        standings = _compared(run, surveyed, services.engine)
         parents = {name for each in standings for name in each.folder.parents} - {image.name for image in lacking}
         stored = {} if run.no_cache else _stored(run, services, [each for each in standings if each.name in parents])
         images = assemble(
@@ -123,7 +134,7 @@ def push_images(
         pushing.push(
             services.engine_if_any(),
             registry,
-            _to_push(run, standings),
+            _to_push(run, surveyed),
             version=checkout.version,
             labels=_labels(checkout),
             cache=_cache(run),

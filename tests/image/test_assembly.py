@@ -16,7 +16,7 @@ from buildtools.image.engine import Engine
 from buildtools.image.folders import image_folders
 from buildtools.image.manifest import FINGERPRINT_LABEL
 from buildtools.image.registry import Registry
-from buildtools.image.survey import Standing, State, survey
+from buildtools.image.survey import Standing, State, compared, survey
 from buildtools.settings import Settings
 from buildtools.version import Version
 from tests.conftest import EngineService
@@ -43,7 +43,8 @@ class Project:
     def survey(self) -> tuple[Standing, ...]:
         folders = image_folders(Settings(root=self.root), VERSION)
         bases = find_bases((base for folder in folders for base in folder.bases), self.engine, Registry)
-        return survey(folders, bases, self.engine.images(FINGERPRINT_LABEL), cache=self.root / "cache")
+        cache = self.root / "cache"
+        return compared(survey(folders, bases, cache=cache), self.engine.images(FINGERPRINT_LABEL), cache=cache)
 
     def assemble(self, report: Callable[[Event], None] = lambda event: None) -> dict[str, LocalImage]:
         standings = self.survey()
@@ -106,3 +107,14 @@ def test_a_parent_whose_version_tag_is_moved_meanwhile_is_still_the_right_parent
     assert layers[project.base] == layers[project.app][: len(layers[project.base])]
     for name in (other.base, other.app):
         project.engine.untag(f"{name}:1.0.0")
+
+
+def test_what_is_made_on_top_of_an_image_is_not_taken_for_it(project: Project) -> None:
+    built = project.assemble()[project.app].image_id
+    container = project.engine.api.create_container(built, "true")
+    project.engine.api.commit(container, repository=project.app, tag="patched")
+    project.engine.api.remove_container(container)
+    assert [built] == [standing.image_id for standing in project.survey() if standing.name == project.app]
+    for tag in next(standing.tags for standing in project.survey() if standing.name == project.app):
+        project.engine.untag(tag)
+    assert [State.UP_TO_DATE, State.STALE] == [standing.state for standing in project.survey()]
