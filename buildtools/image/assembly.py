@@ -14,9 +14,8 @@ from buildtools.events import Finished, Outcome, Report, Started, Warned
 from buildtools.image.credentials import Credentials
 from buildtools.image.engine import Engine
 from buildtools.image.fingerprint import record_inputs
-from buildtools.image.lookup import fingerprint_tag
 from buildtools.image.manifest import FINGERPRINT_LABEL
-from buildtools.image.survey import Standing, State, changes_since
+from buildtools.image.survey import Standing, State, changes_since, engine_name
 
 
 class Way(Enum):
@@ -101,7 +100,6 @@ class _Line:
         self._credentials = credentials
         self._report = report
         self._cancelled = cancelled
-        self._image_ids: dict[str, str] = {}
 
     def closure(self, wanted: Collection[str]) -> set[str]:
         """The wanted images, and the parents of those that will be built: only a build needs its parents."""
@@ -126,8 +124,8 @@ class _Line:
         else:
             image_id = standing.image_id
             self._report(Finished(name, "build", Outcome.UP_TO_DATE, 0.0))
-        self._image_ids[name] = image_id
-        for reference in names:
+        # Its own name for this fingerprint comes last: by it, later runs know the image.
+        for reference in (*names, _pinned(standing)):
             if way is not Way.UP_TO_DATE or reference not in standing.tags:
                 self._engine.tag(image_id, reference)
         return LocalImage(name, image_id, names, way, standing.why)
@@ -151,7 +149,7 @@ class _Line:
             name=folder.name,
             context=folder.context,
             dockerfile=folder.dockerfile,
-            content=folder.served({parent: self._pinned(parent) for parent in folder.parents}),
+            content=folder.served({parent: _pinned(self._standings[parent]) for parent in folder.parents}),
             tags=names,
             args=folder.arguments,
             labels={**settings.labels, FINGERPRINT_LABEL: made.value},
@@ -177,12 +175,6 @@ class _Line:
         except OSError as error:
             self._report(Warned(folder.name, f"what it was built from could not be recorded ({error})"))
         return image.image_id
-
-    def _pinned(self, parent: str) -> str:
-        """A name for a parent that nobody else can move, as another run for the same version may move the version's."""
-        reference = f"{parent}:{fingerprint_tag(self._standings[parent].fingerprint.value)}"
-        self._engine.tag(self._image_ids[parent], reference)
-        return reference
 
     def _refuse_changed(self, standing: Standing, names: tuple[str, ...]) -> None:
         parents = {parent: self._standings[parent].fingerprint for parent in standing.folder.parents}
@@ -212,6 +204,11 @@ class _Line:
             raise
         finally:
             self._report(Finished(standing.name, "pull", outcome, time.monotonic() - began, detail))
+
+
+def _pinned(standing: Standing) -> str:
+    """A name that nobody else can move, as another run for the same version may move the version's."""
+    return engine_name(standing.name, standing.fingerprint.value)
 
 
 def _together(results: schedule.Results[LocalImage]) -> BuildToolsError:
