@@ -40,7 +40,7 @@ def four_images(project: Project) -> None:
         "tool",
         "FROM {base}\nCOPY --from=base-{mark} /base.txt /\nARG VERSION\nRUN echo ${VERSION} >/version.txt\n",
     )
-    made = 'mkdir -p build/daemon/bin && echo \\"$BUILDTOOLS_VERSION\\" >build/daemon/bin/daemon'
+    made = "mkdir -p build/daemon/bin && echo $BUILDTOOLS_VERSION >build/daemon/bin/daemon"
     project.configure(
         moving_tags=["latest", "{major}.{minor}"],
         distribution={project.name("daemon"): {"command": made, "root": "build/daemon"}},
@@ -98,6 +98,14 @@ def test_json_has_a_schema_number(story: Story, name: str) -> None:
 def test_parents_come_first_in_the_list(story: Story) -> None:
     listed = [item["name"] for item in story.outcomes["list --json"].document["items"]]
     assert [story.project.name(short) for short in ("base", "app", "tool", "web")] == listed
+
+
+@pytest.mark.parametrize("command", ["list --json", "build --json"])
+def test_only_some_come_with_their_parents(story: Story, command: str) -> None:
+    outcome = story.project.done(*command.split(), "--only", f"{story.project.name('web')}")
+    assert [story.project.name(short) for short in ("base", "web")] == [
+        item["name"] for item in outcome.document["items"]
+    ]
 
 
 def test_an_image_pulled_by_digest_says_its_version(story: Story) -> None:
