@@ -12,6 +12,7 @@ ratios, not seconds. After every run the registry is asked whether what was meas
 from __future__ import annotations
 
 import argparse
+import compileall
 import contextlib
 import io
 import json
@@ -60,6 +61,8 @@ class Arena:
     """The registry, the engine and the scratch folder that everybody works with."""
 
     def __init__(self, scratch: Path, host: str, docker: str) -> None:
+        # As it is where the tool is installed; Invoke keeps Python from writing down what it compiles of a tasks file.
+        compileall.compile_dir(ROOT / "buildtools", quiet=1)
         self.scratch = scratch
         self.host = host
         self.docker = docker
