@@ -69,5 +69,7 @@ def _store_archive(run: Run, services: Services, checkout: Checkout, archive: Ar
                 sink.write(chunk)
 
     key = release.archive_key(archive.name, checkout.version)
+    if checkout.version.dirty and services.store.digest(key) not in (None, archive.sha256):
+        services.store.delete(key)
     stored = services.store.upload(key, write, sha256=archive.sha256, subject=archive.name, report=run.report)
     return ReleasedArchive(archive.name, stored.key, stored.size, stored.sha256)

@@ -129,6 +129,9 @@ def test_a_dirty_tag_may_move_and_a_version_may_not(team: Team) -> None:
     project = team.project
     data = f"src/docker/{project.name('a')}/data"
     repository = project.repository("a")
+    name = project.name("daemon")
+    made = f"mkdir -p build/d && cp {data} build/d"
+    project.configure(moving_tags=["latest"], distribution={name: {"command": made, "root": "build/d"}})
     digests = []
     for content in ("one", "two"):
         project.write(data, content)
@@ -137,8 +140,10 @@ def test_a_dirty_tag_may_move_and_a_version_may_not(team: Team) -> None:
         digests.append(project.place.digest(repository, "1.0.0-dirty"))
     assert ("", False) not in {(digest, digest == "") for digest in digests}
     assert 2 == len({*digests})
-    keys = [key for key in project.place.objects() if "1.0.0-dirty" in key]
-    assert [] == keys
+    assert [f"{project.mark}/{name}/{name}-1.0.0-dirty.tgz"] == [
+        key for key in project.place.objects() if project.mark in key and "dirty" in key
+    ]
+    assert "" == project.place.digest(repository, "latest")
     before = project.place.digest(repository, "1.0.0")
     project.git("tag", "--delete", "1.0.0")
     project.commit("other content")
