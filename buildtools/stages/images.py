@@ -17,6 +17,7 @@ from buildtools.image.assembly import Assembly, LocalImage, assemble
 from buildtools.image.bases import BaseImage, find_bases
 from buildtools.image.cache import Cache
 from buildtools.image.engine import Engine
+from buildtools.image.fingerprint import explain
 from buildtools.image.folders import ImageFolder, image_folders
 from buildtools.image.lookup import find_fingerprints, fingerprint_tag
 from buildtools.image.manifest import FINGERPRINT_LABEL, SOURCE_LABEL, VERSION_LABEL
@@ -104,11 +105,14 @@ def bring_in(run: Run, services: Services, checkout: Checkout, *, registry_names
 
 
 def push_images(
-    run: Run, services: Services, checkout: Checkout, made: Callable[[], object] = lambda: None
+    run: Run, services: Services, checkout: Checkout, made: Callable[[], object] | None = None
 ) -> tuple[PushedImage, ...]:
     """Push every image; only what the registry lacks is looked for in the engine, and built.
 
-    ``made`` is called when all layers are in the registry, before a tag of the version is set.
+    ``made`` is called when all layers are in the registry, before a tag of the version is set. What is made meanwhile
+    must not write into a context: the images would not have it.
+
+    :raises BuildToolsError: it did.
     """
     registry = services.registry
     surveyed = _survey(run, services, checkout, complete=True)
@@ -130,6 +134,11 @@ def push_images(
         )
         return [replace(image, image_id=images[image.name].image_id) for image in lacking]
 
+    def stored() -> None:
+        if made:
+            made()
+            _refuse_changed(run, checkout, surveyed)
+
     return tuple(
         pushing.push(
             services.engine_if_any(),
@@ -141,9 +150,21 @@ def push_images(
             report=run.report,
             fingerprints_kept=run.settings.fingerprints_kept,
             provide=provide,
-            stored=made,
+            stored=stored,
         )
     )
+
+
+def _refuse_changed(run: Run, checkout: Checkout, standings: Sequence[Standing]) -> None:
+    bases = {name: base for each in standings for name, base in each.bases.items()}
+    now = survey(folders(run, checkout), bases, cache=run.project_cache)
+    for before, after in zip(standings, now, strict=True):
+        changed = explain(before.fingerprint.inputs, after.fingerprint.inputs)
+        if changed:
+            raise BuildToolsError(
+                f"{before.name} changed while the release was made ({'; '.join(changed)})",
+                f"let the command `before` of image.{before.name} make what its context holds, or ignore the rest",
+            )
 
 
 def plan_local(run: Run, services: Services, checkout: Checkout) -> tuple[Planned, ...]:

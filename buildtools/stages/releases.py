@@ -12,7 +12,7 @@ from threading import Barrier, BrokenBarrierError
 from typing import TypeVar
 
 from buildtools import BuildToolsError, Conflict, Refused, Unreachable, release
-from buildtools.git.checkout import Checkout
+from buildtools.git.checkout import Checkout, read_version, refuse_dirty
 from buildtools.image.cache import Cache
 from buildtools.image.lookup import digest_of, is_whole, move_tag, read_image
 from buildtools.image.registry import Damaged
@@ -64,8 +64,9 @@ def stage(run: Run, services: Services, checkout: Checkout) -> Release:
     claimed: one that cannot be finished leaves its names free for the one that corrects it.
 
     :raises Conflict: the version is claimed by another commit.
+    :raises Refused: what was made may not be what the commit says, for the tree has changed meanwhile.
     """
-    made = Barrier(2, action=None if checkout.version.dirty else partial(_claim, services, checkout.version))
+    made = Barrier(2, action=None if checkout.version.dirty else partial(_claim, run, services, checkout.version))
     with ThreadPoolExecutor(max_workers=2) as pool:
         images = pool.submit(_side, made, partial(push_images, run, services, checkout))
         archives = pool.submit(_side, made, partial(store_archives, run, services, checkout))
@@ -178,8 +179,11 @@ def audit_release(run: Run, services: Services, released: Release, *, deep: bool
     )
 
 
-def _claim(services: Services, version: Version) -> None:
+def _claim(run: Run, services: Services, version: Version) -> None:
     """Take the version for this commit. A registry lets whoever comes last have a tag; the store lets the first."""
+    refuse_dirty(run.settings.root, run.environment)
+    if read_version(run.settings.root, run.settings.tag_prefix, run.environment).commit != version.commit:
+        raise Refused(f"another commit was checked out while {version} was made", "run again, and leave the tree alone")
     key = f"claims/{version.image_tag}.json"
     claim = json.dumps({"schema": 1, "version": version.text, "commit": version.commit}).encode() + b"\n"
     if services.store.create(key, claim, "application/json"):
