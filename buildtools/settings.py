@@ -301,6 +301,8 @@ def _bad_values(values: Mapping[str, Any], origins: Mapping[str, str]) -> list[s
     registry = values.get("registry", "")
     if registry and not re.fullmatch(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?", registry):
         bad.append(f"{where('registry')} must be HOST or HOST:PORT without a scheme or a path, not {registry!r}")
+    elif registry and registry != "localhost" and not re.search(r"[.:]", registry):
+        bad.append(f"{where('registry')} must hold a dot or a port, or all of Docker takes it for a user of Docker Hub")
     namespace = values.get("namespace", "")
     if namespace and not all(COMPONENT.fullmatch(part) for part in namespace.split("/")):
         bad.append(f"{where('namespace')} must be lower-case words joined by slashes, not {namespace!r}")

@@ -74,6 +74,7 @@ def test_all_complaints_come_at_once_with_origin_and_key() -> None:
     [
         {"registry": "https://registry.example"},
         {"registry": "registry.example/path"},
+        {"registry": "one-word"},
         {"artifacts": "https://bucket"},
         {"image": 3},
         {"image": {"a": 3}},
