@@ -19,6 +19,7 @@ from buildtools import Refused
 # Distribution's repository grammar, one path component (no slash):
 # https://distribution.github.io/distribution/spec/api/#overview
 COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
 @dataclass(frozen=True)
@@ -309,6 +310,11 @@ def _bad_values(values: Mapping[str, Any], origins: Mapping[str, str]) -> list[s
     artifacts = values.get("artifacts", "")
     if artifacts and not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[^\s]*)?", artifacts):
         bad.append(f"{where('artifacts')} must be s3://BUCKET or s3://BUCKET/PREFIX, not {artifacts!r}")
+    bad += [
+        f"{where('moving_tags')}: {pattern!r} must be a tag, in which {{major}}, {{minor}} and {{patch}} may stand"
+        for pattern in values.get("moving_tags", ())
+        if not _TAG.fullmatch(re.sub(r"\{(?:major|minor|patch)\}", "0", pattern))
+    ]
     for name, made in values.get("distribution", {}).items():
         if not COMPONENT.fullmatch(name):
             bad.append(f"{where(f'distribution.{name}')}: a distribution's name must be lower-case words")
