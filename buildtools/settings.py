@@ -216,7 +216,16 @@ def _convert(spec: Field[Any], value: Any, where: str, values: dict[str, Any], c
     try:
         values[spec.name] = convert(value)
     except (TypeError, ValueError):
-        complaints.append(f"{where} must be {expected}, not {value!r}")
+        complaints.append(f"{where} must be {expected}, not {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    """A value for a complaint, without what may be a login in it."""
+    if isinstance(value, Mapping):
+        return f"a table of {', '.join(map(str, value))}"
+    if isinstance(value, str) and "@" in value:
+        return repr(f"…@{value.rpartition('@')[2]}")
+    return repr(value)
 
 
 def _text(value: Any) -> str:
@@ -301,7 +310,7 @@ def _bad_values(values: Mapping[str, Any], origins: Mapping[str, str]) -> list[s
     bad = []
     registry = values.get("registry", "")
     if registry and not re.fullmatch(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?", registry):
-        bad.append(f"{where('registry')} must be HOST or HOST:PORT without a scheme or a path, not {registry!r}")
+        bad.append(f"{where('registry')} must be HOST or HOST:PORT without a scheme or a path, not {_shown(registry)}")
     elif registry and registry != "localhost" and not re.search(r"[.:]", registry):
         bad.append(f"{where('registry')} must hold a dot or a port, or all of Docker takes it for a user of Docker Hub")
     namespace = values.get("namespace", "")
@@ -309,7 +318,7 @@ def _bad_values(values: Mapping[str, Any], origins: Mapping[str, str]) -> list[s
         bad.append(f"{where('namespace')} must be lower-case words joined by slashes, not {namespace!r}")
     artifacts = values.get("artifacts", "")
     if artifacts and not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[^\s]*)?", artifacts):
-        bad.append(f"{where('artifacts')} must be s3://BUCKET or s3://BUCKET/PREFIX, not {artifacts!r}")
+        bad.append(f"{where('artifacts')} must be s3://BUCKET or s3://BUCKET/PREFIX, not {_shown(artifacts)}")
     bad += [
         f"{where('moving_tags')}: {pattern!r} must be a tag, in which {{major}}, {{minor}} and {{patch}} may stand"
         for pattern in values.get("moving_tags", ())

@@ -92,6 +92,18 @@ def test_a_bad_value_is_refused(values: dict[str, Any]) -> None:
     assert "1 complaint" in complaints_of(values)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"registry": "https://me:hunter2@registry.example"},
+        {"artifacts": "s3://me:hunter2@bucket"},
+        {"args": {"PASSWORD": "hunter2", "NUMBER": 3}},
+    ],
+)
+def test_a_complaint_does_not_tell_a_password(values: dict[str, Any]) -> None:
+    assert "hunter2" not in complaints_of(values)
+
+
 def test_a_tool_table_that_is_no_table_is_refused() -> None:
     assert "must be a table" in complaints_of(7)
 
