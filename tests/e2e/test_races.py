@@ -32,8 +32,6 @@ def pair(place: Place, registry: str, project_in: MakeProject) -> Iterator[Pair]
         first = project_in(replace(place, registry=wire.address, login=""))
         first.image("base", "FROM {base}\nCOPY mark /\n", mark=first.mark)
         first.image("app", "FROM base-{mark}\nRUN true\n")
-        made = "mkdir -p build/d && cp tasks.py build/d"
-        first.configure(distribution={first.name("daemon"): {"command": made, "root": "build/d"}})
         first.commit("all")
         first.tag("1.0.0")
         second = first.clone(first.home / "second")
@@ -41,19 +39,19 @@ def pair(place: Place, registry: str, project_in: MakeProject) -> Iterator[Pair]
 
 
 def held_back(pair: Pair) -> tuple[Outcome, Outcome]:
-    """The first publishes when the second is about to set its first tag, which the second then does."""
-    about_to_tag, may_go_on = threading.Event(), threading.Event()
+    """The first publishes when the second is about to set its tags, which the second then does."""
+    about_to_tag, may_go_on = threading.Barrier(len(SHORT) + 1, timeout=60), threading.Event()
     tagging = b"/manifests/1.0.0 HTTP/1.1"
 
     def hold(data: bytes) -> bytes:
         if data.startswith(b"PUT ") and tagging in data and not may_go_on.is_set():
-            about_to_tag.set()
+            about_to_tag.wait()
             may_go_on.wait()
         return data
 
     pair.wire.sent = hold
     second = pair.second.start("publish")
-    about_to_tag.wait(60)
+    about_to_tag.wait()
     pair.wire.sent = lambda data: data
     first = pair.first.invoke("publish")
     may_go_on.set()
