@@ -131,7 +131,6 @@ class LiveConsole(Console):
         import rich.live
 
         self._running: dict[str, _Running] = {}
-        self._ended = 0
         self._screen = rich.console.Console(
             file=stream, force_terminal=True, no_color=not colour, highlight=False, markup=False, soft_wrap=False
         )
@@ -185,7 +184,6 @@ class LiveConsole(Console):
 
     def _finish(self, event: Finished) -> None:
         running = self._running.pop(event.subject, None)
-        self._ended += 1
         mark, style = _MARKS[event.outcome]
         detail = f"  {_DIGEST.sub(_SHORT, event.detail)}" if event.detail else ""
         line = f"{mark} {event.subject}  {event.action} {event.outcome.value}  {duration(event.seconds)}{detail}"
@@ -248,13 +246,14 @@ def size(count: float) -> str:
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as they need be, without a trailing line end; nothing where there are no rows."""
+    """Columns as wide as they need be, without a trailing line end; what is empty in every row is left out."""
     if not rows:
         return ""
-    widths = [max(len(row[column]) for row in [headings, *rows]) for column in range(len(headings))]
+    columns = [[heading, *cells] for heading, *cells in zip(headings, *rows, strict=True) if any(cells)]
+    widths = [max(map(len, column)) for column in columns]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in [headings, *rows]
+        for row in zip(*columns, strict=True)
     )
 
 

@@ -34,11 +34,6 @@ class ReleasedImage:
         """``registry/repository:tag``, for people."""
         return f"{self.registry}/{self.repository}:{self.tag}"
 
-    @property
-    def pinned(self) -> str:
-        """``registry/repository@digest``, which can only ever mean this image."""
-        return f"{self.registry}/{self.repository}@{self.digest}"
-
 
 @dataclass(frozen=True)
 class ReleasedArchive:

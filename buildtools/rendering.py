@@ -139,7 +139,9 @@ def published_summary(published: Published) -> str:
     if published.dirty:
         return f"staged {release.version}: {members}; the tree is dirty, so nothing is released"
     word = "released" if published.written else "was released before with the same content:"
-    moved = f", moved {', '.join(published.moved)}" if published.moved else ""
+    # One name for all images that it moved on: the references of sixty would hide what matters.
+    names = sorted({reference.rpartition(":")[2] for reference in published.moved})
+    moved = f", moved {', '.join(names)}" if names else ""
     return f"{release.version} {word} {members}, {published.manifest}{moved}"
 
 

@@ -24,11 +24,6 @@ class Results(Generic[Value]):
     failed: Mapping[str, BuildToolsError]
     skipped: Mapping[str, str]
 
-    def raise_first(self) -> None:
-        """Raise the first failure, in the order of the graph; nothing where there was none."""
-        for error in self.failed.values():
-            raise error
-
 
 def run(
     parents: Mapping[str, Collection[str]],

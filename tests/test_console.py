@@ -137,3 +137,4 @@ def test_sizes_are_decimal(count: float, text: str) -> None:
 
 def test_a_table_is_as_wide_as_its_cells() -> None:
     assert "name  state\nbase  up to date" == table(("name", "state"), [("base", "up to date")])
+    assert "name  why\nbase\napp   new" == table(("name", "state", "why"), [("base", "", ""), ("app", "", "new")])

@@ -57,8 +57,6 @@ def test_dependents_of_a_failure_are_skipped_and_the_rest_finishes() -> None:
     assert ["tool"] == list(results.done)
     assert "base is broken" == str(results.failed["base"])
     assert {"app": "base", "web": "app"} == results.skipped
-    with pytest.raises(BuildToolsError, match="base is broken"):
-        results.raise_first()
 
 
 def test_a_cancelled_run_starts_nothing_more() -> None:

@@ -19,12 +19,11 @@ from buildtools.image.survey import Standing, State, changes_since, engine_name
 
 
 class Way(Enum):
-    """How an image came to be in the engine under the names of this version, or would."""
+    """How an image came to be in the engine under the names of this version."""
 
     BUILT = "built"
     PULLED = "pulled"
     UP_TO_DATE = "up to date"
-    WOULD_BUILD = "would be built"
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from buildtools import Refused
 from buildtools.settings import COMPONENT
@@ -80,10 +80,6 @@ class Reference:
     def target(self) -> str:
         """What a registry is asked for: the digest, else the tag, else ``latest``."""
         return self.digest or self.tag or "latest"
-
-    def tagged(self, tag: str) -> Reference:
-        """The same repository under another tag, without a digest."""
-        return replace(self, tag=tag, digest="")
 
 
 def _refused(text: str, fact: str) -> Refused:

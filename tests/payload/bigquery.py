@@ -32,7 +32,6 @@ class BigQuery:
     rows: list[dict[str, Any]] = field(default_factory=list)
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     uploads: int = 0
-    polls: int = 0
     refuse_token: bool = False
     broken_jobs: int = 0
     """So many jobs to come fail with ``backendError``."""
@@ -121,7 +120,6 @@ class _Handler(BaseHTTPRequestHandler):
         job = self.state.jobs.get(found[1])
         if job is None:
             return self._error(404)
-        self.state.polls += 1
         answer = json.loads(json.dumps(job))
         if not self.state.held:
             self.state.finish_jobs()

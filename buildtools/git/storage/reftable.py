@@ -99,7 +99,6 @@ class _Table:
             raise self._damaged()
         self._header, self._end = header, footer
         self._block_size = int.from_bytes(data[5:8], "big")
-        self._least_index = u64(data, 8)[0]
         self._logs = u64(data, footer + header + 24)[0]
 
     def refs(self) -> dict[bytes, Value]:

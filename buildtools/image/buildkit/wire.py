@@ -96,10 +96,6 @@ class Message:
         """A text; what is not UTF-8 in it is replaced."""
         return self.blob(field).decode("utf-8", "replace")
 
-    def texts(self, field: int) -> list[str]:
-        """A repeated text."""
-        return [bytes(view).decode("utf-8", "replace") for view in self._views(field)]
-
     def message(self, field: int) -> Message | None:
         """An embedded message, or None where there is none."""
         return Message(self._views(field)[-1]) if field in self._fields else None

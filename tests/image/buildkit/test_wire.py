@@ -29,7 +29,6 @@ def test_what_was_written_is_read(integer: int, data: bytes, words: str, mapping
     message = Message(number(1, integer) + blob(2, data) + text(3, words) + table(200, mapping) + blob(3, b"again"))
     assert (integer, data, "again") == (message.number(1), message.blob(2), message.text(3))
     assert mapping == message.table(200)
-    assert [*([words] if words else []), "again"] == message.texts(3)
 
 
 def test_fields_that_were_not_sent_have_zero_values() -> None:
