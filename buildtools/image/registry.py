@@ -5,6 +5,7 @@ https://github.com/opencontainers/distribution-spec/blob/main/spec.md
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Callable, Generator
@@ -17,7 +18,7 @@ from buildtools import BuildToolsError, Refused, Unreachable
 from buildtools.image.connections import Answer
 from buildtools.image.credentials import Credential, Credentials
 from buildtools.image.manifest import ACCEPTED, Descriptor, Manifest, digest_of
-from buildtools.image.transport import ATTEMPTS, CERTIFICATES, Transport
+from buildtools.image.transport import CERTIFICATES, Transport
 
 # A manifest of 4 MiB is the largest that registries must take.
 _LARGEST_MANIFEST = 4 * 1024 * 1024
@@ -177,7 +178,11 @@ class Registry:
     def put_blob(self, repository: str, body: bytes) -> str:
         """Store a small blob; its digest."""
         digest = digest_of(body)
-        self._finish_upload(repository, self._start_upload(repository), digest, body)
+        try:
+            self._finish_upload(repository, self._start_upload(repository), digest, body)
+        except Unreachable:
+            # Whether it was stored is not known; if it was, that upload cannot be finished a second time.
+            self.upload_blob(repository, digest, len(body), lambda: io.BytesIO(body))
         return digest
 
     def upload_blob(
@@ -202,7 +207,7 @@ class Registry:
             try:
                 if start < size:
                     location = self._send_part(repository, location, source, start, size, progress)
-                self._finish_upload(repository, location, digest, attempts=1)
+                self._finish_upload(repository, location, digest)
             except Unreachable:
                 breaks += 1
                 if breaks > _UPLOAD_BREAKS:
@@ -249,9 +254,7 @@ class Registry:
         )
         return self._transport.resolve(answer.headers["Location"])
 
-    def _finish_upload(
-        self, repository: str, location: str, digest: str, body: bytes = b"", attempts: int = ATTEMPTS
-    ) -> None:
+    def _finish_upload(self, repository: str, location: str, digest: str, body: bytes = b"") -> None:
         joint = "&" if urlsplit(location).query else "?"
         answer = self._transport.request(
             "PUT",
@@ -260,7 +263,7 @@ class Registry:
             scope=_scope(repository, _PUSH),
             headers={"Content-Type": "application/octet-stream"},
             body=body,
-            attempts=attempts,
+            attempts=1,
         )
         stored = answer.headers.get("Docker-Content-Digest", digest)
         if stored != digest:

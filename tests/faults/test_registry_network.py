@@ -74,6 +74,29 @@ def test_a_real_registry_gets_a_blob_whose_connection_broke(registry: str, dies:
             assert LARGE == client.get_blob(repository, DIGEST)
 
 
+def test_a_small_blob_whose_answer_is_lost_is_there(registry: str) -> None:
+    repository, body = f"test-{secrets.token_hex(6)}", b"a configuration"
+    sending = lost = False
+
+    def sent(data: bytes) -> bytes | None:
+        nonlocal sending
+        sending = sending or data.startswith(b"PUT ")
+        return data
+
+    def answered(data: bytes) -> bytes | None:
+        nonlocal lost
+        if sending and not lost:
+            lost = True
+            return None
+        return data
+
+    with wire_to(registry) as wire, closing(Registry(wire.address, pause=0.001)) as client:
+        wire.sent, wire.answered = sent, answered
+        digest = client.put_blob(repository, body)
+        assert lost
+        assert body == client.get_blob(repository, digest)
+
+
 def test_a_blob_that_was_changed_on_the_way_is_noticed(registry: str) -> None:
     repository = f"test-{secrets.token_hex(6)}"
     body = b"the true content of a blob"
