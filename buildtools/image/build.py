@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import socket
 import threading
 import time
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 # BuildKit's own limit, https://github.com/moby/buildkit/blob/master/session/secrets/secrets.go
 _LARGEST_SECRET = 500 * 1024
+# containerd's store looks for a name before it makes it: of two builds that do so at once, the later is told this.
+_MADE_MEANWHILE = re.compile(r'image "[^"]+": already exists$')
+_ATTEMPTS = 5
 _OFFICIAL_SYNTAX = ("docker/dockerfile", "docker.io/docker/dockerfile")
 
 
@@ -146,7 +150,7 @@ class _Build:
         # BuildKit takes the frontend that "cmdline" names to have been chosen already, and so reads no # syntax.
         return self._believed(self._solve({**attributes, "cmdline": syntax}))
 
-    def _solve(self, attributes: Mapping[str, str]) -> Mapping[str, str]:
+    def _solve(self, attributes: Mapping[str, str], attempts: int = _ATTEMPTS) -> Mapping[str, str]:
         request = self.request
         with open_session(self.engine, self.handlers, shared_key=_shared_key(request)) as session:
             wanted = Solve(
@@ -165,7 +169,9 @@ class _Build:
                     "see why in its log, and run again",
                 ) from None
             except Status as error:
-                raise self._failure(error, session) from None
+                if attempts == 1 or not _MADE_MEANWHILE.search(error.message):
+                    raise self._failure(error, session) from None
+        return self._solve(attributes, attempts - 1)
 
     def _failure(self, error: Status, session: Session) -> Exception:
         ours = session.failure

@@ -133,7 +133,8 @@ def compress(source: Path, target: Path, variant: int = 0) -> Descriptor:
     """Write ``source`` to ``target`` as gzip: the same bytes for the same content, every time.
 
     At this level ISA-L's bytes are the same on all machines with AVX2; on older ones a layer may get another digest,
-    which costs a transfer and nothing else, because images are found again by their fingerprint. Each ``variant`` has a digest of its own: it is written where gzip has room for a time (RFC 1952, 2.3.1).
+    which costs a transfer and nothing else, because images are found again by their fingerprint. Each ``variant``
+    has a digest of its own: it is written where gzip has room for a time (RFC 1952, 2.3.1).
     """
     from isal import isal_zlib
 

@@ -41,5 +41,7 @@ def load(engine: Engine, layers: Sequence[Layer], fingerprint: str, **labels: st
     entries["manifest.json"] = json.dumps(
         [{"Config": "config.json", "RepoTags": None, "Layers": [f"{number}/layer.tar" for number in range(len(tars))]}]
     ).encode()
-    engine.api.load_image(layer_tar(entries))
-    return f"sha256:{hashlib.sha256(entries['config.json']).hexdigest()}"
+    (said,) = engine.api.load_image(layer_tar(entries))
+    # Not every engine calls an image by the digest of its configuration.
+    image_id: str = said["stream"].strip().removeprefix("Loaded image ID: ")
+    return image_id
