@@ -13,7 +13,7 @@ from functools import cached_property
 
 from buildtools import BuildToolsError
 from buildtools.image.cache import Cache
-from buildtools.image.manifest import VERSION_LABEL, Descriptor, Manifest, labels_of
+from buildtools.image.manifest import FINGERPRINT_LABEL, VERSION_LABEL, Descriptor, Manifest, labels_of
 from buildtools.image.registry import Damaged, Registry
 
 _JOBS = 8
@@ -77,12 +77,17 @@ def read_image(registry: Registry, repository: str, target: str, cache: Cache) -
 def find_intact(
     registry: Registry, repository: str, fingerprint: str, cache: Cache, seen: Seen | None = None
 ) -> StoredImage | None:
-    """The image with this fingerprint; None where there is none, or a part of it is gone or cut short."""
+    """The image with this fingerprint; None where there is none, or a part of it is gone or cut short.
+
+    Anybody may move a tag, so what the image itself says counts too.
+    """
     try:
         found = read_image(registry, repository, fingerprint_tag(fingerprint), cache)
     except Damaged:
         return None
-    return found if found and is_whole(registry, repository, found.manifest, seen) else None
+    if found is None or found.labels.get(FINGERPRINT_LABEL) != fingerprint:
+        return None
+    return found if is_whole(registry, repository, found.manifest, seen) else None
 
 
 class Seen:

@@ -73,10 +73,13 @@ def test_an_index_of_one_platform_and_its_attestation_is_that_platforms_image(
 
 
 def test_fingerprints_are_found_where_they_are(client: Registry, repository: str, cache: Cache) -> None:
-    there, gone = "a" * 64, "b" * 64
-    manifest = put_image(client, repository, fingerprint_tag(there))
-    found = find_fingerprints(client, {"one": (repository, there), "two": (repository, gone)}, cache)
-    assert {"one": manifest, "two": None} == {name: image and image.manifest for name, image in found.items()}
+    there, gone, moved = "a" * 64, "b" * 64, "c" * 64
+    manifest = put_image(client, repository, fingerprint_tag(there), **{FINGERPRINT_LABEL: there})
+    move_tag(client, repository, fingerprint_tag(moved), manifest.digest)
+    wanted = {"there": there, "gone": gone, "moved": moved}
+    found = find_fingerprints(client, {name: (repository, each) for name, each in wanted.items()}, cache)
+    manifests = {name: image and image.manifest for name, image in found.items()}
+    assert {"there": manifest, "gone": None, "moved": None} == manifests
 
 
 def test_a_moved_tag_has_the_same_digest(client: Registry, repository: str) -> None:
