@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from pathlib import PurePosixPath
 from threading import Barrier, BrokenBarrierError
 from typing import TypeVar
 
@@ -123,15 +124,27 @@ def point(run: Run, services: Services, version: Version, staged: Release) -> tu
     """Move the moving tags that this version takes over; those that were moved."""
     if not run.settings.moving_tags:
         return ()
-    keys = [stored.key for stored in services.store.list("releases/")]
-    versions = [Version.parse(Path(key).stem) for key in keys if key.endswith(".json")]
     moved = []
+    versions = list(_released_versions(services))
     for tag in release.moving_tags(run.settings.moving_tags, version, versions):
         for image in staged.images:
             if digest_of(services.registry, image.repository, tag) != image.digest:
                 move_tag(services.registry, image.repository, tag, image.digest)
                 moved.append(f"{image.registry}/{image.repository}:{tag}")
     return tuple(moved)
+
+
+def _released_versions(services: Services) -> Iterator[Version]:
+    """Every version that has a manifest; what else lies there is left alone."""
+    for stored in services.store.list("releases/"):
+        path = PurePosixPath(stored.key)
+        with suppress(Refused):
+            version = Version.parse(path.stem)
+            if stored.key != release.manifest_key(version):
+                continue
+            # A name has "_" where the version may have "+", and then only the manifest can tell.
+            held = released(services, version) if "_" in path.stem else None
+            yield Version.parse(held.version) if held else version
 
 
 def released(services: Services, version: Version) -> Release | None:
