@@ -218,9 +218,13 @@ class Project(Repository):
         from buildtools.image.engine import Engine, EngineError
 
         with closing(Engine.connect(self.place.engine.environment)) as engine:
-            for tag in self.images():
-                with suppress(EngineError), engine.errors():
-                    engine.api.remove_image(tag, force=True)
+            listed = engine.api.images()
+            # What was pulled by digest has no tag.
+            names = [name for image in listed for kind in ("RepoTags", "RepoDigests") for name in image[kind] or ()]
+            for name in names:
+                if self.mark in name:
+                    with suppress(EngineError), engine.errors():
+                        engine.api.remove_image(name, force=True)
 
     def folders(self) -> list[str]:
         """The repositories that this project may have in the registry."""
