@@ -157,7 +157,8 @@ class _Line:
             secrets={key: self._secret(source) for key, source in settings.secrets.items()},
             ssh=settings.ssh,
             cache_from=settings.cache_from,
-            no_cache=self._assembly.no_cache,
+            # What the engine remembers may be older than the image's age would then say.
+            no_cache=self._assembly.no_cache or bool(settings.rebuild_after),
             directories=made.directories,
         )
         image = build(

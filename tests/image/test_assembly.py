@@ -17,7 +17,7 @@ from buildtools.image.folders import image_folders
 from buildtools.image.manifest import FINGERPRINT_LABEL
 from buildtools.image.registry import Registry
 from buildtools.image.survey import Standing, State, compared, survey
-from buildtools.settings import Settings
+from buildtools.settings import ImageSettings, Settings
 from buildtools.version import Version
 from tests.conftest import EngineService
 
@@ -29,6 +29,8 @@ class Project:
 
     def __init__(self, root: Path, engine: Engine, busybox: str) -> None:
         self.root, self.engine = root, engine
+        self.busybox = busybox
+        self.settings: dict[str, ImageSettings] = {}
         self.mark = secrets.token_hex(4)
         self.base, self.app = f"base-{self.mark}", f"app-{self.mark}"
         self.write(self.base, f"FROM {busybox}\nRUN echo {self.mark} >/who\n")
@@ -41,7 +43,7 @@ class Project:
             (folder / file).write_text(text)
 
     def survey(self) -> tuple[Standing, ...]:
-        folders = image_folders(Settings(root=self.root), VERSION)
+        folders = image_folders(Settings(root=self.root, image=self.settings), VERSION)
         bases = find_bases((base for folder in folders for base in folder.bases), self.engine, Registry)
         cache = self.root / "cache"
         return compared(survey(folders, bases, cache=cache), self.engine.images(FINGERPRINT_LABEL), cache=cache)
@@ -118,3 +120,15 @@ def test_what_is_made_on_top_of_an_image_is_not_taken_for_it(project: Project) -
     for tag in next(standing.tags for standing in project.survey() if standing.name == project.app):
         project.engine.untag(tag)
     assert [State.UP_TO_DATE, State.STALE] == [standing.state for standing in project.survey()]
+
+
+def test_what_is_too_old_is_built_without_what_the_engine_remembers(project: Project) -> None:
+    project.write(project.base, f"FROM {project.busybox}\nRUN cat /proc/sys/kernel/random/uuid >/who\n")
+    project.settings[project.base] = ImageSettings(rebuild_after=1e-9)
+    first, second = project.assemble(), project.assemble()
+    assert Way.BUILT is second[project.base].way
+    layers = [
+        project.engine.inspect(each[project.base].image_id)["RootFS"]["Layers"]  # type: ignore[index]  # just built
+        for each in (first, second)
+    ]
+    assert layers[0] != layers[1]
