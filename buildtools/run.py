@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from buildtools import Refused
 from buildtools.events import Report
 from buildtools.settings import Settings
 
@@ -35,10 +37,20 @@ class Run:
     @property
     def project_cache(self) -> Path:
         """The part of the cache that is about this project alone."""
-        return self.cache / "projects" / sha256(str(self.settings.root).encode()).hexdigest()[:16]
+        return self.cache / "projects" / sha256(os.fsencode(self.settings.root)).hexdigest()[:16]
 
 
 def cache_folder(environment: Mapping[str, str]) -> Path:
     """The user's cache. https://specifications.freedesktop.org/basedir-spec/latest/"""
     base = environment.get("XDG_CACHE_HOME") or f"{environment.get('HOME') or Path.home()}/.cache"
     return Path(base) / "lockstep-buildtools"
+
+
+def job_count(text: str, configured: int) -> int:
+    """How many images to work on at once: what ``--jobs`` says, else the configuration, else one for each processor.
+
+    :raises Refused: ``text`` is no number. Invoke would answer that with a traceback, so it hands on the text.
+    """
+    if text and not (text.isdecimal() and int(text)):
+        raise Refused(f"--jobs {text} is not a whole number, 1 or more", "leave it out for the number of processors")
+    return int(text or 0) or configured or os.cpu_count() or 1

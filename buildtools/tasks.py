@@ -7,6 +7,7 @@ output, everything else to standard error. This is the only module that reads th
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -100,7 +101,7 @@ def list_images(context: Context, only: str = "", why: str = "", json: bool = Fa
 def build(
     context: Context,
     only: str = "",
-    jobs: int = 0,
+    jobs: str = "",
     dry_run: bool = False,
     no_cache: bool = False,
     pull: bool = False,
@@ -116,7 +117,7 @@ def build(
 def tag(
     context: Context,
     only: str = "",
-    jobs: int = 0,
+    jobs: str = "",
     dry_run: bool = False,
     no_cache: bool = False,
     pull: bool = False,
@@ -144,7 +145,7 @@ def _bring_in(context: Context, word: str, options: Mapping[str, Any], *, json: 
 def push(
     context: Context,
     only: str = "",
-    jobs: int = 0,
+    jobs: str = "",
     dry_run: bool = False,
     no_cache: bool = False,
     pull: bool = False,
@@ -181,7 +182,7 @@ def dist(context: Context, dry_run: bool = False, json: bool = False, progress: 
 @_command()
 def publish(
     context: Context,
-    jobs: int = 0,
+    jobs: str = "",
     dry_run: bool = False,
     no_cache: bool = False,
     pull: bool = False,
@@ -269,7 +270,7 @@ def sandbox_up(context: Context, bare: bool = False, anonymous: bool = False, pr
             htpasswd=not anonymous,
             report=console,
         )
-        _show(console, json=False, document={}, text=f". {box.directory / 'env'}")
+        _show(console, json=False, document={}, text=f". {shlex.quote(str(box.directory / 'env'))}")
         console.summary(f"the sandbox is up: registry {box.registry}, S3 {box.s3_endpoint}; source the file above")
 
 
@@ -340,11 +341,11 @@ def _exits(console: Console | None = None) -> Iterator[None]:
 
 @contextmanager
 def _running(
-    context: Context, *, only: str = "", jobs: int = 0, dry_run: bool = False, progress: str = "auto", **options: Any
+    context: Context, *, only: str = "", jobs: str = "", dry_run: bool = False, progress: str = "auto", **options: Any
 ) -> Iterator[tuple[Run, Console]]:
     """A run with its settings, its console and its signals; failures inside become exit codes."""
     from buildtools.console import MODES, open_console
-    from buildtools.run import Run, cache_folder
+    from buildtools.run import Run, cache_folder, job_count
 
     environment = dict(os.environ)
     with _exits():
@@ -361,7 +362,7 @@ def _running(
                 cancelled=cancelled,
                 cache=cache_folder(environment),
                 only=tuple(name.strip() for name in only.split(",") if name.strip()),
-                jobs=jobs or settings.jobs or os.cpu_count() or 1,
+                jobs=job_count(jobs, settings.jobs),
                 dry_run=dry_run or bool(context.config.run.dry),
                 **options,
             )
@@ -440,10 +441,8 @@ def _show(console: Console | None, json: bool, document: Any, text: str) -> None
         import json as encoder
 
         text = encoder.dumps(document, indent=2)
-    _print(text)
-
-
-def _print(text: str) -> None:
     if text:
-        sys.stdout.write(text + "\n")
+        # A terminal of an older encoding shows what it can: a result is no reason to fail.
+        encoding = sys.stdout.encoding or "utf-8"
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
         sys.stdout.flush()

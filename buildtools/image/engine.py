@@ -158,13 +158,15 @@ class Engine:
         credential = credentials.for_host(parsed.registry)
         # Without one the SDK would look into its own idea of Docker's configuration; an empty one is anonymous.
         login = credential.login if credential else {}
-        with self.errors():
-            # An error after the first line of the answer is only a line of it.
-            for line in self.api.pull(parsed.name, tag=parsed.target, stream=True, decode=True, auth_config=login):
-                if "error" in line:
-                    raise EngineError(
-                        f"the engine cannot pull {reference} ({line['error']})", "see whether it is there"
-                    )
+        remedy = f"see that {parsed.registry} has it and that the engine can reach it, or load it into the engine"
+        try:
+            with self.errors():
+                # An error after the first line of the answer is only a line of it.
+                for line in self.api.pull(parsed.name, tag=parsed.target, stream=True, decode=True, auth_config=login):
+                    if "error" in line:
+                        raise EngineError(str(line["error"]))
+        except EngineError as error:
+            raise EngineError(f"the engine cannot pull {reference} ({error.fact})", remedy) from None
         found = self.inspect(reference)
         if found is None:
             raise EngineError(f"the engine pulled {reference} and does not have it", "run again")

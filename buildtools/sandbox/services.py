@@ -111,6 +111,8 @@ def up(
         directory.mkdir(mode=0o700, exist_ok=True)
         state = _State.read(directory) or _State.fresh(docker.host, htpasswd=htpasswd)
         state.write(directory)
+        # It holds credentials, which `git add .` must not take.
+        write_private(directory / ".gitignore", "*\n")
         _together(
             lambda: _registry_up(directory, state, environment, report),
             lambda: _s3_up(directory, state, environment, report),
@@ -210,7 +212,8 @@ def _client_files(directory: Path, state: _State, *, base: bool) -> Sandbox:
         "s3_endpoint": state.s3_ports.endpoint,
     }
     if base:
-        settings["image"] = {"base": {"args": {"BASE": bases.PYTHON}}}
+        # For whoever declares it: settings of an image would be refused where no folder has that image's name.
+        settings["args"] = {"PYTHON_IMAGE": bases.PYTHON}
     runtime = directory / "invoke.yaml"
     # JSON is YAML: https://yaml.org/spec/1.2.2/#12-yaml-history
     write_private(runtime, json.dumps({"buildtools": settings}, indent=2) + "\n")

@@ -143,6 +143,10 @@ CASES = {
         nothing, "build --only ap-{mark}", 2, "names no image folder: ap-{mark}: did you mean {app}?"
     ),
     "an unknown image to explain": Bad(nothing, "list --why nothing", 2, "names no image folder: nothing: "),
+    "jobs that are no number": Bad(
+        nothing, "build --jobs many", 2, "error: --jobs many is not a whole number, 1 or more: "
+    ),
+    "no jobs at all": Bad(nothing, "build --jobs -1", 2, "error: --jobs -1 is not a whole number, 1 or more: "),
     "an unknown way of progress": Bad(
         nothing, "build --progress fancy", 2, "error: --progress fancy is unknown: use one of"
     ),

@@ -80,6 +80,15 @@ def test_secrets_are_for_us_alone_and_in_no_argv_and_no_repr(standing: Sandbox) 
     assert [secret for secret in (state["password"], state["keys"]["secret"]) if secret in seen] == []
 
 
+def test_git_does_not_see_a_sandbox(standing: Sandbox) -> None:
+    assert "*\n" == (standing.directory / ".gitignore").read_text()
+
+
+def test_its_configuration_suits_a_project_with_any_image_folders(standing: Sandbox) -> None:
+    settings = json.loads((standing.directory / "invoke.yaml").read_text())["buildtools"]
+    assert {"registry", "namespace", "artifacts", "s3_endpoint"} == settings.keys() - {"args"}
+
+
 def test_the_env_file_gives_a_shell_the_same_environment(standing: Sandbox) -> None:
     shell = subprocess.run(
         ["sh", "-c", f". '{standing.directory}/env'; env"],
