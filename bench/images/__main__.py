@@ -1,10 +1,11 @@
 """How long it takes to build, tag and push a tree of images, beside what people use today.
 
-``python -m bench.images [--folders N] [--rounds N] [--docker PROGRAM]``: N image folders in three levels with 4 MB of
-context each. The peers (a shell loop; four at a time per level; Gradle's Exec tasks with a warm daemon; ``docker buildx
-bake`` where there is one) and ``invoke push`` take turns within each round, each with a repository and a registry
-namespace of its own, so that nobody finds what another has built. Every figure is the median of the rounds; compare
-ratios, not seconds. After every run the registry is asked whether what was measured is right.
+``python -m bench.images [--folders N] [--rounds N] [--docker PROGRAM] [--bake PROGRAM]``: N image folders in three
+levels with 4 MB of context each. The peers (a shell loop; four at a time per level; Gradle's Exec tasks with a warm
+daemon; ``docker buildx bake``, which ``script/engines buildx`` fetches) and ``invoke push`` take turns within each
+round, each with a repository and a registry namespace of its own, so that nobody finds what another has built. Every
+figure is the median of the rounds; compare ratios, not seconds. After every run the registry is asked whether what was
+measured is right.
 
 ``--against-itself N,M`` measures, without peers, how the time of ``invoke push`` grows with the folders.
 """
@@ -32,6 +33,7 @@ from pathlib import Path
 
 from bench.images import peers
 from bench.images.tree import Tree, make_tree
+from buildtools.image.engine import Engine as Connection
 from buildtools.image.registry import Registry
 from buildtools.sandbox import base, process
 from buildtools.sandbox import registry as registries
@@ -46,6 +48,8 @@ SCENARIOS = {
     "one leaf changed": 0.6,
 }
 OURS = "buildtools"
+# The first engine whose BuildKit knows targets that are built from one another.
+_LINKS = 23
 FRESH = "new version, fresh agent without an engine"
 
 
@@ -71,10 +75,13 @@ class Arena:
             "PYTHONPATH": str(ROOT),
             "XDG_CACHE_HOME": str(scratch / "cache"),
             "DOCKER_BUILDKIT": "1",
+            "BUILDX_CONFIG": str(scratch / "buildx"),
         }
         engine = Engine.named(os.environ)
         self.base = f"{host}/bench/base:1"
         local = base.busybox(engine, environment=os.environ)
+        with contextlib.closing(Connection.connect(os.environ)) as connection:
+            self.engine_major = int(connection.version.partition(".")[0])
         self.sh(f"{docker} tag {local} {self.base} && {docker} push -q {self.base}", scratch)
 
     def tree(self, name: str, count: int, size: int) -> Tree:
@@ -131,6 +138,7 @@ def main() -> None:
     options.add_argument("--folders", type=int, default=20)
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--docker", default=shutil.which("docker") or "docker")
+    options.add_argument("--bake", default="", help="a docker-buildx program; by itself what is there")
     options.add_argument("--peers", default="", help="only these, by a part of their names, separated by commas")
     options.add_argument("--against-itself", default="", metavar="N,M")
     chosen = options.parse_args()
@@ -138,10 +146,11 @@ def main() -> None:
         if chosen.against_itself:
             growth(ring, [int(count) for count in chosen.against_itself.split(",")], chosen.rounds)
         else:
-            compare(ring, chosen.folders, chosen.rounds, [part for part in chosen.peers.split(",") if part])
+            buildx = chosen.bake or peers.find_buildx(chosen.docker, os.environ)
+            compare(ring, buildx, chosen.folders, chosen.rounds, [part for part in chosen.peers.split(",") if part])
 
 
-def compare(ring: Arena, folders: int, rounds: int, only: list[str]) -> None:
+def compare(ring: Arena, buildx: str, folders: int, rounds: int, only: list[str]) -> None:
     """Print how everybody does in every scenario."""
     gradle_home = ring.scratch / "gradle"
     contestants: dict[str, Callable[[Tree], Callable[[], Measured]]] = {
@@ -153,8 +162,9 @@ def compare(ring: Arena, folders: int, rounds: int, only: list[str]) -> None:
         contestants["Gradle Exec tasks"] = lambda tree: scripted(
             ring, tree, peers.gradle(tree, ring.docker, gradle_home)
         )
-    if peers.has_bake(ring.docker, ring.environment):
-        contestants["docker buildx bake"] = lambda tree: scripted(ring, tree, peers.bake(tree, ring.docker))
+    if buildx:
+        linked = ring.engine_major >= _LINKS
+        contestants["docker buildx bake"] = lambda tree: scripted(ring, tree, peers.bake(tree, buildx, linked=linked))
     contestants = {name: start for name, start in contestants.items() if not only or any(part in name for part in only)}
     contestants[OURS] = lambda tree: pushing(ring, tree)
     results: dict[str, dict[str, list[Measured]]] = {}

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bench.images.tree import Tree
+from buildtools.sandbox.base import cache_folder
 
 _BUILD = "{docker} build -q --build-arg REGISTRY={prefix} --build-arg VERSION=$V -t {image} src/docker/{name}"
 _VERSION = "V=$(git describe --dirty)\nexport DOCKER_BUILDKIT=1\n"
@@ -60,23 +61,21 @@ def gradle(tree: Tree, docker: str, home: Path) -> str:
     return _VERSION + f"gradle --offline -q -g {shlex.quote(str(home))} pushAll -Pversion=$V\n"
 
 
-def bake(tree: Tree, docker: str) -> str:
-    """``docker buildx bake``, its targets linked by hand; then a push of each, for bake pushes only finished sets."""
+def bake(tree: Tree, buildx: str, *, linked: bool) -> str:
+    """``docker buildx bake --push``: all targets at once, linked by hand, or level by level for engines before 23.0."""
     targets = []
     for name in tree.names:
-        parent = tree.parent(name)
+        parent = tree.parent(name) if linked else ""
         links = f'contexts = {{ "{tree.prefix}/{parent}:${{V}}" = "target:{parent}" }}' if parent else ""
         targets.append(
             f'target "{name}" {{\n  context = "src/docker/{name}"\n  tags = ["{tree.prefix}/{name}:${{V}}"]\n'
             f'  args = {{ REGISTRY = "{tree.prefix}", VERSION = V }}\n  {links}\n}}'
         )
-    names = ", ".join(f'"{name}"' for name in tree.names)
-    (tree.root / "docker-bake.hcl").write_text(
-        'variable "V" {}\n' + "\n".join(targets) + f'\ngroup "default" {{ targets = [{names}] }}\n'
-    )
+    (tree.root / "docker-bake.hcl").write_text('variable "V" {}\n' + "\n".join(targets) + "\n")
     (tree.root / ".gitignore").write_text("docker-bake.hcl\n.gitignore\n")
-    pushes = f"printf '%s\\n' {' '.join(tree.names)} | xargs -P4 -I@ {docker} push -q {tree.prefix}/@:$V"
-    return _VERSION + f"export V\nset -e\n{docker} buildx bake --progress quiet\n{pushes}\n"
+    rounds = [tree.names] if linked else tree.levels
+    lines = [f"{buildx} bake --progress quiet --push {' '.join(names)}" for names in rounds]
+    return _VERSION + "export V BUILDX_NO_DEFAULT_ATTESTATIONS=1\nset -e\n" + "\n".join(lines) + "\n"
 
 
 def build(tree: Tree, name: str, docker: str, image: str) -> str:
@@ -84,7 +83,10 @@ def build(tree: Tree, name: str, docker: str, image: str) -> str:
     return _BUILD.format(docker=docker, prefix=tree.prefix, name=name, image=image)
 
 
-def has_bake(docker: str, environment: Mapping[str, str]) -> bool:
-    """Whether this docker program has buildx, which Debian 12 does not bring."""
+def find_buildx(docker: str, environment: Mapping[str, str]) -> str:
+    """Debian 12 brings none: what ``script/engines`` has fetched, else the docker program's own; may be empty."""
+    fetched = sorted((cache_folder(environment) / "engines").glob("*/usr/libexec/docker/cli-plugins/docker-buildx"))
+    if fetched:
+        return str(fetched[-1])
     answer = subprocess.run([docker, "buildx", "version"], env=dict(environment), capture_output=True, check=False)
-    return answer.returncode == 0
+    return "" if answer.returncode else f"{docker} buildx"
