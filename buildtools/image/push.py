@@ -6,6 +6,7 @@ written into its configuration: its layers are neither built nor sent again.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -79,6 +80,7 @@ def push(
     fingerprints_kept: int = 0,
     provide: Provide = list,
     stored: Callable[[], object] = lambda: None,
+    cancelled: threading.Event | None = None,
 ) -> list[PushedImage]:
     """Push one version of several images; what each became, in their order.
 
@@ -87,14 +89,15 @@ def push(
     has by its fingerprint can be pushed. ``provide`` is asked once for those images that the registry lacks, and gives
     them back with their ids: so nothing is built that is there already. ``stored`` is called once all layers are there,
     before the first tag of the version is set; it may raise. Where something new was stored, at most
-    ``fingerprints_kept`` fingerprints stay in its repository; 0 keeps all.
+    ``fingerprints_kept`` fingerprints stay in its repository; 0 keeps all. When ``cancelled`` is set, or the calling thread is
+    interrupted, no layer is sent any further.
 
     :raises Conflict: the version exists with other content; a dirty version is overwritten, with a warning.
     :raises Unreachable: the registry or the engine does not answer.
     :raises BuildToolsError: an image could not be pushed.
     """
     with _workers() as pool:
-        run = _Push(engine, registry, version, labels, cache, report, pool)
+        run = _Push(engine, registry, version, labels, cache, report, pool, cancelled or threading.Event())
         pushed = run.run(images, provide, stored)
         if fingerprints_kept:
             run.prune([image for image, done in zip(images, pushed, strict=True) if done.is_new], fingerprints_kept)
@@ -115,7 +118,7 @@ def foresee(
     :raises Unreachable: the registry does not answer.
     """
     with _workers() as pool:
-        return _Push(None, registry, version, labels, cache, unheard, pool).foresee(images)
+        return _Push(None, registry, version, labels, cache, unheard, pool, threading.Event()).foresee(images)
 
 
 class _Push:
@@ -128,6 +131,7 @@ class _Push:
         cache: Cache,
         report: Report,
         pool: ThreadPoolExecutor,
+        cancelled: threading.Event,
     ) -> None:
         self._engine = engine
         self._registry = registry
@@ -137,6 +141,7 @@ class _Push:
         self._cache = cache
         self._report = report
         self._pool = pool
+        self._cancelled = cancelled
         self._began = time.monotonic()
         self._seen = Seen()
 
@@ -203,7 +208,8 @@ class _Push:
                 for diff_id, layer in zip(diff_ids_of(found.config), found.manifest.layers, strict=False):
                     if layer.media_type in (DOCKER_LAYER, OCI_LAYER):
                         known[diff_id] = replace(layer, media_type=DOCKER_LAYER), image.repository
-        return Storing(self._engine, self._registry, self._cache, self._pool, self._report, known).store(images)
+        storing = Storing(self._engine, self._registry, self._cache, self._pool, self._report, known, self._cancelled)
+        return storing.store(images)
 
     def _stamp(self, image: ImageToPush, stored: StoredImage, route: Route) -> PushedImage:
         """Make the version out of the stored image, and read it back."""

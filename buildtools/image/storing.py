@@ -73,6 +73,7 @@ class Storing:
         pool: ThreadPoolExecutor,
         report: Report,
         known: Mapping[str, tuple[Descriptor, str]],
+        cancelled: threading.Event,
     ) -> None:
         self._engine = engine
         self._registry = registry
@@ -81,6 +82,7 @@ class Storing:
         self._report = report
         self._lock = threading.Lock()
         self._stopped = threading.Event()
+        self._cancelled = cancelled
         self._known = {diff_id: layer for diff_id, (layer, _) in known.items()}
         self._holders: dict[str, list[str]] = {}
         for layer, repository in known.values():
@@ -199,7 +201,7 @@ class Storing:
         self._report(Transferred(image.name, done, layer.size))
 
     def _go_on(self, image: ImageToPush) -> None:
-        if self._stopped.is_set():
+        if self._stopped.is_set() or self._cancelled.is_set():
             raise BuildToolsError(f"the push of {image.name} was stopped", "run the same again")
 
     def _finish(self, image: ImageToPush, config: bytes, layers: list[Descriptor]) -> StoredImage:

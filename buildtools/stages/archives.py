@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from buildtools import release
+from buildtools import BuildToolsError, release
 from buildtools.events import timed
 from buildtools.git.checkout import Checkout
 from buildtools.release import ReleasedArchive
@@ -66,6 +66,8 @@ def _store_archive(run: Run, services: Services, checkout: Checkout, archive: Ar
     def write(sink: Sink) -> None:
         with path.open("rb") as stream:
             while chunk := stream.read(_CHUNK):
+                if run.cancelled.is_set():
+                    raise BuildToolsError(f"the upload of {archive.file_name} was cancelled", "run the same again")
                 sink.write(chunk)
 
     key = release.archive_key(archive.name, checkout.version)

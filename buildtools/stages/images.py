@@ -135,6 +135,8 @@ def push_images(
         return [replace(image, image_id=images[image.name].image_id) for image in lacking]
 
     def stored() -> None:
+        if run.cancelled.is_set():
+            raise BuildToolsError(f"the push of {checkout.version} was cancelled", "run the same again")
         if made:
             made()
             _refuse_changed(run, checkout, surveyed)
@@ -151,6 +153,7 @@ def push_images(
             fingerprints_kept=run.settings.fingerprints_kept,
             provide=provide,
             stored=stored,
+            cancelled=run.cancelled,
         )
     )
 

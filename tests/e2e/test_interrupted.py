@@ -119,6 +119,26 @@ def test_killed_at_many_moments_it_completes_the_same_release(wired: Wired) -> N
     assert project.place.digest(repository, name) == project.place.digest(repository, "latest")
 
 
+def test_a_signal_while_layers_are_sent_ends_the_release_before_its_tags(wired: Wired) -> None:
+    version(wired.project, 0)
+    process: list[subprocess.Popen[str]] = []
+    started = threading.Event()
+
+    def interrupt(data: bytes) -> bytes:
+        if data.startswith(b"PATCH "):
+            started.wait()
+            process[0].send_signal(signal.SIGINT)
+        return data
+
+    wired.wires[0].sent = interrupt
+    process.append(wired.project.start("publish", AWS_ENDPOINT_URL_S3=wired.store))
+    started.set()
+    outcome = wired.project.finish(process[0])
+    assert 128 + signal.SIGINT == outcome.code, outcome.err
+    assert [] == [tag for tag in wired.project.place.tags(*wired.project.folders()) if tag.endswith(":1.0.0")]
+    assert [] == [key for key in wired.project.place.objects() if key.startswith(wired.project.mark)]
+
+
 @contextmanager
 def asleep(project: Project, *command: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A command at the moment when what it runs sleeps, and how that is told from all other processes."""
