@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from buildtools.image.content import write_atomically
 from buildtools.image.manifest import DOCKER_LAYER, Descriptor, digest_of
 
 # Part of the folder's name: another codec gives other bytes for the same layer.
@@ -55,8 +54,4 @@ class Cache:
         if not self._learn:
             return
         with suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=path.parent)
-            with os.fdopen(handle, "wb") as file:
-                file.write(body)
-            Path(temporary).rename(path)
+            write_atomically(path, body)

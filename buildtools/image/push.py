@@ -89,8 +89,8 @@ def push(
     has by its fingerprint can be pushed. ``provide`` is asked once for those images that the registry lacks, and gives
     them back with their ids: so nothing is built that is there already. ``stored`` is called once all layers are there,
     before the first tag of the version is set; it may raise. Where something new was stored, at most
-    ``fingerprints_kept`` fingerprints stay in its repository; 0 keeps all. When ``cancelled`` is set, or the calling thread is
-    interrupted, no layer is sent any further.
+    ``fingerprints_kept`` fingerprints stay in its repository; 0 keeps all. When ``cancelled`` is set, or the calling
+    thread is interrupted, no layer is sent any further.
 
     :raises Conflict: the version exists with other content; a dirty version is overwritten, with a warning.
     :raises Unreachable: the registry or the engine does not answer.
