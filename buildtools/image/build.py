@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
 # BuildKit's own limit, https://github.com/moby/buildkit/blob/master/session/secrets/secrets.go
 _LARGEST_SECRET = 500 * 1024
-# containerd's store looks for a name before it makes it: of two builds that do so at once, the later is told this.
-_MADE_MEANWHILE = re.compile(r'image "[^"]+": already exists$')
+# What an engine with containerd's store says when builds get in each other's way at the end: two make one name, or one
+# unpacks layers that another has; https://github.com/ddev/ddev/issues/8136. The same build then finds its steps cached.
+_IN_THE_WAY = re.compile(r'image "[^"]+": already exists$|parent snapshot \S+ does not exist: not found$')
 _ATTEMPTS = 5
 _OFFICIAL_SYNTAX = ("docker/dockerfile", "docker.io/docker/dockerfile")
 
@@ -169,7 +170,7 @@ class _Build:
                     "see why in its log, and run again",
                 ) from None
             except Status as error:
-                if attempts == 1 or not _MADE_MEANWHILE.search(error.message):
+                if attempts == 1 or not _IN_THE_WAY.search(error.message):
                     raise self._failure(error, session) from None
         return self._solve(attributes, attempts - 1)
 

@@ -26,6 +26,7 @@ from buildtools.image.reference import Reference
 # Longer than any single answer takes; streams (build, export) set their own.
 _TIMEOUT = 600.0
 _POOL = 32
+_LISTINGS = 5
 _START = "start it: systemctl start docker, or `invoke sandbox.up`"
 
 
@@ -127,6 +128,14 @@ class Engine:
     def images(self, label: str) -> list[EngineImage]:
         """All images that carry a label: ``KEY`` or ``KEY=VALUE``, in one request."""
         filters = urllib.parse.urlencode({"filters": json.dumps({"label": [label]})})
+        for attempt in range(_LISTINGS, 0, -1):
+            try:
+                listed = self._ask("GET", f"/v{self.api_version}/images/json?{filters}").data
+                break
+            except EngineError:
+                # Engines with containerd's store cannot list while somebody removes an image.
+                if attempt == 1:
+                    raise
         return [
             EngineImage(
                 entry["Id"],
@@ -134,7 +143,7 @@ class Engine:
                 entry.get("Labels") or {},
                 int(entry.get("Created") or 0),
             )
-            for entry in json.loads(self._ask("GET", f"/v{self.api_version}/images/json?{filters}").data)
+            for entry in json.loads(listed)
         ]
 
     def inspect(self, reference: str) -> dict[str, Any] | None:
