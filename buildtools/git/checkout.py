@@ -99,7 +99,7 @@ def _date(repository: Repository, version: Version, environment: Mapping[str, st
     if epoch is None:
         # What a graft or a replacement says about parents makes no difference to a commit's own date.
         return parsed(repository.objects.read(bytes.fromhex(version.commit))[1], repository.hash_size)[0]
-    if not epoch.isascii() or not epoch.isdigit():
+    if not re.fullmatch(r"[0-9]{1,11}", epoch):
         raise Refused(f"SOURCE_DATE_EPOCH is {epoch!r}, not seconds since 1970", "correct it or unset it")
     return int(epoch)
 

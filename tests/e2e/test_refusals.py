@@ -212,6 +212,9 @@ CASES = {
     "a date that is none": Bad(
         nothing, "publish", 2, "error: SOURCE_DATE_EPOCH is 'today'", (), {"SOURCE_DATE_EPOCH": "today"}
     ),
+    "a date after all calendars": Bad(
+        nothing, "publish", 2, f"error: SOURCE_DATE_EPOCH is '{10**15}'", (), {"SOURCE_DATE_EPOCH": str(10**15)}
+    ),
 }
 
 
