@@ -108,7 +108,10 @@ def up(
         docker = engine.Engine.named(environment)
         environment = _with_our_programs(environment)
         _refuse_missing(docker, environment, base=base)
-        directory.mkdir(mode=0o700, exist_ok=True)
+        try:
+            directory.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise Refused(f"{directory} cannot be made ({error.strerror})", "run this where you may write") from None
         state = _State.read(directory) or _State.fresh(docker.host, htpasswd=htpasswd)
         state.write(directory)
         # It holds credentials, which `git add .` must not take.

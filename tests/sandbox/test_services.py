@@ -176,6 +176,11 @@ def test_a_folder_that_is_something_else_is_left_alone(tmp_path: Path, environme
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+def test_a_place_that_cannot_be_written_to_is_named(environment: Mapping[str, str]) -> None:
+    with pytest.raises(Refused, match="/proc/self/box cannot be made"):
+        up(Path("/proc/self/box"), environment=environment, base=False)
+
+
 def test_missing_programs_are_named_with_their_packages(tmp_path: Path, engine: EngineService) -> None:
     bare = {"PATH": str(tmp_path), "HOME": str(tmp_path), **engine.environment}
     with pytest.raises(Refused) as refused:
