@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from buildtools.archive.distribution import Archive
     from buildtools.git.tagging.tags import CutTag
     from buildtools.image.assembly import LocalImage
-    from buildtools.image.push import PushedImage
+    from buildtools.image.registry.push import PushedImage
     from buildtools.image.survey import Standing
     from buildtools.release import Audit, Release
     from buildtools.run import Run
@@ -118,10 +118,11 @@ def verify(run: Run, wanted: str, *, deep: bool = False) -> Audit:
     version = Version.parse(wanted) if wanted else _checkout(run).version
     with Services(run.settings, run.environment) as services:
         released = releases.released(services, version)
-        if released is None:
+        location = releases.manifest_location(services, version)
+        if released is None or released.version != version.text:
+            why = f"{location} is that of {released.version}" if released else f"{location} does not exist"
             raise Refused(
-                f"version {version} is not released: {releases.manifest_location(services, version)} does not exist",
-                "release it with `invoke publish`, or name another version",
+                f"version {version} is not released: {why}", "release it with `invoke publish`, or name another version"
             )
         return releases.audit_release(run, services, released, deep=deep)
 

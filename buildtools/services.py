@@ -15,9 +15,9 @@ from buildtools.settings import Settings
 
 if TYPE_CHECKING:
     from buildtools.archive.store import Store
-    from buildtools.image.credentials import Credentials
     from buildtools.image.engine import Engine
-    from buildtools.image.registry import Registry
+    from buildtools.image.registry.client import Registry
+    from buildtools.image.registry.credentials import Credentials
 
 
 class Services:
@@ -41,7 +41,7 @@ class Services:
     @cached_property
     def credentials(self) -> Credentials:
         """What Docker's configuration holds for registries; ``DOCKER_CONFIG`` names its folder."""
-        from buildtools.image.credentials import Credentials
+        from buildtools.image.registry.credentials import Credentials
 
         home = self._environment.get("HOME") or str(Path.home())
         return Credentials(Path(self._environment.get("DOCKER_CONFIG") or f"{home}/.docker"), self._environment)
@@ -76,7 +76,7 @@ class Services:
 
     def registry_at(self, host: str) -> Registry:
         """Any registry; the configured one's TLS settings are for that one alone."""
-        from buildtools.image.registry import Registry
+        from buildtools.image.registry.client import Registry
 
         ours = host == self._settings.registry
         with self._lock:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from buildtools import BuildToolsError, schedule
 from buildtools.events import Finished, Outcome, Report, Started, Warned
-from buildtools.image.credentials import Credentials
 from buildtools.image.engine import Engine
-from buildtools.image.fingerprint import record_inputs
-from buildtools.image.manifest import FINGERPRINT_LABEL
+from buildtools.image.folder.fingerprint import record_inputs
+from buildtools.image.registry.credentials import Credentials
+from buildtools.image.registry.manifest import FINGERPRINT_LABEL
 from buildtools.image.survey import Standing, State, changes_since, engine_name
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from buildtools import BuildToolsError
 from buildtools.image.engine import Engine
 from buildtools.image.reference import Reference
-from buildtools.image.registry import Registry
+from buildtools.image.registry.client import Registry
 
 _JOBS = 8
 _NO_IMAGE = "scratch"

@@ -22,7 +22,7 @@ from buildtools.image.buildkit.filesync import diff_copy, files, folder
 from buildtools.image.buildkit.progress import Progress
 from buildtools.image.buildkit.session import Session, open_session
 from buildtools.image.buildkit.transport import Gone, Handler, Status
-from buildtools.image.instructions import read_directives
+from buildtools.image.folder.instructions import read_directives
 
 if TYPE_CHECKING:
     from buildtools.image.engine import Engine

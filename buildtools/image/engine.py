@@ -20,8 +20,8 @@ from typing import Any
 from buildtools import BuildToolsError, Refused, Unreachable
 from buildtools.image import dialing
 from buildtools.image.connections import Answer, Connections
-from buildtools.image.credentials import Credentials
 from buildtools.image.reference import Reference
+from buildtools.image.registry.credentials import Credentials
 
 # Longer than any single answer takes; streams (build, export) set their own.
 _TIMEOUT = 600.0

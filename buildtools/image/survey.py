@@ -9,12 +9,12 @@ from enum import Enum
 from pathlib import Path
 
 from buildtools.image.bases import BaseImage
-from buildtools.image.content import Contents
 from buildtools.image.engine import EngineImage
-from buildtools.image.fingerprint import Fingerprint, explain, fingerprint, recorded_inputs
-from buildtools.image.folders import ImageFolder
-from buildtools.image.lookup import fingerprint_tag
-from buildtools.image.manifest import FINGERPRINT_LABEL
+from buildtools.image.folder.content import Contents
+from buildtools.image.folder.fingerprint import Fingerprint, explain, fingerprint, recorded_inputs
+from buildtools.image.folder.folders import ImageFolder
+from buildtools.image.registry.lookup import fingerprint_tag
+from buildtools.image.registry.manifest import FINGERPRINT_LABEL
 
 _SECONDS_AN_HOUR = 3600
 

@@ -15,10 +15,10 @@ from buildtools.image.buildkit.control import Solve, solve
 from buildtools.image.buildkit.filesync import Item, Selection, diff_copy, files, folder
 from buildtools.image.buildkit.session import open_session
 from buildtools.image.buildkit.transport import Status
-from buildtools.image.context import walk
-from buildtools.image.dockerfile import parse
 from buildtools.image.engine import Engine
-from buildtools.image.patterns import Patterns
+from buildtools.image.folder.context import walk
+from buildtools.image.folder.dockerfile import parse
+from buildtools.image.folder.patterns import Patterns
 from tests.conftest import EngineService
 
 FILES = ("a", "b", "c.txt", "d/e", "d/f", "g/h/i", "x y", "COPY")

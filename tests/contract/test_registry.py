@@ -13,9 +13,17 @@ from pathlib import Path
 import pytest
 
 from buildtools import BuildToolsError, Refused, Unreachable
-from buildtools.image.credentials import Credentials
-from buildtools.image.manifest import DOCKER_CONFIG, DOCKER_LAYER, OCI_INDEX, Descriptor, Manifest, digest_of, encode
-from buildtools.image.registry import Registry
+from buildtools.image.registry.client import Registry
+from buildtools.image.registry.credentials import Credentials
+from buildtools.image.registry.manifest import (
+    DOCKER_CONFIG,
+    DOCKER_LAYER,
+    OCI_INDEX,
+    Descriptor,
+    Manifest,
+    digest_of,
+    encode,
+)
 from buildtools.sandbox import process
 from tests.conftest import HtpasswdRegistry
 from tests.contract.registries import (

@@ -6,7 +6,14 @@ import pytest
 
 from tests.e2e.project import Project
 
-BUILD = {"docker", "h2", "isal", "buildtools.image.build", "buildtools.image.buildkit", "buildtools.image.layers"}
+BUILD = {
+    "docker",
+    "h2",
+    "isal",
+    "buildtools.image.build",
+    "buildtools.image.buildkit",
+    "buildtools.image.registry.layers",
+}
 CLIENTS = {"requests", "urllib3", "boto3", "botocore", "dulwich", "rich", "tarfile"}
 
 

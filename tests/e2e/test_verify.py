@@ -192,3 +192,13 @@ def test_a_registry_that_is_down_is_no_drift(released: Released) -> None:
 def test_a_store_that_is_down_is_no_drift(released: Released, closed: str) -> None:
     code, last = released.verify(AWS_ENDPOINT_URL_S3=f"http://{closed}")
     assert (4, True) == (code, closed in last)
+
+
+def test_a_manifest_under_another_versions_name_is_not_that_version(released: Released) -> None:
+    mark = released.project.mark
+    with closing(released.project.place.client()) as client:
+        target = {"Bucket": released.project.place.bucket, "Key": f"{mark}/releases/1.0_a.json"}
+        client.put_object(**target, Body=released.project.place.read(f"{mark}/releases/1.0.0.json"))
+        code, last = released.verify("--release", "1.0+a")
+        client.delete_object(**target)
+    assert (2, True) == (code, "version 1.0+a is not released" in last and "is that of 1.0.0" in last)

@@ -13,9 +13,9 @@ from random import Random
 import pytest
 
 from buildtools import BuildToolsError, Refused, Unreachable
-from buildtools.image.credentials import Credentials
-from buildtools.image.manifest import digest_of
-from buildtools.image.registry import Registry
+from buildtools.image.registry.client import Registry
+from buildtools.image.registry.credentials import Credentials
+from buildtools.image.registry.manifest import digest_of
 from tests.contract.registries import own_registry
 from tests.faults.answers import answering
 from tests.faults.proxy import wire_to

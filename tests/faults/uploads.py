@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, urlsplit
 
-from buildtools.image.manifest import digest_of
+from buildtools.image.registry.manifest import digest_of
 from tests.servers import Quiet, serving
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from buildtools.events import Event, Log
 from buildtools.image.build import BuildRequest, BuiltImage, build
-from buildtools.image.credentials import Credentials
 from buildtools.image.engine import Engine
+from buildtools.image.registry.credentials import Credentials
 
 
 @dataclass

@@ -9,7 +9,7 @@ import tarfile
 from collections.abc import Mapping, Sequence
 
 from buildtools.image.engine import Engine
-from buildtools.image.manifest import FINGERPRINT_LABEL
+from buildtools.image.registry.manifest import FINGERPRINT_LABEL
 
 Layer = Mapping[str, bytes]
 

@@ -11,11 +11,11 @@ from buildtools import BuildToolsError
 from buildtools.events import Event, Started, Step
 from buildtools.image.assembly import Assembly, LocalImage, Way, assemble
 from buildtools.image.bases import find_bases
-from buildtools.image.credentials import Credentials
 from buildtools.image.engine import Engine
-from buildtools.image.folders import image_folders
-from buildtools.image.manifest import FINGERPRINT_LABEL
-from buildtools.image.registry import Registry
+from buildtools.image.folder.folders import image_folders
+from buildtools.image.registry.client import Registry
+from buildtools.image.registry.credentials import Credentials
+from buildtools.image.registry.manifest import FINGERPRINT_LABEL
 from buildtools.image.survey import Standing, State, compared, survey
 from buildtools.settings import ImageSettings, Settings
 from buildtools.version import Version

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from buildtools.image.content import Contents
-from buildtools.image.fingerprint import fingerprint
-from buildtools.image.folders import image_folders
+from buildtools.image.folder.content import Contents
+from buildtools.image.folder.fingerprint import fingerprint
+from buildtools.image.folder.folders import image_folders
 from buildtools.settings import Settings
 from tests.image.building import Builder
 

@@ -16,8 +16,8 @@ import pytest
 
 from buildtools.events import unheard
 from buildtools.image.build import BuildRequest, build
-from buildtools.image.credentials import Credentials
 from buildtools.image.engine import Engine
+from buildtools.image.registry.credentials import Credentials
 from buildtools.sandbox import base
 from buildtools.sandbox import engine as engines
 from tests.conftest import EngineService, Services

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from buildtools import Refused
 from buildtools.image.buildkit.progress import Vertex
-from buildtools.image.instructions import read_directives, read_instructions
+from buildtools.image.folder.instructions import read_directives, read_instructions
 
 # What BuildKit's dockerfile2llb counts as a step of a stage, beside its FROM.
 _COUNTED = ("RUN", "COPY", "ADD", "WORKDIR")

@@ -19,8 +19,8 @@ from pathlib import Path
 from buildtools import BuildToolsError
 from buildtools.image.buildkit.transport import NOT_FOUND, UNKNOWN, Handler, Status, Stream, frame_prefix, framed
 from buildtools.image.buildkit.wire import Message, blob, number, text, varint
-from buildtools.image.context import Entry, walk
-from buildtools.image.patterns import Patterns
+from buildtools.image.folder.context import Entry, walk
+from buildtools.image.folder.patterns import Patterns
 
 _REQ, _DATA, _FIN, _ERR = 1, 2, 3, 4  # Packet.type; STAT is 0
 

@@ -16,9 +16,9 @@ from urllib.parse import urlencode, urlsplit
 
 from buildtools import BuildToolsError, Refused, Unreachable
 from buildtools.image.connections import Answer
-from buildtools.image.credentials import Credential, Credentials
-from buildtools.image.manifest import ACCEPTED, Descriptor, Manifest, digest_of
-from buildtools.image.transport import CERTIFICATES, Transport
+from buildtools.image.registry.credentials import Credential, Credentials
+from buildtools.image.registry.manifest import ACCEPTED, Descriptor, Manifest, digest_of
+from buildtools.image.registry.transport import CERTIFICATES, Transport
 
 # A manifest of 4 MiB is the largest that registries must take.
 _LARGEST_MANIFEST = 4 * 1024 * 1024

@@ -12,9 +12,9 @@ from datetime import datetime
 from functools import cached_property
 
 from buildtools import BuildToolsError
-from buildtools.image.cache import Cache
-from buildtools.image.manifest import FINGERPRINT_LABEL, VERSION_LABEL, Descriptor, Manifest, labels_of
-from buildtools.image.registry import Damaged, Registry
+from buildtools.image.registry.cache import Cache
+from buildtools.image.registry.client import Damaged, Registry
+from buildtools.image.registry.manifest import FINGERPRINT_LABEL, VERSION_LABEL, Descriptor, Manifest, labels_of
 
 _JOBS = 8
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")

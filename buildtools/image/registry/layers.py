@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from buildtools import BuildToolsError
 from buildtools.image.engine import Engine, EngineError
-from buildtools.image.manifest import DOCKER_LAYER, Descriptor
+from buildtools.image.registry.manifest import DOCKER_LAYER, Descriptor
 
 # What the compressor is fed decides, with the level, about every byte that comes out, so both are fixed.
 # ISA-L up to level 2 gives the same bytes on every processor; level 3 does not.

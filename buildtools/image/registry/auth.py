@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from buildtools import BuildToolsError, Refused
-from buildtools.image.credentials import Credential
+from buildtools.image.registry.credentials import Credential
 
 _CLIENT = "lockstep-buildtools"
 _PARAMETER = re.compile(r'([A-Za-z_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')

@@ -13,13 +13,13 @@ import pytest
 
 from buildtools import BuildToolsError, Conflict
 from buildtools.events import Event, Transferred, Warned
-from buildtools.image.cache import Cache
-from buildtools.image.credentials import Credentials
 from buildtools.image.engine import Engine
-from buildtools.image.lookup import StoredImage, fingerprint_tag, read_image
-from buildtools.image.manifest import FINGERPRINT_LABEL, labels_of
-from buildtools.image.push import ImageToPush, PushedImage, Route, foresee, push
-from buildtools.image.registry import Registry
+from buildtools.image.registry.cache import Cache
+from buildtools.image.registry.client import Registry
+from buildtools.image.registry.credentials import Credentials
+from buildtools.image.registry.lookup import StoredImage, fingerprint_tag, read_image
+from buildtools.image.registry.manifest import FINGERPRINT_LABEL, labels_of
+from buildtools.image.registry.push import ImageToPush, PushedImage, Route, foresee, push
 from buildtools.version import Version
 from tests.conftest import EngineService
 from tests.image.conftest import MakeImage

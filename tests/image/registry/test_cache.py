@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from buildtools.image.cache import Cache
-from buildtools.image.manifest import digest_of
+from buildtools.image.registry.cache import Cache
+from buildtools.image.registry.manifest import digest_of
 
 
 def test_what_cannot_be_remembered_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -16,10 +16,11 @@ from typing import TypeVar
 
 from buildtools import BuildToolsError, Conflict
 from buildtools.events import Finished, Outcome, Report, Started, Warned, unheard
-from buildtools.image.cache import Cache
 from buildtools.image.engine import Engine
-from buildtools.image.lookup import Seen, StoredImage, digest_of, is_whole, prune_fingerprints, read_image
-from buildtools.image.manifest import (
+from buildtools.image.registry.cache import Cache
+from buildtools.image.registry.client import Registry
+from buildtools.image.registry.lookup import Seen, StoredImage, digest_of, is_whole, prune_fingerprints, read_image
+from buildtools.image.registry.manifest import (
     DOCKER_LAYER,
     FINGERPRINT_LABEL,
     OCI_LAYER,
@@ -28,9 +29,8 @@ from buildtools.image.manifest import (
     diff_ids_of,
     stamp,
 )
-from buildtools.image.manifest import digest_of as digest_of_bytes
-from buildtools.image.registry import Registry
-from buildtools.image.storing import ImageToPush, Route, Storing, find_stored
+from buildtools.image.registry.manifest import digest_of as digest_of_bytes
+from buildtools.image.registry.storing import ImageToPush, Route, Storing, find_stored
 from buildtools.version import Version
 
 __all__ = ["ImageToPush", "PushedImage", "Route", "foresee", "push"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from buildtools.image.credentials import Credential
 from buildtools.image.engine import Engine, EngineError
+from buildtools.image.registry.credentials import Credential
 
 
 def short_id(diff_id: str) -> str:

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from buildtools import BuildToolsError
 from buildtools.events import Report, Transferred
-from buildtools.image.cache import Cache
 from buildtools.image.engine import Engine
-from buildtools.image.engine_push import named, push_by_engine, short_id
-from buildtools.image.lookup import Seen, StoredImage, find_intact, fingerprint_tag, read_image
-from buildtools.image.manifest import DOCKER_CONFIG, Descriptor, Manifest, digest_of
-from buildtools.image.registry import Registry
+from buildtools.image.registry.cache import Cache
+from buildtools.image.registry.client import Registry
+from buildtools.image.registry.engine_push import named, push_by_engine, short_id
+from buildtools.image.registry.lookup import Seen, StoredImage, find_intact, fingerprint_tag, read_image
+from buildtools.image.registry.manifest import DOCKER_CONFIG, Descriptor, Manifest, digest_of
 
 # The engine gives out whole images, at the price of every layer below; its own push sends single layers, but slowly,
 # and only if it knows how the layers below are called in the registry. Worth a try above so many bytes.
@@ -138,7 +138,7 @@ class Storing:
             self._holders.setdefault(layer.digest, []).append(repository)
 
     def _store_directly(self, plans: Sequence[_Plan]) -> list[tuple[StoredImage, Route]]:
-        from buildtools.image.layers import export
+        from buildtools.image.registry.layers import export
 
         lacking: dict[str, list[ImageToPush]] = {}
         for plan in plans:
@@ -170,7 +170,7 @@ class Storing:
 
     def _send(self, diff_id: str, path: Path, images: Sequence[ImageToPush]) -> Descriptor:
         """Compress a layer and bring it into the repositories of all images that have it."""
-        from buildtools.image.layers import compress
+        from buildtools.image.registry.layers import compress
 
         self._go_on(images[0])
         packed = path.with_suffix(".gz")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from buildtools import Refused
-from buildtools.image.patterns import Patterns, glob
+from buildtools.image.folder.patterns import Patterns, glob
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from buildtools import Refused
-from buildtools.image.instructions import (
+from buildtools.image.folder.instructions import (
     HEREDOC,
     Argument,
     Flag,
@@ -21,7 +21,7 @@ from buildtools.image.instructions import (
     read_directives,
     read_instructions,
 )
-from buildtools.image.shell import BadSubstitution, expand
+from buildtools.image.folder.shell import BadSubstitution, expand
 
 SCRATCH = "scratch"
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from buildtools import BuildToolsError, Refused
-from buildtools.image.dockerfile import Dockerfile, Needs, parse
-from buildtools.image.instructions import Reference
+from buildtools.image.folder.dockerfile import Dockerfile, Needs, parse
+from buildtools.image.folder.instructions import Reference
 from buildtools.settings import COMPONENT, ImageSettings, Settings
 from buildtools.version import Version
 

@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from buildtools.image.content import Contents, write_atomically
-from buildtools.image.context import Entry, ignored, unreadable, walk
-from buildtools.image.folders import ImageFolder
+from buildtools.image.folder.content import Contents, write_atomically
+from buildtools.image.folder.context import Entry, ignored, unreadable, walk
+from buildtools.image.folder.folders import ImageFolder
 
 # Raised when the same inputs shall give another fingerprint, so that images made before count as stale.
 _FORMAT = "1"

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from buildtools import BuildToolsError, Refused
-from buildtools.image.context import followed, ignored, walk
-from buildtools.image.patterns import Patterns
+from buildtools.image.folder.context import followed, ignored, walk
+from buildtools.image.folder.patterns import Patterns
 
 
 def make(root: Path, *files: str) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from buildtools import BuildToolsError
-from buildtools.image.cache import Cache
 from buildtools.image.engine import Engine, EngineError
-from buildtools.image.layers import compress, export
-from buildtools.image.manifest import DOCKER_LAYER, Descriptor
+from buildtools.image.registry.cache import Cache
+from buildtools.image.registry.layers import compress, export
+from buildtools.image.registry.manifest import DOCKER_LAYER, Descriptor
 from tests.image import images
 from tests.servers import Quiet, serving
 

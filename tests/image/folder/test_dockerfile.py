@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from buildtools import Refused
-from buildtools.image.dockerfile import Dockerfile, Needs, parse
+from buildtools.image.folder.dockerfile import Dockerfile, Needs, parse
 
 
 def needs(text: str, arguments: Mapping[str, str] | None = None, target: str = "") -> Needs:

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from buildtools.image.content import Contents
-from buildtools.image.fingerprint import Fingerprint, explain, fingerprint, record_inputs, recorded_inputs
-from buildtools.image.folders import image_folders
+from buildtools.image.folder.content import Contents
+from buildtools.image.folder.fingerprint import Fingerprint, explain, fingerprint, record_inputs, recorded_inputs
+from buildtools.image.folder.folders import image_folders
 from buildtools.settings import ImageSettings, Settings
 from buildtools.version import Version
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from buildtools import BuildToolsError, Refused, Unreachable, __version__
-from buildtools.image.auth import Authenticator, refused
 from buildtools.image.connections import Answer, Connections
-from buildtools.image.credentials import Credential, Credentials
 from buildtools.image.reference import DOCKER_HUB
+from buildtools.image.registry.auth import Authenticator, refused
+from buildtools.image.registry.credentials import Credential, Credentials
 
 # Where Docker keeps the certificate authorities of registries:
 # https://docs.docker.com/engine/security/certificates/

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from buildtools import Refused
-from buildtools.image.shell import BadSubstitution, expand, word_pattern
+from buildtools.image.folder.shell import BadSubstitution, expand, word_pattern
 
 HEREDOC = re.compile(r"[0-9]*<<(-?)([^<]+)")
 

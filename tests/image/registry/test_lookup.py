@@ -5,8 +5,9 @@ import json
 import pytest
 
 from buildtools import BuildToolsError
-from buildtools.image.cache import Cache
-from buildtools.image.lookup import (
+from buildtools.image.registry.cache import Cache
+from buildtools.image.registry.client import Registry
+from buildtools.image.registry.lookup import (
     digest_of,
     find_fingerprints,
     fingerprint_tag,
@@ -14,7 +15,7 @@ from buildtools.image.lookup import (
     prune_fingerprints,
     read_image,
 )
-from buildtools.image.manifest import (
+from buildtools.image.registry.manifest import (
     DOCKER_CONFIG,
     DOCKER_LAYER,
     FINGERPRINT_LABEL,
@@ -24,7 +25,6 @@ from buildtools.image.manifest import (
     Manifest,
     encode,
 )
-from buildtools.image.registry import Registry
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from buildtools import Refused
-from buildtools.image.folders import ImageFolder, image_folders
+from buildtools.image.folder.folders import ImageFolder, image_folders
 from buildtools.settings import Layer, Settings, resolve
 from buildtools.version import Version
 

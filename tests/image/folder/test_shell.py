@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from buildtools.image.shell import BadSubstitution, expand
+from buildtools.image.folder.shell import BadSubstitution, expand
 
 VARIABLES = {"X": "value", "EMPTY": "", "PATH": "/a/b/c.tar.gz"}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from buildtools import BuildToolsError, Refused
-from buildtools.image.credentials import Credential, Credentials
+from buildtools.image.registry.credentials import Credential, Credentials
 
 HUB = "https://index.docker.io/v1/"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from buildtools import BuildToolsError
-from buildtools.image.patterns import Patterns, Results, clean, glob
+from buildtools.image.folder.patterns import Patterns, Results, clean, glob
 
 
 class Entry(NamedTuple):

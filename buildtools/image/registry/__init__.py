@@ -1,0 +1,1 @@
+"""A registry, its logins, what it holds, and how images get there."""
