@@ -216,7 +216,7 @@ def _client_files(directory: Path, state: _State, *, base: bool) -> Sandbox:
     }
     if base:
         # For whoever declares it: settings of an image would be refused where no folder has that image's name.
-        settings["args"] = {"PYTHON_IMAGE": bases.PYTHON}
+        settings["args"] = {"BASE": bases.PYTHON}
     runtime = directory / "invoke.yaml"
     # JSON is YAML: https://yaml.org/spec/1.2.2/#12-yaml-history
     write_private(runtime, json.dumps({"buildtools": settings}, indent=2) + "\n")
