@@ -125,7 +125,7 @@ def _make_python(tar: Path, environment: Mapping[str, str], report: Report) -> N
     command = ["mmdebstrap", "--quiet", "--variant=minbase", "--include=python3,ca-certificates", "--format=tar"]
     command += [f"--dpkgopt=path-exclude=/usr/share/{unread}/*" for unread in ("doc", "info", "locale", "man")]
     made = subprocess.run(
-        [*command, "bookworm", str(tar), _mirror(environment)],
+        [*command, "bookworm", str(tar), *_mirror(environment)],
         env={**environment, "SOURCE_DATE_EPOCH": _EPOCH},
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -137,11 +137,11 @@ def _make_python(tar: Path, environment: Mapping[str, str], report: Report) -> N
         raise BuildToolsError("mmdebstrap did not make a base image", f"its output ends with\n{end}")
 
 
-def _mirror(environment: Mapping[str, str]) -> str:
-    """Where this machine gets Debian itself from, else Debian's own address."""
+def _mirror(environment: Mapping[str, str]) -> list[str]:
+    """Where this machine gets Debian itself from; without one, mmdebstrap takes Debian's own address."""
     command = ["apt-get", "indextargets", "--format", "$(SITE)", "Created-By: Packages", "Release: bookworm"]
     try:
         listed = subprocess.run(command, env=dict(environment), capture_output=True, text=True, check=False).stdout
     except FileNotFoundError:
         listed = ""
-    return next((site for site in listed.split() if "debian" in site), "http://deb.debian.org/debian")
+    return [site for site in listed.split() if "debian" in site][:1]
