@@ -154,7 +154,7 @@ def test_a_build_works_over_tls(builder: Builder, tls_front: tuple[str, Path]) -
     }
     builder.engine = Engine.connect(environment)
     with contextlib.closing(builder.engine):
-        builder.build(builder.folder("FROM BASE\nCOPY big /\nRUN wc -c < /big\n", big=bytes(3_000_000)))
+        builder.build(builder.folder("FROM BASE\nCOPY big /\nRUN wc -c < /big\n", big=os.urandom(3_000_000)))
     assert ["3000000"] == builder.output()
 
 
@@ -199,5 +199,5 @@ while True:
 
     builder.engine = Engine.connect({"DOCKER_HOST": "ssh://me@far.example:2222"})
     with contextlib.closing(builder.engine):
-        builder.build(builder.folder("FROM BASE\nCOPY big /\nRUN wc -c < /big\n", big=bytes(3_000_000)))
+        builder.build(builder.folder("FROM BASE\nCOPY big /\nRUN wc -c < /big\n", big=os.urandom(3_000_000)))
     assert ["3000000"] == builder.output()
