@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.docker import docker_with_buildkit
 from bench.images import peers
 from bench.images.tree import Tree, make_tree
 from buildtools.image.engine import Engine as Connection
@@ -137,7 +138,7 @@ def main() -> None:
     options = argparse.ArgumentParser(prog="python -m bench.images")
     options.add_argument("--folders", type=int, default=20)
     options.add_argument("--rounds", type=int, default=3)
-    options.add_argument("--docker", default=shutil.which("docker") or "docker")
+    options.add_argument("--docker", default=docker_with_buildkit())
     options.add_argument("--bake", default="", help="a docker-buildx program; by itself what is there")
     options.add_argument("--peers", default="", help="only these, by a part of their names, separated by commas")
     options.add_argument("--against-itself", default="", metavar="N,M")
