@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 from enum import Enum
+from itertools import islice
 
 from buildtools.git.config import boolean
 from buildtools.git.errors import NotARepository
@@ -40,6 +41,8 @@ _LOW = 0xFFFFFFFF
 _TYPE = 0o170000
 _LONGEST_PLAIN = 0x0FFF  # flags that are no more than the length of a name
 _READ_SIZE = 1 << 20
+# Entries that are looked at in the time that another process takes to start, several times over.
+LEAST_SHARE = 4000
 _EMPTY_BLOBS = {
     20: bytes.fromhex("e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"),
     32: bytes.fromhex("473a0f4c3be8a93681a267e3b1e9a7dcda1185436fe141f7749120a303721813"),
@@ -100,6 +103,19 @@ class Files:
 
     def suspects(self) -> list[int]:
         """The positions of all entries but those whose file's status is plainly as the index has it."""
+        shares = 1
+        if len(self.index) >= 2 * LEAST_SHARE and self.repository.config.bool("core.preloadindex", True):
+            from buildtools.git.worktree.shares import processes
+
+            shares = min(processes(), len(self.index) // LEAST_SHARE)
+        if shares == 1:
+            return self._suspects(0, None)
+        from buildtools.git.worktree.shares import gathered
+
+        return gathered(self._suspects, len(self.index), shares)
+
+    def _suspects(self, first: int, end: int | None) -> list[int]:
+        """Of the entries from ``first`` up to ``end``."""
         # The ten items of a status by position are whole numbers, which is all that is compared.
         lstat: Callable[..., Sequence[int]] = os.lstat  # type: ignore[assignment]
         mode_mask = 0o170100 if self._trust_mode else _TYPE
@@ -108,12 +124,12 @@ class Files:
         found: list[int] = []
         folder, opened = None, -1
         try:
-            for position, (buffer, start, end, fields) in enumerate(self.index.located()):
+            for position, (buffer, start, stop, fields) in islice(enumerate(self.index.located()), first, end):
                 ctime, mtime, inode, mode, user, group, size, oid, flags = fields
                 if flags > _LONGEST_PLAIN or mode == GITLINK:
                     found.append(position)
                     continue
-                name_start = buffer.rfind(b"/", start, end) + 1 or start
+                name_start = buffer.rfind(b"/", start, stop) + 1 or start
                 if buffer[start:name_start] != folder:
                     # Asking for names within an open folder spares the kernel the way there.
                     folder = buffer[start:name_start]
@@ -121,7 +137,7 @@ class Files:
                         os.close(opened)
                     opened = self._open_folder(folder)
                 try:
-                    status = lstat(buffer[name_start:end], dir_fd=opened)
+                    status = lstat(buffer[name_start:stop], dir_fd=opened)
                 except OSError:
                     found.append(position)
                     continue

@@ -55,6 +55,12 @@ class Index:
         self._extensions: dict[bytes, bytes] = {}
         self._trees: dict[bytes, bytes] | None = None
 
+    def __len__(self) -> int:
+        """How many entries there are; of a file that was not understood yet, how many it says."""
+        if self._entries is not None:
+            return len(self._entries[0])
+        return int.from_bytes(self._data[8:12], "big")
+
     @property
     def names(self) -> list[bytes]:
         """Every entry's path."""
