@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from buildtools.git.errors import BadConfig
 from buildtools.git.storage.content import content
@@ -150,10 +150,11 @@ def _normal(name: str) -> str:
 class Reader:
     """Reads files into one :class:`Config`, following includes.
 
-    ``git_dir`` is empty while no repository is known; ``branch`` is the short name of the current branch.
+    ``git_dir`` is empty while no repository is known; ``branch`` gives the short name of the current branch, which
+    few files ask for.
     """
 
-    def __init__(self, environment: Mapping[str, str], git_dir: str = "", branch: str = "") -> None:
+    def __init__(self, environment: Mapping[str, str], git_dir: str = "", branch: Callable[[], str] = str) -> None:
         self.config = Config()
         self._home = environment.get("HOME", "")
         self._git_dir = git_dir
@@ -244,11 +245,8 @@ class Reader:
         if kind == "onbranch":
             if pattern.endswith("/"):
                 pattern += "**"
-            return bool(self._branch) and wildmatch(
-                pattern.encode("utf-8", "surrogateescape"),
-                self._branch.encode("utf-8", "surrogateescape"),
-                pathname=True,
-            )
+            branch = self._branch().encode("utf-8", "surrogateescape")
+            return bool(branch) and wildmatch(pattern.encode("utf-8", "surrogateescape"), branch, pathname=True)
         return False
 
     def _git_dir_matches(self, pattern: str, path: str, *, ignore_case: bool) -> bool:

@@ -34,10 +34,16 @@ class Repository:
     """
 
     def __init__(
-        self, git_dir: str, work_tree: str | None, folder: str, environment: Mapping[str, str], reader: Reader
+        self,
+        git_dir: str,
+        common: str,
+        work_tree: str | None,
+        folder: str,
+        environment: Mapping[str, str],
+        reader: Reader,
     ) -> None:
         self.git_dir = git_dir
-        self.common_dir = common_dir(git_dir, environment)
+        self.common_dir = common
         self.work_tree = work_tree
         self.environment = environment
         self.config: Config = reader.config
@@ -79,12 +85,13 @@ class Repository:
             found, place, inside = git_dir, folder, False
         else:
             found, place, inside = _discovered(folder, environment)
-        reader, trusted = _read_config(found, environment)
+        common = common_dir(found, environment)
+        reader, trusted = _read_config(found, common, environment)
         if not explicit:
             _check_owner(found, None if inside else place, trusted, environment)
         _check_format(reader.config, found)
         work_tree = _work_tree(reader.config, found, place, folder, environment, explicit=bool(explicit), inside=inside)
-        return cls(found, work_tree, folder, environment, reader)
+        return cls(found, common, work_tree, folder, environment, reader)
 
     @property
     def bare(self) -> bool:
@@ -204,10 +211,9 @@ def _ceilings(environment: Mapping[str, str]) -> set[str]:
     return found
 
 
-def _read_config(git_dir: str, environment: Mapping[str, str]) -> tuple[Reader, list[str]]:
+def _read_config(git_dir: str, common: str, environment: Mapping[str, str]) -> tuple[Reader, list[str]]:
     """The configuration, and the places that it trusts apart from what the repository itself says."""
-    common = common_dir(git_dir, environment)
-    reader = Reader(environment, git_dir, _branch(git_dir))
+    reader = Reader(environment, git_dir, lambda: _branch(git_dir))
     reader.read_user()
     trusted = reader.config.get_all("safe.directory")
     reader.read_file(f"{common}/config")
@@ -228,7 +234,7 @@ def _check_owner(git_dir: str, place: str | None, trusted: list[str], environmen
     if not user and environment.get("SUDO_UID", "").isdecimal():
         users.add(int(environment["SUDO_UID"]))
     places = [git_dir] if place is None else [git_dir, place, f"{place}/.git"]
-    if all(os.lstat(path).st_uid in users for path in places if os.path.lexists(path)):
+    if all(_owner(path) in (*users, None) for path in places):
         return
     shown = place or git_dir
     safe = False
@@ -242,6 +248,14 @@ def _check_owner(git_dir: str, place: str | None, trusted: list[str], environmen
             f"{shown} belongs to another user",
             f"if you trust it, run `git config --global --add safe.directory {shown}`",
         )
+
+
+def _owner(path: str) -> int | None:
+    """Whose it is; ``None`` when it is not there."""
+    try:
+        return os.lstat(path).st_uid
+    except OSError:
+        return None
 
 
 def _branch(git_dir: str) -> str:

@@ -82,7 +82,7 @@ def test_everything_git_would_list_is_found(tmp_path: Path) -> None:
     expected: dict[str, list[str | None]] = {}
     for name, value in listed(told):
         expected.setdefault(name, []).append(value)
-    reader = Reader(environment, str(shop.git_dir), "main")
+    reader = Reader(environment, str(shop.git_dir), lambda: "main")
     reader.read_user()
     reader.read_file(str(shop.git_dir / "config"))
     reader.read_environment()

@@ -240,6 +240,25 @@ def test_damage_is_an_error_and_never_a_version(shop: Workshop, damage: Callable
         text(shop)
 
 
+def test_what_was_read_once_does_not_hide_later_damage(shop: Workshop) -> None:
+    commits = line(shop, 5)
+    shop.annotate("v1", commits[0])
+    shop.git("repack", "-adq")
+    assert text(shop) == text(shop)
+    flip_the_pack(shop, commits)
+    with pytest.raises(DamagedRepository):
+        text(shop)
+
+
+def test_what_was_read_once_does_not_hide_a_replacement(shop: Workshop) -> None:
+    commits = line(shop, 5)
+    shop.annotate("v1", commits[0])
+    shop.git("repack", "-adq")
+    assert f"v1-4-g{commits[4][:7]}" == text(shop)
+    shop.git("replace", "--graft", commits[4], commits[1])
+    assert f"v1-2-g{commits[4][:7]}" == text(shop)
+
+
 def test_a_ref_with_a_null_in_it_names_nothing(shop: Workshop) -> None:
     commits = line(shop, 2)
     shop.annotate("v1", commits[0])

@@ -85,9 +85,10 @@ class Describer:
         :raises NoCommit: the branch has no commit yet.
         """
         dirty, mark = self._state()
-        if self._repository.head() is None:
+        commit = self._repository.head()
+        if commit is None:
             raise NoCommit("there is no commit yet", "make one with `git commit`, then a tag with `git tag -a`")
-        answer = self.named("HEAD")
+        answer = self._answer(Revisions(self._repository, self._commits), commit, "HEAD")
         answer.text += mark
         return answer, dirty
 
@@ -117,7 +118,9 @@ class Describer:
         :raises DamagedRepository: something on the way cannot be read.
         """
         revisions = Revisions(self._repository, self._commits)
-        oid = revisions.resolve(name)
+        return self._answer(revisions, revisions.resolve(name), name)
+
+    def _answer(self, revisions: Revisions, oid: bytes, name: str) -> Answer:
         commit = revisions.commit(oid)
         if commit is not None:
             return self._described(commit, oid)

@@ -52,8 +52,7 @@ class Revisions:
 
         :raises DamagedRepository: an object on the way cannot be read.
         """
-        found = self.peeled(oid, "commit")
-        return found if found is not None and self._objects.read(found)[0] == "commit" else None
+        return self.peeled(oid, "commit")
 
     def peeled(self, oid: bytes, wanted: str) -> bytes | None:
         """Follow tags, and commits to their trees, up to an object of the wanted type (empty: whatever is no tag)."""

@@ -126,9 +126,8 @@ def _first_named(
     queue: list[tuple[int, int, Key, Sequence[Key]]] = []
     met = {start}
     add = met.add
-    commit, negative, seen = start, -date, 0
+    commit = start
     while commit not in usable:
-        seen += 1
         if len(parents) == 1 or (first_parent and parents):
             # The common case; to push and pop in one go is quicker, and to do neither more so.
             parent = parents[0]
@@ -136,9 +135,10 @@ def _first_named(
                 add(parent)
                 date, parents = load(parent)
                 if queue:
-                    negative, _, commit, parents = heappushpop(queue, (-date, len(met), parent, parents))
+                    date, _, commit, parents = heappushpop(queue, (-date, len(met), parent, parents))
+                    date = -date
                 else:
-                    commit, negative = parent, -date
+                    commit = parent
                 continue
         else:
             for parent in parents:
@@ -147,13 +147,14 @@ def _first_named(
                     date, grandparents = load(parent)
                     heappush(queue, (-date, len(met), parent, grandparents))
         if not queue:
-            return [], {}, seen
-        negative, _, commit, parents = heappop(queue)
+            return [], {}, len(met)
+        date, _, commit, parents = heappop(queue)
+        date = -date
     flags = dict.fromkeys(met, _LEFT)
-    heappush(queue, (negative, -1, commit, parents))
+    heappush(queue, (-date, -1, commit, parents))
     for entry in queue:
         flags[entry[2]] = 0
-    return queue, flags, seen
+    return queue, flags, len(met) - len(queue)
 
 
 def _finish(

@@ -70,13 +70,15 @@ class CommitGraph:
         layers = [(layer.first, layer) for layer in reversed(self._layers)]
         total, width, fields = self._total, self._width, struct.Struct(">IIII").unpack_from
         first, layer = layers[0]
-        data, start = layer.ids.data, layer.commits + self._hash_size
+        data, start, no_parent = layer.ids.data, layer.commits + self._hash_size - first * width, _NO_PARENT
 
         def load_from_last(position: int) -> tuple[int, Sequence[int]]:
-            one, two, high, low = fields(data, start + (position - first) * width)
-            if two == _NO_PARENT and one < total:
-                return (high & 3) << 32 | low, (one,)
-            return (high & 3) << 32 | low, self._parents(layer, one, two)
+            one, two, high, low = fields(data, start + position * width)
+            if high & 3:
+                low |= (high & 3) << 32
+            if two == no_parent and one < total:
+                return low, (one,)
+            return low, self._parents(layer, one, two)
 
         def load(position: int) -> tuple[int, Sequence[int]]:
             if position >= first:

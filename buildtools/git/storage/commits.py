@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from binascii import unhexlify
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from zlib import decompress
 from zlib import error as zlib_error
 
@@ -17,6 +18,7 @@ from buildtools.git.storage.packs import Pack, u32
 _COMMIT = 0x10  # the type bits in a pack entry's first byte
 _NUMBER = re.compile(rb"\s*(-?)0*(\d{1,20})")
 _LARGEST = (1 << 64) - 1
+_MOST_KNOWN = 4_000  # of one pack, in about 1 MB; more would wake the garbage collector often
 
 
 def date_of(line: bytes) -> int:
@@ -139,6 +141,7 @@ def _over_pack(
 ) -> Callable[[bytes], tuple[int, Sequence[bytes]]]:
     """Reads the plain commits of one pack, in a third of the time that the general way takes."""
     ids, data = pack.ids, pack.data
+    known = known_commits(pack.stamp)
     index, names, width, total = ids.data, ids.names, ids.width, ids.total
     offsets, size, large = pack.offsets, pack.hash_size, min(len(data), 1 << 31)
     if not offsets:
@@ -156,6 +159,8 @@ def _over_pack(
     ).match
 
     def load(oid: bytes) -> tuple[int, Sequence[bytes]]:
+        if oid in known:
+            return known[oid]
         first = oid[0]
         low = starts[first]
         begin = before + (low + ((starts[first + 1] - low) * number(oid[1:4], "big") >> 24)) * width
@@ -178,13 +183,22 @@ def _over_pack(
             if commit is None or len(content) != length:
                 return otherwise(oid)
             one, two, date = commit.groups()
-            if two:
-                return int(date), (unhexlify(one), unhexlify(two))
-            return int(date), (unhexlify(one),) if one else ()
+            parents = (unhexlify(one), unhexlify(two)) if two else (unhexlify(one),) if one else ()
+            read = int(date), parents
         except (zlib_error, ValueError):
             return otherwise(oid)
+        if len(known) < _MOST_KNOWN:
+            known[oid] = read
+        return read
 
     return load
+
+
+@lru_cache(maxsize=4)
+def known_commits(stamp: tuple[int, ...]) -> dict[bytes, tuple[int, Sequence[bytes]]]:
+    """The commits of a pack that this process has read, so that it need not read them for its next question."""
+    del stamp
+    return {}
 
 
 def read_grafts(common_dir: str, hash_size: int, environment: Mapping[str, str]) -> dict[bytes, list[bytes]]:

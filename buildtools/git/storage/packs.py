@@ -77,7 +77,10 @@ class SortedIds:
 
 
 class Pack:
-    """One pack and its index. The pack itself is opened when the first object is read."""
+    """One pack and its index. The pack itself is opened when the first object is read.
+
+    ``stamp`` is then what tells it from any other, and from itself when it is written to.
+    """
 
     def __init__(self, index_path: str, hash_size: int) -> None:
         self.path = index_path[:-4] + ".pack"
@@ -85,6 +88,7 @@ class Pack:
         self._index_path = index_path
         self._ids: SortedIds | None = None
         self._data: mmap.mmap | None = None
+        self.stamp: tuple[int, ...] = ()
         self.view: memoryview = memoryview(b"")
         self.bad: set[int] = set()
         self.offsets = self._large_offsets = 0
@@ -156,8 +160,10 @@ class Pack:
         size = self.hash_size
         try:
             data = mapped(self.path)
+            status = os.stat(self.path)
         except OSError as error:
             raise DamagedRepository(f"{self.path} cannot be read ({error.strerror})") from None
+        self.stamp = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
         if len(data) < 12 + size or data[:4] != b"PACK" or u32(data, 4)[0] not in (2, 3):
             raise DamagedRepository(f"{self.path} is no pack, or cut short")
         if u32(data, 8)[0] != self.ids.total:
