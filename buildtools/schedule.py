@@ -6,11 +6,15 @@ import threading
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from buildtools import BuildToolsError
 
 Value = TypeVar("Value")
+
+# Nothing waits longer than so many seconds at a time: a signal that arrives just as the main thread goes to sleep on a
+# lock, or at another thread, does not wake it.
+_STEP = 1.0
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ def run(
             if not running:
                 skipped |= dict.fromkeys(waiting, "")
                 break
-            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            finished, _ = wait(running, _STEP, return_when=FIRST_COMPLETED)
             for future in finished:
                 name = running.pop(future)
                 try:
@@ -68,6 +72,12 @@ def run(
         {name: failed[name] for name in order if name in failed},
         {name: skipped[name] for name in order if name in skipped},
     )
+
+
+def all_ended(futures: Collection[Future[Any]]) -> None:
+    """Wait until all of them have ended."""
+    while wait(futures, _STEP).not_done:
+        pass
 
 
 def _skip_dependents(name: str, waiting: dict[str, set[str]], skipped: dict[str, str]) -> None:

@@ -19,6 +19,7 @@ from buildtools.image.registry.client import Damaged
 from buildtools.image.registry.lookup import digest_of, is_whole, move_tag, read_image
 from buildtools.release import Audit, Release, ReleasedArchive, ReleasedImage
 from buildtools.run import Run
+from buildtools.schedule import all_ended
 from buildtools.services import Services
 from buildtools.stages.archives import store_archives
 from buildtools.stages.images import folders, push_images, repository, rfc3339
@@ -71,6 +72,7 @@ def stage(run: Run, services: Services, checkout: Checkout) -> Release:
     with ThreadPoolExecutor(max_workers=2) as pool:
         images = pool.submit(_side, made, partial(push_images, run, services, checkout))
         archives = pool.submit(_side, made, partial(store_archives, run, services, checkout))
+        all_ended((images, archives))
         errors = [error for side in (images, archives) if (error := side.exception())]
     if errors:
         raise next((error for error in errors if not isinstance(error, BrokenBarrierError)), errors[0])
