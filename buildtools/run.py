@@ -13,6 +13,8 @@ from buildtools import Refused
 from buildtools.events import Report
 from buildtools.settings import Settings
 
+_MOST_JOBS = 16
+
 
 @dataclass(frozen=True)
 class Run:
@@ -47,10 +49,12 @@ def cache_folder(environment: Mapping[str, str]) -> Path:
 
 
 def job_count(text: str, configured: int) -> int:
-    """How many images to work on at once: what ``--jobs`` says, else the configuration, else one for each processor.
+    """How many images to work on at once: what ``--jobs`` says, else the configuration, else three for each processor.
+
+    A build waits more than it works, for containers to be made and packages to come. More than 16 at once must be said.
 
     :raises Refused: ``text`` is no number. Invoke would answer that with a traceback, so it hands on the text.
     """
     if text and not (text.isdecimal() and int(text)):
-        raise Refused(f"--jobs {text} is not a whole number, 1 or more", "leave it out for the number of processors")
-    return int(text or 0) or configured or os.cpu_count() or 1
+        raise Refused(f"--jobs {text} is not a whole number, 1 or more", "leave it out for three per processor")
+    return int(text or 0) or configured or min(_MOST_JOBS, 3 * (os.cpu_count() or 1))

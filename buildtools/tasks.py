@@ -40,7 +40,7 @@ _SANDBOX = ".sandbox"
 
 _HELP = {
     "only": "Image folders to work on, separated by commas; their parents come along.",
-    "jobs": "How many images to work on at once (default: the number of processors).",
+    "jobs": "How many images to work on at once (default: three for each processor, up to 16).",
     "dry_run": "Say what would happen, touch nothing.",
     "json": "Print the result as JSON on standard output.",
     "progress": "How to show progress: auto, live, plain or json.",

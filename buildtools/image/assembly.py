@@ -116,16 +116,17 @@ class _Line:
         standing = self._standings[name]
         way = self._way(standing)
         names = self._assembly.names(name)
+        named: Collection[str] = ()
         if way is Way.BUILT:
-            image_id = self._build(standing, names)
+            image_id, named = self._build(standing, names), names
         elif way is Way.PULLED:
             image_id = self._pull(standing)
         else:
-            image_id = standing.image_id
+            image_id, named = standing.image_id, standing.tags
             self._report(Finished(name, "build", Outcome.UP_TO_DATE, 0.0))
         # Its own name for this fingerprint comes last: by it, later runs know the image.
         for reference in (*names, _pinned(standing)):
-            if way is not Way.UP_TO_DATE or reference not in standing.tags:
+            if reference not in named:
                 self._engine.tag(image_id, reference)
         return LocalImage(name, image_id, names, way, standing.why)
 

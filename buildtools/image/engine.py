@@ -11,7 +11,7 @@ import http.client
 import json
 import socket
 import urllib.parse
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -196,6 +196,29 @@ class Engine:
         if answer.status >= 400 and not (answer.status == 404 and missing_is_fine):
             raise EngineError(f"the engine at {self.address} answers {_said(answer)}")
         return answer
+
+    @contextmanager
+    def exported(self, image_ids: Sequence[str]) -> Iterator[http.client.HTTPResponse]:
+        """Images as one tar archive, to be read as it comes; layers that they share are in it once.
+
+        :raises EngineError: the engine does not give them out.
+        :raises Unreachable: it went away.
+        """
+        names = urllib.parse.urlencode({"names": image_ids}, doseq=True)
+        connection = _Connection(self.dial)
+        try:
+            connection.connect()
+            connection.sock.settimeout(_TIMEOUT)
+            connection.request("GET", f"/v{self.api_version}/images/get?{names}")
+            answer = connection.getresponse()
+            if answer.status != http.client.OK:
+                said = _said(Answer(answer.status, answer.headers, answer.read()))
+                raise EngineError(f"the engine at {self.address} answers {said}", "its log may tell more")
+            yield answer
+        except (OSError, http.client.HTTPException) as error:
+            raise _unreachable(self.address, error) from None
+        finally:
+            connection.close()
 
     @contextmanager
     def errors(self) -> Iterator[None]:

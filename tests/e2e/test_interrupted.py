@@ -125,7 +125,7 @@ def test_a_signal_while_layers_are_sent_ends_the_release_before_its_tags(wired: 
     started = threading.Event()
 
     def interrupt(data: bytes) -> bytes:
-        if data.startswith(b"PATCH "):
+        if data.startswith(b"PUT ") and b"/blobs/uploads/" in data:
             started.wait()
             process[0].send_signal(signal.SIGINT)
         return data

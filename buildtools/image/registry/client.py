@@ -178,11 +178,7 @@ class Registry:
     def put_blob(self, repository: str, body: bytes) -> str:
         """Store a small blob; its digest."""
         digest = digest_of(body)
-        try:
-            self._finish_upload(repository, self._start_upload(repository), digest, body)
-        except Unreachable:
-            # Whether it was stored is not known; if it was, that upload cannot be finished a second time.
-            self.upload_blob(repository, digest, len(body), lambda: io.BytesIO(body))
+        self.upload_blob(repository, digest, len(body), lambda: io.BytesIO(body))
         return digest
 
     def upload_blob(
@@ -205,6 +201,11 @@ class Registry:
         location, start = self._start_upload(repository), 0
         while True:
             try:
+                if not start and not breaks and size <= _BLOCK:
+                    with source() as file:
+                        self._finish_upload(repository, location, digest, file.read())
+                    progress(size)
+                    return
                 if start < size:
                     location = self._send_part(repository, location, source, start, size, progress)
                 self._finish_upload(repository, location, digest)

@@ -6,7 +6,6 @@ import hashlib
 import tarfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
 
@@ -39,32 +38,24 @@ def export(
     """
     configs: dict[str, bytes] = {}
     layers: set[str] = set()
-    with engine.errors():
-        # The SDK exports one image at a time; several in one request share their layers.
-        url = f"{engine.api.base_url}/v{engine.api.api_version}/images/get"
-        answer = engine.api.get(url, params={"names": list(image_ids)}, stream=True, timeout=(60, 600))
-        with answer:
-            if answer.status_code != HTTPStatus.OK:
-                raise EngineError(
-                    f"the engine at {engine.address} answers {answer.text.strip()}", "its log may tell more"
-                )
-            stream: Any = _Forward(answer.raw)
-            try:
-                with tarfile.open(fileobj=stream, mode="r:") as archive:
-                    for member in archive:
-                        _take(archive, member, image_ids, diff_ids, folder, configs, layers, found)
-            except tarfile.TarError as error:
-                raise EngineError(
-                    f"the engine at {engine.address} broke off while it gave out images ({error})",
-                    "its log may tell more",
-                ) from None
+    with engine.exported(image_ids) as answer:
+        stream: Any = _Forward(answer)
+        try:
+            with tarfile.open(fileobj=stream, mode="r:") as archive:
+                for member in archive:
+                    _take(archive, member, image_ids, diff_ids, folder, configs, layers, found)
+        except tarfile.TarError as error:
+            raise EngineError(
+                f"the engine at {engine.address} broke off while it gave out images ({error})",
+                "its log may tell more",
+            ) from None
     return configs
 
 
 class _Forward:
     """A stream that tarfile can seek in, forward only. Its own streaming mode takes six times the processor's time."""
 
-    def __init__(self, raw: Any) -> None:
+    def __init__(self, raw: IO[bytes]) -> None:
         self._raw = raw
         self._position = 0
 
@@ -77,7 +68,7 @@ class _Forward:
                 raise tarfile.ReadError("unexpected end of data")
 
     def read(self, size: int) -> bytes:
-        block: bytes = self._raw.read(size)
+        block = self._raw.read(size)
         self._position += len(block)
         return block
 

@@ -31,6 +31,7 @@ from buildtools.image.registry.manifest import (
 )
 from buildtools.image.registry.manifest import digest_of as digest_of_bytes
 from buildtools.image.registry.storing import ImageToPush, Route, Storing, find_stored
+from buildtools.schedule import all_ended
 from buildtools.version import Version
 
 __all__ = ["ImageToPush", "PushedImage", "Route", "foresee", "push"]
@@ -39,6 +40,7 @@ Value = TypeVar("Value")
 Provide = Callable[[Sequence[ImageToPush]], Sequence[ImageToPush]]
 
 _JOBS = 8
+_JUST_NOW = 1.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,7 @@ class _Push:
         self._pool = pool
         self._cancelled = cancelled
         self._began = time.monotonic()
+        self._looked = self._began
         self._seen = Seen()
 
     def run(
@@ -180,6 +183,7 @@ class _Push:
         """What the registry has of this version, and, of what it does not have, what is there by its fingerprint."""
         # One question to a registry that is out of reach, rather than as many as there are images.
         self._registry.ping()
+        self._looked = time.monotonic()
         there = self._each(self._published, images)
         missing = [image for image in images if there[image] is None]
         return there, self._each(lambda image: find_stored(self._registry, image, self._cache, self._seen), missing)
@@ -218,8 +222,9 @@ class _Push:
         made = StoredImage(stored.manifest.with_config(descriptor), config)
         self._registry.put_blob(image.repository, config)
         self._cache.remember_config(config)
-        # Another agent may have made the version since we looked.
-        if self._may_overwrite or self._published(image) is None:
+        # Another agent may have made the version since we looked, if that is a while ago.
+        just_now = time.monotonic() - self._looked < _JUST_NOW
+        if self._may_overwrite or just_now or self._published(image) is None:
             self._registry.put_manifest(image.repository, self._tag, made.manifest)
         if digest_of(self._registry, image.repository, self._tag) != made.digest:
             found = read_image(self._registry, image.repository, self._tag, self._cache)
@@ -256,6 +261,7 @@ class _Push:
     def _each(self, work: Callable[[ImageToPush], Value], images: Iterable[ImageToPush]) -> dict[ImageToPush, Value]:
         """What ``work`` gives for every image, at the same time; an error is raised once all are through."""
         running = {image: self._pool.submit(work, image) for image in images}
+        all_ended(running.values())
         errors = [error for future in running.values() if (error := future.exception())]
         expected = [error for error in errors if isinstance(error, BuildToolsError)]
         if len(expected) != len(errors):

@@ -121,10 +121,15 @@ class Storing:
             holders = list(self._holders.get(layer.digest, ()))
         if image.repository in holders:
             return True
-        there = self._has(image, layer) or any(
-            self._registry.mount_blob(image.repository, layer.digest, holder) and self._has(image, layer)
-            for holder in dict.fromkeys([*holders, *others])
-            if holder != image.repository
+
+        def mounted(holder: str) -> bool:
+            return self._registry.mount_blob(image.repository, layer.digest, holder)
+
+        # What a holder has was seen to be whole, so that nothing need be asked before and after.
+        there = (
+            any(mounted(holder) for holder in holders[:1])
+            or self._has(image, layer)
+            or any(mounted(other) and self._has(image, layer) for other in others if other != image.repository)
         )
         if there:
             self._note(layer, image.repository)
