@@ -51,16 +51,19 @@ class Services:
         """The engine.
 
         :raises Unreachable: none answers.
+        :raises Refused: this user may not use it.
         """
         from buildtools.image.engine import Engine
 
         return self._open.enter_context(contextlib.closing(Engine.connect(self._environment)))
 
     def engine_if_any(self) -> Engine | None:
-        """The engine, or None where none answers: what the registry has needs none."""
+        """The engine, or None where none can be used: what the registry has needs none."""
+        from buildtools.image.engine import Denied
+
         try:
             return self.engine
-        except Unreachable:
+        except (Unreachable, Denied):
             return None
 
     @cached_property

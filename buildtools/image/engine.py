@@ -34,6 +34,10 @@ class EngineError(BuildToolsError):
     """The engine understood the request and declined it."""
 
 
+class Denied(Refused):
+    """The engine's socket is there, and this user may not open it: no retry helps."""
+
+
 @dataclass(frozen=True)
 class EngineImage:
     """An image as the engine lists it. ``tags`` are full references; ``id`` is ``sha256:...``.
@@ -63,8 +67,8 @@ class Engine:
     def connect(cls, environment: Mapping[str, str]) -> Engine:
         """The engine that ``DOCKER_HOST``, ``DOCKER_TLS_VERIFY`` and ``DOCKER_CERT_PATH`` name.
 
-        :raises Unreachable: it does not answer, or may not be used.
-        :raises Refused: the variables make no sense.
+        :raises Unreachable: it does not answer.
+        :raises Refused: the variables make no sense, or the engine may not be used (:class:`Denied`).
         """
         address = environment.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
         engine = cls(address, *_read_address(address, environment))
@@ -291,10 +295,11 @@ def _said(answer: Answer) -> str:
         return answer.data.decode("utf-8", "replace").strip() or str(answer.status)
 
 
-def _unreachable(address: str, error: BaseException) -> Unreachable:
+def _unreachable(address: str, error: BaseException) -> Unreachable | Denied:
     cause = _root_cause(error)
-    if isinstance(cause, PermissionError) or getattr(cause, "errno", None) == errno.EACCES:
-        return Unreachable(f"permission denied on the engine's socket, {address}", "add the user to group docker")
+    # Of a host the same error number tells of a firewall.
+    if getattr(cause, "errno", None) == errno.EACCES and address.startswith("unix:"):
+        return Denied(f"permission denied on the engine's socket, {address}", "add the user to group docker")
     return Unreachable(f"no engine answers at {address} ({getattr(cause, 'strerror', None) or cause})", _START)
 
 

@@ -14,6 +14,8 @@ import pytest
 
 from buildtools import Refused, Unreachable
 from buildtools.image.engine import Engine, EngineError
+from buildtools.services import Services
+from buildtools.settings import Settings
 from tests.conftest import EngineService
 from tests.image.building import Builder
 
@@ -34,14 +36,36 @@ def test_an_engine_that_does_not_answer_is_named_with_the_next_step(host: str, f
     )
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may open every socket")
-def test_a_socket_that_may_not_be_used_asks_for_the_group(tmp_path: Path) -> None:
+@pytest.fixture
+def forbidden_socket(tmp_path: Path) -> Iterator[str]:
+    """``DOCKER_HOST`` of a socket that this user may not open; root, who may open every one, is somebody else here."""
     path = tmp_path / "socket"
+    root = os.geteuid() == 0
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
         path.chmod(0)
-        with pytest.raises(Unreachable, match="add the user to group docker"):
-            Engine.connect({"DOCKER_HOST": f"unix://{path}"})
+        if root:
+            os.seteuid(65534)
+        yield f"unix://{path}"
+        if root:
+            os.seteuid(0)
+
+
+def test_a_socket_that_may_not_be_used_asks_for_the_group_and_not_for_a_retry(forbidden_socket: str) -> None:
+    with pytest.raises(Refused, match=r"permission denied on .*: add the user to group docker"):
+        Engine.connect({"DOCKER_HOST": forbidden_socket})
+
+
+def test_what_needs_no_engine_goes_on_without_one_that_may_not_be_used(forbidden_socket: str) -> None:
+    with Services(Settings(Path("/nonexistent")), {"DOCKER_HOST": forbidden_socket}) as services:
+        assert services.engine_if_any() is None
+
+
+def test_a_file_that_is_no_socket_is_no_engine(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    with pytest.raises(Unreachable, match="no engine answers at"):
+        Engine.connect({"DOCKER_HOST": f"unix://{path}"})
 
 
 def test_an_address_that_makes_no_sense_is_refused() -> None:
