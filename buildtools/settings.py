@@ -225,7 +225,7 @@ def _shown(value: Any) -> str:
         return f"a table of {', '.join(map(str, value))}"
     if isinstance(value, str) and "@" in value:
         return repr(f"…@{value.rpartition('@')[2]}")
-    return repr(value)
+    return "a list" if isinstance(value, list | tuple) else repr(value)
 
 
 def _text(value: Any) -> str:

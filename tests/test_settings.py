@@ -97,6 +97,7 @@ def test_a_bad_value_is_refused(values: dict[str, Any]) -> None:
     [
         {"registry": "https://me:hunter2@registry.example"},
         {"artifacts": "s3://me:hunter2@bucket"},
+        {"s3_endpoint": ["http://me:hunter2@s3.example"]},
         {"args": {"PASSWORD": "hunter2", "NUMBER": 3}},
     ],
 )

@@ -85,16 +85,17 @@ class Store:
         environment, else from where botocore looks (profile, role, instance). ``checksums`` is false for services
         that reject SHA-256 checksums; then contents are proven by reading them back.
 
-        :raises Refused: the URL or the endpoint is none, or the profile is not there.
+        :raises Refused: the URL or the endpoint is none, the endpoint holds a login, or the profile is not there.
         """
         bucket, _, prefix = url.removeprefix("s3://").strip("/").partition("/")
         if not url.startswith("s3://") or not bucket:
             raise Refused(f"{url!r} is no place for archives", "give s3://BUCKET or s3://BUCKET/PREFIX")
         endpoint = endpoint or environment.get("AWS_ENDPOINT_URL_S3", "") or environment.get("AWS_ENDPOINT_URL", "")
+        _refuse_login(endpoint)
         client = _client(bucket, endpoint, environment, checksums=checksums)
-        return cls(
-            client, bucket, prefix, urlsplit(client.meta.endpoint_url).netloc.rpartition("@")[2], checksums=checksums
-        )
+        # AWS's own configuration file may name one too.
+        _refuse_login(client.meta.endpoint_url)
+        return cls(client, bucket, prefix, urlsplit(client.meta.endpoint_url).netloc, checksums=checksums)
 
     def location(self, key: str) -> str:
         """``s3://bucket/prefix/key``, for people."""
@@ -334,23 +335,32 @@ class Store:
             yield
 
 
+def _refuse_login(endpoint: str) -> None:
+    # Nobody reads it there, and every message that names the endpoint would tell it.
+    if "@" in endpoint:
+        raise Refused(
+            f"the endpoint of S3 holds a login (…@{endpoint.rpartition('@')[2]})",
+            "take it out there, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        )
+
+
 def _client(bucket: str, endpoint: str, environment: Mapping[str, str], *, checksums: bool) -> Any:
     from boto3.session import Session
     from botocore.config import Config
 
     when = "when_supported" if checksums else "when_required"
-    config = Config(
-        connect_timeout=5,
-        read_timeout=60,
-        retries={"mode": "standard", "total_max_attempts": 4},
-        request_checksum_calculation=when,
-        response_checksum_validation=when,
-        proxies={} if urlsplit(endpoint).hostname in _LOOPBACK else None,
-        # A server at an own address seldom has a name for each bucket.
-        s3={"addressing_style": "path" if endpoint else "auto"},
-    )
     with errors.translated(bucket, endpoint or "S3", "the configuration"):
         try:
+            config = Config(
+                connect_timeout=5,
+                read_timeout=60,
+                retries={"mode": "standard", "total_max_attempts": 4},
+                request_checksum_calculation=when,
+                response_checksum_validation=when,
+                proxies={} if urlsplit(endpoint).hostname in _LOOPBACK else None,
+                # A server at an own address seldom has a name for each bucket.
+                s3={"addressing_style": "path" if endpoint else "auto"},
+            )
             # What is None is looked for where botocore looks: profile, role, instance.
             session = Session(
                 aws_access_key_id=environment.get("AWS_ACCESS_KEY_ID"),

@@ -226,6 +226,13 @@ def test_wrong_keys_are_told_before_anything_costs(s3: S3Service, bucket: str, n
     assert words in complaint
 
 
+@pytest.mark.parametrize("endpoint", ["me:hunter2@h", "http://me:hunter2@h:1", "http://me:hun/ter2@h", "http://[h"])
+def test_an_endpoint_that_is_none_or_holds_a_login_is_refused_without_showing_it(endpoint: str) -> None:
+    with pytest.raises(Refused, match=r"endpoint of S3") as caught:
+        Store.connect("s3://bucket", endpoint=endpoint, environment={})
+    assert "hun" not in str(caught.value)
+
+
 def described(store: Store, key: str) -> StoredObject:
     found = store.head(key)
     assert found is not None
