@@ -195,7 +195,7 @@ class _Build:
             )
         image_id = str(found["Id"])
         for tag in self.request.tags:
-            if (self.engine.inspect(tag) or {}).get("Id") != image_id:
+            if tag not in (found.get("RepoTags") or ()):
                 self.engine.tag(image_id, tag)
         return BuiltImage(self.request.name, image_id, self.request.tags)
 
