@@ -6,16 +6,28 @@ A version exists only if its manifest exists; the manifest names every image by 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from enum import Enum
 from functools import partial
 from typing import Any, TypeVar
 
-from buildtools import BuildToolsError, Conflict, Drifted, Unreachable
+from buildtools import BuildToolsError, Conflict, Drifted, Refused, Unreachable
+from buildtools.settings import is_host
 from buildtools.version import Version
 
 SCHEMA = 1
+
+# What is no such text would fail later, in a request or on a terminal, where nobody knows what is to blame.
+_TEXTS: dict[str, Callable[[str], object]] = {
+    "version": str.isprintable,
+    "registry": is_host,
+    "digest": re.compile(r"sha256:[0-9a-f]{64}").fullmatch,
+    "sha256": re.compile(r"[0-9a-f]{64}").fullmatch,
+}
+_ANY_TEXT = re.compile(r"[!-~]*").fullmatch
+_MOST_SHOWN = 80
 
 
 @dataclass(frozen=True)
@@ -76,7 +88,7 @@ class Release:
         try:
             document = json.loads(manifest)
             schema = document["schema"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise BuildToolsError(
                 f"{where} is not a release manifest", "something else wrote there; look at it and remove it by hand"
             ) from None
@@ -86,13 +98,13 @@ class Release:
             )
         try:
             return cls(
-                document["version"],
-                document["commit"],
-                document["created"],
-                tuple(_member(ReleasedImage, image) for image in document["images"]),
-                tuple(_member(ReleasedArchive, archive) for archive in document["archives"]),
+                Version.parse(_value(document, "version", "str")).text,
+                _value(document, "commit", "str"),
+                _value(document, "created", "str"),
+                tuple(_member(ReleasedImage, image) for image in _value(document, "images", "list")),
+                tuple(_member(ReleasedArchive, archive) for archive in _value(document, "archives", "list")),
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, Refused) as error:
             raise BuildToolsError(
                 f"{where} is a damaged release manifest ({error})", "restore it from a backup of the bucket"
             ) from None
@@ -116,7 +128,18 @@ Member = TypeVar("Member", ReleasedImage, ReleasedArchive)
 
 
 def _member(kind: type[Member], document: Mapping[str, Any]) -> Member:
-    return kind(**{key: document[key] for key in kind.__dataclass_fields__})
+    return kind(**{field.name: _value(document, field.name, str(field.type)) for field in fields(kind)})
+
+
+def _value(document: Mapping[str, Any], key: str, kind: str) -> Any:
+    """What a manifest has under a key.
+
+    :raises TypeError: it is of another type, or a text that cannot stand there.
+    """
+    value = document[key]
+    if type(value).__name__ != kind or (kind == "str" and not _TEXTS.get(key, _ANY_TEXT)(value)):
+        raise TypeError(f"{key} cannot be {str(value)[:_MOST_SHOWN]!a}")
+    return value
 
 
 def _contents(release: Release) -> dict[str, str]:

@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from buildtools import Refused
 
 # Distribution's repository grammar, one path component (no slash):
 # https://distribution.github.io/distribution/spec/api/#overview
 COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
+_HOST = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
@@ -303,13 +305,22 @@ def _tables(table: str, kind: type, given: Any, origins: Mapping[str, str], comp
     return made
 
 
+def is_host(text: str) -> bool:
+    """Whether this is ``HOST`` or ``HOST:PORT``, as a registry is called."""
+    try:
+        urlsplit(f"//{text}").port  # noqa: B018  tells of ports and IPv6 addresses that are none
+    except ValueError:
+        return False
+    return _HOST.fullmatch(text) is not None
+
+
 def _bad_values(values: Mapping[str, Any], origins: Mapping[str, str]) -> list[str]:
     def where(key: str) -> str:
         return f"{origins.get(key, 'configuration')}: {key}"
 
     bad = []
     registry = values.get("registry", "")
-    if registry and not re.fullmatch(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?", registry):
+    if registry and not is_host(registry):
         bad.append(f"{where('registry')} must be HOST or HOST:PORT without a scheme or a path, not {_shown(registry)}")
     elif registry and registry != "localhost" and not re.search(r"[.:]", registry):
         bad.append(f"{where('registry')} must hold a dot or a port, or all of Docker takes it for a user of Docker Hub")

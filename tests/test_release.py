@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from buildtools import BuildToolsError, Conflict, Drifted, Unreachable
 from buildtools.release import (
@@ -46,6 +51,68 @@ def test_the_order_of_members_does_not_change_the_manifest() -> None:
 def test_what_is_no_manifest_is_told_apart(manifest: bytes, said: str) -> None:
     with pytest.raises(BuildToolsError, match=said):
         Release.parse(manifest, "releases/1.4.2.json")
+
+
+DOCUMENT = json.loads(RELEASE.manifest())
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.sampled_from(["\ud800", "a b", "[", "h:99999"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=2),
+    max_leaves=3,
+)
+PLACES = [
+    *((key,) for key in DOCUMENT),
+    *((kind, 0) for kind in ("images", "archives")),
+    *((kind, 0, key) for kind in ("images", "archives") for key in DOCUMENT[kind][0]),
+]
+
+
+@given(place=st.sampled_from(PLACES), value=ANYTHING)
+def test_a_manifest_with_anything_anywhere_is_a_release_or_an_expected_error(
+    place: tuple[Any, ...], value: object
+) -> None:
+    document = inner = json.loads(RELEASE.manifest())
+    for step in place[:-1]:
+        inner = inner[step]
+    inner[place[-1]] = value
+    with suppress(BuildToolsError):
+        parsed = Release.parse(json.dumps(document).encode(), "releases/1.4.2.json")
+        # What was taken can be compared, shown and written again, as it stands there.
+        assert document == json.loads(parsed.manifest())
+        ", ".join(parsed.differences(RELEASE)).encode()
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        (("images",), 5, "images cannot be '5'"),
+        (("archives",), {}, "archives cannot be"),
+        (("images", 0), "app", "damaged"),
+        (("images", 0, "digest"), None, "digest cannot be 'None'"),
+        (("images", 0, "registry"), "h:99999", "registry cannot be 'h:99999'"),
+        (("archives", 0, "size"), True, "size cannot be"),
+        (("version",), "", "'' is not a version"),
+        (("version",), "1\ud800", "version cannot be"),
+    ],
+)
+def test_a_member_of_a_wrong_type_is_named(place: tuple[Any, ...], value: object, said: str) -> None:
+    document = inner = json.loads(RELEASE.manifest())
+    for step in place[:-1]:
+        inner = inner[step]
+    inner[place[-1]] = value
+    with pytest.raises(BuildToolsError) as caught:
+        Release.parse(json.dumps(document).encode(), "releases/1.4.2.json")
+    assert "releases/1.4.2.json is a damaged release manifest" in caught.value.fact
+    assert said in caught.value.fact
+
+
+def test_a_manifest_that_is_nested_without_end_is_none() -> None:
+    with pytest.raises(BuildToolsError, match="is not a release manifest"):
+        Release.parse(b"[" * 200_000, "releases/1.4.2.json")
 
 
 def test_the_same_content_from_another_registry_name_is_the_same_release() -> None:

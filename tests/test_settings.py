@@ -75,6 +75,8 @@ def test_all_complaints_come_at_once_with_origin_and_key() -> None:
         {"registry": "https://registry.example"},
         {"registry": "registry.example/path"},
         {"registry": "one-word"},
+        {"registry": "registry.example:99999"},
+        {"registry": "[1]:5000"},
         {"artifacts": "https://bucket"},
         {"moving_tags": ["{major"]},
         {"moving_tags": ["{prerelease}"]},
