@@ -40,7 +40,6 @@ Value = TypeVar("Value")
 Provide = Callable[[Sequence[ImageToPush]], Sequence[ImageToPush]]
 
 _JOBS = 8
-_JUST_NOW = 1.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,6 @@ class _Push:
         self._pool = pool
         self._cancelled = cancelled
         self._began = time.monotonic()
-        self._looked = self._began
         self._seen = Seen()
 
     def run(
@@ -183,7 +181,6 @@ class _Push:
         """What the registry has of this version, and, of what it does not have, what is there by its fingerprint."""
         # One question to a registry that is out of reach, rather than as many as there are images.
         self._registry.ping()
-        self._looked = time.monotonic()
         there = self._each(self._published, images)
         missing = [image for image in images if there[image] is None]
         return there, self._each(lambda image: find_stored(self._registry, image, self._cache, self._seen), missing)
@@ -222,9 +219,8 @@ class _Push:
         made = StoredImage(stored.manifest.with_config(descriptor), config)
         self._registry.put_blob(image.repository, config)
         self._cache.remember_config(config)
-        # Another agent may have made the version since we looked, if that is a while ago.
-        just_now = time.monotonic() - self._looked < _JUST_NOW
-        if self._may_overwrite or just_now or self._published(image) is None:
+        # Another agent may have made the version since we looked.
+        if self._may_overwrite or self._published(image) is None:
             self._registry.put_manifest(image.repository, self._tag, made.manifest)
         if digest_of(self._registry, image.repository, self._tag) != made.digest:
             found = read_image(self._registry, image.repository, self._tag, self._cache)
