@@ -15,8 +15,8 @@ from typing import TypeVar
 from buildtools import BuildToolsError, Conflict, Refused, Unreachable, release
 from buildtools.git.checkout import Checkout, read_version, refuse_dirty
 from buildtools.image.registry.cache import Cache
-from buildtools.image.registry.client import Damaged
 from buildtools.image.registry.lookup import digest_of, is_whole, move_tag, read_image
+from buildtools.image.registry.manifest import Damaged
 from buildtools.release import Audit, Release, ReleasedArchive, ReleasedImage
 from buildtools.run import Run
 from buildtools.schedule import all_ended

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import urlencode, urlsplit
 
-from buildtools import BuildToolsError, Refused, Unreachable
+from buildtools import Refused, Unreachable
 from buildtools.image.connections import Answer
 from buildtools.image.registry.credentials import Credential, Credentials
-from buildtools.image.registry.manifest import ACCEPTED, Descriptor, Manifest, digest_of
+from buildtools.image.registry.manifest import ACCEPTED, Damaged, Descriptor, Manifest, digest_of
 from buildtools.image.registry.transport import CERTIFICATES, Transport
 
 # A manifest of 4 MiB is the largest that registries must take.
@@ -26,10 +26,6 @@ _BLOCK = 256 * 1024
 _UPLOAD_BREAKS = 5
 _PULL = "pull"
 _PUSH = "pull,push"
-
-
-class Damaged(BuildToolsError):
-    """A registry gave other bytes than those that were asked for."""
 
 
 class Registry:
@@ -125,14 +121,20 @@ class Registry:
         return answer.status in (202, 404)
 
     def tags(self, repository: str) -> list[str]:
-        """All tags of a repository, in the registry's order; none for a repository that does not exist."""
+        """All tags of a repository, in the registry's order; none for a repository that does not exist.
+
+        :raises Damaged: the answer is no such list.
+        """
         tags: list[str] = []
         url = f"/v2/{repository}/tags/list?n=1000"
         while url:
             answer = self._transport.request("GET", url, expected=(200, 404), scope=_scope(repository, _PULL))
             if answer.status == 404:
                 return tags
-            tags += json.loads(answer.data).get("tags") or []
+            try:
+                tags += map(str, json.loads(answer.data).get("tags") or ())
+            except (ValueError, TypeError, AttributeError):
+                raise self._wrong(repository, "tags", "what is no list of tags") from None
             link, _, relation = answer.headers.get("Link", "").partition(";")
             url = self._transport.resolve(link.strip(" <>")) if "next" in relation else ""
         return tags

@@ -13,8 +13,16 @@ from functools import cached_property
 
 from buildtools import BuildToolsError
 from buildtools.image.registry.cache import Cache
-from buildtools.image.registry.client import Damaged, Registry
-from buildtools.image.registry.manifest import FINGERPRINT_LABEL, VERSION_LABEL, Descriptor, Manifest, labels_of
+from buildtools.image.registry.client import Registry
+from buildtools.image.registry.manifest import (
+    FINGERPRINT_LABEL,
+    VERSION_LABEL,
+    Damaged,
+    Descriptor,
+    Manifest,
+    check_config,
+    labels_of,
+)
 
 _JOBS = 8
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -38,7 +46,7 @@ class StoredImage:
         """When it was built, in seconds since 1970; 0 where that is not said."""
         try:
             return datetime.fromisoformat(json.loads(self.config)["created"]).timestamp()
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             return 0.0
 
     @cached_property
@@ -57,7 +65,7 @@ def read_image(registry: Registry, repository: str, target: str, cache: Cache) -
 
     Of an index, that is its one image for a platform.
 
-    :raises BuildToolsError: it is an index of several platforms.
+    :raises Damaged: it is no image, as an index of several platforms is none.
     """
     manifest = registry.get_manifest(repository, target)
     if manifest and manifest.is_index:
@@ -71,6 +79,7 @@ def read_image(registry: Registry, repository: str, target: str, cache: Cache) -
         if config is None:
             return None
         cache.remember_config(config)
+    check_config(config)
     return StoredImage(manifest, config)
 
 

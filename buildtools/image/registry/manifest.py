@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +28,12 @@ ACCEPTED = (DOCKER_MANIFEST, DOCKER_LIST, OCI_MANIFEST, OCI_INDEX)
 FINGERPRINT_LABEL = "lockstep.fingerprint"
 VERSION_LABEL = "org.opencontainers.image.version"
 SOURCE_LABEL = "org.opencontainers.image.source"
+# https://github.com/opencontainers/image-spec/blob/main/descriptor.md#digests
+_DIGEST = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[A-Za-z0-9=_-]+")
+
+
+class Damaged(BuildToolsError):
+    """What a registry has or gave is not what was stored: other bytes than asked for, or no image."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +46,11 @@ class Descriptor:
 
     @classmethod
     def read(cls, document: Any) -> Descriptor:
-        """The descriptor that a manifest holds."""
-        return cls(str(document["mediaType"]), str(document["digest"]), int(document["size"]))
+        """The descriptor that a manifest holds.
+
+        :raises KeyError, TypeError, ValueError, OverflowError: it is none.
+        """
+        return cls(str(document["mediaType"]), _read_digest(document), int(document["size"]))
 
     def document(self) -> dict[str, Any]:
         """As it is written into a manifest."""
@@ -74,14 +84,11 @@ class Manifest:
     def document(self) -> dict[str, Any]:
         """What the manifest says.
 
-        :raises BuildToolsError: it is not JSON.
+        :raises Damaged: it is not a JSON object.
         """
-        try:
-            document = json.loads(self.body)
-        except ValueError:
-            document = None
-        if not isinstance(document, dict):
-            raise BuildToolsError(f"the manifest {self.digest} is not a JSON object", "push the image anew")
+        document = read_object(self.body)
+        if document is None:
+            raise Damaged(f"the manifest {self.digest} is not a JSON object", "push the image anew")
         return document
 
     @property
@@ -93,19 +100,22 @@ class Manifest:
     def only_image(self) -> str:
         """The digest of an index's one image for a platform; attestations, which are for none, do not count.
 
-        :raises BuildToolsError: there are several, or none.
+        :raises Damaged: there are several, or none.
         """
         listed = self.document.get("manifests") or ()
-        digests = [one["digest"] for one in listed if (one.get("platform") or {}).get("os") != "unknown"]
+        try:
+            digests = [_read_digest(one) for one in listed if (one.get("platform") or {}).get("os") != "unknown"]
+        except (AttributeError, KeyError, TypeError, ValueError):
+            digests = []
         if len(digests) != 1:
-            raise BuildToolsError(f"the index {self.digest} lists {len(digests)} images", "name one platform's image")
-        return str(digests[0])
+            raise Damaged(f"the index {self.digest} lists {len(digests)} images", "name one platform's image")
+        return digests[0]
 
     @cached_property
     def config(self) -> Descriptor:
         """Where the image's configuration is.
 
-        :raises BuildToolsError: this is not an image's manifest.
+        :raises Damaged: this is not an image's manifest.
         """
         return self._descriptors()[0]
 
@@ -113,15 +123,15 @@ class Manifest:
     def layers(self) -> tuple[Descriptor, ...]:
         """The image's layers, the lowest first.
 
-        :raises BuildToolsError: this is not an image's manifest.
+        :raises Damaged: this is not an image's manifest.
         """
         return self._descriptors()[1:]
 
     def _descriptors(self) -> tuple[Descriptor, ...]:
         try:
             return tuple(Descriptor.read(one) for one in (self.document["config"], *self.document["layers"]))
-        except (KeyError, TypeError, ValueError):
-            raise BuildToolsError(
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise Damaged(
                 f"the manifest {self.digest} ({self.media_type}) is not that of one image", "name one platform's image"
             ) from None
 
@@ -132,11 +142,26 @@ class Manifest:
         )
 
 
+def check_config(config: bytes) -> None:
+    """Nothing, where these bytes can be read and stamped as an image's configuration.
+
+    :raises Damaged: they cannot.
+    """
+    document = read_object(config)
+    inner, rootfs = ((document or {}).get(key) or {} for key in ("config", "rootfs"))
+    try:
+        texts = [*(inner.get("Labels") or {}).values(), *(rootfs.get("diff_ids") or [])]
+    except (AttributeError, TypeError):
+        document = None
+    if document is None or not all(isinstance(text, str) for text in texts):
+        raise Damaged(f"{digest_of(config)} is not the configuration of an image", "push the image anew")
+
+
 def stamp(config: bytes, labels: Mapping[str, str]) -> bytes:
     """A configuration with these labels set; history and layers stay as they are."""
     document = json.loads(config)
-    inner = document.setdefault("config", {})
-    inner["Labels"] = {**(inner.get("Labels") or {}), **labels}
+    inner = document.get("config") or {}
+    document["config"] = {**inner, "Labels": {**(inner.get("Labels") or {}), **labels}}
     return encode(document)
 
 
@@ -148,6 +173,23 @@ def labels_of(config: bytes) -> Mapping[str, str]:
 def diff_ids_of(config: bytes) -> list[str]:
     """The digests of the layers' uncompressed bytes, the lowest first."""
     return list((json.loads(config).get("rootfs") or {}).get("diff_ids") or ())
+
+
+def read_object(body: bytes) -> dict[str, Any] | None:
+    """The JSON object that these bytes are; None where they are none, or one that cannot be written again."""
+    try:
+        document = json.loads(body)
+        encode(document)
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _read_digest(document: Any) -> str:
+    digest = document["digest"]
+    if not _DIGEST.fullmatch(digest):
+        raise ValueError(digest)
+    return str(digest)
 
 
 def encode(document: Any) -> bytes:

@@ -21,6 +21,7 @@ from buildtools.image.registry.manifest import (
     FINGERPRINT_LABEL,
     OCI_INDEX,
     VERSION_LABEL,
+    Damaged,
     Descriptor,
     Manifest,
     encode,
@@ -80,6 +81,26 @@ def test_fingerprints_are_found_where_they_are(client: Registry, repository: str
     found = find_fingerprints(client, {name: (repository, each) for name, each in wanted.items()}, cache)
     manifests = {name: image and image.manifest for name, image in found.items()}
     assert {"there": manifest, "gone": None, "moved": None} == manifests
+
+
+@pytest.mark.parametrize("config", [b"<html>", b"[]", b'{"config": {"Labels": ["a"]}}', b'{"config": 5}'])
+def test_a_fingerprint_whose_configuration_is_none_counts_as_lost(
+    client: Registry, repository: str, cache: Cache, config: bytes
+) -> None:
+    fingerprint = "a" * 64
+    descriptor = Descriptor(DOCKER_CONFIG, client.put_blob(repository, config), len(config))
+    client.put_manifest(repository, fingerprint_tag(fingerprint), Manifest.make(descriptor, []))
+    assert {"app": None} == find_fingerprints(client, {"app": (repository, fingerprint)}, cache)
+    with pytest.raises(Damaged, match="is not the configuration of an image"):
+        read_image(client, repository, fingerprint_tag(fingerprint), cache)
+
+
+def test_a_fingerprint_that_points_to_several_platforms_counts_as_lost(
+    client: Registry, repository: str, cache: Cache
+) -> None:
+    index = encode({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []})
+    client.put_manifest(repository, fingerprint_tag("a" * 64), Manifest(OCI_INDEX, index))
+    assert {"app": None} == find_fingerprints(client, {"app": (repository, "a" * 64)}, cache)
 
 
 def test_a_moved_tag_has_the_same_digest(client: Registry, repository: str) -> None:
