@@ -12,6 +12,7 @@ from pathlib import Path
 from buildtools import BuildToolsError, schedule
 from buildtools.events import Finished, Outcome, Report, Started, Warned
 from buildtools.image.engine import Engine
+from buildtools.image.folder.content import Contents
 from buildtools.image.folder.fingerprint import record_inputs
 from buildtools.image.registry.credentials import Credentials
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL
@@ -72,10 +73,11 @@ def assemble(
     :raises BuildToolsError: an image could not be built; the message names it, and all that were skipped for it.
     """
     by_name = {standing.name: standing for standing in standings}
-    line = _Line(by_name, assembly, engine, credentials, report, cancelled)
-    needed = line.closure(wanted)
-    graph = {name: by_name[name].folder.parents for name in by_name if name in needed}
-    results = schedule.run(graph, line.bring_in, jobs=jobs, cancelled=cancelled)
+    with Contents(assembly.cache) as contents:
+        line = _Line(by_name, assembly, contents, engine, credentials, report, cancelled)
+        needed = line.closure(wanted)
+        graph = {name: by_name[name].folder.parents for name in by_name if name in needed}
+        results = schedule.run(graph, line.bring_in, jobs=jobs, cancelled=cancelled)
     for name, reason in results.skipped.items():
         report(Finished(name, "build", Outcome.SKIPPED, 0.0, f"{reason} failed" if reason else "cancelled"))
     if results.failed:
@@ -88,6 +90,7 @@ class _Line:
         self,
         standings: Mapping[str, Standing],
         assembly: Assembly,
+        contents: Contents,
         engine: Engine,
         credentials: Credentials,
         report: Report,
@@ -95,6 +98,7 @@ class _Line:
     ) -> None:
         self._standings = standings
         self._assembly = assembly
+        self._contents = contents
         self._engine = engine
         self._credentials = credentials
         self._report = report
@@ -179,7 +183,7 @@ class _Line:
 
     def _refuse_changed(self, standing: Standing, names: tuple[str, ...]) -> None:
         parents = {parent: self._standings[parent].fingerprint for parent in standing.folder.parents}
-        changed = changes_since(standing, parents, cache=self._assembly.cache)
+        changed = changes_since(standing, parents, self._contents)
         if changed:
             # Without a name the image goes, and its label with it, which may be wrong.
             for reference in names:

@@ -76,10 +76,9 @@ def compared(standings: Sequence[Standing], images: Sequence[EngineImage], *, ca
     return tuple(replace(_standing(each.folder, each.fingerprint, held, cache), bases=each.bases) for each in standings)
 
 
-def changes_since(standing: Standing, parents: Mapping[str, Fingerprint], *, cache: Path) -> tuple[str, ...]:
+def changes_since(standing: Standing, parents: Mapping[str, Fingerprint], contents: Contents) -> tuple[str, ...]:
     """What has changed in a folder since it was surveyed; nothing, as a rule."""
-    with Contents(cache) as contents:
-        now = _fingerprint(standing.folder, parents, standing.bases, contents)
+    now = _fingerprint(standing.folder, parents, standing.bases, contents)
     return explain(standing.fingerprint.inputs, now.inputs)
 
 

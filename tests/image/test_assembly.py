@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import json
 import secrets
 import threading
 from collections.abc import Callable, Iterator
@@ -89,6 +91,20 @@ def test_a_folder_that_changes_while_it_is_built_makes_no_image(project: Project
         project.assemble(meddle)
     assert None is project.engine.inspect(f"{project.app}:1.0.0")
     assert [State.UP_TO_DATE, State.NOT_BUILT] == [standing.state for standing in project.survey()]
+
+
+def test_digests_of_files_are_loaded_once_for_all_images(project: Project) -> None:
+    project.write(project.base, f"FROM {project.busybox}\nCOPY file /\nRUN echo {project.mark} >/who\n", file="one")
+
+    def forge(event: Event) -> None:
+        if isinstance(event, Started) and event.subject == project.app:
+            file = project.root / "src/docker" / project.app / "file"
+            status = file.stat()
+            stamp = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
+            text = json.dumps({str(file): f"{stamp} {'0' * 64}"}).encode()
+            (project.root / "cache/contents").write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
+
+    assert [Way.BUILT, Way.BUILT] == [image.way for image in project.assemble(forge).values()]
 
 
 def test_a_parent_whose_version_tag_is_moved_meanwhile_is_still_the_right_parent(project: Project) -> None:

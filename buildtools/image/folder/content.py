@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
@@ -26,7 +27,8 @@ class Contents:
     A remembered digest counts while size, inode, time of modification and time of change are the same. The last
     cannot be set by a user, so content that was replaced under the old size and modification time is noticed.
     Two processes may use one cache: each replaces it as a whole, and what one forgets is only read again. A damaged
-    cache is an empty one. Unless it is to ``learn``, nothing is saved. ``clock`` gives nanoseconds since the epoch.
+    cache is an empty one. It is loaded when the first digest is asked for; several threads may ask. Unless it is to
+    ``learn``, nothing is saved. ``clock`` gives nanoseconds since the epoch.
     """
 
     def __init__(
@@ -41,7 +43,6 @@ class Contents:
         self._learn = learn
         self._most_entries = most_entries
         self._clock = clock
-        self._known = _load(self._file)
         self._used: dict[str, str] = {}
         self._learned = False
 
@@ -52,6 +53,10 @@ class Contents:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.save()
+
+    @cached_property
+    def _known(self) -> dict[str, str]:
+        return _load(self._file)
 
     def digest(self, path: str, status: os.stat_result) -> str:
         """The digest, in hexadecimal, of the file at ``path`` whose status was just read.
