@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from buildtools.git.describe import describe
 from buildtools.git.errors import NoCommit, NoTag, ShallowClone
 from buildtools.git.repository import Repository
 from buildtools.git.storage.commits import parsed, read_shallow
+from buildtools.git.worktree.files import Files
 from buildtools.git.worktree.status import changed_paths
 from buildtools.version import Version
 
@@ -91,6 +94,29 @@ def refuse_dirty(root: Path, environment: Mapping[str, str]) -> None:
             f"the tree is dirty ({', '.join(changed[:_LISTED])}{more})",
             "commit or stash the changes; a release must be what its commit says",
         )
+
+
+def untracked_files(root: Path, folders: Iterable[Path], environment: Mapping[str, str]) -> tuple[str, ...]:
+    """The files in ``folders`` that are neither tracked nor ignored, as absolute paths without symbolic links, sorted.
+
+    Submodules are looked into, unless they are configured to ignore what is untracked. Another repository's folder is
+    one path, with a slash at its end. What lies outside the work tree is not looked at.
+
+    :raises NotARepository: there is no work tree.
+    :raises DamagedRepository: something needed cannot be read.
+    """
+    from buildtools.git.worktree.untracked import untracked_paths
+
+    with closing(Files(Repository.open(root, environment))) as files:
+        top = os.path.realpath(files.top)
+        wanted = []
+        for folder in {os.path.realpath(os.fsencode(folder)) for folder in folders}:
+            if folder == top or top.startswith(folder.rstrip(b"/") + b"/"):
+                wanted.append(b"")
+            elif folder.startswith(top + b"/"):
+                wanted.append(folder[len(top) + 1 :] + b"/")
+        found = sorted(untracked_paths(files, wanted, in_submodules=True)) if wanted else []
+    return tuple(os.fsdecode(top + b"/" + path) for path in found)
 
 
 def _date(repository: Repository, version: Version, environment: Mapping[str, str]) -> int:

@@ -296,6 +296,15 @@ class Files:
             position += 1
         return None
 
+    def expand_present_directories(self) -> None:
+        """Let the index name the files, too, of folders that are there although the sparse checkout has them not."""
+        index = self.index
+        if self._is_sparse and any(
+            fields[MODE] == SPARSE_DIRECTORY and os.path.lexists(self.top + b"/" + name)
+            for name, fields in zip(index.names, index.fields, strict=True)
+        ):
+            self._expand_sparse_directories()
+
     def _notice_present_files(self) -> None:
         """In a sparse checkout, look at files that are there although they were not checked out."""
         index = self.index

@@ -42,12 +42,16 @@ _LOCAL = {
 def gitlink_head(path: bytes, environment: Mapping[str, str]) -> bytes | None:
     """The commit checked out in the repository whose work tree is ``path``; ``None`` if there is none to be had."""
     try:
-        return _opened(path, environment).head()
+        return opened(path, environment).head()
     except BuildToolsError:
         return None
 
 
-def _opened(path: bytes, environment: Mapping[str, str]) -> Repository:
+def opened(path: bytes, environment: Mapping[str, str]) -> Repository:
+    """The repository whose work tree is ``path``.
+
+    :raises NotARepository: there is none.
+    """
     inner = {name: value for name, value in environment.items() if name not in _LOCAL}
     return Repository.open(os.fsdecode(path), inner | {"GIT_DIR": ".git"})
 
@@ -117,7 +121,7 @@ class Submodules:
         if (moved and not thorough) or ignored == "dirty" or not os.path.exists(place + b"/.git"):
             return moved
         try:
-            return _status_differs(_opened(place, environment), untracked=ignored == "none") or moved
+            return _status_differs(opened(place, environment), untracked=ignored == "none") or moved
         except BuildToolsError as error:
             raise DamagedRepository(
                 f"the submodule {os.fsdecode(path)} cannot be read: {error.fact}",
@@ -148,7 +152,7 @@ def holds_repository(path: bytes, environment: Mapping[str, str]) -> bool:
     place = os.fsdecode(path) + "/.git"
     if os.path.isfile(place):
         try:
-            _opened(path, environment)
+            opened(path, environment)
         except BuildToolsError:
             return False
         return True

@@ -1,4 +1,4 @@
-"""Whether a work tree has files that git neither tracks nor ignores. Asked of submodules alone.
+"""The files of a work tree that git neither tracks nor ignores.
 
 https://git-scm.com/docs/gitignore
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import re
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 
 from buildtools.git.worktree import submodule
 from buildtools.git.worktree.files import Files, user_file
@@ -21,27 +22,39 @@ _TRAILING_SPACES = re.compile(rb"(?<!\\)((?:\\\\)*) +$")
 
 def has_untracked(files: Files) -> bool:
     """Whether there is at least one untracked file that is not ignored."""
+    return next(untracked_paths(files), None) is not None
+
+
+def untracked_paths(files: Files, folders: Sequence[bytes] = (b"",), *, in_submodules: bool = False) -> Iterator[bytes]:
+    """The untracked files that are not ignored, as ``git ls-files --others --exclude-standard`` has them, unsorted.
+
+    Only those in ``folders`` (``b""`` or ``b"a/b/"``). A repository that is no submodule is one path, with a slash at
+    its end. With ``in_submodules`` those of each submodule, too, unless it is configured to ignore them.
+    """
     repository = files.repository
     patterns: list[PathPattern] = []
     for path in [*user_file(repository, "core.excludesfile", "ignore"), f"{repository.common_dir}/info/exclude"]:
         patterns += _read_patterns(os.fsencode(path), b"", 0) or []
-    return _Search(files).below(b"", patterns)
+    files.expand_present_directories()
+    return _Search(files, folders, submodule.Submodules(files, "none") if in_submodules else None).below(b"", patterns)
 
 
 class _Search:
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, folders: Sequence[bytes], submodules: submodule.Submodules | None) -> None:
         self._files = files
+        self._folders = folders
+        self._submodules = submodules
         self._names = files.index.names
         self._tracked = set(self._names)
         self._ignore_case = files.repository.config.bool("core.ignorecase")
 
-    def below(self, folder: bytes, patterns: Sequence[PathPattern]) -> bool:
+    def below(self, folder: bytes, patterns: Sequence[PathPattern]) -> Iterator[bytes]:
         """Search one folder (``b""`` or ``b"a/b/"``); the last of ``patterns`` that matches decides."""
         patterns = [*patterns, *self._own_patterns(folder)]
         try:
             entries = list(os.scandir(self._files.top + b"/" + folder))
         except OSError:
-            return False
+            return
         for entry in entries:
             path = folder + entry.name
             is_folder = entry.is_dir(follow_symlinks=False)
@@ -49,22 +62,40 @@ class _Search:
                 continue
             if not is_folder and (path in self._tracked or not (entry.is_symlink() or entry.is_file())):
                 continue
-            if self._is_ignored(path, patterns, is_folder=is_folder):
+            if not self._is_wanted(path, is_folder=is_folder) or self._is_ignored(path, patterns, is_folder=is_folder):
                 continue
-            if not is_folder or self._holds_untracked(path, patterns):
-                return True
-        return False
+            if is_folder:
+                yield from self._in_folder(path, patterns)
+            else:
+                yield path
 
-    def _holds_untracked(self, path: bytes, patterns: Sequence[PathPattern]) -> bool:
+    def _is_wanted(self, path: bytes, *, is_folder: bool) -> bool:
+        return any(
+            path.startswith(wanted) or (is_folder and wanted.startswith(path + b"/")) for wanted in self._folders
+        )
+
+    def _in_folder(self, path: bytes, patterns: Sequence[PathPattern]) -> Iterator[bytes]:
         inner = path + b"/"
         at = bisect_left(self._names, inner)
-        if at < len(self._names) and self._names[at].startswith(inner):
-            return self.below(inner, patterns)
-        position = self._files.index.position(path)
-        if position is not None and self._files.index.fields[position][MODE] == GITLINK:
-            return False
-        place = self._files.top + b"/" + path
-        return submodule.holds_repository(place, self._files.repository.environment) or self.below(inner, patterns)
+        if not (at < len(self._names) and self._names[at].startswith(inner)):
+            position = self._files.index.position(path)
+            if position is not None and self._files.index.fields[position][MODE] == GITLINK:
+                yield from self._in_submodule(path)
+                return
+            if submodule.holds_repository(self._files.top + b"/" + path, self._files.repository.environment):
+                yield inner
+                return
+        yield from self.below(inner, patterns)
+
+    def _in_submodule(self, path: bytes) -> Iterator[bytes]:
+        place, inner = self._files.top + b"/" + path, path + b"/"
+        if not self._submodules or self._submodules.ignored(path) != "none" or not os.path.exists(place + b"/.git"):
+            return
+        folders = [wanted.removeprefix(inner) for wanted in self._folders if wanted.startswith(inner)]
+        folders += [b"" for wanted in self._folders if inner.startswith(wanted)]
+        with closing(Files(submodule.opened(place, self._files.repository.environment))) as files:
+            for found in untracked_paths(files, folders, in_submodules=True):
+                yield inner + found
 
     def _is_ignored(self, path: bytes, patterns: Sequence[PathPattern], *, is_folder: bool) -> bool:
         for pattern in reversed(patterns):
