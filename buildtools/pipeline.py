@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from buildtools import Refused
 from buildtools.events import Warned
-from buildtools.git.checkout import Checkout, read_checkout, refuse_dirty
+from buildtools.git.checkout import Checkout, read_checkout
 from buildtools.services import Services
-from buildtools.stages import archives, images, releases
+from buildtools.stages import archives, images, releases, tree
 from buildtools.version import Version
 
 if TYPE_CHECKING:
@@ -82,9 +82,7 @@ def dist(run: Run) -> tuple[Archive, ...]:
 def publish(run: Run) -> Published:
     """Release the version: preflight, stage, commit, point. The manifest, written last, is what makes it exist."""
     with Services(run.settings, run.environment) as services:
-        checkout = _checkout(run)
-        if not run.allow_dirty:
-            refuse_dirty(run.settings.root, run.environment)
+        checkout = tree.to_release(run, _checkout(run))
         releases.preflight(run, services, checkout)
         images.run_before(run, checkout)
         images.pull_bases(run, services, checkout)
@@ -147,12 +145,10 @@ def plan_dist(run: Run) -> tuple[Planned, ...]:
 def plan_publish(run: Run) -> tuple[Planned, ...]:
     """What ``publish`` would do."""
     with Services(run.settings, run.environment) as services:
-        checkout = _checkout(run)
-        if not run.allow_dirty:
-            refuse_dirty(run.settings.root, run.environment)
+        checkout = tree.to_release(run, _checkout(run))
         releases.preflight(run, services, checkout)
         return (
-            *images.plan_push(run, services, checkout),
+            *images.plan_push(run, services, checkout, release=True),
             *archives.plan_archives(run, checkout, "be made and uploaded"),
             releases.plan_manifest(services, checkout.version),
         )

@@ -26,6 +26,7 @@ from buildtools.image.survey import Standing, State, compared, survey
 from buildtools.run import Run
 from buildtools.services import Services
 from buildtools.stages.planned import Planned
+from buildtools.stages.tree import mind_untracked
 from buildtools.version import Version
 
 _SECONDS_AN_HOUR = 3600
@@ -112,10 +113,12 @@ def push_images(
     ``made`` is called when all layers are in the registry, before a tag of the version is set. What is made meanwhile
     must not write into a context: the images would not have it.
 
-    :raises BuildToolsError: it did.
+    :raises Refused: what is made is a release, and a context holds what is in no commit.
+    :raises BuildToolsError: what was made wrote into a context.
     """
     registry = services.registry
     surveyed = _survey(run, services, checkout, complete=True)
+    mind_untracked(run, checkout.version, surveyed, release=made is not None)
 
     def provide(lacking: Sequence[ImageToPush]) -> Sequence[ImageToPush]:
         # An engine takes its time to list its images, which a push of what the registry has can do without.
@@ -184,9 +187,13 @@ def plan_local(run: Run, services: Services, checkout: Checkout) -> tuple[Planne
     return tuple(map(planned, standings))
 
 
-def plan_push(run: Run, services: Services, checkout: Checkout) -> tuple[Planned, ...]:
-    """What pushing the images would do."""
+def plan_push(run: Run, services: Services, checkout: Checkout, *, release: bool = False) -> tuple[Planned, ...]:
+    """What pushing the images would do, as a ``release`` or without one.
+
+    :raises Refused: a release would hold what is in no commit.
+    """
     standings = survey_images(run, services, checkout)
+    mind_untracked(run, checkout.version, standings, release=release)
     routes = pushing.foresee(
         services.registry,
         _to_push(run, standings),

@@ -1,0 +1,106 @@
+"""The work tree, as far as images are made of it: is it what the commit says?
+
+``git describe --dirty`` does not count untracked files. An image that takes one in holds what no commit has.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from buildtools import Refused
+from buildtools.events import Warned
+from buildtools.git.checkout import Checkout, refuse_dirty, untracked_files
+from buildtools.image.folder.context import ignore_file
+from buildtools.image.folder.folders import ImageFolder, image_folders
+from buildtools.image.survey import Standing, survey
+from buildtools.run import Run
+from buildtools.version import Version
+
+_LISTED = 5
+
+
+def to_release(run: Run, checkout: Checkout) -> Checkout:
+    """What a release is made of: a tree that its commit describes. With ``--allow-dirty`` any, and its version says so.
+
+    :raises Refused: naming what is in no commit.
+    """
+    if not run.allow_dirty:
+        refuse_dirty(run.settings.root, run.environment)
+    if checkout.version.dirty:
+        return checkout
+    folders = image_folders(run.settings, checkout.version, run.only)
+    # Without base images, which take time: what an ONBUILD of theirs takes in is seen later.
+    found = _untracked(run, folders, partial(survey, folders, {}, cache=run.project_cache, learn=not run.dry_run))
+    if not found:
+        return checkout
+    if not run.allow_dirty:
+        raise _refusal(found)
+    version = replace(checkout.version, dirty=True)
+    run.report(Warned("", f"{found}: this is {version}"))
+    return replace(checkout, version=version)
+
+
+def mind_untracked(run: Run, version: Version, standings: Sequence[Standing], *, release: bool) -> None:
+    """Refuse a ``release`` of what is in no commit; warn of it otherwise, unless the version says so.
+
+    :raises Refused: naming it.
+    """
+    if version.dirty:
+        return
+    found = _untracked(run, [standing.folder for standing in standings], lambda: standings)
+    if found and release:
+        raise _refusal(found)
+    if found:
+        run.report(Warned("", f"{found}: {version} is not what its commit says"))
+
+
+def _refusal(found: str) -> Refused:
+    return Refused(
+        found,
+        "commit or delete them; or list them in .gitignore if they are made anew for each build, "
+        "in .dockerignore if no image needs them",
+    )
+
+
+def _untracked(run: Run, folders: Sequence[ImageFolder], surveyed: Callable[[], Sequence[Standing]]) -> str:
+    """Which folders take in what git neither tracks nor ignores, in words; empty where none does."""
+    own = {folder.name: _own_files(folder) for folder in folders}
+    places = {path.parent for paths in own.values() for path in paths} | {folder.context for folder in folders}
+    untracked = untracked_files(run.settings.root, places, run.environment)
+    if not untracked:
+        return ""
+    files, repositories = set(untracked), tuple(path for path in untracked if path.endswith("/"))
+    takers = []
+    taken: set[str] = set()
+    for standing in surveyed():
+        context = os.path.realpath(standing.folder.context)
+        inputs = [str(path) for path in own[standing.name]]
+        inputs += [
+            f"{context}/{key.removeprefix('context ')}"
+            for key, value in standing.fingerprint.inputs.items()
+            if key.startswith("context ") and not value.startswith("d ")
+        ]
+        found = [path for path in inputs if path in files or path.startswith(repositories)]
+        if found:
+            takers.append(f"{run.settings.images}/{standing.name}")
+            taken.update(found)
+    if not taken:
+        return ""
+    shown = [_shown(path, run) for path in sorted(taken)[:_LISTED]]
+    more = f" and {len(taken) - _LISTED} more" if len(taken) > _LISTED else ""
+    return f"{', '.join(takers)} would be made with files that no commit has ({', '.join(shown)}{more})"
+
+
+def _own_files(folder: ImageFolder) -> list[Path]:
+    """The Dockerfile and the ignore file, which need not be in the context."""
+    ignoring = ignore_file(folder.context, folder.dockerfile)
+    return [path.resolve() for path in (folder.dockerfile, ignoring) if path]
+
+
+def _shown(path: str, run: Run) -> str:
+    relative = os.path.relpath(path, os.path.realpath(run.settings.root))
+    return relative if relative.isprintable() else ascii(relative)
