@@ -49,7 +49,7 @@ def test_a_distribution_that_writes_into_a_context_stops_the_release(project: Pr
         distribution={
             project.name("daemon"): {
                 "command": "mkdir -p build/d; "
-                f"until [ -e build/surveyed ]; do sleep 0.01; done; echo {project.mark} | tee build/d/a > {made}",
+                f"until [ -e build/surveyed ]; do sleep 0.01; done; touch build/d/a; [ -e {made} ] || echo 1 > {made}",
                 "root": "build/d",
             }
         }
