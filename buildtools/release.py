@@ -14,10 +14,12 @@ from functools import partial
 from typing import Any, TypeVar
 
 from buildtools import BuildToolsError, Conflict, Drifted, Refused, Unreachable
+from buildtools.schedule import side_by_side
 from buildtools.settings import is_host
 from buildtools.version import Version
 
 SCHEMA = 1
+_JOBS = 8
 
 # What is no such text would fail later, in a request or on a terminal, where nobody knows what is to blame.
 _TEXTS: dict[str, Callable[[str], object]] = {
@@ -266,22 +268,21 @@ def audit(
     image_digest: Callable[[ReleasedImage], str | None],
     archive_digest: Callable[[ReleasedArchive], str | None],
 ) -> Audit:
-    """Every member looked up in the world. The look-ups give a digest, None for absent, or raise ``Unreachable``."""
-    images = [
-        _finding("image", image.name, image.reference, image.digest, partial(image_digest, image))
+    """Every member looked up in the world, several at once.
+
+    The look-ups give a digest, None for absent, or raise ``Unreachable``.
+    """
+    members = [
+        partial(_finding, "image", image.name, image.reference, image.digest, partial(image_digest, image))
         for image in release.images
     ]
-    archives = [
-        _finding(
-            "archive",
-            archive.name,
-            archive.key,
-            f"sha256:{archive.sha256}",
-            partial(archive_digest, archive),
+    members += [
+        partial(
+            _finding, "archive", archive.name, archive.key, f"sha256:{archive.sha256}", partial(archive_digest, archive)
         )
         for archive in release.archives
     ]
-    return Audit(release, (*images, *archives))
+    return Audit(release, tuple(side_by_side(members, jobs=_JOBS)))
 
 
 def _finding(kind: str, name: str, place: str, expected: str, look_up: Callable[[], str | None]) -> Finding:

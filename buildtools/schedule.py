@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -78,6 +80,39 @@ def all_ended(futures: Collection[Future[Any]]) -> None:
     """Wait until all of them have ended."""
     while wait(futures, _STEP).not_done:
         pass
+
+
+def side_by_side(questions: Sequence[Callable[[], Value]], *, jobs: int) -> list[Value]:
+    """The answers to questions that change nothing, in their order; up to ``jobs`` are asked at once.
+
+    An error, or an interrupt of the calling thread, ends it: what was not asked yet is not asked any more, and nobody
+    waits for the answers that are still to come.
+    """
+    answers: list[Future[Value]] = [Future() for _ in questions]
+    waiting = deque(zip(questions, answers, strict=True))
+
+    def ask() -> None:
+        with suppress(IndexError):
+            while True:
+                question, answer = waiting.popleft()
+                try:
+                    answer.set_result(question())
+                except BaseException as error:  # noqa: BLE001  it is raised where the answer is waited for
+                    waiting.clear()
+                    answer.set_exception(error)
+
+    for _ in range(min(jobs, len(questions))):
+        # The threads of an executor would be waited for, at the latest when the program ends.
+        threading.Thread(target=ask, daemon=True).start()
+    left: Collection[Future[Value]] = answers
+    try:
+        while left:
+            done, left = wait(left, _STEP, return_when=FIRST_EXCEPTION)
+            for answer in done:
+                answer.result()
+    finally:
+        waiting.clear()
+    return [answer.result() for answer in answers]
 
 
 def _skip_dependents(name: str, waiting: dict[str, set[str]], skipped: dict[str, str]) -> None:

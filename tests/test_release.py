@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -163,6 +164,16 @@ def test_an_intact_release_passes_its_audit() -> None:
     found = audit(RELEASE, lambda image: image.digest, lambda archive: f"sha256:{archive.sha256}")
     assert [State.INTACT] * 3 == [finding.state for finding in found.findings]
     assert found.error() is None
+
+
+def test_members_are_looked_up_side_by_side() -> None:
+    meeting = threading.Barrier(3, timeout=30)
+
+    def meet(member: ReleasedImage | ReleasedArchive) -> str:
+        meeting.wait()
+        return member.digest if isinstance(member, ReleasedImage) else f"sha256:{member.sha256}"
+
+    assert [State.INTACT] * 3 == [finding.state for finding in audit(RELEASE, meet, meet).findings]
 
 
 def test_drift_is_named_and_weighs_more_than_an_outage() -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import _thread
 import threading
+from functools import partial
 
 import pytest
 
 from buildtools import BuildToolsError
-from buildtools.schedule import run
+from buildtools.schedule import run, side_by_side
 
 GRAPH = {"base": (), "app": ("base",), "tool": (), "web": ("app", "tool")}
 
@@ -81,3 +83,42 @@ def test_an_unexpected_exception_is_not_swallowed() -> None:
 
 def test_parents_outside_the_graph_count_as_done() -> None:
     assert {"app": "app"} == run({"app": ("base",)}, str, jobs=1).done
+
+
+def test_answers_come_in_the_order_of_the_questions() -> None:
+    first_may = threading.Event()
+
+    def second() -> int:
+        first_may.set()
+        return 2
+
+    def first() -> int:
+        assert first_may.wait(30)
+        return 1
+
+    assert [1, 2] == side_by_side([first, second], jobs=2)
+    assert [] == side_by_side([], jobs=2)
+
+
+def test_an_error_is_raised_and_nothing_more_is_asked() -> None:
+    asked = []
+
+    def question(number: int) -> None:
+        asked.append(number)
+        if number == 1:
+            raise BuildToolsError("no")
+
+    with pytest.raises(BuildToolsError, match="no"):
+        side_by_side([partial(question, number) for number in range(3)], jobs=1)
+    assert [0, 1] == asked
+
+
+def test_an_interrupt_does_not_wait_for_an_answer() -> None:
+    never = threading.Event()
+
+    def unanswered() -> None:
+        never.wait()
+
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side([unanswered, _thread.interrupt_main, unanswered], jobs=2)
+    never.set()

@@ -161,7 +161,10 @@ def manifest_location(services: Services, version: Version) -> str:
 
 
 def audit_release(run: Run, services: Services, released: Release, *, deep: bool) -> Audit:
-    """A release held against registry and store; a service that once did not answer is not asked again."""
+    """A release held against registry and store, several members at once.
+
+    A service that once did not answer is not asked again.
+    """
     silent: dict[str, Unreachable] = {}
 
     def ask(service: str, question: Callable[[], str | None]) -> str | None:
@@ -179,6 +182,7 @@ def audit_release(run: Run, services: Services, released: Release, *, deep: bool
             found = read_image(registry, image.repository, image.tag, Cache(run.cache))
         except Damaged:
             return None
+        # Each repository is asked for all of its layers: a registry can lose one in one repository alone.
         if found is None or (found.digest == image.digest and not is_whole(registry, image.repository, found.manifest)):
             return None
         return found.digest
