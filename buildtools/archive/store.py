@@ -179,14 +179,15 @@ class Store:
         with self._errors(key):
             self._client.delete_object(**self._target(key))
 
-    def discard_unfinished(self, begun_before: datetime) -> int:
-        """Takes back the uploads that a killed run left, which no listing shows but which cost space; how many.
+    def discard_unfinished(self, prefix: str, begun_before: datetime) -> int:
+        """Takes back the uploads to keys below ``prefix`` that a killed run left; how many.
 
-        An upload that still runs fails when it is taken back, so leave the younger ones alone.
+        No listing of objects shows them, but they cost space. An upload that still runs fails when it is taken back, so
+        leave the younger ones alone.
         """
-        with self._errors(""):
+        with self._errors(prefix):
             pages = self._client.get_paginator("list_multipart_uploads").paginate(
-                Bucket=self._bucket, Prefix=self._prefix
+                Bucket=self._bucket, Prefix=self._prefix + prefix
             )
             left = [
                 upload for page in pages for upload in page.get("Uploads", ()) if upload["Initiated"] < begun_before

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from buildtools.archive.gzip import Sink
 
 _CHUNK = 1 << 20
+# No upload that still runs is as old.
+_ABANDONED = timedelta(days=1)
 
 
 def make_archives(run: Run, checkout: Checkout) -> tuple[Archive, ...]:
@@ -54,10 +58,15 @@ def store_archives(
     """Make every distribution and upload its archive, as read back; ``made`` is called in between."""
     archives = make_archives(run, checkout)
     made()
-    return tuple(
+    stored = tuple(
         timed(run.report, archive.name, "upload", partial(_store_archive, run, services, checkout, archive))
         for archive in archives
     )
+    for archive in archives:
+        # A release needs no right to list uploads, and must not fail for what an earlier one left.
+        with suppress(BuildToolsError):
+            services.store.discard_unfinished(f"{archive.name}/{archive.name}-", datetime.now(UTC) - _ABANDONED)
+    return stored
 
 
 def _store_archive(run: Run, services: Services, checkout: Checkout, archive: Archive) -> ReleasedArchive:
