@@ -123,17 +123,26 @@ def commit(services: Services, version: Version, staged: Release) -> tuple[Relea
 
 
 def point(run: Run, services: Services, version: Version, staged: Release) -> tuple[str, ...]:
-    """Move the moving tags that this version takes over; those that were moved."""
-    if not run.settings.moving_tags:
+    """Move the moving tags that this version takes over; those that were moved.
+
+    A newer version that was released meanwhile gets them back: it may have moved them first.
+    """
+    patterns = run.settings.moving_tags
+    if not patterns:
         return ()
     moved = []
-    versions = list(_released_versions(services))
-    for tag in release.moving_tags(run.settings.moving_tags, version, versions):
+    tags = release.moving_tags(patterns, version, list(_released_versions(services)))
+    for tag in tags:
         for image in staged.images:
             if digest_of(services.registry, image.repository, tag) != image.digest:
                 move_tag(services.registry, image.repository, tag, image.digest)
                 moved.append(f"{image.registry}/{image.repository}:{tag}")
-    return tuple(moved)
+    # A release writes its manifest before it moves a tag, so whoever moves one last sees all that are newer.
+    for later in _released_versions(services) if moved else ():
+        if later > version and not set(tags).isdisjoint(release.moving_tags(patterns, later, ())):
+            newer = released(services, later)
+            moved += point(run, services, later, newer) if newer else ()
+    return tuple(dict.fromkeys(moved))
 
 
 def _released_versions(services: Services) -> Iterator[Version]:

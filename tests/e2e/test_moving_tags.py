@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import closing
+from dataclasses import replace
 
-from tests.e2e.project import Project
+from tests.e2e.conftest import MakeProject
+from tests.e2e.project import Place, Project
+from tests.faults.proxy import wire_to
 
 
 def publish(project: Project, tag: str) -> None:
@@ -31,3 +35,35 @@ def test_a_strange_object_among_the_manifests_is_left_alone(project: Project) ->
     publish(project, "1.0.0")
     repository = project.repository("app")
     assert project.place.digest(repository, "1.0.0") == project.place.digest(repository, "latest")
+
+
+def test_who_moves_a_tag_last_gives_it_to_a_newer_release(place: Place, registry: str, project_in: MakeProject) -> None:
+    moving, may_go_on = threading.Event(), threading.Event()
+
+    def hold(data: bytes) -> bytes:
+        if data.startswith(b"PUT ") and b"/manifests/latest HTTP/1.1" in data and not moving.is_set():
+            moving.set()
+            may_go_on.wait()
+        return data
+
+    with wire_to(registry) as wire:
+        older = project_in(replace(place, registry=wire.address, login=""))
+        older.image("app", "FROM scratch\nCOPY data /\n", data=older.mark)
+        older.configure(moving_tags=["latest", "{major}"])
+        older.commit("all")
+        older.tag("1.0.0")
+        newer = older.clone(older.home / "newer")
+        newer.commit("more", **{f"src/docker/{newer.name('app')}/data": f"{newer.mark} 2"})
+        newer.tag("1.1.0")
+        wire.sent = hold
+        process = older.start("publish")
+        try:
+            assert moving.wait(60)
+            newer.done("publish")
+        finally:
+            may_go_on.set()
+            outcome = older.finish(process)
+        assert 0 == outcome.code, outcome.err
+        repository = older.repository("app")
+        tags = {tag: older.place.digest(repository, tag) for tag in ("1.1.0", "latest", "1", "1.0.0")}
+    assert tags["1.1.0"] == tags["latest"] == tags["1"] != tags["1.0.0"]
