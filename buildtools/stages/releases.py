@@ -153,9 +153,18 @@ def _released_versions(services: Services) -> Iterator[Version]:
             version = Version.parse(path.stem)
             if stored.key != release.manifest_key(version):
                 continue
+            if "_" not in path.stem:
+                yield version
+                continue
             # A name has "_" where the version may have "+", and then only the manifest can tell.
-            held = released(services, version) if "_" in path.stem else None
-            yield Version.parse(held.version) if held else version
+            try:
+                held = released(services, version)
+            except Unreachable:
+                raise
+            except BuildToolsError:
+                continue
+            if held:
+                yield Version.parse(held.version)
 
 
 def released(services: Services, version: Version) -> Release | None:

@@ -30,7 +30,7 @@ def test_a_strange_object_among_the_manifests_is_left_alone(project: Project) ->
     project.image("app", "FROM scratch\nCOPY data /\n")
     project.configure(moving_tags=["latest"])
     with closing(project.place.client()) as client:
-        for name in (".hidden.json", "9.0.0/note.json", "notes.txt"):
+        for name in (".hidden.json", "9.0.0/note.json", "9.0.0_x.json", "notes.txt"):
             client.put_object(Bucket=project.place.bucket, Key=f"{project.mark}/releases/{name}", Body=b"hello")
     publish(project, "1.0.0")
     repository = project.repository("app")
