@@ -73,7 +73,8 @@ def test_a_failure_names_line_instruction_status_and_last_words(builder: Builder
     ("dockerfile", "line", "reason"),
     [
         ("FROM scratch\n\nRUNN x\n", 3, "unknown instruction: RUNN"),
-        ("FROM BASE\nCOPY nothing /\n", 2, '"/nothing"'),
+        ("FROM BASE\nCOPY nothing /\n", 2, "COPY nothing /: /nothing: not found in the context"),
+        ("FROM BASE AS one\nFROM BASE\nCOPY --from=one /nothing /\n", 3, "/nothing: not found"),
         ("FROM BASE\nRUN --mount=type=secret,id=no,required=true true\n", 2, "secret no"),
         ("", 0, "cannot be empty"),
     ],

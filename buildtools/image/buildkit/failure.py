@@ -27,6 +27,12 @@ _WORTH_A_RETRY = re.compile(
     r"dial tcp|no such host|i/o timeout|connection re(?:fused|set)|TLS handshake timeout|\b50[0234] |429 Too Many"
 )
 _NOT_ALLOWED = re.compile(r"401 Unauthorized|pull access denied|authorization failed|insufficient_scope|no basic auth")
+# The second is said where the engine holds no list of an empty context's files in memory any more.
+_MISSING = re.compile(
+    r'"(?P<looked_up>/[^"]*)":? not found(?:: not found)?$'
+    r"|lstat (?:/\S*/buildkit-mount\d+)?(?P<walked>/.*): no such file or directory$"
+)
+_FROM_CONTEXT = re.compile(r"(?:COPY|ADD) (?!.*--from=)")
 _LONGEST_INSTRUCTION = 100
 _MOST_LINES = 12
 
@@ -86,6 +92,12 @@ def explained(image: str, dockerfile: Path, text: str, error: Status, vertex: Ve
     if status is not None:
         reason = f"exit code {status}"
     found = locate(text, vertex) if vertex else None
+    remedy = _remedy(reason) if vertex and not vertex.number else ""
+    if vertex and vertex.number and (missing := _MISSING.search(reason)):
+        reason = f"{missing['looked_up'] or missing['walked']}: not found"
+        if _FROM_CONTEXT.match(vertex.text):
+            reason += " in the context"
+            remedy = "see that it is there, and that .dockerignore does not leave it out"
     lines = details.lines
     if not lines[0] and found:
         lines = (found.first, found.last)
@@ -95,7 +107,7 @@ def explained(image: str, dockerfile: Path, text: str, error: Status, vertex: Ve
         image,
         dockerfile,
         reason,
-        _remedy(reason) if vertex and not vertex.number else "",
+        remedy,
         text=text,
         lines=lines,
         instruction=found.text if found else "",

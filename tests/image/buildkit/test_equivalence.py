@@ -186,7 +186,7 @@ def test_what_is_left_out_cannot_be_copied_by_either(
     builder: Builder, official: OfficialClient, nasty: Path, copy: str
 ) -> None:
     prepare(builder, nasty, (copy,), "docs/*.txt\nbuild\n")
-    with pytest.raises(BuildFailed, match="not found"):
+    with pytest.raises(BuildFailed, match="not found in the context"):
         builder.build(nasty)
     with pytest.raises(subprocess.CalledProcessError):
         official.build(nasty, f"--tag={builder.prefix}/official:1")

@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from buildtools.image.buildkit.failure import explained
 from buildtools.image.buildkit.progress import Vertex
 from buildtools.image.buildkit.transport import Status
@@ -57,6 +59,26 @@ def test_details_that_make_no_sense_are_passed_over() -> None:
     ):
         failed = explained("app", PATH, DOCKERFILE, Status(2, "something: exit code: 3", broken), vertex)
         assert (3, 3, "RUN two") == (failed.line, failed.status, failed.instruction)
+
+
+@pytest.mark.parametrize(
+    ("words", "path"),
+    [
+        ('failed to compute cache key: "/docs/secret.txt" not found: not found', "/docs/secret.txt"),
+        ('failed to calculate checksum of ref ab12::cd34: "/docs/secret.txt": not found', "/docs/secret.txt"),
+        (
+            "failed to compute cache key: failed to walk /var/lib/docker/tmp/buildkit-mount15/docs: "
+            "lstat /var/lib/docker/tmp/buildkit-mount15/docs: no such file or directory",
+            "/docs",
+        ),
+    ],
+)
+def test_a_file_that_is_not_in_the_context_is_named_without_the_engines_own_paths(words: str, path: str) -> None:
+    text = "FROM scratch\nCOPY docs/secret.txt /\n"
+    vertex = Vertex(text="COPY docs/secret.txt /", number=1, total=1)
+    failed = explained("app", PATH, text, Status(2, f"failed to solve: {words}", b""), vertex)
+    assert f"app: COPY docs/secret.txt /: {path}: not found in the context ({PATH}:2)" == failed.fact
+    assert "see that it is there, and that .dockerignore does not leave it out" == failed.remedy
 
 
 def test_a_base_image_that_needs_a_login_says_so() -> None:
