@@ -15,7 +15,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invoke.collection import Collection
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 
     from buildtools.console import Console
     from buildtools.run import Run
-    from buildtools.settings import Layer, Settings
     from buildtools.stages.planned import Planned
 
 # Invoke switches the writing of bytecode off before it loads a tasks file, which would make every run of an
@@ -43,7 +41,6 @@ gc.freeze()
 gc.set_threshold(20_000)
 atexit.register(gc.freeze)
 
-_ENVIRONMENT_PREFIX = "INVOKE_BUILDTOOLS_"
 _SANDBOX = ".sandbox"
 
 _HELP = {
@@ -85,8 +82,9 @@ def version(context: Context, json: bool = False) -> None:
     """Print the version alone: the text of git describe, without the tag prefix."""
     with _exits():
         from buildtools.git.checkout import read_version
+        from buildtools.levels import read_settings
 
-        settings = read_settings(context)
+        settings = read_settings(context, os.environ)
         found = read_version(settings.root, settings.tag_prefix, os.environ)
         parts = ("text", "base", "distance", "abbreviation", "commit", "dirty", "is_release", "image_tag")
         _show(None, json, {"schema": 1, **{part: getattr(found, part) for part in parts}}, found.text)
@@ -353,13 +351,14 @@ def _running(
 ) -> Iterator[tuple[Run, Console]]:
     """A run with its settings, its console and its signals; failures inside become exit codes."""
     from buildtools.console import MODES, open_console
+    from buildtools.levels import read_settings
     from buildtools.run import Run, cache_folder, job_count
 
     environment = dict(os.environ)
     with _exits():
         if progress not in MODES:
             raise Refused(f"--progress {progress} is unknown", f"use one of {', '.join(MODES)}")
-        settings = read_settings(context)
+        settings = read_settings(context, environment)
         cancelled = threading.Event()
         console = open_console(progress, sys.stderr, environment)
         with _exits(console), console, _signals(cancelled):
@@ -395,43 +394,6 @@ def _signals(cancelled: threading.Event) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def read_settings(context: Context) -> Settings:
-    """Settings from pyproject.toml, then Invoke's own levels, the environment in its usual place among them.
-
-    :raises Refused: with every complaint at once.
-    """
-    from buildtools.settings import read_pyproject, resolve
-
-    root = project_root(context)
-    return resolve(root, [read_pyproject(root), *_invoke_layers(context)])
-
-
-def project_root(context: Context) -> Path:
-    """The folder that holds the ``tasks.py`` in use."""
-    return Path(vars(context.config).get("_project_prefix") or Path.cwd()).resolve()
-
-
-def _invoke_layers(context: Context) -> Iterator[Layer]:
-    from buildtools.settings import Layer
-
-    # Invoke merges its levels and forgets which file a value came from; its levels are only to be had here.
-    levels = vars(context.config)
-    for level in ("collection", "system", "user", "project", "env", "runtime", "overrides"):
-        if level == "env":
-            yield Layer("environment", _environment_values())
-        elif (values := levels.get(f"_{level}", {}).get("buildtools")) is not None:
-            yield Layer(str(levels.get(f"_{level}_path") or level), values)
-
-
-def _environment_values() -> dict[str, str]:
-    # Invoke reads only variables of keys that it knows already; here an unknown one is a complaint.
-    return {
-        name.removeprefix(_ENVIRONMENT_PREFIX).lower(): value
-        for name, value in os.environ.items()
-        if name.startswith(_ENVIRONMENT_PREFIX)
-    }
 
 
 def _plan(plan: Sequence[Planned], console: Console, *, json: bool) -> None:

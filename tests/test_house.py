@@ -17,7 +17,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Each may import those to its right and itself, never one to its left.
 LAYERS = (
     ("tasks",),
-    ("rendering",),
+    ("rendering", "levels"),
     ("console", "pipeline"),
     ("stages",),
     ("services", "run", "release", "sandbox"),
