@@ -14,6 +14,7 @@ from buildtools.events import Finished, Outcome, Report, Started, Warned
 from buildtools.image.engine import Engine
 from buildtools.image.folder.content import Contents
 from buildtools.image.folder.fingerprint import record_inputs
+from buildtools.image.reference import Reference
 from buildtools.image.registry.credentials import Credentials
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL
 from buildtools.image.survey import Standing, State, changes_since, engine_name
@@ -201,7 +202,8 @@ class _Line:
         self._report(Started(standing.name, "pull"))
         outcome, detail = Outcome.FAILED, ""
         try:
-            image_id = self._engine.pull(self._assembly.stored[standing.name], self._credentials)
+            stored = self._assembly.stored[standing.name]
+            image_id = self._engine.pull(stored, self._credentials.for_host(Reference.parse(stored).registry))
             outcome, detail = Outcome.DONE, image_id
             return image_id
         except BuildToolsError as error:

@@ -21,7 +21,7 @@ from buildtools import BuildToolsError, Refused, Unreachable
 from buildtools.image import dialing
 from buildtools.image.connections import Answer, Connections
 from buildtools.image.reference import Reference
-from buildtools.image.registry.credentials import Credentials
+from buildtools.image.registry.credentials import Credential
 
 # Longer than any single answer takes; streams (build, export) set their own.
 _TIMEOUT = 600.0
@@ -162,13 +162,12 @@ class Engine:
         names = urllib.parse.urlencode({"repo": repository, "tag": tag})
         self._ask("POST", f"{self._image(image_id)}/tag?{names}")
 
-    def pull(self, reference: str, credentials: Credentials) -> str:
-        """Fetch an image from its registry; its id. Other names that the engine has for it stay.
+    def pull(self, reference: str, credential: Credential | None) -> str:
+        """Fetch an image from its registry, which is shown ``credential``; its id. Its other names stay.
 
         :raises EngineError: the registry does not have it, or does not give it away.
         """
         parsed = Reference.parse(reference)
-        credential = credentials.for_host(parsed.registry)
         # Without one the SDK would look into its own idea of Docker's configuration; an empty one is anonymous.
         login = credential.login if credential else {}
         remedy = f"see that {parsed.registry} has it and that the engine can reach it, or load it into the engine"

@@ -17,6 +17,7 @@ from buildtools.image.bases import BaseImage, find_bases
 from buildtools.image.engine import Engine
 from buildtools.image.folder.fingerprint import explain
 from buildtools.image.folder.folders import ImageFolder, image_folders
+from buildtools.image.reference import Reference
 from buildtools.image.registry import push as pushing
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.lookup import find_fingerprints, fingerprint_tag
@@ -54,7 +55,7 @@ def pull_bases(run: Run, services: Services, checkout: Checkout) -> None:
         return
     for reference in sorted({base for folder in folders(run, checkout) for base in folder.bases} - {"scratch"}):
         try:
-            services.engine.pull(reference, services.credentials)
+            _pull(services, reference)
         except Unreachable:
             raise
         except BuildToolsError as error:
@@ -154,11 +155,17 @@ def push_images(
             cache=_cache(run),
             report=run.report,
             fingerprints_kept=run.settings.fingerprints_kept,
+            bases=[Reference.parse(base.reference) for base in _outside(surveyed)],
             provide=provide,
             stored=stored,
             cancelled=run.cancelled,
         )
     )
+
+
+def _outside(standings: Sequence[Standing]) -> list[BaseImage]:
+    """The base images from outside that these folders are built on."""
+    return list({name: base for each in standings for name, base in each.bases.items() if name != "scratch"}.values())
 
 
 def _refuse_changed(run: Run, checkout: Checkout, standings: Sequence[Standing]) -> None:
@@ -232,8 +239,12 @@ def _before(run: Run, folder: ImageFolder, variables: dict[str, str]) -> None:
 def _fetched(services: Services, references: Sequence[str]) -> dict[str, BaseImage]:
     """Base images that neither engine nor registry told of, fetched by the engine, which may know a mirror."""
     for reference in references:
-        services.engine.pull(reference, services.credentials)
+        _pull(services, reference)
     return find_bases(references, services.engine, services.registry_at) if references else {}
+
+
+def _pull(services: Services, reference: str) -> None:
+    services.engine.pull(reference, services.credentials.for_host(Reference.parse(reference).registry))
 
 
 def _to_pull(run: Run, services: Services, standings: Sequence[Standing]) -> dict[str, str]:

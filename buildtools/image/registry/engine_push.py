@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 
+from buildtools import BuildToolsError
 from buildtools.image.engine import Engine, EngineError
+from buildtools.image.registry.client import Registry
 from buildtools.image.registry.credentials import Credential
+from buildtools.image.registry.manifest import DOCKER_CONFIG, Descriptor, Manifest, digest_of, encode
 
 
 def short_id(diff_id: str) -> str:
@@ -53,3 +56,35 @@ def push_by_engine(
         finally:
             lines.close()
     return True
+
+
+def make_known(
+    engine: Engine, registry: Registry, repository: str, image_id: str, layers: Mapping[str, Descriptor]
+) -> None:
+    """Let an engine learn under which digests a repository has the lowest layers of an image, to push on top of them.
+
+    ``layers`` are these, by the digests of their uncompressed bytes. An engine learns that from a pull of an image that
+    it does not have; so it is given one of nothing but these layers, which does not stay.
+
+    :raises EngineError: it could not pull.
+    """
+    found = engine.inspect(image_id) or {}
+    config = encode(
+        {
+            "architecture": found.get("Architecture", ""),
+            "os": found.get("Os", ""),
+            "config": {},
+            "rootfs": {"type": "layers", "diff_ids": list(layers)},
+        }
+    )
+    registry.put_blob(repository, config)
+    manifest = Manifest.make(Descriptor(DOCKER_CONFIG, digest_of(config), len(config)), list(layers.values()))
+    registry.put_manifest(repository, manifest.digest, manifest)
+    reference = f"{registry.host}/{repository}@{manifest.digest}"
+    try:
+        engine.pull(reference, registry.credential)
+        engine.untag(reference)
+    finally:
+        # Without the right to delete it stays, as small as it is, until the registry collects what has no tag.
+        with suppress(BuildToolsError):
+            registry.delete_manifest(repository, manifest.digest)

@@ -10,13 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from buildtools import BuildToolsError, Conflict
+from buildtools import BuildToolsError, Conflict, Refused
 from buildtools.events import Finished, Outcome, Report, Started, Warned, unheard
 from buildtools.image.engine import Engine
+from buildtools.image.reference import Reference
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.lookup import Seen, StoredImage, digest_of, is_whole, prune_fingerprints, read_image
@@ -25,6 +26,7 @@ from buildtools.image.registry.manifest import (
     FINGERPRINT_LABEL,
     OCI_LAYER,
     SOURCE_LABEL,
+    Damaged,
     Descriptor,
     diff_ids_of,
     stamp,
@@ -79,6 +81,7 @@ def push(
     cache: Cache,
     report: Report = unheard,
     fingerprints_kept: int = 0,
+    bases: Sequence[Reference] = (),
     provide: Provide = list,
     stored: Callable[[], object] = lambda: None,
     cancelled: threading.Event | None = None,
@@ -90,8 +93,8 @@ def push(
     has by its fingerprint can be pushed. ``provide`` is asked once for those images that the registry lacks, and gives
     them back with their ids: so nothing is built that is there already. ``stored`` is called once all layers are there,
     before the first tag of the version is set; it may raise. Where something new was stored, at most
-    ``fingerprints_kept`` fingerprints stay in its repository; 0 keeps all. When ``cancelled`` is set, or the calling
-    thread is interrupted, no layer is sent any further.
+    ``fingerprints_kept`` fingerprints stay in its repository; 0 keeps all. Layers of those ``bases`` that the registry
+    has are not sent. When ``cancelled`` is set, or the calling thread is interrupted, no layer is sent any further.
 
     :raises Conflict: the version exists with other content; a dirty version is overwritten, with a warning.
     :raises Unreachable: the registry or the engine does not answer.
@@ -99,7 +102,7 @@ def push(
     """
     with _workers() as pool:
         run = _Push(engine, registry, version, labels, cache, report, pool, cancelled or threading.Event())
-        pushed = run.run(images, provide, stored)
+        pushed = run.run(images, bases, provide, stored)
         if fingerprints_kept:
             run.prune([image for image, done in zip(images, pushed, strict=True) if done.is_new], fingerprints_kept)
         return pushed
@@ -147,14 +150,19 @@ class _Push:
         self._seen = Seen()
 
     def run(
-        self, images: Sequence[ImageToPush], provide: Provide, when_stored: Callable[[], object]
+        self,
+        images: Sequence[ImageToPush],
+        bases: Sequence[Reference],
+        provide: Provide,
+        when_stored: Callable[[], object],
     ) -> list[PushedImage]:
         for image in images:
             self._report(Started(image.name, "push"))
         there, stored = self._look(images)
         ready = {image: (found, Route.STAMPED) for image, found in stored.items() if found}
         if new := [image for image in stored if image not in ready]:
-            ready |= zip(new, self._store(provide(new), {**there, **stored}), strict=True)
+            present = [(image.repository, found) for image, found in {**there, **stored}.items() if found]
+            ready |= zip(new, self._store(provide(new), [*self._look_up(bases), *present]), strict=True)
         when_stored()
         made = self._each(lambda image: self._stamp(image, *ready[image]), stored)
         made |= {image: self._pushed(image, found, Route.ALREADY_THERE) for image, found in there.items() if found}
@@ -197,18 +205,27 @@ class _Push:
             return None
         raise self._conflict(image, found.digest)
 
+    def _look_up(self, bases: Sequence[Reference]) -> Iterator[tuple[str, StoredImage]]:
+        for base in bases:
+            if base.registry != self._registry.host:
+                continue
+            # Whoever may not read there, or finds it damaged, sends the layers.
+            with suppress(Damaged, Refused):
+                found = read_image(self._registry, base.repository, base.target, self._cache)
+                if found and is_whole(self._registry, base.repository, found.manifest, self._seen):
+                    yield base.repository, found
+
     def _store(
-        self, images: Sequence[ImageToPush], present: Mapping[ImageToPush, StoredImage | None]
+        self, images: Sequence[ImageToPush], present: Iterable[tuple[str, StoredImage]]
     ) -> list[tuple[StoredImage, Route]]:
         if self._engine is None or not all(image.image_id for image in images):
             names = ", ".join(image.name for image in images if self._engine is None or not image.image_id)
             raise BuildToolsError(f"not built, and not in the registry: {names}", "build first: invoke build")
         known: dict[str, tuple[Descriptor, str]] = {}
-        for image, found in present.items():
-            if found:
-                for diff_id, layer in zip(diff_ids_of(found.config), found.manifest.layers, strict=False):
-                    if layer.media_type in (DOCKER_LAYER, OCI_LAYER):
-                        known[diff_id] = replace(layer, media_type=DOCKER_LAYER), image.repository
+        for repository, found in present:
+            for diff_id, layer in zip(diff_ids_of(found.config), found.manifest.layers, strict=False):
+                if layer.media_type in (DOCKER_LAYER, OCI_LAYER):
+                    known[diff_id] = replace(layer, media_type=DOCKER_LAYER), repository
         storing = Storing(self._engine, self._registry, self._cache, self._pool, self._report, known, self._cancelled)
         return storing.store(images)
 

@@ -9,22 +9,26 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 
 from buildtools import BuildToolsError
 from buildtools.events import Report, Transferred
-from buildtools.image.engine import Engine
+from buildtools.image.engine import Engine, EngineError
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
-from buildtools.image.registry.engine_push import named, push_by_engine, short_id
+from buildtools.image.registry.engine_push import make_known, named, push_by_engine, short_id
 from buildtools.image.registry.lookup import Seen, StoredImage, find_intact, fingerprint_tag, read_image
 from buildtools.image.registry.manifest import DOCKER_CONFIG, Descriptor, Manifest, digest_of
 
 # The engine gives out whole images, at the price of every layer below; its own push sends single layers, but slowly,
-# and only if it knows how the layers below are called in the registry. Worth a try above so many bytes.
-_LARGE_BASE = 64 * 1024 * 1024
+# and only if it knows how the layers below are called in the registry. Worth a try where so many bytes of compressed
+# layers lie below, in all and for each image.
+_LARGE_BASE = 32 * 1024 * 1024
+_LARGE_FOR_EACH = 8 * 1024 * 1024
+# As many uncompressed bytes of one layer the engine may send: again under another digest, or as the first.
+_LITTLE = 16 * 1024 * 1024
 _LARGE_FOR_THE_ENGINE = 32 * 1024 * 1024
-_FEW = 3
 _VARIANTS = 3
 
 
@@ -85,6 +89,8 @@ class Storing:
         self._cancelled = cancelled
         self._known = {diff_id: layer for diff_id, (layer, _) in known.items()}
         self._holders: dict[str, list[str]] = {}
+        # Layers, by their short ids, that the registry has and the engine would nevertheless send.
+        self._unknown: set[str] = set()
         for layer, repository in known.values():
             self._note(layer, repository)
 
@@ -96,10 +102,12 @@ class Storing:
         plans = list(self._pool.map(self._plan, images))
         if self._engine.containerd_store:
             return [(stored, Route.ENGINE) for stored in self._pool.map(self._store_by_engine, plans)]
-        done = dict(zip(plans, self._pool.map(self._try_engine, plans), strict=True)) if _is_small(plans) else {}
-        rest = [plan for plan in plans if not done.get(plan)]
-        direct = dict(zip(rest, self._store_directly(rest) if rest else (), strict=True))
-        return [(stored, Route.ENGINE) if (stored := done.get(plan)) else direct[plan] for plan in plans]
+        done: dict[_Plan, tuple[StoredImage, Route]] = {}
+        for base, above in _by_large_base(plans).items():
+            done |= self._try_engine(base, above)
+        rest = [plan for plan in plans if plan not in done]
+        done |= zip(rest, self._store_directly(rest) if rest else (), strict=True)
+        return [done[plan] for plan in plans]
 
     def _plan(self, image: ImageToPush) -> _Plan:
         found = self._engine.inspect(image.image_id)
@@ -227,12 +235,47 @@ class Storing:
             stored = find_stored(self._registry, image, self._cache, Seen(layers))
         return stored or StoredImage(manifest, config)
 
-    def _try_engine(self, plan: _Plan) -> StoredImage | None:
-        """Let the engine push an image, unless it sets out to send what the registry has, or much else."""
+    def _try_engine(self, base: Sequence[str], plans: Sequence[_Plan]) -> dict[_Plan, tuple[StoredImage, Route]]:
+        """Those of several images above one base that the engine could push without sending the base, or much else."""
+        first, *others = plans
+        done = {first: self._push_little(first)}
+        if self._unknown & {short_id(diff_id) for diff_id in base}:
+            if not self._make_known(first, base):
+                return {}
+            done[first] = self._push_little(first)
+        done |= zip(others, self._pool.map(self._push_little, others), strict=True)
+        return {plan: (stored, Route.ENGINE) for plan, stored in done.items() if stored}
+
+    def _push_little(self, plan: _Plan) -> StoredImage | None:
         known = {short_id(diff_id) for diff_id in plan.placed}
-        return self._push_by_engine(
-            plan.image, lambda layer, size: layer not in known and size <= _LARGE_FOR_THE_ENGINE
-        )
+
+        def may_send(layer: str, size: int) -> bool:
+            if layer not in known:
+                return size <= _LARGE_FOR_THE_ENGINE
+            if size > _LITTLE:
+                self._unknown.add(layer)
+            return size <= _LITTLE
+
+        try:
+            return self._push_by_engine(plan.image, may_send)
+        except EngineError:
+            # It may have no way to the registry, or no trust in it, where we have.
+            return None
+
+    def _make_known(self, plan: _Plan, base: Sequence[str]) -> bool:
+        """Let the engine learn what its layers are called in the registry, if that is going to pay; whether it did.
+
+        That takes a pull, about as long as giving the base out once. An engine that is new, as where agents are made
+        for one job, is asked once and no more; so this waits for a base that this machine has sent itself before.
+        """
+        if not all(self._cache.layer(diff_id) for diff_id in base):
+            return False
+        layers = {diff_id: plan.placed[diff_id] for diff_id in base}
+        try:
+            make_known(self._engine, self._registry, plan.image.repository, plan.image.image_id, layers)
+        except EngineError:
+            return False
+        return True
 
     def _store_by_engine(self, plan: _Plan) -> StoredImage:
         stored = self._push_by_engine(plan.image, lambda _layer, _size: True)
@@ -260,8 +303,23 @@ class _Plan:
     def missing(self) -> list[str]:
         return [diff_id for diff_id in dict.fromkeys(self.diff_ids) if diff_id not in self.placed]
 
+    @property
+    def base(self) -> tuple[str, ...]:
+        """The lowest layers, as far as the repository has them, up to the last that is large."""
+        base = list(takewhile(self.placed.__contains__, self.diff_ids))
+        while base and self.placed[base[-1]].size <= _LITTLE:
+            base.pop()
+        return tuple(base)
 
-def _is_small(plans: Sequence[_Plan]) -> bool:
-    """Whether little is to be sent on top of much that the registry has."""
-    held = {layer.digest: layer.size for plan in plans for layer in plan.placed.values()}
-    return len(plans) <= _FEW and sum(held.values()) >= _LARGE_BASE
+
+def _by_large_base(plans: Sequence[_Plan]) -> dict[tuple[str, ...], list[_Plan]]:
+    """The images whose base would take longer to give out than it takes the engine to push them, by that base."""
+    above: dict[tuple[str, ...], list[_Plan]] = {}
+    for plan in plans:
+        above.setdefault(plan.base, []).append(plan)
+
+    def is_large(base: Sequence[str], images: Sequence[_Plan]) -> bool:
+        size = sum(images[0].placed[diff_id].size for diff_id in base)
+        return size >= max(_LARGE_BASE, _LARGE_FOR_EACH * len(images))
+
+    return {base: images for base, images in above.items() if is_large(base, images)}

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import gzip
 import os
 import signal
 import subprocess
@@ -15,68 +14,14 @@ from buildtools import BuildToolsError, Conflict
 from buildtools.events import Event, Transferred, Warned
 from buildtools.image.engine import Engine
 from buildtools.image.registry.cache import Cache
-from buildtools.image.registry.client import Registry
-from buildtools.image.registry.credentials import Credentials
-from buildtools.image.registry.lookup import StoredImage, fingerprint_tag, read_image
+from buildtools.image.registry.lookup import fingerprint_tag
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL, labels_of
-from buildtools.image.registry.push import ImageToPush, PushedImage, Route, foresee, push
+from buildtools.image.registry.push import ImageToPush, Route, foresee, push
 from buildtools.version import Version
 from tests.conftest import EngineService
 from tests.image.conftest import MakeImage
 from tests.image.images import layer_tar
-
-VERSION = "org.opencontainers.image.version"
-REVISION = "org.opencontainers.image.revision"
-
-
-class Pusher:
-    """Pushes versions the way the pipeline does."""
-
-    def __init__(self, engine: Engine, registry: Registry, cache: Cache) -> None:
-        self.engine = engine
-        self.registry = registry
-        self.cache = cache
-        self.events: list[Event] = []
-
-    def __call__(
-        self, version: str, *images: ImageToPush, engine: bool = True, revision: str = "1"
-    ) -> list[PushedImage]:
-        return push(
-            self.engine if engine else None,
-            self.registry,
-            images,
-            version=Version.parse(version),
-            labels={VERSION: version, REVISION: revision},
-            cache=self.cache,
-            report=self.events.append,
-        )
-
-    def stored(self, repository: str, tag: str) -> StoredImage:
-        found = read_image(self.registry, repository, tag, self.cache)
-        assert found is not None
-        return found
-
-    def layer_tars(self, repository: str, tag: str) -> list[bytes]:
-        blobs = [self.registry.get_blob(repository, one.digest) for one in self.stored(repository, tag).manifest.layers]
-        # What was loaded into containerd's store without compression is pushed like that.
-        return [gzip.decompress(blob) if blob[:2] == b"\x1f\x8b" else blob for blob in blobs if blob is not None]
-
-    @property
-    def route(self) -> Route:
-        """The way that a new image takes."""
-        return Route.ENGINE if self.engine.containerd_store else Route.DIRECT
-
-
-@pytest.fixture
-def pusher(connected: Engine, client: Registry, cache: Cache) -> Pusher:
-    return Pusher(connected, client, cache)
-
-
-@pytest.fixture
-def engine_gives_layers_out(connected: Engine) -> None:
-    """Skips where the engine sends layers itself."""
-    if connected.containerd_store:
-        pytest.skip("an engine with containerd's image store sends layers itself")
+from tests.image.registry.pusher import REVISION, VERSION, Pusher
 
 
 def test_a_new_image_arrives_whole_with_the_version_in_it(pusher: Pusher, make_image: MakeImage) -> None:
@@ -279,25 +224,6 @@ def test_an_engine_that_keeps_images_in_containerd_pushes_itself(
     assert [layer_tar({"a": b"1"}), layer_tar({"b": b"2"})] == pusher.layer_tars(image.repository, "1.0")
     # It had no name, and would be gone without one.
     assert [f"{pusher.registry.host}/{image.repository}:{fingerprint_tag(image.fingerprint)}"] == tags
-
-
-@pytest.mark.usefixtures("engine_gives_layers_out")
-def test_the_engine_pushes_a_small_change_of_a_large_base_that_it_pulled(
-    pusher: Pusher, make_image: MakeImage, connected: Engine
-) -> None:
-    large = {"a": os.urandom(68_000_000)}
-    base = make_image("base", large)
-    (pushed,) = pusher("1.0", base)
-    # The engine does not know yet how the base's layer is called in the registry, and would send it again.
-    leaf = make_image("leaf", large, {"b": b"1"}, parents=(base.repository,))
-    assert Route.DIRECT == pusher("1.0", base, leaf)[1].route
-    connected.pull(pushed.reference, Credentials(Path("/nonexistent"), {}))
-    other = make_image("leaf", large, {"b": b"2"}, parents=(base.repository,))
-    (_, small) = pusher("1.1", base, other)
-    connected.untag(pushed.reference)
-    assert Route.ENGINE == small.route
-    layers = pusher.stored(other.repository, "1.1").manifest.layers
-    assert pusher.stored(base.repository, "1.1").manifest.layers == layers[:1]
 
 
 def test_old_fingerprints_go_when_a_new_one_is_stored(pusher: Pusher, make_image: MakeImage) -> None:
