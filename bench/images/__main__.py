@@ -1,11 +1,11 @@
 """How long it takes to build, tag and push a tree of images, beside what people use today.
 
-``python -m bench.images [--folders N] [--rounds N] [--docker PROGRAM] [--bake PROGRAM]``: N image folders in three
-levels with 4 MB of context each. The peers (a shell loop; four at a time per level; Gradle's Exec tasks with a warm
-daemon; ``docker buildx bake``, which ``script/engines buildx`` fetches) and ``invoke push`` take turns within each
-round, each with a repository and a registry namespace of its own, so that nobody finds what another has built. Every
-figure is the median of the rounds; compare ratios, not seconds. After every run the registry is asked whether what was
-measured is right.
+``python -m bench.images [--folders N] [--rounds N] [--base MB] [--docker PROGRAM] [--bake PROGRAM]``: N image folders
+in three levels with 4 MB of context each, on a base image that is next to nothing, or of that size. The peers (a shell
+loop; four at a time per level; Gradle's Exec tasks with a warm daemon; ``docker buildx bake``, which ``script/engines
+buildx`` fetches) and ``invoke push`` take turns within each round, each with a repository and a registry namespace of
+its own, so that nobody finds what another has built. Every figure is the median of the rounds; compare ratios, not
+seconds. After every run the registry is asked whether what was measured is right.
 
 ``--against-itself N,M`` measures, without peers, how the time of ``invoke push`` grows with the folders.
 """
@@ -65,7 +65,7 @@ class Measured:
 class Arena:
     """The registry, the engine and the scratch folder that everybody works with."""
 
-    def __init__(self, scratch: Path, host: str, docker: str) -> None:
+    def __init__(self, scratch: Path, host: str, docker: str, base_size: int) -> None:
         # As it is where the tool is installed; Invoke keeps Python from writing down what it compiles of a tasks file.
         compileall.compile_dir(ROOT / "buildtools", quiet=1)
         self.scratch = scratch
@@ -83,7 +83,13 @@ class Arena:
         local = base.busybox(engine, environment=os.environ)
         with contextlib.closing(Connection.connect(os.environ)) as connection:
             self.engine_major = int(connection.version.partition(".")[0])
-        self.sh(f"{docker} tag {local} {self.base} && {docker} push -q {self.base}", scratch)
+        folder = scratch / "base"
+        folder.mkdir()
+        (folder / "Dockerfile").write_text(f"FROM {local}\n" + "COPY content /opt/content\n" * bool(base_size))
+        with (folder / "content").open("wb") as content:
+            for _ in range(base_size):
+                content.write(secrets.token_bytes(500_000) + secrets.token_hex(250_000).encode())
+        self.sh(f"{docker} build -q -t {self.base} {folder} && {docker} push -q {self.base}", scratch)
 
     def tree(self, name: str, count: int, size: int) -> Tree:
         """A new repository, and namespace, that nobody has seen."""
@@ -138,12 +144,13 @@ def main() -> None:
     options = argparse.ArgumentParser(prog="python -m bench.images")
     options.add_argument("--folders", type=int, default=20)
     options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--base", type=int, default=0, metavar="MB", help="how large the base image is")
     options.add_argument("--docker", default=docker_with_buildkit())
     options.add_argument("--bake", default="", help="a docker-buildx program; by itself what is there")
     options.add_argument("--peers", default="", help="only these, by a part of their names, separated by commas")
     options.add_argument("--against-itself", default="", metavar="N,M")
     chosen = options.parse_args()
-    with arena(chosen.docker) as ring:
+    with arena(chosen.docker, chosen.base) as ring:
         if chosen.against_itself:
             growth(ring, [int(count) for count in chosen.against_itself.split(",")], chosen.rounds)
         else:
@@ -264,14 +271,14 @@ def clean(ring: Arena, tree: Tree) -> None:
 
 
 @contextlib.contextmanager
-def arena(docker: str) -> Iterator[Arena]:
+def arena(docker: str, base_size: int) -> Iterator[Arena]:
     """A registry of its own on loopback, for as long as it is needed."""
     with tempfile.TemporaryDirectory(prefix="bench-images-") as name:
         scratch = Path(name)
         (port,) = process.free_ports(1)
         registries.start(scratch, port, environment=os.environ)
         try:
-            ring = Arena(scratch, f"127.0.0.1:{port}", docker)
+            ring = Arena(scratch, f"127.0.0.1:{port}", docker, base_size)
             yield ring
             ring.sh(f"{docker} rmi {ring.base}", scratch)
         finally:
