@@ -47,7 +47,7 @@ class Published:
 
 def list_images(run: Run) -> Listing:
     """Every image folder in build order, and where it stands."""
-    with Services(run.settings, run.environment) as services:
+    with Services(run.settings, run.environment, run.cancelled) as services:
         checkout = _checkout(run)
         standings = images.survey_images(run, services, checkout)
         return Listing(standings, tuple(images.reference(run, checkout.version, each.name) for each in standings))
@@ -55,7 +55,7 @@ def list_images(run: Run) -> Listing:
 
 def build(run: Run, *, registry_names: bool = False) -> tuple[LocalImage, ...]:
     """Bring every image into the engine as ``NAME:VERSION``; with ``registry_names`` also under those (``tag``)."""
-    with Services(run.settings, run.environment) as services:
+    with Services(run.settings, run.environment, run.cancelled) as services:
         checkout = _checkout(run)
         images.run_before(run, checkout)
         images.pull_bases(run, services, checkout)
@@ -64,7 +64,7 @@ def build(run: Run, *, registry_names: bool = False) -> tuple[LocalImage, ...]:
 
 def push(run: Run) -> tuple[PushedImage, ...]:
     """Push every image under its version, building only what the registry does not have, and read it back."""
-    with Services(run.settings, run.environment) as services:
+    with Services(run.settings, run.environment, run.cancelled) as services:
         checkout = _checkout(run)
         if checkout.version.dirty:
             run.report(Warned("", f"the tree is dirty: {checkout.version} is no release and may be overwritten"))
@@ -81,7 +81,7 @@ def dist(run: Run) -> tuple[Archive, ...]:
 
 def publish(run: Run) -> Published:
     """Release the version: preflight, stage, commit, point. The manifest, written last, is what makes it exist."""
-    with Services(run.settings, run.environment) as services:
+    with Services(run.settings, run.environment, run.cancelled) as services:
         checkout = tree.to_release(run, _checkout(run))
         releases.preflight(run, services, checkout)
         images.run_before(run, checkout)
@@ -114,7 +114,7 @@ def release(run: Run, remote: str, **options: Any) -> CutTag:
 def verify(run: Run, wanted: str, *, deep: bool = False) -> Audit:
     """Hold a version's manifest against registry and store; the checkout's version where none is wanted."""
     version = Version.parse(wanted) if wanted else _checkout(run).version
-    with Services(run.settings, run.environment) as services:
+    with Services(run.settings, run.environment, run.cancelled) as services:
         released = releases.released(services, version)
         location = releases.manifest_location(services, version)
         if released is None or released.version != version.text:
@@ -127,13 +127,13 @@ def verify(run: Run, wanted: str, *, deep: bool = False) -> Audit:
 
 def plan_build(run: Run) -> tuple[Planned, ...]:
     """What ``build`` and ``tag`` would do."""
-    with Services(run.settings, run.environment) as services:
+    with Services(run.settings, run.environment, run.cancelled) as services:
         return images.plan_local(run, services, _checkout(run))
 
 
 def plan_push(run: Run) -> tuple[Planned, ...]:
     """What ``push`` would do."""
-    with Services(run.settings, run.environment) as services:
+    with Services(run.settings, run.environment, run.cancelled) as services:
         return images.plan_push(run, services, _checkout(run))
 
 
@@ -144,7 +144,7 @@ def plan_dist(run: Run) -> tuple[Planned, ...]:
 
 def plan_publish(run: Run) -> tuple[Planned, ...]:
     """What ``publish`` would do."""
-    with Services(run.settings, run.environment) as services:
+    with Services(run.settings, run.environment, run.cancelled) as services:
         checkout = tree.to_release(run, _checkout(run))
         releases.preflight(run, services, checkout)
         return (

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 from buildtools import Refused
+from buildtools.cancellation import Cancellation
 from buildtools.events import Report
 from buildtools.settings import Settings
 
@@ -27,7 +27,7 @@ class Run:
     settings: Settings
     environment: Mapping[str, str]
     report: Report
-    cancelled: threading.Event
+    cancelled: Cancellation
     cache: Path
     only: tuple[str, ...] = ()
     jobs: int = 1

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from buildtools import Unreachable
+from buildtools.cancellation import Cancellation
 from buildtools.settings import Settings
 
 if TYPE_CHECKING:
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
 class Services:
     """Connects what settings and environment name. To be closed."""
 
-    def __init__(self, settings: Settings, environment: Mapping[str, str]) -> None:
+    def __init__(self, settings: Settings, environment: Mapping[str, str], cancelled: Cancellation) -> None:
         self._settings = settings
+        self._cancelled = cancelled
         self._environment = environment
         self._open = contextlib.ExitStack()
         self._lock = threading.Lock()
@@ -91,6 +93,8 @@ class Services:
                     ca=self._settings.registry_ca if ours else "",
                 )
                 self._registries[host] = self._open.enter_context(contextlib.closing(registry))
+                # One that does not answer would otherwise be waited for.
+                self._cancelled.stops(registry.abort)
             return self._registries[host]
 
     @cached_property

@@ -27,6 +27,7 @@ from buildtools import BuildToolsError, Refused, Unreachable
 if TYPE_CHECKING:
     from types import FrameType
 
+    from buildtools.cancellation import Cancellation
     from buildtools.console import Console
     from buildtools.run import Run
     from buildtools.stages.planned import Planned
@@ -350,6 +351,7 @@ def _running(
     context: Context, *, only: str = "", jobs: str = "", dry_run: bool = False, progress: str = "auto", **options: Any
 ) -> Iterator[tuple[Run, Console]]:
     """A run with its settings, its console and its signals; failures inside become exit codes."""
+    from buildtools.cancellation import Cancellation
     from buildtools.console import MODES, open_console
     from buildtools.levels import read_settings
     from buildtools.run import Run, cache_folder, job_count
@@ -359,7 +361,7 @@ def _running(
         if progress not in MODES:
             raise Refused(f"--progress {progress} is unknown", f"use one of {', '.join(MODES)}")
         settings = read_settings(context, environment)
-        cancelled = threading.Event()
+        cancelled = Cancellation()
         console = open_console(progress, sys.stderr, environment)
         with _exits(console), console, _signals(cancelled):
             run = Run(
@@ -377,7 +379,7 @@ def _running(
 
 
 @contextmanager
-def _signals(cancelled: threading.Event) -> Iterator[None]:
+def _signals(cancelled: Cancellation) -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         del frame
         # The first one ends the run in order; more of them must not break into that.

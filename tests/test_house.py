@@ -23,7 +23,7 @@ LAYERS = (
     ("services", "run", "release", "sandbox"),
     ("git", "image", "archive"),
     ("schedule", "command"),
-    ("version", "settings", "events"),
+    ("version", "settings", "events", "cancellation"),
 )
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 ONLY_IN = {"dulwich": "git", "docker": "image", "boto3": "archive", "botocore": "archive"}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import select
+import socket
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,11 +35,22 @@ class Connections:
         self._make = make
         self._seconds = seconds
         self._idle: list[http.client.HTTPConnection] = []
+        self._busy: set[http.client.HTTPConnection] = set()
+        self._aborted = False
 
     def close(self) -> None:
         """Close the idle connections."""
         while self._idle:
             self._idle.pop().close()
+
+    def abort(self) -> None:
+        """End the connections in use, and those that are being made: their threads get an :class:`OSError`."""
+        self._aborted = True
+        for connection in list(self._busy):
+            if connection.sock:
+                with suppress(OSError):
+                    # Not that of a socket with TLS, which is not for two threads.
+                    socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
 
     def request(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes | Iterable[bytes] | None = None
@@ -52,12 +64,15 @@ class Connections:
             connection = self._idle.pop()
         except IndexError:
             connection = self._make()
+        self._busy.add(connection)
         try:
             if connection.sock and _has_ended(connection):
                 connection.close()
             if not connection.sock:
                 connection.connect()
                 connection.sock.settimeout(self._seconds)
+            if self._aborted:
+                raise ConnectionAbortedError
             # A server that has seen enough of a body answers and hangs up: the answer tells more.
             with suppress(BrokenPipeError, ConnectionResetError):
                 connection.request(method, quote(target, safe=punctuation), body=body, headers=dict(headers))
@@ -66,6 +81,8 @@ class Connections:
         except BaseException:
             connection.close()
             raise
+        finally:
+            self._busy.discard(connection)
         self._idle.append(connection)
         return Answer(answer.status, answer.headers, data)
 

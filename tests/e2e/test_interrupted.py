@@ -139,6 +139,32 @@ def test_a_signal_while_layers_are_sent_ends_the_release_before_its_tags(wired: 
     assert [] == [key for key in wired.project.place.objects() if key.startswith(wired.project.mark)]
 
 
+@pytest.mark.parametrize("command", ["push", "publish", "verify"])
+def test_a_signal_ends_the_wait_for_a_registry_that_has_fallen_silent(wired: Wired, command: str) -> None:
+    version(wired.project, 0)
+    assert 0 == wired.publish(Trigger(0, signal.SIGINT)).code
+    process: list[subprocess.Popen[str]] = []
+    started, ended = threading.Event(), threading.Event()
+    silent: list[bool] = []
+
+    def fall_silent(data: bytes) -> bytes:
+        if b"/manifests/" in data:
+            started.wait()
+            process[0].send_signal(signal.SIGINT)
+            # Whoever waits for the answer gets it in the end.
+            silent.append(ended.wait(60))
+        return data
+
+    wired.wires[0].sent = fall_silent
+    process.append(wired.project.start(command, AWS_ENDPOINT_URL_S3=wired.store))
+    started.set()
+    outcome = wired.project.finish(process[0])
+    ended.set()
+    assert 128 + signal.SIGINT == outcome.code, outcome.err
+    assert outcome.last.startswith("interrupted by SIGINT: ")
+    assert False not in silent
+
+
 @contextmanager
 def asleep(project: Project, *command: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A command at the moment when what it runs sleeps, and how that is told from all other processes."""

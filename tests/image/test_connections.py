@@ -4,6 +4,7 @@ import http.client
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler
 
@@ -99,3 +100,16 @@ def test_an_answer_that_is_cut_off_is_an_error() -> None:
         pytest.raises(http.client.IncompleteRead),
     ):
         connections.request("GET", "/", {})
+
+
+def test_who_waits_for_an_answer_is_told_when_that_is_given_up() -> None:
+    with listening() as server, connecting(address_of(server)) as connections, ThreadPoolExecutor() as pool:
+        asked = pool.submit(connections.request, "GET", "/", {})
+        accepted, _ = server.accept()
+        with accepted:
+            accepted.recv(65536)
+            connections.abort()
+            with pytest.raises((OSError, http.client.HTTPException)):
+                asked.result()
+        with pytest.raises(ConnectionAbortedError):
+            connections.request("GET", "/", {})

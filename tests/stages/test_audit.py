@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from buildtools.cancellation import Cancellation
 from buildtools.events import unheard
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.manifest import DOCKER_CONFIG, DOCKER_LAYER, Descriptor, Manifest, encode
@@ -44,8 +44,8 @@ def put_image(client: Registry, name: str) -> ReleasedImage:
 
 
 def audited(tmp_path: Path, *images: ReleasedImage) -> Audit:
-    run = Run(Settings(tmp_path), {"HOME": str(tmp_path)}, unheard, threading.Event(), tmp_path / "cache")
-    with Services(run.settings, run.environment) as services:
+    run = Run(Settings(tmp_path), {"HOME": str(tmp_path)}, unheard, Cancellation(), tmp_path / "cache")
+    with Services(run.settings, run.environment, run.cancelled) as services:
         return audit_release(run, services, Release("1.0.0", "c" * 40, "", images, ()), deep=False)
 
 

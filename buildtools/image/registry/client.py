@@ -54,6 +54,10 @@ class Registry:
         """Close all connections."""
         self._transport.close()
 
+    def abort(self) -> None:
+        """End what is under way; threads that wait for the registry get :class:`Unreachable`, now and from now on."""
+        self._transport.abort()
+
     @property
     def credential(self) -> Credential | None:
         """What we log in with; None for nothing."""

@@ -64,6 +64,7 @@ class Transport:
         self._ca = [Path(ca)] if ca else sorted((certificates / host).glob("*.crt"))
         self._pause = pause
         self._lock = threading.Lock()
+        self._aborted = threading.Event()
         self._base = ""
         self._connections: dict[tuple[str, str], Connections] = {}
         self._authenticator = Authenticator(host, lambda: self.credential, self._ask, plain_http=self._may_be_plain)
@@ -72,6 +73,12 @@ class Transport:
         """Close all connections."""
         for connections in self._connections.values():
             connections.close()
+
+    def abort(self) -> None:
+        """End what is under way; threads that wait for the registry get :class:`Unreachable`, now and from now on."""
+        self._aborted.set()
+        for connections in list(self._connections.values()):
+            connections.abort()
 
     def request(
         self,
@@ -94,6 +101,8 @@ class Transport:
         """
         attempt = 0
         while True:
+            if self._aborted.is_set():
+                raise Unreachable(f"the registry {self.host} was asked no more", "run the same again")
             attempt += 1
             try:
                 answer = self._send_authorized(method, url, scope, headers, body)
@@ -116,7 +125,7 @@ class Transport:
                     f"the registry {self.host} is out of reach ({failure})",
                     "see that it runs and can be reached from here, then run the same again",
                 )
-            time.sleep(max(wait, self.backoff(attempt)))
+            self._aborted.wait(max(wait, self.backoff(attempt)))
 
     def backoff(self, attempt: int) -> float:
         """How long to wait after the attempt of this number (from 1), in seconds: it grows, with jitter."""
@@ -148,8 +157,8 @@ class Transport:
                 if answer.status != 429 and answer.status < 500:
                     return answer.status, answer.data
                 failure = f"it answers {answer.status}"
-            if attempt < ATTEMPTS:
-                time.sleep(self.backoff(attempt))
+            if attempt == ATTEMPTS or self._aborted.wait(self.backoff(attempt)):
+                break
         raise Unreachable(
             f"the token service {url.partition('?')[0]} of the registry {self.host} is out of reach ({failure})",
             "see that it runs and can be reached from here, then run the same again",
