@@ -41,23 +41,29 @@ class Services:
         self._open.close()
 
     @cached_property
+    def _docker_config(self) -> Path:
+        home = self._environment.get("HOME") or str(Path.home())
+        return Path(self._environment.get("DOCKER_CONFIG") or f"{home}/.docker")
+
+    @cached_property
     def credentials(self) -> Credentials:
         """What Docker's configuration holds for registries; ``DOCKER_CONFIG`` names its folder."""
         from buildtools.image.registry.credentials import Credentials
 
-        home = self._environment.get("HOME") or str(Path.home())
-        return Credentials(Path(self._environment.get("DOCKER_CONFIG") or f"{home}/.docker"), self._environment)
+        return Credentials(self._docker_config, self._environment)
 
     @cached_property
     def engine(self) -> Engine:
-        """The engine.
+        """The engine, which may be chosen by variables or with ``docker context use``.
 
         :raises Unreachable: none answers.
-        :raises Refused: this user may not use it.
+        :raises Refused: this user may not use it, or the choice makes no sense.
         """
+        from buildtools.image.configuration import chosen_engine
         from buildtools.image.engine import Engine
 
-        return self._open.enter_context(contextlib.closing(Engine.connect(self._environment)))
+        environment = chosen_engine(self._environment, self._docker_config)
+        return self._open.enter_context(contextlib.closing(Engine.connect(environment)))
 
     def engine_if_any(self) -> Engine | None:
         """The engine, or None where none can be used: what the registry has needs none."""

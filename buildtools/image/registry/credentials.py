@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from buildtools import BuildToolsError, Refused
+from buildtools.image.configuration import read_configuration
 
 # What `docker login` without a host writes down Docker Hub as.
 _HUB_KEY = "https://index.docker.io/v1/"
@@ -76,26 +77,15 @@ class Credentials:
             return self._found[host]
 
     def _look_up(self, key: str) -> Credential | None:
-        document = self._read()
+        if self._document is None:
+            self._document = read_configuration(self._path.parent)
+        document = self._document
         helper = _entry(document.get("credHelpers"), key) or document.get("credsStore")
         found = self._ask(str(helper), key) if helper else None
         entry = _entry(document.get("auths"), key)
         if found is None and isinstance(entry, Mapping):
             found = self._inline(key, entry)
         return found
-
-    def _read(self) -> Mapping[str, Any]:
-        if self._document is None:
-            try:
-                document = json.loads(self._path.read_bytes())
-            except (FileNotFoundError, NotADirectoryError):
-                document = {}
-            except (OSError, ValueError) as error:
-                raise Refused(f"{self._path} cannot be read ({error})", "correct it and run again") from None
-            if not isinstance(document, Mapping):
-                raise Refused(f"{self._path} is not a JSON object", "correct it and run again")
-            self._document = document
-        return self._document
 
     def _inline(self, key: str, entry: Mapping[str, Any]) -> Credential | None:
         username, password = str(entry.get("username", "")), str(entry.get("password", ""))

@@ -1,0 +1,61 @@
+"""Docker's own configuration: the folder that ``DOCKER_CONFIG`` means, and the engine chosen in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from buildtools import Refused
+
+_DEFAULT = "default"
+
+
+def read_configuration(folder: Path) -> Mapping[str, Any]:
+    """What ``config.json`` in this folder says; nothing where there is none.
+
+    :raises Refused: it cannot be read, or is no JSON object.
+    """
+    path = folder / "config.json"
+    try:
+        document = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError) as error:
+        raise Refused(f"{path} cannot be read ({error})", "correct it and run again") from None
+    if not isinstance(document, Mapping):
+        raise Refused(f"{path} is not a JSON object", "correct it and run again")
+    return document
+
+
+def chosen_engine(environment: Mapping[str, str], folder: Path) -> Mapping[str, str]:
+    """The environment with ``DOCKER_HOST`` and its certificates set to the engine that the docker program would use.
+
+    ``DOCKER_HOST`` comes first, then what ``DOCKER_CONTEXT`` names, then what ``docker context use`` has chosen:
+    https://docs.docker.com/engine/manage-resources/contexts/.
+
+    :raises Refused: what is named is not there, or has no engine.
+    """
+    if environment.get("DOCKER_HOST"):
+        return environment
+    named = environment.get("DOCKER_CONTEXT")
+    name = named or read_configuration(folder).get("currentContext") or _DEFAULT
+    if name == _DEFAULT:
+        return environment
+    key = hashlib.sha256(str(name).encode()).hexdigest()
+    path = folder / "contexts/meta" / key / "meta.json"
+    try:
+        engine = json.loads(path.read_bytes())["Endpoints"]["docker"]
+        chosen = {**environment, "DOCKER_HOST": str(engine["Host"])}
+        trusting = bool(engine.get("SkipTLSVerify"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise Refused(
+            f"Docker's context {name!r} names no engine ({path} is not there, or broken)",
+            "see `docker context ls`, then set DOCKER_CONTEXT or use `docker context use`",
+        ) from None
+    certificates = folder / "contexts/tls" / key / "docker"
+    if certificates.is_dir():
+        chosen |= {"DOCKER_CERT_PATH": str(certificates), "DOCKER_TLS_VERIFY": "" if trusting else "1"}
+    return chosen

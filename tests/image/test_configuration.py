@@ -1,0 +1,82 @@
+"""The engine that the docker program would use is the one that is used; that program makes the configurations."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+
+from buildtools import Refused
+from buildtools.image.configuration import chosen_engine
+from buildtools.image.engine import Engine
+from tests.conftest import EngineService
+from tests.contract.registries import make_certificate
+
+
+def docker(folder: Path, *arguments: str, variables: Mapping[str, str] = MappingProxyType({})) -> str:
+    program = shutil.which("docker")
+    assert program
+    environment = {"DOCKER_CONFIG": str(folder), "PATH": "/usr/bin:/bin", **variables}
+    return subprocess.run([program, *arguments], env=environment, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A configuration that knows two engines, neither of which is there."""
+    docker(tmp_path, "context", "create", "one", "--docker", "host=tcp://one.example:2375")
+    docker(tmp_path, "context", "create", "two", "--docker", "host=ssh://me@two.example")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("variables", "host"),
+    [
+        ({}, "tcp://one.example:2375"),
+        ({"DOCKER_CONTEXT": "two"}, "ssh://me@two.example"),
+        ({"DOCKER_CONTEXT": "default"}, "unix:///var/run/docker.sock"),
+        ({"DOCKER_CONTEXT": "two", "DOCKER_HOST": "unix:///three.sock"}, "unix:///three.sock"),
+    ],
+)
+def test_it_is_chosen_as_the_docker_program_chooses(folder: Path, variables: dict[str, str], host: str) -> None:
+    docker(folder, "context", "use", "one")
+    found = chosen_engine(variables, folder).get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    listed = docker(folder, "context", "ls", "--format", "{{.Current}} {{.DockerEndpoint}}", variables=variables)
+    (official,) = [line.split()[1] for line in listed.splitlines() if line.startswith("true ")]
+    assert host == found
+    assert host == official
+
+
+def test_without_a_choice_nothing_is_changed(folder: Path, tmp_path: Path) -> None:
+    assert {"HOME": "/"} == chosen_engine({"HOME": "/"}, folder)
+    assert {} == chosen_engine({}, tmp_path / "nowhere")
+
+
+def test_an_engine_that_was_chosen_answers(engine: EngineService, folder: Path) -> None:
+    docker(folder, "context", "create", "here", "--docker", f"host={engine.host}")
+    chosen = chosen_engine({"DOCKER_CONTEXT": "here"}, folder)
+    with contextlib.closing(Engine.connect(chosen)) as connected:
+        assert engine.host == connected.address
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_certificates_come_along(tmp_path: Path, skip: bool) -> None:
+    certificate, key = make_certificate(tmp_path)
+    files = f"ca={certificate},cert={certificate},key={key}"
+    endpoint = f"host=tcp://one.example:2376,{files},skip-tls-verify={str(skip).lower()}"
+    docker(tmp_path, "context", "create", "safe", "--docker", endpoint)
+    chosen = chosen_engine({"DOCKER_CONTEXT": "safe"}, tmp_path)
+    folder = Path(chosen["DOCKER_CERT_PATH"])
+    expected = [path.read_bytes() for path in (certificate, certificate, key)]
+    assert expected == [(folder / name).read_bytes() for name in ("ca.pem", "cert.pem", "key.pem")]
+    assert ("" if skip else "1") == chosen["DOCKER_TLS_VERIFY"]
+
+
+def test_a_choice_that_is_not_there_is_refused(folder: Path) -> None:
+    with pytest.raises(Refused, match="Docker's context 'three'") as caught:
+        chosen_engine({"DOCKER_CONTEXT": "three"}, folder)
+    assert "docker context ls" in caught.value.remedy
