@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -267,6 +268,29 @@ def test_a_registry_of_a_private_authority_is_trusted_only_with_its_certificate(
     client = Registry(host, certificates=convention)
     client.ping()
     client.close()
+
+
+def test_a_registry_that_wants_a_certificate_is_shown_the_one_that_docker_would_show(
+    tmp_path: Path, environment: Mapping[str, str]
+) -> None:
+    certificate, key = make_certificate(tmp_path)
+    tls = {"certificate": str(certificate), "key": str(key), "clientcas": [str(certificate)]}
+    with own_registry(tmp_path / "registry", environment, http={"tls": tls}) as own:
+        folder = tmp_path / "certs.d" / own.host
+        folder.mkdir(parents=True)
+        (folder / "ca.crt").write_bytes(certificate.read_bytes())
+
+        def ping() -> None:
+            with closing(Registry(own.host, certificates=folder.parent)) as client:
+                client.ping()
+
+        with pytest.raises(Refused, match=r"without a certificate .*: put one into .*client.cert and client.key"):
+            ping()
+        (folder / "client.cert").write_bytes(certificate.read_bytes())
+        with pytest.raises(Refused, match=r"client.cert and .*client.key cannot be used \(No such file"):
+            ping()
+        (folder / "client.key").write_bytes(key.read_bytes())
+        ping()
 
 
 def test_an_authority_that_is_no_certificate_is_named(tls: tuple[str, Path], tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import http.client
 import ipaddress
 import json
 import random
+import re
 import socket
 import ssl
 import threading
@@ -22,7 +23,7 @@ from buildtools.image.reference import DOCKER_HUB
 from buildtools.image.registry.auth import Authenticator, refused
 from buildtools.image.registry.credentials import Credential, Credentials
 
-# Where Docker keeps the certificate authorities of registries:
+# Where Docker keeps the certificate authorities of registries, NAME.crt, and what to show them, NAME.cert and NAME.key:
 # https://docs.docker.com/engine/security/certificates/
 CERTIFICATES = Path("/etc/docker/certs.d")
 
@@ -62,6 +63,7 @@ class Transport:
         self._credentials = credentials
         self._may_be_plain = plain_http or _is_loopback(self._address)
         self._ca = [Path(ca)] if ca else sorted((certificates / host).glob("*.crt"))
+        self._shown = next(iter(sorted((certificates / host).glob("*.cert"))), None)
         self._pause = pause
         self._lock = threading.Lock()
         self._aborted = threading.Event()
@@ -197,6 +199,14 @@ class Transport:
                 f"the certificate of {self.host} is not trusted ({_reason(error)})",
                 f"set registry_ca to its certificate authority, or put that into {CERTIFICATES / self.host / 'ca.crt'}",
             ) from None
+        except ssl.SSLError as error:
+            # Some alert that has the word: required, unknown, bad, expired, revoked.
+            if not re.search("ALERT.*CERTIFICATE", error.reason or ""):
+                raise _Interrupted(_reason(error)) from None
+            raise Refused(
+                f"{self.host} does not let us in without a certificate that it trusts ({_reason(error)})",
+                f"put one into {CERTIFICATES / self.host}, as client.cert and client.key",
+            ) from None
         # The last is said of an address that is none.
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise _Interrupted(_reason(error)) from None
@@ -254,6 +264,15 @@ class Transport:
                 raise Refused(
                     f"{authority} cannot be read as certificates ({error.strerror or error})",
                     "it must be a PEM file of the registry's certificate authority",
+                ) from None
+        if self._shown:
+            key = self._shown.with_suffix(".key")
+            try:
+                context.load_cert_chain(self._shown, key)
+            except OSError as error:
+                raise Refused(
+                    f"{self._shown} and {key} cannot be used ({error.strerror or error})",
+                    "they must be PEM files of a certificate for this registry and of its key",
                 ) from None
         return context
 
