@@ -97,6 +97,7 @@ class Services:
                     self.credentials,
                     plain_http=ours and self._settings.registry_plain_http,
                     ca=self._settings.registry_ca if ours else "",
+                    environment=self._environment,
                 )
                 self._registries[host] = self._open.enter_context(contextlib.closing(registry))
                 # One that does not answer would otherwise be waited for.

@@ -76,14 +76,14 @@ def own_registry(folder: Path, environment: Mapping[str, str], **options: Any) -
         registry.stop()
 
 
-def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1 that is its own authority, and its key."""
+def make_certificate(folder: Path, name: str = "localhost") -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1, and for a name, that is its own authority, and its key."""
     certificate, key = folder / "ca.crt", folder / "key.pem"
     if not certificate.exists():
         _openssl(
             *("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30"),
             *("-keyout", str(key), "-out", str(certificate)),
-            *("-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"),
+            *("-subj", "/CN=test", "-addext", f"subjectAltName=IP:127.0.0.1,DNS:{name}"),
         )
     return certificate, key
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO
 from urllib.parse import urlencode, urlsplit
 
@@ -43,11 +44,18 @@ class Registry:
         plain_http: bool = False,
         ca: str = "",
         certificates: Path = CERTIFICATES,
+        environment: Mapping[str, str] = MappingProxyType({}),
         pause: float = 0.25,
     ) -> None:
         self.host = host
         self._transport = Transport(
-            host, credentials, plain_http=plain_http, ca=ca, certificates=certificates, pause=pause
+            host,
+            credentials,
+            plain_http=plain_http,
+            ca=ca,
+            certificates=certificates,
+            environment=environment,
+            pause=pause,
         )
 
     def close(self) -> None:

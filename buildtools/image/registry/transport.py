@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Collection, Generator, Mapping
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from buildtools import BuildToolsError, Refused, Unreachable, __version__
@@ -22,6 +23,7 @@ from buildtools.image.connections import Answer, Connections
 from buildtools.image.reference import DOCKER_HUB
 from buildtools.image.registry.auth import Authenticator, refused
 from buildtools.image.registry.credentials import Credential, Credentials
+from buildtools.image.registry.proxy import Proxy, proxy_for
 
 # Where Docker keeps the certificate authorities of registries, NAME.crt, and what to show them, NAME.cert and NAME.key:
 # https://docs.docker.com/engine/security/certificates/
@@ -44,8 +46,8 @@ class Transport:
     """Sends requests to the registry at ``host``. Safe for threads.
 
     https always, but for a host on loopback, or where ``plain_http`` allows it, a server that does not speak TLS is
-    spoken to without. ``ca`` is a file of further certificate authorities. ``pause`` is the first of the growing
-    waits between attempts, in seconds.
+    spoken to without. ``ca`` is a file of further certificate authorities, ``environment`` may name a proxy. ``pause``
+    is the first of the growing waits between attempts, in seconds.
     """
 
     def __init__(
@@ -56,9 +58,11 @@ class Transport:
         plain_http: bool = False,
         ca: str = "",
         certificates: Path = CERTIFICATES,
+        environment: Mapping[str, str] = MappingProxyType({}),
         pause: float = 0.25,
     ) -> None:
         self.host = host
+        self._environment = environment
         self._address = f"registry-1.{DOCKER_HUB}" if host == DOCKER_HUB else host
         self._credentials = credentials
         self._may_be_plain = plain_http or _is_loopback(self._address)
@@ -190,8 +194,8 @@ class Transport:
 
     def _send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Answer:
         data = body() if callable(body) else body
+        parts = urlsplit(url)
         try:
-            parts = urlsplit(url)
             target = parts._replace(scheme="", netloc="").geturl() or "/"
             return self._connections_to(parts).request(method, target, {"User-Agent": _CLIENT, **headers}, data)
         except ssl.SSLCertVerificationError as error:
@@ -209,7 +213,8 @@ class Transport:
             ) from None
         # The last is said of an address that is none.
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise _Interrupted(_reason(error)) from None
+            proxy = self._proxy(parts)
+            raise _Interrupted(_reason(error) + (f", through the proxy {proxy}" if proxy else "")) from None
         finally:
             if data is not None and not isinstance(data, bytes):
                 data.close()
@@ -221,12 +226,22 @@ class Transport:
             return http.client.HTTPConnection(host, port or 80, timeout=_CONNECT_SECONDS)
 
         def tls() -> http.client.HTTPConnection:
-            return http.client.HTTPSConnection(host, port or 443, timeout=_CONNECT_SECONDS, context=self._tls_context)
+            proxy = self._proxy(server)
+            at = (proxy.host, proxy.port) if proxy else (host, port or 443)
+            made = http.client.HTTPSConnection(*at, timeout=_CONNECT_SECONDS, context=self._tls_context)
+            if proxy:
+                made.set_tunnel(host, port or 443, proxy.headers)
+            return made
 
         make = {"http": plain, "https": tls}.get(server.scheme)
         if not (host and make):
             raise ValueError(f"{server.geturl()} is no address of a server")
         return self._connections.setdefault((server.scheme, server.netloc), Connections(make, _READ_SECONDS))
+
+    def _proxy(self, server: SplitResult) -> Proxy | None:
+        if server.scheme != "https" or not server.hostname or _is_loopback(server.netloc):
+            return None
+        return proxy_for(server.hostname, server.port or 443, self._environment)
 
     def _origin(self) -> str:
         with self._lock:
