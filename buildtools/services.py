@@ -65,6 +65,13 @@ class Services:
         environment = chosen_engine(self._environment, self._docker_config)
         return self._open.enter_context(contextlib.closing(Engine.connect(environment)))
 
+    @cached_property
+    def build_proxies(self) -> Mapping[str, str]:
+        """The build arguments that tell commands in a build of proxies."""
+        from buildtools.image.configuration import proxy_arguments
+
+        return proxy_arguments(self._docker_config, self.engine.address)
+
     def engine_if_any(self) -> Engine | None:
         """The engine, or None where none can be used: what the registry has needs none."""
         from buildtools.image.engine import Denied

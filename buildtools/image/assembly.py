@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
@@ -45,7 +45,7 @@ class Assembly:
 
     ``names`` are the references to give each image; ``stored`` maps an image's name to the reference under which a
     registry has it; ``project`` is the folder that paths in settings are relative to; ``cache`` is where inputs are
-    noted down.
+    noted down; ``proxies`` are arguments for every build that change nothing of what comes out of it.
     """
 
     project: Path
@@ -53,6 +53,7 @@ class Assembly:
     environment: Mapping[str, str]
     names: Callable[[str], tuple[str, ...]]
     stored: Mapping[str, str]
+    proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
     no_cache: bool = False
 
 
@@ -156,7 +157,7 @@ class _Line:
             dockerfile=folder.dockerfile,
             content=folder.served({parent: _pinned(self._standings[parent]) for parent in folder.parents}),
             tags=names,
-            args=folder.arguments,
+            args={**self._assembly.proxies, **folder.arguments},
             labels={**settings.labels, FINGERPRINT_LABEL: made.value},
             target=settings.target,
             platform=settings.platform,

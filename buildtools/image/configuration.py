@@ -1,4 +1,4 @@
-"""Docker's own configuration: the folder that ``DOCKER_CONFIG`` means, and the engine chosen in it."""
+"""Docker's own configuration: the folder that ``DOCKER_CONFIG`` means, the engine and the proxies chosen in it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ from typing import Any
 from buildtools import Refused
 
 _DEFAULT = "default"
+_PROXIES = {
+    "httpProxy": "HTTP_PROXY",
+    "httpsProxy": "HTTPS_PROXY",
+    "ftpProxy": "FTP_PROXY",
+    "noProxy": "NO_PROXY",
+    "allProxy": "ALL_PROXY",
+}
 
 
 def read_configuration(folder: Path) -> Mapping[str, Any]:
@@ -59,3 +66,17 @@ def chosen_engine(environment: Mapping[str, str], folder: Path) -> Mapping[str, 
     if certificates.is_dir():
         chosen |= {"DOCKER_CERT_PATH": str(certificates), "DOCKER_TLS_VERIFY": "" if trusting else "1"}
     return chosen
+
+
+def proxy_arguments(folder: Path, host: str) -> Mapping[str, str]:
+    """The build arguments by which commands in a build on the engine at ``host`` learn of proxies.
+
+    No Dockerfile need declare them, and no cache and no image tells of them:
+    https://docs.docker.com/engine/cli/proxy/#configure-the-docker-client.
+    """
+    proxies = read_configuration(folder).get("proxies")
+    chosen = (proxies.get(host) or proxies.get(_DEFAULT)) if isinstance(proxies, Mapping) else None
+    if not isinstance(chosen, Mapping):
+        return {}
+    named = {name: str(chosen[key]) for key, name in _PROXIES.items() if chosen.get(key)}
+    return {**named, **{name.lower(): value for name, value in named.items()}}

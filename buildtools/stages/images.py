@@ -96,7 +96,7 @@ def bring_in(run: Run, services: Services, checkout: Checkout, *, registry_names
     images = assemble(
         standings,
         [standing.name for standing in standings],
-        _assembly(run, checkout, stored, registry_names=registry_names),
+        _assembly(run, services, checkout, stored, registry_names=registry_names),
         engine=engine,
         credentials=services.credentials,
         jobs=run.jobs,
@@ -129,7 +129,7 @@ def push_images(
         images = assemble(
             standings,
             [image.name for image in lacking],
-            _assembly(run, checkout, stored, registry_names=True),
+            _assembly(run, services, checkout, stored, registry_names=True),
             engine=services.engine,
             credentials=services.credentials,
             jobs=run.jobs,
@@ -272,14 +272,24 @@ def _stored(run: Run, services: Services, standings: Sequence[Standing]) -> dict
     }
 
 
-def _assembly(run: Run, checkout: Checkout, stored: dict[str, str], *, registry_names: bool) -> Assembly:
+def _assembly(
+    run: Run, services: Services, checkout: Checkout, stored: dict[str, str], *, registry_names: bool
+) -> Assembly:
     version = checkout.version
 
     def names(name: str) -> tuple[str, ...]:
         local = f"{name}:{version.image_tag}"
         return (local, reference(run, version, name)) if registry_names else (local,)
 
-    return Assembly(run.settings.root, run.project_cache, run.environment, names, stored, no_cache=run.no_cache)
+    return Assembly(
+        run.settings.root,
+        run.project_cache,
+        run.environment,
+        names,
+        stored,
+        proxies=services.build_proxies,
+        no_cache=run.no_cache,
+    )
 
 
 def _to_push(run: Run, standings: Sequence[Standing]) -> list[ImageToPush]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from buildtools import BuildToolsError
-from buildtools.events import Event, Started, Step
+from buildtools.events import Event, Log, Started, Step
 from buildtools.image.assembly import Assembly, LocalImage, Way, assemble
 from buildtools.image.bases import find_bases
 from buildtools.image.engine import Engine
@@ -50,12 +50,12 @@ class Project:
         cache = self.root / "cache"
         return compared(survey(folders, bases, cache=cache), self.engine.images(FINGERPRINT_LABEL), cache=cache)
 
-    def assemble(self, report: Callable[[Event], None] = lambda event: None) -> dict[str, LocalImage]:
+    def assemble(self, report: Callable[[Event], None] = lambda event: None, **proxies: str) -> dict[str, LocalImage]:
         standings = self.survey()
         return assemble(
             standings,
             [standing.name for standing in standings],
-            Assembly(self.root, self.root / "cache", {}, lambda name: (f"{name}:1.0.0",), {}),
+            Assembly(self.root, self.root / "cache", {}, lambda name: (f"{name}:1.0.0",), {}, proxies=proxies),
             engine=self.engine,
             credentials=Credentials(self.root, {}),
             jobs=2,
@@ -91,6 +91,22 @@ def test_a_folder_that_changes_while_it_is_built_makes_no_image(project: Project
         project.assemble(meddle)
     assert None is project.engine.inspect(f"{project.app}:1.0.0")
     assert [State.UP_TO_DATE, State.NOT_BUILT] == [standing.state for standing in project.survey()]
+
+
+def test_a_build_knows_of_proxies_of_which_the_image_tells_nothing(project: Project) -> None:
+    project.write(project.app, f"FROM {project.base}\nRUN echo {project.mark} by $HTTPS_PROXY\n")
+    lines: list[str] = []
+
+    def heard(event: Event) -> None:
+        if isinstance(event, Log):
+            lines.append(event.line)
+
+    (_, app) = project.assemble(heard, HTTPS_PROXY="http://me:secret@proxy.example").values()
+    assert f"{project.mark} by http://me:secret@proxy.example" in lines
+    found = json.dumps([project.engine.inspect(app.image_id), project.engine.api.history(app.image_id)])
+    assert "proxy.example" not in found
+    # Through another proxy the same comes out.
+    assert Way.UP_TO_DATE == project.assemble(HTTPS_PROXY="http://other.example")[project.app].way
 
 
 def test_digests_of_files_are_loaded_once_for_all_images(project: Project) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from types import MappingProxyType
 import pytest
 
 from buildtools import Refused
-from buildtools.image.configuration import chosen_engine
+from buildtools.image.configuration import chosen_engine, proxy_arguments
 from buildtools.image.engine import Engine
 from tests.conftest import EngineService
 from tests.contract.registries import make_certificate
@@ -74,6 +75,31 @@ def test_certificates_come_along(tmp_path: Path, skip: bool) -> None:
     expected = [path.read_bytes() for path in (certificate, certificate, key)]
     assert expected == [(folder / name).read_bytes() for name in ("ca.pem", "cert.pem", "key.pem")]
     assert ("" if skip else "1") == chosen["DOCKER_TLS_VERIFY"]
+
+
+@pytest.mark.parametrize("host", ["unix:///var/run/docker.sock", "tcp://special.example:2375"])
+def test_a_build_is_told_of_the_same_proxies_as_by_the_docker_program(
+    engine: EngineService, tmp_path: Path, host: str
+) -> None:
+    special = {"httpProxy": "http://special.example:3128", "ftpProxy": "ftp://special.example"}
+    usual = {"httpProxy": "http://proxy.example:3128", "httpsProxy": "proxy.example:3129", "noProxy": "*.example"}
+    known = {"default": usual, "tcp://special.example:2375": special}
+    if host.startswith("tcp:"):
+        # It is the program's word for the engine that counts, so this one goes by both.
+        known[engine.host] = special
+    (tmp_path / "config.json").write_text(json.dumps({"proxies": known}))
+    (tmp_path / "Dockerfile").write_text(f"FROM {engine.base_busybox}\nRUN env | sed 's/^/SEEN /'\n")
+    variables = {"DOCKER_HOST": engine.host, "DOCKER_BUILDKIT": "0"}
+    printed = docker(tmp_path, "build", "--no-cache", str(tmp_path), variables=variables).splitlines()
+    seen = dict(line.removeprefix("SEEN ").split("=", 1) for line in printed if line.startswith("SEEN "))
+    expected = {name: value for name, value in seen.items() if name.upper().endswith("_PROXY")}
+    assert expected == proxy_arguments(tmp_path, host)
+
+
+def test_without_proxies_a_build_is_told_of_none(tmp_path: Path) -> None:
+    assert {} == proxy_arguments(tmp_path, "unix:///var/run/docker.sock")
+    (tmp_path / "config.json").write_text('{"proxies": {"other": {"httpProxy": "x"}, "default": null}}')
+    assert {} == proxy_arguments(tmp_path, "unix:///var/run/docker.sock")
 
 
 def test_a_choice_that_is_not_there_is_refused(folder: Path) -> None:
