@@ -6,7 +6,6 @@ import contextlib
 import threading
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -41,16 +40,12 @@ class Services:
         self._open.close()
 
     @cached_property
-    def _docker_config(self) -> Path:
-        home = self._environment.get("HOME") or str(Path.home())
-        return Path(self._environment.get("DOCKER_CONFIG") or f"{home}/.docker")
-
-    @cached_property
     def credentials(self) -> Credentials:
         """What Docker's configuration holds for registries; ``DOCKER_CONFIG`` names its folder."""
+        from buildtools.image.configuration import configuration_folder
         from buildtools.image.registry.credentials import Credentials
 
-        return Credentials(self._docker_config, self._environment)
+        return Credentials(configuration_folder(self._environment), self._environment)
 
     @cached_property
     def engine(self) -> Engine:
@@ -59,18 +54,18 @@ class Services:
         :raises Unreachable: none answers.
         :raises Refused: this user may not use it, or the choice makes no sense.
         """
-        from buildtools.image.configuration import chosen_engine
+        from buildtools.image.configuration import chosen_engine, configuration_folder
         from buildtools.image.engine import Engine
 
-        environment = chosen_engine(self._environment, self._docker_config)
+        environment = chosen_engine(self._environment, configuration_folder(self._environment))
         return self._open.enter_context(contextlib.closing(Engine.connect(environment)))
 
     @cached_property
     def build_proxies(self) -> Mapping[str, str]:
         """The build arguments that tell commands in a build of proxies."""
-        from buildtools.image.configuration import proxy_arguments
+        from buildtools.image.configuration import configuration_folder, proxy_arguments
 
-        return proxy_arguments(self._docker_config, self.engine.address)
+        return proxy_arguments(configuration_folder(self._environment), self.engine.address)
 
     def engine_if_any(self) -> Engine | None:
         """The engine, or None where none can be used: what the registry has needs none."""

@@ -20,6 +20,12 @@ _PROXIES = {
 }
 
 
+def configuration_folder(environment: Mapping[str, str]) -> Path:
+    """The folder that holds it: ``DOCKER_CONFIG``, or the user's own."""
+    home = environment.get("HOME") or str(Path.home())
+    return Path(environment.get("DOCKER_CONFIG") or f"{home}/.docker")
+
+
 def read_configuration(folder: Path) -> Mapping[str, Any]:
     """What ``config.json`` in this folder says; nothing where there is none.
 

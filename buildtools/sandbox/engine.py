@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from buildtools import Refused, Unreachable
+from buildtools.image.configuration import chosen_engine, configuration_folder
 from buildtools.sandbox import process
 
 NAME = "engine"
@@ -32,8 +33,12 @@ class Engine:
 
     @classmethod
     def named(cls, environment: Mapping[str, str]) -> Engine:
-        """The engine that the environment names, else the machine's own."""
-        return cls(environment.get("DOCKER_HOST") or DEFAULT_HOST)
+        """The engine that the user has chosen, else the machine's own.
+
+        :raises Refused: the choice makes no sense.
+        """
+        chosen = chosen_engine(environment, configuration_folder(environment))
+        return cls(chosen.get("DOCKER_HOST") or DEFAULT_HOST)
 
     def answers(self) -> bool:
         """Whether an engine is there and lets us in."""
