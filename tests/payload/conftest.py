@@ -6,8 +6,7 @@ import os
 import shutil
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -34,14 +33,6 @@ def require(program: str) -> str:
             pytest.fail(f"{program} is not installed")
         pytest.skip(f"{program} is not installed")
     return found
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Returns when the condition holds; a test that waits for what never comes fails after a minute."""
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end, "waited a minute"
-        time.sleep(0.01)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests.payload.conftest import VERSION, until
+from tests.payload.conftest import VERSION
+from tests.waiting import until
 
 
 @dataclass

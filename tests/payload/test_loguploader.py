@@ -19,7 +19,8 @@ import pytest
 from tests.conftest import EngineService
 from tests.payload import bigquery
 from tests.payload.bigquery import BigQuery
-from tests.payload.conftest import ROOT, VERSION, require, until
+from tests.payload.conftest import ROOT, VERSION, require
+from tests.waiting import until
 
 
 @dataclass

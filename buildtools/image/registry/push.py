@@ -32,7 +32,8 @@ from buildtools.image.registry.manifest import (
     stamp,
 )
 from buildtools.image.registry.manifest import digest_of as digest_of_bytes
-from buildtools.image.registry.storing import ImageToPush, Route, Storing, find_stored
+from buildtools.image.registry.plan import ImageToPush
+from buildtools.image.registry.storing import Route, Storing, find_stored
 from buildtools.schedule import all_ended
 from buildtools.version import Version
 

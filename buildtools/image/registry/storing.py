@@ -6,10 +6,8 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
-from itertools import takewhile
 from pathlib import Path
 
 from buildtools import BuildToolsError
@@ -20,14 +18,10 @@ from buildtools.image.registry.client import Registry
 from buildtools.image.registry.engine_push import make_known, named, push_by_engine, short_id
 from buildtools.image.registry.lookup import Seen, StoredImage, find_intact, fingerprint_tag, read_image
 from buildtools.image.registry.manifest import DOCKER_CONFIG, Descriptor, Manifest, digest_of
+from buildtools.image.registry.plan import LITTLE, ImageToPush, Plan, apart, by_large_base
+from buildtools.schedule import side_by_side
 
-# The engine gives out whole images, at the price of every layer below; its own push sends single layers, but slowly,
-# and only if it knows how the layers below are called in the registry. Worth a try where so many bytes of compressed
-# layers lie below, in all and for each image.
-_LARGE_BASE = 32 * 1024 * 1024
-_LARGE_FOR_EACH = 8 * 1024 * 1024
-# As many uncompressed bytes of one layer the engine may send: again under another digest, or as the first.
-_LITTLE = 16 * 1024 * 1024
+# So many uncompressed bytes of a layer the engine may send that nobody has sent before.
 _LARGE_FOR_THE_ENGINE = 32 * 1024 * 1024
 _VARIANTS = 3
 
@@ -39,22 +33,6 @@ class Route(Enum):
     STAMPED = "stamped"
     DIRECT = "direct"
     ENGINE = "engine"
-
-
-@dataclass(frozen=True)
-class ImageToPush:
-    """One image of a version.
-
-    ``image_id`` may be empty where the registry has the fingerprint. ``parents`` are the repositories whose layers this
-    image may share. What the registry has is not used if it was built before ``built_since``, in seconds since 1970.
-    """
-
-    name: str
-    repository: str
-    fingerprint: str
-    image_id: str = ""
-    parents: tuple[str, ...] = ()
-    built_since: float = 0.0
 
 
 def find_stored(registry: Registry, image: ImageToPush, cache: Cache, seen: Seen | None = None) -> StoredImage | None:
@@ -102,14 +80,14 @@ class Storing:
         plans = list(self._pool.map(self._plan, images))
         if self._engine.containerd_store:
             return [(stored, Route.ENGINE) for stored in self._pool.map(self._store_by_engine, plans)]
-        done: dict[_Plan, tuple[StoredImage, Route]] = {}
-        for base, above in _by_large_base(plans).items():
+        done: dict[Plan, tuple[StoredImage, Route]] = {}
+        for base, above in by_large_base(plans).items():
             done |= self._try_engine(base, above)
         rest = [plan for plan in plans if plan not in done]
         done |= zip(rest, self._store_directly(rest) if rest else (), strict=True)
         return [done[plan] for plan in plans]
 
-    def _plan(self, image: ImageToPush) -> _Plan:
+    def _plan(self, image: ImageToPush) -> Plan:
         found = self._engine.inspect(image.image_id)
         if found is None:
             raise BuildToolsError(
@@ -121,7 +99,7 @@ class Storing:
             layer = self._known.get(diff_id) or self._cache.layer(diff_id)
             if layer and self._place(image, layer, image.parents):
                 placed[diff_id] = layer
-        return _Plan(image, diff_ids, placed)
+        return Plan(image, diff_ids, placed)
 
     def _place(self, image: ImageToPush, layer: Descriptor, others: Sequence[str] = ()) -> bool:
         """Whether the image's repository has a layer; it is mounted from where it is, or may be, if need be."""
@@ -150,7 +128,7 @@ class Storing:
         with self._lock:
             self._holders.setdefault(layer.digest, []).append(repository)
 
-    def _store_directly(self, plans: Sequence[_Plan]) -> list[tuple[StoredImage, Route]]:
+    def _store_directly(self, plans: Sequence[Plan]) -> list[tuple[StoredImage, Route]]:
         from buildtools.image.registry.layers import export
 
         lacking: dict[str, list[ImageToPush]] = {}
@@ -158,21 +136,29 @@ class Storing:
             for diff_id in plan.missing:
                 lacking.setdefault(diff_id, []).append(plan.image)
         sending: dict[str, Future[Descriptor]] = {}
-        with tempfile.TemporaryDirectory(prefix="buildtools-layers-") as folder:
+        # Where the user has had enough, nobody waits for an engine that still writes there.
+        with tempfile.TemporaryDirectory(prefix="buildtools-layers-", ignore_cleanup_errors=True) as folder:
 
             def found(diff_id: str, path: Path) -> None:
+                self._go_on(lacking[diff_id][0])
                 sending[diff_id] = self._pool.submit(self._send, diff_id, path, lacking[diff_id])
 
+            def give_out(group: Sequence[Plan]) -> dict[str, bytes]:
+                place = Path(tempfile.mkdtemp(dir=folder))
+                return export(self._engine, [plan.image.image_id for plan in group], lacking, place, found)
+
             try:
-                configs = export(self._engine, [plan.image.image_id for plan in plans], lacking, Path(folder), found)
+                groups = apart(plans)
+                given = side_by_side([partial(give_out, group) for group in groups], jobs=len(groups))
+                configs = {image_id: config for some in given for image_id, config in some.items()}
                 sent = {diff_id: future.result() for diff_id, future in sending.items()}
             except BaseException:
                 # What is being sent reads files in the folder, and the user may wait to get the terminal back.
                 self._stopped.set()
-                wait(sending.values())
+                wait(list(sending.values()))
                 raise
 
-        def finish(plan: _Plan) -> tuple[StoredImage, Route]:
+        def finish(plan: Plan) -> tuple[StoredImage, Route]:
             layers = [plan.placed.get(diff_id) or sent.get(diff_id) for diff_id in plan.diff_ids]
             config = configs.get(plan.image.image_id)
             if config is None or not all(layers):
@@ -235,7 +221,7 @@ class Storing:
             stored = find_stored(self._registry, image, self._cache, Seen(layers))
         return stored or StoredImage(manifest, config)
 
-    def _try_engine(self, base: Sequence[str], plans: Sequence[_Plan]) -> dict[_Plan, tuple[StoredImage, Route]]:
+    def _try_engine(self, base: Sequence[str], plans: Sequence[Plan]) -> dict[Plan, tuple[StoredImage, Route]]:
         """Those of several images above one base that the engine could push without sending the base, or much else."""
         first, *others = plans
         done = {first: self._push_little(first)}
@@ -246,15 +232,15 @@ class Storing:
         done |= zip(others, self._pool.map(self._push_little, others), strict=True)
         return {plan: (stored, Route.ENGINE) for plan, stored in done.items() if stored}
 
-    def _push_little(self, plan: _Plan) -> StoredImage | None:
+    def _push_little(self, plan: Plan) -> StoredImage | None:
         known = {short_id(diff_id) for diff_id in plan.placed}
 
         def may_send(layer: str, size: int) -> bool:
             if layer not in known:
                 return size <= _LARGE_FOR_THE_ENGINE
-            if size > _LITTLE:
+            if size > LITTLE:
                 self._unknown.add(layer)
-            return size <= _LITTLE
+            return size <= LITTLE
 
         try:
             return self._push_by_engine(plan.image, may_send)
@@ -262,7 +248,7 @@ class Storing:
             # It may have no way to the registry, or no trust in it, where we have.
             return None
 
-    def _make_known(self, plan: _Plan, base: Sequence[str]) -> bool:
+    def _make_known(self, plan: Plan, base: Sequence[str]) -> bool:
         """Let the engine learn what its layers are called in the registry, if that is going to pay; whether it did.
 
         That takes a pull, about as long as giving the base out once. An engine that is new, as where agents are made
@@ -277,7 +263,7 @@ class Storing:
             return False
         return True
 
-    def _store_by_engine(self, plan: _Plan) -> StoredImage:
+    def _store_by_engine(self, plan: Plan) -> StoredImage:
         stored = self._push_by_engine(plan.image, lambda _layer, _size: True)
         if stored is None:
             raise BuildToolsError(f"{plan.image.name} was pushed by the engine and is not there", "run the same again")
@@ -289,37 +275,3 @@ class Storing:
         with named(self._engine, image.image_id, f"{name}:{tag}"):
             pushed = push_by_engine(self._engine, name, tag, self._registry.credential, may_send)
         return read_image(self._registry, image.repository, tag, self._cache) if pushed else None
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """An image, the digests of its layers' uncompressed bytes, and those of them that its repository has."""
-
-    image: ImageToPush
-    diff_ids: tuple[str, ...]
-    placed: Mapping[str, Descriptor] = field(hash=False)
-
-    @property
-    def missing(self) -> list[str]:
-        return [diff_id for diff_id in dict.fromkeys(self.diff_ids) if diff_id not in self.placed]
-
-    @property
-    def base(self) -> tuple[str, ...]:
-        """The lowest layers, as far as the repository has them, up to the last that is large."""
-        base = list(takewhile(self.placed.__contains__, self.diff_ids))
-        while base and self.placed[base[-1]].size <= _LITTLE:
-            base.pop()
-        return tuple(base)
-
-
-def _by_large_base(plans: Sequence[_Plan]) -> dict[tuple[str, ...], list[_Plan]]:
-    """The images whose base would take longer to give out than it takes the engine to push them, by that base."""
-    above: dict[tuple[str, ...], list[_Plan]] = {}
-    for plan in plans:
-        above.setdefault(plan.base, []).append(plan)
-
-    def is_large(base: Sequence[str], images: Sequence[_Plan]) -> bool:
-        size = sum(images[0].placed[diff_id].size for diff_id in base)
-        return size >= max(_LARGE_BASE, _LARGE_FOR_EACH * len(images))
-
-    return {base: images for base, images in above.items() if is_large(base, images)}

@@ -1,0 +1,93 @@
+"""What is to be done for each image that a registry lacks, and which images are best seen to together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+
+from buildtools.image.registry.manifest import Descriptor
+
+# So many bytes of one layer may be sent, or given out by an engine, without need.
+LITTLE = 16 * 1024 * 1024
+# An engine gives out whole images, at the price of every layer below; its own push sends single layers, but slowly, and
+# only if it knows how the layers below are called in the registry. Worth a try where so many bytes of compressed layers
+# lie below, in all and for each image.
+_LARGE_BASE = 32 * 1024 * 1024
+_LARGE_FOR_EACH = 8 * 1024 * 1024
+_MOST_GROUPS = 4
+
+
+@dataclass(frozen=True)
+class ImageToPush:
+    """One image of a version.
+
+    ``image_id`` may be empty where the registry has the fingerprint. ``parents`` are the repositories whose layers this
+    image may share. What the registry has is not used if it was built before ``built_since``, in seconds since 1970.
+    """
+
+    name: str
+    repository: str
+    fingerprint: str
+    image_id: str = ""
+    parents: tuple[str, ...] = ()
+    built_since: float = 0.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An image, the digests of its layers' uncompressed bytes, and those of them that its repository has."""
+
+    image: ImageToPush
+    diff_ids: tuple[str, ...]
+    placed: Mapping[str, Descriptor] = field(hash=False)
+
+    @property
+    def missing(self) -> list[str]:
+        """The layers that are to be sent."""
+        return [diff_id for diff_id in dict.fromkeys(self.diff_ids) if diff_id not in self.placed]
+
+    @property
+    def base(self) -> tuple[str, ...]:
+        """The lowest layers, as far as the repository has them, up to the last that is large."""
+        base = list(takewhile(self.placed.__contains__, self.diff_ids))
+        while base and self.placed[base[-1]].size <= LITTLE:
+            base.pop()
+        return tuple(base)
+
+
+def by_large_base(plans: Sequence[Plan]) -> dict[tuple[str, ...], list[Plan]]:
+    """The images whose base would take longer to give out than it takes the engine to push them, by that base."""
+    above: dict[tuple[str, ...], list[Plan]] = {}
+    for plan in plans:
+        above.setdefault(plan.base, []).append(plan)
+
+    def is_large(base: Sequence[str], images: Sequence[Plan]) -> bool:
+        size = sum(images[0].placed[diff_id].size for diff_id in base)
+        return size >= max(_LARGE_BASE, _LARGE_FOR_EACH * len(images))
+
+    return {base: images for base, images in above.items() if is_large(base, images)}
+
+
+def apart(plans: Sequence[Plan]) -> list[list[Plan]]:
+    """The images in groups that no layer which is to be sent belongs to two of.
+
+    An engine gives out an archive in one thread, and several archives at once. What the registry has of the images is
+    given out with every group; unless that is little, they are one group.
+    """
+    held = {layer.digest: layer.size for plan in plans for layer in plan.placed.values()}
+    if sum(held.values()) > LITTLE:
+        return [list(plans)]
+    families: list[tuple[set[str], list[Plan]]] = []
+    for plan in plans:
+        layers, members = set(plan.missing), [plan]
+        related = [family for family in families if not layers.isdisjoint(family[0])]
+        families = [family for family in families if family not in related]
+        for others in related:
+            layers |= others[0]
+            members = others[1] + members
+        families.append((layers, members))
+    groups: list[list[Plan]] = [[] for _ in range(min(_MOST_GROUPS, len(families)))]
+    for _, members in sorted(families, key=lambda family: len(family[0]), reverse=True):
+        min(groups, key=len).extend(members)
+    return groups
