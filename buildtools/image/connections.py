@@ -46,11 +46,11 @@ class Connections:
     def abort(self) -> None:
         """End the connections in use, and those that are being made: their threads get an :class:`OSError`."""
         self._aborted = True
-        for connection in list(self._busy):
-            if connection.sock:
+        for sock in [connection.sock for connection in list(self._busy)]:
+            if sock:
                 with suppress(OSError):
                     # Not that of a socket with TLS, which is not for two threads.
-                    socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def request(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes | Iterable[bytes] | None = None

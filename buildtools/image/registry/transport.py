@@ -195,7 +195,9 @@ class Transport:
     def _send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Answer:
         data = body() if callable(body) else body
         parts = urlsplit(url)
+        proxy = None
         try:
+            proxy = self._proxy(parts)
             target = parts._replace(scheme="", netloc="").geturl() or "/"
             return self._connections_to(parts).request(method, target, {"User-Agent": _CLIENT, **headers}, data)
         except ssl.SSLCertVerificationError as error:
@@ -213,7 +215,6 @@ class Transport:
             ) from None
         # The last is said of an address that is none.
         except (OSError, http.client.HTTPException, ValueError) as error:
-            proxy = self._proxy(parts)
             raise _Interrupted(_reason(error) + (f", through the proxy {proxy}" if proxy else "")) from None
         finally:
             if data is not None and not isinstance(data, bytes):
