@@ -382,7 +382,7 @@ def _running(
 def _signals(cancelled: Cancellation) -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         del frame
-        # The first one ends the run in order; more of them must not break into that.
+        # The first one ends the run in order; more of them must not break into that, nor into the end of Python.
         if not cancelled.is_set():
             cancelled.set()
             raise Interrupted(number)
@@ -395,7 +395,7 @@ def _signals(cancelled: Cancellation) -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if cancelled.is_set() else handler)
 
 
 def _plan(plan: Sequence[Planned], console: Console, *, json: bool) -> None:

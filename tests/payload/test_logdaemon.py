@@ -73,7 +73,7 @@ class Daemon:
 
     def batches(self) -> list[list[bytes]]:
         """The lines of each finished batch, in the order of their names."""
-        return [gzip.decompress(file.read_bytes()).splitlines() for file in sorted(self.upload.iterdir())]
+        return [gzip.decompress(file.read_bytes()).splitlines() for file in sorted(self.upload.glob("[!.]*"))]
 
     def events(self) -> list[dict[str, Any]]:
         return [json.loads(line) for batch in self.batches() for line in batch]
@@ -336,7 +336,7 @@ def test_upload_folder_never_shows_part_of_a_file(daemon: Daemon) -> None:
     seen: dict[str, bytes] = {}
     for start in range(0, 100_000, 5_000):
         process.stdin.write(numbered(5_000, start))
-        for file in daemon.upload.iterdir():
+        for file in daemon.upload.glob("[!.]*"):
             if not file.name.startswith("."):
                 seen.setdefault(file.name, file.read_bytes())
     daemon.stop(process)
