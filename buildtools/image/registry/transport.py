@@ -23,7 +23,7 @@ from buildtools.image.connections import Answer, Connections
 from buildtools.image.reference import DOCKER_HUB
 from buildtools.image.registry.auth import Authenticator, refused
 from buildtools.image.registry.credentials import Credential, Credentials
-from buildtools.image.registry.proxy import Proxy, proxy_for
+from buildtools.image.registry.proxy import proxy_for
 
 # Where Docker keeps the certificate authorities of registries, NAME.crt, and what to show them, NAME.cert and NAME.key:
 # https://docs.docker.com/engine/security/certificates/
@@ -72,18 +72,18 @@ class Transport:
         self._lock = threading.Lock()
         self._aborted = threading.Event()
         self._base = ""
-        self._connections: dict[tuple[str, str], Connections] = {}
+        self._connections: dict[tuple[str, str], tuple[Connections, str]] = {}
         self._authenticator = Authenticator(host, lambda: self.credential, self._ask, plain_http=self._may_be_plain)
 
     def close(self) -> None:
         """Close all connections."""
-        for connections in self._connections.values():
+        for connections, _ in self._connections.values():
             connections.close()
 
     def abort(self) -> None:
         """End what is under way; threads that wait for the registry get :class:`Unreachable`, now and from now on."""
         self._aborted.set()
-        for connections in list(self._connections.values()):
+        for connections, _ in list(self._connections.values()):
             connections.abort()
 
     def request(
@@ -195,39 +195,43 @@ class Transport:
     def _send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Answer:
         data = body() if callable(body) else body
         parts = urlsplit(url)
-        proxy = None
+        through = ""
         try:
-            proxy = self._proxy(parts)
             target = parts._replace(scheme="", netloc="").geturl() or "/"
-            return self._connections_to(parts).request(method, target, {"User-Agent": _CLIENT, **headers}, data)
+            connections, through = self._connections_to(parts)
+            return connections.request(method, target, {"User-Agent": _CLIENT, **headers}, data)
         except ssl.SSLCertVerificationError as error:
             raise Refused(
                 f"the certificate of {self.host} is not trusted ({_reason(error)})",
                 f"set registry_ca to its certificate authority, or put that into {CERTIFICATES / self.host / 'ca.crt'}",
             ) from None
-        except ssl.SSLError as error:
-            # Some alert that has the word: required, unknown, bad, expired, revoked.
-            if not re.search("ALERT.*CERTIFICATE", error.reason or ""):
-                raise _Interrupted(_reason(error)) from None
-            raise Refused(
-                f"{self.host} does not let us in without a certificate that it trusts ({_reason(error)})",
-                f"put one into {CERTIFICATES / self.host}, as client.cert and client.key",
-            ) from None
         # The last is said of an address that is none.
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise _Interrupted(_reason(error) + (f", through the proxy {proxy}" if proxy else "")) from None
+            # Some alert that has the word: required, unknown, bad, expired, revoked.
+            if isinstance(error, ssl.SSLError) and re.search("ALERT.*CERTIFICATE", error.reason or ""):
+                raise Refused(
+                    f"{self.host} does not let us in without a certificate that it trusts ({_reason(error)})",
+                    f"put one into {CERTIFICATES / self.host}, as client.cert and client.key",
+                ) from None
+            raise _Interrupted(_reason(error) + through) from None
         finally:
             if data is not None and not isinstance(data, bytes):
                 data.close()
 
-    def _connections_to(self, server: SplitResult) -> Connections:
+    def _connections_to(self, server: SplitResult) -> tuple[Connections, str]:
+        """The connections to a server, and what to say of a proxy on the way."""
+        known = self._connections.get((server.scheme, server.netloc))
+        if known:
+            return known
         host, port = server.hostname or "", server.port
+        proxy = None
+        if server.scheme == "https" and host and not _is_loopback(server.netloc):
+            proxy = proxy_for(host, port or 443, self._environment)
 
         def plain() -> http.client.HTTPConnection:
             return http.client.HTTPConnection(host, port or 80, timeout=_CONNECT_SECONDS)
 
         def tls() -> http.client.HTTPConnection:
-            proxy = self._proxy(server)
             at = (proxy.host, proxy.port) if proxy else (host, port or 443)
             made = http.client.HTTPSConnection(*at, timeout=_CONNECT_SECONDS, context=self._tls_context)
             if proxy:
@@ -237,12 +241,8 @@ class Transport:
         make = {"http": plain, "https": tls}.get(server.scheme)
         if not (host and make):
             raise ValueError(f"{server.geturl()} is no address of a server")
-        return self._connections.setdefault((server.scheme, server.netloc), Connections(make, _READ_SECONDS))
-
-    def _proxy(self, server: SplitResult) -> Proxy | None:
-        if server.scheme != "https" or not server.hostname or _is_loopback(server.netloc):
-            return None
-        return proxy_for(server.hostname, server.port or 443, self._environment)
+        made = Connections(make, _READ_SECONDS), f", through the proxy {proxy}" if proxy else ""
+        return self._connections.setdefault((server.scheme, server.netloc), made)
 
     def _origin(self) -> str:
         with self._lock:
