@@ -190,14 +190,9 @@ class _Push:
         """What the registry has of this version, and, of what it does not have, what is there by its fingerprint."""
         # One question to a registry that is out of reach, rather than as many as there are images.
         self._registry.ping()
-
-        def look(image: ImageToPush) -> tuple[StoredImage | None, StoredImage | None]:
-            there = self._published(image)
-            return there, None if there else find_stored(self._registry, image, self._cache, self._seen)
-
-        found = self._each(look, images)
-        stored = {image: stored for image, (there, stored) in found.items() if there is None}
-        return {image: there for image, (there, _) in found.items()}, stored
+        there = self._each(self._published, images)
+        missing = [image for image in images if there[image] is None]
+        return there, self._each(lambda image: find_stored(self._registry, image, self._cache, self._seen), missing)
 
     def _published(self, image: ImageToPush) -> StoredImage | None:
         """The version as the registry has it, or None where it is to be made."""
