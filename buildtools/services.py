@@ -54,18 +54,17 @@ class Services:
         :raises Unreachable: none answers.
         :raises Refused: this user may not use it, or the choice makes no sense.
         """
-        from buildtools.image.configuration import chosen_engine, configuration_folder
+        from buildtools.image.configuration import chosen_engine
         from buildtools.image.engine import Engine
 
-        environment = chosen_engine(self._environment, configuration_folder(self._environment))
-        return self._open.enter_context(contextlib.closing(Engine.connect(environment)))
+        return self._open.enter_context(contextlib.closing(Engine.connect(chosen_engine(self._environment))))
 
     @cached_property
     def build_proxies(self) -> Mapping[str, str]:
         """The build arguments that tell commands in a build of proxies."""
-        from buildtools.image.configuration import configuration_folder, proxy_arguments
+        from buildtools.image.configuration import proxy_arguments
 
-        return proxy_arguments(configuration_folder(self._environment), self.engine.address)
+        return proxy_arguments(self._environment, self.engine.address)
 
     def engine_if_any(self) -> Engine | None:
         """The engine, or None where none can be used: what the registry has needs none."""

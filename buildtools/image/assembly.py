@@ -14,7 +14,6 @@ from buildtools.events import Finished, Outcome, Report, Started, Warned
 from buildtools.image.engine import Engine
 from buildtools.image.folder.content import Contents
 from buildtools.image.folder.fingerprint import record_inputs
-from buildtools.image.reference import Reference
 from buildtools.image.registry.credentials import Credentials
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL
 from buildtools.image.survey import Standing, State, changes_since, engine_name
@@ -204,7 +203,7 @@ class _Line:
         outcome, detail = Outcome.FAILED, ""
         try:
             stored = self._assembly.stored[standing.name]
-            image_id = self._engine.pull(stored, self._credentials.for_host(Reference.parse(stored).registry))
+            image_id = self._engine.pull(stored, self._credentials.for_image(stored))
             outcome, detail = Outcome.DONE, image_id
             return image_id
         except BuildToolsError as error:

@@ -43,7 +43,7 @@ def read_configuration(folder: Path) -> Mapping[str, Any]:
     return document
 
 
-def chosen_engine(environment: Mapping[str, str], folder: Path) -> Mapping[str, str]:
+def chosen_engine(environment: Mapping[str, str]) -> Mapping[str, str]:
     """The environment with ``DOCKER_HOST`` and its certificates set to the engine that the docker program would use.
 
     ``DOCKER_HOST`` comes first, then what ``DOCKER_CONTEXT`` names, then what ``docker context use`` has chosen:
@@ -53,8 +53,8 @@ def chosen_engine(environment: Mapping[str, str], folder: Path) -> Mapping[str, 
     """
     if environment.get("DOCKER_HOST"):
         return environment
-    named = environment.get("DOCKER_CONTEXT")
-    name = named or read_configuration(folder).get("currentContext") or _DEFAULT
+    folder = configuration_folder(environment)
+    name = environment.get("DOCKER_CONTEXT") or read_configuration(folder).get("currentContext") or _DEFAULT
     if name == _DEFAULT:
         return environment
     key = hashlib.sha256(str(name).encode()).hexdigest()
@@ -74,13 +74,13 @@ def chosen_engine(environment: Mapping[str, str], folder: Path) -> Mapping[str, 
     return chosen
 
 
-def proxy_arguments(folder: Path, host: str) -> Mapping[str, str]:
+def proxy_arguments(environment: Mapping[str, str], host: str) -> Mapping[str, str]:
     """The build arguments by which commands in a build on the engine at ``host`` learn of proxies.
 
     No Dockerfile need declare them, and no cache and no image tells of them:
     https://docs.docker.com/engine/cli/proxy/#configure-the-docker-client.
     """
-    proxies = read_configuration(folder).get("proxies")
+    proxies = read_configuration(configuration_folder(environment)).get("proxies")
     chosen = (proxies.get(host) or proxies.get(_DEFAULT)) if isinstance(proxies, Mapping) else None
     if not isinstance(chosen, Mapping):
         return {}

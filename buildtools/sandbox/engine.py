@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from buildtools import Refused, Unreachable
-from buildtools.image.configuration import chosen_engine, configuration_folder
+from buildtools.image.configuration import chosen_engine
 from buildtools.sandbox import process
 
 NAME = "engine"
@@ -37,8 +37,7 @@ class Engine:
 
         :raises Refused: the choice makes no sense.
         """
-        chosen = chosen_engine(environment, configuration_folder(environment))
-        return cls(chosen.get("DOCKER_HOST") or DEFAULT_HOST)
+        return cls(chosen_engine(environment).get("DOCKER_HOST") or DEFAULT_HOST)
 
     def answers(self) -> bool:
         """Whether an engine is there and lets us in."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -53,9 +53,9 @@ def pull_bases(run: Run, services: Services, checkout: Checkout) -> None:
     """With ``--pull``, let the engine fetch every base image anew; one that is only local stays as it is."""
     if not run.pull:
         return
-    for reference in sorted({base for folder in folders(run, checkout) for base in folder.bases} - {"scratch"}):
+    for reference in _outside(folders(run, checkout)):
         try:
-            _pull(services, reference)
+            services.engine.pull(reference, services.credentials.for_image(reference))
         except Unreachable:
             raise
         except BuildToolsError as error:
@@ -155,7 +155,7 @@ def push_images(
             cache=_cache(run),
             report=run.report,
             fingerprints_kept=run.settings.fingerprints_kept,
-            bases=[Reference.parse(base.reference) for base in _outside(surveyed)],
+            bases=list(map(Reference.parse, _outside(standing.folder for standing in surveyed))),
             provide=provide,
             stored=stored,
             cancelled=run.cancelled,
@@ -163,9 +163,9 @@ def push_images(
     )
 
 
-def _outside(standings: Sequence[Standing]) -> list[BaseImage]:
-    """The base images from outside that these folders are built on."""
-    return list({name: base for each in standings for name, base in each.bases.items() if name != "scratch"}.values())
+def _outside(chosen: Iterable[ImageFolder]) -> list[str]:
+    """The references of the base images from outside that these folders are built on."""
+    return sorted({base for folder in chosen for base in folder.bases} - {"scratch"})
 
 
 def _refuse_changed(run: Run, checkout: Checkout, standings: Sequence[Standing]) -> None:
@@ -239,12 +239,8 @@ def _before(run: Run, folder: ImageFolder, variables: dict[str, str]) -> None:
 def _fetched(services: Services, references: Sequence[str]) -> dict[str, BaseImage]:
     """Base images that neither engine nor registry told of, fetched by the engine, which may know a mirror."""
     for reference in references:
-        _pull(services, reference)
+        services.engine.pull(reference, services.credentials.for_image(reference))
     return find_bases(references, services.engine, services.registry_at) if references else {}
-
-
-def _pull(services: Services, reference: str) -> None:
-    services.engine.pull(reference, services.credentials.for_host(Reference.parse(reference).registry))
 
 
 def _to_pull(run: Run, services: Services, standings: Sequence[Standing]) -> dict[str, str]:

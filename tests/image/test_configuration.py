@@ -45,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
 )
 def test_it_is_chosen_as_the_docker_program_chooses(folder: Path, variables: dict[str, str], host: str) -> None:
     docker(folder, "context", "use", "one")
-    found = chosen_engine(variables, folder).get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    found = chosen_engine({"DOCKER_CONFIG": str(folder), **variables}).get("DOCKER_HOST", "unix:///var/run/docker.sock")
     listed = docker(folder, "context", "ls", "--format", "{{.Current}} {{.DockerEndpoint}}", variables=variables)
     (official,) = [line.split()[1] for line in listed.splitlines() if line.startswith("true ")]
     assert host == found
@@ -53,13 +53,14 @@ def test_it_is_chosen_as_the_docker_program_chooses(folder: Path, variables: dic
 
 
 def test_without_a_choice_nothing_is_changed(folder: Path, tmp_path: Path) -> None:
-    assert {"HOME": "/"} == chosen_engine({"HOME": "/"}, folder)
-    assert {} == chosen_engine({}, tmp_path / "nowhere")
+    for place in (folder, tmp_path / "nowhere"):
+        environment = {"DOCKER_CONFIG": str(place), "HOME": "/"}
+        assert environment == chosen_engine(environment)
 
 
 def test_an_engine_that_was_chosen_answers(engine: EngineService, folder: Path) -> None:
     docker(folder, "context", "create", "here", "--docker", f"host={engine.host}")
-    chosen = chosen_engine({"DOCKER_CONTEXT": "here"}, folder)
+    chosen = chosen_engine({"DOCKER_CONFIG": str(folder), "DOCKER_CONTEXT": "here"})
     with contextlib.closing(Engine.connect(chosen)) as connected:
         assert engine.host == connected.address
 
@@ -70,7 +71,7 @@ def test_certificates_come_along(tmp_path: Path, skip: bool) -> None:
     files = f"ca={certificate},cert={certificate},key={key}"
     endpoint = f"host=tcp://one.example:2376,{files},skip-tls-verify={str(skip).lower()}"
     docker(tmp_path, "context", "create", "safe", "--docker", endpoint)
-    chosen = chosen_engine({"DOCKER_CONTEXT": "safe"}, tmp_path)
+    chosen = chosen_engine({"DOCKER_CONFIG": str(tmp_path), "DOCKER_CONTEXT": "safe"})
     folder = Path(chosen["DOCKER_CERT_PATH"])
     expected = [path.read_bytes() for path in (certificate, certificate, key)]
     assert expected == [(folder / name).read_bytes() for name in ("ca.pem", "cert.pem", "key.pem")]
@@ -93,16 +94,16 @@ def test_a_build_is_told_of_the_same_proxies_as_by_the_docker_program(
     printed = docker(tmp_path, "build", "--no-cache", str(tmp_path), variables=variables).splitlines()
     seen = dict(line.removeprefix("SEEN ").split("=", 1) for line in printed if line.startswith("SEEN "))
     expected = {name: value for name, value in seen.items() if name.upper().endswith("_PROXY")}
-    assert expected == proxy_arguments(tmp_path, host)
+    assert expected == proxy_arguments({"DOCKER_CONFIG": str(tmp_path)}, host)
 
 
 def test_without_proxies_a_build_is_told_of_none(tmp_path: Path) -> None:
-    assert {} == proxy_arguments(tmp_path, "unix:///var/run/docker.sock")
+    assert {} == proxy_arguments({"DOCKER_CONFIG": str(tmp_path)}, "unix:///var/run/docker.sock")
     (tmp_path / "config.json").write_text('{"proxies": {"other": {"httpProxy": "x"}, "default": null}}')
-    assert {} == proxy_arguments(tmp_path, "unix:///var/run/docker.sock")
+    assert {} == proxy_arguments({"DOCKER_CONFIG": str(tmp_path)}, "unix:///var/run/docker.sock")
 
 
 def test_a_choice_that_is_not_there_is_refused(folder: Path) -> None:
     with pytest.raises(Refused, match="Docker's context 'three'") as caught:
-        chosen_engine({"DOCKER_CONTEXT": "three"}, folder)
+        chosen_engine({"DOCKER_CONFIG": str(folder), "DOCKER_CONTEXT": "three"})
     assert "docker context ls" in caught.value.remedy

@@ -14,11 +14,13 @@ import subprocess
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from buildtools import BuildToolsError, Refused
 from buildtools.image.configuration import read_configuration
+from buildtools.image.reference import Reference
 
 # What `docker login` without a host writes down Docker Hub as.
 _HUB_KEY = "https://index.docker.io/v1/"
@@ -63,7 +65,10 @@ class Credentials:
         self._environment = environment
         self._lock = threading.Lock()
         self._found: dict[str, Credential | None] = {}
-        self._document: Mapping[str, Any] | None = None
+
+    @cached_property
+    def _document(self) -> Mapping[str, Any]:
+        return read_configuration(self._path.parent)
 
     def for_host(self, host: str) -> Credential | None:
         """The credential for the registry at ``host`` (``HOST`` or ``HOST:PORT``); none means anonymous access.
@@ -76,9 +81,11 @@ class Credentials:
                 self._found[host] = self._look_up(_HUB_KEY if host in _HUB_HOSTS else host)
             return self._found[host]
 
+    def for_image(self, reference: str) -> Credential | None:
+        """:meth:`for_host` for the registry that an image lies in."""
+        return self.for_host(Reference.parse(reference).registry)
+
     def _look_up(self, key: str) -> Credential | None:
-        if self._document is None:
-            self._document = read_configuration(self._path.parent)
         document = self._document
         helper = _entry(document.get("credHelpers"), key) or document.get("credsStore")
         found = self._ask(str(helper), key) if helper else None
