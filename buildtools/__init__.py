@@ -3,14 +3,18 @@
 A map of the house, from the street to the cellar; imports run downward only:
 
 * ``tasks``      Invoke tasks: arguments -> one pipeline call -> rendering, exit codes
+* ``rendering``  results as tables and documents; ``levels``: Invoke's levels of configuration as settings
 * ``console``    how a run looks: live table, plain lines, JSON lines
 * ``pipeline``   the table of contents: one function per task
+* ``stages``     the chapters: images, archives, releases, and whether the tree is what the commit says
+* ``services``   engine, registry and store, each connected at its first use; ``run``: what a task was asked for
 * ``release``    what a release is: manifest, comparison, audit (pure)
+* ``sandbox``    a registry, an S3 server and an engine on loopback
 * ``git``        repository -> version: describe, worktree state, release tags
 * ``image``      image folders, contexts, fingerprints, engine, BuildKit, registry
 * ``archive``    distributions, deterministic tarballs, S3
-* ``sandbox``    a registry, an S3 server and an engine on loopback
-* ``version``, ``settings``, ``events``   the values that everyone shares
+* ``schedule``   work side by side, parents first; ``command``: programs that are run
+* ``version``, ``settings``, ``events``, ``cancellation``   the values that everyone shares
 """
 
 from collections.abc import Sequence
