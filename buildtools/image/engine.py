@@ -19,7 +19,8 @@ from typing import Any
 
 from buildtools import BuildToolsError, Refused, Unreachable
 from buildtools.image import dialing
-from buildtools.image.connections import Answer, Connections
+from buildtools.image.answers import Answer
+from buildtools.image.connections import Connections
 from buildtools.image.reference import Reference
 from buildtools.image.registry.credentials import Credential
 
@@ -61,7 +62,7 @@ class Engine:
         self.address = address
         self._url = url
         self._tls = tls
-        self._connections = Connections(lambda: _Connection(self.dial), _TIMEOUT)
+        self._connections = Connections(self.dial, "engine", _TIMEOUT)
 
     @classmethod
     def connect(cls, environment: Mapping[str, str]) -> Engine:
@@ -197,7 +198,7 @@ class Engine:
         except (OSError, http.client.HTTPException) as error:
             raise _unreachable(self.address, error) from None
         if answer.status >= 400 and not (answer.status == 404 and missing_is_fine):
-            raise EngineError(f"the engine at {self.address} answers {_said(answer)}")
+            raise EngineError(f"the engine at {self.address} answers {_said(answer.status, answer.data)}")
         return answer
 
     @contextmanager
@@ -215,7 +216,7 @@ class Engine:
             connection.request("GET", f"/v{self.api_version}/images/get?{names}")
             answer = connection.getresponse()
             if answer.status != http.client.OK:
-                said = _said(Answer(answer.status, answer.headers, answer.read()))
+                said = _said(answer.status, answer.read())
                 raise EngineError(f"the engine at {self.address} answers {said}", "its log may tell more")
             yield answer
         except (OSError, http.client.HTTPException) as error:
@@ -286,12 +287,12 @@ def _read_address(address: str, environment: Mapping[str, str]) -> tuple[urllib.
     return urllib.parse.urlsplit(url), options.get("tls")
 
 
-def _said(answer: Answer) -> str:
+def _said(status: int, data: bytes) -> str:
     """The reason that an answer gives for being an error."""
     try:
-        return str(json.loads(answer.data)["message"])
+        return str(json.loads(data)["message"])
     except (ValueError, KeyError, TypeError):
-        return answer.data.decode("utf-8", "replace").strip() or str(answer.status)
+        return data.decode("utf-8", "replace").strip() or str(status)
 
 
 def _unreachable(address: str, error: BaseException) -> Unreachable | Denied:

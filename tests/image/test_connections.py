@@ -41,7 +41,8 @@ def connections() -> Iterator[Connections]:
 
 @contextmanager
 def connecting(address: str) -> Iterator[Connections]:
-    with closing(Connections(lambda: http.client.HTTPConnection(address), 30)) as made:
+    host, _, port = address.partition(":")
+    with closing(Connections(lambda: socket.create_connection((host, port)), address, 30)) as made:
         yield made
 
 

@@ -52,7 +52,7 @@ def read_challenges(header: str) -> list[Challenge]:
 
 
 # (method, url, headers, body) -> (status, body); raises Unreachable.
-Ask = Callable[[str, str, Mapping[str, str], bytes | None], tuple[int, bytes]]
+Ask = Callable[[str, str, Mapping[str, str], bytes], tuple[int, bytes]]
 
 
 class Authenticator:
@@ -127,7 +127,7 @@ class Authenticator:
                 query.append(("account", credential.username))
                 headers["Authorization"] = _basic(credential)
             joint = "&" if "?" in realm else "?"
-            status, body = self._ask("GET", f"{realm}{joint}{urlencode(query)}", headers, None)
+            status, body = self._ask("GET", f"{realm}{joint}{urlencode(query)}", headers, b"")
         if status != 200:
             raise refused(self._host, scope, f"its token service {realm} answers {status}", credential)
         return _read_token(realm, body)

@@ -16,7 +16,7 @@ from typing import IO
 from urllib.parse import urlencode, urlsplit
 
 from buildtools import Refused, Unreachable
-from buildtools.image.connections import Answer
+from buildtools.image.answers import Answer
 from buildtools.image.registry.credentials import Credential, Credentials
 from buildtools.image.registry.manifest import ACCEPTED, Damaged, Descriptor, Manifest, digest_of
 from buildtools.image.registry.transport import CERTIFICATES, Transport
@@ -89,7 +89,7 @@ class Registry:
             manifest = self.get_manifest(repository, target)
             return Descriptor(manifest.media_type, manifest.digest, len(manifest.body)) if manifest else None
         kind = answer.headers.get("Content-Type", "").partition(";")[0]
-        return Descriptor(kind, digest, int(answer.headers.get("Content-Length", 0)))
+        return Descriptor(kind, digest, int(answer.headers.get("Content-Length", "0")))
 
     def get_manifest(self, repository: str, target: str) -> Manifest | None:
         """The manifest under a tag or digest; None where there is none.
@@ -156,7 +156,7 @@ class Registry:
         answer = self._transport.request(
             "HEAD", f"/v2/{repository}/blobs/{digest}", expected=(200, 404), scope=_scope(repository, _PULL)
         )
-        return int(answer.headers.get("Content-Length", 0)) if answer.status == 200 else None
+        return int(answer.headers.get("Content-Length", "0")) if answer.status == 200 else None
 
     def get_blob(self, repository: str, digest: str) -> bytes | None:
         """The whole of a small blob; None where the repository does not have it.
@@ -186,7 +186,7 @@ class Registry:
             # Who may not read there can still send the blob.
             return False
         if answer.status == 202:
-            self._cancel_upload(repository, self._transport.resolve(answer.headers["Location"]))
+            self._cancel_upload(repository, self._transport.resolve(answer.headers.get("Location")))
         return answer.status == 201
 
     def put_blob(self, repository: str, body: bytes) -> str:
@@ -261,13 +261,13 @@ class Registry:
             body=lambda: _blocks(source, start, progress),
             attempts=1,
         )
-        return self._transport.resolve(answer.headers["Location"])
+        return self._transport.resolve(answer.headers.get("Location"))
 
     def _start_upload(self, repository: str) -> str:
         answer = self._transport.request(
             "POST", f"/v2/{repository}/blobs/uploads/", expected=(202,), scope=_scope(repository, _PUSH)
         )
-        return self._transport.resolve(answer.headers["Location"])
+        return self._transport.resolve(answer.headers.get("Location"))
 
     def _finish_upload(self, repository: str, location: str, digest: str, body: bytes = b"") -> None:
         joint = "&" if urlsplit(location).query else "?"

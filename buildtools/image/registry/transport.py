@@ -16,10 +16,12 @@ from collections.abc import Callable, Collection, Generator, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from buildtools import BuildToolsError, Refused, Unreachable, __version__
-from buildtools.image.connections import Answer, Connections
+from buildtools.image.answers import Answer
+from buildtools.image.connections import Connections
 from buildtools.image.reference import DOCKER_HUB
 from buildtools.image.registry.auth import Authenticator, refused
 from buildtools.image.registry.credentials import Credential, Credentials
@@ -94,7 +96,7 @@ class Transport:
         expected: Collection[int],
         scope: str = "",
         headers: Mapping[str, str] | None = None,
-        body: Body | None = None,
+        body: Body = b"",
         attempts: int = ATTEMPTS,
     ) -> Answer:
         """The answer, whose status is one of ``expected``. ``url`` may be a path.
@@ -153,7 +155,7 @@ class Transport:
         """What we log in with; None for nothing."""
         return self._credentials.for_host(self.host) if self._credentials else None
 
-    def _ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> tuple[int, bytes]:
+    def _ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> tuple[int, bytes]:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 answer = self._send(method, url, headers, body)
@@ -171,7 +173,7 @@ class Transport:
         )
 
     def _send_authorized(
-        self, method: str, url: str, scope: str, headers: Mapping[str, str] | None, body: Body | None
+        self, method: str, url: str, scope: str, headers: Mapping[str, str] | None, body: Body
     ) -> Answer:
         target = urljoin(self._origin(), url)
         # The first request tells how to authenticate, the second that a token at hand is no longer good.
@@ -192,7 +194,7 @@ class Transport:
             break
         return answer
 
-    def _send(self, method: str, url: str, headers: Mapping[str, str], body: Body | None) -> Answer:
+    def _send(self, method: str, url: str, headers: Mapping[str, str], body: Body) -> Answer:
         data = body() if callable(body) else body
         parts = urlsplit(url)
         through = ""
@@ -215,7 +217,7 @@ class Transport:
                 ) from None
             raise _Interrupted(_reason(error) + through) from None
         finally:
-            if data is not None and not isinstance(data, bytes):
+            if not isinstance(data, bytes):
                 data.close()
 
     def _connections_to(self, server: SplitResult) -> tuple[Connections, str]:
@@ -228,20 +230,22 @@ class Transport:
         if server.scheme == "https" and host and not _is_loopback(server.netloc):
             proxy = proxy_for(host, port or 443, self._environment)
 
-        def plain() -> http.client.HTTPConnection:
-            return http.client.HTTPConnection(host, port or 80, timeout=_CONNECT_SECONDS)
+        def plain() -> socket.socket:
+            return _dialled(host, port or 80)
 
-        def tls() -> http.client.HTTPConnection:
+        def tls() -> socket.socket:
             at = (proxy.host, proxy.port) if proxy else (host, port or 443)
             made = http.client.HTTPSConnection(*at, timeout=_CONNECT_SECONDS, context=self._tls_context)
             if proxy:
                 made.set_tunnel(host, port or 443, proxy.headers)
-            return made
+            made.connect()
+            return made.sock
 
-        make = {"http": plain, "https": tls}.get(server.scheme)
-        if not (host and make):
+        dial = {"http": plain, "https": tls}.get(server.scheme)
+        if not (host and dial):
             raise ValueError(f"{server.geturl()} is no address of a server")
-        made = Connections(make, _READ_SECONDS), f", through the proxy {proxy}" if proxy else ""
+        connections = Connections(dial, server.netloc.rpartition("@")[2], _READ_SECONDS)
+        made = connections, f", through the proxy {proxy}" if proxy else ""
         return self._connections.setdefault((server.scheme, server.netloc), made)
 
     def _origin(self) -> str:
@@ -259,7 +263,7 @@ class Transport:
         anything.verify_mode = ssl.CERT_NONE
         for port in [parts.port] if parts.port else [443, 80]:
             try:
-                with socket.create_connection((parts.hostname or "", port), timeout=_CONNECT_SECONDS) as raw:
+                with _dialled(parts.hostname or "", port) as raw:
                     anything.wrap_socket(raw).close()
             except (ssl.SSLError, ConnectionResetError):
                 return False
@@ -307,7 +311,15 @@ def _reason(error: Exception) -> str:
 
 def _challenge(answer: Answer) -> str:
     """All that a 401 offers: it may say so in several headers."""
-    return ", ".join(answer.headers.get_all("WWW-Authenticate") or ())
+    return ", ".join(answer.headers.get_all("WWW-Authenticate"))
+
+
+def _dialled(host: str, port: int) -> socket.socket:
+    # As bytes, which typeshed does not know of, a name needs no codec, which Python would load for every other one.
+    name: Any = host.encode() if host.isascii() else host
+    sock = socket.create_connection((name, port), timeout=_CONNECT_SECONDS)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
 
 
 def _is_loopback(address: str) -> bool:
