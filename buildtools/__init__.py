@@ -14,7 +14,7 @@ A map of the house, from the street to the cellar; imports run downward only:
 * ``image``      image folders, contexts, fingerprints, engine, BuildKit, registry
 * ``archive``    distributions, deterministic tarballs, S3
 * ``schedule``   work side by side, parents first; ``command``: programs that are run
-* ``version``, ``settings``, ``events``, ``cancellation``   the values that everyone shares
+* ``version``, ``settings``, ``events``, ``cancellation``   the values that everyone shares; ``frozen`` makes them
 """
 
 from collections.abc import Sequence

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar
 
 from buildtools import BuildToolsError
+from buildtools.frozen import frozen
 
 Value = TypeVar("Value")
 
@@ -27,7 +27,7 @@ class Outcome(Enum):
     CANCELLED = "cancelled"
 
 
-@dataclass(frozen=True)
+@frozen
 class Started:
     """Work on a subject began. ``action`` is one word: build, tag, push, pack, upload."""
 
@@ -35,7 +35,7 @@ class Started:
     action: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Step:
     """A subject moved on to a step of its build. ``number`` of ``total`` are 0 where the engine gave none."""
 
@@ -46,7 +46,7 @@ class Step:
     cached: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class Log:
     """One line of output, without its line end."""
 
@@ -54,7 +54,7 @@ class Log:
     line: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Warned:
     """Something the user should know that does not stop the run. ``subject`` is empty where it concerns the run."""
 
@@ -62,7 +62,7 @@ class Warned:
     message: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Transferred:
     """Bytes sent so far, of ``total`` (0 where it is not known)."""
 
@@ -71,7 +71,7 @@ class Transferred:
     total: int = 0
 
 
-@dataclass(frozen=True)
+@frozen
 class Finished:
     """Work on a subject ended. ``seconds`` is wall time; ``detail`` is a digest, a reason, or empty."""
 

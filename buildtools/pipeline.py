@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from buildtools import Refused
 from buildtools.events import Warned
+from buildtools.frozen import frozen
 from buildtools.git.checkout import Checkout, read_checkout
 from buildtools.services import Services
 from buildtools.stages import archives, images, releases, tree
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from buildtools.stages.planned import Planned
 
 
-@dataclass(frozen=True)
+@frozen
 class Listing:
     """The image folders, and the reference that each image has or would have, in the same order."""
 
@@ -31,7 +31,7 @@ class Listing:
     references: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Published:
     """What publishing came to. ``written`` is whether this run wrote the manifest; one that was there is kept.
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from enum import Enum
 from functools import partial
 from typing import Any, TypeVar
 
 from buildtools import BuildToolsError, Conflict, Drifted, Refused, Unreachable
+from buildtools.frozen import frozen
 from buildtools.schedule import side_by_side
 from buildtools.settings import is_host
 from buildtools.version import Version
@@ -32,7 +33,7 @@ _ANY_TEXT = re.compile(r"[!-~]*").fullmatch
 _MOST_SHOWN = 80
 
 
-@dataclass(frozen=True)
+@frozen
 class ReleasedImage:
     """An image of a release. ``digest`` is that of its registry manifest, ``fingerprint`` that of its inputs."""
 
@@ -49,7 +50,7 @@ class ReleasedImage:
         return f"{self.registry}/{self.repository}:{self.tag}"
 
 
-@dataclass(frozen=True)
+@frozen
 class ReleasedArchive:
     """An archive of a release. ``key`` is relative to the artifacts' prefix, ``size`` is in bytes, ``sha256`` hex."""
 
@@ -59,7 +60,7 @@ class ReleasedArchive:
     sha256: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Release:
     """One version's set. ``created`` is the commit's time, RFC 3339: the same commit gives the same manifest."""
 
@@ -221,7 +222,7 @@ class State(Enum):
     UNREACHABLE = "unreachable"
 
 
-@dataclass(frozen=True)
+@frozen
 class Finding:
     """One member of a release held against the world. ``found`` is a digest, empty where none was found."""
 
@@ -234,7 +235,7 @@ class Finding:
     reason: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class Audit:
     """A release held against the world."""
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 from buildtools import Refused
 from buildtools.cancellation import Cancellation
 from buildtools.events import Report
+from buildtools.frozen import frozen
 from buildtools.settings import Settings
 
 _MOST_JOBS = 16
 
 
-@dataclass(frozen=True)
+@frozen
 class Run:
     """One task's settings, options and surroundings.
 

@@ -7,10 +7,10 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from buildtools import BuildToolsError
+from buildtools.frozen import frozen
 
 Value = TypeVar("Value")
 
@@ -19,7 +19,7 @@ Value = TypeVar("Value")
 _STEP = 1.0
 
 
-@dataclass(frozen=True)
+@frozen
 class Results(Generic[Value]):
     """How each name ended, in the order of the graph: done with a value, failed with an error, or skipped.
 

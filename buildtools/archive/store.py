@@ -7,7 +7,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ from buildtools.archive import errors
 from buildtools.archive.gzip import Sink
 from buildtools.archive.upload import Summed, Upload
 from buildtools.events import Report, Transferred, unheard
+from buildtools.frozen import frozen
 
 _CHUNK = 1 << 20
 # What a conditional write answers where the condition does not hold; some say so by the status alone.
@@ -27,7 +28,7 @@ _TRIES = 5
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
-@dataclass(frozen=True)
+@frozen
 class StoredObject:
     """An object as the service describes it. ``key`` is relative to the store's prefix, ``size`` in bytes.
 
@@ -43,7 +44,7 @@ class StoredObject:
     sha256: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class Content:
     """An object's bytes, and the ``etag`` that :meth:`Store.replace` asks for."""
 
@@ -51,7 +52,7 @@ class Content:
     etag: str
 
 
-@dataclass(frozen=True)
+@frozen
 class StoredArchive:
     """An archive as it was found in the store after it was written, or before, where it was there already."""
 

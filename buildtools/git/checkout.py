@@ -6,10 +6,10 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 from buildtools import Refused
+from buildtools.frozen import frozen
 from buildtools.git.describe import describe
 from buildtools.git.errors import NoCommit, NoTag, ShallowClone
 from buildtools.git.repository import Repository
@@ -23,7 +23,7 @@ _USER_INFO = re.compile(r"(?<=://).*@")
 _LISTED = 10
 
 
-@dataclass(frozen=True)
+@frozen
 class Checkout:
     """The commit that is checked out.
 

@@ -6,9 +6,10 @@ http.client reads their headers with a parser for mail, which takes longer than 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from http.client import BadStatusLine, HTTPException, IncompleteRead, LineTooLong, RemoteDisconnected
 from typing import IO
+
+from buildtools.frozen import frozen
 
 _LONGEST_LINE = 65536
 _MOST_FIELDS = 200
@@ -31,7 +32,7 @@ class Headers:
         return self._fields.get(name.lower(), [])
 
 
-@dataclass(frozen=True)
+@frozen
 class Answer:
     """What a server answered, read to its end. ``is_last`` says that its connection is not to be used again."""
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from pathlib import Path
 
 from buildtools import BuildToolsError, schedule
 from buildtools.events import Finished, Outcome, Report, Started, Warned
+from buildtools.frozen import frozen
 from buildtools.image.engine import Engine
 from buildtools.image.folder.content import Contents
 from buildtools.image.folder.fingerprint import record_inputs
@@ -27,7 +28,7 @@ class Way(Enum):
     UP_TO_DATE = "up to date"
 
 
-@dataclass(frozen=True)
+@frozen
 class LocalImage:
     """An image that the engine has under all of ``references``. ``why`` says why it was not up to date."""
 
@@ -38,7 +39,7 @@ class LocalImage:
     why: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@frozen
 class Assembly:
     """How images are brought into one engine.
 

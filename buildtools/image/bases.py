@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from buildtools import BuildToolsError
+from buildtools.frozen import frozen
 from buildtools.image.engine import Engine
 from buildtools.image.reference import Reference
 from buildtools.image.registry.client import Registry
@@ -15,7 +15,7 @@ _JOBS = 8
 _NO_IMAGE = "scratch"
 
 
-@dataclass(frozen=True)
+@frozen
 class BaseImage:
     """A base image. ``digest`` is empty where neither engine nor registry knows it.
 

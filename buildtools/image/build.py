@@ -9,12 +9,13 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from buildtools import BuildToolsError, Refused, Unreachable
 from buildtools.events import Finished, Outcome, Report, Started, Transferred, Warned
+from buildtools.frozen import frozen
 from buildtools.image.buildkit import services
 from buildtools.image.buildkit.control import Solve, SolveCancelled, solve
 from buildtools.image.buildkit.failure import BuildFailed, explained
@@ -40,7 +41,7 @@ class BuildCancelled(BuildToolsError):
     """The build was told to stop, and the engine has stopped it."""
 
 
-@dataclass(frozen=True)
+@frozen
 class BuildRequest:
     """What to build. ``name`` is the image's name in events and errors, ``tags`` are full references.
 
@@ -68,7 +69,7 @@ class BuildRequest:
     directories: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class BuiltImage:
     """An image that the engine has, under all of ``tags``."""
 

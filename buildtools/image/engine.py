@@ -13,11 +13,11 @@ import socket
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from buildtools import BuildToolsError, Refused, Unreachable
+from buildtools.frozen import frozen
 from buildtools.image import dialing
 from buildtools.image.answers import Answer
 from buildtools.image.connections import Connections
@@ -39,7 +39,7 @@ class Denied(Refused):
     """The engine's socket is there, and this user may not open it: no retry helps."""
 
 
-@dataclass(frozen=True)
+@frozen
 class EngineImage:
     """An image as the engine lists it. ``tags`` are full references; ``id`` is ``sha256:...``.
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from buildtools import Refused
+from buildtools.frozen import frozen
 from buildtools.settings import COMPONENT
 
 # https://github.com/distribution/reference/blob/main/reference.go has the grammar.
@@ -19,7 +19,7 @@ _LONGEST_NAME = 255
 DOCKER_HUB = "docker.io"
 
 
-@dataclass(frozen=True)
+@frozen
 class Reference:
     """An image in a registry. ``tag`` and ``digest`` are empty where the text had none.
 

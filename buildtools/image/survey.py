@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import Enum
 from pathlib import Path
 
+from buildtools.frozen import frozen
 from buildtools.image.bases import BaseImage
 from buildtools.image.engine import EngineImage
 from buildtools.image.folder.content import Contents
@@ -28,7 +29,7 @@ class State(Enum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True)
+@frozen
 class Standing:
     """One image folder and its image. ``image_id`` and ``tags`` are those of the engine's image with this fingerprint.
 

@@ -11,11 +11,11 @@ import json
 import os
 import socket
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from buildtools import Refused, Unreachable
+from buildtools.frozen import frozen
 from buildtools.image.configuration import chosen_engine
 from buildtools.sandbox import process
 
@@ -25,7 +25,7 @@ DEFAULT_HOST = "unix:///var/run/docker.sock"
 PROGRAMS = (("dockerd", "docker.io"), ("iptables", "iptables"))
 
 
-@dataclass(frozen=True)
+@frozen
 class Engine:
     """An engine's address, in the words of ``DOCKER_HOST``."""
 

@@ -7,10 +7,11 @@ import json
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 
 from buildtools import Unreachable
+from buildtools.frozen import frozen
 from buildtools.sandbox import process
 from buildtools.sandbox.files import write_private
 
@@ -20,7 +21,7 @@ REGION = "us-east-1"
 _SOCKETS = Path("/tmp")  # noqa: S108  only removed, and only by the names of our own ports
 
 
-@dataclass(frozen=True)
+@frozen
 class Keys:
     """An access key of the server, fresh and random."""
 
@@ -33,7 +34,7 @@ class Keys:
         return cls(f"SANDBOX{secrets.token_hex(6).upper()}", secrets.token_hex(20))
 
 
-@dataclass(frozen=True)
+@frozen
 class Ports:
     """Every port the server listens on; each default would meet a second server."""
 

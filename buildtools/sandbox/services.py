@@ -17,12 +17,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any
 
 from buildtools import Refused, Unreachable
 from buildtools.events import Log, Report, unheard
+from buildtools.frozen import frozen
 from buildtools.sandbox import base as bases
 from buildtools.sandbox import engine, process, registry, s3
 from buildtools.sandbox.files import write_private
@@ -31,7 +32,7 @@ BUCKET = "sandbox-artifacts"
 _STATE = "state.json"
 
 
-@dataclass(frozen=True)
+@frozen
 class Sandbox:
     """A sandbox that is up. ``environment`` holds all that a client needs, on top of its own."""
 
@@ -42,7 +43,7 @@ class Sandbox:
     environment: Mapping[str, str] = field(repr=False)
 
 
-@dataclass(frozen=True)
+@frozen
 class Service:
     """One part of a sandbox. ``pid`` is None where the sandbox did not start it, or it is gone."""
 
@@ -53,7 +54,7 @@ class Service:
     log: Path
 
 
-@dataclass(frozen=True)
+@frozen
 class _State:
     registry_port: int
     s3_ports: s3.Ports

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from buildtools.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class Planned:
     """What would happen to one member. ``action`` completes "would": ``be built``, or ``not change``."""
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from buildtools.frozen import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class Description:
     """A commit described.
 

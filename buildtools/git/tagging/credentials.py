@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from urllib.parse import SplitResult, unquote
 
+from buildtools.frozen import frozen
 from buildtools.git.config import Config, boolean
 
 TYPE_CHECKING = False
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from dulwich.config import ConfigDict
 
 
-@dataclass(frozen=True)
+@frozen
 class Login:
     """One user and what proves it."""
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import TypeVar
 
+from buildtools.frozen import frozen
 from buildtools.git.naming.names import peeled
 from buildtools.git.repository import Repository
 from buildtools.git.storage.commits import Commits, Key, read_grafts
@@ -21,7 +21,7 @@ _TAGS = b"refs/tags/"
 _ENCODING = re.compile(rb"^encoding ([^\n]+)$", re.MULTILINE)
 
 
-@dataclass(frozen=True)
+@frozen
 class AnnotatedTag:
     """An annotated tag with the configured prefix. ``version`` is ``None`` where the rest is no semantic version."""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from buildtools import Refused
+from buildtools.frozen import frozen
 from buildtools.git.checkout import refuse_dirty
 from buildtools.git.errors import NoCommit, ShallowClone
 from buildtools.git.naming.describer import FETCH_ALL
@@ -26,7 +26,7 @@ _MOST_NAMES = 5
 _HEADS, _TAGS = b"refs/heads/", b"refs/tags/"
 
 
-@dataclass(frozen=True)
+@frozen
 class TagRequest:
     """What was asked for: one of ``bump`` (one of :data:`PARTS`), ``to`` and ``first`` (a version each).
 
@@ -46,7 +46,7 @@ class TagRequest:
     dry_run: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class Plan:
     """All that is known before the remote is asked. ``standing`` is the tag that is here already, to be pushed."""
 

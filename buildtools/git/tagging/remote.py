@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from buildtools import BuildToolsError, Refused, Unreachable
 from buildtools.events import Log, Report
+from buildtools.frozen import frozen
 from buildtools.git.checkout import without_login
 from buildtools.git.config import Config
 from buildtools.git.repository import Repository
@@ -43,7 +43,7 @@ Refs = Mapping[bytes, bytes]
 Decide = Callable[[Refs], "Offer | None"]
 
 
-@dataclass(frozen=True)
+@frozen
 class Offer:
     """One object to send, and the ref that is to be made for it."""
 

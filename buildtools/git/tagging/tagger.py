@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 
 from buildtools import Refused
+from buildtools.frozen import frozen
 from buildtools.git.config import Config
 
 _SECONDS = re.compile(r"@?(\d{1,12})(?: ([+-])(0\d|1[0-4])([0-5]\d))?")
@@ -17,7 +17,7 @@ _AROUND = "".join(map(chr, range(33))) + ".,:;<>\"\\'"
 _INSIDE = str.maketrans("", "", "\n<>")
 
 
-@dataclass(frozen=True)
+@frozen
 class Tagger:
     """``identity`` is ``NAME <EMAIL>``; ``seconds`` since 1970, ``offset`` in seconds east of UTC."""
 

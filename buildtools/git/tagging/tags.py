@@ -10,12 +10,12 @@ import fcntl
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
 from buildtools import BuildToolsError, Refused, Unreachable
 from buildtools.events import Report
+from buildtools.frozen import frozen
 from buildtools.git.errors import MissingObject
 from buildtools.git.repository import Repository
 from buildtools.git.storage.refs import RefFiles
@@ -38,7 +38,7 @@ class TagState(Enum):
     FINISHED = "finished"
 
 
-@dataclass(frozen=True)
+@frozen
 class CutTag:
     """A tag as it was cut, or would be. ``previous`` is the version before, empty for the first.
 

@@ -10,8 +10,9 @@ import queue
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from buildtools.frozen import frozen
 from buildtools.image.buildkit.transport import Connection, Gone, Status
 from buildtools.image.buildkit.upgrade import upgrade
 from buildtools.image.buildkit.wire import Message, blob, table, text
@@ -27,7 +28,7 @@ class SolveCancelled(Exception):
     """The build was told to stop, and has."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Solve:
     """One build as BuildKit sees it. ``attributes`` are the Dockerfile frontend's options."""
 

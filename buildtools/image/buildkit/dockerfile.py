@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from buildtools import Refused
+from buildtools.frozen import frozen
 from buildtools.image.buildkit.progress import Vertex
 from buildtools.image.folder.instructions import read_directives, read_instructions
 
@@ -16,7 +16,7 @@ _COUNTED = ("RUN", "COPY", "ADD", "WORKDIR")
 _SPELLED_OUT = re.compile(r"(?:docker-image://)?(?:docker\.io/(?:library/)?)?(?P<name>[^@\s]+?)(?::latest)?(?:@\S+)?")
 
 
-@dataclass(frozen=True)
+@frozen
 class Place:
     """One instruction with its lines, the first of a file being 1. ``text`` is on one line, the keyword in capitals."""
 

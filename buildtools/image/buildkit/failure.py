@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from buildtools import BuildToolsError, Unreachable
+from buildtools.frozen import frozen
 from buildtools.image.buildkit.dockerfile import locate
 from buildtools.image.buildkit.progress import Vertex
 from buildtools.image.buildkit.transport import Status
@@ -72,7 +72,7 @@ class BuildFailed(BuildToolsError):
         super().__init__(f"{image}: {what} ({where})", remedy, details)
 
 
-@dataclass(frozen=True)
+@frozen
 class _Details:
     """What engines since 23.0 say in the details of a failure."""
 

@@ -12,11 +12,11 @@ import stat
 import urllib.parse
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from buildtools import BuildToolsError
+from buildtools.frozen import frozen
 from buildtools.image.buildkit.transport import NOT_FOUND, UNKNOWN, Handler, Status, Stream, frame_prefix, framed
 from buildtools.image.buildkit.wire import Message, blob, number, text, varint
 from buildtools.image.folder.context import Entry, walk
@@ -39,7 +39,7 @@ _BATCH = 64 * 1024
 _LIST_BATCH = 16 * 1024  # the engine compares one part of a list while we make the next
 
 
-@dataclass(frozen=True)
+@frozen
 class Item:
     """One entry to list. ``content`` is where its bytes are, None where there are none to ask for."""
 
@@ -48,7 +48,7 @@ class Item:
     size: int = 0
 
 
-@dataclass(frozen=True)
+@frozen
 class Selection:
     """What the engine wants of a tree: patterns, and paths whose symbolic links are to be followed."""
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from buildtools import Refused
+from buildtools.frozen import frozen
 from buildtools.image.folder.instructions import (
     HEREDOC,
     Argument,
@@ -29,7 +30,7 @@ _WORD = re.compile(r"\S+")
 _REMOTE = re.compile(r"(?:https?|git|ssh)://|git@")
 
 
-@dataclass(frozen=True)
+@frozen
 class Steps:
     """What a run of instructions declares and takes.
 
@@ -43,7 +44,7 @@ class Steps:
     triggers: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Stage:
     """From one ``FROM`` to the next. ``name`` is in lower case, and empty where there is none."""
 
@@ -55,7 +56,7 @@ class Stage:
     steps: Steps
 
 
-@dataclass(frozen=True)
+@frozen
 class Base:
     """An image from outside that a build needs. ``image`` is the reference after expansion."""
 
@@ -64,7 +65,7 @@ class Base:
     reference: Reference
 
 
-@dataclass(frozen=True)
+@frozen
 class Needs:
     """What building one target takes.
 
@@ -80,7 +81,7 @@ class Needs:
     triggers: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Dockerfile:
     """A parsed Dockerfile. ``where`` names it in errors; ``syntax`` is the frontend image that it asks for."""
 

@@ -13,9 +13,9 @@ import json
 import os
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from buildtools.frozen import frozen
 from buildtools.image.folder.content import Contents, write_atomically
 from buildtools.image.folder.context import Entry, ignored, unreadable, walk
 from buildtools.image.folder.folders import ImageFolder
@@ -28,7 +28,7 @@ _OPEN_ARGUMENTS = ("REGISTRY", "VERSION", "REVISION")
 _MOST_NAMED = 5
 
 
-@dataclass(frozen=True)
+@frozen
 class Fingerprint:
     """``value`` is a SHA-256 in hexadecimal; ``inputs`` has a text for each thing that went into it.
 

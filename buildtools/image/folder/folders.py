@@ -11,10 +11,11 @@ import heapq
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from buildtools import BuildToolsError, Refused
+from buildtools.frozen import frozen
 from buildtools.image.folder.dockerfile import Dockerfile, Needs, parse
 from buildtools.image.folder.instructions import Reference
 from buildtools.settings import COMPONENT, ImageSettings, Settings
@@ -25,7 +26,7 @@ from buildtools.version import Version
 _PREDEFINED = re.compile(r"(?i:(?:https?|ftp|no|all)_proxy)|BUILDKIT_\w+|SOURCE_DATE_EPOCH")
 
 
-@dataclass(frozen=True)
+@frozen
 class ImageFolder:
     """A direct child of the images folder, with all that is known of its image without an engine.
 
@@ -99,7 +100,7 @@ def build_arguments(settings: Settings, version: Version | None, name: str) -> d
     }
 
 
-@dataclass(frozen=True)
+@frozen
 class _Project:
     settings: Settings
     version: Version | None

@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from buildtools import Refused
+from buildtools.frozen import frozen
 from buildtools.image.folder.shell import BadSubstitution, expand, word_pattern
 
 HEREDOC = re.compile(r"[0-9]*<<(-?)([^<]+)")
@@ -19,7 +19,7 @@ _DIRECTIVE = re.compile(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(.+?)\s*")
 _KEYWORD = re.compile(r"\s*(\S*)\s*")
 
 
-@dataclass(frozen=True)
+@frozen
 class Reference:
     """A place in a Dockerfile that names an image or a stage.
 
@@ -32,7 +32,7 @@ class Reference:
     end: int = -1
 
 
-@dataclass(frozen=True)
+@frozen
 class Argument:
     """``ARG NAME`` or ``ARG NAME=DEFAULT``."""
 
@@ -52,7 +52,7 @@ def read_directives(text: str) -> dict[str, str]:
     return found
 
 
-@dataclass(frozen=True)
+@frozen
 class Flag:
     """``--name=value``; ``start`` and ``end`` are where the value, with its quotes, lies in the joined instruction."""
 

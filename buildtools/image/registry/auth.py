@@ -11,11 +11,11 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
 from buildtools import BuildToolsError, Refused
+from buildtools.frozen import frozen
 from buildtools.image.registry.credentials import Credential
 
 _CLIENT = "lockstep-buildtools"
@@ -27,7 +27,7 @@ _SECONDS = 60
 _MARGIN = 10
 
 
-@dataclass(frozen=True)
+@frozen
 class Challenge:
     """One way to authenticate that a registry offered with its 401. ``scheme`` is ``basic`` or ``bearer``."""
 

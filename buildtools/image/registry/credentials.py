@@ -13,12 +13,13 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from buildtools import BuildToolsError, Refused
+from buildtools.frozen import frozen
 from buildtools.image.configuration import read_configuration
 from buildtools.image.reference import Reference
 
@@ -32,7 +33,7 @@ _HELPER_SECONDS = 60
 _LONGEST_SAYING = 500
 
 
-@dataclass(frozen=True)
+@frozen
 class Credential:
     """What to show to one registry: a user name and password, or one of the two kinds of token.
 

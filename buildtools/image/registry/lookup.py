@@ -7,11 +7,11 @@ import re
 import threading
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
 from buildtools import BuildToolsError
+from buildtools.frozen import frozen
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.manifest import (
@@ -29,7 +29,7 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _FINGERPRINT_TAG = re.compile(r"fp-[0-9a-f]{32,}")
 
 
-@dataclass(frozen=True)
+@frozen
 class StoredImage:
     """An image in a registry: its manifest and its configuration, as bytes."""
 

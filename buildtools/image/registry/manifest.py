@@ -10,11 +10,11 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from buildtools import BuildToolsError
+from buildtools.frozen import frozen
 
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
@@ -36,7 +36,7 @@ class Damaged(BuildToolsError):
     """What a registry has or gave is not what was stored: other bytes than asked for, or no image."""
 
 
-@dataclass(frozen=True)
+@frozen
 class Descriptor:
     """Content in a registry. ``size`` is in bytes."""
 
@@ -57,7 +57,7 @@ class Descriptor:
         return {"mediaType": self.media_type, "size": self.size, "digest": self.digest}
 
 
-@dataclass(frozen=True)
+@frozen
 class Manifest:
     """A manifest's exact bytes. An index (a list of manifests) is one too; it has no config and no layers."""
 

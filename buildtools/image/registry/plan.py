@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import takewhile
 
+from buildtools.frozen import frozen
 from buildtools.image.registry.manifest import Descriptor
 
 # So many bytes of one layer may be sent, or given out by an engine, without need.
@@ -18,7 +19,7 @@ _LARGE_FOR_EACH = 8 * 1024 * 1024
 _MOST_GROUPS = 4
 
 
-@dataclass(frozen=True)
+@frozen
 class ImageToPush:
     """One image of a version.
 
@@ -34,7 +35,7 @@ class ImageToPush:
     built_since: float = 0.0
 
 
-@dataclass(frozen=True)
+@frozen
 class Plan:
     """An image, the digests of its layers' uncompressed bytes, and those of them that its repository has."""
 

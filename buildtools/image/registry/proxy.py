@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from urllib.parse import unquote, urlsplit
 
 from buildtools import Refused
+from buildtools.frozen import frozen
 
 _DEFAULT_PORT = 80
 
 
-@dataclass(frozen=True)
+@frozen
 class Proxy:
     """A proxy that makes tunnels; ``headers`` are what it is shown, which may be a login."""
 

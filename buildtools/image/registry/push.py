@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 from buildtools import BuildToolsError, Conflict, Refused
 from buildtools.events import Finished, Outcome, Report, Started, Warned, unheard
+from buildtools.frozen import frozen
 from buildtools.image.engine import Engine
 from buildtools.image.reference import Reference
 from buildtools.image.registry.cache import Cache
@@ -45,7 +46,7 @@ Provide = Callable[[Sequence[ImageToPush]], Sequence[ImageToPush]]
 _JOBS = 8
 
 
-@dataclass(frozen=True)
+@frozen
 class PushedImage:
     """An image in the registry, as read back. ``size`` is that of its compressed layers in bytes."""
 
