@@ -44,6 +44,9 @@ Value = TypeVar("Value")
 Provide = Callable[[Sequence[ImageToPush]], Sequence[ImageToPush]]
 
 _JOBS = 8
+# For so many seconds a tag that was not there counts as not there, where nothing was built or sent meanwhile. Nobody
+# can set one on the condition that it is not there, so there is always such a time; publish has its claim for that.
+_LOOK_LASTS = 0.5
 
 
 @frozen
@@ -149,6 +152,7 @@ class _Push:
         self._pool = pool
         self._cancelled = cancelled
         self._began = time.monotonic()
+        self._looked = float("-inf")
         self._seen = Seen()
 
     def run(
@@ -165,6 +169,7 @@ class _Push:
         if new := [image for image in stored if image not in ready]:
             present = [(image.repository, found) for image, found in {**there, **stored}.items() if found]
             ready |= zip(new, self._store(provide(new), [*self._look_up(bases), *present]), strict=True)
+            self._looked = float("-inf")
         when_stored()
         made = self._each(lambda image: self._stamp(image, *ready[image]), stored)
         made |= {image: self._pushed(image, found, Route.ALREADY_THERE) for image, found in there.items() if found}
@@ -192,6 +197,7 @@ class _Push:
         # One question to a registry that is out of reach, rather than as many as there are images.
         self._registry.ping()
         there = self._each(self._published, images)
+        self._looked = time.monotonic()
         missing = [image for image in images if there[image] is None]
         return there, self._each(lambda image: find_stored(self._registry, image, self._cache, self._seen), missing)
 
@@ -238,8 +244,9 @@ class _Push:
         made = StoredImage(stored.manifest.with_config(descriptor), config)
         self._registry.put_blob(image.repository, config)
         self._cache.remember_config(config)
-        # Another agent may have made the version since we looked.
-        if self._may_overwrite or self._published(image) is None:
+        # Another agent may have made the version since we looked, unless that was a moment ago.
+        just_looked = time.monotonic() - self._looked < _LOOK_LASTS
+        if just_looked or self._may_overwrite or self._published(image) is None:
             self._registry.put_manifest(image.repository, self._tag, made.manifest)
         if digest_of(self._registry, image.repository, self._tag) != made.digest:
             found = read_image(self._registry, image.repository, self._tag, self._cache)

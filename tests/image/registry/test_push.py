@@ -105,6 +105,28 @@ def test_a_version_with_other_content_is_a_conflict_and_nothing_is_sent(
     assert [] == pusher.registry.tags(other.repository)
 
 
+def test_a_version_that_another_agent_makes_while_we_build_is_a_conflict(
+    pusher: Pusher, make_image: MakeImage, tmp_path: Path
+) -> None:
+    ours, theirs = make_image("app", {"a": b"1"}), make_image("app", {"a": b"2"})
+
+    def built(lacking: Sequence[ImageToPush]) -> Sequence[ImageToPush]:
+        pusher("1.0", theirs)
+        return lacking
+
+    with pytest.raises(Conflict):
+        push(
+            pusher.engine,
+            pusher.registry,
+            [ours],
+            version=Version.parse("1.0"),
+            labels={VERSION: "1.0", REVISION: "1"},
+            cache=Cache(tmp_path / "another"),
+            provide=built,
+        )
+    assert theirs.fingerprint == pusher.stored(theirs.repository, "1.0").labels[FINGERPRINT_LABEL]
+
+
 def test_a_dirty_version_is_overwritten_with_a_warning(pusher: Pusher, make_image: MakeImage) -> None:
     first, second = make_image("app", {"a": b"1"}), make_image("app", {"a": b"2"})
     pusher("1.0-dirty", first)
