@@ -19,12 +19,12 @@ _NO_IMAGE = "scratch"
 class BaseImage:
     """A base image. ``digest`` is empty where neither engine nor registry knows it.
 
-    ``triggers`` are its ``ONBUILD`` instructions, as far as the engine can tell.
+    ``triggers`` are its ``ONBUILD`` instructions; None where the engine, which could tell, does not have it.
     """
 
     reference: str
     digest: str = ""
-    triggers: tuple[str, ...] = ()
+    triggers: tuple[str, ...] | None = None
 
 
 def find_bases(
@@ -34,7 +34,7 @@ def find_bases(
 
     def find(reference: str) -> BaseImage:
         if reference == _NO_IMAGE:
-            return BaseImage(reference, _NO_IMAGE)
+            return BaseImage(reference, _NO_IMAGE, ())
         parsed = Reference.parse(reference)
         if parsed.digest:
             return BaseImage(reference, parsed.digest, _in_engine(engine, parsed, reference).triggers)

@@ -18,11 +18,13 @@ from buildtools.events import Finished, Outcome, Report, Started, Transferred, W
 from buildtools.frozen import frozen
 from buildtools.image.buildkit import services
 from buildtools.image.buildkit.control import Solve, SolveCancelled, solve
+from buildtools.image.buildkit.definition import offered_tree
 from buildtools.image.buildkit.failure import BuildFailed, explained
 from buildtools.image.buildkit.filesync import diff_copy, files, folder
 from buildtools.image.buildkit.progress import Progress
 from buildtools.image.buildkit.session import Session, open_session
 from buildtools.image.buildkit.transport import Gone, Handler, Status
+from buildtools.image.folder.context import Selection
 from buildtools.image.folder.instructions import read_directives
 
 if TYPE_CHECKING:
@@ -49,7 +51,8 @@ class BuildRequest:
     built with the argument ``BUILDKIT_INLINE_CACHE=1``. ``pull`` asks the registry for base images the engine has.
     ``content`` is built instead of what the Dockerfile holds; errors still name that file. ``directories`` is a digest
     of the modes of the context's directories: the engine, which does not look for a change of these in the copy it
-    keeps, gets a new copy when it changes.
+    keeps, gets a new copy when it changes. ``selection`` is what the build may take of the context; without it the
+    engine reads the ignore file, as a tree of its own, and then chooses.
     """
 
     name: str
@@ -67,6 +70,7 @@ class BuildRequest:
     pull: bool = False
     content: bytes | None = None
     directories: str = ""
+    selection: Selection | None = None
 
 
 @frozen
@@ -160,6 +164,7 @@ class _Build:
                 attributes,
                 {"name": ",".join(request.tags)} if request.tags else {},
                 inline_cache=request.args.get("BUILDKIT_INLINE_CACHE") == "1",
+                inputs={"context": offered_tree("context", session.id)} if request.selection else {},
             )
             try:
                 return solve(self.engine, wanted, heard=self.progress.hear, cancel=self.cancel)
@@ -225,7 +230,7 @@ class _Build:
         beside = request.dockerfile.with_name(f"{request.dockerfile.name}.dockerignore")
         if beside.exists():
             virtual["Dockerfile.dockerignore"] = _read(beside, "the ignore file")
-        trees = {"context": folder(request.context), "dockerfile": files(virtual)}
+        trees = {"context": folder(request.context, request.selection), "dockerfile": files(virtual)}
         handlers = {
             "/moby.filesync.v1.FileSync/DiffCopy": diff_copy(trees, self._transferred),
             **services.health(),

@@ -12,6 +12,7 @@ from buildtools.frozen import frozen
 from buildtools.image.bases import BaseImage
 from buildtools.image.engine import EngineImage
 from buildtools.image.folder.content import Contents
+from buildtools.image.folder.context import Selection
 from buildtools.image.folder.fingerprint import Fingerprint, explain, fingerprint, recorded_inputs
 from buildtools.image.folder.folders import ImageFolder
 from buildtools.image.registry.lookup import fingerprint_tag
@@ -48,6 +49,17 @@ class Standing:
     def name(self) -> str:
         """The image's name."""
         return self.folder.name
+
+    @property
+    def taken(self) -> Selection | None:
+        """What a build may take of the context; None where that is only known to whoever reads the Dockerfile.
+
+        It may ask for a frontend that knows other instructions, or build on an image that nobody has seen inside.
+
+        :raises BuildToolsError: the ignore file cannot be read.
+        """
+        unseen = any(self.bases[base].triggers is None for base in self.folder.bases)
+        return None if unseen or self.folder.parsed.syntax else self.folder.taken(_triggers(self.bases))
 
 
 def survey(
@@ -91,8 +103,12 @@ def _fingerprint(
         parents=parents,
         bases={name: base.digest for name, base in bases.items()},
         contents=contents,
-        triggers={name: base.triggers for name, base in bases.items() if base.triggers},
+        triggers=_triggers(bases),
     )
+
+
+def _triggers(bases: Mapping[str, BaseImage]) -> dict[str, tuple[str, ...]]:
+    return {name: base.triggers for name, base in bases.items() if base.triggers}
 
 
 def engine_name(name: str, fingerprint: str) -> str:

@@ -12,11 +12,11 @@ import pytest
 
 from buildtools.image.buildkit import services
 from buildtools.image.buildkit.control import Solve, solve
-from buildtools.image.buildkit.filesync import Item, Selection, diff_copy, files, folder
+from buildtools.image.buildkit.filesync import Item, diff_copy, files, folder
 from buildtools.image.buildkit.session import open_session
 from buildtools.image.buildkit.transport import Status
 from buildtools.image.engine import Engine
-from buildtools.image.folder.context import walk
+from buildtools.image.folder.context import Selection, walk
 from buildtools.image.folder.dockerfile import parse
 from buildtools.image.folder.patterns import Patterns
 from tests.conftest import EngineService
@@ -61,7 +61,7 @@ def asked_for(engine: Engine, root: Path, dockerfile: str, target: str) -> set[s
 
 
 def chosen(root: Path, follow: Sequence[str]) -> set[str]:
-    return {entry.path for entry in walk(root, exclude=Patterns(()), follow=follow)}
+    return {entry.path for entry in walk(root, Selection(Patterns(()), follow=follow))}
 
 
 @pytest.mark.parametrize(

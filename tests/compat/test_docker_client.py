@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from buildtools.image.folder.content import Contents
-from buildtools.image.folder.context import ignored, walk
+from buildtools.image.folder.context import Selection, ignored, walk
 from buildtools.image.folder.fingerprint import fingerprint
 from buildtools.image.folder.folders import image_folders
 from buildtools.settings import Settings
@@ -68,7 +68,7 @@ def test_the_same_files_arrive(client: DockerClient, tree: Path, tmp_path: Path,
     dockerfile = tmp_path / "Dockerfile"
     dockerfile.write_text("FROM scratch\nCOPY . /\n")
     (tmp_path / "Dockerfile.dockerignore").write_text(rules)
-    ours = {entry.path for entry in walk(tree, exclude=ignored(tree, dockerfile))}
+    ours = {entry.path for entry in walk(tree, Selection(ignored(tree, dockerfile)))}
     assert client.arriving(tree, dockerfile) == ours
 
 

@@ -63,6 +63,12 @@ class Project:
             cancelled=threading.Event(),
         )
 
+    def steps(self) -> list[str]:
+        """What the engine says that it does."""
+        heard: list[Event] = []
+        self.assemble(heard.append)
+        return [event.text for event in heard if isinstance(event, Step)]
+
 
 @pytest.fixture
 def project(connected: Engine, engine: EngineService, tmp_path: Path) -> Iterator[Project]:
@@ -107,6 +113,38 @@ def test_a_build_knows_of_proxies_of_which_the_image_tells_nothing(project: Proj
     assert "proxy.example" not in found
     # Through another proxy the same comes out.
     assert Way.UP_TO_DATE == project.assemble(HTTPS_PROXY="http://other.example")[project.app].way
+
+
+def test_a_build_is_offered_what_its_fingerprint_counts(project: Project) -> None:
+    kept = "RUN test -e /all/kept && test ! -e /all/dropped && test ! -e /all/.dockerignore\n"
+    files = {"kept": "", "dropped": "", ".dockerignore": "dropped\n.*\n"}
+    project.write(project.app, f"FROM {project.base}\nCOPY . /all/\n{kept}", **files)
+    assert not any("load .dockerignore" in step for step in project.steps())
+
+
+def test_what_a_base_image_takes_by_itself_is_offered(project: Project) -> None:
+    project.write(project.base, f"FROM {project.busybox}\nONBUILD COPY file /taken\nRUN echo {project.mark}\n")
+    project.write(project.app, f"FROM {project.busybox}\n")
+    image = project.assemble()[project.base]
+    outside = f"{project.mark}-outside:1"
+    project.engine.tag(image.image_id, outside)
+    project.write(project.app, f"FROM {outside}\nRUN grep one /taken\n", file="one")
+    try:
+        assert Way.BUILT is project.assemble()[project.app].way
+    finally:
+        project.engine.untag(outside)
+
+
+@pytest.mark.parametrize("reason", ["a frontend of its own", "a base image that nobody has seen"])
+def test_where_that_is_not_known_the_engine_chooses(project: Project, reason: str) -> None:
+    if reason == "a frontend of its own":
+        syntax = f"# syntax=docker/dockerfile:{project.mark}\n"
+        project.write(project.app, f"{syntax}FROM {project.base}\nCOPY file /\n")
+        (_, standing) = project.survey()
+    else:
+        project.write(project.app, f"FROM localhost:1/{project.mark}@sha256:{'0' * 64}\nCOPY file /\n")
+        (standing, _) = project.survey()
+    assert None is standing.taken
 
 
 def test_digests_of_files_are_loaded_once_for_all_images(project: Project) -> None:

@@ -30,12 +30,16 @@ class SolveCancelled(Exception):
 
 @frozen
 class Solve:
-    """One build as BuildKit sees it. ``attributes`` are the Dockerfile frontend's options."""
+    """One build as BuildKit sees it. ``attributes`` are the Dockerfile frontend's options.
+
+    ``inputs`` are definitions of what the frontend would otherwise look for itself: its ``context``.
+    """
 
     session_id: str
     attributes: Mapping[str, str]
     exporter: Mapping[str, str] = field(default_factory=dict)
     inline_cache: bool = False
+    inputs: Mapping[str, bytes] = field(default_factory=dict)
 
     def encoded(self, reference: str) -> bytes:
         """The ``SolveRequest``."""
@@ -50,6 +54,7 @@ class Solve:
             + text(6, "dockerfile.v0")
             + table(7, self.attributes)
             + blob(8, cache)
+            + b"".join(blob(10, text(1, name) + blob(2, definition)) for name, definition in self.inputs.items())
             + blob(13, export)
         )
 

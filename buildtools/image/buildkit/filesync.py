@@ -11,7 +11,7 @@ import os
 import stat
 import urllib.parse
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from buildtools import BuildToolsError
 from buildtools.frozen import frozen
 from buildtools.image.buildkit.transport import NOT_FOUND, UNKNOWN, Handler, Status, Stream, frame_prefix, framed
 from buildtools.image.buildkit.wire import Message, blob, number, text, varint
-from buildtools.image.folder.context import Entry, walk
+from buildtools.image.folder.context import Entry, Selection, walk
 from buildtools.image.folder.patterns import Patterns
 
 _REQ, _DATA, _FIN, _ERR = 1, 2, 3, 4  # Packet.type; STAT is 0
@@ -48,23 +48,17 @@ class Item:
     size: int = 0
 
 
-@frozen
-class Selection:
-    """What the engine wants of a tree: patterns, and paths whose symbolic links are to be followed."""
-
-    exclude: Sequence[str] = ()
-    include: Sequence[str] = ()
-    follow: Sequence[str] = ()
-
-
 Tree = Callable[[Selection], Iterator[Item]]
 
 
-def folder(root: Path) -> Tree:
-    """The files below a folder. Owners are not sent, as with the official client: caches are shared by all users."""
+def folder(root: Path, selection: Selection | None = None) -> Tree:
+    """The files below a folder: a selection of them, or what the engine wants.
+
+    Owners are not sent, as with the official client: caches are shared by all users.
+    """
 
     def items(wanted: Selection) -> Iterator[Item]:
-        for entry in walk(root, exclude=Patterns(wanted.exclude), include=wanted.include, follow=wanted.follow):
+        for entry in walk(root, selection or wanted):
             has_content = stat.S_ISREG(entry.stat.st_mode) and not entry.is_hard_link
             yield Item(_stat_of(entry), entry.absolute if has_content else None, entry.stat.st_size)
 
@@ -98,7 +92,7 @@ def diff_copy(trees: Mapping[str, Tree], sent: Callable[[str, int], None]) -> Ha
         if tree is None:
             raise Status(NOT_FOUND, f"there is no directory {name!r} in this build")
         wanted = Selection(
-            exclude=_values(stream, "exclude-patterns"),
+            exclude=Patterns(_values(stream, "exclude-patterns")),
             include=_values(stream, "include-patterns"),
             follow=_values(stream, "followpaths"),
         )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from buildtools import BuildToolsError
+from buildtools.frozen import frozen
 from buildtools.image.folder.patterns import Patterns, Results, clean, glob
 
 
@@ -30,6 +31,19 @@ class Entry(NamedTuple):
     link_target: str
     is_hard_link: bool
     is_on_the_way: bool = False
+
+
+@frozen
+class Selection:
+    """Which entries of a context are wanted: none that ``exclude`` matches.
+
+    With ``include`` (patterns) or ``follow`` (paths, globs allowed, whose symbolic links are followed inside the
+    context) only what these match, with the directories above.
+    """
+
+    exclude: Patterns
+    include: Sequence[str] = ()
+    follow: Sequence[str] = ()
 
 
 def ignore_file(context: Path, dockerfile: Path) -> Path | None:
@@ -55,20 +69,17 @@ def ignored(context: Path, dockerfile: Path) -> Patterns:
         raise unreadable(str(path), error) from None
 
 
-def walk(
-    root: str | Path, *, exclude: Patterns, include: Sequence[str] = (), follow: Sequence[str] = ()
-) -> Iterator[Entry]:
-    """The entries below ``root``, but what ``exclude`` matches.
+def walk(root: str | Path, selection: Selection) -> Iterator[Entry]:
+    """The wanted entries below ``root``, but sockets.
 
-    With ``include`` (patterns) or ``follow`` (paths, globs allowed, whose symbolic links are followed inside the
-    root) only what these match, with the directories above; a directory that is not matched itself comes just
-    before its first entry that is. Sockets are left out.
+    A directory that is not wanted itself comes just before its first entry that is.
 
     :raises Refused: an include pattern is not one.
     :raises BuildToolsError: something cannot be read, or vanished meanwhile.
     """
     base = os.path.realpath(root)
-    wanted = _wanted(base, include, follow)
+    exclude = selection.exclude
+    wanted = _wanted(base, selection)
     including = Patterns(wanted) if wanted else None
     first_names: dict[tuple[int, int], str] = {}
     levels = [_Level(base, "", None, None, None, is_included=True)]
@@ -177,10 +188,10 @@ def unreadable(path: str, error: OSError) -> BuildToolsError:
     )
 
 
-def _wanted(root: str, include: Sequence[str], follow: Sequence[str]) -> list[str]:
-    wanted = list(include)
-    if follow:
-        targets = followed(root, follow)
+def _wanted(root: str, selection: Selection) -> list[str]:
+    wanted = list(selection.include)
+    if selection.follow:
+        targets = followed(root, selection.follow)
         if targets:
             wanted = _without_covered([*wanted, *targets])
     return wanted

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from buildtools.frozen import frozen
 from buildtools.image.folder.content import Contents, write_atomically
-from buildtools.image.folder.context import Entry, ignored, unreadable, walk
+from buildtools.image.folder.context import Entry, unreadable, walk
 from buildtools.image.folder.folders import ImageFolder
 
 # Raised when the same inputs shall give another fingerprint, so that images made before count as stale.
@@ -88,7 +88,7 @@ def fingerprint(
             value = f"{value} {base.platform}"
         inputs[key] = f"{inputs[key]} {value}" if key in inputs else value
     if needs.sources:
-        for entry in walk(folder.context, exclude=ignored(folder.context, folder.dockerfile), follow=needs.sources):
+        for entry in walk(folder.context, folder.taken(triggers)):
             if not entry.is_on_the_way:
                 inputs[f"context {entry.path}"] = _described(entry, contents)
     return Fingerprint(_combined(inputs), inputs, tuple(unknown))

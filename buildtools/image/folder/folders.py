@@ -16,6 +16,7 @@ from pathlib import Path
 
 from buildtools import BuildToolsError, Refused
 from buildtools.frozen import frozen
+from buildtools.image.folder.context import Selection, ignored
 from buildtools.image.folder.dockerfile import Dockerfile, Needs, parse
 from buildtools.image.folder.instructions import Reference
 from buildtools.settings import COMPONENT, ImageSettings, Settings
@@ -55,6 +56,14 @@ class ImageFolder:
         if not triggers:
             return self.needed
         return _needs(self.parsed, self.settings, self.arguments, self.platform, {**triggers, **self.triggers})
+
+    def taken(self, triggers: Mapping[str, Sequence[str]] | None = None) -> Selection:
+        """What building the configured target may take of the context; ``triggers`` as for :meth:`needs`.
+
+        :raises Refused: the ignore file has a line that is no pattern.
+        :raises BuildToolsError: it cannot be read.
+        """
+        return Selection(ignored(self.context, self.dockerfile), follow=self.needs(triggers).sources)
 
     def served(self, images: Mapping[str, str]) -> bytes:
         """The Dockerfile to build with: each mention of a parent replaced by the exact image in ``images``.

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from buildtools import BuildToolsError, Refused
-from buildtools.image.folder.context import followed, ignored, walk
+from buildtools.image.folder.context import Selection, followed, ignored, walk
 from buildtools.image.folder.patterns import Patterns
 
 
@@ -22,7 +22,7 @@ def make(root: Path, *files: str) -> None:
 
 
 def paths(root: Path, rules: Sequence[str] = (), **choice: Sequence[str]) -> list[str]:
-    return [entry.path for entry in walk(root, exclude=Patterns.parse(rules), **choice)]
+    return [entry.path for entry in walk(root, Selection(Patterns.parse(rules), **choice))]
 
 
 def test_entries_come_depth_first_and_by_the_bytes_of_their_names(tmp_path: Path) -> None:
@@ -77,15 +77,15 @@ def test_the_second_name_of_a_file_is_a_link_to_the_first_that_is_listed(tmp_pat
     make(tmp_path, "a")
     for name in ("b", "c"):
         os.link(tmp_path / "a", tmp_path / name)
-    entries = [(e.path, e.link_target, e.is_hard_link) for e in walk(tmp_path, exclude=Patterns(()))]
+    entries = [(e.path, e.link_target, e.is_hard_link) for e in walk(tmp_path, Selection(Patterns(())))]
     assert [("a", "", False), ("b", "a", True), ("c", "a", True)] == entries
-    entries = [(e.path, e.link_target, e.is_hard_link) for e in walk(tmp_path, exclude=Patterns(["a"]))]
+    entries = [(e.path, e.link_target, e.is_hard_link) for e in walk(tmp_path, Selection(Patterns(["a"])))]
     assert [("b", "", False), ("c", "b", True)] == entries
 
 
 def test_a_symbolic_link_keeps_its_target_to_the_letter(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(".//x/./y")
-    assert [".//x/./y"] == [entry.link_target for entry in walk(tmp_path, exclude=Patterns(()))]
+    assert [".//x/./y"] == [entry.link_target for entry in walk(tmp_path, Selection(Patterns(())))]
 
 
 def test_sockets_are_left_out_and_pipes_are_not(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_sockets_are_left_out_and_pipes_are_not(tmp_path: Path) -> None:
             listener.bind(f"/proc/self/fd/{directory}/socket")  # a socket's own path is limited to 107 bytes
         finally:
             os.close(directory)
-        entries = list(walk(tmp_path, exclude=Patterns(())))
+        entries = list(walk(tmp_path, Selection(Patterns(()))))
     assert [("pipe", True)] == [(entry.path, stat.S_ISFIFO(entry.stat.st_mode)) for entry in entries]
 
 
