@@ -138,12 +138,9 @@ def push_images(
         )
         return [replace(image, image_id=images[image.name].image_id) for image in lacking]
 
-    def stored() -> None:
-        if run.cancelled.is_set():
-            raise BuildToolsError(f"the push of {checkout.version} was cancelled", "run the same again")
-        if made:
-            made()
-            _refuse_changed(run, checkout, surveyed)
+    def make(work: Callable[[], object]) -> None:
+        work()
+        _refuse_changed(run, checkout, surveyed)
 
     return tuple(
         pushing.push(
@@ -157,7 +154,7 @@ def push_images(
             fingerprints_kept=run.settings.fingerprints_kept,
             bases=list(map(Reference.parse, _outside(standing.folder for standing in surveyed))),
             provide=provide,
-            stored=stored,
+            stored=partial(make, made) if made else None,
             cancelled=run.cancelled,
         )
     )

@@ -21,6 +21,7 @@ from buildtools.image.registry.client import Registry
 from buildtools.image.registry.credentials import Credentials
 from buildtools.image.registry.engine_push import push_by_engine
 from buildtools.image.registry.lookup import StoredImage, find_fingerprints, fingerprint_tag, read_image
+from buildtools.image.registry.manifest import labels_of
 from buildtools.image.registry.push import ImageToPush, PushedImage, Route, push
 from buildtools.version import Version
 from tests.conftest import HtpasswdRegistry
@@ -114,6 +115,19 @@ def test_a_damaged_image_is_noticed_and_stored_anew(
     again = make_image("app", {"a": os.urandom(100)}, {"b": b"3"}, fingerprint=image.fingerprint)
     agent.push("1.2", again)
     assert agent.find(again) is not None
+
+
+def test_a_version_is_made_without_the_configuration_that_another_was_made_with(
+    agent: Agent, own: OwnRegistry, make_image: MakeImage
+) -> None:
+    image = make_image("app", {"a": b"1"})
+    agent.push("1.0", image)
+    blob(own, agent.stored(image, fingerprint_tag(image.fingerprint)).manifest.config.digest).unlink()
+    (pushed,) = agent.push("1.1", image)
+    assert Route.STAMPED == pushed.route
+    config = agent.registry.get_blob(image.repository, agent.stored(image, "1.1").manifest.config.digest)
+    assert "1.1" == labels_of(config or b"{}")[VERSION_LABEL]
+    assert arrived(agent, own, image, "1.1")
 
 
 def test_a_wiped_registry_gets_everything_again(

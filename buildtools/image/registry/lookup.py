@@ -86,17 +86,29 @@ def read_image(registry: Registry, repository: str, target: str, cache: Cache) -
 def find_intact(
     registry: Registry, repository: str, fingerprint: str, cache: Cache, seen: Seen | None = None
 ) -> StoredImage | None:
-    """The image with this fingerprint; None where there is none, or a part of it is gone or cut short.
+    """The image with this fingerprint; None where there is none, or a part of it is gone or cut short."""
+    found = _read_fingerprinted(registry, repository, fingerprint, cache)
+    return found if found and is_whole(registry, repository, found.manifest, seen) else None
 
-    Anybody may move a tag, so what the image itself says counts too.
+
+def find_to_stamp(
+    registry: Registry, repository: str, fingerprint: str, cache: Cache, seen: Seen
+) -> StoredImage | None:
+    """The image with this fingerprint, to make a version of; None where there is none, or a layer is damaged.
+
+    A version gets a configuration of its own. The one that it is made from is at hand, so its copy need not be there.
     """
+    found = _read_fingerprinted(registry, repository, fingerprint, cache)
+    return found if found and seen.has_all(registry, repository, found.manifest.layers) else None
+
+
+def _read_fingerprinted(registry: Registry, repository: str, fingerprint: str, cache: Cache) -> StoredImage | None:
+    """Anybody may move a tag, so what the image itself says counts too."""
     try:
         found = read_image(registry, repository, fingerprint_tag(fingerprint), cache)
     except Damaged:
         return None
-    if found is None or found.labels.get(FINGERPRINT_LABEL) != fingerprint:
-        return None
-    return found if is_whole(registry, repository, found.manifest, seen) else None
+    return found if found and found.labels.get(FINGERPRINT_LABEL) == fingerprint else None
 
 
 class Seen:
@@ -119,11 +131,14 @@ class Seen:
                 self._parts.add(part)
             return True
 
+    def has_all(self, registry: Registry, repository: str, parts: Iterable[Descriptor]) -> bool:
+        """Whether the registry has all of several parts."""
+        return all(self.has(registry, repository, part) for part in parts)
+
 
 def is_whole(registry: Registry, repository: str, manifest: Manifest, seen: Seen | None = None) -> bool:
     """Whether all that a manifest names is there, in its full size; what is in it is not read."""
-    seen = seen or Seen()
-    return all(seen.has(registry, repository, part) for part in (manifest.config, *manifest.layers))
+    return (seen or Seen()).has_all(registry, repository, (manifest.config, *manifest.layers))
 
 
 def find_fingerprints(

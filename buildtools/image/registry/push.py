@@ -51,7 +51,7 @@ _LOOK_LASTS = 0.5
 
 @frozen
 class PushedImage:
-    """An image in the registry, as read back. ``size`` is that of its compressed layers in bytes."""
+    """An image in the registry, as that confirmed it. ``size`` is that of its compressed layers in bytes."""
 
     name: str
     reference: str
@@ -88,7 +88,7 @@ def push(
     fingerprints_kept: int = 0,
     bases: Sequence[Reference] = (),
     provide: Provide = list,
-    stored: Callable[[], object] = lambda: None,
+    stored: Callable[[], object] | None = None,
     cancelled: threading.Event | None = None,
 ) -> list[PushedImage]:
     """Push one version of several images; what each became, in their order.
@@ -144,6 +144,7 @@ class _Push:
     ) -> None:
         self._engine = engine
         self._registry = registry
+        self._version = version
         self._tag = version.image_tag
         self._may_overwrite = version.dirty
         self._labels = labels
@@ -160,7 +161,7 @@ class _Push:
         images: Sequence[ImageToPush],
         bases: Sequence[Reference],
         provide: Provide,
-        when_stored: Callable[[], object],
+        when_stored: Callable[[], object] | None,
     ) -> list[PushedImage]:
         for image in images:
             self._report(Started(image.name, "push"))
@@ -170,7 +171,11 @@ class _Push:
             present = [(image.repository, found) for image, found in {**there, **stored}.items() if found]
             ready |= zip(new, self._store(provide(new), [*self._look_up(bases), *present]), strict=True)
             self._looked = float("-inf")
-        when_stored()
+        if self._cancelled.is_set():
+            raise BuildToolsError(f"the push of {self._version} was cancelled", "run the same again")
+        if when_stored:
+            when_stored()
+            self._looked = float("-inf")
         made = self._each(lambda image: self._stamp(image, *ready[image]), stored)
         made |= {image: self._pushed(image, found, Route.ALREADY_THERE) for image, found in there.items() if found}
         return [self._finished(image, made[image]) for image in images]
@@ -238,17 +243,17 @@ class _Push:
         return storing.store(images)
 
     def _stamp(self, image: ImageToPush, stored: StoredImage, route: Route) -> PushedImage:
-        """Make the version out of the stored image, and read it back."""
+        """Make the version out of the stored image."""
         config = stamp(stored.config, self._labels)
         descriptor = replace(stored.manifest.config, digest=digest_of_bytes(config), size=len(config))
         made = StoredImage(stored.manifest.with_config(descriptor), config)
         self._registry.put_blob(image.repository, config)
         self._cache.remember_config(config)
-        # Another agent may have made the version since we looked, unless that was a moment ago.
+        # Another agent may have made the version since we looked, or make it now, unless we looked a moment ago.
         just_looked = time.monotonic() - self._looked < _LOOK_LASTS
         if just_looked or self._may_overwrite or self._published(image) is None:
             self._registry.put_manifest(image.repository, self._tag, made.manifest)
-        if digest_of(self._registry, image.repository, self._tag) != made.digest:
+        if not just_looked and digest_of(self._registry, image.repository, self._tag) != made.digest:
             found = read_image(self._registry, image.repository, self._tag, self._cache)
             if found is None or not self._is_same(found, image):
                 raise self._conflict(image, found.digest if found else "none")

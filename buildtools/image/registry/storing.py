@@ -16,7 +16,14 @@ from buildtools.image.engine import Engine, EngineError
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.engine_push import make_known, named, push_by_engine, short_id
-from buildtools.image.registry.lookup import Seen, StoredImage, find_intact, fingerprint_tag, read_image
+from buildtools.image.registry.lookup import (
+    Seen,
+    StoredImage,
+    find_intact,
+    find_to_stamp,
+    fingerprint_tag,
+    read_image,
+)
 from buildtools.image.registry.manifest import DOCKER_CONFIG, Descriptor, Manifest, digest_of
 from buildtools.image.registry.plan import LITTLE, ImageToPush, Plan, apart, by_large_base
 from buildtools.schedule import side_by_side
@@ -35,9 +42,9 @@ class Route(Enum):
     ENGINE = "engine"
 
 
-def find_stored(registry: Registry, image: ImageToPush, cache: Cache, seen: Seen | None = None) -> StoredImage | None:
-    """The image as the registry has it under its fingerprint, whole and young enough; see :func:`find_intact`."""
-    found = find_intact(registry, image.repository, image.fingerprint, cache, seen)
+def find_stored(registry: Registry, image: ImageToPush, cache: Cache, seen: Seen) -> StoredImage | None:
+    """The image as the registry has it under its fingerprint, young enough; see :func:`find_to_stamp`."""
+    found = find_to_stamp(registry, image.repository, image.fingerprint, cache, seen)
     return found if found and found.created >= image.built_since else None
 
 
@@ -208,8 +215,8 @@ class Storing:
 
         Another agent may have stored the same fingerprint meanwhile: its image is as good, and both then agree.
         """
+        # The cache learns of it when it is read back: the registry may have a damaged copy, and keep that.
         self._registry.put_blob(image.repository, config)
-        self._cache.remember_config(config)
         manifest = Manifest.make(Descriptor(DOCKER_CONFIG, digest_of(config), len(config)), layers)
         # Of those that are to be newer, the one that is there is the one that was too old.
         stored = (
