@@ -6,7 +6,7 @@ before it does anything. Here all classes share what the methods do.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import MISSING, FrozenInstanceError, dataclass, field, fields
 from operator import attrgetter
 from typing import Any, NoReturn, TypeVar, dataclass_transform
@@ -53,9 +53,9 @@ def frozen(made: type[Made]) -> type[Made]:
     return made
 
 
-def _getter(names: Any) -> Callable[[Any], Any]:
-    names = tuple(names)
-    return attrgetter(*names) if names else lambda _: ()
+def _getter(names: Iterable[str]) -> Callable[[Any], Any]:
+    chosen = tuple(names)
+    return attrgetter(*chosen) if chosen else lambda _: ()
 
 
 def _default(part: Any) -> Callable[[], Any]:

@@ -167,7 +167,7 @@ class _Line:
             # What the engine remembers may be older than the image's age would then say.
             no_cache=self._assembly.no_cache or bool(settings.rebuild_after),
             directories=made.directories,
-            selection=standing.taken,
+            selection=standing.taken(),
         )
         image = build(
             self._engine,

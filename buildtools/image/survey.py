@@ -50,13 +50,12 @@ class Standing:
         """The image's name."""
         return self.folder.name
 
-    @property
     def taken(self) -> Selection | None:
         """What a build may take of the context; None where that is only known to whoever reads the Dockerfile.
 
         It may ask for a frontend that knows other instructions, or build on an image that nobody has seen inside.
 
-        :raises BuildToolsError: the ignore file cannot be read.
+        :raises BuildToolsError: the ignore file cannot be read, or has a line that is no pattern.
         """
         unseen = any(self.bases[base].triggers is None for base in self.folder.bases)
         return None if unseen or self.folder.parsed.syntax else self.folder.taken(_triggers(self.bases))

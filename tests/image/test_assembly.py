@@ -144,7 +144,7 @@ def test_where_that_is_not_known_the_engine_chooses(project: Project, reason: st
     else:
         project.write(project.app, f"FROM localhost:1/{project.mark}@sha256:{'0' * 64}\nCOPY file /\n")
         (standing, _) = project.survey()
-    assert None is standing.taken
+    assert None is standing.taken()
 
 
 def test_digests_of_files_are_loaded_once_for_all_images(project: Project) -> None:
