@@ -38,7 +38,7 @@ from buildtools.image.registry.storing import Route, Storing, find_stored
 from buildtools.schedule import all_ended
 from buildtools.version import Version
 
-__all__ = ["ImageToPush", "PushedImage", "Route", "foresee", "push"]
+__all__ = ["ImageToPush", "Provide", "PushedImage", "Route", "foresee", "push"]
 
 Value = TypeVar("Value")
 Provide = Callable[[Sequence[ImageToPush]], Sequence[ImageToPush]]

@@ -11,7 +11,7 @@ from buildtools.image.reference import Reference
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.lookup import StoredImage, read_image
-from buildtools.image.registry.push import ImageToPush, PushedImage, Route, push
+from buildtools.image.registry.push import ImageToPush, Provide, PushedImage, Route, push
 from buildtools.version import Version
 
 VERSION = "org.opencontainers.image.version"
@@ -34,6 +34,7 @@ class Pusher:
         engine: bool = True,
         revision: str = "1",
         bases: Sequence[Reference] = (),
+        provide: Provide = list,
     ) -> list[PushedImage]:
         return push(
             self.engine if engine else None,
@@ -44,6 +45,7 @@ class Pusher:
             cache=self.cache,
             report=self.events.append,
             bases=bases,
+            provide=provide,
         )
 
     def stored(self, repository: str, tag: str) -> StoredImage:

@@ -105,9 +105,7 @@ def test_a_version_with_other_content_is_a_conflict_and_nothing_is_sent(
     assert [] == pusher.registry.tags(other.repository)
 
 
-def test_a_version_that_another_agent_makes_while_we_build_is_a_conflict(
-    pusher: Pusher, make_image: MakeImage, tmp_path: Path
-) -> None:
+def test_a_version_that_another_agent_makes_while_we_build_is_a_conflict(pusher: Pusher, make_image: MakeImage) -> None:
     ours, theirs = make_image("app", {"a": b"1"}), make_image("app", {"a": b"2"})
 
     def built(lacking: Sequence[ImageToPush]) -> Sequence[ImageToPush]:
@@ -115,15 +113,7 @@ def test_a_version_that_another_agent_makes_while_we_build_is_a_conflict(
         return lacking
 
     with pytest.raises(Conflict):
-        push(
-            pusher.engine,
-            pusher.registry,
-            [ours],
-            version=Version.parse("1.0"),
-            labels={VERSION: "1.0", REVISION: "1"},
-            cache=Cache(tmp_path / "another"),
-            provide=built,
-        )
+        pusher("1.0", ours, provide=built)
     assert theirs.fingerprint == pusher.stored(theirs.repository, "1.0").labels[FINGERPRINT_LABEL]
 
 
@@ -210,18 +200,10 @@ def test_only_what_the_registry_lacks_is_asked_for(pusher: Pusher, make_image: M
         return [replace(image, image_id=lacking.image_id) for image in images]
 
     wanted = [replace(there, image_id=""), replace(lacking, image_id="")]
-    version, labels = Version.parse("1.1"), {VERSION: "1.1"}
+    version, labels = Version.parse("1.1"), {VERSION: "1.1", REVISION: "1"}
     foreseen = foresee(pusher.registry, wanted, version=version, labels=labels, cache=pusher.cache)
     assert [Route.STAMPED, None] == foreseen
-    push(
-        pusher.engine,
-        pusher.registry,
-        wanted,
-        version=version,
-        labels=labels,
-        cache=pusher.cache,
-        provide=provide,
-    )
+    pusher("1.1", *wanted, provide=provide)
     assert ["lacking"] == asked
     foreseen = foresee(pusher.registry, wanted, version=version, labels=labels, cache=pusher.cache)
     assert [Route.ALREADY_THERE] * 2 == foreseen
