@@ -1,7 +1,7 @@
-"""Plain sockets to the engine, whatever ``DOCKER_HOST`` is: a path, a host, a host with TLS, a host behind ssh.
+"""Connections to hosts, and plain sockets to the engine.
 
-All are sockets of the operating system, so that two threads may use one: the TLS of Python 3.11 must not be read and
-written at once.
+``DOCKER_HOST`` may be a path, a host, a host with TLS or a host behind ssh. All are sockets of the operating system, so
+that two threads may use one: the TLS of Python 3.11 must not be read and written at once.
 """
 
 from __future__ import annotations
@@ -31,13 +31,21 @@ def dial_unix(path: str) -> socket.socket:
     return sock
 
 
+def connected(host: str, port: int, seconds: float) -> socket.socket:
+    """A connection to a host, which has so long to answer, then and later; it is for small questions."""
+    # As bytes, which typeshed does not know of, a name needs no codec, which Python would load for every other one.
+    name: Any = host.encode() if host.isascii() else host
+    sock = socket.create_connection((name, port), timeout=seconds)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
 def dial_tcp(host: str, port: int) -> socket.socket:
     """A connection to a host, without a time limit once it stands."""
-    sock = socket.create_connection((host, port), timeout=_CONNECT_SECONDS)
+    sock = connected(host, port, _CONNECT_SECONDS)
     sock.settimeout(None)
     # What is quiet for long, a build without output, must not be forgotten by what lies between.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
 
 

@@ -58,7 +58,9 @@ class Standing:
         :raises BuildToolsError: the ignore file cannot be read, or has a line that is no pattern.
         """
         unseen = any(self.bases[base].triggers is None for base in self.folder.bases)
-        return None if unseen or self.folder.parsed.syntax else self.folder.taken(_triggers(self.bases))
+        if unseen or self.folder.parsed.syntax:
+            return None
+        return self.folder.taken(self.folder.needs(_triggers(self.bases)))
 
 
 def survey(

@@ -91,14 +91,20 @@ def diff_copy(trees: Mapping[str, Tree], sent: Callable[[str, int], None]) -> Ha
         tree = trees.get(name)
         if tree is None:
             raise Status(NOT_FOUND, f"there is no directory {name!r} in this build")
-        wanted = Selection(
+        _Sender(stream, lambda size: sent(name, size)).send(_wanted(tree, stream))
+
+    return handle
+
+
+def _wanted(tree: Tree, stream: Stream) -> Iterator[Item]:
+    """What the engine wants of a tree; a pattern that is none is an error while that is listed, of which it is told."""
+    yield from tree(
+        Selection(
             exclude=Patterns(_values(stream, "exclude-patterns")),
             include=_values(stream, "include-patterns"),
             follow=_values(stream, "followpaths"),
         )
-        _Sender(stream, lambda size: sent(name, size)).send(tree(wanted))
-
-    return handle
+    )
 
 
 def _values(stream: Stream, key: str) -> list[str]:

@@ -88,7 +88,7 @@ def fingerprint(
             value = f"{value} {base.platform}"
         inputs[key] = f"{inputs[key]} {value}" if key in inputs else value
     if needs.sources:
-        for entry in walk(folder.context, folder.taken(triggers)):
+        for entry in walk(folder.context, folder.taken(needs)):
             if not entry.is_on_the_way:
                 inputs[f"context {entry.path}"] = _described(entry, contents)
     return Fingerprint(_combined(inputs), inputs, tuple(unknown))

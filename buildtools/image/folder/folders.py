@@ -57,13 +57,13 @@ class ImageFolder:
             return self.needed
         return _needs(self.parsed, self.settings, self.arguments, self.platform, {**triggers, **self.triggers})
 
-    def taken(self, triggers: Mapping[str, Sequence[str]] | None = None) -> Selection:
-        """What building the configured target may take of the context; ``triggers`` as for :meth:`needs`.
+    def taken(self, needs: Needs) -> Selection:
+        """What a build with these needs may take of the context.
 
         :raises Refused: the ignore file has a line that is no pattern.
         :raises BuildToolsError: it cannot be read.
         """
-        return Selection(ignored(self.context, self.dockerfile), follow=self.needs(triggers).sources)
+        return Selection(ignored(self.context, self.dockerfile), follow=needs.sources)
 
     def served(self, images: Mapping[str, str]) -> bytes:
         """The Dockerfile to build with: each mention of a parent replaced by the exact image in ``images``.

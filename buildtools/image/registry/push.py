@@ -146,7 +146,6 @@ class _Push:
         self._registry = registry
         self._version = version
         self._tag = version.image_tag
-        self._may_overwrite = version.dirty
         self._labels = labels
         self._cache = cache
         self._report = report
@@ -213,7 +212,7 @@ class _Push:
             return None
         if self._is_same(found, image):
             return found if is_whole(self._registry, image.repository, found.manifest, self._seen) else None
-        if self._may_overwrite:
+        if self._version.dirty:
             self._report(Warned(image.name, f"{self._reference(image)} has other content and is overwritten"))
             return None
         raise self._conflict(image, found.digest)
@@ -251,7 +250,7 @@ class _Push:
         self._cache.remember_config(config)
         # Another agent may have made the version since we looked, or make it now, unless we looked a moment ago.
         just_looked = time.monotonic() - self._looked < _LOOK_LASTS
-        if just_looked or self._may_overwrite or self._published(image) is None:
+        if just_looked or self._version.dirty or self._published(image) is None:
             self._registry.put_manifest(image.repository, self._tag, made.manifest)
         if not just_looked and digest_of(self._registry, image.repository, self._tag) != made.digest:
             found = read_image(self._registry, image.repository, self._tag, self._cache)

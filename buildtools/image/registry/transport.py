@@ -16,12 +16,12 @@ from collections.abc import Callable, Collection, Generator, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from buildtools import BuildToolsError, Refused, Unreachable, __version__
 from buildtools.image.answers import Answer
 from buildtools.image.connections import Connections
+from buildtools.image.dialing import connected
 from buildtools.image.reference import DOCKER_HUB
 from buildtools.image.registry.auth import Authenticator, refused
 from buildtools.image.registry.credentials import Credential, Credentials
@@ -231,7 +231,7 @@ class Transport:
             proxy = proxy_for(host, port or 443, self._environment)
 
         def plain() -> socket.socket:
-            return _dialled(host, port or 80)
+            return connected(host, port or 80, _CONNECT_SECONDS)
 
         def tls() -> socket.socket:
             at = (proxy.host, proxy.port) if proxy else (host, port or 443)
@@ -263,7 +263,7 @@ class Transport:
         anything.verify_mode = ssl.CERT_NONE
         for port in [parts.port] if parts.port else [443, 80]:
             try:
-                with _dialled(parts.hostname or "", port) as raw:
+                with connected(parts.hostname or "", port, _CONNECT_SECONDS) as raw:
                     anything.wrap_socket(raw).close()
             except (ssl.SSLError, ConnectionResetError):
                 return False
@@ -312,14 +312,6 @@ def _reason(error: Exception) -> str:
 def _challenge(answer: Answer) -> str:
     """All that a 401 offers: it may say so in several headers."""
     return ", ".join(answer.headers.get_all("WWW-Authenticate"))
-
-
-def _dialled(host: str, port: int) -> socket.socket:
-    # As bytes, which typeshed does not know of, a name needs no codec, which Python would load for every other one.
-    name: Any = host.encode() if host.isascii() else host
-    sock = socket.create_connection((name, port), timeout=_CONNECT_SECONDS)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return sock
 
 
 def _is_loopback(address: str) -> bool:
