@@ -21,12 +21,13 @@ from tests.faults.answers import answering
 from tests.faults.proxy import wire_to
 from tests.faults.uploads import resumable_uploads
 
-LARGE = Random(1).randbytes(3_000_000)
+# Sent apart from the request that ends the upload, and with it.
+LARGE, SMALL = (Random(1).randbytes(size) for size in (9_000_000, 3_000_000))
 DIGEST = digest_of(LARGE)
 
 
-def upload(client: Registry, repository: str) -> None:
-    client.upload_blob(repository, DIGEST, len(LARGE), lambda: io.BytesIO(LARGE))
+def upload(client: Registry, repository: str, content: bytes = LARGE) -> None:
+    client.upload_blob(repository, digest_of(content), len(content), lambda: io.BytesIO(content))
 
 
 def test_an_upload_goes_on_where_the_connection_broke() -> None:
@@ -45,8 +46,9 @@ def test_an_upload_that_never_gets_on_is_given_up() -> None:
         assert 6 == len(server.ranges)
 
 
+@pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
 @pytest.mark.parametrize("dies", ["while sending", "before the answer"])
-def test_a_real_registry_gets_a_blob_whose_connection_broke(registry: str, dies: str) -> None:
+def test_a_real_registry_gets_a_blob_whose_connection_broke(registry: str, dies: str, content: bytes) -> None:
     repository = f"test-{secrets.token_hex(6)}"
     carried = 0
     broken = False
@@ -61,7 +63,7 @@ def test_a_real_registry_gets_a_blob_whose_connection_broke(registry: str, dies:
 
     def answered(data: bytes) -> bytes | None:
         nonlocal broken
-        if dies == "before the answer" and carried > len(LARGE) and not broken:
+        if dies == "before the answer" and carried > len(content) and not broken:
             broken = True
             return None
         return data
@@ -69,9 +71,9 @@ def test_a_real_registry_gets_a_blob_whose_connection_broke(registry: str, dies:
     with wire_to(registry) as wire:
         wire.sent, wire.answered = sent, answered
         with closing(Registry(wire.address, pause=0.001)) as client:
-            upload(client, repository)
+            upload(client, repository, content)
             assert broken
-            assert LARGE == client.get_blob(repository, DIGEST)
+            assert content == client.get_blob(repository, digest_of(content))
 
 
 def test_a_small_blob_whose_answer_is_lost_is_there(registry: str) -> None:

@@ -19,11 +19,13 @@ from buildtools import Refused, Unreachable
 from buildtools.image.answers import Answer
 from buildtools.image.registry.credentials import Credential, Credentials
 from buildtools.image.registry.manifest import ACCEPTED, Damaged, Descriptor, Manifest, digest_of
-from buildtools.image.registry.transport import CERTIFICATES, Transport
+from buildtools.image.registry.transport import CERTIFICATES, Body, Transport
 
 # A manifest of 4 MiB is the largest that registries must take.
 _LARGEST_MANIFEST = 4 * 1024 * 1024
 _BLOCK = 256 * 1024
+# A blob of so many bytes goes in one request. A larger one goes in two: what a registry was sent it can keep then.
+_WHOLE = 8 * 1024 * 1024
 _UPLOAD_BREAKS = 5
 _PULL = "pull"
 _PUSH = "pull,push"
@@ -215,14 +217,10 @@ class Registry:
         location, start = self._start_upload(repository), 0
         while True:
             try:
-                if not start and not breaks and size <= _BLOCK:
-                    with source() as file:
-                        self._finish_upload(repository, location, digest, file.read())
-                    progress(size)
-                    return
-                if start < size:
+                if start < size and (breaks or size > _WHOLE):
                     location = self._send_part(repository, location, source, start, size, progress)
-                self._finish_upload(repository, location, digest)
+                    start = size
+                self._finish_upload(repository, location, digest, size - start, lambda: _blocks(source, 0, progress))
             except Unreachable:
                 breaks += 1
                 if breaks > _UPLOAD_BREAKS:
@@ -269,15 +267,15 @@ class Registry:
         )
         return self._transport.resolve(answer.headers.get("Location"))
 
-    def _finish_upload(self, repository: str, location: str, digest: str, body: bytes = b"") -> None:
+    def _finish_upload(self, repository: str, location: str, digest: str, size: int, body: Body) -> None:
         joint = "&" if urlsplit(location).query else "?"
         answer = self._transport.request(
             "PUT",
             f"{location}{joint}{urlencode({'digest': digest})}",
             expected=(201, 204),
             scope=_scope(repository, _PUSH),
-            headers={"Content-Type": "application/octet-stream"},
-            body=body,
+            headers={"Content-Type": "application/octet-stream", "Content-Length": str(size)},
+            body=body if size else b"",
             attempts=1,
         )
         stored = answer.headers.get("Docker-Content-Digest", digest)
