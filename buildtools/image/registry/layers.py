@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import tarfile
+import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,18 +20,76 @@ from buildtools.image.registry.manifest import DOCKER_LAYER, Descriptor
 _LEVEL = 2
 _BLOCK = 1024 * 1024
 _GZIP = 31
+_MOST_IN_MEMORY = 32 * 1024 * 1024
+
+
+class Spools:
+    """Makes spools with files in ``folder``, which share so many bytes of memory. Safe for threads."""
+
+    def __init__(self, folder: Path, memory: int = _MOST_IN_MEMORY) -> None:
+        self._folder = folder
+        self._left = memory
+        self._made = 0
+        self._lock = threading.Lock()
+
+    def make(self, most: int) -> Spool:
+        """A spool for ``most`` bytes."""
+        with self._lock:
+            self._made += 1
+            kept = most if most <= self._left else 0
+            self._left -= kept
+            return Spool(self._folder / str(self._made), most, kept == most, lambda: self._give_back(kept))
+
+    def _give_back(self, size: int) -> None:
+        with self._lock:
+            self._left += size
+
+
+class Spool:
+    """At ``most`` so many bytes on their way, written whole and read as often as need be: in memory, or in a file."""
+
+    def __init__(self, path: Path, most: int, in_memory: bool, deleted: Callable[[], None]) -> None:
+        self.most = most
+        self._path = path
+        self._body = b"" if in_memory else None
+        self._deleted = deleted
+
+    @contextmanager
+    def written(self) -> Iterator[IO[bytes]]:
+        """What to write the bytes to.
+
+        :raises BuildToolsError: there is no room for them.
+        """
+        if self._body is None:
+            with _room(self._path.parent), self._path.open("wb") as file:
+                yield file
+        else:
+            with io.BytesIO() as memory:
+                yield memory
+                self._body = memory.getvalue()
+
+    def open(self) -> IO[bytes]:
+        """The bytes, from their beginning."""
+        return self._path.open("rb") if self._body is None else io.BytesIO(self._body)
+
+    def delete(self) -> None:
+        """Make room for others."""
+        if self._body is None:
+            self._path.unlink()
+        self._body = None
+        self._deleted()
 
 
 def export(
     engine: Engine,
     image_ids: Sequence[str],
     diff_ids: Collection[str],
-    folder: Path,
-    found: Callable[[str, Path], None],
+    spools: Spools,
+    found: Callable[[str, Spool], None],
 ) -> dict[str, bytes]:
     """Read images out of the engine in one pass, shared layers once; the configurations, by image id.
 
-    Each of the layers ``diff_ids`` is written to a file in ``folder`` and handed to ``found`` as soon as it is whole.
+    Each of the layers ``diff_ids`` is handed to ``found`` as soon as it is whole.
     The formats: https://github.com/moby/moby/blob/master/image/spec/v1.2.md (``ID/layer.tar``, ``ID.json``) and, from
     engine 25 on, the OCI image layout (``blobs/sha256/DIGEST``).
 
@@ -43,7 +103,7 @@ def export(
         try:
             with tarfile.open(fileobj=stream, mode="r:") as archive:
                 for member in archive:
-                    _take(archive, member, image_ids, diff_ids, folder, configs, layers, found)
+                    _take(archive, member, image_ids, diff_ids, spools, configs, layers, found)
         except tarfile.TarError as error:
             raise EngineError(
                 f"the engine at {engine.address} broke off while it gave out images ({error})",
@@ -78,10 +138,10 @@ def _take(
     member: tarfile.TarInfo,
     image_ids: Collection[str],
     diff_ids: Collection[str],
-    folder: Path,
+    spools: Spools,
     configs: dict[str, bytes],
     layers: set[str],
-    found: Callable[[str, Path], None],
+    found: Callable[[str, Spool], None],
 ) -> None:
     content = archive.extractfile(member) if member.isreg() else None
     if content is None:
@@ -91,18 +151,18 @@ def _take(
     if named in image_ids:
         configs[named] = content.read()
     elif path.name == "layer.tar" or named in diff_ids:
-        spooled = folder / f"{len(layers)}-{path.parent.name}-{path.name}"
-        diff_id = _spool(content, spooled)
+        spool = spools.make(member.size)
+        diff_id = _copy(content, spool)
         if diff_id in diff_ids and diff_id not in layers:
             layers.add(diff_id)
-            found(diff_id, spooled)
+            found(diff_id, spool)
         else:
-            spooled.unlink()
+            spool.delete()
 
 
-def _spool(content: IO[bytes], path: Path) -> str:
+def _copy(content: IO[bytes], spool: Spool) -> str:
     sha = hashlib.sha256()
-    with _room(path), path.open("wb") as file:
+    with spool.written() as file:
         while block := content.read(_BLOCK):
             sha.update(block)
             file.write(block)
@@ -110,17 +170,17 @@ def _spool(content: IO[bytes], path: Path) -> str:
 
 
 @contextmanager
-def _room(path: Path) -> Iterator[None]:
+def _room(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise BuildToolsError(
-            f"layers cannot be written to {path.parent} ({error.strerror or error})",
+            f"layers cannot be written to {folder} ({error.strerror or error})",
             "make room there, or name another folder with TMPDIR",
         ) from None
 
 
-def compress(source: Path, target: Path, variant: int = 0) -> Descriptor:
+def compress(source: Spool, target: Spool, variant: int = 0) -> Descriptor:
     """Write ``source`` to ``target`` as gzip: the same bytes for the same content, every time.
 
     At this level ISA-L's bytes are the same on all machines with AVX2; on older ones a layer may get another digest,
@@ -132,7 +192,7 @@ def compress(source: Path, target: Path, variant: int = 0) -> Descriptor:
     compressor: Any = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, _GZIP)
     sha = hashlib.sha256()
     size = 0
-    with _room(target), source.open("rb") as raw, target.open("wb") as file:
+    with source.open() as raw, target.written() as file:
         while True:
             block = raw.read(_BLOCK)
             packed = compressor.compress(block) if block else compressor.flush()

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from enum import Enum
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from buildtools import BuildToolsError
 from buildtools.events import Report, Transferred
@@ -27,6 +28,9 @@ from buildtools.image.registry.lookup import (
 from buildtools.image.registry.manifest import DOCKER_CONFIG, Descriptor, Manifest, digest_of
 from buildtools.image.registry.plan import LITTLE, ImageToPush, Plan, apart, by_large_base
 from buildtools.schedule import side_by_side
+
+if TYPE_CHECKING:
+    from buildtools.image.registry.layers import Spool
 
 # So many uncompressed bytes of a layer the engine may send that nobody has sent before.
 _LARGE_FOR_THE_ENGINE = 32 * 1024 * 1024
@@ -136,7 +140,7 @@ class Storing:
             self._holders.setdefault(layer.digest, []).append(repository)
 
     def _store_directly(self, plans: Sequence[Plan]) -> list[tuple[StoredImage, Route]]:
-        from buildtools.image.registry.layers import export
+        from buildtools.image.registry.layers import Spools, export
 
         lacking: dict[str, list[ImageToPush]] = {}
         for plan in plans:
@@ -145,14 +149,15 @@ class Storing:
         sending: dict[str, Future[Descriptor]] = {}
         # Where the user has had enough, nobody waits for an engine that still writes there.
         with tempfile.TemporaryDirectory(prefix="buildtools-layers-", ignore_cleanup_errors=True) as folder:
+            spools = Spools(Path(folder))
 
-            def found(diff_id: str, path: Path) -> None:
+            def found(diff_id: str, raw: Spool) -> None:
                 self._go_on(lacking[diff_id][0])
-                sending[diff_id] = self._pool.submit(self._send, diff_id, path, lacking[diff_id])
+                packed = spools.make(raw.most)
+                sending[diff_id] = self._pool.submit(self._send, diff_id, raw, packed, lacking[diff_id])
 
             def give_out(group: Sequence[Plan]) -> dict[str, bytes]:
-                place = Path(tempfile.mkdtemp(dir=folder))
-                return export(self._engine, [plan.image.image_id for plan in group], lacking, place, found)
+                return export(self._engine, [plan.image.image_id for plan in group], lacking, spools, found)
 
             try:
                 groups = apart(plans)
@@ -174,31 +179,30 @@ class Storing:
 
         return list(self._pool.map(finish, plans))
 
-    def _send(self, diff_id: str, path: Path, images: Sequence[ImageToPush]) -> Descriptor:
+    def _send(self, diff_id: str, raw: Spool, packed: Spool, images: Sequence[ImageToPush]) -> Descriptor:
         """Compress a layer and bring it into the repositories of all images that have it."""
         from buildtools.image.registry.layers import compress
 
         self._go_on(images[0])
-        packed = path.with_suffix(".gz")
         # A registry keeps the blob that it has, even one that was cut short, and takes no other for its digest. The
         # same layer under another digest heals that.
         for variant in range(_VARIANTS):
-            layer = compress(path, packed, variant)
+            layer = compress(raw, packed, variant)
             if all(self._bring(image, layer, packed) for image in images):
                 self._cache.remember_layer(diff_id, layer)
-                path.unlink()
-                packed.unlink()
+                raw.delete()
+                packed.delete()
                 return layer
         raise BuildToolsError(
             f"{self._registry.host} has damaged copies of a layer of {images[0].repository} and keeps them",
             f"have its administrator remove the blob {layer.digest}",
         )
 
-    def _bring(self, image: ImageToPush, layer: Descriptor, packed: Path) -> bool:
+    def _bring(self, image: ImageToPush, layer: Descriptor, packed: Spool) -> bool:
         if self._place(image, layer):
             return True
         self._registry.upload_blob(
-            image.repository, layer.digest, layer.size, lambda: packed.open("rb"), partial(self._tell, image, layer)
+            image.repository, layer.digest, layer.size, packed.open, partial(self._tell, image, layer)
         )
         return self._place(image, layer)
 

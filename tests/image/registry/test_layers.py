@@ -13,7 +13,7 @@ import pytest
 from buildtools import BuildToolsError
 from buildtools.image.engine import Engine, EngineError
 from buildtools.image.registry.cache import Cache
-from buildtools.image.registry.layers import compress, export
+from buildtools.image.registry.layers import Spool, Spools, compress, export
 from buildtools.image.registry.manifest import DOCKER_LAYER, Descriptor
 from tests.image import images
 from tests.servers import Quiet, serving
@@ -21,33 +21,64 @@ from tests.servers import Quiet, serving
 MIB = 1024 * 1024
 
 
+@pytest.fixture(params=["in memory", "in files"])
+def spools(request: pytest.FixtureRequest, tmp_path: Path) -> Spools:
+    return Spools(tmp_path) if request.param == "in memory" else Spools(tmp_path, memory=-1)
+
+
+def spooled(spools: Spools, content: bytes) -> Spool:
+    spool = spools.make(len(content))
+    with spool.written() as file:
+        file.write(content)
+    return spool
+
+
+def content_of(spool: Spool) -> bytes:
+    with spool.open() as file:
+        return file.read()
+
+
 @pytest.mark.parametrize("size", [0, 1, MIB - 1, MIB, MIB + 1, 3 * MIB + 7])
-def test_what_is_compressed_unpacks_to_the_same_bytes(tmp_path: Path, size: int) -> None:
-    source, target = tmp_path / "source", tmp_path / "target"
-    source.write_bytes(content := os.urandom(size))
-    layer = compress(source, target)
-    packed = target.read_bytes()
+def test_what_is_compressed_unpacks_to_the_same_bytes(spools: Spools, size: int) -> None:
+    content, target = os.urandom(size), spools.make(size)
+    layer = compress(spooled(spools, content), target)
+    packed = content_of(target)
     assert content == gzip.decompress(packed)
     assert Descriptor(DOCKER_LAYER, f"sha256:{hashlib.sha256(packed).hexdigest()}", len(packed)) == layer
 
 
-def test_a_variant_is_the_same_content_under_another_digest(tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    source.write_bytes(content := b"content")
-    layers = {variant: compress(source, tmp_path / f"{variant}", variant) for variant in range(3)}
-    assert 3 == len({layer.digest for layer in layers.values()})
-    assert [content] * 3 == [gzip.decompress((tmp_path / f"{variant}").read_bytes()) for variant in layers]
+def test_a_variant_is_the_same_content_under_another_digest(spools: Spools) -> None:
+    source = spooled(spools, b"content")
+    targets = [spools.make(7) for _ in range(3)]
+    layers = [compress(source, target, variant) for variant, target in enumerate(targets)]
+    assert 3 == len({layer.digest for layer in layers})
+    assert [b"content"] * 3 == [gzip.decompress(content_of(target)) for target in targets]
 
 
-def test_the_same_content_is_the_same_bytes_on_every_machine_for_ever(tmp_path: Path) -> None:
+def test_the_same_content_is_the_same_bytes_on_every_machine_for_ever(spools: Spools) -> None:
     # Fails when a new ISA-L compresses differently: then CODEC in cache.py must change too.
-    source = tmp_path / "source"
-    source.write_bytes(b"".join(hashlib.sha256(b"%d" % number).hexdigest().encode() for number in range(40_000)))
-    layer = compress(source, tmp_path / "target")
+    content = b"".join(hashlib.sha256(b"%d" % number).hexdigest().encode() for number in range(40_000))
+    layer = compress(spooled(spools, content), spools.make(len(content)))
     assert ("sha256:c5024a36d264f130595e32eaca418af110290feaea9f1c8f514090bda54f7262", 1395098) == (
         layer.digest,
         layer.size,
     )
+
+
+def test_what_memory_has_no_room_for_is_in_a_file_until_it_is_deleted(tmp_path: Path) -> None:
+    spools = Spools(tmp_path, memory=10)
+
+    def files() -> int:
+        return len(list(tmp_path.iterdir()))
+
+    first, second, third = (spooled(spools, body) for body in (b"seven b", b"four", b"too"))
+    assert 1 == files()
+    assert [b"seven b", b"four", b"too"] == [content_of(spool) for spool in (first, second, third)]
+    first.delete()
+    second.delete()
+    assert 0 == files()
+    assert b"seven b" == content_of(spooled(spools, b"seven b"))
+    assert 0 == files()
 
 
 def test_images_that_share_layers_give_them_out_once(connected: Engine, tmp_path: Path) -> None:
@@ -57,11 +88,11 @@ def test_images_that_share_layers_give_them_out_once(connected: Engine, tmp_path
     found: dict[str, bytes] = {}
     seen: list[str] = []
 
-    def take(diff_id: str, path: Path) -> None:
+    def take(diff_id: str, spool: Spool) -> None:
         seen.append(diff_id)
-        found[diff_id] = path.read_bytes()
+        found[diff_id] = content_of(spool)
 
-    configs = export(connected, ids, wanted, tmp_path, take)
+    configs = export(connected, ids, wanted, Spools(tmp_path, memory=-1), take)
     for image_id in ids:
         connected.api.remove_image(image_id)
     assert sorted(wanted) == sorted(seen)
@@ -116,7 +147,7 @@ def test_an_export_in_the_layout_of_newer_engines_is_read_too(tmp_path: Path) ->
     found: dict[str, bytes] = {}
     with engine_that_exports(archive, len(archive)) as engine:
         configs = export(
-            engine, [image_id], [diff_id], tmp_path, lambda name, path: found.update({name: path.read_bytes()})
+            engine, [image_id], [diff_id], Spools(tmp_path), lambda name, spool: found.update({name: content_of(spool)})
         )
     assert ({image_id: config}, {diff_id: layer}) == (configs, found)
 
@@ -128,20 +159,19 @@ def test_an_export_that_breaks_off_is_an_error(tmp_path: Path, length: int) -> N
     archive = images.layer_tar({"a/layer.tar": layer, "b/layer.tar": b"x" * 1000})
     found: list[str] = []
     with engine_that_exports(archive[:length], len(archive)) as engine, pytest.raises(BuildToolsError):
-        export(engine, ["sha256:" + "0" * 64], [diff_id], tmp_path, lambda name, path: found.append(name))
+        export(engine, ["sha256:" + "0" * 64], [diff_id], Spools(tmp_path), lambda name, spool: found.append(name))
     assert found in ([], [diff_id])
 
 
 def test_an_engine_that_declines_is_quoted(connected: Engine, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"answers .*sha256:000"):
-        export(connected, ["sha256:" + "0" * 64], [], tmp_path, lambda name, path: None)
+        export(connected, ["sha256:" + "0" * 64], [], Spools(tmp_path), lambda name, spool: None)
 
 
 def test_a_full_disk_is_said(tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    source.write_bytes(b"content")
-    with pytest.raises(BuildToolsError, match=r"cannot be written to /dev \(No space left on device\): make room"):
-        compress(source, Path("/dev/full"))
+    (tmp_path / "1").symlink_to("/dev/full")
+    with pytest.raises(BuildToolsError, match=rf"to {tmp_path} \(No space left on device\): make room"):
+        spooled(Spools(tmp_path, memory=-1), b"content")
 
 
 def test_a_cache_that_cannot_be_written_is_no_failure(tmp_path: Path) -> None:
