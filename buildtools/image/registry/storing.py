@@ -6,6 +6,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from buildtools.image.registry.lookup import (
     fingerprint_tag,
     read_image,
 )
-from buildtools.image.registry.manifest import DOCKER_CONFIG, Descriptor, Manifest, digest_of
+from buildtools.image.registry.manifest import DOCKER_CONFIG, Damaged, Descriptor, Manifest
 from buildtools.image.registry.plan import LITTLE, ImageToPush, Plan, apart, by_large_base
 from buildtools.schedule import side_by_side
 
@@ -215,22 +216,23 @@ class Storing:
             raise BuildToolsError(f"the push of {image.name} was stopped", "run the same again")
 
     def _finish(self, image: ImageToPush, config: bytes, layers: list[Descriptor]) -> StoredImage:
-        """Put configuration and manifest of an image whose layers are all there; what its fingerprint's tag then has.
+        """Put configuration and manifest of an image whose layers are all there; what its fingerprint's tag has.
 
         Another agent may have stored the same fingerprint meanwhile: its image is as good, and both then agree.
         """
-        # The cache learns of it when it is read back: the registry may have a damaged copy, and keep that.
-        self._registry.put_blob(image.repository, config)
-        manifest = Manifest.make(Descriptor(DOCKER_CONFIG, digest_of(config), len(config)), layers)
         # Of those that are to be newer, the one that is there is the one that was too old.
-        stored = (
-            None if image.built_since else find_intact(self._registry, image.repository, image.fingerprint, self._cache)
-        )
-        if stored is None:
-            tag = fingerprint_tag(image.fingerprint)
-            self._registry.put_manifest(image.repository, tag, manifest)
-            stored = find_stored(self._registry, image, self._cache, Seen(layers))
-        return stored or StoredImage(manifest, config)
+        if not image.built_since:
+            stored = find_intact(self._registry, image.repository, image.fingerprint, self._cache)
+            if stored:
+                return stored
+        digest = self._registry.put_blob(image.repository, config)
+        manifest = Manifest.make(Descriptor(DOCKER_CONFIG, digest, len(config)), layers)
+        self._registry.put_manifest(image.repository, fingerprint_tag(image.fingerprint), manifest)
+        # What a registry has in a damaged copy it keeps. The next push is to notice that, so it is not remembered.
+        with suppress(Damaged):
+            if self._registry.get_blob(image.repository, digest):
+                self._cache.remember_config(config)
+        return StoredImage(manifest, config)
 
     def _try_engine(self, base: Sequence[str], plans: Sequence[Plan]) -> dict[Plan, tuple[StoredImage, Route]]:
         """Those of several images above one base that the engine could push without sending the base, or much else."""
