@@ -8,7 +8,7 @@ from tests.e2e.project import Project
 
 BUILD = {
     "docker",
-    "h2",
+    "hpack",
     "isal",
     "buildtools.image.build",
     "buildtools.image.buildkit",

@@ -2,7 +2,7 @@
 
 That who reads never waits for who writes is what keeps two sides that both have much to say from waiting for ever.
 
-RFC 9113 (through h2), and https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md.
+https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md.
 """
 
 from __future__ import annotations
@@ -17,11 +17,7 @@ import threading
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 
-import h2.config
-import h2.connection
-import h2.events
-import h2.exceptions
-import h2.settings
+from buildtools.image.buildkit.http2 import DataCame, Event, HeadersCame, Http2
 
 # https://grpc.io/docs/guides/status-codes/
 OK, UNKNOWN, NOT_FOUND, UNIMPLEMENTED = 0, 2, 5, 12
@@ -91,7 +87,7 @@ class Stream:
         """
         self._connection.write(self, data)
 
-    def take(self, data: bytes) -> None:
+    def take(self, data: memoryview) -> None:
         """Bytes that came in; the connection calls this."""
         held = self._partial
         held += data
@@ -136,7 +132,7 @@ class Connection:
     ) -> None:
         self.failure: Exception | None = None
         self._socket = sock
-        self._handlers = handlers or {}
+        self._handlers = handlers
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
         self._unwritten = threading.Condition(self._lock)
@@ -144,25 +140,7 @@ class Connection:
         self._streams: dict[int, Stream] = {}
         self._threads: set[threading.Thread] = set()
         self._lost: Gone | None = None
-        is_client = handlers is None
-        self._http = h2.connection.H2Connection(
-            h2.config.H2Configuration(
-                client_side=is_client,
-                header_encoding=None,
-                validate_inbound_headers=False,
-                validate_outbound_headers=False,
-                normalize_outbound_headers=False,
-            )
-        )
-        codes = h2.settings.SettingCodes
-        self._http.local_settings = h2.settings.Settings(
-            client=is_client,
-            initial_values={codes.INITIAL_WINDOW_SIZE: _WINDOW, codes.MAX_HEADER_LIST_SIZE: _HEADERS},
-        )
-        self._http.decoder.max_header_list_size = _HEADERS
-        with self._changing():
-            self._http.initiate_connection()
-            self._http.increment_flow_control_window(_WINDOW)
+        self._http = Http2(is_client=handlers is None, window=_WINDOW, largest_headers=_HEADERS)
         self._loops = [
             threading.Thread(target=self._read, args=(received,), name="buildkit-read", daemon=True),
             threading.Thread(target=self._write, name="buildkit-write", daemon=True),
@@ -177,7 +155,7 @@ class Connection:
         :raises Gone: the connection broke off.
         """
         with self._changing():
-            stream = Stream(self, self._http.get_next_available_stream_id(), {})
+            stream = Stream(self, self._http.open(), {})
             stream.answered = True
             self._streams[stream.number] = stream
             self._http.send_headers(
@@ -193,26 +171,25 @@ class Connection:
             )
         stream.send(message)
         with self._changing():
-            self._http.end_stream(stream.number)
+            self._http.end(stream.number)
         return self._answers(stream)
 
     def write(self, stream: Stream, data: bytes) -> None:
         """Send framed bytes on a stream; see :meth:`Stream.write`."""
         with self._changing():
             self._answer(stream)
-            at = 0
-            while at < len(data):
+            left = memoryview(data)
+            while left:
                 lost = stream.lost or self._lost
                 if lost:
                     raise lost
-                window = self._http.local_flow_control_window(stream.number)
-                if window <= 0 or self._batch >= _BATCH:
+                size = min(self._http.room(stream.number), _BATCH - self._batch, len(left))
+                if size <= 0:
                     self._unwritten.notify()
                     self._room.wait()
                     continue
-                size = min(window, self._http.max_outbound_frame_size, len(data) - at)
-                self._http.send_data(stream.number, data[at : at + size])
-                at += size
+                self._http.send_data(stream.number, left[:size])
+                left = left[size:]
                 self._batch += size
 
     def close(self) -> None:
@@ -236,8 +213,6 @@ class Connection:
                 raise self._lost
             try:
                 yield
-            except h2.exceptions.H2Error as error:
-                raise Gone(str(error)) from error
             finally:
                 self._unwritten.notify()
 
@@ -259,7 +234,7 @@ class Connection:
         try:
             while True:
                 with self._lock:
-                    for event in self._http.receive_data(data) if data else ():
+                    for event in self._http.take_in(data):
                         self._handle(event)
                     self._unwritten.notify()
                     self._room.notify_all()
@@ -278,7 +253,7 @@ class Connection:
     def _write(self) -> None:
         while True:
             with self._lock:
-                while not (data := self._http.data_to_send()) and not self._lost:
+                while not (data := self._http.take_out()) and not self._lost:
                     self._unwritten.wait()
                 self._batch = 0
                 self._room.notify_all()
@@ -292,34 +267,30 @@ class Connection:
                     self._socket.shutdown(socket.SHUT_RDWR)
                 return
 
-    def _handle(self, event: h2.events.Event) -> None:
-        if isinstance(event, h2.events.RequestReceived):
-            metadata: dict[str, list[str]] = {}
-            for key, value in event.headers:
-                metadata.setdefault(_header(key), []).append(_header(value))
-            self._streams[event.stream_id] = stream = Stream(self, event.stream_id, metadata)
-            thread = threading.Thread(target=self._serve, args=(stream,), name="buildkit", daemon=True)
-            self._threads.add(thread)
-            thread.start()
-            return
-        number = getattr(event, "stream_id", None)
-        if isinstance(event, h2.events.DataReceived):
-            self._http.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-        found = self._streams.get(number or 0)
+    def _handle(self, event: Event) -> None:
+        found = self._streams.get(event.stream)
         if found is None:
-            return
-        if isinstance(event, h2.events.DataReceived):
+            if isinstance(event, HeadersCame) and self._handlers is not None:
+                self._begin(event)
+        elif isinstance(event, DataCame):
             found.take(event.data)
-        elif isinstance(event, h2.events.ResponseReceived | h2.events.TrailersReceived):
-            found.outcome.update((_header(key), _header(value)) for key, value in event.headers)
-        elif isinstance(event, h2.events.StreamEnded):
-            found.end()
-        elif isinstance(event, h2.events.StreamReset):
-            found.end(Gone(f"the engine broke off the call (code {int(event.error_code)})"))
+        elif isinstance(event, HeadersCame):
+            found.outcome.update((_header(key), _header(value)) for key, value in event.fields)
+        else:
+            found.end(None if event.code is None else Gone(f"the engine broke off the call (code {event.code})"))
+
+    def _begin(self, event: HeadersCame) -> None:
+        metadata: dict[str, list[str]] = {}
+        for key, value in event.fields:
+            metadata.setdefault(_header(key), []).append(_header(value))
+        self._streams[event.stream] = stream = Stream(self, event.stream, metadata)
+        thread = threading.Thread(target=self._serve, args=(stream,), name="buildkit", daemon=True)
+        self._threads.add(thread)
+        thread.start()
 
     def _serve(self, stream: Stream) -> None:
         path = stream.metadata.get(":path", [""])[0]
-        handler = self._handlers.get(path)
+        handler = (self._handlers or {}).get(path)
         code, message = OK, ""
         try:
             if handler is None:
@@ -337,8 +308,9 @@ class Connection:
             trailers = [("grpc-status", str(code))]
             if message:
                 trailers.append(("grpc-message", urllib.parse.quote(message, safe=" !#$&'()*+,/:;=?@[]")))
-            self._http.send_headers(stream.number, trailers, end_stream=True)
+            self._http.send_headers(stream.number, trailers, end=True)
         with self._lock:
+            self._http.forget(stream.number)
             self._streams.pop(stream.number, None)
             self._threads.discard(threading.current_thread())
 

@@ -175,7 +175,7 @@ class Transport:
     def _send_authorized(
         self, method: str, url: str, scope: str, headers: Mapping[str, str] | None, body: Body
     ) -> Answer:
-        target = urljoin(self._origin(), url)
+        target = self._origin() + url[1:] if url.startswith("/") else url
         # The first request tells how to authenticate, the second that a token at hand is no longer good.
         renewals = 2
         for _ in range(_REDIRECTS):

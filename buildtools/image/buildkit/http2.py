@@ -1,0 +1,260 @@
+"""The frames of HTTP/2: https://www.rfc-editor.org/rfc/rfc9113.
+
+A build sends and hears thousands of them, so they are cut and read with little ado, and only as far as two sides need
+that both want the whole of every stream: no priorities, no pushes.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+
+from hpack import Decoder, Encoder, HPACKError
+
+from buildtools.frozen import frozen
+
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+# Section 4.1: the length in 8 and 16 bits, type, flags, stream.
+_HEAD = struct.Struct(">BHBBI")
+_DATA, _HEADERS, _, _RESET, _SETTINGS, _PROMISE, _PING, _GOAWAY, _WINDOW_UPDATE, _CONTINUATION = range(10)
+_OF_A_STREAM = (_DATA, _HEADERS, _RESET, _PROMISE, _CONTINUATION)
+_OF_ALL = (_SETTINGS, _PING, _GOAWAY)
+_ACK = _END_STREAM = 0x1
+_END_HEADERS = 0x4
+_PADDED = 0x8
+_WITH_PRIORITY = 0x20
+_TABLE_SIZE, _ENABLE_PUSH, _INITIAL_WINDOW, _LARGEST_FRAME, _LARGEST_HEADERS = 1, 2, 4, 5, 6
+# Section 6.5.2 has what holds until settings say otherwise. We never ask for larger frames.
+_FIRST_WINDOW = 65_535
+_LARGEST = 16_384
+_STREAM = 0x7FFF_FFFF
+
+Fields = Sequence[tuple[str, str]]
+
+
+class Broken(Exception):
+    """The other side does not speak HTTP/2, or has ended the connection with an error."""
+
+
+@frozen
+class HeadersCame:
+    """A header, or what comes as one after the content."""
+
+    stream: int
+    fields: list[tuple[bytes, bytes]]
+
+
+@frozen
+class DataCame:
+    """Some of a stream's content."""
+
+    stream: int
+    data: memoryview
+
+
+@frozen
+class StreamEnded:
+    """Nothing more comes on a stream. ``code`` is that of section 7 where it was broken off, else None."""
+
+    stream: int
+    code: int | None = None
+
+
+Event = HeadersCame | DataCame | StreamEnded
+
+
+class Http2:
+    """One connection's state, without the connection: bytes go in and out. Not safe for threads.
+
+    ``window`` is how many bytes may be under way towards us, on each stream and on all; ``largest_headers`` how many
+    bytes of headers a message may have.
+    """
+
+    def __init__(self, *, is_client: bool, window: int, largest_headers: int) -> None:
+        self.largest_frame = _LARGEST
+        self._window = window
+        self._largest_headers = largest_headers
+        self._preface = b"" if is_client else _PREFACE
+        self._next = 1
+        self._in = b""
+        self._out: list[bytes | memoryview] = [_PREFACE] if is_client else []
+        self._encoder = Encoder()
+        self._decoder = Decoder(max_header_list_size=largest_headers)
+        # A header that is not yet whole: its stream, its flags and its parts.
+        self._block: tuple[int, int, list[memoryview]] | None = None
+        self._first_room = _FIRST_WINDOW
+        self._room = _FIRST_WINDOW
+        self._rooms: dict[int, int] = {}
+        self._unreported: dict[int, int] = {}
+        settings = [(_INITIAL_WINDOW, window), (_LARGEST_HEADERS, largest_headers)]
+        if is_client:
+            settings.append((_ENABLE_PUSH, 0))
+        self._add(_SETTINGS, 0, 0, b"".join(struct.pack(">HI", *setting) for setting in settings))
+        self._add(_WINDOW_UPDATE, 0, 0, (window - _FIRST_WINDOW).to_bytes(4))
+
+    def take_out(self) -> bytes:
+        """What is to be written next; nothing, where there is nothing."""
+        taken = b"".join(self._out)
+        self._out.clear()
+        return taken
+
+    def open(self) -> int:
+        """A new stream, of a client."""
+        number, self._next = self._next, self._next + 2
+        self._rooms[number] = self._first_room
+        return number
+
+    def forget(self, stream: int) -> None:
+        """A stream on which nothing more is sent."""
+        self._rooms.pop(stream, None)
+        self._unreported.pop(stream, None)
+
+    def room(self, stream: int) -> int:
+        """How many bytes of content may be sent now; it may be less than none."""
+        return min(self._room, self._rooms.get(stream, 0))
+
+    def send_headers(self, stream: int, fields: Fields, *, end: bool = False) -> None:
+        """Send a header; with ``end`` it is the last of the stream."""
+        block = memoryview(self._encoder.encode(fields))
+        cut = [block[at : at + self.largest_frame] for at in range(0, len(block), self.largest_frame)]
+        flags = _END_STREAM if end else 0
+        for number, part in enumerate(cut, 1):
+            last = _END_HEADERS if number == len(cut) else 0
+            self._add(_HEADERS if number == 1 else _CONTINUATION, flags | last, stream, part)
+            flags = 0
+
+    def send_data(self, stream: int, data: memoryview) -> None:
+        """Send content, for which there must be room."""
+        for at in range(0, len(data), self.largest_frame):
+            self._add(_DATA, 0, stream, data[at : at + self.largest_frame])
+        self._room -= len(data)
+        self._rooms[stream] -= len(data)
+
+    def end(self, stream: int) -> None:
+        """Nothing more is sent on a stream."""
+        self._add(_DATA, _END_STREAM, stream, b"")
+
+    def take_in(self, data: bytes) -> Iterator[Event]:
+        """What bytes that were read mean.
+
+        :raises Broken: they are not HTTP/2.
+        """
+        data = self._in + data if self._in else data
+        at = 0
+        if self._preface:
+            if len(data) < len(self._preface) and self._preface.startswith(data):
+                self._in = data
+                return
+            if not data.startswith(self._preface):
+                raise Broken("what came is not HTTP/2")
+            at, self._preface = len(self._preface), b""
+        view = memoryview(data)
+        while len(data) - at >= _HEAD.size:
+            high, low, kind, flags, stream = _HEAD.unpack_from(data, at)
+            size = high << 16 | low
+            if size > _LARGEST:
+                raise Broken(f"a frame of {size} bytes came, which is more than was agreed")
+            if len(data) - at < _HEAD.size + size:
+                break
+            at += _HEAD.size + size
+            yield from self._frame(kind, flags, stream & _STREAM, view[at - size : at])
+        self._in = data[at:]
+
+    def _add(self, kind: int, flags: int, stream: int, content: bytes | memoryview) -> None:
+        self._out.append(_HEAD.pack(len(content) >> 16, len(content) & 0xFFFF, kind, flags, stream))
+        self._out.append(content)
+
+    def _frame(self, kind: int, flags: int, stream: int, content: memoryview) -> Iterator[Event]:
+        if self._block and (kind != _CONTINUATION or stream != self._block[0]):
+            raise Broken("a header was not ended")
+        if kind in (_OF_ALL if stream else _OF_A_STREAM):
+            raise Broken(f"a frame of type {kind} came on stream {stream}")
+        try:
+            if kind == _DATA:
+                yield from self._content(flags, stream, content)
+            elif kind in (_HEADERS, _CONTINUATION):
+                yield from self._header(kind, flags, stream, content)
+            elif kind == _RESET:
+                yield StreamEnded(stream, *struct.unpack(">I", content))
+            elif kind == _PROMISE:
+                raise Broken("a push came, which was declined")
+            else:
+                self._govern(kind, flags, stream, content)
+        except (struct.error, IndexError, HPACKError) as error:
+            raise Broken(f"a frame of type {kind} cannot be read ({error})") from None
+
+    def _content(self, flags: int, stream: int, content: memoryview) -> Iterator[Event]:
+        # Padding counts too. That all was read is told once it is worth a frame: sections 5.2 and 6.9.
+        for which in (0, stream):
+            unreported = self._unreported.get(which, 0) + len(content)
+            if unreported >= self._window // 2:
+                self._add(_WINDOW_UPDATE, 0, which, unreported.to_bytes(4))
+                unreported = 0
+            self._unreported[which] = unreported
+        if data := _unpadded(flags, content):
+            yield DataCame(stream, data)
+        if flags & _END_STREAM:
+            yield StreamEnded(stream)
+
+    def _header(self, kind: int, flags: int, stream: int, content: memoryview) -> Iterator[Event]:
+        if kind == _HEADERS:
+            content = _unpadded(flags, content)
+            self._block = stream, flags, [content[5:] if flags & _WITH_PRIORITY else content]
+        elif self._block is None:
+            raise Broken("a header went on that had not begun")
+        else:
+            self._block[2].append(content)
+        _, first_flags, parts = self._block
+        if sum(map(len, parts)) > self._largest_headers:
+            raise Broken(f"a header of more than {self._largest_headers} bytes came")
+        if not flags & _END_HEADERS:
+            return
+        self._block = None
+        self._rooms.setdefault(stream, self._first_room)
+        fields = self._decoder.decode(b"".join(parts), raw=True)
+        yield HeadersCame(stream, [(bytes(name), bytes(value)) for name, value in fields])
+        if first_flags & _END_STREAM:
+            yield StreamEnded(stream)
+
+    def _govern(self, kind: int, flags: int, stream: int, content: memoryview) -> None:
+        """Frames about the connection. Those of types that nobody knows are passed over: section 4.1."""
+        if kind == _SETTINGS and not flags & _ACK:
+            for name, value in struct.iter_unpack(">HI", content):
+                self._set(name, value)
+            self._add(_SETTINGS, _ACK, 0, b"")
+        elif kind == _PING and not flags & _ACK:
+            self._add(_PING, _ACK, 0, content)
+        elif kind == _WINDOW_UPDATE:
+            more = struct.unpack(">I", content)[0] & _STREAM
+            if stream == 0:
+                self._room += more
+            elif stream in self._rooms:
+                self._rooms[stream] += more
+        elif kind == _GOAWAY:
+            _, code = struct.unpack_from(">II", content)
+            # Without an error it only announces the end, which follows once all streams have theirs: section 6.8.
+            if code:
+                said = bytes(content[8:]).decode(errors="replace")
+                raise Broken(f"the engine ended the connection with code {code}{said and f' ({said})'}")
+
+    def _set(self, name: int, value: int) -> None:
+        if name == _TABLE_SIZE:
+            self._encoder.header_table_size = value
+        elif name == _LARGEST_FRAME:
+            if value < _LARGEST:
+                raise Broken(f"frames of {value} bytes are wanted, which is less than there may be")
+            self.largest_frame = value
+        elif name == _INITIAL_WINDOW:
+            # Section 6.9.2: it holds for streams that there are, too, whose room may become less than none.
+            for stream in self._rooms:
+                self._rooms[stream] += value - self._first_room
+            self._first_room = value
+
+
+def _unpadded(flags: int, content: memoryview) -> memoryview:
+    if not flags & _PADDED:
+        return content
+    end = len(content) - content[0]
+    if end < 1:
+        raise Broken("there is more padding than frame")
+    return content[1:end]
