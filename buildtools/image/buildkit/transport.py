@@ -303,12 +303,13 @@ class Connection:
         except Exception as error:  # noqa: BLE001  it is raised where the result is awaited
             self.failure = self.failure or error
             code, message = UNKNOWN, str(error)
+        trailers = [("grpc-status", str(code))]
+        if message:
+            trailers.append(("grpc-message", urllib.parse.quote(message, safe=" !#$&'()*+,/:;=?@[]")))
         with contextlib.suppress(Gone), self._changing():
-            self._answer(stream)
-            trailers = [("grpc-status", str(code))]
-            if message:
-                trailers.append(("grpc-message", urllib.parse.quote(message, safe=" !#$&'()*+,/:;=?@[]")))
-            self._http.send_headers(stream.number, trailers, end=True)
+            if not stream.lost:
+                self._answer(stream)
+                self._http.send_headers(stream.number, trailers, end=True)
         with self._lock:
             self._http.forget(stream.number)
             self._streams.pop(stream.number, None)
