@@ -36,9 +36,9 @@ class Spools:
         """A spool for ``most`` bytes."""
         with self._lock:
             self._made += 1
-            kept = most if most <= self._left else 0
-            self._left -= kept
-            return Spool(self._folder / str(self._made), most, kept == most, lambda: self._give_back(kept))
+            in_memory = most <= self._left
+            self._left -= most if in_memory else 0
+            return Spool(self._folder / str(self._made), most, in_memory, self._give_back)
 
     def _give_back(self, size: int) -> None:
         with self._lock:
@@ -48,11 +48,11 @@ class Spools:
 class Spool:
     """At ``most`` so many bytes on their way, written whole and read as often as need be: in memory, or in a file."""
 
-    def __init__(self, path: Path, most: int, in_memory: bool, deleted: Callable[[], None]) -> None:
+    def __init__(self, path: Path, most: int, in_memory: bool, give_back: Callable[[int], None]) -> None:
         self.most = most
         self._path = path
         self._body = b"" if in_memory else None
-        self._deleted = deleted
+        self._give_back = give_back
 
     @contextmanager
     def written(self) -> Iterator[IO[bytes]]:
@@ -76,8 +76,9 @@ class Spool:
         """Make room for others."""
         if self._body is None:
             self._path.unlink()
-        self._body = None
-        self._deleted()
+        else:
+            self._body = b""
+            self._give_back(self.most)
 
 
 def export(
