@@ -36,8 +36,8 @@ MIB = 1024 * 1024
 class Pair:
     """Our side and that of h2. ``heard`` came to us and ``told`` to h2, the content of streams apart."""
 
-    def __init__(self, *, is_client: bool, window: int = MIB) -> None:
-        self.ours = Http2(is_client=is_client, window=window, largest_headers=MIB)
+    def __init__(self, *, is_client: bool) -> None:
+        self.ours = Http2(is_client=is_client, window=MIB, largest_headers=MIB)
         self.theirs = h2.connection.H2Connection(
             h2.config.H2Configuration(client_side=not is_client, header_encoding="utf-8")
         )
@@ -167,9 +167,9 @@ def test_frames_are_as_large_as_the_other_side_takes_them(calling: Pair) -> None
     calling.theirs.update_settings({h2.settings.SettingCodes.MAX_FRAME_SIZE: 50_000})
     calling.talk()
     calling.ours.send_data(1, memoryview(bytes(60_000)))
-    frame, _ = Frame.parse_frame_header(memoryview(calling.ours.take_out()[:9]))
+    frame, size = Frame.parse_frame_header(memoryview(calling.ours.take_out()[:9]))
     assert isinstance(frame, DataFrame)
-    assert 50_000 == calling.ours.largest_frame
+    assert 50_000 == calling.ours.largest_frame == size
 
 
 @pytest.mark.parametrize("pad", [None, 0, 255])
