@@ -3,7 +3,7 @@
 A map of the house, from the street to the cellar; imports run downward only:
 
 * ``tasks``      Invoke tasks: arguments -> one pipeline call -> rendering, exit codes
-* ``rendering``  results as tables and documents; ``levels``: Invoke's levels of configuration as settings
+* ``rendering``  results as tables and documents; ``invoke_config``: Invoke's levels of configuration as settings
 * ``console``    how a run looks: live table, plain lines, JSON lines
 * ``pipeline``   the table of contents: one function per task
 * ``stages``     the chapters: images, archives, releases, and whether the tree is what the commit says
@@ -14,7 +14,8 @@ A map of the house, from the street to the cellar; imports run downward only:
 * ``image``      image folders, contexts, fingerprints, engine, BuildKit, registry
 * ``archive``    distributions, deterministic tarballs, S3
 * ``schedule``   work side by side, parents first; ``command``: programs that are run
-* ``version``, ``settings``, ``events``, ``cancellation``   the values that everyone shares; ``frozen`` makes them
+* ``version``, ``settings``, ``events``, ``cancellation``   the values that everyone shares; ``frozen`` makes them;
+  ``files`` writes what nobody may see half of
 """
 
 from collections.abc import Sequence

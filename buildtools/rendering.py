@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from buildtools.console import size, table
 from buildtools.image.assembly import LocalImage, Way
-from buildtools.image.registry.push import PushedImage, Route
+from buildtools.image.push.push import PushedImage, Route
 from buildtools.image.survey import Standing, State
 from buildtools.release import Audit, Release
 

@@ -15,9 +15,9 @@ from buildtools.settings import Settings
 
 if TYPE_CHECKING:
     from buildtools.archive.store import Store
-    from buildtools.image.engine import Engine
+    from buildtools.image.docker.credentials import Credentials
+    from buildtools.image.engine.client import Engine
     from buildtools.image.registry.client import Registry
-    from buildtools.image.registry.credentials import Credentials
 
 
 class Services:
@@ -42,8 +42,8 @@ class Services:
     @cached_property
     def credentials(self) -> Credentials:
         """What Docker's configuration holds for registries; ``DOCKER_CONFIG`` names its folder."""
-        from buildtools.image.configuration import configuration_folder
-        from buildtools.image.registry.credentials import Credentials
+        from buildtools.image.docker.configuration import configuration_folder
+        from buildtools.image.docker.credentials import Credentials
 
         return Credentials(configuration_folder(self._environment), self._environment)
 
@@ -54,21 +54,21 @@ class Services:
         :raises Unreachable: none answers.
         :raises Refused: this user may not use it, or the choice makes no sense.
         """
-        from buildtools.image.configuration import chosen_engine
-        from buildtools.image.engine import Engine
+        from buildtools.image.docker.configuration import chosen_engine
+        from buildtools.image.engine.client import Engine
 
         return self._open.enter_context(contextlib.closing(Engine.connect(chosen_engine(self._environment))))
 
     @cached_property
     def build_proxies(self) -> Mapping[str, str]:
         """The build arguments that tell commands in a build of proxies."""
-        from buildtools.image.configuration import proxy_arguments
+        from buildtools.image.docker.configuration import proxy_arguments
 
         return proxy_arguments(self._environment, self.engine.address)
 
     def engine_if_any(self) -> Engine | None:
         """The engine, or None where none can be used: what the registry has needs none."""
-        from buildtools.image.engine import Denied
+        from buildtools.image.engine.client import Denied
 
         try:
             return self.engine

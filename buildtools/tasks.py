@@ -83,7 +83,7 @@ def version(context: Context, json: bool = False) -> None:
     """Print the version alone: the text of git describe, without the tag prefix."""
     with _exits():
         from buildtools.git.checkout import read_version
-        from buildtools.levels import read_settings
+        from buildtools.invoke_config import read_settings
 
         settings = read_settings(context, os.environ)
         found = read_version(settings.root, settings.tag_prefix, os.environ)
@@ -353,7 +353,7 @@ def _running(
     """A run with its settings, its console and its signals; failures inside become exit codes."""
     from buildtools.cancellation import Cancellation
     from buildtools.console import MODES, open_console
-    from buildtools.levels import read_settings
+    from buildtools.invoke_config import read_settings
     from buildtools.run import Run, cache_folder, job_count
 
     environment = dict(os.environ)

@@ -25,8 +25,8 @@ from pathlib import Path
 
 from bench.docker import docker_with_buildkit
 from buildtools.events import Event, Log
-from buildtools.image.build import BuildCancelled, BuildRequest, build
-from buildtools.image.engine import Engine
+from buildtools.image.engine.build import BuildCancelled, BuildRequest, build
+from buildtools.image.engine.client import Engine
 from buildtools.image.folder.context import Selection, ignored
 
 FILES, BYTES, IMAGES, JOBS = 5000, 200_000_000, 12, 4

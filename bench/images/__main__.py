@@ -34,7 +34,7 @@ from pathlib import Path
 from bench.docker import docker_with_buildkit
 from bench.images import peers
 from bench.images.tree import Tree, make_tree
-from buildtools.image.engine import Engine as Connection
+from buildtools.image.engine.client import Engine as Connection
 from buildtools.image.registry.client import Registry
 from buildtools.sandbox import base, process
 from buildtools.sandbox import registry as registries

@@ -1,10 +1,13 @@
 """Images, from their folders to the engine and to the registry. docker is imported nowhere else.
 
-* ``folder``     what an image folder is: Dockerfile, context, fingerprint
+Imports run downward only:
+
+* ``assembly``   brings images into the engine: tagged, pulled or built
+* ``survey``     the status of every folder;  ``push``: where engine and registry meet
 * ``bases``      images from outside that folders are built on
-* ``survey``     where every folder stands
-* ``assembly``   brings images into the engine: named, pulled or built
-* ``build``      builds one, with ``buildkit``
-* ``engine``     the engine's API
-* ``registry``   a registry, and how images get there
+* ``engine``     the engine's API, the build, and ``buildkit`` below it
+* ``registry``   the registry protocol alone;  ``folder``: Dockerfile, context, fingerprint
+* ``docker``     what a user's Docker configuration says
+* ``http``       connections and responses, shared by the clients of engine and registry
+* ``reference``  what an image is called
 """

@@ -12,10 +12,10 @@ from pathlib import Path
 from buildtools import BuildToolsError, schedule
 from buildtools.events import Finished, Outcome, Report, Started, Warned
 from buildtools.frozen import frozen
-from buildtools.image.engine import Engine
+from buildtools.image.docker.credentials import Credentials
+from buildtools.image.engine.client import Engine
 from buildtools.image.folder.content import Contents
 from buildtools.image.folder.fingerprint import record_inputs
-from buildtools.image.registry.credentials import Credentials
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL
 from buildtools.image.survey import Standing, State, changes_since, engine_name
 
@@ -147,7 +147,7 @@ class _Line:
 
     def _build(self, standing: Standing, names: tuple[str, ...]) -> str:
         # The greater part of all code, and most runs build nothing.
-        from buildtools.image.build import BuildRequest, build
+        from buildtools.image.engine.build import BuildRequest, build
 
         folder, made = standing.folder, standing.fingerprint
         settings = folder.settings

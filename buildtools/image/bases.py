@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from buildtools import BuildToolsError
 from buildtools.frozen import frozen
-from buildtools.image.engine import Engine
+from buildtools.image.engine.client import Engine
 from buildtools.image.reference import Reference
 from buildtools.image.registry.client import Registry
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from buildtools.frozen import frozen
 from buildtools.image.bases import BaseImage
-from buildtools.image.engine import EngineImage
+from buildtools.image.engine.client import EngineImage
 from buildtools.image.folder.content import Contents
 from buildtools.image.folder.context import Selection
 from buildtools.image.folder.fingerprint import Fingerprint, explain, fingerprint, recorded_inputs

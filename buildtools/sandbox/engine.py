@@ -16,7 +16,7 @@ from urllib.parse import quote, urlsplit
 
 from buildtools import Refused, Unreachable
 from buildtools.frozen import frozen
-from buildtools.image.configuration import chosen_engine
+from buildtools.image.docker.configuration import chosen_engine
 from buildtools.sandbox import process
 
 NAME = "engine"

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from buildtools import BuildToolsError
+from buildtools.files import write_private
 from buildtools.sandbox import process
-from buildtools.sandbox.files import write_private
 
 NAME = "registry"
 

@@ -11,9 +11,9 @@ from dataclasses import asdict, field
 from pathlib import Path
 
 from buildtools import Unreachable
+from buildtools.files import write_private
 from buildtools.frozen import frozen
 from buildtools.sandbox import process
-from buildtools.sandbox.files import write_private
 
 NAME = "s3"
 REGION = "us-east-1"

@@ -23,10 +23,10 @@ from typing import Any
 
 from buildtools import Refused, Unreachable
 from buildtools.events import Log, Report, unheard
+from buildtools.files import write_private
 from buildtools.frozen import frozen
 from buildtools.sandbox import base as bases
 from buildtools.sandbox import engine, process, registry, s3
-from buildtools.sandbox.files import write_private
 
 BUCKET = "sandbox-artifacts"
 _STATE = "state.json"

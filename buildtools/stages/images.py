@@ -14,15 +14,15 @@ from buildtools.events import Warned, timed
 from buildtools.git.checkout import Checkout
 from buildtools.image.assembly import Assembly, LocalImage, assemble
 from buildtools.image.bases import BaseImage, find_bases
-from buildtools.image.engine import Engine
+from buildtools.image.engine.client import Engine
 from buildtools.image.folder.fingerprint import explain
 from buildtools.image.folder.folders import ImageFolder, image_folders
+from buildtools.image.push import push as pushing
+from buildtools.image.push.push import ImageToPush, PushedImage, Route
 from buildtools.image.reference import Reference
-from buildtools.image.registry import push as pushing
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.lookup import find_fingerprints, fingerprint_tag
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL, SOURCE_LABEL, VERSION_LABEL
-from buildtools.image.registry.push import ImageToPush, PushedImage, Route
 from buildtools.image.survey import Standing, State, compared, survey
 from buildtools.run import Run
 from buildtools.services import Services

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from buildtools.image.buildkit import services
-from buildtools.image.buildkit.control import Solve, solve
-from buildtools.image.buildkit.filesync import Item, diff_copy, files, folder
-from buildtools.image.buildkit.session import open_session
-from buildtools.image.buildkit.transport import Status
-from buildtools.image.engine import Engine
+from buildtools.image.engine.buildkit import attachables
+from buildtools.image.engine.buildkit.control import Solve, solve
+from buildtools.image.engine.buildkit.filesync import Item, diff_copy, files, folder
+from buildtools.image.engine.buildkit.grpc import Status
+from buildtools.image.engine.buildkit.session import open_session
+from buildtools.image.engine.client import Engine
 from buildtools.image.folder.context import Selection, walk
 from buildtools.image.folder.dockerfile import parse
 from buildtools.image.folder.patterns import Patterns
@@ -51,7 +51,10 @@ def asked_for(engine: Engine, root: Path, dockerfile: str, target: str) -> set[s
         return context(wanted)
 
     trees = {"context": recorded, "dockerfile": files({"Dockerfile": dockerfile.encode()})}
-    handlers = {"/moby.filesync.v1.FileSync/DiffCopy": diff_copy(trees, lambda name, size: None), **services.health()}
+    handlers = {
+        "/moby.filesync.v1.FileSync/DiffCopy": diff_copy(trees, lambda name, size: None),
+        **attachables.health(),
+    }
     attributes = {"filename": "Dockerfile", "target": target}
     with open_session(engine, handlers, shared_key=secrets.token_hex(16)) as session, suppress(Status):
         made = solve(engine, Solve(session.id, attributes), heard=lambda message: None, cancel=threading.Event())

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from buildtools import BuildToolsError, Refused, Unreachable
+from buildtools.image.docker.credentials import Credentials
 from buildtools.image.registry.client import Registry
-from buildtools.image.registry.credentials import Credentials
 from buildtools.image.registry.manifest import (
     DOCKER_CONFIG,
     DOCKER_LAYER,

@@ -206,7 +206,7 @@ class Project(Repository):
 
     def images(self) -> dict[str, str]:
         """Every name of this project's images in the engine, and the id of each."""
-        from buildtools.image.engine import Engine
+        from buildtools.image.engine.client import Engine
 
         with closing(Engine.connect(self.place.engine.environment)) as engine:
             return {
@@ -215,7 +215,7 @@ class Project(Repository):
 
     def forget_images(self) -> None:
         """Take this project's images out of the engine."""
-        from buildtools.image.engine import Engine, EngineError
+        from buildtools.image.engine.client import Engine, EngineError
 
         with closing(Engine.connect(self.place.engine.environment)) as engine:
             listed = engine.api.images()

@@ -10,9 +10,9 @@ BUILD = {
     "docker",
     "hpack",
     "isal",
-    "buildtools.image.build",
-    "buildtools.image.buildkit",
-    "buildtools.image.registry.layers",
+    "buildtools.image.engine.build",
+    "buildtools.image.engine.buildkit",
+    "buildtools.image.push.layers",
 }
 CLIENTS = {"requests", "urllib3", "boto3", "botocore", "dulwich", "rich", "tarfile"}
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from buildtools.image.engine import Engine
+from buildtools.image.engine.client import Engine
 from tests.e2e.conftest import MakeProject
 from tests.e2e.project import Outcome, Project
 

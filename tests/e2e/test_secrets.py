@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from buildtools.image.engine import Engine
+from buildtools.image.engine.client import Engine
 from tests.e2e.conftest import MakeProject
 from tests.e2e.project import MANIFEST_KINDS, Outcome, Project
 

@@ -15,14 +15,14 @@ import pytest
 
 from buildtools import Unreachable
 from buildtools.events import Event, Transferred
-from buildtools.image.engine import Engine, EngineError
+from buildtools.image.docker.credentials import Credentials
+from buildtools.image.engine.client import Engine, EngineError
+from buildtools.image.push.engine_push import push_by_engine
+from buildtools.image.push.push import ImageToPush, PushedImage, Route, push
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
-from buildtools.image.registry.credentials import Credentials
-from buildtools.image.registry.engine_push import push_by_engine
 from buildtools.image.registry.lookup import StoredImage, find_fingerprints, fingerprint_tag, read_image
 from buildtools.image.registry.manifest import labels_of
-from buildtools.image.registry.push import ImageToPush, PushedImage, Route, push
 from buildtools.version import Version
 from tests.conftest import HtpasswdRegistry
 from tests.contract.registries import OwnRegistry, own_registry

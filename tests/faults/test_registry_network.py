@@ -13,8 +13,8 @@ from random import Random
 import pytest
 
 from buildtools import BuildToolsError, Refused, Unreachable
+from buildtools.image.docker.credentials import Credentials
 from buildtools.image.registry.client import Registry
-from buildtools.image.registry.credentials import Credentials
 from buildtools.image.registry.manifest import digest_of
 from tests.contract.registries import own_registry
 from tests.faults.answers import answering

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from buildtools.events import Event, Log
-from buildtools.image.build import BuildRequest, BuiltImage, build
-from buildtools.image.engine import Engine
-from buildtools.image.registry.credentials import Credentials
+from buildtools.image.docker.credentials import Credentials
+from buildtools.image.engine.build import BuildRequest, BuiltImage, build
+from buildtools.image.engine.client import Engine
 
 
 @dataclass

@@ -8,7 +8,7 @@ import json
 import tarfile
 from collections.abc import Mapping, Sequence
 
-from buildtools.image.engine import Engine
+from buildtools.image.engine.client import Engine
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL
 
 Layer = Mapping[str, bytes]

@@ -13,10 +13,10 @@ from buildtools import BuildToolsError
 from buildtools.events import Event, Log, Started, Step
 from buildtools.image.assembly import Assembly, LocalImage, Way, assemble
 from buildtools.image.bases import find_bases
-from buildtools.image.engine import Engine
+from buildtools.image.docker.credentials import Credentials
+from buildtools.image.engine.client import Engine
 from buildtools.image.folder.folders import image_folders
 from buildtools.image.registry.client import Registry
-from buildtools.image.registry.credentials import Credentials
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL
 from buildtools.image.survey import Standing, State, compared, survey
 from buildtools.settings import ImageSettings, Settings

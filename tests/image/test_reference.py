@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from buildtools import Refused
-from buildtools.image.engine import Engine, EngineError
+from buildtools.image.engine.client import Engine, EngineError
 from buildtools.image.reference import Reference
 
 SHA256 = "sha256:" + "0a" * 32

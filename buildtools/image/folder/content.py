@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
+
+from buildtools.files import write_atomically
 
 _CHUNK = 1 << 20
 
@@ -87,22 +88,6 @@ class Contents:
         # What cannot be remembered is read again the next time.
         with suppress(OSError):
             write_atomically(self._file, hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace the file at ``path``, whose folder is made if need be; a reader sees the old or the new, never a part.
-
-    :raises OSError: it cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _load(file: Path) -> dict[str, str]:

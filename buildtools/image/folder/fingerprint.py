@@ -15,8 +15,9 @@ import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from buildtools.files import write_atomically
 from buildtools.frozen import frozen
-from buildtools.image.folder.content import Contents, write_atomically
+from buildtools.image.folder.content import Contents
 from buildtools.image.folder.context import Entry, unreadable, walk
 from buildtools.image.folder.folders import ImageFolder
 

@@ -1,1 +1,1 @@
-"""A registry, its logins, what it holds, and how images get there."""
+"""The registry protocol: authentication, manifests, blobs, and what a registry holds."""

@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 
 from buildtools import BuildToolsError, Refused
 from buildtools.frozen import frozen
-from buildtools.image.registry.credentials import Credential
+from buildtools.image.docker.credentials import Credential
 
 _CLIENT = "lockstep-buildtools"
 _PARAMETER = re.compile(r'([A-Za-z_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')

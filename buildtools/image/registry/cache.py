@@ -6,7 +6,7 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
-from buildtools.image.folder.content import write_atomically
+from buildtools.files import write_atomically
 from buildtools.image.registry.manifest import DOCKER_LAYER, Descriptor, digest_of
 
 # Part of the folder's name: another codec gives other bytes for the same layer.

@@ -16,8 +16,8 @@ from typing import IO
 from urllib.parse import urlencode, urlsplit
 
 from buildtools import Refused, Unreachable
-from buildtools.image.answers import Answer
-from buildtools.image.registry.credentials import Credential, Credentials
+from buildtools.image.docker.credentials import Credential, Credentials
+from buildtools.image.http.answers import Answer
 from buildtools.image.registry.manifest import ACCEPTED, Damaged, Descriptor, Manifest, digest_of
 from buildtools.image.registry.transport import CERTIFICATES, Body, Transport
 

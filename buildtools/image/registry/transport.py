@@ -19,12 +19,12 @@ from types import MappingProxyType
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from buildtools import BuildToolsError, Refused, Unreachable, __version__
-from buildtools.image.answers import Answer
-from buildtools.image.connections import Connections
-from buildtools.image.dialing import connected
+from buildtools.image.docker.credentials import Credential, Credentials
+from buildtools.image.http.answers import Answer
+from buildtools.image.http.connections import Connections
+from buildtools.image.http.dialing import connected
 from buildtools.image.reference import DOCKER_HUB
 from buildtools.image.registry.auth import Authenticator, refused
-from buildtools.image.registry.credentials import Credential, Credentials
 from buildtools.image.registry.proxy import proxy_for
 
 # Where Docker keeps the certificate authorities of registries, NAME.crt, and what to show them, NAME.cert and NAME.key:

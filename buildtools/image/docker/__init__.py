@@ -1,0 +1,1 @@
+"""What a user's Docker configuration says: contexts, credentials, proxies for builds."""

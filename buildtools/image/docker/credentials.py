@@ -1,0 +1,170 @@
+"""Credentials for registries, from Docker's own configuration and its helpers.
+
+The format: https://docs.docker.com/reference/cli/docker/login/#credential-stores and, for the helpers' protocol,
+https://github.com/docker/docker-credential-helpers#development.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import shutil
+import subprocess
+import threading
+from collections.abc import Mapping
+from dataclasses import field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from buildtools import BuildToolsError, Refused
+from buildtools.frozen import frozen
+from buildtools.image.docker.configuration import read_configuration
+from buildtools.image.reference import Reference
+
+# What `docker login` without a host writes down Docker Hub as.
+_HUB_KEY = "https://index.docker.io/v1/"
+_HUB_HOSTS = ("docker.io", "index.docker.io", "registry-1.docker.io")
+_NOT_FOUND = "credentials not found in native keychain"
+# The user name with which a helper says that its secret is an identity token.
+_IDENTITY_MARK = "<token>"
+_HELPER_SECONDS = 60
+_LONGEST_SAYING = 500
+
+
+@frozen
+class Credential:
+    """What to show to one registry: a user name and password, or one of the two kinds of token.
+
+    An identity token is traded for access at the registry's token service; a registry token is shown as it is.
+    """
+
+    username: str = ""
+    password: str = field(default="", repr=False)
+    identity_token: str = field(default="", repr=False)
+    registry_token: str = field(default="", repr=False)
+
+    @property
+    def login(self) -> dict[str, str]:
+        """As the engine's API takes it: https://docs.docker.com/reference/api/engine/#section/Authentication."""
+        if self.identity_token:
+            return {"identitytoken": self.identity_token}
+        if self.registry_token:
+            return {"registrytoken": self.registry_token}
+        return {"username": self.username, "password": self.password}
+
+
+class Credentials:
+    """Looks up credentials in ``config.json`` below ``docker_config``, the folder that ``DOCKER_CONFIG`` means.
+
+    ``environment`` is what helpers are found in (``PATH``) and run with. Safe for threads; each host is looked up once.
+    """
+
+    def __init__(self, docker_config: Path, environment: Mapping[str, str]) -> None:
+        self._path = docker_config / "config.json"
+        self._environment = environment
+        self._lock = threading.Lock()
+        self._found: dict[str, Credential | None] = {}
+
+    @cached_property
+    def _document(self) -> Mapping[str, Any]:
+        return read_configuration(self._path.parent)
+
+    def for_host(self, host: str) -> Credential | None:
+        """The credential for the registry at ``host`` (``HOST`` or ``HOST:PORT``); none means anonymous access.
+
+        :raises Refused: the configuration is broken, or names a helper that is not on the path.
+        :raises BuildToolsError: the helper failed, which is not the same as its having nothing.
+        """
+        with self._lock:
+            if host not in self._found:
+                self._found[host] = self._look_up(_HUB_KEY if host in _HUB_HOSTS else host)
+            return self._found[host]
+
+    def for_image(self, reference: str) -> Credential | None:
+        """:meth:`for_host` for the registry that an image lies in."""
+        return self.for_host(Reference.parse(reference).registry)
+
+    def _look_up(self, key: str) -> Credential | None:
+        document = self._document
+        helper = _entry(document.get("credHelpers"), key) or document.get("credsStore")
+        found = self._ask(str(helper), key) if helper else None
+        entry = _entry(document.get("auths"), key)
+        if found is None and isinstance(entry, Mapping):
+            found = self._inline(key, entry)
+        return found
+
+    def _inline(self, key: str, entry: Mapping[str, Any]) -> Credential | None:
+        username, password = str(entry.get("username", "")), str(entry.get("password", ""))
+        if entry.get("auth"):
+            try:
+                decoded = base64.b64decode(str(entry["auth"]), validate=True).decode()
+            except (binascii.Error, UnicodeDecodeError):
+                decoded = ""
+            username, colon, password = decoded.partition(":")
+            if not colon:
+                raise Refused(
+                    f"{self._path} has an entry for {key} that is not base64 of USER:PASSWORD",
+                    f"run docker login {key}",
+                )
+            password = password.strip("\0")
+        credential = Credential(
+            username, password, str(entry.get("identitytoken", "")), str(entry.get("registrytoken", ""))
+        )
+        return None if credential == Credential() else credential
+
+    def _ask(self, helper: str, key: str) -> Credential | None:
+        program = f"docker-credential-{helper}"
+        path = shutil.which(program, path=self._environment.get("PATH", ""))
+        if not path:
+            raise Refused(
+                f"{self._path} names the credential helper {program} for {key}, which is not on the PATH",
+                f"install {program}, or take it out of credsStore and credHelpers",
+            )
+        try:
+            answer = subprocess.run(
+                [path, "get"],
+                input=key.encode(),
+                capture_output=True,
+                env=dict(self._environment),
+                timeout=_HELPER_SECONDS,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            reason = f"no answer in {_HELPER_SECONDS} s" if isinstance(error, subprocess.TimeoutExpired) else str(error)
+            raise _helper_failed(program, key, reason) from None
+        if answer.returncode:
+            # Helpers complain on stdout; what they write to stderr can explain it.
+            said = " ".join((answer.stdout + b" " + answer.stderr).decode(errors="replace").split())
+            if _NOT_FOUND in said:
+                return None
+            raise _helper_failed(program, key, said[:_LONGEST_SAYING] or f"exit status {answer.returncode}")
+        try:
+            document = json.loads(answer.stdout)
+            username, secret = str(document["Username"]), str(document["Secret"])
+        except (ValueError, KeyError, TypeError):
+            # The answer is not quoted: it may hold the secret.
+            raise _helper_failed(program, key, "an answer that is not JSON with Username and Secret") from None
+        if username == _IDENTITY_MARK:
+            return Credential(identity_token=secret)
+        return Credential(username, secret) if username or secret else None
+
+
+def _helper_failed(program: str, key: str, said: str) -> BuildToolsError:
+    return BuildToolsError(
+        f"the credential helper {program} failed for {key}: {said}", f"try: echo {key} | {program} get"
+    )
+
+
+def _entry(table: object, key: str) -> Any:
+    """The entry for a registry, whichever form of its URL the table has as the key."""
+    if not isinstance(table, Mapping):
+        return None
+    if key in table:
+        return table[key]
+    return next((value for name, value in table.items() if _host(name) == _host(key)), None)
+
+
+def _host(url: str) -> str:
+    return url.partition("://")[2].partition("/")[0] if "://" in url else url.partition("/")[0]

@@ -1,0 +1,1 @@
+"""The container engine: its API, and building with its BuildKit."""

@@ -1,0 +1,291 @@
+"""Building one image with the engine's BuildKit, without a docker program."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from buildtools import BuildToolsError, Refused, Unreachable
+from buildtools.events import Finished, Outcome, Report, Started, Transferred, Warned
+from buildtools.frozen import frozen
+from buildtools.image.engine.buildkit import attachables
+from buildtools.image.engine.buildkit.control import Solve, SolveCancelled, solve
+from buildtools.image.engine.buildkit.failure import BuildFailed, explained
+from buildtools.image.engine.buildkit.filesync import diff_copy, files, folder
+from buildtools.image.engine.buildkit.grpc import Gone, Handler, Status
+from buildtools.image.engine.buildkit.llb import offered_tree
+from buildtools.image.engine.buildkit.progress import Progress
+from buildtools.image.engine.buildkit.session import Session, open_session
+from buildtools.image.folder.context import Selection
+from buildtools.image.folder.instructions import read_directives
+
+if TYPE_CHECKING:
+    from buildtools.image.engine.client import Engine
+
+# BuildKit's own limit, https://github.com/moby/buildkit/blob/master/session/secrets/secrets.go
+_LARGEST_SECRET = 500 * 1024
+# What an engine with containerd's store says when builds get in each other's way at the end: two make one name, or one
+# unpacks layers that another has; https://github.com/ddev/ddev/issues/8136. The same build then finds its steps cached.
+_IN_THE_WAY = re.compile(r'image "[^"]+": already exists$|parent snapshot \S+ does not exist: not found$')
+_ATTEMPTS = 5
+_OFFICIAL_SYNTAX = ("docker/dockerfile", "docker.io/docker/dockerfile")
+
+
+class BuildCancelled(BuildToolsError):
+    """The build was told to stop, and the engine has stopped it."""
+
+
+@frozen
+class BuildRequest:
+    """What to build. ``name`` is the image's name in events and errors, ``tags`` are full references.
+
+    ``secrets`` maps an id to the path of a file or to ``env:NAME``; ``cache_from`` are references of images that were
+    built with the argument ``BUILDKIT_INLINE_CACHE=1``. ``pull`` asks the registry for base images the engine has.
+    ``content`` is built instead of what the Dockerfile holds; errors still name that file. ``directories`` is a digest
+    of the modes of the context's directories: the engine, which does not look for a change of these in the copy it
+    keeps, gets a new copy when it changes. ``selection`` is what the build may take of the context; without it the
+    engine reads the ignore file, as a tree of its own, and then chooses.
+    """
+
+    name: str
+    context: Path
+    dockerfile: Path
+    tags: tuple[str, ...]
+    args: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    target: str = ""
+    platform: str = ""
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    ssh: bool = False
+    cache_from: tuple[str, ...] = ()
+    no_cache: bool = False
+    pull: bool = False
+    content: bytes | None = None
+    directories: str = ""
+    selection: Selection | None = None
+
+
+@frozen
+class BuiltImage:
+    """An image that the engine has, under all of ``tags``."""
+
+    name: str
+    image_id: str
+    tags: tuple[str, ...]
+
+
+def build(
+    engine: Engine,
+    request: BuildRequest,
+    *,
+    credentials: attachables.Credentials,
+    environment: Mapping[str, str],
+    report: Report,
+    cancel: threading.Event,
+) -> BuiltImage:
+    """Build an image and make sure that the engine has it. Several may be built at once, each in a thread.
+
+    ``environment`` is where ``env:`` secrets and ``SSH_AUTH_SOCK`` are looked up.
+
+    :raises BuildFailed: it could not be built.
+    :raises BuildCancelled: ``cancel`` was set.
+    :raises Refused: the request names something that is not there.
+    :raises Unreachable: the engine went away.
+    """
+    begun = time.monotonic()
+    outcome, detail = Outcome.FAILED, ""
+    report(Started(request.name, "build"))
+    try:
+        image = _Build(engine, request, credentials, environment, report, cancel).run()
+        outcome, detail = Outcome.DONE, image.image_id
+    except BuildCancelled:
+        outcome = Outcome.CANCELLED
+        raise
+    except BuildToolsError as error:
+        detail = error.fact
+        raise
+    finally:
+        report(Finished(request.name, "build", outcome, time.monotonic() - begun, detail))
+    return image
+
+
+class _Build:
+    def __init__(
+        self,
+        engine: Engine,
+        request: BuildRequest,
+        credentials: attachables.Credentials,
+        environment: Mapping[str, str],
+        report: Report,
+        cancel: threading.Event,
+    ) -> None:
+        self.engine = engine
+        self.request = request
+        self.report = report
+        self.cancel = cancel
+        self.dockerfile = _read(request.dockerfile, "the Dockerfile") if request.content is None else request.content
+        self.text = self.dockerfile.decode("utf-8", "replace")
+        self.secrets = {key: _secret(key, value, environment) for key, value in request.secrets.items()}
+        self.progress = Progress(request.name, str(request.dockerfile), report, hidden=self.secrets.values())
+        self.handlers = self._handlers(credentials, environment)
+
+    def run(self) -> BuiltImage:
+        attributes = self._attributes()
+        try:
+            return self._believed(self._solve(attributes))
+        except BuildFailed as error:
+            syntax = read_directives(self.text).get("syntax", "")
+            failed = self.progress.failed()
+            if not (failed and failed.name.startswith("resolve image config for") and _is_official(syntax)):
+                raise
+            self.report(
+                Warned(
+                    self.request.name,
+                    f"# syntax={syntax} could not be pulled, so the engine's own Dockerfile frontend is used "
+                    f"({error.reason})",
+                )
+            )
+        # BuildKit takes the frontend that "cmdline" names to have been chosen already, and so reads no # syntax.
+        return self._believed(self._solve({**attributes, "cmdline": syntax}))
+
+    def _solve(self, attributes: Mapping[str, str], attempts: int = _ATTEMPTS) -> Mapping[str, str]:
+        request = self.request
+        with open_session(self.engine, self.handlers, shared_key=_shared_key(request)) as session:
+            wanted = Solve(
+                session.id,
+                attributes,
+                {"name": ",".join(request.tags)} if request.tags else {},
+                inline_cache=request.args.get("BUILDKIT_INLINE_CACHE") == "1",
+                inputs={"context": offered_tree("context", session.id)} if request.selection else {},
+            )
+            try:
+                return solve(self.engine, wanted, heard=self.progress.hear, cancel=self.cancel)
+            except SolveCancelled:
+                raise BuildCancelled(f"{request.name}: the build was cancelled") from None
+            except Gone as error:
+                raise Unreachable(
+                    f"the engine at {self.engine.address} went away while {request.name} was built ({error})",
+                    "see why in its log, and run again",
+                ) from None
+            except Status as error:
+                if attempts == 1 or not _IN_THE_WAY.search(error.message):
+                    raise self._failure(error, session) from None
+        return self._solve(attributes, attempts - 1)
+
+    def _failure(self, error: Status, session: Session) -> Exception:
+        ours = session.failure
+        if isinstance(ours, BuildToolsError):
+            failed = BuildFailed(self.request.name, self.request.dockerfile, ours.fact, ours.remedy)
+            failed.exit_code = ours.exit_code
+            return failed
+        return ours or explained(self.request.name, self.request.dockerfile, self.text, error, self.progress.failed())
+
+    def _believed(self, answer: Mapping[str, str]) -> BuiltImage:
+        """The image, once the engine has been asked for it again, under every name."""
+        digest = answer.get("containerimage.digest", "")
+        found = self.engine.inspect(digest) if digest else None
+        if found is None:
+            raise BuildFailed(
+                self.request.name,
+                self.request.dockerfile,
+                f"the engine says that it has built {digest or 'an image'}, but has no such image",
+                "run again",
+            )
+        image_id = str(found["Id"])
+        for tag in self.request.tags:
+            if tag not in (found.get("RepoTags") or ()):
+                self.engine.tag(image_id, tag)
+        return BuiltImage(self.request.name, image_id, self.request.tags)
+
+    def _attributes(self) -> dict[str, str]:
+        """The frontend's options; https://docs.docker.com/reference/api/engine/ says what each means."""
+        request = self.request
+        attributes = {"filename": "Dockerfile", "image-resolve-mode": "pull" if request.pull else "default"}
+        attributes |= {f"build-arg:{name}": value for name, value in request.args.items()}
+        attributes |= {f"label:{name}": value for name, value in request.labels.items()}
+        if request.target:
+            attributes["target"] = request.target
+        if request.platform:
+            attributes["platform"] = request.platform
+        if request.no_cache:
+            attributes["no-cache"] = ""
+        if request.cache_from:
+            attributes["cache-from"] = ",".join(request.cache_from)
+        return attributes
+
+    def _handlers(self, credentials: attachables.Credentials, environment: Mapping[str, str]) -> dict[str, Handler]:
+        request = self.request
+        if not request.context.is_dir():
+            raise Refused(f"{request.name}: the context {request.context} is no folder", "correct its context")
+        # The names are ours: the Dockerfile may lie anywhere and be called anything.
+        virtual = {"Dockerfile": self.dockerfile}
+        beside = request.dockerfile.with_name(f"{request.dockerfile.name}.dockerignore")
+        if beside.exists():
+            virtual["Dockerfile.dockerignore"] = _read(beside, "the ignore file")
+        trees = {"context": folder(request.context, request.selection), "dockerfile": files(virtual)}
+        handlers = {
+            "/moby.filesync.v1.FileSync/DiffCopy": diff_copy(trees, self._transferred),
+            **attachables.health(),
+            **attachables.auth(credentials),
+        }
+        if self.secrets:
+            handlers |= attachables.secrets(self.secrets)
+        if request.ssh:
+            handlers |= attachables.ssh(_ssh_agent(request.name, environment))
+        return handlers
+
+    def _transferred(self, tree: str, total: int) -> None:
+        if tree == "context":
+            self.report(Transferred(self.request.name, total))
+
+
+def _read(path: Path, what: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Refused(f"{what} {path} cannot be read ({error.strerror})", "make it readable") from None
+
+
+def _secret(key: str, source: str, environment: Mapping[str, str]) -> bytes:
+    if source.startswith("env:"):
+        variable = source.removeprefix("env:")
+        if variable not in environment:
+            raise Refused(f"the secret {key} comes from the variable {variable}, which is not set", "set it")
+        value = os.fsencode(environment[variable])
+    else:
+        value = _read(Path(source), f"the secret {key} in")
+    if len(value) > _LARGEST_SECRET:
+        raise Refused(f"the secret {key} has {len(value)} bytes", f"BuildKit takes at most {_LARGEST_SECRET}")
+    return value
+
+
+def _ssh_agent(name: str, environment: Mapping[str, str]) -> str:
+    agent = environment.get("SSH_AUTH_SOCK", "")
+    if not agent:
+        raise Refused(f"{name} wants an SSH agent, but SSH_AUTH_SOCK is not set", "start one: eval $(ssh-agent)")
+    return agent
+
+
+def _is_official(syntax: str) -> bool:
+    return syntax.partition("@")[0].rpartition(":")[0] in _OFFICIAL_SYNTAX or syntax in _OFFICIAL_SYNTAX
+
+
+def _shared_key(request: BuildRequest) -> str:
+    # The engine keeps one copy of a tree for each key and compares with that. The Dockerfile is part of it because
+    # images that share a context choose different parts of it, and may be built at the same time.
+    parts = (
+        socket.gethostname(),
+        str(os.getuid()),
+        str(request.context.resolve()),
+        str(request.dockerfile.resolve()),
+        request.directories,
+    )
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,0 +1,105 @@
+"""The small things the engine asks its client for during a build: credentials, secrets, the SSH agent, a heartbeat.
+
+The services' definitions are below https://github.com/moby/buildkit/tree/master/session: ``auth``, ``secrets`` and
+``sshforward``; and https://github.com/grpc/grpc/blob/master/doc/health-checking.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from buildtools.image.engine.buildkit.grpc import NOT_FOUND, Gone, Handler, Status, Stream
+from buildtools.image.engine.buildkit.protobuf import Message, blob, number, text
+
+_SERVING = 1
+
+
+class Credential(Protocol):
+    """What to show to one registry."""
+
+    @property
+    def username(self) -> str: ...
+    @property
+    def password(self) -> str: ...
+    @property
+    def identity_token(self) -> str: ...
+
+
+class Credentials(Protocol):
+    """Where to look credentials up."""
+
+    def for_host(self, host: str) -> Credential | None:
+        """The credential for a registry's ``HOST[:PORT]``; None means anonymous access."""
+
+
+def _answering(answer: Callable[[Message], bytes]) -> Handler:
+    def handle(stream: Stream) -> None:
+        stream.send(answer(Message(stream.receive() or b"")))
+
+    return handle
+
+
+def health() -> dict[str, Handler]:
+    """The heartbeat; an engine of 2020 gives a session up after one that is missed."""
+    return {"/grpc.health.v1.Health/Check": _answering(lambda _: number(1, _SERVING))}
+
+
+def auth(credentials: Credentials) -> dict[str, Handler]:
+    """Credentials for private base images. Tokens are fetched by the engine itself, as nothing else is served."""
+
+    def answer(request: Message) -> bytes:
+        found = credentials.for_host(request.text(1))
+        if found is None:
+            return b""
+        if found.identity_token:
+            return text(2, found.identity_token)
+        return text(1, found.username) + text(2, found.password)
+
+    return {"/moby.filesync.v1.Auth/Credentials": _answering(answer)}
+
+
+def secrets(values: Mapping[str, bytes]) -> dict[str, Handler]:
+    """What ``RUN --mount=type=secret`` may ask for, by id."""
+
+    def answer(request: Message) -> bytes:
+        name = request.text(1)
+        if name not in values:
+            raise Status(NOT_FOUND, f"secret {name}: not found")
+        return blob(1, values[name])
+
+    return {"/moby.buildkit.secrets.v1.Secrets/GetSecret": _answering(answer)}
+
+
+def ssh(agent: str) -> dict[str, Handler]:
+    """The SSH agent that listens at the path ``agent``, for ``RUN --mount=type=ssh``."""
+
+    def check(request: Message) -> bytes:
+        if request.text(1) not in ("", "default"):
+            raise Status(NOT_FOUND, f"no SSH agent is called {request.text(1)}: there is only the default one")
+        return b""
+
+    def forward(stream: Stream) -> None:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(agent)
+            answers = threading.Thread(target=_pass_on, args=(sock, stream), name="buildkit-ssh", daemon=True)
+            answers.start()
+            try:
+                while (message := stream.receive()) is not None:
+                    sock.sendall(Message(message).blob(1))
+                sock.shutdown(socket.SHUT_WR)
+            except (Gone, OSError):
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+            answers.join()
+
+    return {"/moby.sshforward.v1.SSH/CheckAgent": _answering(check), "/moby.sshforward.v1.SSH/ForwardAgent": forward}
+
+
+def _pass_on(sock: socket.socket, stream: Stream) -> None:
+    with contextlib.suppress(Gone, OSError):
+        while data := sock.recv(32 * 1024):
+            stream.send(blob(1, data))

@@ -1,0 +1,118 @@
+"""BuildKit's own API, ``moby.buildkit.v1.Control``, which the engine passes on below ``POST /grpc``.
+
+It is chosen over ``POST /build`` because it has errors with types (from BuildKit 0.11), named contexts, exports of
+caches, and says which frontend to use. Messages: https://github.com/moby/buildkit/blob/master/api/services/control/
+"""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import field
+
+from buildtools.frozen import frozen
+from buildtools.image.engine.buildkit.grpc import Connection, Gone, Status
+from buildtools.image.engine.buildkit.protobuf import Message, blob, table, text
+from buildtools.image.engine.buildkit.upgrade import upgrade
+from buildtools.image.engine.client import Engine
+
+_EXPORTER = "moby"  # the engine's own image store, whichever that is
+_PATIENCE = 0.1  # seconds between two looks at whether to cancel
+# After its result a build may have a few more words; a failed one may keep silent and still not hang up.
+_LAST_WORDS = 2.0
+
+
+class SolveCancelled(Exception):
+    """The build was told to stop, and has."""
+
+
+@frozen
+class Solve:
+    """One build as BuildKit sees it. ``attributes`` are the Dockerfile frontend's options.
+
+    ``inputs`` are definitions of what the frontend would otherwise look for itself: its ``context``.
+    """
+
+    session_id: str
+    attributes: Mapping[str, str]
+    exporter: Mapping[str, str] = field(default_factory=dict)
+    inline_cache: bool = False
+    inputs: Mapping[str, bytes] = field(default_factory=dict)
+
+    def encoded(self, reference: str) -> bytes:
+        """The ``SolveRequest``."""
+        export = text(1, _EXPORTER) + table(2, self.exporter)
+        cache = blob(4, text(1, "inline")) if self.inline_cache else b""
+        return (
+            text(1, reference)
+            # Engines before 23.0 know only the first way to name an exporter, later ones want the second.
+            + text(3, _EXPORTER)
+            + table(4, self.exporter)
+            + text(5, self.session_id)
+            + text(6, "dockerfile.v0")
+            + table(7, self.attributes)
+            + blob(8, cache)
+            + b"".join(blob(10, text(1, name) + blob(2, definition)) for name, definition in self.inputs.items())
+            + blob(13, export)
+        )
+
+
+def solve(
+    engine: Engine, request: Solve, *, heard: Callable[[Message], None], cancel: threading.Event
+) -> Mapping[str, str]:
+    """Run a build and hand every ``StatusResponse`` to ``heard`` as it comes; what the exporter answered.
+
+    :raises Status: the build failed.
+    :raises Gone: the engine went away.
+    :raises SolveCancelled: ``cancel`` was set; the engine stops what it was running.
+    """
+    sock, received = upgrade(engine, "/grpc")
+    connection = Connection(sock, received)
+    reference = secrets.token_hex(16)
+    outcome: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            outcome.put(_last(connection.call("/moby.buildkit.v1.Control/Solve", request.encoded(reference))))
+        except Exception as error:  # noqa: BLE001  it is raised where the outcome is awaited
+            outcome.put(error)
+
+    def follow() -> None:
+        try:
+            for message in connection.call("/moby.buildkit.v1.Control/Status", text(1, reference)):
+                heard(Message(message))
+        except (Status, Gone):
+            return  # the build itself tells what happened
+
+    threads = [threading.Thread(target=target, name="buildkit-solve", daemon=True) for target in (run, follow)]
+    try:
+        for thread in threads:
+            thread.start()
+        result = _awaited(outcome, cancel)
+        threads[1].join(_LAST_WORDS)
+    finally:
+        # This alone stops a build that is still running.
+        connection.close()
+        for thread in threads:
+            thread.join()
+    if isinstance(result, Exception):
+        raise result
+    return Message(result).table(1)
+
+
+def _awaited(outcome: queue.SimpleQueue[bytes | Exception], cancel: threading.Event) -> bytes | Exception:
+    while not cancel.is_set():
+        try:
+            return outcome.get(timeout=_PATIENCE)
+        except queue.Empty:
+            continue
+    raise SolveCancelled
+
+
+def _last(messages: Iterable[bytes]) -> bytes:
+    last = b""
+    for message in messages:
+        last = message
+    return last

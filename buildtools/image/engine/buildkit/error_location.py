@@ -1,0 +1,82 @@
+"""Where in a Dockerfile a step of a build comes from, for engines that do not say so."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from buildtools import Refused
+from buildtools.frozen import frozen
+from buildtools.image.engine.buildkit.progress import Vertex
+from buildtools.image.folder.instructions import read_directives, read_instructions
+
+# What BuildKit's dockerfile2llb counts as a step of a stage, beside its FROM.
+_COUNTED = ("RUN", "COPY", "ADD", "WORKDIR")
+# A base image appears in a step's name as the engine spells it out.
+_SPELLED_OUT = re.compile(r"(?:docker-image://)?(?:docker\.io/(?:library/)?)?(?P<name>[^@\s]+?)(?::latest)?(?:@\S+)?")
+
+
+@frozen
+class Place:
+    """One instruction with its lines, the first of a file being 1. ``text`` is on one line, the keyword in capitals."""
+
+    first: int
+    last: int
+    keyword: str
+    text: str
+    stage: int
+    stage_name: str
+
+
+def locate(text: str, vertex: Vertex) -> Place | None:
+    """The instruction that a step of a build came from; None where it cannot be told.
+
+    A step is named after its instruction with variables replaced, so where the words differ its number decides.
+    """
+    try:
+        found = list(_places(text))
+    except Refused:
+        return None
+    if not vertex.number:
+        return _mentioning(found, vertex.text)
+    stage = vertex.stage.rpartition(" ")[2].lower()
+    if stage:
+        found = [each for each in found if stage in (each.stage_name, f"stage-{each.stage}")]
+    wanted = " ".join(vertex.text.split())
+    same = [each for each in found if each.text == wanted]
+    if same:
+        return same[0]
+    # Without a name it is the only stage that is built, which is most often the last.
+    stage_number = max((each.stage for each in found), default=0)
+    own = [each for each in found if each.stage == stage_number]
+    counted = [each for each in own if each.keyword in _COUNTED]
+    # Before them come FROM, if it is counted, and what an ONBUILD of the base image added.
+    position = vertex.number - (vertex.total - len(counted)) - 1
+    if 0 <= position < len(counted) and counted[position].keyword == wanted.partition(" ")[0]:
+        return counted[position]
+    return next((each for each in own if each.keyword == "FROM" and wanted.startswith("FROM ")), None)
+
+
+def _places(text: str) -> Iterator[Place]:
+    stage, name = -1, ""
+    for instruction in read_instructions(text, read_directives(text).get("escape", "\\"), "the Dockerfile"):
+        keyword, *words = instruction.joined.split()
+        keyword = keyword.upper()
+        if keyword == "FROM":
+            stage += 1
+            name = words[-1].lower() if len(words) > 2 and words[-2].upper() == "AS" else ""
+        last = text.count("\n", 0, instruction.pieces[-1][1]) + 1
+        yield Place(instruction.line, last, keyword, " ".join([keyword, *words]), stage, name)
+
+
+def _mentioning(found: list[Place], name: str) -> Place | None:
+    words = name.split()
+    spelled = _SPELLED_OUT.fullmatch(words[-1]) if words else None
+    if not spelled:
+        return None
+    for place in found:
+        for word in place.text.split()[1:]:
+            mentioned = _SPELLED_OUT.fullmatch(re.sub(r"^--(?:from=|mount=.*from=)", "", word).partition(",")[0])
+            if mentioned and mentioned["name"] == spelled["name"]:
+                return place
+    return None

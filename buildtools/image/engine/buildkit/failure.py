@@ -1,0 +1,161 @@
+"""What to tell when a build fails: which image, where in its Dockerfile, why, and the last words of the command."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from buildtools import BuildToolsError, Unreachable
+from buildtools.frozen import frozen
+from buildtools.image.engine.buildkit.error_location import locate
+from buildtools.image.engine.buildkit.grpc import Status
+from buildtools.image.engine.buildkit.progress import Vertex
+from buildtools.image.engine.buildkit.protobuf import Message
+
+_WRAPPING = re.compile(
+    r"failed to solve(?: with frontend \S+)?: |failed to create LLB definition: |rpc error: code = \w+ desc = "
+    r"|executor failed running \[.*?\]: |process \".*?\" did not complete successfully: "
+    r"|failed to (?:compute|load) cache key: |failed to calculate checksum of ref [^:]+::[^:]+: "
+    r"|dockerfile parse error (?:on )?line \d+: ",
+    re.DOTALL,
+)
+_EXIT_CODE = re.compile(r"exit code: (\d+)")
+_PARSE_ERROR_LINE = re.compile(r"parse error (?:on )?line (\d+)")
+_WORTH_A_RETRY = re.compile(
+    r"dial tcp|no such host|i/o timeout|connection re(?:fused|set)|TLS handshake timeout|\b50[0234] |429 Too Many"
+)
+_NOT_ALLOWED = re.compile(r"401 Unauthorized|pull access denied|authorization failed|insufficient_scope|no basic auth")
+# The second is said where the engine holds no list of an empty context's files in memory any more.
+_MISSING = re.compile(
+    r'"(?P<looked_up>/[^"]*)":? not found(?:: not found)?$'
+    r"|lstat (?:/\S*/buildkit-mount\d+)?(?P<walked>/.*): no such file or directory$"
+)
+_FROM_CONTEXT = re.compile(r"(?:COPY|ADD) (?!.*--from=)")
+_LONGEST_INSTRUCTION = 100
+_MOST_LINES = 12
+
+
+class BuildFailed(BuildToolsError):
+    """An image was not built. The last line of the message says which and why, the lines before it show more.
+
+    ``dockerfile`` and ``line`` (0 where it is not known) say where, ``status`` is the exit status of the command that
+    failed, ``log`` its last lines.
+    """
+
+    def __init__(
+        self,
+        image: str,
+        dockerfile: Path,
+        reason: str,
+        remedy: str = "",
+        *,
+        text: str = "",
+        lines: tuple[int, int] = (0, 0),
+        instruction: str = "",
+        status: int | None = None,
+        log: Sequence[str] = (),
+    ) -> None:
+        self.image = image
+        self.dockerfile = dockerfile
+        self.reason = reason
+        self.line = lines[0]
+        self.instruction = instruction
+        self.status = status
+        self.log = tuple(log)
+        where = f"{dockerfile}:{self.line}" if self.line else str(dockerfile)
+        details = _excerpt(text, *lines) if self.line else []
+        if self.log:
+            details += ["its last lines:", *(f"  | {line}" for line in self.log)]
+        what = f"{_shortened(instruction)}: {reason}" if instruction else reason
+        super().__init__(f"{image}: {what} ({where})", remedy, details)
+
+
+@frozen
+class _Details:
+    """What engines since 23.0 say in the details of a failure."""
+
+    lines: tuple[int, int] = (0, 0)
+    status: int | None = None
+
+
+def explained(image: str, dockerfile: Path, text: str, error: Status, vertex: Vertex | None) -> BuildFailed:
+    """The failure for a build of the Dockerfile ``text`` that ended with ``error`` at the step ``vertex``."""
+    details = _details(error.details)
+    reason = error.message
+    while (stripped := _WRAPPING.sub("", reason)) != reason:
+        reason = stripped
+    status = details.status
+    if status is None and (code := _EXIT_CODE.search(error.message)):
+        status = int(code[1])
+    if status is not None:
+        reason = f"exit code {status}"
+    found = locate(text, vertex) if vertex else None
+    remedy = _remedy(reason) if vertex and not vertex.number else ""
+    if vertex and vertex.number and (missing := _MISSING.search(reason)):
+        reason = f"{missing['looked_up'] or missing['walked']}: not found"
+        if _FROM_CONTEXT.match(vertex.text):
+            reason += " in the context"
+            remedy = "see that it is there, and that .dockerignore does not leave it out"
+    lines = details.lines
+    if not lines[0] and found:
+        lines = (found.first, found.last)
+    if not lines[0] and (line := _PARSE_ERROR_LINE.search(error.message)):
+        lines = (int(line[1]), int(line[1]))
+    failed = BuildFailed(
+        image,
+        dockerfile,
+        reason,
+        remedy,
+        text=text,
+        lines=lines,
+        instruction=found.text if found else "",
+        status=status,
+        log=vertex.last_lines if vertex else (),
+    )
+    if vertex and not vertex.number and _WORTH_A_RETRY.search(reason):
+        failed.exit_code = Unreachable.exit_code
+    return failed
+
+
+def _remedy(reason: str) -> str:
+    if _NOT_ALLOWED.search(reason):
+        return "if the image exists, log in to its registry with docker login"
+    return "run again when it can be reached" if _WORTH_A_RETRY.search(reason) else ""
+
+
+def _details(encoded: bytes) -> _Details:
+    lines: tuple[int, int] = (0, 0)
+    status = None
+    try:
+        for any_value in Message(encoded).messages(3):
+            kind = any_value.text(1).rpartition("/")[2]
+            if kind == "errdefs.Source+json" and not lines[0]:
+                ranges = json.loads(any_value.blob(2)).get("ranges") or [{}]
+                lines = (_line(ranges[0], "start"), _line(ranges[-1], "end"))
+            elif kind == "gatewayapi.ExitMessage+json":
+                status = int(json.loads(any_value.blob(2))["Code"])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return _Details()
+    return _Details(lines, status)
+
+
+def _line(span: dict[str, dict[str, int]], end: str) -> int:
+    return int((span.get(end) or {}).get("line", 0))
+
+
+def _shortened(instruction: str) -> str:
+    if len(instruction) <= _LONGEST_INSTRUCTION:
+        return instruction
+    return f"{instruction[:_LONGEST_INSTRUCTION].rstrip()}..."
+
+
+def _excerpt(text: str, first: int, last: int) -> list[str]:
+    lines = text.splitlines()
+    start, stop = max(first - 2, 0), min(last + 1, len(lines), first + _MOST_LINES)
+    width = len(str(stop))
+    return [
+        f"{'>' if first <= number <= last else ' '} {number:{width}} | {lines[number - 1]}"
+        for number in range(start + 1, stop + 1)
+    ]

@@ -1,0 +1,259 @@
+"""Sending a tree of files to the engine, only what it lacks: ``moby.filesync.v1.FileSync/DiffCopy``.
+
+We list everything (STAT packets), the engine compares with what it kept from last time and asks for what is new (REQ),
+we send that (DATA). See https://github.com/tonistiigi/fsutil: ``send.go`` and ``types/wire.proto``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import urllib.parse
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from buildtools import BuildToolsError
+from buildtools.frozen import frozen
+from buildtools.image.engine.buildkit.grpc import NOT_FOUND, UNKNOWN, Handler, Status, Stream, frame_prefix, framed
+from buildtools.image.engine.buildkit.protobuf import Message, blob, number, text, varint
+from buildtools.image.folder.context import Entry, Selection, walk
+from buildtools.image.folder.patterns import Patterns
+
+_REQ, _DATA, _FIN, _ERR = 1, 2, 3, 4  # Packet.type; STAT is 0
+
+# https://pkg.go.dev/io/fs#FileMode: Go's own bits, not those of Unix.
+_GO_KIND = {
+    stat.S_IFDIR: 1 << 31,
+    stat.S_IFLNK: 1 << 27,
+    stat.S_IFBLK: 1 << 26,
+    stat.S_IFCHR: 1 << 26 | 1 << 21,
+    stat.S_IFIFO: 1 << 25,
+}
+_GO_SPECIAL = ((stat.S_ISUID, 1 << 23), (stat.S_ISGID, 1 << 22), (stat.S_ISVTX, 1 << 20))
+
+_CHUNK = 256 * 1024  # an engine of 2020 takes messages of at most 4 MiB
+_BATCH = 64 * 1024
+_LIST_BATCH = 16 * 1024  # the engine compares one part of a list while we make the next
+
+
+@frozen
+class Item:
+    """One entry to list. ``content`` is where its bytes are, None where there are none to ask for."""
+
+    stat: bytes
+    content: str | bytes | None = None
+    size: int = 0
+
+
+Tree = Callable[[Selection], Iterator[Item]]
+
+
+def folder(root: Path, selection: Selection | None = None) -> Tree:
+    """The files below a folder: a selection of them, or what the engine wants.
+
+    Owners are not sent, as with the official client: caches are shared by all users.
+    """
+
+    def items(wanted: Selection) -> Iterator[Item]:
+        for entry in walk(root, selection or wanted):
+            has_content = stat.S_ISREG(entry.stat.st_mode) and not entry.is_hard_link
+            yield Item(_stat_of(entry), entry.absolute if has_content else None, entry.stat.st_size)
+
+    return items
+
+
+def files(contents: Mapping[str, bytes]) -> Tree:
+    """Files that are not on disk, in one flat directory."""
+
+    def items(wanted: Selection) -> Iterator[Item]:
+        del wanted
+        for name, content in sorted(contents.items()):
+            # The engine compares size and time only; a time made from the content never lies.
+            time = int.from_bytes(hashlib.sha256(content).digest()[:7])
+            yield Item(
+                text(1, name) + number(2, 0o644) + number(5, len(content)) + number(6, time), content, len(content)
+            )
+
+    return items
+
+
+def diff_copy(trees: Mapping[str, Tree], sent: Callable[[str, int], None]) -> Handler:
+    """The handler that offers ``trees`` by name.
+
+    ``sent`` hears, now and then, the name of a tree and how many bytes were sent of it so far.
+    """
+
+    def handle(stream: Stream) -> None:
+        name = "".join(_values(stream, "dir-name")[:1])
+        tree = trees.get(name)
+        if tree is None:
+            raise Status(NOT_FOUND, f"there is no directory {name!r} in this build")
+        _Sender(stream, lambda size: sent(name, size)).send(_wanted(tree, stream))
+
+    return handle
+
+
+def _wanted(tree: Tree, stream: Stream) -> Iterator[Item]:
+    """What the engine wants of a tree; a pattern that is none is an error while that is listed, of which it is told."""
+    yield from tree(
+        Selection(
+            exclude=Patterns(_values(stream, "exclude-patterns")),
+            include=_values(stream, "include-patterns"),
+            follow=_values(stream, "followpaths"),
+        )
+    )
+
+
+def _values(stream: Stream, key: str) -> list[str]:
+    values = stream.metadata.get(key, [])
+    # BuildKit's encodeStringForHeader: newer engines escape what HTTP has no letters for, and say so.
+    if stream.metadata.get(f"{key}-encoded", ["0"])[0] in ("1", "true"):
+        return [urllib.parse.unquote_plus(value, errors="surrogateescape") for value in values]
+    return values
+
+
+class _Sender:
+    def __init__(self, stream: Stream, sent: Callable[[int], None]) -> None:
+        self._stream = stream
+        self._sent = sent
+        self._batch: list[bytes] = []
+        self._size = 0
+        self._total = 0
+
+    def send(self, items: Iterator[Item]) -> None:
+        try:
+            self._serve(self._list(items))
+        except (BuildToolsError, OSError) as error:
+            self._stream.send(number(1, _ERR) + text(4, str(error)))
+            raise
+
+    def _list(self, items: Iterator[Item]) -> dict[int, Item]:
+        offered = {}
+        for index, item in enumerate(items):
+            if item.content is not None:
+                offered[index] = item
+            self._put(framed(blob(2, item.stat)))
+            if self._size >= _LIST_BATCH:
+                self._flush()
+        self._put(framed(b""))
+        return offered
+
+    def _serve(self, offered: dict[int, Item]) -> None:
+        while True:
+            if self._stream.waits():
+                self._flush()
+            message = self._stream.receive()
+            if message is None:
+                raise Status(UNKNOWN, "the engine stopped before it had all files")
+            packet = Message(message)
+            kind = packet.number(1)
+            if kind == _REQ:
+                self._send_content(packet.number(3), offered)
+            elif kind == _FIN:
+                self._put(framed(number(1, _FIN)))
+                self._flush()
+                return
+            elif kind == _ERR:
+                raise Status(UNKNOWN, packet.text(4))
+
+    def _send_content(self, index: int, offered: dict[int, Item]) -> None:
+        item = offered.pop(index, None)
+        if item is None:
+            raise Status(NOT_FOUND, f"there is no file number {index} to ask for")
+        head = number(1, _DATA) + number(3, index)
+        for chunk in _chunks(item):
+            start = head + b"\x22" + varint(len(chunk))  # field 4, bytes
+            self._put(frame_prefix(len(start) + len(chunk)) + start)
+            self._put(chunk)
+        self._put(framed(head))
+
+    def _put(self, data: bytes) -> None:
+        self._batch.append(data)
+        self._size += len(data)
+        if self._size >= _BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._batch:
+            self._stream.write(b"".join(self._batch))
+            self._total += self._size
+            self._sent(self._total)
+            self._batch = []
+            self._size = 0
+
+
+def _chunks(item: Item) -> Iterator[bytes]:
+    if isinstance(item.content, bytes):
+        if item.content:  # an empty packet would be the end
+            yield item.content
+        return
+    path = str(item.content)
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise _unsendable(path, str(error.strerror)) from None
+    try:
+        left = item.size
+        while left:
+            chunk = os.read(file, min(left, _CHUNK))
+            if not chunk:
+                raise _unsendable(path, "it became shorter")
+            left -= len(chunk)
+            yield chunk
+    except OSError as error:
+        raise _unsendable(path, str(error.strerror)) from None
+    finally:
+        os.close(file)
+
+
+def _unsendable(path: str, why: str) -> BuildToolsError:
+    return BuildToolsError(
+        f"{path} cannot be sent to the engine ({why})",
+        "make it readable and still while images are built, or leave it out with a line in .dockerignore",
+    )
+
+
+def _stat_of(entry: Entry) -> bytes:
+    status = entry.stat
+    kind = stat.S_IFMT(status.st_mode)
+    made = text(1, entry.path) + _mode_of(status.st_mode)
+    if kind != stat.S_IFDIR:
+        made += number(5, status.st_size)
+    made += number(6, _time_of(status)) + text(7, entry.link_target)
+    if kind in (stat.S_IFCHR, stat.S_IFBLK):
+        made += number(8, os.major(status.st_rdev)) + number(9, os.minor(status.st_rdev))
+    return made + _extended_attributes(entry.absolute)
+
+
+@lru_cache
+def _mode_of(mode: int) -> bytes:
+    go_mode = mode & 0o777 | _GO_KIND.get(stat.S_IFMT(mode), 0)
+    for unix, go in _GO_SPECIAL:
+        if mode & unix:
+            go_mode |= go
+    return number(2, go_mode)
+
+
+def _time_of(status: os.stat_result) -> int:
+    """When it was modified, in nanoseconds; what is below a millisecond changes with the time of change as well.
+
+    The engine asks again for a file whose size or time differs, and would keep content that was replaced under the
+    old ones; the time of change cannot be set. Layers hold whole seconds, and the engine's cache looks at no times.
+    """
+    seal = zlib.crc32(b"%d %d" % (status.st_ctime_ns, status.st_ino))
+    return status.st_mtime_ns // 1_000_000 * 1_000_000 + seal % 1_000_000
+
+
+def _extended_attributes(path: str) -> bytes:
+    try:
+        names = os.listxattr(path, follow_symlinks=False)
+        if not names:
+            return b""
+        return b"".join(
+            blob(10, text(1, name) + blob(2, os.getxattr(path, name, follow_symlinks=False))) for name in names
+        )
+    except OSError:  # a file system without them, or one attribute that is not ours to read
+        return b""

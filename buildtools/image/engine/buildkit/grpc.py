@@ -1,0 +1,328 @@
+"""gRPC over HTTP/2 on one socket, in either role, with threads: one reads, one writes, and one for each call.
+
+That who reads never waits for who writes is what keeps two sides that both have much to say from waiting for ever.
+
+https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import queue
+import socket
+import struct
+import threading
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping
+
+from buildtools.image.engine.buildkit.http2 import DataCame, Event, HeadersCame, Http2
+
+# https://grpc.io/docs/guides/status-codes/
+OK, UNKNOWN, NOT_FOUND, UNIMPLEMENTED = 0, 2, 5, 12
+
+# How much may be under way towards us. All of it is wanted at once, so it is never what holds a sender up.
+_WINDOW = 16 * 1024 * 1024
+# A .dockerignore of thousands of lines comes as one header each; gRPC in Go takes as much.
+_HEADERS = 16 * 1024 * 1024
+# So much is made ready while as much is being written. Small messages go out together this way.
+_BATCH = 256 * 1024
+_READ = 64 * 1024
+_CALL_ENDS = 0.5  # seconds
+
+
+class Gone(Exception):
+    """The other side ended the stream or the connection before the call was over."""
+
+
+class Status(Exception):
+    """A call that ended with something else than OK. ``details`` is an encoded ``google.rpc.Status``, or empty."""
+
+    def __init__(self, code: int, message: str, details: bytes = b"") -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.details = details
+
+
+class Stream:
+    """One call. ``metadata`` is what its caller sent along, each key with all its values."""
+
+    def __init__(self, connection: Connection, number: int, metadata: Mapping[str, list[str]]) -> None:
+        self.number = number
+        self.metadata = metadata
+        self.outcome: dict[str, str] = {}
+        self.answered = False
+        self.lost: Gone | None = None
+        self._connection = connection
+        self._inbox: queue.SimpleQueue[bytes | Gone | None] = queue.SimpleQueue()
+        self._partial = bytearray()
+
+    def receive(self) -> bytes | None:
+        """The next message, waiting for it; None when the other side has said all it will.
+
+        :raises Gone: the stream or the connection broke off.
+        """
+        message = self._inbox.get()
+        if isinstance(message, Gone):
+            raise message
+        return message
+
+    def waits(self) -> bool:
+        """Whether :meth:`receive` would have to wait."""
+        return self._inbox.empty()
+
+    def send(self, message: bytes) -> None:
+        """Send one message, waiting until the other side has room for it.
+
+        :raises Gone: the stream or the connection broke off.
+        """
+        self.write(framed(message))
+
+    def write(self, data: bytes) -> None:
+        """Send bytes that are already :func:`framed`, however they are cut; the more at once, the fewer frames.
+
+        :raises Gone: the stream or the connection broke off.
+        """
+        self._connection.write(self, data)
+
+    def take(self, data: memoryview) -> None:
+        """Bytes that came in; the connection calls this."""
+        held = self._partial
+        held += data
+        at = 0
+        while len(held) - at >= 5:
+            end = at + 5 + int.from_bytes(held[at + 1 : at + 5])
+            if len(held) < end:
+                break
+            self._inbox.put(bytes(held[at + 5 : end]))
+            at = end
+        del held[:at]
+
+    def end(self, lost: Gone | None = None) -> None:
+        """Nothing more will come in; the connection calls this."""
+        self.lost = self.lost or lost
+        self._inbox.put(lost)
+
+
+def framed(message: bytes) -> bytes:
+    """A message behind gRPC's five-byte prefix."""
+    return frame_prefix(len(message)) + message
+
+
+def frame_prefix(size: int) -> bytes:
+    """What goes before a message of ``size`` bytes."""
+    return struct.pack(">BI", 0, size)
+
+
+Handler = Callable[[Stream], None]
+
+
+class Connection:
+    """One HTTP/2 connection. With ``handlers``, by path, we are the server; without them, the client.
+
+    A handler runs in a thread of its own; :class:`Status` is how it says no. ``failure`` keeps the first exception of
+    any other kind, for whoever waits for the result of the whole. ``received`` is what the socket had already given
+    when it was upgraded.
+    """
+
+    def __init__(
+        self, sock: socket.socket, received: bytes = b"", handlers: Mapping[str, Handler] | None = None
+    ) -> None:
+        self.failure: Exception | None = None
+        self._socket = sock
+        self._handlers = handlers
+        self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)
+        self._unwritten = threading.Condition(self._lock)
+        self._batch = 0
+        self._streams: dict[int, Stream] = {}
+        self._threads: set[threading.Thread] = set()
+        self._lost: Gone | None = None
+        self._http = Http2(is_client=handlers is None, window=_WINDOW, largest_headers=_HEADERS)
+        self._loops = [
+            threading.Thread(target=self._read, args=(received,), name="buildkit-read", daemon=True),
+            threading.Thread(target=self._write, name="buildkit-write", daemon=True),
+        ]
+        for thread in self._loops:
+            thread.start()
+
+    def call(self, path: str, message: bytes) -> Iterator[bytes]:
+        """The answers to a call with one message, as they come.
+
+        :raises Status: the call failed.
+        :raises Gone: the connection broke off.
+        """
+        with self._changing():
+            stream = Stream(self, self._http.open(), {})
+            stream.answered = True
+            self._streams[stream.number] = stream
+            self._http.send_headers(
+                stream.number,
+                [
+                    (":method", "POST"),
+                    (":scheme", "http"),
+                    (":path", path),
+                    (":authority", "localhost"),
+                    ("te", "trailers"),
+                    ("content-type", "application/grpc"),
+                ],
+            )
+        stream.send(message)
+        with self._changing():
+            self._http.end(stream.number)
+        return self._answers(stream)
+
+    def write(self, stream: Stream, data: bytes) -> None:
+        """Send framed bytes on a stream; see :meth:`Stream.write`."""
+        with self._changing():
+            self._answer(stream)
+            left = memoryview(data)
+            while left:
+                lost = stream.lost or self._lost
+                if lost:
+                    raise lost
+                size = min(self._http.room(stream.number), _BATCH - self._batch, len(left))
+                if size <= 0:
+                    self._unwritten.notify()
+                    self._room.wait()
+                    continue
+                self._http.send_data(stream.number, left[:size])
+                left = left[size:]
+                self._batch += size
+
+    def close(self) -> None:
+        """End the connection and every call on it, and wait for their threads, though not for long."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        for thread in self._loops:
+            thread.join()
+        with self._lock:
+            calls = tuple(self._threads)
+        for thread in calls:
+            # One on its way through a large folder notices only when it next has something to say.
+            thread.join(_CALL_ENDS)
+        self._socket.close()
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Hold the lock for a change; what comes of it is written soon."""
+        with self._lock:
+            if self._lost:
+                raise self._lost
+            try:
+                yield
+            finally:
+                self._unwritten.notify()
+
+    def _answer(self, stream: Stream) -> None:
+        if not stream.answered:
+            stream.answered = True
+            self._http.send_headers(stream.number, [(":status", "200"), ("content-type", "application/grpc")])
+
+    def _answers(self, stream: Stream) -> Iterator[bytes]:
+        while (message := stream.receive()) is not None:
+            yield message
+        code = int(stream.outcome.get("grpc-status", UNKNOWN))
+        if code != OK:
+            message_text = urllib.parse.unquote(stream.outcome.get("grpc-message", ""))
+            raise Status(code, message_text, _base64(stream.outcome.get("grpc-status-details-bin", "")))
+
+    def _read(self, data: bytes) -> None:
+        lost = Gone("the engine closed the connection")
+        try:
+            while True:
+                with self._lock:
+                    for event in self._http.take_in(data):
+                        self._handle(event)
+                    self._unwritten.notify()
+                    self._room.notify_all()
+                data = self._socket.recv(_READ)
+                if not data:
+                    break
+        except Exception as error:  # noqa: BLE001  whatever it is, nobody may wait for ever
+            lost = Gone(str(error))
+        with self._lock:
+            self._lost = lost
+            for stream in self._streams.values():
+                stream.end(lost)
+            self._unwritten.notify()
+            self._room.notify_all()
+
+    def _write(self) -> None:
+        while True:
+            with self._lock:
+                while not (data := self._http.take_out()) and not self._lost:
+                    self._unwritten.wait()
+                self._batch = 0
+                self._room.notify_all()
+            if not data:
+                return
+            try:
+                self._socket.sendall(data)
+            except OSError:
+                # Whatever the reason, it is the end for who reads as well.
+                with contextlib.suppress(OSError):
+                    self._socket.shutdown(socket.SHUT_RDWR)
+                return
+
+    def _handle(self, event: Event) -> None:
+        found = self._streams.get(event.stream)
+        if found is None:
+            if isinstance(event, HeadersCame) and self._handlers is not None:
+                self._begin(event)
+        elif isinstance(event, DataCame):
+            found.take(event.data)
+        elif isinstance(event, HeadersCame):
+            found.outcome.update((_header(key), _header(value)) for key, value in event.fields)
+        else:
+            found.end(None if event.code is None else Gone(f"the engine broke off the call (code {event.code})"))
+
+    def _begin(self, event: HeadersCame) -> None:
+        metadata: dict[str, list[str]] = {}
+        for key, value in event.fields:
+            metadata.setdefault(_header(key), []).append(_header(value))
+        self._streams[event.stream] = stream = Stream(self, event.stream, metadata)
+        thread = threading.Thread(target=self._serve, args=(stream,), name="buildkit", daemon=True)
+        self._threads.add(thread)
+        thread.start()
+
+    def _serve(self, stream: Stream) -> None:
+        path = stream.metadata.get(":path", [""])[0]
+        handler = (self._handlers or {}).get(path)
+        code, message = OK, ""
+        try:
+            if handler is None:
+                raise Status(UNIMPLEMENTED, f"{path} is not served here")
+            handler(stream)
+        except Status as error:
+            code, message = error.code, error.message
+        except Gone:
+            pass
+        except Exception as error:  # noqa: BLE001  it is raised where the result is awaited
+            self.failure = self.failure or error
+            code, message = UNKNOWN, str(error)
+        trailers = [("grpc-status", str(code))]
+        if message:
+            trailers.append(("grpc-message", urllib.parse.quote(message, safe=" !#$&'()*+,/:;=?@[]")))
+        with contextlib.suppress(Gone), self._changing():
+            if not stream.lost:
+                self._answer(stream)
+                self._http.send_headers(stream.number, trailers, end=True)
+        with self._lock:
+            self._http.forget(stream.number)
+            self._streams.pop(stream.number, None)
+            self._threads.discard(threading.current_thread())
+
+
+def _header(value: bytes) -> str:
+    # File names travel as header values; like the file system, Go does not ask for UTF-8.
+    return value.decode("utf-8", "surrogateescape")
+
+
+def _base64(value: str) -> bytes:
+    try:
+        return base64.b64decode(value + "=" * (-len(value) % 4))
+    except binascii.Error:
+        return b""

@@ -1,0 +1,109 @@
+"""What BuildKit tells about a running build, as events: ``moby.buildkit.v1.StatusResponse``."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from buildtools.events import Log, Report, Step, Warned
+from buildtools.image.engine.buildkit.protobuf import Message
+
+_KEPT_LINES = 20
+_LONGEST_LINE = 64 * 1024
+_SHORTEST_SECRET = 4  # to hide less would hide half of the alphabet
+
+# The Dockerfile frontend's prefixCommand: "[linux/arm64 builder 2/5] RUN make".
+_NUMBERED = re.compile(r"\[(?:(?P<stage>.*) )?(?P<number>\d+)/(?P<total>\d+)\] (?P<text>.*)", re.DOTALL)
+
+_LINE = re.compile(r" \(line \d+\)$")
+
+
+@dataclass
+class Vertex:
+    """One step of a build. ``stage`` is the name in a Dockerfile of several stages, ``number`` 0 outside of stages."""
+
+    name: str = ""
+    stage: str = ""
+    text: str = ""
+    number: int = 0
+    total: int = 0
+    error: str = ""
+    announced: bool = False
+    unfinished_line: bytes = b""
+    last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=_KEPT_LINES))
+
+
+class Progress:
+    """Collects what a build tells, reports it as it comes, and keeps what a failure will be explained with.
+
+    ``dockerfile`` is what to call it in warnings, ``hidden`` are secrets that must not be seen in what commands print.
+    """
+
+    def __init__(self, subject: str, dockerfile: str, report: Report, *, hidden: Iterable[bytes] = ()) -> None:
+        self._subject = subject
+        self._dockerfile = dockerfile
+        self._report = report
+        self._vertices: dict[str, Vertex] = {}
+        self._hide = _hiding(hidden)
+
+    def hear(self, status: Message) -> None:
+        """Take one ``StatusResponse``."""
+        for message in status.messages(1):
+            self._hear_vertex(message)
+        for message in status.messages(3):
+            vertex = self._vertices.setdefault(message.text(1), Vertex())
+            *lines, vertex.unfinished_line = (vertex.unfinished_line + message.blob(4)).split(b"\n")
+            if len(vertex.unfinished_line) > _LONGEST_LINE:
+                lines.append(vertex.unfinished_line)
+                vertex.unfinished_line = b""
+            for line in lines:
+                self._log(vertex, line)
+        for message in status.messages(4):
+            self._report(Warned(self._subject, self._warning(message)))
+
+    def failed(self) -> Vertex | None:
+        """The step that failed: not one that was only stopped because another had failed."""
+        failed = [vertex for vertex in self._vertices.values() if vertex.error]
+        return next((vertex for vertex in failed if "context canceled" not in vertex.error), next(iter(failed), None))
+
+    def _hear_vertex(self, message: Message) -> None:
+        vertex = self._vertices.setdefault(message.text(1), Vertex())
+        if not vertex.name:
+            vertex.name = vertex.text = message.text(3)
+            if numbered := _NUMBERED.fullmatch(vertex.name):
+                vertex.stage = numbered["stage"] or ""
+                vertex.text = numbered["text"]
+                vertex.number, vertex.total = int(numbered["number"]), int(numbered["total"])
+        vertex.error = message.text(7) or vertex.error
+        if not vertex.announced and message.message(5):
+            vertex.announced = True
+            text = f"[{vertex.stage}] {vertex.text}" if vertex.stage else vertex.text
+            cached = bool(message.number(4))
+            self._report(Step(self._subject, self._hide(text), vertex.number, vertex.total, cached))
+        if message.message(6) and vertex.unfinished_line:
+            self._log(vertex, vertex.unfinished_line)
+            vertex.unfinished_line = b""
+
+    def _log(self, vertex: Vertex, line: bytes) -> None:
+        # What a terminal would show of a progress bar is what comes after the last carriage return.
+        shown = line.rstrip(b"\r").rpartition(b"\r")[2].decode("utf-8", "replace")
+        shown = self._hide(shown)
+        vertex.last_lines.append(shown)
+        self._report(Log(self._subject, shown))
+
+    def _warning(self, message: Message) -> str:
+        start = next((span.message(1) for span in message.messages(7)), None)
+        told = _LINE.sub("", message.text(3))
+        where = f" ({self._dockerfile}:{start.number(1)})" if start else ""
+        return f"{told}{where}, see {message.text(5)}" if message.text(5) else f"{told}{where}"
+
+
+def _hiding(secrets: Iterable[bytes]) -> Callable[[str], str]:
+    lines = {line.strip() for secret in secrets for line in secret.decode("utf-8", "replace").splitlines()}
+    parts = sorted((line for line in lines if len(line) >= _SHORTEST_SECRET), key=len, reverse=True)
+    if not parts:
+        return lambda shown: shown
+    pattern = re.compile("|".join(map(re.escape, parts)))
+    return lambda shown: pattern.sub("***", shown)

@@ -1,0 +1,1 @@
+"""Connections, answers and proxies: what the clients of engine and registry share."""

@@ -1,0 +1,121 @@
+"""Kept-alive HTTP connections to one server, by what Python brings along.
+
+A run asks for little and often, and is over in less time than it takes to import a library that can do more.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from string import punctuation
+from typing import IO
+from urllib.parse import quote
+
+from buildtools.image.http.answers import Answer, read_answer
+
+
+class Connections:
+    """Connections that ``dial`` makes, as many as threads ask at once, each kept for the next question.
+
+    ``host`` is what the server is called in requests; ``seconds`` is how long it may be silent once it is connected.
+    """
+
+    def __init__(self, dial: Callable[[], socket.socket], host: str, seconds: float) -> None:
+        self._dial = dial
+        self._host = host
+        self._seconds = seconds
+        self._idle: list[_Connection] = []
+        self._busy: set[_Connection] = set()
+        self._aborted = False
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def abort(self) -> None:
+        """End the connections in use, and those that are being made: their threads get an :class:`OSError`."""
+        self._aborted = True
+        for connection in list(self._busy):
+            with suppress(OSError):
+                # Not that of a socket with TLS, which is not for two threads.
+                socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
+
+    def request(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes | Iterable[bytes] = b""
+    ) -> Answer:
+        """Ask for ``target``, a path and perhaps a query. A body that is no ``bytes`` needs a ``Content-Length``.
+
+        :raises OSError: no connection, or it broke.
+        :raises http.client.HTTPException: the answer is no HTTP, or is cut off.
+        :raises ValueError: a header has a line's end in it.
+        """
+        head = self._head(method, target, headers, body)
+        connection = self._connected()
+        self._busy.add(connection)
+        try:
+            if self._aborted:
+                raise ConnectionAbortedError
+            # A server that has seen enough of a body answers and hangs up: the answer tells more.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                connection.send(head, body)
+            answer = read_answer(connection.stream, method)
+        except BaseException:
+            connection.close()
+            raise
+        finally:
+            self._busy.discard(connection)
+        if answer.is_last:
+            connection.close()
+        else:
+            self._idle.append(connection)
+        return answer
+
+    def _connected(self) -> _Connection:
+        while True:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                break
+            if not connection.has_ended():
+                return connection
+            connection.close()
+        sock = self._dial()
+        sock.settimeout(self._seconds)
+        return _Connection(sock)
+
+    def _head(self, method: str, target: str, headers: Mapping[str, str], body: bytes | Iterable[bytes]) -> bytes:
+        fields = {"Host": self._host, "Accept-Encoding": "identity", **headers}
+        if isinstance(body, bytes) and (body or method not in ("GET", "HEAD", "DELETE")):
+            fields["Content-Length"] = str(len(body))
+        lines = [f"{method} {quote(target, safe=punctuation)} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in fields.items()]
+        if any("\r" in line or "\n" in line for line in lines):
+            raise ValueError("a header with a line's end in it")
+        return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+class _Connection:
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.stream: IO[bytes] = sock.makefile("rb")
+
+    def close(self) -> None:
+        self.stream.close()
+        self.sock.close()
+
+    def has_ended(self) -> bool:
+        # Nothing was asked, so all that there can be to read is the end.
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def send(self, head: bytes, body: bytes | Iterable[bytes]) -> None:
+        if isinstance(body, bytes):
+            self.sock.sendall(head + body)
+            return
+        self.sock.sendall(head)
+        for block in body:
+            self.sock.sendall(block)

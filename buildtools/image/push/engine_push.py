@@ -1,0 +1,90 @@
+"""The engine's own push, watched: what it says inside its answer is not lost, and it can be stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+
+from buildtools import BuildToolsError
+from buildtools.image.docker.credentials import Credential
+from buildtools.image.engine.client import Engine, EngineError
+from buildtools.image.registry.client import Registry
+from buildtools.image.registry.manifest import DOCKER_CONFIG, Descriptor, Manifest, digest_of, encode
+
+
+def short_id(diff_id: str) -> str:
+    """How the engine calls a layer in what it reports of a push."""
+    return diff_id.removeprefix("sha256:")[:12]
+
+
+@contextmanager
+def named(engine: Engine, image_id: str, reference: str) -> Iterator[None]:
+    """Give an image one more name for a while. If it has no other, it keeps this one: without a name it would go."""
+    engine.tag(image_id, reference)
+    try:
+        yield
+    finally:
+        found = engine.inspect(image_id)
+        if found and [tag for tag in found.get("RepoTags") or () if tag != reference]:
+            engine.untag(reference)
+
+
+def push_by_engine(
+    engine: Engine, name: str, tag: str, credential: Credential | None, may_send: Callable[[str, int], bool]
+) -> bool:
+    """Let the engine push ``name:tag``.
+
+    ``may_send`` is asked, with a layer's short id and its size in bytes, before much of that layer was sent; once it
+    declines, the push is stopped and the answer is False.
+
+    :raises EngineError: it failed, with the engine's reason.
+    """
+    login = credential.login if credential else {}
+    with engine.errors():
+        lines = engine.api.push(name, tag, stream=True, decode=True, auth_config=login)
+        try:
+            for line in lines:
+                # An error after the first line of the answer is only a line of it; the status was 200 long before.
+                if "error" in line:
+                    raise EngineError(
+                        f"the engine cannot push {name}:{tag} ({line['error']})", f"see whether {name} may be pushed"
+                    )
+                if line.get("status") == "Pushing":
+                    size = (line.get("progressDetail") or {}).get("total") or 0
+                    if not may_send(line.get("id", ""), size):
+                        return False
+        finally:
+            lines.close()
+    return True
+
+
+def make_known(
+    engine: Engine, registry: Registry, repository: str, image_id: str, layers: Mapping[str, Descriptor]
+) -> None:
+    """Let an engine learn under which digests a repository has the lowest layers of an image, to push on top of them.
+
+    ``layers`` are these, by the digests of their uncompressed bytes. An engine learns that from a pull of an image that
+    it does not have; so it is given one of nothing but these layers, which does not stay.
+
+    :raises EngineError: it could not pull.
+    """
+    found = engine.inspect(image_id) or {}
+    config = encode(
+        {
+            "architecture": found.get("Architecture", ""),
+            "os": found.get("Os", ""),
+            "config": {},
+            "rootfs": {"type": "layers", "diff_ids": list(layers)},
+        }
+    )
+    registry.put_blob(repository, config)
+    manifest = Manifest.make(Descriptor(DOCKER_CONFIG, digest_of(config), len(config)), list(layers.values()))
+    registry.put_manifest(repository, manifest.digest, manifest)
+    reference = f"{registry.host}/{repository}@{manifest.digest}"
+    try:
+        engine.pull(reference, registry.credential)
+        engine.untag(reference)
+    finally:
+        # Without the right to delete it stays, as small as it is, until the registry collects what has no tag.
+        with suppress(BuildToolsError):
+            registry.delete_manifest(repository, manifest.digest)

@@ -1,0 +1,290 @@
+"""Brings images out of an engine into a registry, each once, under the tag of its fingerprint, as it was built."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from enum import Enum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from buildtools import BuildToolsError
+from buildtools.events import Report, Transferred
+from buildtools.image.engine.client import Engine, EngineError
+from buildtools.image.push.engine_push import make_known, named, push_by_engine, short_id
+from buildtools.image.push.plan import LITTLE, ImageToPush, Plan, apart, by_large_base
+from buildtools.image.registry.cache import Cache
+from buildtools.image.registry.client import Registry
+from buildtools.image.registry.lookup import (
+    Seen,
+    StoredImage,
+    find_intact,
+    find_to_stamp,
+    fingerprint_tag,
+    read_image,
+)
+from buildtools.image.registry.manifest import DOCKER_CONFIG, Damaged, Descriptor, Manifest
+from buildtools.schedule import side_by_side
+
+if TYPE_CHECKING:
+    from buildtools.image.push.layers import Spool
+
+# So many uncompressed bytes of a layer the engine may send that nobody has sent before.
+_LARGE_FOR_THE_ENGINE = 32 * 1024 * 1024
+_VARIANTS = 3
+
+
+class Route(Enum):
+    """The way an image took into the registry."""
+
+    ALREADY_THERE = "already there"
+    STAMPED = "stamped"
+    DIRECT = "direct"
+    ENGINE = "engine"
+
+
+def find_stored(registry: Registry, image: ImageToPush, cache: Cache, seen: Seen) -> StoredImage | None:
+    """The image as the registry has it under its fingerprint, young enough; see :func:`find_to_stamp`."""
+    found = find_to_stamp(registry, image.repository, image.fingerprint, cache, seen)
+    return found if found and found.created >= image.built_since else None
+
+
+class Storing:
+    """One run of storing images. A layer that several of them have is compressed once and sent once.
+
+    ``known`` maps the digest of a layer's uncompressed bytes to its form in the registry, and a repository that has it.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        registry: Registry,
+        cache: Cache,
+        pool: ThreadPoolExecutor,
+        report: Report,
+        known: Mapping[str, tuple[Descriptor, str]],
+        cancelled: threading.Event,
+    ) -> None:
+        self._engine = engine
+        self._registry = registry
+        self._cache = cache
+        self._pool = pool
+        self._report = report
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._cancelled = cancelled
+        self._known = {diff_id: layer for diff_id, (layer, _) in known.items()}
+        self._holders: dict[str, list[str]] = {}
+        # Layers, by their short ids, that the registry has and the engine would nevertheless send.
+        self._unknown: set[str] = set()
+        for layer, repository in known.values():
+            self._note(layer, repository)
+
+    def store(self, images: Sequence[ImageToPush]) -> list[tuple[StoredImage, Route]]:
+        """Store images that the engine has; what each became, in their order.
+
+        :raises BuildToolsError: the engine lacks one, or could not give it out, or the registry did not take it.
+        """
+        plans = list(self._pool.map(self._plan, images))
+        if self._engine.containerd_store:
+            return [(stored, Route.ENGINE) for stored in self._pool.map(self._store_by_engine, plans)]
+        done: dict[Plan, tuple[StoredImage, Route]] = {}
+        for base, above in by_large_base(plans).items():
+            done |= self._try_engine(base, above)
+        rest = [plan for plan in plans if plan not in done]
+        done |= zip(rest, self._store_directly(rest) if rest else (), strict=True)
+        return [done[plan] for plan in plans]
+
+    def _plan(self, image: ImageToPush) -> Plan:
+        found = self._engine.inspect(image.image_id)
+        if found is None:
+            raise BuildToolsError(
+                f"the engine has no image {image.image_id} ({image.name})", "build first: invoke build"
+            )
+        diff_ids = tuple(found["RootFS"].get("Layers") or ())
+        placed = {}
+        for diff_id in dict.fromkeys(diff_ids):
+            layer = self._known.get(diff_id) or self._cache.layer(diff_id)
+            if layer and self._place(image, layer, image.parents):
+                placed[diff_id] = layer
+        return Plan(image, diff_ids, placed)
+
+    def _place(self, image: ImageToPush, layer: Descriptor, others: Sequence[str] = ()) -> bool:
+        """Whether the image's repository has a layer; it is mounted from where it is, or may be, if need be."""
+        with self._lock:
+            holders = list(self._holders.get(layer.digest, ()))
+        if image.repository in holders:
+            return True
+
+        def mounted(holder: str) -> bool:
+            return self._registry.mount_blob(image.repository, layer.digest, holder)
+
+        # What a holder has was seen to be whole, so that nothing need be asked before and after.
+        there = (
+            any(mounted(holder) for holder in holders[:1])
+            or self._has(image, layer)
+            or any(mounted(other) and self._has(image, layer) for other in others if other != image.repository)
+        )
+        if there:
+            self._note(layer, image.repository)
+        return there
+
+    def _has(self, image: ImageToPush, layer: Descriptor) -> bool:
+        return self._registry.blob_size(image.repository, layer.digest) == layer.size
+
+    def _note(self, layer: Descriptor, repository: str) -> None:
+        with self._lock:
+            self._holders.setdefault(layer.digest, []).append(repository)
+
+    def _store_directly(self, plans: Sequence[Plan]) -> list[tuple[StoredImage, Route]]:
+        from buildtools.image.push.layers import Spools, export
+
+        lacking: dict[str, list[ImageToPush]] = {}
+        for plan in plans:
+            for diff_id in plan.missing:
+                lacking.setdefault(diff_id, []).append(plan.image)
+        sending: dict[str, Future[Descriptor]] = {}
+        # Where the user has had enough, nobody waits for an engine that still writes there.
+        with tempfile.TemporaryDirectory(prefix="buildtools-layers-", ignore_cleanup_errors=True) as folder:
+            spools = Spools(Path(folder))
+
+            def found(diff_id: str, raw: Spool) -> None:
+                self._go_on(lacking[diff_id][0])
+                packed = spools.make(raw.most)
+                sending[diff_id] = self._pool.submit(self._send, diff_id, raw, packed, lacking[diff_id])
+
+            def give_out(group: Sequence[Plan]) -> dict[str, bytes]:
+                return export(self._engine, [plan.image.image_id for plan in group], lacking, spools, found)
+
+            try:
+                groups = apart(plans)
+                given = side_by_side([partial(give_out, group) for group in groups], jobs=len(groups))
+                configs = {image_id: config for some in given for image_id, config in some.items()}
+                sent = {diff_id: future.result() for diff_id, future in sending.items()}
+            except BaseException:
+                # What is being sent reads files in the folder, and the user may wait to get the terminal back.
+                self._stopped.set()
+                wait(list(sending.values()))
+                raise
+
+        def finish(plan: Plan) -> tuple[StoredImage, Route]:
+            layers = [plan.placed.get(diff_id) or sent.get(diff_id) for diff_id in plan.diff_ids]
+            config = configs.get(plan.image.image_id)
+            if config is None or not all(layers):
+                return self._store_by_engine(plan), Route.ENGINE
+            return self._finish(plan.image, config, [layer for layer in layers if layer]), Route.DIRECT
+
+        return list(self._pool.map(finish, plans))
+
+    def _send(self, diff_id: str, raw: Spool, packed: Spool, images: Sequence[ImageToPush]) -> Descriptor:
+        """Compress a layer and bring it into the repositories of all images that have it."""
+        from buildtools.image.push.layers import compress
+
+        self._go_on(images[0])
+        # A registry keeps the blob that it has, even one that was cut short, and takes no other for its digest. The
+        # same layer under another digest heals that.
+        for variant in range(_VARIANTS):
+            layer = compress(raw, packed, variant)
+            if all(self._bring(image, layer, packed) for image in images):
+                self._cache.remember_layer(diff_id, layer)
+                raw.delete()
+                packed.delete()
+                return layer
+        raise BuildToolsError(
+            f"{self._registry.host} has damaged copies of a layer of {images[0].repository} and keeps them",
+            f"have its administrator remove the blob {layer.digest}",
+        )
+
+    def _bring(self, image: ImageToPush, layer: Descriptor, packed: Spool) -> bool:
+        if self._place(image, layer):
+            return True
+        self._registry.upload_blob(
+            image.repository, layer.digest, layer.size, packed.open, partial(self._tell, image, layer)
+        )
+        return self._place(image, layer)
+
+    def _tell(self, image: ImageToPush, layer: Descriptor, done: int) -> None:
+        self._go_on(image)
+        self._report(Transferred(image.name, done, layer.size))
+
+    def _go_on(self, image: ImageToPush) -> None:
+        if self._stopped.is_set() or self._cancelled.is_set():
+            raise BuildToolsError(f"the push of {image.name} was stopped", "run the same again")
+
+    def _finish(self, image: ImageToPush, config: bytes, layers: list[Descriptor]) -> StoredImage:
+        """Put configuration and manifest of an image whose layers are all there; what its fingerprint's tag has.
+
+        Another agent may have stored the same fingerprint meanwhile: its image is as good, and both then agree.
+        """
+        # Of those that are to be newer, the one that is there is the one that was too old.
+        if not image.built_since:
+            stored = find_intact(self._registry, image.repository, image.fingerprint, self._cache)
+            if stored:
+                return stored
+        digest = self._registry.put_blob(image.repository, config)
+        manifest = Manifest.make(Descriptor(DOCKER_CONFIG, digest, len(config)), layers)
+        self._registry.put_manifest(image.repository, fingerprint_tag(image.fingerprint), manifest)
+        # What a registry has in a damaged copy it keeps. The next push is to notice that, so it is not remembered.
+        with suppress(Damaged):
+            if self._registry.get_blob(image.repository, digest):
+                self._cache.remember_config(config)
+        return StoredImage(manifest, config)
+
+    def _try_engine(self, base: Sequence[str], plans: Sequence[Plan]) -> dict[Plan, tuple[StoredImage, Route]]:
+        """Those of several images above one base that the engine could push without sending the base, or much else."""
+        first, *others = plans
+        done = {first: self._push_little(first)}
+        if self._unknown & {short_id(diff_id) for diff_id in base}:
+            if not self._make_known(first, base):
+                return {}
+            done[first] = self._push_little(first)
+        done |= zip(others, self._pool.map(self._push_little, others), strict=True)
+        return {plan: (stored, Route.ENGINE) for plan, stored in done.items() if stored}
+
+    def _push_little(self, plan: Plan) -> StoredImage | None:
+        known = {short_id(diff_id) for diff_id in plan.placed}
+
+        def may_send(layer: str, size: int) -> bool:
+            if layer not in known:
+                return size <= _LARGE_FOR_THE_ENGINE
+            if size > LITTLE:
+                self._unknown.add(layer)
+            return size <= LITTLE
+
+        try:
+            return self._push_by_engine(plan.image, may_send)
+        except EngineError:
+            # It may have no way to the registry, or no trust in it, where we have.
+            return None
+
+    def _make_known(self, plan: Plan, base: Sequence[str]) -> bool:
+        """Let the engine learn what its layers are called in the registry, if that is going to pay; whether it did.
+
+        That takes a pull, about as long as giving the base out once. An engine that is new, as where agents are made
+        for one job, is asked once and no more; so this waits for a base that this machine has sent itself before.
+        """
+        if not all(self._cache.layer(diff_id) for diff_id in base):
+            return False
+        layers = {diff_id: plan.placed[diff_id] for diff_id in base}
+        try:
+            make_known(self._engine, self._registry, plan.image.repository, plan.image.image_id, layers)
+        except EngineError:
+            return False
+        return True
+
+    def _store_by_engine(self, plan: Plan) -> StoredImage:
+        stored = self._push_by_engine(plan.image, lambda _layer, _size: True)
+        if stored is None:
+            raise BuildToolsError(f"{plan.image.name} was pushed by the engine and is not there", "run the same again")
+        return stored
+
+    def _push_by_engine(self, image: ImageToPush, may_send: Callable[[str, int], bool]) -> StoredImage | None:
+        tag = fingerprint_tag(image.fingerprint)
+        name = f"{self._registry.host}/{image.repository}"
+        with named(self._engine, image.image_id, f"{name}:{tag}"):
+            pushed = push_by_engine(self._engine, name, tag, self._registry.credential, may_send)
+        return read_image(self._registry, image.repository, tag, self._cache) if pushed else None

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from buildtools.events import Event, Log, Step, Warned
+from buildtools.image.engine.buildkit.progress import Progress
+from buildtools.image.engine.buildkit.protobuf import Message, blob, number, text
+
+TIME = blob(5, number(1, 1_700_000_000))
+DONE = blob(6, number(1, 1_700_000_001))
+
+
+def vertex(name: str, *more: bytes, digest: str = "sha256:1") -> bytes:
+    return blob(1, text(1, digest) + text(3, name) + b"".join(more))
+
+
+def log(data: bytes, digest: str = "sha256:1") -> bytes:
+    return blob(3, text(1, digest) + number(3, 1) + blob(4, data))
+
+
+def heard(*statuses: bytes, hidden: tuple[bytes, ...] = ()) -> tuple[list[Event], Progress]:
+    events: list[Event] = []
+    progress = Progress("app", "app/Dockerfile", events.append, hidden=hidden)
+    for status in statuses:
+        progress.hear(Message(status))
+    return events, progress
+
+
+def test_a_step_is_told_once_when_it_begins() -> None:
+    events, _ = heard(
+        vertex("[builder 2/5] RUN make"),
+        vertex("[builder 2/5] RUN make", TIME),
+        vertex("[builder 2/5] RUN make", TIME, DONE),
+        vertex("[3/4] COPY . /", number(4, 1), TIME, DONE, digest="sha256:2"),
+        vertex("exporting to image", TIME, digest="sha256:3"),
+    )
+    assert [
+        Step("app", "[builder] RUN make", 2, 5),
+        Step("app", "COPY . /", 3, 4, cached=True),
+        Step("app", "exporting to image"),
+    ] == events
+
+
+def test_lines_are_whole_however_they_come() -> None:
+    events, progress = heard(
+        log(b"one\ntw"),
+        log("o\nthrée".encode()[:-3]),
+        log("ée\n 10 %\r 99 %\r\n".encode()),
+        log(b"last"),
+        vertex("x", TIME, DONE),
+    )
+    assert ["one", "two", "thrée", " 99 %"] == [event.line for event in events if isinstance(event, Log)][:4]
+    assert Log("app", "last") == events[-1]
+    assert progress.failed() is None
+
+
+def test_the_step_that_failed_is_not_one_that_was_stopped() -> None:
+    _, progress = heard(
+        vertex("[a 1/1] RUN sleep", text(7, "context canceled"), digest="sha256:1"),
+        vertex("[b 1/1] RUN false", text(7, "exit code: 1"), digest="sha256:2"),
+    )
+    failed = progress.failed()
+    assert failed
+    assert "[b 1/1] RUN false" == failed.name
+
+
+def test_secrets_are_hidden_in_lines_and_names() -> None:
+    events, _ = heard(
+        vertex("RUN echo hunter2", TIME),
+        log(b"it is hunter2, or\nsecond line\n"),
+        hidden=(b"hunter2\n", b"first\nsecond line", b"it"),
+    )
+    assert [Step("app", "RUN echo ***"), Log("app", "it is ***, or"), Log("app", "***")] == events
+
+
+def test_a_warning_says_where_and_where_to_read_more() -> None:
+    events, _ = heard(
+        blob(
+            4,
+            text(1, "sha256:1")
+            + text(3, "FromAsCasing: 'as' and 'FROM' keywords' casing do not match (line 3)")
+            + text(4, "The keywords should match")
+            + text(5, "https://docs.docker.com/go/dockerfile/rule/from-as-casing/")
+            + blob(6, text(1, "Dockerfile"))
+            + blob(7, blob(1, number(1, 3)) + blob(2, number(1, 3))),
+        )
+    )
+    assert [
+        Warned(
+            "app",
+            "FromAsCasing: 'as' and 'FROM' keywords' casing do not match (app/Dockerfile:3), "
+            "see https://docs.docker.com/go/dockerfile/rule/from-as-casing/",
+        )
+    ] == events

@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from buildtools import Refused, Unreachable
+from buildtools.cancellation import Cancellation
+from buildtools.image.engine.client import Engine, EngineError
+from buildtools.services import Services
+from buildtools.settings import Settings
+from tests.conftest import EngineService
+from tests.image.building import Builder
+
+
+@pytest.mark.parametrize(
+    ("host", "fact"),
+    [
+        ("unix:///no/such/socket", "no engine answers at unix:///no/such/socket (No such file or directory)"),
+        ("tcp://127.0.0.1:1", "no engine answers at tcp://127.0.0.1:1 (Connection refused)"),
+    ],
+)
+def test_an_engine_that_does_not_answer_is_named_with_the_next_step(host: str, fact: str) -> None:
+    with pytest.raises(Unreachable) as caught:
+        Engine.connect({"DOCKER_HOST": host})
+    assert (fact, "start it: systemctl start docker, or `invoke sandbox.up`") == (
+        caught.value.fact,
+        caught.value.remedy,
+    )
+
+
+@pytest.fixture
+def forbidden_socket(tmp_path: Path) -> Iterator[str]:
+    """``DOCKER_HOST`` of a socket that this user may not open; root, who may open every one, is somebody else here."""
+    path = tmp_path / "socket"
+    root = os.geteuid() == 0
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        path.chmod(0)
+        if root:
+            os.seteuid(65534)
+        yield f"unix://{path}"
+        if root:
+            os.seteuid(0)
+
+
+def test_a_socket_that_may_not_be_used_asks_for_the_group_and_not_for_a_retry(forbidden_socket: str) -> None:
+    with pytest.raises(Refused, match=r"permission denied on .*: add the user to group docker"):
+        Engine.connect({"DOCKER_HOST": forbidden_socket})
+
+
+def test_what_needs_no_engine_goes_on_without_one_that_may_not_be_used(forbidden_socket: str) -> None:
+    with Services(Settings(Path("/nonexistent")), {"DOCKER_HOST": forbidden_socket}, Cancellation()) as services:
+        assert services.engine_if_any() is None
+
+
+def test_a_file_that_is_no_socket_is_no_engine(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    with pytest.raises(Unreachable, match="no engine answers at"):
+        Engine.connect({"DOCKER_HOST": f"unix://{path}"})
+
+
+def test_an_address_that_makes_no_sense_is_refused() -> None:
+    with pytest.raises(Refused, match="DOCKER_HOST=gopher://x cannot be used"):
+        Engine.connect({"DOCKER_HOST": "gopher://x"})
+
+
+def test_certificates_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="cannot be used"):
+        Engine.connect(
+            {"DOCKER_HOST": "tcp://127.0.0.1:1", "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(tmp_path)}
+        )
+
+
+def test_a_server_that_is_no_engine_is_not_taken_for_one() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            accepted, _ = listening.accept()
+            with accepted:
+                accepted.recv(65536)
+                accepted.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        address = f"tcp://127.0.0.1:{listening.getsockname()[1]}"
+        with pytest.raises(Unreachable, match=f"what answers at {address} is no engine"):
+            Engine.connect({"DOCKER_HOST": address})
+        thread.join()
+
+
+def test_images_are_found_by_their_label_with_all_their_tags(builder: Builder) -> None:
+    label = f"org.example.{builder.prefix}"
+    tags = (f"{builder.prefix}/app:1", f"{builder.prefix}/app:2")
+    built = builder.build(builder.folder("FROM BASE\n"), tags=tags, labels={label: "yes"})
+
+    (found,) = builder.engine.images(label)
+    assert (built.image_id, set(tags), "yes") == (found.id, set(found.tags), found.labels[label])
+    assert [found] == builder.engine.images(f"{label}=yes")
+    assert [] == builder.engine.images(f"{label}=no")
+
+
+def test_a_tag_names_an_image_once_more(builder: Builder) -> None:
+    built = builder.build(builder.folder("FROM BASE\n"))
+    builder.engine.tag(built.image_id, f"{builder.prefix}/again:2")
+    assert built.image_id == (builder.engine.inspect(f"{builder.prefix}/again:2") or {})["Id"]
+    assert builder.engine.inspect(f"{builder.prefix}/none:1") is None
+
+
+def test_what_the_engine_declines_comes_in_its_own_words(connected: Engine) -> None:
+    with pytest.raises(EngineError, match="No such image"):
+        connected.tag("sha256:" + "0" * 64, "buildtools-test/none:1")
+
+
+@pytest.fixture
+def tls_front(engine: EngineService, tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """``HOST:PORT`` where the engine is spoken to with TLS, and the folder of a client's certificates."""
+    _make_certificate(tmp_path, "-addext", "subjectAltName=IP:127.0.0.1")
+    (tmp_path / "cert.pem").write_bytes((tmp_path / "ca.pem").read_bytes())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    context.load_verify_locations(tmp_path / "ca.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=_serve_tls, args=(listening, context, engine.host), daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{listening.getsockname()[1]}", tmp_path
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def _make_certificate(folder: Path, *options: str) -> None:
+    kind = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=ca"]
+    command = ["openssl", "req", *kind, "-keyout", "key.pem", "-out", "ca.pem", *options]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+
+
+def _serve_tls(listening: socket.socket, context: ssl.SSLContext, host: str) -> None:
+    threads = []
+    with contextlib.suppress(OSError):
+        while True:
+            accepted, _ = listening.accept()
+            threads.append(threading.Thread(target=_pass, args=(accepted, context, host), daemon=True))
+            threads[-1].start()
+    for thread in threads:
+        thread.join()
+
+
+def _pass(accepted: socket.socket, context: ssl.SSLContext, host: str) -> None:
+    with contextlib.suppress(OSError), accepted, socket.socket(socket.AF_UNIX) as far:
+        near = context.wrap_socket(accepted, server_side=True)
+        far.connect(host.removeprefix("unix://"))
+        while True:
+            ready = [near] if near.pending() else select.select([near, far], [], [])[0]
+            for source, target in ((near, far), (far, near)):
+                if source in ready:
+                    data = source.recv(65536)
+                    if not data:
+                        near.close()
+                        return
+                    target.sendall(data)
+
+
+def test_a_build_works_over_tls(builder: Builder, tls_front: tuple[str, Path]) -> None:
+    address, certificates = tls_front
+    environment = {
+        "DOCKER_HOST": f"tcp://{address}",
+        "DOCKER_TLS_VERIFY": "1",
+        "DOCKER_CERT_PATH": str(certificates),
+    }
+    builder.engine = Engine.connect(environment)
+    with contextlib.closing(builder.engine):
+        builder.build(builder.folder("FROM BASE\nCOPY big /\nRUN wc -c < /big\n", big=os.urandom(3_000_000)))
+    assert ["3000000"] == builder.output()
+
+
+def test_a_server_that_is_not_trusted_is_not_used(tls_front: tuple[str, Path], tmp_path: Path) -> None:
+    address, certificates = tls_front
+    _make_certificate(certificates, "-keyout", "another-key.pem")
+    environment = {
+        "DOCKER_HOST": f"tcp://{address}",
+        "DOCKER_TLS_VERIFY": "1",
+        "DOCKER_CERT_PATH": str(certificates),
+    }
+    with pytest.raises(Unreachable, match="certificate verify failed"):
+        Engine.connect(environment)
+
+
+def test_a_build_works_through_ssh(
+    builder: Builder, engine: EngineService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Stands for ssh and the docker program behind it: what both do is pass bytes on to the engine's socket.
+    path = engine.host.removeprefix("unix://")
+    program = tmp_path / "bin" / "ssh"
+    program.parent.mkdir()
+    program.write_text(
+        f"""#!/usr/bin/env python3
+import os, select, socket, sys
+assert sys.argv[1:] == ["-T", "-l", "me", "-p", "2222", "--", "far.example", "docker", "system", "dial-stdio"]
+far = socket.socket(socket.AF_UNIX)
+far.connect({path!r})
+while True:
+    ready = select.select([0, far], [], [])[0]
+    for source, target in ((0, far.fileno()), (far.fileno(), 1)):
+        if source in [r if isinstance(r, int) else r.fileno() for r in ready]:
+            data = os.read(source, 65536)
+            if not data:
+                sys.exit()
+            while data:
+                data = data[os.write(target, data):]
+"""
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+
+    builder.engine = Engine.connect({"DOCKER_HOST": "ssh://me@far.example:2222"})
+    with contextlib.closing(builder.engine):
+        builder.build(builder.folder("FROM BASE\nCOPY big /\nRUN wc -c < /big\n", big=os.urandom(3_000_000)))
+    assert ["3000000"] == builder.output()

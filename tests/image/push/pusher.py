@@ -1,0 +1,64 @@
+"""Pushes of single images, and what the registry then has."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Sequence
+
+from buildtools.events import Event
+from buildtools.image.engine.client import Engine
+from buildtools.image.push.push import ImageToPush, Provide, PushedImage, Route, push
+from buildtools.image.reference import Reference
+from buildtools.image.registry.cache import Cache
+from buildtools.image.registry.client import Registry
+from buildtools.image.registry.lookup import StoredImage, read_image
+from buildtools.version import Version
+
+VERSION = "org.opencontainers.image.version"
+REVISION = "org.opencontainers.image.revision"
+
+
+class Pusher:
+    """Pushes versions the way the pipeline does."""
+
+    def __init__(self, engine: Engine, registry: Registry, cache: Cache) -> None:
+        self.engine = engine
+        self.registry = registry
+        self.cache = cache
+        self.events: list[Event] = []
+
+    def __call__(
+        self,
+        version: str,
+        *images: ImageToPush,
+        engine: bool = True,
+        revision: str = "1",
+        bases: Sequence[Reference] = (),
+        provide: Provide = list,
+    ) -> list[PushedImage]:
+        return push(
+            self.engine if engine else None,
+            self.registry,
+            images,
+            version=Version.parse(version),
+            labels={VERSION: version, REVISION: revision},
+            cache=self.cache,
+            report=self.events.append,
+            bases=bases,
+            provide=provide,
+        )
+
+    def stored(self, repository: str, tag: str) -> StoredImage:
+        found = read_image(self.registry, repository, tag, self.cache)
+        assert found is not None
+        return found
+
+    def layer_tars(self, repository: str, tag: str) -> list[bytes]:
+        blobs = [self.registry.get_blob(repository, one.digest) for one in self.stored(repository, tag).manifest.layers]
+        # What was loaded into containerd's store without compression is pushed like that.
+        return [gzip.decompress(blob) if blob[:2] == b"\x1f\x8b" else blob for blob in blobs if blob is not None]
+
+    @property
+    def route(self) -> Route:
+        """The way that a new image takes."""
+        return Route.ENGINE if self.engine.containerd_store else Route.DIRECT

@@ -1,0 +1,274 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from buildtools import BuildToolsError, Conflict
+from buildtools.events import Event, Transferred, Warned
+from buildtools.image.engine.client import Engine
+from buildtools.image.push.push import ImageToPush, Route, foresee, push
+from buildtools.image.registry.cache import Cache
+from buildtools.image.registry.lookup import fingerprint_tag
+from buildtools.image.registry.manifest import FINGERPRINT_LABEL, labels_of
+from buildtools.version import Version
+from tests.conftest import EngineService
+from tests.image.conftest import MakeImage
+from tests.image.images import layer_tar
+from tests.image.push.pusher import REVISION, VERSION, Pusher
+
+
+def test_a_new_image_arrives_whole_with_the_version_in_it(pusher: Pusher, make_image: MakeImage) -> None:
+    layers = [{"a": os.urandom(3_000_000)}, {"b": b"text " * 100_000}]
+    image = make_image("app", *layers)
+    (pushed,) = pusher("1.0", image)
+    stored = pusher.stored(image.repository, "1.0")
+    assert [layer_tar(layer) for layer in layers] == pusher.layer_tars(image.repository, "1.0")
+    assert {FINGERPRINT_LABEL: image.fingerprint, VERSION: "1.0", REVISION: "1"} == stored.labels
+    assert (pusher.route, stored.digest) == (pushed.route, pushed.digest)
+    assert sum(layer.size for layer in stored.manifest.layers) == pushed.size
+    assert f"{pusher.registry.host}/{image.repository}:1.0" == pushed.reference
+
+
+def test_the_image_under_its_fingerprint_is_as_it_was_built(
+    pusher: Pusher, make_image: MakeImage, connected: Engine
+) -> None:
+    image = make_image("app", {"a": b"1"})
+    pusher("1.0", image)
+    stored = pusher.stored(image.repository, fingerprint_tag(image.fingerprint))
+    assert image.image_id == (stored.digest if connected.containerd_store else stored.manifest.config.digest)
+    assert {FINGERPRINT_LABEL: image.fingerprint} == stored.labels
+
+
+def test_an_engine_that_pulls_it_sees_the_version_and_the_layers(
+    pusher: Pusher, make_image: MakeImage, connected: Engine
+) -> None:
+    image = make_image("app", {"a": b"1"}, {"b": b"2"})
+    (pushed,) = pusher("1.0", image)
+    for line in connected.api.pull(pushed.reference, stream=True, decode=True):
+        assert "error" not in line
+    pulled = connected.inspect(pushed.reference)
+    built = connected.inspect(image.image_id)
+    connected.api.remove_image(pushed.reference)
+    assert pulled is not None
+    assert built is not None
+    assert {FINGERPRINT_LABEL: image.fingerprint, VERSION: "1.0", REVISION: "1"} == pulled["Config"]["Labels"]
+    assert built["RootFS"] == pulled["RootFS"]
+    assert [f"{pusher.registry.host}/{image.repository}@{pushed.digest}"] == pulled["RepoDigests"]
+
+
+def test_a_new_version_of_an_unchanged_image_needs_no_engine(pusher: Pusher, make_image: MakeImage) -> None:
+    image = make_image("app", {"a": b"1"})
+    (first,) = pusher("1.0", image)
+    (second,) = pusher("1.1", replace(image, image_id=""), engine=False)
+    assert Route.STAMPED == second.route
+    assert first.digest != second.digest
+    one, two = pusher.stored(image.repository, "1.0"), pusher.stored(image.repository, "1.1")
+    assert one.manifest.layers == two.manifest.layers
+    assert "1.1" == two.labels[VERSION]
+
+
+def test_another_agent_stamps_the_same_digest(pusher: Pusher, make_image: MakeImage, tmp_path: Path) -> None:
+    image = make_image("app", {"a": b"1"})
+    pusher("1.0", image)
+    (ours,) = pusher("1.1", image)
+    assert pusher.registry.delete_manifest(image.repository, ours.digest)
+    pusher.cache = Cache(tmp_path / "another")
+    (theirs,) = pusher("1.1", image, engine=False)
+    assert (Route.STAMPED, ours.digest) == (theirs.route, theirs.digest)
+
+
+def test_pushing_the_same_version_again_sends_nothing(pusher: Pusher, make_image: MakeImage) -> None:
+    image = make_image("app", {"a": b"1"})
+    (first,) = pusher("1.0", image)
+    (again,) = pusher("1.0", image)
+    assert replace(first, route=Route.ALREADY_THERE) == again
+
+
+@pytest.mark.parametrize("change", ["fingerprint", "stamp"])
+def test_a_version_with_other_content_is_a_conflict_and_nothing_is_sent(
+    pusher: Pusher, make_image: MakeImage, change: str
+) -> None:
+    image, other = make_image("app", {"a": b"1"}), make_image("other", {"a": b"9"})
+    (first,) = pusher("1.0", image)
+    changed = make_image("app", {"a": b"2"}) if change == "fingerprint" else image
+    with pytest.raises(Conflict) as caught:
+        pusher("1.0", other, changed, revision="2" if change == "stamp" else "1")
+    assert first.digest in caught.value.fact
+    assert first.digest == pusher.stored(image.repository, "1.0").digest
+    assert [] == pusher.registry.tags(other.repository)
+
+
+def test_a_version_that_another_agent_makes_while_we_build_is_a_conflict(pusher: Pusher, make_image: MakeImage) -> None:
+    ours, theirs = make_image("app", {"a": b"1"}), make_image("app", {"a": b"2"})
+
+    def built(lacking: Sequence[ImageToPush]) -> Sequence[ImageToPush]:
+        pusher("1.0", theirs)
+        return lacking
+
+    with pytest.raises(Conflict):
+        pusher("1.0", ours, provide=built)
+    assert theirs.fingerprint == pusher.stored(theirs.repository, "1.0").labels[FINGERPRINT_LABEL]
+
+
+def test_a_dirty_version_is_overwritten_with_a_warning(pusher: Pusher, make_image: MakeImage) -> None:
+    first, second = make_image("app", {"a": b"1"}), make_image("app", {"a": b"2"})
+    pusher("1.0-dirty", first)
+    pusher("1.0-dirty", second)
+    assert second.fingerprint == pusher.stored(second.repository, "1.0-dirty").labels[FINGERPRINT_LABEL]
+    reference = f"{pusher.registry.host}/{second.repository}:1.0-dirty"
+    assert [Warned("app", f"{reference} has other content and is overwritten")] == [
+        event for event in pusher.events if isinstance(event, Warned)
+    ]
+
+
+def test_an_image_that_is_nowhere_is_an_error(pusher: Pusher, namespace: str) -> None:
+    image = ImageToPush("app", f"{namespace}/app", "0" * 64)
+    with pytest.raises(BuildToolsError, match="not built, and not in the registry: app: build first: invoke build"):
+        pusher("1.0", image)
+
+
+def test_skopeo_reads_the_version_out_of_the_registry(
+    pusher: Pusher, make_image: MakeImage, environment: Mapping[str, str]
+) -> None:
+    image = make_image("app", {"a": b"1"})
+    (pushed,) = pusher("1.0", image)
+    source = f"docker://{pushed.reference}"
+    config = subprocess.run(
+        ["skopeo", "inspect", "--tls-verify=false", "--config", "--raw", source],
+        env=dict(environment),
+        capture_output=True,
+        check=True,
+    ).stdout
+    assert "1.0" == labels_of(config)[VERSION]
+
+
+def sent_by(pusher: Pusher) -> list[str]:
+    """Who sent layers, one entry for each layer."""
+    return [event.subject for event in pusher.events if isinstance(event, Transferred) and event.done == event.total]
+
+
+@pytest.mark.usefixtures("engine_gives_layers_out")
+def test_what_siblings_share_is_sent_once(pusher: Pusher, make_image: MakeImage) -> None:
+    shared = {"a": os.urandom(100_000)}
+    images = [make_image(f"app{number}", shared, {"b": b"%d" % number}) for number in range(4)]
+    pusher("1.0", *images)
+    assert 5 == len(sent_by(pusher))
+    for number, image in enumerate(images):
+        expected = [layer_tar(shared), layer_tar({"b": b"%d" % number})]
+        assert expected == pusher.layer_tars(image.repository, "1.0")
+
+
+@pytest.mark.usefixtures("engine_gives_layers_out")
+def test_a_fresh_agent_sends_only_what_is_new_on_top_of_a_parent(
+    pusher: Pusher, make_image: MakeImage, tmp_path: Path
+) -> None:
+    below, above = {"a": os.urandom(100_000)}, {"b": b"1"}
+    base = make_image("base", below)
+    pusher("1.0", base)
+    pusher.cache = Cache(tmp_path / "fresh")
+    pusher.events.clear()
+    leaf = make_image("leaf", below, above, parents=(base.repository,))
+    routes = [pushed.route for pushed in pusher("1.1", base, leaf)]
+    assert [Route.STAMPED, Route.DIRECT] == routes
+    assert ["leaf"] == sent_by(pusher)
+    assert [layer_tar(below), layer_tar(above)] == pusher.layer_tars(leaf.repository, "1.1")
+
+
+def test_what_was_built_too_long_ago_is_not_stamped(pusher: Pusher, make_image: MakeImage) -> None:
+    # Every image of these tests says that it was built on the first day of 2026.
+    image = make_image("app", {"a": b"1"})
+    pusher("1.0", image)
+    (young,) = pusher("1.1", replace(image, built_since=1767225600.0))
+    (old,) = pusher("1.2", replace(image, built_since=1767225601.0))
+    assert [Route.STAMPED, pusher.route] == [young.route, old.route]
+
+
+def test_only_what_the_registry_lacks_is_asked_for(pusher: Pusher, make_image: MakeImage) -> None:
+    there, lacking = make_image("there", {"a": b"1"}), make_image("lacking", {"a": b"2"})
+    pusher("1.0", there)
+    asked: list[str] = []
+
+    def provide(images: Sequence[ImageToPush]) -> Sequence[ImageToPush]:
+        asked.extend(image.name for image in images)
+        return [replace(image, image_id=lacking.image_id) for image in images]
+
+    wanted = [replace(there, image_id=""), replace(lacking, image_id="")]
+    version, labels = Version.parse("1.1"), {VERSION: "1.1", REVISION: "1"}
+    foreseen = foresee(pusher.registry, wanted, version=version, labels=labels, cache=pusher.cache)
+    assert [Route.STAMPED, None] == foreseen
+    pusher("1.1", *wanted, provide=provide)
+    assert ["lacking"] == asked
+    foreseen = foresee(pusher.registry, wanted, version=version, labels=labels, cache=pusher.cache)
+    assert [Route.ALREADY_THERE] * 2 == foreseen
+
+
+class ContainerdEngine(Engine):
+    """An engine that says it keeps images in containerd, whose exports hold no layers that could be recognized."""
+
+    containerd_store = True
+
+
+def test_an_engine_that_keeps_images_in_containerd_pushes_itself(
+    pusher: Pusher, make_image: MakeImage, engine: EngineService
+) -> None:
+    image = make_image("app", {"a": b"1"}, {"b": b"2"})
+    pusher.engine = ContainerdEngine.connect(engine.environment)
+    (pushed,) = pusher("1.0", image)
+    tags = (pusher.engine.inspect(image.image_id) or {})["RepoTags"]
+    pusher.engine.close()
+    assert Route.ENGINE == pushed.route
+    assert "1.0" == pusher.stored(image.repository, "1.0").labels[VERSION]
+    assert [layer_tar({"a": b"1"}), layer_tar({"b": b"2"})] == pusher.layer_tars(image.repository, "1.0")
+    # It had no name, and would be gone without one.
+    assert [f"{pusher.registry.host}/{image.repository}:{fingerprint_tag(image.fingerprint)}"] == tags
+
+
+def test_old_fingerprints_go_when_a_new_one_is_stored(pusher: Pusher, make_image: MakeImage) -> None:
+    images = [make_image("app", {"a": b"%d" % number}) for number in range(4)]
+    for number, image in enumerate(images):
+        push(
+            pusher.engine,
+            pusher.registry,
+            [image],
+            version=Version.parse(f"1.{number}"),
+            labels={VERSION: f"1.{number}"},
+            cache=pusher.cache,
+            fingerprints_kept=2,
+        )
+    tags = pusher.registry.tags(images[0].repository)
+    assert ["1.0", "1.1", "1.2", "1.3"] == sorted(tag for tag in tags if not tag.startswith("fp-"))
+    assert 2 == len([tag for tag in tags if tag.startswith("fp-")])
+    assert fingerprint_tag(images[-1].fingerprint) in tags
+    assert [layer_tar({"a": b"0"})] == pusher.layer_tars(images[0].repository, "1.0")
+
+
+@pytest.mark.usefixtures("engine_gives_layers_out")
+def test_an_interrupt_stops_what_is_being_sent(pusher: Pusher, make_image: MakeImage, tmp_path: Path) -> None:
+    image = make_image("app", {"a": os.urandom(8_000_000)})
+    told: list[int] = []
+
+    def report(event: Event) -> None:
+        if isinstance(event, Transferred):
+            if not told:
+                # Reaches the main thread, which waits for this one, as the signal of a terminal would.
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            told.append(event.done)
+
+    with pytest.raises(KeyboardInterrupt):
+        push(
+            pusher.engine,
+            pusher.registry,
+            [image],
+            version=Version.parse("1.0"),
+            labels={VERSION: "1.0"},
+            cache=pusher.cache,
+            report=report,
+        )
+    assert [] == pusher.registry.tags(image.repository)
