@@ -18,7 +18,7 @@ A map of the house, from the street to the cellar; imports run downward only:
   ``files`` writes what nobody may see half of
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 __version__ = "0.1.0"
 
@@ -62,3 +62,37 @@ class Drifted(BuildToolsError):
     """An audit found that the world is not what the manifest says."""
 
     exit_code = 5
+
+
+class Failures:
+    """Several failures of one task, combined into one error by one rule.
+
+    What each says is kept, the same failure once. A retry can help only where every failure is an outage, so the exit
+    code is 4 only then; else it is that of the gravest other one: 3 over 2 over 5 over 1. The class of the error
+    follows from the exit code, so that ``except Conflict`` catches one failure and several alike.
+    """
+
+    _GRAVEST_FIRST = (Conflict, Refused, Drifted, BuildToolsError, Unreachable)
+
+    def __init__(self, errors: Iterable[BuildToolsError]) -> None:
+        self.errors = tuple({str(error): error for error in errors}.values())
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of all together; 0 where nothing failed."""
+        codes = {error.exit_code for error in self.errors}
+        return next((kind.exit_code for kind in self._GRAVEST_FIRST if kind.exit_code in codes), 0)
+
+    def combined(self, fact: str, remedy: str) -> BuildToolsError:
+        """One error for all, as :meth:`summarized` makes it; where there is one failure, that itself."""
+        return self.errors[0] if len(self.errors) == 1 else self.summarized(fact, remedy)
+
+    def summarized(self, fact: str, remedy: str) -> BuildToolsError:
+        """One error with every message in its details, then ``fact`` and ``remedy``. There must be a failure."""
+        details = []
+        for error in self.errors:
+            lines = str(error).splitlines()
+            # What has a log of its own is set off from its neighbours.
+            details += [*lines, ""] if len(lines) > 1 else lines
+        kind = next(kind for kind in self._GRAVEST_FIRST if kind.exit_code == self.exit_code)
+        return kind(fact, remedy, details)

@@ -9,7 +9,7 @@ from dataclasses import field
 from enum import Enum
 from pathlib import Path
 
-from buildtools import BuildToolsError, schedule
+from buildtools import BuildToolsError, Failures, schedule
 from buildtools.events import Finished, Outcome, Report, Started, Warned
 from buildtools.frozen import frozen
 from buildtools.image.docker.credentials import Credentials
@@ -221,16 +221,10 @@ def _pinned(standing: Standing) -> str:
 
 
 def _together(results: schedule.Results[LocalImage]) -> BuildToolsError:
-    """All failures as one error: each message, then who was skipped; the exit code is that of the first."""
-    failures = list(results.failed.values())
-    if len(failures) == 1 and not results.skipped:
-        return failures[0]
-    count = len(results.done) + len(failures) + len(results.skipped)
+    """All failures as one error: each message, then who was skipped."""
+    failures = Failures(results.failed.values())
+    count = len(results.done) + len(results.failed) + len(results.skipped)
     skipped = f"; skipped for that: {', '.join(results.skipped)}" if results.skipped else ""
-    together = BuildToolsError(
-        f"{len(failures)} of {count} images failed: {', '.join(results.failed)}{skipped}",
-        "correct what is named above and run again, what was built stays",
-        details=[line for error in failures for line in (*str(error).splitlines(), "")],
-    )
-    together.exit_code = failures[0].exit_code
-    return together
+    fact = f"{len(results.failed)} of {count} images failed: {', '.join(results.failed)}{skipped}"
+    combine = failures.summarized if results.skipped else failures.combined
+    return combine(fact, "fix the errors above and run again; images that were built are kept")

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from threading import Barrier, BrokenBarrierError
 from typing import TypeVar
 
-from buildtools import BuildToolsError, Conflict, Refused, Unreachable, release
+from buildtools import BuildToolsError, Conflict, Failures, Refused, Unreachable, release
 from buildtools.git.checkout import Checkout, read_version, refuse_dirty
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.lookup import digest_of, is_whole, move_tag, read_image
@@ -35,7 +35,7 @@ def preflight(run: Run, services: Services, checkout: Checkout) -> None:
     """Everything that could stop a release, found out before anything costs; all complaints at once.
 
     :raises Conflict: the version is released from another commit.
-    :raises BuildToolsError: with every complaint; its exit code is that of the gravest.
+    :raises BuildToolsError: with every failure.
     """
     names = [folder.name for folder in folders(run, checkout)]
     with ThreadPoolExecutor(max_workers=_CHECKS) as pool:
@@ -45,15 +45,10 @@ def preflight(run: Run, services: Services, checkout: Checkout) -> None:
             accesses = [partial(services.registry.check_push_access, repository(run, name)) for name in names]
             errors = [error for some in pool.map(_errors, accesses) for error in some]
         errors += of_store.result()
-    found = {str(error): error for error in errors}
-    if len(found) == 1:
-        raise next(iter(found.values()))
-    if found:
-        together = BuildToolsError(
-            f"{len(found)} things stand in the way of this release", "correct what is named above", details=list(found)
-        )
-        together.exit_code = min(error.exit_code for error in found.values())
-        raise together
+    if errors:
+        failures = Failures(errors)
+        count = len(failures.errors)
+        raise failures.combined(f"preflight failed ({count} errors)", "fix the errors above and run again")
     existing = None if checkout.version.dirty else released(services, checkout.version)
     if existing and existing.commit != checkout.version.commit:
         release.refuse_other_content(replace(existing, commit=checkout.version.commit), existing)
@@ -75,7 +70,14 @@ def stage(run: Run, services: Services, checkout: Checkout) -> Release:
         all_ended((images, archives))
         errors = [error for side in (images, archives) if (error := side.exception())]
     if errors:
-        raise next((error for error in errors if not isinstance(error, BrokenBarrierError)), errors[0])
+        # A side that only stopped waiting for the other one has nothing to say of its own.
+        causes = [error for error in errors if not isinstance(error, BrokenBarrierError)]
+        expected = [error for error in causes if isinstance(error, BuildToolsError)]
+        if len(expected) != len(causes) or not expected:
+            raise next((error for error in causes if error not in expected), errors[0])
+        raise Failures(expected).combined(
+            "neither images nor archives are complete", "fix the errors above and run again"
+        )
     version = checkout.version
     return Release(
         version.text,

@@ -25,7 +25,7 @@ def test_a_failure_names_image_line_and_instruction_and_the_rest_is_finished(bro
     assert 1 == outcome.code
     assert (
         f"error: 1 of 4 images failed: {name}; skipped for that: {broken.name('child')}: "
-        "correct what is named above and run again, what was built stays"
+        "fix the errors above and run again; images that were built are kept"
     ) == outcome.last
     message = outcome.err[outcome.err.rindex("] build skipped") :]
     wanted = [f"{name}/Dockerfile:3", "> 3 | RUN echo", "RUN echo about to fail", "exit code 7", "| about to fail"]

@@ -136,7 +136,7 @@ CASES = {
         without_registry,
         "publish --allow-dirty",
         2,
-        "error: 2 things stand in the way of this release: correct what is named above",
+        "error: preflight failed (2 errors): fix the errors above and run again",
         ("no registry is configured: ", "no place for archives is configured: "),
     ),
     "an unknown image": Bad(
@@ -185,7 +185,7 @@ CASES = {
         nothing,
         "publish",
         4,
-        "error: 2 things stand in the way of this release",
+        "error: preflight failed (2 errors)",
         (f"the registry {CLOSED} is out of reach", f"\n{CLOSED} cannot be reached"),
         {"INVOKE_BUILDTOOLS_REGISTRY": CLOSED, "AWS_ENDPOINT_URL_S3": f"http://{CLOSED}"},
     ),

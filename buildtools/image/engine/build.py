@@ -183,9 +183,8 @@ class _Build:
     def _failure(self, error: Status, session: Session) -> Exception:
         ours = session.failure
         if isinstance(ours, BuildToolsError):
-            failed = BuildFailed(self.request.name, self.request.dockerfile, ours.fact, ours.remedy)
-            failed.exit_code = ours.exit_code
-            return failed
+            name, dockerfile = self.request.name, self.request.dockerfile
+            return BuildFailed(name, dockerfile, ours.fact, ours.remedy, exit_code=ours.exit_code)
         return ours or explained(self.request.name, self.request.dockerfile, self.text, error, self.progress.failed())
 
     def _believed(self, answer: Mapping[str, str]) -> BuiltImage:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TypeVar
 
-from buildtools import BuildToolsError, Conflict, Refused
+from buildtools import BuildToolsError, Conflict, Failures, Refused
 from buildtools.events import Finished, Outcome, Report, Started, Warned, unheard
 from buildtools.frozen import frozen
 from buildtools.image.engine.client import Engine
@@ -298,7 +298,6 @@ class _Push:
 
 
 def _together(errors: Sequence[BuildToolsError]) -> BuildToolsError:
-    """One error that says what each of several says; its kind and remedy are those of the first."""
-    first = errors[0]
-    facts = list(dict.fromkeys(error.fact for error in errors))
-    return type(first)("\n".join(facts), first.remedy) if len(facts) > 1 else first
+    """One error that says what each of several says."""
+    failures = Failures(errors)
+    return failures.combined(f"{len(failures.errors)} images could not be pushed", "fix the errors above and run again")

@@ -56,7 +56,9 @@ class BuildFailed(BuildToolsError):
         instruction: str = "",
         status: int | None = None,
         log: Sequence[str] = (),
+        exit_code: int = BuildToolsError.exit_code,
     ) -> None:
+        self.exit_code = exit_code
         self.image = image
         self.dockerfile = dockerfile
         self.reason = reason
@@ -103,7 +105,9 @@ def explained(image: str, dockerfile: Path, text: str, error: Status, vertex: Ve
         lines = (found.first, found.last)
     if not lines[0] and (line := _PARSE_ERROR_LINE.search(error.message)):
         lines = (int(line[1]), int(line[1]))
-    failed = BuildFailed(
+    # A step before the first instruction fetches a base image.
+    is_outage = vertex is not None and not vertex.number and _WORTH_A_RETRY.search(reason)
+    return BuildFailed(
         image,
         dockerfile,
         reason,
@@ -113,10 +117,8 @@ def explained(image: str, dockerfile: Path, text: str, error: Status, vertex: Ve
         instruction=found.text if found else "",
         status=status,
         log=vertex.last_lines if vertex else (),
+        exit_code=Unreachable.exit_code if is_outage else BuildToolsError.exit_code,
     )
-    if vertex and not vertex.number and _WORTH_A_RETRY.search(reason):
-        failed.exit_code = Unreachable.exit_code
-    return failed
 
 
 def _remedy(reason: str) -> str:
