@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from buildtools.archive.distribution import Archive
     from buildtools.git.tagging.tags import CutTag
     from buildtools.image.assembly import LocalImage
-    from buildtools.image.push.push import PushedImage
-    from buildtools.image.survey import Standing
+    from buildtools.image.push.images import PushedImage
+    from buildtools.image.survey import ImageStatus
     from buildtools.release import Audit, Release
     from buildtools.run import Run
     from buildtools.stages.planned import Planned
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Listing:
     """The image folders, and the reference that each image has or would have, in the same order."""
 
-    standings: tuple[Standing, ...]
+    statuses: tuple[ImageStatus, ...]
     references: tuple[str, ...]
 
 
@@ -49,8 +49,8 @@ def list_images(run: Run) -> Listing:
     """Every image folder in build order, and where it stands."""
     with Services(run.settings, run.environment, run.cancelled) as services:
         checkout = _checkout(run)
-        standings = images.survey_images(run, services, checkout)
-        return Listing(standings, tuple(images.reference(run, checkout.version, each.name) for each in standings))
+        statuses = images.survey_images(run, services, checkout)
+        return Listing(statuses, tuple(images.reference(run, checkout.version, each.name) for each in statuses))
 
 
 def build(run: Run, *, registry_names: bool = False) -> tuple[LocalImage, ...]:
@@ -97,7 +97,7 @@ def publish(run: Run) -> Published:
 
 def release(run: Run, remote: str, **options: Any) -> CutTag:
     """Cut the annotated tag that ``publish`` releases, and push it; the options are those of ``TagRequest``."""
-    from buildtools.git.tagging.plan import TagRequest
+    from buildtools.git.tagging.tag_plan import TagRequest
     from buildtools.git.tagging.tags import cut_tag
 
     settings = run.settings

@@ -213,7 +213,7 @@ def _numbers(version: Version) -> dict[str, str] | None:
     return {"major": str(parsed.major), "minor": str(parsed.minor), "patch": str(parsed.patch)}
 
 
-class State(Enum):
+class MemberState(Enum):
     """How a member of a release was found."""
 
     INTACT = "intact"
@@ -231,7 +231,7 @@ class Finding:
     place: str
     expected: str
     found: str
-    state: State
+    state: MemberState
     reason: str = ""
 
 
@@ -252,7 +252,7 @@ class Audit:
                 f"release {self.release.version} has drifted ({', '.join(drifted)})",
                 "restore what is named, or cut a new release; a released version must not change",
             )
-        silent = sorted({finding.reason for finding in self.findings if finding.state is State.UNREACHABLE})
+        silent = sorted({finding.reason for finding in self.findings if finding.state is MemberState.UNREACHABLE})
         if silent:
             return Unreachable(
                 f"release {self.release.version} could not be verified ({'; '.join(silent)})", "try again"
@@ -261,7 +261,7 @@ class Audit:
 
 
 def _drift(finding: Finding) -> bool:
-    return finding.state in (State.MISSING, State.CHANGED)
+    return finding.state in (MemberState.MISSING, MemberState.CHANGED)
 
 
 def audit(
@@ -290,7 +290,7 @@ def _finding(kind: str, name: str, place: str, expected: str, look_up: Callable[
     try:
         found = look_up()
     except Unreachable as error:
-        return Finding(kind, name, place, expected, "", State.UNREACHABLE, error.fact)
+        return Finding(kind, name, place, expected, "", MemberState.UNREACHABLE, error.fact)
     if found is None:
-        return Finding(kind, name, place, expected, "", State.MISSING)
-    return Finding(kind, name, place, expected, found, State.INTACT if found == expected else State.CHANGED)
+        return Finding(kind, name, place, expected, "", MemberState.MISSING)
+    return Finding(kind, name, place, expected, found, MemberState.INTACT if found == expected else MemberState.CHANGED)

@@ -8,9 +8,9 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from buildtools.console import size, table
-from buildtools.image.assembly import LocalImage, Way
-from buildtools.image.push.push import PushedImage, Route
-from buildtools.image.survey import Standing, State
+from buildtools.image.assembly import BuildOutcome, LocalImage
+from buildtools.image.push.images import PushedImage, PushRoute
+from buildtools.image.survey import BuildState, ImageStatus
 from buildtools.release import Audit, Release
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def listing_document(listing: Listing) -> Any:
             "image_id": each.image_id,
             "why": list(each.why),
         }
-        for each, reference in zip(listing.standings, listing.references, strict=True)
+        for each, reference in zip(listing.statuses, listing.references, strict=True)
     ]
     return {"schema": SCHEMA, "items": rows}
 
@@ -65,25 +65,25 @@ def listing_table(listing: Listing) -> str:
     """The image folders in build order."""
     rows = [
         (each.name, ", ".join(each.folder.parents) or "-", each.state.value, reference, "; ".join(each.why))
-        for each, reference in zip(listing.standings, listing.references, strict=True)
+        for each, reference in zip(listing.statuses, listing.references, strict=True)
     ]
     return table(("IMAGE", "PARENTS", "STATE", "REFERENCE", "WHY"), rows)
 
 
 def listing_summary(listing: Listing) -> str:
     """How many image folders are in which state."""
-    return _counted("listed", [each.state for each in listing.standings], State)
+    return _counted("listed", [each.state for each in listing.statuses], BuildState)
 
 
-def explanation(standing: Standing) -> str:
+def explanation(status: ImageStatus) -> str:
     """Everything that went into one image's fingerprint, and why it is or is not up to date."""
-    head = f"{standing.name} is {standing.state.value}" + (f": {'; '.join(standing.why)}" if standing.why else "")
-    if standing.image_id:
-        head += f": the engine has {standing.image_id} with this fingerprint"
-        if standing.tags:
-            head += f", as {', '.join(standing.tags)}; labels of a version are stamped when it is pushed"
-    inputs = sorted(standing.fingerprint.inputs.items())
-    return f"{head}\n\nfingerprint {standing.fingerprint.value}\n{table(('INPUT', 'VALUE'), [*inputs])}"
+    head = f"{status.name} is {status.state.value}" + (f": {'; '.join(status.why)}" if status.why else "")
+    if status.image_id:
+        head += f": the engine has {status.image_id} with this fingerprint"
+        if status.tags:
+            head += f", as {', '.join(status.tags)}; labels of a version are stamped when it is pushed"
+    inputs = sorted(status.fingerprint.inputs.items())
+    return f"{head}\n\nfingerprint {status.fingerprint.value}\n{table(('INPUT', 'VALUE'), [*inputs])}"
 
 
 def local_table(images: Sequence[LocalImage]) -> str:
@@ -98,7 +98,7 @@ def local_table(images: Sequence[LocalImage]) -> str:
 
 def local_summary(images: Sequence[LocalImage], word: str) -> str:
     """What ``build`` or ``tag`` came to."""
-    return _counted(word, [image.way for image in images], Way)
+    return _counted(word, [image.way for image in images], BuildOutcome)
 
 
 def pushed_table(images: Sequence[PushedImage]) -> str:
@@ -109,7 +109,7 @@ def pushed_table(images: Sequence[PushedImage]) -> str:
 
 def pushed_summary(images: Sequence[PushedImage]) -> str:
     """What ``push`` came to."""
-    return _counted("pushed", [image.route for image in images], Route)
+    return _counted("pushed", [image.route for image in images], PushRoute)
 
 
 def archive_table(archives: Sequence[Archive]) -> str:

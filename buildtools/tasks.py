@@ -98,7 +98,7 @@ def list_images(context: Context, only: str = "", why: str = "", json: bool = Fa
         from buildtools import pipeline, rendering
 
         listing = pipeline.list_images(run)
-        explained = [rendering.explanation(each) for each in listing.standings if each.name == why]
+        explained = [rendering.explanation(each) for each in listing.statuses if each.name == why]
         text = "".join(explained) or rendering.listing_table(listing)
         _show(console, json, rendering.listing_document(listing), text)
         console.summary(rendering.listing_summary(listing))

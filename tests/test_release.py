@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from buildtools import BuildToolsError, Conflict, Drifted, Unreachable
 from buildtools.release import (
+    MemberState,
     Release,
     ReleasedArchive,
     ReleasedImage,
-    State,
     archive_key,
     audit,
     manifest_key,
@@ -162,7 +162,7 @@ def unreachable(member: object) -> str:
 
 def test_an_intact_release_passes_its_audit() -> None:
     found = audit(RELEASE, lambda image: image.digest, lambda archive: f"sha256:{archive.sha256}")
-    assert [State.INTACT] * 3 == [finding.state for finding in found.findings]
+    assert [MemberState.INTACT] * 3 == [finding.state for finding in found.findings]
     assert found.error() is None
 
 
@@ -173,12 +173,14 @@ def test_members_are_looked_up_side_by_side() -> None:
         meeting.wait()
         return member.digest if isinstance(member, ReleasedImage) else f"sha256:{member.sha256}"
 
-    assert [State.INTACT] * 3 == [finding.state for finding in audit(RELEASE, meet, meet).findings]
+    assert [MemberState.INTACT] * 3 == [finding.state for finding in audit(RELEASE, meet, meet).findings]
 
 
 def test_drift_is_named_and_weighs_more_than_an_outage() -> None:
     found = audit(RELEASE, unreachable, lambda archive: None)
-    assert [State.UNREACHABLE, State.UNREACHABLE, State.MISSING] == [finding.state for finding in found.findings]
+    assert [MemberState.UNREACHABLE, MemberState.UNREACHABLE, MemberState.MISSING] == [
+        finding.state for finding in found.findings
+    ]
     error = found.error()
     assert isinstance(error, Drifted)
     assert "archive daemon missing" in error.fact
@@ -192,4 +194,6 @@ def test_an_outage_alone_is_worth_a_retry() -> None:
 
 def test_another_digest_is_a_change() -> None:
     found = audit(RELEASE, lambda image: "sha256:" + "9" * 64, lambda archive: f"sha256:{archive.sha256}")
-    assert [State.CHANGED, State.CHANGED, State.INTACT] == [finding.state for finding in found.findings]
+    assert [MemberState.CHANGED, MemberState.CHANGED, MemberState.INTACT] == [
+        finding.state for finding in found.findings
+    ]

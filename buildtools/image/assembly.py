@@ -17,10 +17,10 @@ from buildtools.image.engine.client import Engine
 from buildtools.image.folder.content import Contents
 from buildtools.image.folder.fingerprint import record_inputs
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL
-from buildtools.image.survey import Standing, State, changes_since, engine_name
+from buildtools.image.survey import BuildState, ImageStatus, changes_since, engine_name
 
 
-class Way(Enum):
+class BuildOutcome(Enum):
     """How an image came to be in the engine under the names of this version."""
 
     BUILT = "built"
@@ -35,7 +35,7 @@ class LocalImage:
     name: str
     image_id: str
     references: tuple[str, ...]
-    way: Way
+    way: BuildOutcome
     why: tuple[str, ...] = ()
 
 
@@ -58,7 +58,7 @@ class Assembly:
 
 
 def assemble(
-    standings: Sequence[Standing],
+    statuses: Sequence[ImageStatus],
     wanted: Collection[str],
     assembly: Assembly,
     *,
@@ -74,12 +74,12 @@ def assemble(
 
     :raises BuildToolsError: an image could not be built; the message names it, and all that were skipped for it.
     """
-    by_name = {standing.name: standing for standing in standings}
+    by_name = {status.name: status for status in statuses}
     with Contents(assembly.cache) as contents:
-        line = _Line(by_name, assembly, contents, engine, credentials, report, cancelled)
-        needed = line.closure(wanted)
+        assembler = _Assembler(by_name, assembly, contents, engine, credentials, report, cancelled)
+        needed = assembler.closure(wanted)
         graph = {name: by_name[name].folder.parents for name in by_name if name in needed}
-        results = schedule.run(graph, line.bring_in, jobs=jobs, cancelled=cancelled)
+        results = schedule.run(graph, assembler.bring_in, jobs=jobs, cancelled=cancelled)
     for name, reason in results.skipped.items():
         report(Finished(name, "build", Outcome.SKIPPED, 0.0, f"{reason} failed" if reason else "cancelled"))
     if results.failed:
@@ -87,10 +87,10 @@ def assemble(
     return dict(results.done)
 
 
-class _Line:
+class _Assembler:
     def __init__(
         self,
-        standings: Mapping[str, Standing],
+        statuses: Mapping[str, ImageStatus],
         assembly: Assembly,
         contents: Contents,
         engine: Engine,
@@ -98,7 +98,7 @@ class _Line:
         report: Report,
         cancelled: threading.Event,
     ) -> None:
-        self._standings = standings
+        self._statuses = statuses
         self._assembly = assembly
         self._contents = contents
         self._engine = engine
@@ -114,48 +114,48 @@ class _Line:
             name = queue.pop()
             if name not in needed:
                 needed.add(name)
-                if self._way(self._standings[name]) is Way.BUILT:
-                    queue += self._standings[name].folder.parents
+                if self._way(self._statuses[name]) is BuildOutcome.BUILT:
+                    queue += self._statuses[name].folder.parents
         return needed
 
     def bring_in(self, name: str) -> LocalImage:
-        standing = self._standings[name]
-        way = self._way(standing)
+        status = self._statuses[name]
+        way = self._way(status)
         names = self._assembly.names(name)
         named: Collection[str] = ()
-        if way is Way.BUILT:
-            image_id, named = self._build(standing, names), names
-        elif way is Way.PULLED:
-            image_id = self._pull(standing)
+        if way is BuildOutcome.BUILT:
+            image_id, named = self._build(status, names), names
+        elif way is BuildOutcome.PULLED:
+            image_id = self._pull(status)
         else:
-            image_id, named = standing.image_id, standing.tags
+            image_id, named = status.image_id, status.tags
             self._report(Finished(name, "build", Outcome.UP_TO_DATE, 0.0))
         # Its own name for this fingerprint comes last: by it, later runs know the image.
-        for reference in (*names, _pinned(standing)):
+        for reference in (*names, _pinned(status)):
             if reference not in named:
                 self._engine.tag(image_id, reference)
-        return LocalImage(name, image_id, names, way, standing.why)
+        return LocalImage(name, image_id, names, way, status.why)
 
-    def _way(self, standing: Standing) -> Way:
+    def _way(self, status: ImageStatus) -> BuildOutcome:
         if self._assembly.no_cache:
-            return Way.BUILT
-        if standing.state is State.UP_TO_DATE:
-            return Way.UP_TO_DATE
-        if standing.name in self._assembly.stored:
-            return Way.PULLED
-        return Way.BUILT
+            return BuildOutcome.BUILT
+        if status.state is BuildState.UP_TO_DATE:
+            return BuildOutcome.UP_TO_DATE
+        if status.name in self._assembly.stored:
+            return BuildOutcome.PULLED
+        return BuildOutcome.BUILT
 
-    def _build(self, standing: Standing, names: tuple[str, ...]) -> str:
+    def _build(self, status: ImageStatus, names: tuple[str, ...]) -> str:
         # The greater part of all code, and most runs build nothing.
         from buildtools.image.engine.build import BuildRequest, build
 
-        folder, made = standing.folder, standing.fingerprint
+        folder, made = status.folder, status.fingerprint
         settings = folder.settings
         request = BuildRequest(
             name=folder.name,
             context=folder.context,
             dockerfile=folder.dockerfile,
-            content=folder.served({parent: _pinned(self._standings[parent]) for parent in folder.parents}),
+            content=folder.served({parent: _pinned(self._statuses[parent]) for parent in folder.parents}),
             tags=names,
             args={**self._assembly.proxies, **folder.arguments},
             labels={**settings.labels, FINGERPRINT_LABEL: made.value},
@@ -167,7 +167,7 @@ class _Line:
             # What the engine remembers may be older than the image's age would then say.
             no_cache=self._assembly.no_cache or bool(settings.rebuild_after),
             directories=made.directories,
-            selection=standing.taken(),
+            selection=status.taken(),
         )
         image = build(
             self._engine,
@@ -177,34 +177,34 @@ class _Line:
             report=self._report,
             cancel=self._cancelled,
         )
-        self._refuse_changed(standing, names)
+        self._refuse_changed(status, names)
         try:
             record_inputs(self._assembly.cache, folder.name, made)
         except OSError as error:
             self._report(Warned(folder.name, f"what it was built from could not be recorded ({error})"))
         return image.image_id
 
-    def _refuse_changed(self, standing: Standing, names: tuple[str, ...]) -> None:
-        parents = {parent: self._standings[parent].fingerprint for parent in standing.folder.parents}
-        changed = changes_since(standing, parents, self._contents)
+    def _refuse_changed(self, status: ImageStatus, names: tuple[str, ...]) -> None:
+        parents = {parent: self._statuses[parent].fingerprint for parent in status.folder.parents}
+        changed = changes_since(status, parents, self._contents)
         if changed:
             # Without a name the image goes, and its label with it, which may be wrong.
             for reference in names:
                 self._engine.untag(reference)
             raise BuildToolsError(
-                f"{standing.name} changed while it was built ({'; '.join(changed)})",
+                f"{status.name} changed while it was built ({'; '.join(changed)})",
                 "run again, with nothing else writing there",
             )
 
     def _secret(self, source: str) -> str:
         return source if source.startswith("env:") else str(self._assembly.project / source)
 
-    def _pull(self, standing: Standing) -> str:
+    def _pull(self, status: ImageStatus) -> str:
         began = time.monotonic()
-        self._report(Started(standing.name, "pull"))
+        self._report(Started(status.name, "pull"))
         outcome, detail = Outcome.FAILED, ""
         try:
-            stored = self._assembly.stored[standing.name]
+            stored = self._assembly.stored[status.name]
             image_id = self._engine.pull(stored, self._credentials.for_image(stored))
             outcome, detail = Outcome.DONE, image_id
             return image_id
@@ -212,12 +212,12 @@ class _Line:
             detail = error.fact
             raise
         finally:
-            self._report(Finished(standing.name, "pull", outcome, time.monotonic() - began, detail))
+            self._report(Finished(status.name, "pull", outcome, time.monotonic() - began, detail))
 
 
-def _pinned(standing: Standing) -> str:
+def _pinned(status: ImageStatus) -> str:
     """A name that nobody else can move, as another run for the same version may move the version's."""
-    return engine_name(standing.name, standing.fingerprint.value)
+    return engine_name(status.name, status.fingerprint.value)
 
 
 def _together(results: schedule.Results[LocalImage]) -> BuildToolsError:

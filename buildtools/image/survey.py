@@ -21,7 +21,7 @@ from buildtools.image.registry.manifest import FINGERPRINT_LABEL
 _SECONDS_AN_HOUR = 3600
 
 
-class State(Enum):
+class BuildState(Enum):
     """Whether the engine has what an image folder would build."""
 
     UP_TO_DATE = "up to date"
@@ -31,7 +31,7 @@ class State(Enum):
 
 
 @frozen
-class Standing:
+class ImageStatus:
     """One image folder and its image. ``image_id`` and ``tags`` are those of the engine's image with this fingerprint.
 
     ``why`` says why that is no match, as far as it is known. ``bases`` are the base images that it was surveyed with.
@@ -39,7 +39,7 @@ class Standing:
 
     folder: ImageFolder
     fingerprint: Fingerprint
-    state: State
+    state: BuildState
     image_id: str = ""
     tags: tuple[str, ...] = ()
     why: tuple[str, ...] = ()
@@ -69,31 +69,33 @@ def survey(
     *,
     cache: Path,
     learn: bool = True,
-) -> tuple[Standing, ...]:
+) -> tuple[ImageStatus, ...]:
     """Each folder with its fingerprint, in their order, which has parents first; see :func:`compared`.
 
     Unless ``learn``, the cache stays as it is.
     """
     fingerprints: dict[str, Fingerprint] = {}
-    standings = []
+    statuses = []
     with Contents(cache, learn=learn) as contents:
         for folder in folders:
             made = _fingerprint(folder, fingerprints, bases, contents)
             fingerprints[folder.name] = made
-            standings.append(Standing(folder, made, State.UNKNOWN, why=("no engine answers",), bases=bases))
-    return tuple(standings)
+            statuses.append(ImageStatus(folder, made, BuildState.UNKNOWN, why=("no engine answers",), bases=bases))
+    return tuple(statuses)
 
 
-def compared(standings: Sequence[Standing], images: Sequence[EngineImage], *, cache: Path) -> tuple[Standing, ...]:
+def compared(statuses: Sequence[ImageStatus], images: Sequence[EngineImage], *, cache: Path) -> tuple[ImageStatus, ...]:
     """Where each folder stands in an engine, which has these images that carry a fingerprint."""
-    held = _Held(images)
-    return tuple(replace(_standing(each.folder, each.fingerprint, held, cache), bases=each.bases) for each in standings)
+    engine_images = _EngineImages(images)
+    return tuple(
+        replace(_status(each.folder, each.fingerprint, engine_images, cache), bases=each.bases) for each in statuses
+    )
 
 
-def changes_since(standing: Standing, parents: Mapping[str, Fingerprint], contents: Contents) -> tuple[str, ...]:
+def changes_since(status: ImageStatus, parents: Mapping[str, Fingerprint], contents: Contents) -> tuple[str, ...]:
     """What has changed in a folder since it was surveyed; nothing, as a rule."""
-    now = _fingerprint(standing.folder, parents, standing.bases, contents)
-    return explain(standing.fingerprint.inputs, now.inputs)
+    now = _fingerprint(status.folder, parents, status.bases, contents)
+    return explain(status.fingerprint.inputs, now.inputs)
 
 
 def _fingerprint(
@@ -120,7 +122,7 @@ def engine_name(name: str, fingerprint: str) -> str:
     return f"{name}:{fingerprint_tag(fingerprint)}"
 
 
-class _Held:
+class _EngineImages:
     """An engine's images by each of their names, and the newest by the name of its folder."""
 
     def __init__(self, images: Sequence[EngineImage]) -> None:
@@ -131,23 +133,23 @@ class _Held:
                 self.by_name.setdefault(tag.rpartition(":")[0].rpartition("/")[2], image)
 
 
-def _standing(folder: ImageFolder, made: Fingerprint, held: _Held, cache: Path) -> Standing:
+def _status(folder: ImageFolder, made: Fingerprint, engine_images: _EngineImages, cache: Path) -> ImageStatus:
     if made.unknown:
         why = tuple(f"base {name} is neither in the engine nor can its registry be asked" for name in made.unknown)
-        return Standing(folder, made, State.UNKNOWN, why=why)
-    image = held.by_tag.get(engine_name(folder.name, made.value))
+        return ImageStatus(folder, made, BuildState.UNKNOWN, why=why)
+    image = engine_images.by_tag.get(engine_name(folder.name, made.value))
     if image and image.labels.get(FINGERPRINT_LABEL) == made.value:
         age = (time.time() - image.created) / _SECONDS_AN_HOUR
         limit = folder.settings.rebuild_after
         if limit and age > limit:
             why = (f"built {age:.0f} hours ago, and rebuild_after is {limit:g}",)
-            return Standing(folder, made, State.STALE, why=why)
-        return Standing(folder, made, State.UP_TO_DATE, image.id, image.tags)
-    last = held.by_name.get(folder.name)
+            return ImageStatus(folder, made, BuildState.STALE, why=why)
+        return ImageStatus(folder, made, BuildState.UP_TO_DATE, image.id, image.tags)
+    last = engine_images.by_name.get(folder.name)
     if last is None:
-        return Standing(folder, made, State.NOT_BUILT, why=("never built in this engine",))
+        return ImageStatus(folder, made, BuildState.NOT_BUILT, why=("never built in this engine",))
     inputs = recorded_inputs(cache, folder.name, last.labels.get(FINGERPRINT_LABEL, ""))
     why = (
         explain(inputs, made.inputs) if inputs else ("changed since it was built; what changed was not recorded here",)
     )
-    return Standing(folder, made, State.STALE, why=why)
+    return ImageStatus(folder, made, BuildState.STALE, why=why)

@@ -17,13 +17,13 @@ from buildtools.image.bases import BaseImage, find_bases
 from buildtools.image.engine.client import Engine
 from buildtools.image.folder.fingerprint import explain
 from buildtools.image.folder.folders import ImageFolder, image_folders
-from buildtools.image.push import push as pushing
-from buildtools.image.push.push import ImageToPush, PushedImage, Route
+from buildtools.image.push import images as pushing
+from buildtools.image.push.images import ImageToPush, PushedImage, PushRoute
 from buildtools.image.reference import Reference
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.lookup import find_fingerprints, fingerprint_tag
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL, SOURCE_LABEL, VERSION_LABEL
-from buildtools.image.survey import Standing, State, compared, survey
+from buildtools.image.survey import BuildState, ImageStatus, compared, survey
 from buildtools.run import Run
 from buildtools.services import Services
 from buildtools.stages.planned import Planned
@@ -64,16 +64,18 @@ def pull_bases(run: Run, services: Services, checkout: Checkout) -> None:
             run.report(Warned("", f"{error.fact}; the engine's own is used"))
 
 
-def survey_images(run: Run, services: Services, checkout: Checkout, *, complete: bool = False) -> tuple[Standing, ...]:
+def survey_images(
+    run: Run, services: Services, checkout: Checkout, *, complete: bool = False
+) -> tuple[ImageStatus, ...]:
     """Where every image folder stands. With ``complete`` unknown base images are fetched, so that none stays unknown.
 
     :raises BuildToolsError: a base image cannot be had.
     """
-    standings = _survey(run, services, checkout, complete=complete)
-    return _compared(run, standings, engine) if (engine := services.engine_if_any()) else standings
+    statuses = _survey(run, services, checkout, complete=complete)
+    return _compared(run, statuses, engine) if (engine := services.engine_if_any()) else statuses
 
 
-def _survey(run: Run, services: Services, checkout: Checkout, *, complete: bool) -> tuple[Standing, ...]:
+def _survey(run: Run, services: Services, checkout: Checkout, *, complete: bool) -> tuple[ImageStatus, ...]:
     chosen = folders(run, checkout)
     engine = services.engine_if_any()
     bases = find_bases((base for folder in chosen for base in folder.bases), engine, services.registry_at)
@@ -82,8 +84,8 @@ def _survey(run: Run, services: Services, checkout: Checkout, *, complete: bool)
     return survey(chosen, bases, cache=run.project_cache, learn=not run.dry_run)
 
 
-def _compared(run: Run, standings: Sequence[Standing], engine: Engine) -> tuple[Standing, ...]:
-    return compared(standings, engine.images(FINGERPRINT_LABEL), cache=run.project_cache)
+def _compared(run: Run, statuses: Sequence[ImageStatus], engine: Engine) -> tuple[ImageStatus, ...]:
+    return compared(statuses, engine.images(FINGERPRINT_LABEL), cache=run.project_cache)
 
 
 def bring_in(run: Run, services: Services, checkout: Checkout, *, registry_names: bool) -> tuple[LocalImage, ...]:
@@ -91,11 +93,11 @@ def bring_in(run: Run, services: Services, checkout: Checkout, *, registry_names
     if registry_names:
         run.settings.repository_prefix  # noqa: B018  refuses where none is configured
     engine = services.engine
-    standings = survey_images(run, services, checkout, complete=True)
-    stored = _to_pull(run, services, standings)
+    statuses = survey_images(run, services, checkout, complete=True)
+    stored = _to_pull(run, services, statuses)
     images = assemble(
-        standings,
-        [standing.name for standing in standings],
+        statuses,
+        [status.name for status in statuses],
         _assembly(run, services, checkout, stored, registry_names=registry_names),
         engine=engine,
         credentials=services.credentials,
@@ -103,7 +105,7 @@ def bring_in(run: Run, services: Services, checkout: Checkout, *, registry_names
         report=run.report,
         cancelled=run.cancelled,
     )
-    return tuple(images[standing.name] for standing in standings)
+    return tuple(images[status.name] for status in statuses)
 
 
 def push_images(
@@ -123,11 +125,11 @@ def push_images(
 
     def provide(lacking: Sequence[ImageToPush]) -> Sequence[ImageToPush]:
         # An engine takes its time to list its images, which a push of what the registry has can do without.
-        standings = _compared(run, surveyed, services.engine)
-        parents = {name for each in standings for name in each.folder.parents} - {image.name for image in lacking}
-        stored = {} if run.no_cache else _stored(run, services, [each for each in standings if each.name in parents])
+        statuses = _compared(run, surveyed, services.engine)
+        parents = {name for each in statuses for name in each.folder.parents} - {image.name for image in lacking}
+        stored = {} if run.no_cache else _stored(run, services, [each for each in statuses if each.name in parents])
         images = assemble(
-            standings,
+            statuses,
             [image.name for image in lacking],
             _assembly(run, services, checkout, stored, registry_names=True),
             engine=services.engine,
@@ -152,7 +154,7 @@ def push_images(
             cache=_cache(run),
             report=run.report,
             fingerprints_kept=run.settings.fingerprints_kept,
-            bases=list(map(Reference.parse, _outside(standing.folder for standing in surveyed))),
+            bases=list(map(Reference.parse, _outside(status.folder for status in surveyed))),
             provide=provide,
             stored=partial(make, made) if made else None,
             cancelled=run.cancelled,
@@ -165,10 +167,10 @@ def _outside(chosen: Iterable[ImageFolder]) -> list[str]:
     return sorted({base for folder in chosen for base in folder.bases} - {"scratch"})
 
 
-def _refuse_changed(run: Run, checkout: Checkout, standings: Sequence[Standing]) -> None:
-    bases = {name: base for each in standings for name, base in each.bases.items()}
+def _refuse_changed(run: Run, checkout: Checkout, statuses: Sequence[ImageStatus]) -> None:
+    bases = {name: base for each in statuses for name, base in each.bases.items()}
     now = survey(folders(run, checkout), bases, cache=run.project_cache)
-    for before, after in zip(standings, now, strict=True):
+    for before, after in zip(statuses, now, strict=True):
         changed = explain(before.fingerprint.inputs, after.fingerprint.inputs)
         if changed:
             raise BuildToolsError(
@@ -180,15 +182,15 @@ def _refuse_changed(run: Run, checkout: Checkout, standings: Sequence[Standing])
 def plan_local(run: Run, services: Services, checkout: Checkout) -> tuple[Planned, ...]:
     """What bringing the images into the engine would do."""
     services.engine  # noqa: B018  without one nothing can be planned
-    standings = survey_images(run, services, checkout)
-    stored = _to_pull(run, services, standings)
+    statuses = survey_images(run, services, checkout)
+    stored = _to_pull(run, services, statuses)
 
-    def planned(standing: Standing) -> Planned:
-        if standing.state is State.UP_TO_DATE and not run.no_cache:
-            return Planned(standing.name, "not change")
-        return Planned(standing.name, "be pulled" if standing.name in stored else "be built", standing.why)
+    def planned(status: ImageStatus) -> Planned:
+        if status.state is BuildState.UP_TO_DATE and not run.no_cache:
+            return Planned(status.name, "not change")
+        return Planned(status.name, "be pulled" if status.name in stored else "be built", status.why)
 
-    return tuple(map(planned, standings))
+    return tuple(map(planned, statuses))
 
 
 def plan_push(run: Run, services: Services, checkout: Checkout, *, release: bool = False) -> tuple[Planned, ...]:
@@ -196,26 +198,26 @@ def plan_push(run: Run, services: Services, checkout: Checkout, *, release: bool
 
     :raises Refused: a release would hold what is in no commit.
     """
-    standings = survey_images(run, services, checkout)
-    mind_untracked(run, checkout.version, standings, release=release)
+    statuses = survey_images(run, services, checkout)
+    mind_untracked(run, checkout.version, statuses, release=release)
     routes = pushing.foresee(
         services.registry,
-        _to_push(run, standings),
+        _to_push(run, statuses),
         version=checkout.version,
         labels=_labels(checkout),
         cache=_cache(run),
     )
-    return tuple(_planned_push(run, *pair) for pair in zip(standings, routes, strict=True))
+    return tuple(_planned_push(run, *pair) for pair in zip(statuses, routes, strict=True))
 
 
-def _planned_push(run: Run, standing: Standing, route: Route | None) -> Planned:
-    if route is Route.ALREADY_THERE:
-        return Planned(standing.name, "not change")
-    if route is Route.STAMPED:
-        return Planned(standing.name, "be stamped, unchanged")
-    if standing.state is State.UP_TO_DATE and not run.no_cache:
-        return Planned(standing.name, "be pushed")
-    return Planned(standing.name, "be built and pushed", standing.why)
+def _planned_push(run: Run, status: ImageStatus, route: PushRoute | None) -> Planned:
+    if route is PushRoute.ALREADY_THERE:
+        return Planned(status.name, "not change")
+    if route is PushRoute.STAMPED:
+        return Planned(status.name, "be stamped, unchanged")
+    if status.state is BuildState.UP_TO_DATE and not run.no_cache:
+        return Planned(status.name, "be pushed")
+    return Planned(status.name, "be built and pushed", status.why)
 
 
 def _cache(run: Run) -> Cache:
@@ -240,17 +242,17 @@ def _fetched(services: Services, references: Sequence[str]) -> dict[str, BaseIma
     return find_bases(references, services.engine, services.registry_at) if references else {}
 
 
-def _to_pull(run: Run, services: Services, standings: Sequence[Standing]) -> dict[str, str]:
+def _to_pull(run: Run, services: Services, statuses: Sequence[ImageStatus]) -> dict[str, str]:
     """The references to pull what the engine lacks and the registry has."""
-    lacking = [standing for standing in standings if standing.state is not State.UP_TO_DATE]
+    lacking = [status for status in statuses if status.state is not BuildState.UP_TO_DATE]
     return _stored(run, services, lacking) if run.settings.registry and not run.no_cache else {}
 
 
-def _stored(run: Run, services: Services, standings: Sequence[Standing]) -> dict[str, str]:
+def _stored(run: Run, services: Services, statuses: Sequence[ImageStatus]) -> dict[str, str]:
     """The references under which the registry has what these folders would build."""
     wanted = {
         each.name: (repository(run, each.name), each.fingerprint.value)
-        for each in standings
+        for each in statuses
         if not each.folder.settings.rebuild_after
     }
     try:
@@ -285,22 +287,22 @@ def _assembly(
     )
 
 
-def _to_push(run: Run, standings: Sequence[Standing]) -> list[ImageToPush]:
+def _to_push(run: Run, statuses: Sequence[ImageStatus]) -> list[ImageToPush]:
     now = time.time()
 
-    def oldest(standing: Standing) -> float:
-        hours = standing.folder.settings.rebuild_after
+    def oldest(status: ImageStatus) -> float:
+        hours = status.folder.settings.rebuild_after
         return now if run.no_cache else now - hours * _SECONDS_AN_HOUR if hours else 0.0
 
     return [
         ImageToPush(
-            standing.name,
-            repository(run, standing.name),
-            standing.fingerprint.value,
-            parents=tuple(repository(run, parent) for parent in standing.folder.parents),
-            built_since=oldest(standing),
+            status.name,
+            repository(run, status.name),
+            status.fingerprint.value,
+            parents=tuple(repository(run, parent) for parent in status.folder.parents),
+            built_since=oldest(status),
         )
-        for standing in standings
+        for status in statuses
     ]
 
 

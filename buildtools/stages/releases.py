@@ -160,13 +160,13 @@ def _released_versions(services: Services) -> Iterator[Version]:
                 continue
             # A name has "_" where the version may have "+", and then only the manifest can tell.
             try:
-                held = released(services, version)
+                manifest = released(services, version)
             except Unreachable:
                 raise
             except BuildToolsError:
                 continue
-            if held:
-                yield Version.parse(held.version)
+            if manifest:
+                yield Version.parse(manifest.version)
 
 
 def released(services: Services, version: Version) -> Release | None:
@@ -227,8 +227,8 @@ def _claim(run: Run, services: Services, version: Version) -> None:
     claim = json.dumps({"schema": 1, "version": version.text, "commit": version.commit}).encode() + b"\n"
     if services.store.create(key, claim, "application/json"):
         return
-    held = services.store.read(key)
-    if held is None or held.data != claim:
+    claimant = services.store.read(key)
+    if claimant is None or claimant.data != claim:
         raise Conflict(
             f"version {version} is being released from another commit, or was left half done by one",
             f"commit, cut a new version, and publish that; or give the other up: delete {services.store.location(key)}",

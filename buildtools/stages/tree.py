@@ -16,7 +16,7 @@ from buildtools.events import Warned
 from buildtools.git.checkout import Checkout, refuse_dirty, untracked_files
 from buildtools.image.folder.context import ignore_file
 from buildtools.image.folder.folders import ImageFolder, image_folders
-from buildtools.image.survey import Standing, survey
+from buildtools.image.survey import ImageStatus, survey
 from buildtools.run import Run
 from buildtools.version import Version
 
@@ -44,14 +44,14 @@ def to_release(run: Run, checkout: Checkout) -> Checkout:
     return replace(checkout, version=version)
 
 
-def mind_untracked(run: Run, version: Version, standings: Sequence[Standing], *, release: bool) -> None:
+def mind_untracked(run: Run, version: Version, statuses: Sequence[ImageStatus], *, release: bool) -> None:
     """Refuse a ``release`` of what is in no commit; warn of it otherwise, unless the version says so.
 
     :raises Refused: naming it.
     """
     if version.dirty:
         return
-    found = _untracked(run, [standing.folder for standing in standings], lambda: standings)
+    found = _untracked(run, [status.folder for status in statuses], lambda: statuses)
     if found and release:
         raise _refusal(found)
     if found:
@@ -66,7 +66,7 @@ def _refusal(found: str) -> Refused:
     )
 
 
-def _untracked(run: Run, folders: Sequence[ImageFolder], surveyed: Callable[[], Sequence[Standing]]) -> str:
+def _untracked(run: Run, folders: Sequence[ImageFolder], surveyed: Callable[[], Sequence[ImageStatus]]) -> str:
     """Which folders take in what git neither tracks nor ignores, in words; empty where none does."""
     own = {folder.name: _own_files(folder) for folder in folders}
     places = {path.parent for paths in own.values() for path in paths} | {folder.context for folder in folders}
@@ -76,17 +76,17 @@ def _untracked(run: Run, folders: Sequence[ImageFolder], surveyed: Callable[[], 
     files, repositories = set(untracked), tuple(path for path in untracked if path.endswith("/"))
     takers = []
     taken: set[str] = set()
-    for standing in surveyed():
-        context = os.path.realpath(standing.folder.context)
-        inputs = [str(path) for path in own[standing.name]]
+    for status in surveyed():
+        context = os.path.realpath(status.folder.context)
+        inputs = [str(path) for path in own[status.name]]
         inputs += [
             f"{context}/{key.removeprefix('context ')}"
-            for key, value in standing.fingerprint.inputs.items()
+            for key, value in status.fingerprint.inputs.items()
             if key.startswith("context ") and not value.startswith("d ")
         ]
         found = [path for path in inputs if path in files or path.startswith(repositories)]
         if found:
-            takers.append(f"{run.settings.images}/{standing.name}")
+            takers.append(f"{run.settings.images}/{status.name}")
             taken.update(found)
     if not taken:
         return ""

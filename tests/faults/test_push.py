@@ -18,7 +18,7 @@ from buildtools.events import Event, Transferred
 from buildtools.image.docker.credentials import Credentials
 from buildtools.image.engine.client import Engine, EngineError
 from buildtools.image.push.engine_push import push_by_engine
-from buildtools.image.push.push import ImageToPush, PushedImage, Route, push
+from buildtools.image.push.images import ImageToPush, PushedImage, PushRoute, push
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.lookup import StoredImage, find_fingerprints, fingerprint_tag, read_image
@@ -109,7 +109,7 @@ def test_a_damaged_image_is_noticed_and_stored_anew(
     agent.cache = Cache(tmp_path / "fresh")
     assert agent.find(image) is None
     (pushed,) = agent.push("1.1", image)
-    assert Route.DIRECT == pushed.route
+    assert PushRoute.DIRECT == pushed.route
     assert arrived(agent, own, image, "1.1")
     # Distribution keeps the damaged bytes of a digest that it gets again; an image built anew has another.
     again = make_image("app", {"a": os.urandom(100)}, {"b": b"3"}, fingerprint=image.fingerprint)
@@ -124,7 +124,7 @@ def test_a_version_is_made_without_the_configuration_that_another_was_made_with(
     agent.push("1.0", image)
     blob(own, agent.stored(image, fingerprint_tag(image.fingerprint)).manifest.config.digest).unlink()
     (pushed,) = agent.push("1.1", image)
-    assert Route.STAMPED == pushed.route
+    assert PushRoute.STAMPED == pushed.route
     config = agent.registry.get_blob(image.repository, agent.stored(image, "1.1").manifest.config.digest)
     assert "1.1" == labels_of(config or b"{}")[VERSION_LABEL]
     assert arrived(agent, own, image, "1.1")
@@ -141,7 +141,7 @@ def test_a_wiped_registry_gets_everything_again(
     own.start()
     assert agent.find(base) is None
     (after, _) = agent.push("1.0", base, leaf)
-    assert replace(before, route=Route.DIRECT) == after
+    assert replace(before, route=PushRoute.DIRECT) == after
     assert arrived(agent, own, base, "1.0")
     assert arrived(agent, own, leaf, "1.0")
 
@@ -193,7 +193,7 @@ def test_two_agents_with_one_fingerprint_do_no_harm(
         assert arrived(agent, own, ours, "1.0")
         assert agent.find(ours) is not None
         (again,) = other.push("1.0", theirs)
-        assert Route.ALREADY_THERE == again.route
+        assert PushRoute.ALREADY_THERE == again.route
 
 
 def test_who_comes_second_takes_what_the_first_stored(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from buildtools.image.engine.client import Engine
-from buildtools.image.push.push import ImageToPush
+from buildtools.image.push.images import ImageToPush
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
 from tests.conftest import EngineService

@@ -11,14 +11,14 @@ import pytest
 
 from buildtools import BuildToolsError
 from buildtools.events import Event, Log, Started, Step
-from buildtools.image.assembly import Assembly, LocalImage, Way, assemble
+from buildtools.image.assembly import Assembly, BuildOutcome, LocalImage, assemble
 from buildtools.image.bases import find_bases
 from buildtools.image.docker.credentials import Credentials
 from buildtools.image.engine.client import Engine
 from buildtools.image.folder.folders import image_folders
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL
-from buildtools.image.survey import Standing, State, compared, survey
+from buildtools.image.survey import BuildState, ImageStatus, compared, survey
 from buildtools.settings import ImageSettings, Settings
 from buildtools.version import Version
 from tests.conftest import EngineService
@@ -44,17 +44,17 @@ class Project:
         for file, text in {"Dockerfile": dockerfile, **files}.items():
             (folder / file).write_text(text)
 
-    def survey(self) -> tuple[Standing, ...]:
+    def survey(self) -> tuple[ImageStatus, ...]:
         folders = image_folders(Settings(root=self.root, image=self.settings), VERSION)
         bases = find_bases((base for folder in folders for base in folder.bases), self.engine, Registry)
         cache = self.root / "cache"
         return compared(survey(folders, bases, cache=cache), self.engine.images(FINGERPRINT_LABEL), cache=cache)
 
     def assemble(self, report: Callable[[Event], None] = lambda event: None, **proxies: str) -> dict[str, LocalImage]:
-        standings = self.survey()
+        statuses = self.survey()
         return assemble(
-            standings,
-            [standing.name for standing in standings],
+            statuses,
+            [status.name for status in statuses],
             Assembly(self.root, self.root / "cache", {}, lambda name: (f"{name}:1.0.0",), {}, proxies=proxies),
             engine=self.engine,
             credentials=Credentials(self.root, {}),
@@ -82,9 +82,9 @@ def project(connected: Engine, engine: EngineService, tmp_path: Path) -> Iterato
 
 def test_what_is_up_to_date_is_only_named(project: Project) -> None:
     first = project.assemble()
-    assert [Way.BUILT, Way.BUILT] == [image.way for image in first.values()]
+    assert [BuildOutcome.BUILT, BuildOutcome.BUILT] == [image.way for image in first.values()]
     second = project.assemble()
-    assert [Way.UP_TO_DATE, Way.UP_TO_DATE] == [image.way for image in second.values()]
+    assert [BuildOutcome.UP_TO_DATE, BuildOutcome.UP_TO_DATE] == [image.way for image in second.values()]
     assert [image.image_id for image in first.values()] == [image.image_id for image in second.values()]
 
 
@@ -96,7 +96,7 @@ def test_a_folder_that_changes_while_it_is_built_makes_no_image(project: Project
     with pytest.raises(BuildToolsError, match=r"changed while it was built .*file changed"):
         project.assemble(meddle)
     assert None is project.engine.inspect(f"{project.app}:1.0.0")
-    assert [State.UP_TO_DATE, State.NOT_BUILT] == [standing.state for standing in project.survey()]
+    assert [BuildState.UP_TO_DATE, BuildState.NOT_BUILT] == [status.state for status in project.survey()]
 
 
 def test_a_build_knows_of_proxies_of_which_the_image_tells_nothing(project: Project) -> None:
@@ -112,7 +112,7 @@ def test_a_build_knows_of_proxies_of_which_the_image_tells_nothing(project: Proj
     found = json.dumps([project.engine.inspect(app.image_id), project.engine.api.history(app.image_id)])
     assert "proxy.example" not in found
     # Through another proxy the same comes out.
-    assert Way.UP_TO_DATE == project.assemble(HTTPS_PROXY="http://other.example")[project.app].way
+    assert BuildOutcome.UP_TO_DATE == project.assemble(HTTPS_PROXY="http://other.example")[project.app].way
 
 
 def test_a_build_is_offered_what_its_fingerprint_counts(project: Project) -> None:
@@ -130,7 +130,7 @@ def test_what_a_base_image_takes_by_itself_is_offered(project: Project) -> None:
     project.engine.tag(image.image_id, outside)
     project.write(project.app, f"FROM {outside}\nRUN grep one /taken\n", file="one")
     try:
-        assert Way.BUILT is project.assemble()[project.app].way
+        assert BuildOutcome.BUILT is project.assemble()[project.app].way
     finally:
         project.engine.untag(outside)
 
@@ -140,11 +140,11 @@ def test_where_that_is_not_known_the_engine_chooses(project: Project, reason: st
     if reason == "a frontend of its own":
         syntax = f"# syntax=docker/dockerfile:{project.mark}\n"
         project.write(project.app, f"{syntax}FROM {project.base}\nCOPY file /\n")
-        (_, standing) = project.survey()
+        (_, status) = project.survey()
     else:
         project.write(project.app, f"FROM localhost:1/{project.mark}@sha256:{'0' * 64}\nCOPY file /\n")
-        (standing, _) = project.survey()
-    assert None is standing.taken()
+        (status, _) = project.survey()
+    assert None is status.taken()
 
 
 def test_digests_of_files_are_loaded_once_for_all_images(project: Project) -> None:
@@ -158,7 +158,7 @@ def test_digests_of_files_are_loaded_once_for_all_images(project: Project) -> No
             text = json.dumps({str(file): f"{stamp} {'0' * 64}"}).encode()
             (project.root / "cache/contents").write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
 
-    assert [Way.BUILT, Way.BUILT] == [image.way for image in project.assemble(forge).values()]
+    assert [BuildOutcome.BUILT, BuildOutcome.BUILT] == [image.way for image in project.assemble(forge).values()]
 
 
 def test_a_parent_whose_version_tag_is_moved_meanwhile_is_still_the_right_parent(project: Project) -> None:
@@ -186,17 +186,17 @@ def test_what_is_made_on_top_of_an_image_is_not_taken_for_it(project: Project) -
     container = project.engine.api.create_container(built, "true")
     project.engine.api.commit(container, repository=project.app, tag="patched")
     project.engine.api.remove_container(container)
-    assert [built] == [standing.image_id for standing in project.survey() if standing.name == project.app]
-    for tag in next(standing.tags for standing in project.survey() if standing.name == project.app):
+    assert [built] == [status.image_id for status in project.survey() if status.name == project.app]
+    for tag in next(status.tags for status in project.survey() if status.name == project.app):
         project.engine.untag(tag)
-    assert [State.UP_TO_DATE, State.STALE] == [standing.state for standing in project.survey()]
+    assert [BuildState.UP_TO_DATE, BuildState.STALE] == [status.state for status in project.survey()]
 
 
 def test_what_is_too_old_is_built_without_what_the_engine_remembers(project: Project) -> None:
     project.write(project.base, f"FROM {project.busybox}\nRUN cat /proc/sys/kernel/random/uuid >/who\n")
     project.settings[project.base] = ImageSettings(rebuild_after=1e-9)
     first, second = project.assemble(), project.assemble()
-    assert Way.BUILT is second[project.base].way
+    assert BuildOutcome.BUILT is second[project.base].way
     layers = [
         project.engine.inspect(each[project.base].image_id)["RootFS"]["Layers"]  # type: ignore[index]  # just built
         for each in (first, second)

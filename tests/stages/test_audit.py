@@ -10,7 +10,7 @@ from buildtools.cancellation import Cancellation
 from buildtools.events import unheard
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.manifest import DOCKER_CONFIG, DOCKER_LAYER, Descriptor, Manifest, encode
-from buildtools.release import Audit, Release, ReleasedImage, State
+from buildtools.release import Audit, MemberState, Release, ReleasedImage
 from buildtools.run import Run
 from buildtools.services import Services
 from buildtools.settings import Settings
@@ -49,8 +49,8 @@ def audited(tmp_path: Path, *images: ReleasedImage) -> Audit:
         return audit_release(run, services, Release("1.0.0", "c" * 40, "", images, ()), deep=False)
 
 
-def states(audit: Audit) -> dict[str, State]:
-    return {finding.name: finding.state for finding in audit.findings if finding.state is not State.INTACT}
+def states(audit: Audit) -> dict[str, MemberState]:
+    return {finding.name: finding.state for finding in audit.findings if finding.state is not MemberState.INTACT}
 
 
 def test_findings_come_in_the_order_of_the_release(client: Registry, tmp_path: Path) -> None:
@@ -58,14 +58,14 @@ def test_findings_come_in_the_order_of_the_release(client: Registry, tmp_path: P
     client.delete_manifest("app7", images[7].digest)
     found = audited(tmp_path, *images)
     assert [image.name for image in images] == [finding.name for finding in found.findings]
-    assert {"app7": State.MISSING} == states(found)
+    assert {"app7": MemberState.MISSING} == states(found)
 
 
 def test_a_shared_layer_that_one_repository_alone_has_lost_is_missed_there(client: Registry, tmp_path: Path) -> None:
     images = [put_image(client, f"app{number}") for number in range(3)]
     layer = client.put_blob("app1", SHARED)
     client._transport.request("DELETE", f"/v2/app1/blobs/{layer}", expected=(202,))
-    assert {"app1": State.MISSING} == states(audited(tmp_path, *images))
+    assert {"app1": MemberState.MISSING} == states(audited(tmp_path, *images))
 
 
 def test_a_registry_that_once_did_not_answer_is_not_asked_again(tmp_path: Path) -> None:
@@ -74,6 +74,6 @@ def test_a_registry_that_once_did_not_answer_is_not_asked_again(tmp_path: Path) 
             ReleasedImage(f"app{number}", script.host, "app", "1.0.0", "sha256:" + "0" * 64) for number in range(40)
         ]
         found = audited(tmp_path, *images)
-    assert [State.UNREACHABLE] * 40 == [finding.state for finding in found.findings]
+    assert [MemberState.UNREACHABLE] * 40 == [finding.state for finding in found.findings]
     # Of those who ask at the same time, each tries five times.
     assert len(script.asked) <= 8 * 5

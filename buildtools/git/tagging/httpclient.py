@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from buildtools.git.config import Config
-from buildtools.git.tagging.credentials import Login, library_config
+from buildtools.git.tagging.credential_helper import Login, library_config
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from buildtools.frozen import frozen
 from buildtools.git.checkout import without_login
 from buildtools.git.config import Config
 from buildtools.git.repository import Repository
-from buildtools.git.tagging.credentials import Credentials, Login
+from buildtools.git.tagging.credential_helper import Credentials, Login
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

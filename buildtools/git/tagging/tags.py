@@ -19,9 +19,9 @@ from buildtools.frozen import frozen
 from buildtools.git.errors import MissingObject
 from buildtools.git.repository import Repository
 from buildtools.git.storage.refs import RefFiles
-from buildtools.git.tagging.plan import Plan, TagRequest, encoded, planned, refuse_moved, refuse_unwritable
 from buildtools.git.tagging.remote import Offer, Refs, Rejected, Remote
 from buildtools.git.tagging.signing import Signer
+from buildtools.git.tagging.tag_plan import TagPlan, TagRequest, encoded, planned, refuse_moved, refuse_unwritable
 from buildtools.git.tagging.tagger import Tagger, read_tagger
 
 TYPE_CHECKING = False
@@ -79,7 +79,7 @@ def cut_tag(root: Path, request: TagRequest, environment: Mapping[str, str], rep
 class _Cutter:
     """Makes the one tag object when it is needed, and the ref when it may be made."""
 
-    def __init__(self, repository: Repository, plan: Plan, request: TagRequest, tagger: Tagger) -> None:
+    def __init__(self, repository: Repository, plan: TagPlan, request: TagRequest, tagger: Tagger) -> None:
         from dulwich.refs import Ref
 
         self._repository = repository

@@ -32,7 +32,7 @@ class Driver(NamedTuple):
     required: bool
 
 
-class Plan(NamedTuple):
+class Rule(NamedTuple):
     """What is done to one path's content. ``text``: line ends are changed, are not, or (``None``) as git guesses."""
 
     driver: Driver | None
@@ -41,7 +41,7 @@ class Plan(NamedTuple):
     ident: bool
 
 
-_AS_IT_IS = Plan(None, "", text=False, ident=False)
+_AS_IT_IS = Rule(None, "", text=False, ident=False)
 
 
 class Conversion:
@@ -74,14 +74,14 @@ class Conversion:
             process.close()
         self._processes.clear()
 
-    def plan(self, path: bytes) -> Plan | None:
+    def plan(self, path: bytes) -> Rule | None:
         """What is done to the content of this path; ``None`` when it is stored as it is.
 
         :raises DamagedRepository: an attribute that must be a text is not one.
         """
         values = self._attributes.of(path)
         if not values:
-            return Plan(None, "", None, ident=False) if self._auto_crlf else None
+            return Rule(None, "", None, ident=False) if self._auto_crlf else None
         name = values.get(b"filter")
         driver = self._driver(name.decode("utf-8", "surrogateescape")) if isinstance(name, bytes) else None
         encoding = values.get(b"working-tree-encoding")
@@ -90,10 +90,10 @@ class Conversion:
                 f"the attribute working-tree-encoding of {_shown(path)} is no encoding", "give it one, as in =UTF-16"
             )
         text = _text(values, auto_crlf=self._auto_crlf)
-        plan = Plan(driver, (encoding or b"").decode("latin-1"), text, ident=values.get(b"ident") is True)
+        plan = Rule(driver, (encoding or b"").decode("latin-1"), text, ident=values.get(b"ident") is True)
         return None if plan == _AS_IT_IS else plan
 
-    def to_git(self, path: bytes, data: bytes, plan: Plan) -> bytes:
+    def to_git(self, path: bytes, data: bytes, plan: Rule) -> bytes:
         """``data``, read from ``path`` in the work tree, as it would be stored.
 
         :raises DamagedRepository: a required filter failed.

@@ -49,7 +49,7 @@ _EMPTY_BLOBS = {
 }
 
 
-class State(Enum):
+class FileState(Enum):
     """A file against its entry in the index."""
 
     SAME = "same"
@@ -83,7 +83,7 @@ class Files:
         self._minimal = (config.get("core.checkstat") or "").lower() == "minimal"
         self._trust_ctime = config.bool("core.trustctime", True) and not self._minimal
         self._empty_blob = _EMPTY_BLOBS[repository.hash_size]
-        self._states: dict[int, State] = {}
+        self._states: dict[int, FileState] = {}
         self._behind_links: dict[bytes, bool] = {b"": False}
         self._conversion: Conversion | None = None
         self._cone: Cone | None = None
@@ -166,7 +166,7 @@ class Files:
         except OSError:
             return -1
 
-    def state(self, position: int) -> State:
+    def state(self, position: int) -> FileState:
         """How the file compares with an entry; of a submodule only whether its folder is there.
 
         :raises DamagedRepository: a required filter failed.
@@ -176,23 +176,23 @@ class Files:
             known = self._states[position] = self._found_state(position)
         return known
 
-    def _found_state(self, position: int) -> State:
+    def _found_state(self, position: int) -> FileState:
         entry, name = self.index.fields[position], self.index.names[position]
         path = self.top + b"/" + name
         try:
             found = os.lstat(path)
         except OSError:
-            return State.MISSING
+            return FileState.MISSING
         if self._is_behind_link(name.rpartition(b"/")[0]):
-            return State.MISSING
+            return FileState.MISSING
         if entry[MODE] == GITLINK:
-            return State.SAME if stat.S_ISDIR(found.st_mode) else State.CHANGED
+            return FileState.SAME if stat.S_ISDIR(found.st_mode) else FileState.CHANGED
         if stat.S_ISDIR(found.st_mode):
             # A repository in a file's place is a change; any other folder means that the file is gone.
-            return State.CHANGED if gitlink_head(path, self.repository.environment) else State.MISSING
+            return FileState.CHANGED if gitlink_head(path, self.repository.environment) else FileState.MISSING
         if entry[FLAGS] & (STAGE | INTENT_TO_ADD):
-            return State.CHANGED
-        return State.CHANGED if self._file_changed(name, path, entry, found) else State.SAME
+            return FileState.CHANGED
+        return FileState.CHANGED if self._file_changed(name, path, entry, found) else FileState.SAME
 
     def _file_changed(self, name: bytes, path: bytes, entry: Fields, found: os.stat_result) -> bool:
         ctime, mtime, inode, mode, user, group, size, oid, _ = entry

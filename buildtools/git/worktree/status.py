@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from buildtools.git.errors import DamagedRepository, NoCommit
 from buildtools.git.repository import Repository
-from buildtools.git.worktree.files import Files, State
+from buildtools.git.worktree.files import Files, FileState
 from buildtools.git.worktree.index import FLAGS, GITLINK, INTENT_TO_ADD, MODE, OID
 from buildtools.git.worktree.staging import Staged, staged
 from buildtools.git.worktree.submodule import Submodules
@@ -147,13 +147,13 @@ class WorkTree:
             if self.files.is_looked_at(position):
                 self.files.state(position)
 
-    def _state(self, position: int) -> State:
+    def _state(self, position: int) -> FileState:
         """How the file or submodule compares with an entry."""
         entry, name = self.index.fields[position], self.index.names[position]
         state = self.files.state(position)
-        if entry[MODE] != GITLINK or state is not State.SAME:
+        if entry[MODE] != GITLINK or state is not FileState.SAME:
             return state
-        return State.CHANGED if self.submodules.is_changed(name, entry[OID], thorough=self._thorough) else state
+        return FileState.CHANGED if self.submodules.is_changed(name, entry[OID], thorough=self._thorough) else state
 
     def _differs(self, position: int, difference: Staged) -> bool:
         """Whether one path, given by its lowest stage, differs from HEAD in the index or on disk."""
@@ -162,9 +162,9 @@ class WorkTree:
         if not self.files.is_looked_at(position):
             differs = position in difference.added or head_mode is not None
         elif position in difference.added:
-            differs = self._state(position) is not State.MISSING
+            differs = self._state(position) is not FileState.MISSING
         else:
-            differs = head_mode is not None or self._state(position) is not State.SAME
+            differs = head_mode is not None or self._state(position) is not FileState.SAME
         if differs and entry[MODE] == GITLINK and head_mode in (None, GITLINK):
             return not self.submodules.ignores_all(self.index.names[position])
         return differs

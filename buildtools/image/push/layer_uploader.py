@@ -16,7 +16,7 @@ from buildtools import BuildToolsError
 from buildtools.events import Report, Transferred
 from buildtools.image.engine.client import Engine, EngineError
 from buildtools.image.push.engine_push import make_known, named, push_by_engine, short_id
-from buildtools.image.push.plan import LITTLE, ImageToPush, Plan, apart, by_large_base
+from buildtools.image.push.plan import LITTLE, ImageToPush, LayerPlan, by_large_base, group_disjoint
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.lookup import (
@@ -38,7 +38,7 @@ _LARGE_FOR_THE_ENGINE = 32 * 1024 * 1024
 _VARIANTS = 3
 
 
-class Route(Enum):
+class PushRoute(Enum):
     """The way an image took into the registry."""
 
     ALREADY_THERE = "already there"
@@ -53,7 +53,7 @@ def find_stored(registry: Registry, image: ImageToPush, cache: Cache, seen: Seen
     return found if found and found.created >= image.built_since else None
 
 
-class Storing:
+class LayerUploader:
     """One run of storing images. A layer that several of them have is compressed once and sent once.
 
     ``known`` maps the digest of a layer's uncompressed bytes to its form in the registry, and a repository that has it.
@@ -84,22 +84,22 @@ class Storing:
         for layer, repository in known.values():
             self._note(layer, repository)
 
-    def store(self, images: Sequence[ImageToPush]) -> list[tuple[StoredImage, Route]]:
+    def store(self, images: Sequence[ImageToPush]) -> list[tuple[StoredImage, PushRoute]]:
         """Store images that the engine has; what each became, in their order.
 
         :raises BuildToolsError: the engine lacks one, or could not give it out, or the registry did not take it.
         """
         plans = list(self._pool.map(self._plan, images))
         if self._engine.containerd_store:
-            return [(stored, Route.ENGINE) for stored in self._pool.map(self._store_by_engine, plans)]
-        done: dict[Plan, tuple[StoredImage, Route]] = {}
+            return [(stored, PushRoute.ENGINE) for stored in self._pool.map(self._store_by_engine, plans)]
+        done: dict[LayerPlan, tuple[StoredImage, PushRoute]] = {}
         for base, above in by_large_base(plans).items():
             done |= self._try_engine(base, above)
         rest = [plan for plan in plans if plan not in done]
         done |= zip(rest, self._store_directly(rest) if rest else (), strict=True)
         return [done[plan] for plan in plans]
 
-    def _plan(self, image: ImageToPush) -> Plan:
+    def _plan(self, image: ImageToPush) -> LayerPlan:
         found = self._engine.inspect(image.image_id)
         if found is None:
             raise BuildToolsError(
@@ -111,7 +111,7 @@ class Storing:
             layer = self._known.get(diff_id) or self._cache.layer(diff_id)
             if layer and self._place(image, layer, image.parents):
                 placed[diff_id] = layer
-        return Plan(image, diff_ids, placed)
+        return LayerPlan(image, diff_ids, placed)
 
     def _place(self, image: ImageToPush, layer: Descriptor, others: Sequence[str] = ()) -> bool:
         """Whether the image's repository has a layer; it is mounted from where it is, or may be, if need be."""
@@ -140,7 +140,7 @@ class Storing:
         with self._lock:
             self._holders.setdefault(layer.digest, []).append(repository)
 
-    def _store_directly(self, plans: Sequence[Plan]) -> list[tuple[StoredImage, Route]]:
+    def _store_directly(self, plans: Sequence[LayerPlan]) -> list[tuple[StoredImage, PushRoute]]:
         from buildtools.image.push.layers import Spools, export
 
         lacking: dict[str, list[ImageToPush]] = {}
@@ -157,11 +157,11 @@ class Storing:
                 packed = spools.make(raw.most)
                 sending[diff_id] = self._pool.submit(self._send, diff_id, raw, packed, lacking[diff_id])
 
-            def give_out(group: Sequence[Plan]) -> dict[str, bytes]:
+            def give_out(group: Sequence[LayerPlan]) -> dict[str, bytes]:
                 return export(self._engine, [plan.image.image_id for plan in group], lacking, spools, found)
 
             try:
-                groups = apart(plans)
+                groups = group_disjoint(plans)
                 given = side_by_side([partial(give_out, group) for group in groups], jobs=len(groups))
                 configs = {image_id: config for some in given for image_id, config in some.items()}
                 sent = {diff_id: future.result() for diff_id, future in sending.items()}
@@ -171,12 +171,12 @@ class Storing:
                 wait(list(sending.values()))
                 raise
 
-        def finish(plan: Plan) -> tuple[StoredImage, Route]:
+        def finish(plan: LayerPlan) -> tuple[StoredImage, PushRoute]:
             layers = [plan.placed.get(diff_id) or sent.get(diff_id) for diff_id in plan.diff_ids]
             config = configs.get(plan.image.image_id)
             if config is None or not all(layers):
-                return self._store_by_engine(plan), Route.ENGINE
-            return self._finish(plan.image, config, [layer for layer in layers if layer]), Route.DIRECT
+                return self._store_by_engine(plan), PushRoute.ENGINE
+            return self._finish(plan.image, config, [layer for layer in layers if layer]), PushRoute.DIRECT
 
         return list(self._pool.map(finish, plans))
 
@@ -234,7 +234,9 @@ class Storing:
                 self._cache.remember_config(config)
         return StoredImage(manifest, config)
 
-    def _try_engine(self, base: Sequence[str], plans: Sequence[Plan]) -> dict[Plan, tuple[StoredImage, Route]]:
+    def _try_engine(
+        self, base: Sequence[str], plans: Sequence[LayerPlan]
+    ) -> dict[LayerPlan, tuple[StoredImage, PushRoute]]:
         """Those of several images above one base that the engine could push without sending the base, or much else."""
         first, *others = plans
         done = {first: self._push_little(first)}
@@ -243,9 +245,9 @@ class Storing:
                 return {}
             done[first] = self._push_little(first)
         done |= zip(others, self._pool.map(self._push_little, others), strict=True)
-        return {plan: (stored, Route.ENGINE) for plan, stored in done.items() if stored}
+        return {plan: (stored, PushRoute.ENGINE) for plan, stored in done.items() if stored}
 
-    def _push_little(self, plan: Plan) -> StoredImage | None:
+    def _push_little(self, plan: LayerPlan) -> StoredImage | None:
         known = {short_id(diff_id) for diff_id in plan.placed}
 
         def may_send(layer: str, size: int) -> bool:
@@ -261,7 +263,7 @@ class Storing:
             # It may have no way to the registry, or no trust in it, where we have.
             return None
 
-    def _make_known(self, plan: Plan, base: Sequence[str]) -> bool:
+    def _make_known(self, plan: LayerPlan, base: Sequence[str]) -> bool:
         """Let the engine learn what its layers are called in the registry, if that is going to pay; whether it did.
 
         That takes a pull, about as long as giving the base out once. An engine that is new, as where agents are made
@@ -276,7 +278,7 @@ class Storing:
             return False
         return True
 
-    def _store_by_engine(self, plan: Plan) -> StoredImage:
+    def _store_by_engine(self, plan: LayerPlan) -> StoredImage:
         stored = self._push_by_engine(plan.image, lambda _layer, _size: True)
         if stored is None:
             raise BuildToolsError(f"{plan.image.name} was pushed by the engine and is not there", "run the same again")

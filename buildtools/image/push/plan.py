@@ -36,7 +36,7 @@ class ImageToPush:
 
 
 @frozen
-class Plan:
+class LayerPlan:
     """An image, the digests of its layers' uncompressed bytes, and those of them that its repository has."""
 
     image: ImageToPush
@@ -57,20 +57,20 @@ class Plan:
         return tuple(base)
 
 
-def by_large_base(plans: Sequence[Plan]) -> dict[tuple[str, ...], list[Plan]]:
+def by_large_base(plans: Sequence[LayerPlan]) -> dict[tuple[str, ...], list[LayerPlan]]:
     """The images whose base would take longer to give out than it takes the engine to push them, by that base."""
-    above: dict[tuple[str, ...], list[Plan]] = {}
+    above: dict[tuple[str, ...], list[LayerPlan]] = {}
     for plan in plans:
         above.setdefault(plan.base, []).append(plan)
 
-    def is_large(base: Sequence[str], images: Sequence[Plan]) -> bool:
+    def is_large(base: Sequence[str], images: Sequence[LayerPlan]) -> bool:
         size = sum(images[0].placed[diff_id].size for diff_id in base)
         return size >= max(_LARGE_BASE, _LARGE_FOR_EACH * len(images))
 
     return {base: images for base, images in above.items() if is_large(base, images)}
 
 
-def apart(plans: Sequence[Plan]) -> list[list[Plan]]:
+def group_disjoint(plans: Sequence[LayerPlan]) -> list[list[LayerPlan]]:
     """The images in groups that no layer which is to be sent belongs to two of.
 
     An engine gives out an archive in one thread, and several archives at once. What the registry has of the images is
@@ -79,7 +79,7 @@ def apart(plans: Sequence[Plan]) -> list[list[Plan]]:
     held = {layer.digest: layer.size for plan in plans for layer in plan.placed.values()}
     if sum(held.values()) > LITTLE:
         return [list(plans)]
-    families: list[tuple[set[str], list[Plan]]] = []
+    families: list[tuple[set[str], list[LayerPlan]]] = []
     for plan in plans:
         layers, members = set(plan.missing), [plan]
         related = [family for family in families if not layers.isdisjoint(family[0])]
@@ -88,7 +88,7 @@ def apart(plans: Sequence[Plan]) -> list[list[Plan]]:
             layers |= others[0]
             members = others[1] + members
         families.append((layers, members))
-    groups: list[list[Plan]] = [[] for _ in range(min(_MOST_GROUPS, len(families)))]
+    groups: list[list[LayerPlan]] = [[] for _ in range(min(_MOST_GROUPS, len(families)))]
     for _, members in sorted(families, key=lambda family: len(family[0]), reverse=True):
         min(groups, key=len).extend(members)
     return groups

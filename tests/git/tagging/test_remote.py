@@ -11,7 +11,7 @@ import pytest
 
 from buildtools import BuildToolsError, Refused, Unreachable
 from buildtools.events import Event
-from buildtools.git.tagging.plan import TagRequest
+from buildtools.git.tagging.tag_plan import TagRequest
 from buildtools.git.tagging.tags import TagState, cut_tag
 from buildtools.sandbox.process import free_ports
 from tests.git.remotes import Site, SshServer, http_server, needed, program

@@ -17,7 +17,7 @@ import pytest
 
 from buildtools import BuildToolsError, Refused, Unreachable
 from buildtools.events import Event, Log
-from buildtools.git.tagging.plan import TagRequest
+from buildtools.git.tagging.tag_plan import TagRequest
 from buildtools.git.tagging.tags import CutTag, TagState, cut_tag
 from tests.conftest import Repository, make_repository
 from tests.git.remotes import Site, needed

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from buildtools.events import Event
 from buildtools.image.engine.client import Engine
-from buildtools.image.push.push import ImageToPush, Provide, PushedImage, Route, push
+from buildtools.image.push.images import ImageToPush, Provide, PushedImage, PushRoute, push
 from buildtools.image.reference import Reference
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
@@ -59,6 +59,6 @@ class Pusher:
         return [gzip.decompress(blob) if blob[:2] == b"\x1f\x8b" else blob for blob in blobs if blob is not None]
 
     @property
-    def route(self) -> Route:
+    def route(self) -> PushRoute:
         """The way that a new image takes."""
-        return Route.ENGINE if self.engine.containerd_store else Route.DIRECT
+        return PushRoute.ENGINE if self.engine.containerd_store else PushRoute.DIRECT

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from buildtools.image.engine.client import Engine
-from buildtools.image.push.push import ImageToPush, Route
+from buildtools.image.push.images import ImageToPush, PushRoute
 from buildtools.image.reference import Reference
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
@@ -57,7 +57,7 @@ def test_an_engine_that_pulled_the_base_sends_what_is_above_it(
     leaf = make_image("leaf", large, {"b": b"1"}, parents=(base.repository,))
     (_, small) = another_machine(pusher, tmp_path)("1.1", base, leaf)
     pusher.engine.untag(pushed.reference)
-    assert Route.ENGINE == small.route
+    assert PushRoute.ENGINE == small.route
     assert layers(pusher, base, "1.1") == layers(pusher, leaf, "1.1")[:1]
 
 
@@ -67,7 +67,7 @@ def test_an_engine_that_does_not_know_the_base_gives_all_out_once(
     pusher("1.0", base)
     leaf = make_image("leaf", large, {"b": b"1"}, parents=(base.repository,))
     (_, small) = another_machine(pusher, tmp_path)("1.1", base, leaf)
-    assert Route.DIRECT == small.route
+    assert PushRoute.DIRECT == small.route
     assert layers(pusher, base, "1.1") == layers(pusher, leaf, "1.1")[:1]
 
 
@@ -77,13 +77,13 @@ def test_an_engine_is_told_of_a_base_that_this_machine_sent_before_and_keeps_not
     pusher("1.0", base)
     leaf = make_image("leaf", large, {"b": b"1"}, parents=(base.repository,))
     (_, small) = pusher("1.1", base, leaf)
-    assert Route.ENGINE == small.route
+    assert PushRoute.ENGINE == small.route
     assert layers(pusher, base, "1.1") == layers(pusher, leaf, "1.1")[:1]
     assert {leaf.image_id} == had_from(pusher.engine, namespace)
 
     other = make_image("other", large, {"c": b"1"}, parents=(base.repository,))
     (_, once_more) = pusher("1.2", base, other)
-    assert Route.ENGINE == once_more.route
+    assert PushRoute.ENGINE == once_more.route
 
 
 def test_little_that_the_registry_has_is_sent_again_rather_than_a_large_base_given_out(
@@ -93,7 +93,7 @@ def test_little_that_the_registry_has_is_sent_again_rather_than_a_large_base_giv
     pusher("1.0", base, middle)
     leaf = make_image("leaf", large, {"b": os.urandom(300_000)}, {"c": b"1"}, parents=(middle.repository,))
     (_, _, small) = pusher("1.1", base, middle, leaf)
-    assert Route.ENGINE == small.route
+    assert PushRoute.ENGINE == small.route
     assert layers(pusher, base, "1.1") == layers(pusher, leaf, "1.1")[:1]
     assert 3 == len(layers(pusher, leaf, "1.1"))
 
@@ -103,7 +103,7 @@ def test_more_images_than_a_base_is_worth_are_given_out_together(
 ) -> None:
     pusher("1.0", base)
     images = [make_image(f"leaf{number}", large, {"b": b"%d" % number}) for number in range(5)]
-    assert {Route.DIRECT} == {pushed.route for pushed in pusher("1.1", *images)}
+    assert {PushRoute.DIRECT} == {pushed.route for pushed in pusher("1.1", *images)}
 
 
 def test_an_engine_that_has_no_way_to_the_registry_gives_all_out(
@@ -115,7 +115,7 @@ def test_an_engine_that_has_no_way_to_the_registry_gives_all_out(
         through("1.0", base)
         (_, small) = through("1.1", base, make_image("leaf", large, {"b": b"1"}, parents=(base.repository,)))
         through.registry.close()
-    assert Route.DIRECT == small.route
+    assert PushRoute.DIRECT == small.route
 
 
 def test_layers_of_a_base_image_in_the_same_registry_are_not_sent_again(

@@ -4,19 +4,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buildtools.image.push.plan import LITTLE, ImageToPush, Plan, apart, by_large_base
+from buildtools.image.push.plan import LITTLE, ImageToPush, LayerPlan, by_large_base, group_disjoint
 from buildtools.image.registry.manifest import DOCKER_LAYER, Descriptor
 
 LARGE = 3 * LITTLE
 
 
-def plan(layers: str, **placed: int) -> Plan:
+def plan(layers: str, **placed: int) -> LayerPlan:
     """An image of layers with names of one letter, of which the registry has some, with their sizes."""
     descriptors = {name: Descriptor(DOCKER_LAYER, f"sha256:{name}", size) for name, size in placed.items()}
-    return Plan(ImageToPush(layers, layers, ""), tuple(layers), descriptors)
+    return LayerPlan(ImageToPush(layers, layers, ""), tuple(layers), descriptors)
 
 
-def names(groups: list[list[Plan]]) -> list[list[str]]:
+def names(groups: list[list[LayerPlan]]) -> list[list[str]]:
     return sorted(sorted(each.image.name for each in group) for group in groups)
 
 
@@ -29,17 +29,17 @@ def names(groups: list[list[Plan]]) -> list[list[str]]:
     ],
 )
 def test_images_that_share_a_new_layer_are_given_out_together(images: list[str], groups: list[list[str]]) -> None:
-    assert groups == names(apart([plan(layers) for layers in images]))
+    assert groups == names(group_disjoint([plan(layers) for layers in images]))
 
 
 def test_a_small_base_is_given_out_with_each_and_a_larger_one_once() -> None:
-    assert [["ba"], ["bc"]] == names(apart([plan("ba", b=LITTLE), plan("bc", b=LITTLE)]))
-    assert [["ba", "bc"]] == names(apart([plan("ba", b=LITTLE + 1), plan("bc", b=LITTLE + 1)]))
+    assert [["ba"], ["bc"]] == names(group_disjoint([plan("ba", b=LITTLE), plan("bc", b=LITTLE)]))
+    assert [["ba", "bc"]] == names(group_disjoint([plan("ba", b=LITTLE + 1), plan("bc", b=LITTLE + 1)]))
 
 
 @given(st.lists(st.text("abcdefghij", min_size=1), min_size=1, unique_by=lambda layers: layers))
 def test_every_image_is_in_one_group_and_every_new_layer_in_one(images: list[str]) -> None:
-    groups = apart([plan(layers) for layers in images])
+    groups = group_disjoint([plan(layers) for layers in images])
     assert sorted(images) == sorted(name for group in names(groups) for name in group)
     layers = [set().union(*(each.missing for each in group)) for group in groups]
     assert sum(map(len, layers)) == len(set().union(*layers))

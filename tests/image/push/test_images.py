@@ -13,7 +13,7 @@ import pytest
 from buildtools import BuildToolsError, Conflict
 from buildtools.events import Event, Transferred, Warned
 from buildtools.image.engine.client import Engine
-from buildtools.image.push.push import ImageToPush, Route, foresee, push
+from buildtools.image.push.images import ImageToPush, PushRoute, foresee, push
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.lookup import fingerprint_tag
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL, labels_of
@@ -67,7 +67,7 @@ def test_a_new_version_of_an_unchanged_image_needs_no_engine(pusher: Pusher, mak
     image = make_image("app", {"a": b"1"})
     (first,) = pusher("1.0", image)
     (second,) = pusher("1.1", replace(image, image_id=""), engine=False)
-    assert Route.STAMPED == second.route
+    assert PushRoute.STAMPED == second.route
     assert first.digest != second.digest
     one, two = pusher.stored(image.repository, "1.0"), pusher.stored(image.repository, "1.1")
     assert one.manifest.layers == two.manifest.layers
@@ -81,14 +81,14 @@ def test_another_agent_stamps_the_same_digest(pusher: Pusher, make_image: MakeIm
     assert pusher.registry.delete_manifest(image.repository, ours.digest)
     pusher.cache = Cache(tmp_path / "another")
     (theirs,) = pusher("1.1", image, engine=False)
-    assert (Route.STAMPED, ours.digest) == (theirs.route, theirs.digest)
+    assert (PushRoute.STAMPED, ours.digest) == (theirs.route, theirs.digest)
 
 
 def test_pushing_the_same_version_again_sends_nothing(pusher: Pusher, make_image: MakeImage) -> None:
     image = make_image("app", {"a": b"1"})
     (first,) = pusher("1.0", image)
     (again,) = pusher("1.0", image)
-    assert replace(first, route=Route.ALREADY_THERE) == again
+    assert replace(first, route=PushRoute.ALREADY_THERE) == again
 
 
 @pytest.mark.parametrize("change", ["fingerprint", "stamp"])
@@ -176,7 +176,7 @@ def test_a_fresh_agent_sends_only_what_is_new_on_top_of_a_parent(
     pusher.events.clear()
     leaf = make_image("leaf", below, above, parents=(base.repository,))
     routes = [pushed.route for pushed in pusher("1.1", base, leaf)]
-    assert [Route.STAMPED, Route.DIRECT] == routes
+    assert [PushRoute.STAMPED, PushRoute.DIRECT] == routes
     assert ["leaf"] == sent_by(pusher)
     assert [layer_tar(below), layer_tar(above)] == pusher.layer_tars(leaf.repository, "1.1")
 
@@ -187,7 +187,7 @@ def test_what_was_built_too_long_ago_is_not_stamped(pusher: Pusher, make_image: 
     pusher("1.0", image)
     (young,) = pusher("1.1", replace(image, built_since=1767225600.0))
     (old,) = pusher("1.2", replace(image, built_since=1767225601.0))
-    assert [Route.STAMPED, pusher.route] == [young.route, old.route]
+    assert [PushRoute.STAMPED, pusher.route] == [young.route, old.route]
 
 
 def test_only_what_the_registry_lacks_is_asked_for(pusher: Pusher, make_image: MakeImage) -> None:
@@ -202,11 +202,11 @@ def test_only_what_the_registry_lacks_is_asked_for(pusher: Pusher, make_image: M
     wanted = [replace(there, image_id=""), replace(lacking, image_id="")]
     version, labels = Version.parse("1.1"), {VERSION: "1.1", REVISION: "1"}
     foreseen = foresee(pusher.registry, wanted, version=version, labels=labels, cache=pusher.cache)
-    assert [Route.STAMPED, None] == foreseen
+    assert [PushRoute.STAMPED, None] == foreseen
     pusher("1.1", *wanted, provide=provide)
     assert ["lacking"] == asked
     foreseen = foresee(pusher.registry, wanted, version=version, labels=labels, cache=pusher.cache)
-    assert [Route.ALREADY_THERE] * 2 == foreseen
+    assert [PushRoute.ALREADY_THERE] * 2 == foreseen
 
 
 class ContainerdEngine(Engine):
@@ -223,7 +223,7 @@ def test_an_engine_that_keeps_images_in_containerd_pushes_itself(
     (pushed,) = pusher("1.0", image)
     tags = (pusher.engine.inspect(image.image_id) or {})["RepoTags"]
     pusher.engine.close()
-    assert Route.ENGINE == pushed.route
+    assert PushRoute.ENGINE == pushed.route
     assert "1.0" == pusher.stored(image.repository, "1.0").labels[VERSION]
     assert [layer_tar({"a": b"1"}), layer_tar({"b": b"2"})] == pusher.layer_tars(image.repository, "1.0")
     # It had no name, and would be gone without one.

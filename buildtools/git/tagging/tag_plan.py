@@ -47,7 +47,7 @@ class TagRequest:
 
 
 @frozen
-class Plan:
+class TagPlan:
     """All that is known before the remote is asked. ``standing`` is the tag that is here already, to be pushed."""
 
     name: str
@@ -65,7 +65,7 @@ class Plan:
         return _TAGS + encoded(self.name)
 
 
-def planned(repository: Repository, root: Path, request: TagRequest) -> Plan:
+def planned(repository: Repository, root: Path, request: TagRequest) -> TagPlan:
     """The tag that was asked for, once all that is known without the remote speaks for it.
 
     :raises Refused: something speaks against it.
@@ -103,7 +103,7 @@ def planned(repository: Repository, root: Path, request: TagRequest) -> Plan:
         message = content.partition(b"\n\n")[2].decode("utf-8", "replace")
     else:
         message = _message(request.message, version, history, head, last)
-    return Plan(name, prefix, version, None if standing else last, head, request.release_branch, message, standing)
+    return TagPlan(name, prefix, version, None if standing else last, head, request.release_branch, message, standing)
 
 
 def _refuse_taken(repository: Repository, name: str) -> None:
@@ -205,7 +205,7 @@ def _refuse_other_branch(repository: Repository, request: TagRequest) -> None:
         )
 
 
-def refuse_moved(repository: Repository, plan: Plan, remote: str, refs: Mapping[bytes, bytes]) -> None:
+def refuse_moved(repository: Repository, plan: TagPlan, remote: str, refs: Mapping[bytes, bytes]) -> None:
     """Nothing, where the remote's refs (id as hexadecimal by name) are what this clone knows.
 
     :raises Refused: HEAD is not the tip of the remote's branch, or there are versions that are not known here.

@@ -18,7 +18,7 @@ from buildtools import BuildToolsError, Conflict, Failures, Refused
 from buildtools.events import Finished, Outcome, Report, Started, Warned, unheard
 from buildtools.frozen import frozen
 from buildtools.image.engine.client import Engine
-from buildtools.image.push.layer_uploader import Route, Storing, find_stored
+from buildtools.image.push.layer_uploader import LayerUploader, PushRoute, find_stored
 from buildtools.image.push.plan import ImageToPush
 from buildtools.image.reference import Reference
 from buildtools.image.registry.cache import Cache
@@ -38,7 +38,7 @@ from buildtools.image.registry.manifest import digest_of as digest_of_bytes
 from buildtools.schedule import all_ended
 from buildtools.version import Version
 
-__all__ = ["ImageToPush", "Provide", "PushedImage", "Route", "foresee", "push"]
+__all__ = ["ImageToPush", "Provide", "PushRoute", "PushedImage", "foresee", "push"]
 
 Value = TypeVar("Value")
 Provide = Callable[[Sequence[ImageToPush]], Sequence[ImageToPush]]
@@ -58,12 +58,12 @@ class PushedImage:
     fingerprint: str
     digest: str
     size: int
-    route: Route
+    route: PushRoute
 
     @property
     def is_new(self) -> bool:
         """Whether the registry did not have this fingerprint before."""
-        return self.route in (Route.DIRECT, Route.ENGINE)
+        return self.route in (PushRoute.DIRECT, PushRoute.ENGINE)
 
 
 @contextmanager
@@ -120,7 +120,7 @@ def foresee(
     version: Version,
     labels: Mapping[str, str],
     cache: Cache,
-) -> list[Route | None]:
+) -> list[PushRoute | None]:
     """The way each image would take; None for one that the registry does not have. Nothing is sent.
 
     :raises Conflict: the version exists with other content.
@@ -165,7 +165,7 @@ class _Push:
         for image in images:
             self._report(Started(image.name, "push"))
         there, stored = self._look(images)
-        ready = {image: (found, Route.STAMPED) for image, found in stored.items() if found}
+        ready = {image: (found, PushRoute.STAMPED) for image, found in stored.items() if found}
         if new := [image for image in stored if image not in ready]:
             present = [(image.repository, found) for image, found in {**there, **stored}.items() if found]
             ready |= zip(new, self._store(provide(new), [*self._look_up(bases), *present]), strict=True)
@@ -176,12 +176,15 @@ class _Push:
             when_stored()
             self._looked = float("-inf")
         made = self._each(lambda image: self._stamp(image, *ready[image]), stored)
-        made |= {image: self._pushed(image, found, Route.ALREADY_THERE) for image, found in there.items() if found}
+        made |= {image: self._pushed(image, found, PushRoute.ALREADY_THERE) for image, found in there.items() if found}
         return [self._finished(image, made[image]) for image in images]
 
-    def foresee(self, images: Sequence[ImageToPush]) -> list[Route | None]:
+    def foresee(self, images: Sequence[ImageToPush]) -> list[PushRoute | None]:
         there, stored = self._look(images)
-        return [Route.ALREADY_THERE if there[image] else Route.STAMPED if stored[image] else None for image in images]
+        return [
+            PushRoute.ALREADY_THERE if there[image] else PushRoute.STAMPED if stored[image] else None
+            for image in images
+        ]
 
     def prune(self, images: Sequence[ImageToPush], most: int) -> None:
         """Take away fingerprints above the bound; not being allowed to is no failure of the push."""
@@ -229,7 +232,7 @@ class _Push:
 
     def _store(
         self, images: Sequence[ImageToPush], present: Iterable[tuple[str, StoredImage]]
-    ) -> list[tuple[StoredImage, Route]]:
+    ) -> list[tuple[StoredImage, PushRoute]]:
         if self._engine is None or not all(image.image_id for image in images):
             names = ", ".join(image.name for image in images if self._engine is None or not image.image_id)
             raise BuildToolsError(f"not built, and not in the registry: {names}", "build first: invoke build")
@@ -238,10 +241,12 @@ class _Push:
             for diff_id, layer in zip(diff_ids_of(found.config), found.manifest.layers, strict=False):
                 if layer.media_type in (DOCKER_LAYER, OCI_LAYER):
                     known[diff_id] = replace(layer, media_type=DOCKER_LAYER), repository
-        storing = Storing(self._engine, self._registry, self._cache, self._pool, self._report, known, self._cancelled)
+        storing = LayerUploader(
+            self._engine, self._registry, self._cache, self._pool, self._report, known, self._cancelled
+        )
         return storing.store(images)
 
-    def _stamp(self, image: ImageToPush, stored: StoredImage, route: Route) -> PushedImage:
+    def _stamp(self, image: ImageToPush, stored: StoredImage, route: PushRoute) -> PushedImage:
         """Make the version out of the stored image."""
         config = stamp(stored.config, self._labels)
         descriptor = replace(stored.manifest.config, digest=digest_of_bytes(config), size=len(config))
@@ -265,12 +270,12 @@ class _Push:
         wanted.pop(SOURCE_LABEL, None)
         return all(found.labels.get(key) == value for key, value in wanted.items())
 
-    def _pushed(self, image: ImageToPush, found: StoredImage, route: Route) -> PushedImage:
+    def _pushed(self, image: ImageToPush, found: StoredImage, route: PushRoute) -> PushedImage:
         size = sum(layer.size for layer in found.manifest.layers)
         return PushedImage(image.name, self._reference(image), image.fingerprint, found.digest, size, route)
 
     def _finished(self, image: ImageToPush, pushed: PushedImage) -> PushedImage:
-        outcome = Outcome.UP_TO_DATE if pushed.route is Route.ALREADY_THERE else Outcome.DONE
+        outcome = Outcome.UP_TO_DATE if pushed.route is PushRoute.ALREADY_THERE else Outcome.DONE
         seconds = time.monotonic() - self._began
         self._report(Finished(image.name, "push", outcome, seconds, f"{pushed.route.value}, {pushed.digest}"))
         return pushed
