@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from buildtools.archive.distribution import Archive
     from buildtools.git.tagging.tags import CutTag
     from buildtools.image.assembly import LocalImage
-    from buildtools.image.push.images import PushedImage
+    from buildtools.image.registry.push import PushedImage
     from buildtools.image.survey import ImageStatus
     from buildtools.release import Audit, Release
     from buildtools.run import Run

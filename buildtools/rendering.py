@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from buildtools.console import size, table
 from buildtools.image.assembly import BuildOutcome, LocalImage
-from buildtools.image.push.images import PushedImage, PushRoute
+from buildtools.image.registry.push import PushedImage, PushRoute
 from buildtools.image.survey import BuildState, ImageStatus
 from buildtools.release import Audit, Release
 

@@ -17,12 +17,12 @@ from buildtools.image.bases import BaseImage, find_bases
 from buildtools.image.engine.client import Engine
 from buildtools.image.folder.fingerprint import explain
 from buildtools.image.folder.folders import ImageFolder, image_folders
-from buildtools.image.push import images as pushing
-from buildtools.image.push.images import ImageToPush, PushedImage, PushRoute
+from buildtools.image.push.images import PushRequest, foreseen_routes, push
 from buildtools.image.reference import Reference
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.lookup import find_fingerprints, fingerprint_tag
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL, SOURCE_LABEL, VERSION_LABEL
+from buildtools.image.registry.push import ImageToPush, PushedImage, PushRoute
 from buildtools.image.survey import BuildState, ImageStatus, compared, survey
 from buildtools.run import Run
 from buildtools.services import Services
@@ -145,18 +145,20 @@ def push_images(
         _refuse_changed(run, checkout, surveyed)
 
     return tuple(
-        pushing.push(
+        push(
+            PushRequest(
+                _to_push(run, surveyed),
+                checkout.version,
+                _labels(checkout),
+                bases=tuple(map(Reference.parse, _outside(status.folder for status in surveyed))),
+                fingerprints_kept=run.settings.fingerprints_kept,
+                provide=provide,
+                before_tags=partial(make, made) if made else None,
+            ),
             services.engine_if_any(),
             registry,
-            _to_push(run, surveyed),
-            version=checkout.version,
-            labels=_labels(checkout),
-            cache=_cache(run),
+            _cache(run),
             report=run.report,
-            fingerprints_kept=run.settings.fingerprints_kept,
-            bases=list(map(Reference.parse, _outside(status.folder for status in surveyed))),
-            provide=provide,
-            stored=partial(make, made) if made else None,
             cancelled=run.cancelled,
         )
     )
@@ -200,13 +202,8 @@ def plan_push(run: Run, services: Services, checkout: Checkout, *, release: bool
     """
     statuses = survey_images(run, services, checkout)
     mind_untracked(run, checkout.version, statuses, release=release)
-    routes = pushing.foresee(
-        services.registry,
-        _to_push(run, statuses),
-        version=checkout.version,
-        labels=_labels(checkout),
-        cache=_cache(run),
-    )
+    request = PushRequest(_to_push(run, statuses), checkout.version, _labels(checkout))
+    routes = foreseen_routes(request, services.registry, _cache(run))
     return tuple(_planned_push(run, *pair) for pair in zip(statuses, routes, strict=True))
 
 
@@ -287,14 +284,14 @@ def _assembly(
     )
 
 
-def _to_push(run: Run, statuses: Sequence[ImageStatus]) -> list[ImageToPush]:
+def _to_push(run: Run, statuses: Sequence[ImageStatus]) -> tuple[ImageToPush, ...]:
     now = time.time()
 
     def oldest(status: ImageStatus) -> float:
         hours = status.folder.settings.rebuild_after
         return now if run.no_cache else now - hours * _SECONDS_AN_HOUR if hours else 0.0
 
-    return [
+    return tuple(
         ImageToPush(
             status.name,
             repository(run, status.name),
@@ -303,7 +300,7 @@ def _to_push(run: Run, statuses: Sequence[ImageStatus]) -> list[ImageToPush]:
             built_since=oldest(status),
         )
         for status in statuses
-    ]
+    )
 
 
 def _labels(checkout: Checkout) -> dict[str, str]:

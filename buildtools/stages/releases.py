@@ -15,7 +15,7 @@ from typing import TypeVar
 from buildtools import BuildToolsError, Conflict, Failures, Refused, Unreachable, release
 from buildtools.git.checkout import Checkout, read_version, refuse_dirty
 from buildtools.image.registry.cache import Cache
-from buildtools.image.registry.lookup import digest_of, is_whole, move_tag, read_image
+from buildtools.image.registry.lookup import is_whole, move_tag, read_image, tag_digest
 from buildtools.image.registry.manifest import Damaged
 from buildtools.release import Audit, Release, ReleasedArchive, ReleasedImage
 from buildtools.run import Run
@@ -136,7 +136,7 @@ def point(run: Run, services: Services, version: Version, staged: Release) -> tu
     tags = release.moving_tags(patterns, version, list(_released_versions(services)))
     for tag in tags:
         for image in staged.images:
-            if digest_of(services.registry, image.repository, tag) != image.digest:
+            if tag_digest(services.registry, image.repository, tag) != image.digest:
                 move_tag(services.registry, image.repository, tag, image.digest)
                 moved.append(f"{image.registry}/{image.repository}:{tag}")
     # A release writes its manifest before it moves a tag, so whoever moves one last sees all that are newer.

@@ -18,11 +18,12 @@ from buildtools.events import Event, Transferred
 from buildtools.image.docker.credentials import Credentials
 from buildtools.image.engine.client import Engine, EngineError
 from buildtools.image.push.engine_push import push_by_engine
-from buildtools.image.push.images import ImageToPush, PushedImage, PushRoute, push
+from buildtools.image.push.images import PushRequest, push
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.lookup import StoredImage, find_fingerprints, fingerprint_tag, read_image
 from buildtools.image.registry.manifest import labels_of
+from buildtools.image.registry.push import ImageToPush, PushedImage, PushRoute
 from buildtools.version import Version
 from tests.conftest import HtpasswdRegistry
 from tests.contract.registries import OwnRegistry, own_registry
@@ -49,15 +50,8 @@ class Agent:
         self.events: list[Event] = []
 
     def push(self, version: str, *images: ImageToPush) -> list[PushedImage]:
-        return push(
-            self.engine,
-            self.registry,
-            images,
-            version=Version.parse(version),
-            labels={VERSION_LABEL: version},
-            cache=self.cache,
-            report=self.events.append,
-        )
+        request = PushRequest(images, Version.parse(version), {VERSION_LABEL: version})
+        return push(request, self.engine, self.registry, self.cache, report=self.events.append)
 
     def find(self, image: ImageToPush) -> StoredImage | None:
         wanted = {image.name: (image.repository, image.fingerprint)}
@@ -207,15 +201,8 @@ def test_who_comes_second_takes_what_the_first_stored(
         other.push("1.0", theirs)
         return lacking
 
-    (pushed,) = push(
-        connected,
-        agent.registry,
-        [ours],
-        version=Version.parse("1.0"),
-        labels={VERSION_LABEL: "1.0"},
-        cache=agent.cache,
-        provide=first_comes_the_other,
-    )
+    request = PushRequest((ours,), Version.parse("1.0"), {VERSION_LABEL: "1.0"}, provide=first_comes_the_other)
+    (pushed,) = push(request, connected, agent.registry, agent.cache)
     other.registry.close()
     assert agent.stored(ours, "1.0").digest == pushed.digest
     assert theirs.image_id == agent.stored(ours, fingerprint_tag(ours.fingerprint)).manifest.config.digest

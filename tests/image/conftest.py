@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from buildtools.image.engine.client import Engine
-from buildtools.image.push.images import ImageToPush
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
+from buildtools.image.registry.push import ImageToPush
 from tests.conftest import EngineService
 from tests.image import images
 from tests.image.building import Builder

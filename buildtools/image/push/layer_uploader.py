@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,18 +15,17 @@ from buildtools import BuildToolsError
 from buildtools.events import Report, Transferred
 from buildtools.image.engine.client import Engine, EngineError
 from buildtools.image.push.engine_push import make_known, named, push_by_engine, short_id
-from buildtools.image.push.plan import LITTLE, ImageToPush, LayerPlan, by_large_base, group_disjoint
+from buildtools.image.push.plan import LITTLE, LayerPlan, by_large_base, group_disjoint
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.lookup import (
-    Seen,
     StoredImage,
     find_intact,
-    find_to_stamp,
     fingerprint_tag,
     read_image,
 )
 from buildtools.image.registry.manifest import DOCKER_CONFIG, Damaged, Descriptor, Manifest
+from buildtools.image.registry.push import ImageToPush, PushRoute
 from buildtools.schedule import side_by_side
 
 if TYPE_CHECKING:
@@ -36,21 +34,6 @@ if TYPE_CHECKING:
 # So many uncompressed bytes of a layer the engine may send that nobody has sent before.
 _LARGE_FOR_THE_ENGINE = 32 * 1024 * 1024
 _VARIANTS = 3
-
-
-class PushRoute(Enum):
-    """The way an image took into the registry."""
-
-    ALREADY_THERE = "already there"
-    STAMPED = "stamped"
-    DIRECT = "direct"
-    ENGINE = "engine"
-
-
-def find_stored(registry: Registry, image: ImageToPush, cache: Cache, seen: Seen) -> StoredImage | None:
-    """The image as the registry has it under its fingerprint, young enough; see :func:`find_to_stamp`."""
-    found = find_to_stamp(registry, image.repository, image.fingerprint, cache, seen)
-    return found if found and found.created >= image.built_since else None
 
 
 class LayerUploader:
@@ -103,7 +86,7 @@ class LayerUploader:
         found = self._engine.inspect(image.image_id)
         if found is None:
             raise BuildToolsError(
-                f"the engine has no image {image.image_id} ({image.name})", "build first: invoke build"
+                f"the engine has no image {image.image_id} ({image.name})", "build it first: `invoke build`"
             )
         diff_ids = tuple(found["RootFS"].get("Layers") or ())
         placed = {}

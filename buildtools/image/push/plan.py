@@ -8,6 +8,7 @@ from itertools import takewhile
 
 from buildtools.frozen import frozen
 from buildtools.image.registry.manifest import Descriptor
+from buildtools.image.registry.push import ImageToPush
 
 # So many bytes of one layer may be sent, or given out by an engine, without need.
 LITTLE = 16 * 1024 * 1024
@@ -17,22 +18,6 @@ LITTLE = 16 * 1024 * 1024
 _LARGE_BASE = 32 * 1024 * 1024
 _LARGE_FOR_EACH = 8 * 1024 * 1024
 _MOST_GROUPS = 4
-
-
-@frozen
-class ImageToPush:
-    """One image of a version.
-
-    ``image_id`` may be empty where the registry has the fingerprint. ``parents`` are the repositories whose layers this
-    image may share. What the registry has is not used if it was built before ``built_since``, in seconds since 1970.
-    """
-
-    name: str
-    repository: str
-    fingerprint: str
-    image_id: str = ""
-    parents: tuple[str, ...] = ()
-    built_since: float = 0.0
 
 
 @frozen

@@ -151,7 +151,7 @@ def find_fingerprints(
         return dict(zip(wanted, found, strict=True))
 
 
-def digest_of(registry: Registry, repository: str, tag: str) -> str | None:
+def tag_digest(registry: Registry, repository: str, tag: str) -> str | None:
     """The digest that a tag points to; None where there is no such tag."""
     found = registry.head_manifest(repository, tag)
     return found.digest if found else None
@@ -187,10 +187,10 @@ def prune_fingerprints(
     deleted = []
     for _, tag in oldest[:surplus]:
         image = found[tag]
-        digest = image.digest if image else digest_of(registry, repository, tag)
+        digest = image.digest if image else tag_digest(registry, repository, tag)
         # A digest is deleted with all its tags, and an image that came with every label has its version's digest.
         version = image.labels.get(VERSION_LABEL, "") if image else ""
-        if digest is None or (_TAG.fullmatch(version) and digest_of(registry, repository, version) == digest):
+        if digest is None or (_TAG.fullmatch(version) and tag_digest(registry, repository, version) == digest):
             continue
         if not registry.delete_manifest(repository, digest):
             break

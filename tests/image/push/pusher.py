@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 from buildtools.events import Event
 from buildtools.image.engine.client import Engine
-from buildtools.image.push.images import ImageToPush, Provide, PushedImage, PushRoute, push
+from buildtools.image.push.images import Provide, PushRequest, push
 from buildtools.image.reference import Reference
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.lookup import StoredImage, read_image
+from buildtools.image.registry.push import ImageToPush, PushedImage, PushRoute
 from buildtools.version import Version
 
 VERSION = "org.opencontainers.image.version"
@@ -36,17 +37,9 @@ class Pusher:
         bases: Sequence[Reference] = (),
         provide: Provide = list,
     ) -> list[PushedImage]:
-        return push(
-            self.engine if engine else None,
-            self.registry,
-            images,
-            version=Version.parse(version),
-            labels={VERSION: version, REVISION: revision},
-            cache=self.cache,
-            report=self.events.append,
-            bases=bases,
-            provide=provide,
-        )
+        labels = {VERSION: version, REVISION: revision}
+        request = PushRequest(images, Version.parse(version), labels, bases=tuple(bases), provide=provide)
+        return push(request, self.engine if engine else None, self.registry, self.cache, report=self.events.append)
 
     def stored(self, repository: str, tag: str) -> StoredImage:
         found = read_image(self.registry, repository, tag, self.cache)

@@ -13,10 +13,11 @@ import pytest
 from buildtools import BuildToolsError, Conflict
 from buildtools.events import Event, Transferred, Warned
 from buildtools.image.engine.client import Engine
-from buildtools.image.push.images import ImageToPush, PushRoute, foresee, push
+from buildtools.image.push.images import PushRequest, foreseen_routes, push
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.lookup import fingerprint_tag
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL, labels_of
+from buildtools.image.registry.push import ImageToPush, PushRoute
 from buildtools.version import Version
 from tests.conftest import EngineService
 from tests.image.conftest import MakeImage
@@ -130,7 +131,9 @@ def test_a_dirty_version_is_overwritten_with_a_warning(pusher: Pusher, make_imag
 
 def test_an_image_that_is_nowhere_is_an_error(pusher: Pusher, namespace: str) -> None:
     image = ImageToPush("app", f"{namespace}/app", "0" * 64)
-    with pytest.raises(BuildToolsError, match="not built, and not in the registry: app: build first: invoke build"):
+    with pytest.raises(
+        BuildToolsError, match="not built, and not in the registry: app: build them first: `invoke build`"
+    ):
         pusher("1.0", image)
 
 
@@ -199,13 +202,13 @@ def test_only_what_the_registry_lacks_is_asked_for(pusher: Pusher, make_image: M
         asked.extend(image.name for image in images)
         return [replace(image, image_id=lacking.image_id) for image in images]
 
-    wanted = [replace(there, image_id=""), replace(lacking, image_id="")]
-    version, labels = Version.parse("1.1"), {VERSION: "1.1", REVISION: "1"}
-    foreseen = foresee(pusher.registry, wanted, version=version, labels=labels, cache=pusher.cache)
+    wanted = (replace(there, image_id=""), replace(lacking, image_id=""))
+    request = PushRequest(wanted, Version.parse("1.1"), {VERSION: "1.1", REVISION: "1"})
+    foreseen = foreseen_routes(request, pusher.registry, pusher.cache)
     assert [PushRoute.STAMPED, None] == foreseen
     pusher("1.1", *wanted, provide=provide)
     assert ["lacking"] == asked
-    foreseen = foresee(pusher.registry, wanted, version=version, labels=labels, cache=pusher.cache)
+    foreseen = foreseen_routes(request, pusher.registry, pusher.cache)
     assert [PushRoute.ALREADY_THERE] * 2 == foreseen
 
 
@@ -233,15 +236,9 @@ def test_an_engine_that_keeps_images_in_containerd_pushes_itself(
 def test_old_fingerprints_go_when_a_new_one_is_stored(pusher: Pusher, make_image: MakeImage) -> None:
     images = [make_image("app", {"a": b"%d" % number}) for number in range(4)]
     for number, image in enumerate(images):
-        push(
-            pusher.engine,
-            pusher.registry,
-            [image],
-            version=Version.parse(f"1.{number}"),
-            labels={VERSION: f"1.{number}"},
-            cache=pusher.cache,
-            fingerprints_kept=2,
-        )
+        version = f"1.{number}"
+        request = PushRequest((image,), Version.parse(version), {VERSION: version}, fingerprints_kept=2)
+        push(request, pusher.engine, pusher.registry, pusher.cache)
     tags = pusher.registry.tags(images[0].repository)
     assert ["1.0", "1.1", "1.2", "1.3"] == sorted(tag for tag in tags if not tag.startswith("fp-"))
     assert 2 == len([tag for tag in tags if tag.startswith("fp-")])
@@ -261,14 +258,7 @@ def test_an_interrupt_stops_what_is_being_sent(pusher: Pusher, make_image: MakeI
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
             told.append(event.done)
 
+    request = PushRequest((image,), Version.parse("1.0"), {VERSION: "1.0"})
     with pytest.raises(KeyboardInterrupt):
-        push(
-            pusher.engine,
-            pusher.registry,
-            [image],
-            version=Version.parse("1.0"),
-            labels={VERSION: "1.0"},
-            cache=pusher.cache,
-            report=report,
-        )
+        push(request, pusher.engine, pusher.registry, pusher.cache, report=report)
     assert [] == pusher.registry.tags(image.repository)

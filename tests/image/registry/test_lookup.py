@@ -8,12 +8,12 @@ from buildtools import BuildToolsError
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.lookup import (
-    digest_of,
     find_fingerprints,
     fingerprint_tag,
     move_tag,
     prune_fingerprints,
     read_image,
+    tag_digest,
 )
 from buildtools.image.registry.manifest import (
     DOCKER_CONFIG,
@@ -105,9 +105,9 @@ def test_a_fingerprint_that_points_to_several_platforms_counts_as_lost(
 
 def test_a_moved_tag_has_the_same_digest(client: Registry, repository: str) -> None:
     manifest = put_image(client, repository, "1.0")
-    assert digest_of(client, repository, "latest") is None
+    assert tag_digest(client, repository, "latest") is None
     move_tag(client, repository, "latest", manifest.digest)
-    assert manifest.digest == digest_of(client, repository, "latest")
+    assert manifest.digest == tag_digest(client, repository, "latest")
     with pytest.raises(BuildToolsError, match="has no image sha256:000"):
         move_tag(client, repository, "latest", "sha256:" + "0" * 64)
 
@@ -137,7 +137,7 @@ def test_a_fingerprint_that_is_a_version_too_is_never_deleted(client: Registry, 
     manifest = put_image(client, repository, "1.0", **labels)
     client.put_manifest(repository, fingerprint_tag("a" * 64), manifest)
     assert [] == prune_fingerprints(client, repository, [], 0, cache)
-    assert manifest.digest == digest_of(client, repository, "1.0")
+    assert manifest.digest == tag_digest(client, repository, "1.0")
 
 
 def test_an_image_without_a_date_counts_as_the_oldest(client: Registry, repository: str, cache: Cache) -> None:

@@ -1,0 +1,244 @@
+"""What a push asks of the registry alone: which version is there, and a version made out of a stored image.
+
+Each image lies in its repository once, as it was built, under the tag of its fingerprint. A version is that same image
+with labels written into its configuration: its layers are neither built nor sent again. So a new version of an
+unchanged image needs no engine, and costs two writes: the configuration, and the manifest under the version's tag.
+
+A registry has no conditional write. Whoever sets a tag last has it, so the tag is looked at right before it is set, and
+read back right after. Two agents that make one version of one commit then agree on the image that is read back; an
+agent of another commit finds labels that are not its own, and stops.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from enum import Enum
+from typing import TypeVar
+
+from buildtools import BuildToolsError, Conflict, Failures, Refused
+from buildtools.events import Report, Warned
+from buildtools.frozen import frozen
+from buildtools.image.reference import Reference
+from buildtools.image.registry.cache import Cache
+from buildtools.image.registry.client import Registry
+from buildtools.image.registry.lookup import (
+    Seen,
+    StoredImage,
+    find_to_stamp,
+    is_whole,
+    prune_fingerprints,
+    read_image,
+    tag_digest,
+)
+from buildtools.image.registry.manifest import FINGERPRINT_LABEL, SOURCE_LABEL, Damaged, digest_of, stamp
+from buildtools.schedule import all_ended
+from buildtools.version import Version
+
+_Value = TypeVar("_Value")
+
+# A registry answers 8 questions at once about as fast as one; with more it makes the others wait.
+_JOBS = 8
+# For so many seconds a tag that was absent counts as absent, where nothing was built or sent meanwhile. There is always
+# such a time between the look and the write; a release has its claim for that.
+_LOOK_LASTS = 0.5
+
+
+class PushRoute(Enum):
+    """The way an image took into the registry."""
+
+    ALREADY_THERE = "already there"
+    STAMPED = "stamped"
+    DIRECT = "direct"
+    ENGINE = "engine"
+
+
+@frozen
+class ImageToPush:
+    """One image of a version.
+
+    ``image_id`` may be empty where the registry has the fingerprint. ``parents`` are the repositories whose layers this
+    image may share. What the registry has is not used if it was built before ``built_since``, in seconds since 1970.
+    """
+
+    name: str
+    repository: str
+    fingerprint: str
+    image_id: str = ""
+    parents: tuple[str, ...] = ()
+    built_since: float = 0.0
+
+
+@frozen
+class PushedImage:
+    """An image in the registry, as that confirmed it. ``size`` is that of its compressed layers in bytes."""
+
+    name: str
+    reference: str
+    fingerprint: str
+    digest: str
+    size: int
+    route: PushRoute
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the registry did not have this fingerprint before."""
+        return self.route in (PushRoute.DIRECT, PushRoute.ENGINE)
+
+
+Images = dict[ImageToPush, StoredImage | None]
+
+
+@contextmanager
+def workers() -> Iterator[ThreadPoolExecutor]:
+    """Threads to work with; what they have not begun is dropped when the work ends with an error."""
+    pool = ThreadPoolExecutor(max_workers=_JOBS)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class VersionTagger:
+    """Finds and makes one version of many images in one registry, several at once with the threads of ``pool``.
+
+    ``labels`` are stamped into every image.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        version: Version,
+        labels: Mapping[str, str],
+        cache: Cache,
+        report: Report,
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        self._registry = registry
+        self._version = version
+        self._tag = version.image_tag
+        self._labels = labels
+        self._cache = cache
+        self._report = report
+        self._pool = pool
+        self._looked_at = float("-inf")
+        self.seen = Seen()
+
+    def look_up(self, images: Sequence[ImageToPush]) -> tuple[Images, Images]:
+        """What the registry has of this version; and, of what it lacks, what is there under its fingerprint.
+
+        :raises Conflict: the version exists with other content.
+        :raises Unreachable: the registry does not answer.
+        """
+        # One question to a registry that is out of reach, rather than as many as there are images.
+        self._registry.ping()
+        published = self.each(self._published_image, images)
+        self._looked_at = time.monotonic()
+        missing = [image for image in images if published[image] is None]
+        return published, self.each(self._stored_image, missing)
+
+    def forget_look(self) -> None:
+        """From here on time has passed, or something was sent: a tag must be looked at again before it is set."""
+        self._looked_at = float("-inf")
+
+    def base_images(self, bases: Iterable[Reference]) -> Iterator[tuple[str, StoredImage]]:
+        """Those base images that lie in the same registry, whole, with their repositories."""
+        for base in bases:
+            if base.registry != self._registry.host:
+                continue
+            # Whoever may not read there, or finds it damaged, sends the layers.
+            with suppress(Damaged, Refused):
+                image = read_image(self._registry, base.repository, base.target, self._cache)
+                if image and is_whole(self._registry, base.repository, image.manifest, self.seen):
+                    yield base.repository, image
+
+    def stamp(self, image: ImageToPush, stored: StoredImage, route: PushRoute) -> PushedImage:
+        """Make the version out of a stored image, and read it back.
+
+        :raises Conflict: another commit has made it meanwhile.
+        """
+        config = stamp(stored.config, self._labels)
+        descriptor = replace(stored.manifest.config, digest=digest_of(config), size=len(config))
+        stamped = StoredImage(stored.manifest.with_config(descriptor), config)
+        self._registry.put_blob(image.repository, config)
+        self._cache.remember_config(config)
+        # Another agent may have made the version since we looked, or make it now, unless we looked a moment ago.
+        just_looked = time.monotonic() - self._looked_at < _LOOK_LASTS
+        if just_looked or self._version.dirty or self._published_image(image) is None:
+            self._registry.put_manifest(image.repository, self._tag, stamped.manifest)
+        if not just_looked and tag_digest(self._registry, image.repository, self._tag) != stamped.digest:
+            theirs = read_image(self._registry, image.repository, self._tag, self._cache)
+            if theirs is None or not self._is_same(theirs, image):
+                raise self._conflict(image, theirs.digest if theirs else "none")
+            stamped = theirs
+        return self.pushed_image(image, stamped, route)
+
+    def pushed_image(self, image: ImageToPush, stored: StoredImage, route: PushRoute) -> PushedImage:
+        """An image of the version, as the registry has it."""
+        size = sum(layer.size for layer in stored.manifest.layers)
+        return PushedImage(image.name, self._reference(image), image.fingerprint, stored.digest, size, route)
+
+    def prune(self, images: Iterable[ImageToPush], most: int) -> None:
+        """Delete fingerprints above the bound; not being allowed to does not fail the push."""
+
+        def prune_one(image: ImageToPush) -> None:
+            try:
+                prune_fingerprints(self._registry, image.repository, [image.fingerprint], most, self._cache)
+            except BuildToolsError as error:
+                self._report(Warned(image.name, f"old fingerprints stay in the registry: {error.fact}"))
+
+        self.each(prune_one, images)
+
+    def each(self, work: Callable[[ImageToPush], _Value], images: Iterable[ImageToPush]) -> dict[ImageToPush, _Value]:
+        """What ``work`` returns for every image, at the same time; errors are raised once all are through."""
+        running = {image: self._pool.submit(work, image) for image in images}
+        all_ended(running.values())
+        errors = [error for future in running.values() if (error := future.exception())]
+        expected = [error for error in errors if isinstance(error, BuildToolsError)]
+        if len(expected) != len(errors):
+            raise next(error for error in errors if error not in expected)
+        if expected:
+            raise _together(expected)
+        return {image: future.result() for image, future in running.items()}
+
+    def _published_image(self, image: ImageToPush) -> StoredImage | None:
+        """The version as the registry has it, or None where it is to be made."""
+        published = read_image(self._registry, image.repository, self._tag, self._cache)
+        if published is None:
+            return None
+        if self._is_same(published, image):
+            whole = is_whole(self._registry, image.repository, published.manifest, self.seen)
+            return published if whole else None
+        if self._version.dirty:
+            self._report(Warned(image.name, f"{self._reference(image)} has other content and is overwritten"))
+            return None
+        raise self._conflict(image, published.digest)
+
+    def _stored_image(self, image: ImageToPush) -> StoredImage | None:
+        """The image as the registry has it under its fingerprint, young enough; see :func:`find_to_stamp`."""
+        stored = find_to_stamp(self._registry, image.repository, image.fingerprint, self._cache, self.seen)
+        return stored if stored and stored.created >= image.built_since else None
+
+    def _is_same(self, stored: StoredImage, image: ImageToPush) -> bool:
+        labels = {**self._labels, FINGERPRINT_LABEL: image.fingerprint}
+        # Clones of one repository may call it by different URLs.
+        labels.pop(SOURCE_LABEL, None)
+        return all(stored.labels.get(key) == value for key, value in labels.items())
+
+    def _reference(self, image: ImageToPush) -> str:
+        return f"{self._registry.host}/{image.repository}:{self._tag}"
+
+    def _conflict(self, image: ImageToPush, digest: str) -> Conflict:
+        return Conflict(
+            f"{self._reference(image)} exists with other content, {digest}",
+            "a version never changes: commit and cut a new version, or delete that tag in the registry",
+        )
+
+
+def _together(errors: Sequence[BuildToolsError]) -> BuildToolsError:
+    """One error that says what each of several says."""
+    failures = Failures(errors)
+    return failures.combined(f"{len(failures.errors)} images could not be pushed", "fix the errors above and run again")
