@@ -18,7 +18,7 @@ INVOKE = (sys.executable, "-m", "invoke")
 
 @pytest.fixture(scope="session")
 def _model(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    site = Site.built(tmp_path_factory.mktemp("release"))
+    site = Site.create(tmp_path_factory.mktemp("release"))
     site.clone.write("tasks.py", "from buildtools.tasks import namespace\n")
     site.clone.write("pyproject.toml", '[tool.buildtools]\ntag_prefix = "v"\n')
     site.clone.write(".gitignore", "__pycache__\n")
@@ -95,7 +95,7 @@ def test_a_refusal_is_one_line_with_exit_code_2_and_an_outage_is_4(site: Site) -
     (port,) = free_ports(1)
     site.clone.git("remote", "set-url", "origin", f"http://127.0.0.1:{port}/x.git")
     code, _, last = invoke(site, "release", "--first", "1.0.0")
-    assert (4, True) == (code, last.endswith("cannot be reached: run the same command again when it answers"))
+    assert (4, True) == (code, "cannot reach origin" in last)
 
 
 def test_on_a_detached_head_as_in_jenkins_the_branch_is_told(site: Site) -> None:
@@ -122,4 +122,4 @@ def test_of_two_that_start_at_once_in_two_clones_one_wins_and_the_other_says_so(
     runs = [start(site, "release", "--first", "1.0.0", at=clone.path) for clone in (site.clone, other)]
     (_, _, won), (code, _, lost) = sorted(map(ended, runs))
     assert "pushed the tag v1.0.0 to origin; next: `invoke publish`" == won
-    assert (2, True) == (code, lost.startswith("error: the tag v1.0.0 exists already on origin: "))
+    assert (2, True) == (code, lost.startswith("error: the tag v1.0.0 already exists on origin: "))

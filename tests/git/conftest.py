@@ -13,7 +13,7 @@ from tests.git.remotes import Site, SshServer, ssh_server
 
 @pytest.fixture(scope="session")
 def _model(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    return Site.built(tmp_path_factory.mktemp("site"))
+    return Site.create(tmp_path_factory.mktemp("site"))
 
 
 @pytest.fixture

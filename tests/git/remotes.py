@@ -1,4 +1,4 @@
-"""Real places to push to: a bare repository by its path, behind ``git http-backend``, and behind ``sshd``."""
+"""Real remotes to push to: a bare repository by its path, behind ``git http-backend``, and behind ``sshd``."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Site:
         self.clone = Repository(folder / "clone")
 
     @classmethod
-    def built(cls, folder: Path) -> Site:
-        """A new one. It may be copied: nothing in it says where it is."""
+    def create(cls, folder: Path) -> Site:
+        """A new one. It may be copied, since nothing in it names its own path."""
         site = cls(folder)
         site.home.mkdir(parents=True)
         site.remote.path.mkdir()
@@ -50,12 +50,12 @@ class Site:
 
     def commit(self, message: str) -> str:
         """The id of one more commit, pushed."""
-        made = self.clone.commit(message)
+        commit = self.clone.commit(message)
         self.clone.git("push", "--quiet", "origin", "HEAD:main")
-        return made
+        return commit
 
-    def tagged(self, name: str) -> None:
-        """An annotated tag of HEAD, here and there."""
+    def tag(self, name: str) -> None:
+        """Make an annotated tag of HEAD, in the clone and on the remote."""
         self.clone.tag(name)
         self.clone.git("push", "--quiet", "origin", f"refs/tags/{name}")
 
@@ -65,7 +65,7 @@ class Site:
         return Repository(self.folder / name)
 
     def hook(self, name: str, script: str) -> None:
-        """A hook on the remote."""
+        """Install a hook on the remote."""
         path = self.remote.path / "hooks" / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"#!/bin/sh\n{script}\n")
@@ -80,7 +80,7 @@ class Site:
 class _Backend(BaseHTTPRequestHandler):
     root: Path
     login: str
-    answer: int
+    status: int
     silent: bool
 
     def do_GET(self) -> None:
@@ -91,8 +91,8 @@ class _Backend(BaseHTTPRequestHandler):
 
     def _serve(self, body: bytes) -> None:
         expected = "Basic " + base64.b64encode(self.login.encode()).decode()
-        if self.answer:
-            self.send_error(self.answer)
+        if self.status:
+            self.send_error(self.status)
         elif self.login and self.headers.get("Authorization") != expected:
             self.send_response(401)
             self.send_header("WWW-Authenticate", 'Basic realm="git"')
@@ -114,11 +114,11 @@ class _Backend(BaseHTTPRequestHandler):
             "CONTENT_TYPE": self.headers.get("Content-Type", ""),
             "CONTENT_LENGTH": str(len(body)),
         }
-        done = subprocess.run(["git", "http-backend"], input=body, env=environment, capture_output=True, check=False)
+        process = subprocess.run(["git", "http-backend"], input=body, env=environment, capture_output=True, check=False)
         if self.silent and body:
             self.close_connection = True
             return
-        head, _, content = done.stdout.partition(b"\r\n\r\n")
+        head, _, content = process.stdout.partition(b"\r\n\r\n")
         fields = dict(line.split(": ", 1) for line in head.decode().splitlines())
         self.send_response(int(fields.pop("Status", "200").split()[0]))
         for name, value in fields.items():
@@ -128,18 +128,18 @@ class _Backend(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, *_: object) -> None:
-        """Nothing: the tests look at what the client says."""
+        """Log nothing: the tests read the output of the client."""
 
 
 @contextmanager
 def http_server(
-    root: Path, login: str = "", *, answer: int = 0, silent: bool = False, certificate: Path | None = None
+    root: Path, login: str = "", *, status: int = 0, silent: bool = False, certificate: Path | None = None
 ) -> Iterator[str]:
     """``HOST:PORT`` of a server for the repositories below ``root``.
 
-    With ``answer`` it gives that status alone; when ``silent``, it does what is pushed and hangs up.
+    With ``status`` every response has that one; if ``silent``, it runs what is pushed and closes the connection.
     """
-    handler = type("Backend", (_Backend,), {"root": root, "login": login, "answer": answer, "silent": silent})
+    handler = type("Backend", (_Backend,), {"root": root, "login": login, "status": status, "silent": silent})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         if certificate:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -183,8 +183,8 @@ class SshServer:
 
 @contextmanager
 def ssh_server(folder: Path) -> Iterator[SshServer]:
-    """A server that lets the user who runs the tests in with ``folder/key``, and nobody else."""
-    sshd = needed("sshd", "openssh-server")
+    """A server that accepts the user who runs the tests, with ``folder/key``, and nobody else."""
+    sshd = require_program("sshd", "openssh-server")
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd insists on it, and only its service makes it
     for name in ("host", "key", "stranger"):
@@ -211,14 +211,14 @@ def ssh_server(folder: Path) -> Iterator[SshServer]:
         yield SshServer(port, folder)
 
 
-def needed(name: str, package: str) -> str:
-    """Where a program is; without it the test is skipped, under CI failed."""
-    found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
-    if found is None and os.environ.get("CI"):
-        pytest.fail(f"no {name}; install {package}")
-    if found is None:
-        pytest.skip(f"no {name}; install {package}")
-    return found
+def require_program(name: str, package: str) -> str:
+    """The path of a program; without it the test is skipped, under CI it fails."""
+    path = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
+    if path is None and os.environ.get("CI"):
+        pytest.fail(f"{name} is not installed; install {package}")
+    if path is None:
+        pytest.skip(f"{name} is not installed; install {package}")
+    return path
 
 
 def program(path: Path, script: str) -> str:

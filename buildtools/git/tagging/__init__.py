@@ -1,1 +1,1 @@
-"""Cutting a release tag and pushing it: what speaks against it, who makes it, signatures, remotes."""
+"""Makes the release tag and pushes it: checks, tagger, signature, remotes."""

@@ -1,4 +1,4 @@
-"""dulwich's client for http and https, set up from git's configuration."""
+"""dulwich's client for http and https, configured as git is."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from functools import partial
 from typing import Any
 
 from buildtools.git.config import Config
-from buildtools.git.tagging.credential_helper import Login, library_config
+from buildtools.git.tagging.login import Login, library_config
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import urllib3
     from dulwich.client import Urllib3HttpGitClient
 
+# A host that drops packets would hold the run for minutes; one that is up accepts a connection within seconds. A hook
+# may run for minutes before the remote sends its first byte. Past either limit the remote counts as unreachable.
 _CONNECT_SECONDS, _READ_SECONDS = 30, 300
 
 
 class _Requests:
-    """Makes requests, and knows the responses: dulwich leaves those open that it takes for errors."""
+    """Makes requests, and closes all their responses: dulwich leaves those open that it treats as errors."""
 
     def __init__(self, manager: urllib3.PoolManager) -> None:
         self.headers = manager.headers
@@ -40,9 +42,9 @@ class _Requests:
 def http_client(
     url: str, login: Login | None, config: Config, environment: Mapping[str, str]
 ) -> Iterator[Urllib3HttpGitClient]:
-    """A client for the URL, which holds no login; its connections end with the block.
+    """A client for a URL without user name and password; its connections are closed with the block.
 
-    Only redirects are followed: a retry is for whoever reads exit code 4.
+    It follows redirects but retries nothing: the caller of a task decides about that by exit code 4.
     """
     import urllib3
     from dulwich.client import Urllib3HttpGitClient, default_urllib3_manager
@@ -63,13 +65,13 @@ def http_client(
         proxy_manager_cls=partial(urllib3.ProxyManager, **options),  # type: ignore[arg-type]  # it is only called
         base_url=url,
     )
-    requests = _Requests(manager)  # type: ignore[arg-type]  # without a callback it is never the third kind
-    user, password = (_octets(login.user), _octets(login.password)) if login else (None, None)
+    requests = _Requests(manager)  # type: ignore[arg-type]  # a manager of another kind comes from a callback only
+    user, password = (_latin1(login.user), _latin1(login.password)) if login else (None, None)
     try:
         yield Urllib3HttpGitClient(
             url,
             config=values,
-            pool_manager=requests,  # type: ignore[arg-type]  # it has all that is used
+            pool_manager=requests,  # type: ignore[arg-type]  # it has every attribute that dulwich uses
             username=user,
             password=password,
         )
@@ -77,6 +79,6 @@ def http_client(
         requests.close()
 
 
-def _octets(text: str) -> str:
+def _latin1(text: str) -> str:
     # urllib3 encodes a login as Latin-1, git as UTF-8.
     return text.encode("utf-8", "surrogateescape").decode("latin-1")

@@ -7,27 +7,28 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import IO
 
-_PATIENCE = 5.0
+# A program whose pipes are closed ends at once; one that hangs is terminated, then killed, after so many seconds.
+_GRACE_SECONDS = 5.0
 
 
 class Pipe:
-    """Starts the program when the client wants to connect.
+    """Starts the program when the client connects.
 
-    ``status`` is what it ended with, ``None`` while it runs or where it never did; ``missing`` is whether there is no
-    such program.
+    ``status`` is its exit status, ``None`` while it runs or if it was never started; ``missing`` is whether there is
+    no such program.
     """
 
     def __init__(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
         self._arguments, self._environment = list(arguments), dict(environment)
         self._process: subprocess.Popen[bytes] | None = None
-        # A file, so that a talkative program never waits for somebody to read it.
+        # A file: a pipe that nobody reads would fill up and stop the program.
         self._errors: IO[bytes] | None = None
-        self._said = b""
+        self._error_output = b""
         self.status: int | None = None
         self.missing = False
 
     def run_command(self, *_: object, **__: object) -> Pipe:
-        """The started program. What the client would have run is not asked for: the arguments are complete."""
+        """Start the program. The command that the client passes is ignored: the arguments are complete."""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed with the pipe
         try:
             self._process = subprocess.Popen(
@@ -44,16 +45,16 @@ class Pipe:
             raise
         return self
 
-    def said(self) -> list[str]:
-        """The lines that the program wrote to its standard error, once it is closed."""
-        return [line.rstrip() for line in self._said.decode("utf-8", "replace").splitlines() if line.strip()]
+    def error_lines(self) -> list[str]:
+        """The lines that the program wrote to its standard error; empty before :meth:`close`."""
+        return [line.rstrip() for line in self._error_output.decode("utf-8", "replace").splitlines() if line.strip()]
 
     def can_read(self) -> bool:
-        """Whether a read would return at once; nobody asks who only pushes."""
+        """Whether a read would return at once; dulwich does not ask when it pushes."""
         raise NotImplementedError
 
     def read(self, count: int) -> bytes:
-        """As many bytes as asked for, fewer at the end."""
+        """``count`` bytes, fewer only at the end of the stream."""
         assert self._process
         assert self._process.stdout
         pieces = []
@@ -63,7 +64,7 @@ class Pipe:
         return b"".join(pieces)
 
     def write(self, data: bytes) -> int:
-        """All of the bytes."""
+        """Write all of ``data``, and return its length."""
         assert self._process
         assert self._process.stdin
         rest = memoryview(data)
@@ -72,7 +73,7 @@ class Pipe:
         return len(data)
 
     def close(self) -> None:
-        """Let go of the program and wait for its end."""
+        """Close the program's input and output and wait until it ends."""
         assert self._process
         assert self._process.stdin
         assert self._process.stdout
@@ -81,11 +82,11 @@ class Pipe:
         self._process.stdout.close()
         for end in (self._process.terminate, self._process.kill):
             try:
-                self.status = self._process.wait(_PATIENCE)
+                self.status = self._process.wait(_GRACE_SECONDS)
                 break
             except subprocess.TimeoutExpired:
                 end()
         self.status = self._process.wait()
         self._errors.seek(0)
-        self._said = self._errors.read()
+        self._error_output = self._errors.read()
         self._errors.close()

@@ -1,4 +1,4 @@
-"""What tag a release is to have, and everything in the repository that speaks against it."""
+"""The tag that a release gets, and all checks that need only this repository."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from buildtools.git.naming.describer import FETCH_ALL
 from buildtools.git.repository import Repository
 from buildtools.git.storage.commits import read_shallow
 from buildtools.git.storage.refs import is_well_formed, resolve
-from buildtools.git.tagging.history import AnnotatedTag, History, annotated_tags, version_in
+from buildtools.git.tagging.ancestry import Ancestry, AnnotatedTag, annotated_tags, version_in
 from buildtools.version import Version
 
 TYPE_CHECKING = False
@@ -21,16 +21,19 @@ if TYPE_CHECKING:
     from semver import Version as SemanticVersion
 
 PARTS = ("major", "minor", "patch", "prerelease")
-_MOST_SUBJECTS = 200
-_MOST_NAMES = 5
+# A first release may have the subjects of ten thousand commits; a tag message longer than this is not read.
+_SUBJECT_LIMIT = 200
+# A clone that was never fetched may lack hundreds of tags; a message needs only a few to be understood.
+_NAME_LIMIT = 5
 _HEADS, _TAGS = b"refs/heads/", b"refs/tags/"
 
 
 @frozen
 class TagRequest:
-    """What was asked for: one of ``bump`` (one of :data:`PARTS`), ``to`` and ``first`` (a version each).
+    """What the user asked for: one of ``bump`` (one of :data:`PARTS`), ``to`` and ``first`` (a version each).
 
-    ``branch`` is what a detached HEAD is on. An empty ``message`` means the subjects since the last tag.
+    ``branch`` names the branch of a detached HEAD. With an empty ``message`` the tag's message lists the subjects of
+    the commits since the last version.
     """
 
     prefix: str = ""
@@ -48,7 +51,11 @@ class TagRequest:
 
 @frozen
 class TagPlan:
-    """All that is known before the remote is asked. ``standing`` is the tag that is here already, to be pushed."""
+    """The tag to make and push, as far as this repository decides it.
+
+    ``previous`` is the last version. ``existing`` is the tag itself if this repository has it already, so that it only
+    has to be pushed.
+    """
 
     name: str
     prefix: str
@@ -57,68 +64,75 @@ class TagPlan:
     head: bytes
     branch: str
     message: str
-    standing: AnnotatedTag | None
+    existing: AnnotatedTag | None
 
     @property
     def ref(self) -> bytes:
         """The tag's full name."""
-        return _TAGS + encoded(self.name)
+        return _TAGS + encode_name(self.name)
 
 
-def planned(repository: Repository, root: Path, request: TagRequest) -> TagPlan:
-    """The tag that was asked for, once all that is known without the remote speaks for it.
+def plan_tag(repository: Repository, root: Path, request: TagRequest) -> TagPlan:
+    """The tag that was asked for, after every check that does not need the remote.
 
-    :raises Refused: something speaks against it.
+    :raises Refused: a check failed.
     """
     prefix = request.prefix
     if [request.bump, request.to, request.first].count("") != 2:
-        raise Refused("which version?", "give one of --bump major|minor|patch|prerelease, --to X.Y.Z and --first X.Y.Z")
+        raise Refused(
+            "no version was given", "give one of --bump major|minor|patch|prerelease, --to X.Y.Z and --first X.Y.Z"
+        )
     if request.bump and request.bump not in PARTS:
-        raise Refused(f"--bump {request.bump} is unknown", f"use one of {', '.join(PARTS)}")
+        raise Refused(f"invalid --bump {request.bump!r}", f"use one of {', '.join(PARTS)}")
     head = repository.head()
     if head is None:
-        raise NoCommit("there is no commit yet that could be tagged", "make one with `git commit`")
+        raise NoCommit("there is no commit to tag", "make one with `git commit`")
     if read_shallow(repository.common_dir, repository.hash_size, repository.environment):
-        raise ShallowClone("this clone is shallow, so what was released before cannot be known", FETCH_ALL)
+        raise ShallowClone("shallow clone: the last release may be outside the fetched history", FETCH_ALL)
     _refuse_other_branch(repository, request)
     refuse_dirty(root, repository.environment)
     tags = annotated_tags(repository, prefix)
-    history = History(repository)
-    last = history.greatest(head, tags)
-    named = request.to or request.first
-    here = [tag for tag in tags if tag.commit == head]
-    standing = next((tag for tag in here if named and tag.name == f"{prefix}{named}"), None)
-    if here and not (standing and request.push):
+    ancestry = Ancestry(repository)
+    last = ancestry.greatest(head, tags)
+    explicit = request.to or request.first
+    head_tags = [tag for tag in tags if tag.commit == head]
+    existing = next((tag for tag in head_tags if explicit and tag.name == f"{prefix}{explicit}"), None)
+    if head_tags and not (existing and request.push):
         raise Refused(
-            f"HEAD is tagged already: {', '.join(tag.name for tag in here)}",
-            f"push it with `invoke release --to {here[0].name.removeprefix(prefix)}` if the remote does not have it, "
-            "then go on with `invoke publish`",
+            f"HEAD is already tagged: {', '.join(tag.name for tag in head_tags)}",
+            f"push it with `invoke release --to {head_tags[0].name.removeprefix(prefix)}` if it is not on the remote, "
+            "then continue with `invoke publish`",
         )
-    version = named if standing else str(_next_version(request, last, tags))
+    version = explicit if existing else str(_next_version(request, last, tags))
     name = f"{prefix}{version}"
-    if standing is None:
-        _refuse_taken(repository, name)
-    if standing:
-        content = repository.objects.read(standing.oid)[1]
+    if existing is None:
+        _refuse_name_clash(repository, name)
+    if existing:
+        content = repository.objects.read(existing.oid)[1]
         message = content.partition(b"\n\n")[2].decode("utf-8", "replace")
     else:
-        message = _message(request.message, version, history, head, last)
-    return TagPlan(name, prefix, version, None if standing else last, head, request.release_branch, message, standing)
+        message = _message(request.message, version, ancestry, head, last)
+    return TagPlan(name, prefix, version, None if existing else last, head, request.release_branch, message, existing)
 
 
-def _refuse_taken(repository: Repository, name: str) -> None:
-    ref = _TAGS + encoded(name)
+def _refuse_name_clash(repository: Repository, name: str) -> None:
+    ref = _TAGS + encode_name(name)
     if not is_well_formed(ref):
-        raise Refused(f"{name!r} is no name for a git tag", "correct tag_prefix")
+        raise Refused(f"{name!r} is not a valid name for a git tag", "correct tag_prefix")
     if repository.refs.read(ref) is not None:
-        raise Refused(f"the tag {name} exists already, at another commit or not annotated", "choose a greater version")
-    # What is a file among the refs cannot be a folder too.
+        raise Refused(
+            f"the tag {name} already exists, at another commit or as a lightweight tag", "choose a greater version"
+        )
+    # A ref is a file, and its name cannot be a folder's at the same time.
     parts = name.split("/")
     above = ["/".join(parts[:count]) for count in range(1, len(parts))]
-    in_the_way = [part for part in above if repository.refs.read(_TAGS + encoded(part)) is not None]
-    in_the_way += [ref.name.removeprefix(_TAGS).decode("utf-8", "replace") for ref in repository.refs.under(ref + b"/")]
-    if in_the_way:
-        raise Refused(f"the tag {in_the_way[0]} leaves no place for {name}", "delete it, or choose another tag_prefix")
+    obstacles = [part for part in above if repository.refs.read(_TAGS + encode_name(part)) is not None]
+    obstacles += [ref.name.removeprefix(_TAGS).decode("utf-8", "replace") for ref in repository.refs.under(ref + b"/")]
+    if obstacles:
+        raise Refused(
+            f"the tag {name} cannot exist beside the tag {obstacles[0]}",
+            f"delete {obstacles[0]}, or choose another tag_prefix",
+        )
 
 
 def _next_version(request: TagRequest, last: AnnotatedTag | None, tags: list[AnnotatedTag]) -> SemanticVersion:
@@ -126,129 +140,131 @@ def _next_version(request: TagRequest, last: AnnotatedTag | None, tags: list[Ann
     versions = [tag.name for tag in tags if tag.version]
     if request.first and versions:
         raise Refused(
-            f"--first is for a repository without version tags, and there is {versions[-1]}", "use --bump or --to"
+            f"--first is for a repository without version tags, and this one has {versions[-1]}", "use --bump or --to"
         )
     if request.first:
-        return _parsed(request.first, "--first", prefix)
+        return _parse_version(request.first, "--first", prefix)
     if not versions:
         raise Refused(
             f"there is no version tag yet{f' that starts with {prefix!r}' if prefix else ''}",
-            "make the first with `invoke release --first 0.1.0`, or fetch them with `git fetch --tags`",
+            "make the first one with `invoke release --first 0.1.0`, or fetch them with `git fetch --tags`",
         )
     if request.to:
-        version = _parsed(request.to, "--to", prefix)
+        version = _parse_version(request.to, "--to", prefix)
     elif last is None or last.version is None:
-        raise Refused("no version tag is reachable from HEAD", "name the version with --to X.Y.Z")
+        raise Refused("HEAD does not descend from any version tag", "name the version with --to X.Y.Z")
     else:
         version = last.version.next_version(request.bump, prerelease_token="rc")  # noqa: S106  no secret
     if last and last.version and not version > last.version:
         raise Refused(
             f"version {version} is not greater than {last.version}, which HEAD descends from",
-            f"choose a greater one, as {last.version.next_version('patch')}",
+            f"choose a greater one, such as {last.version.next_version('patch')}",
         )
     return version
 
 
-def _parsed(text: str, flag: str, prefix: str) -> SemanticVersion:
+def _parse_version(text: str, flag: str, prefix: str) -> SemanticVersion:
     import semver
 
     try:
         version = semver.Version.parse(text)
     except ValueError:
         hint = (
-            f"leave the prefix {prefix!r} off"
+            f"leave out the prefix {prefix!r}"
             if prefix and text.startswith(prefix)
             else "write it as 1.4.2 or 1.5.0-rc.1"
         )
-        raise Refused(f"{flag} {text!r} is no semantic version", hint) from None
+        raise Refused(f"{flag} {text!r} is not a semantic version", hint) from None
     if version.build:
         raise Refused(
-            f"{flag} {text!r} has build metadata, which does not order versions", "leave the + and the rest off"
+            f"{flag} {text!r} has build metadata, which does not order versions", "leave out the + and what follows it"
         )
-    # A pre-release that reads like the answer of `git describe` would be taken for one.
+    # A pre-release such as 3-gabcdef1 could not be told from the output of `git describe`.
     if Version.parse(text).base != text:
-        raise Refused(f"{flag} {text!r} reads like a commit after a tag", "choose another pre-release, as rc.1")
+        raise Refused(
+            f"{flag} {text!r} looks like the output of `git describe`", "choose another pre-release, such as rc.1"
+        )
     return version
 
 
 def refuse_unwritable(repository: Repository) -> None:
-    """Nothing, where dulwich can write what the repository keeps.
+    """Check that dulwich can write to the repository.
 
-    :raises Refused: it cannot.
+    :raises Refused: refs or objects are in a format that it cannot write.
     """
     refs = (repository.config.get("extensions.refstorage") or "files").lower()
     if refs != "files" or repository.object_format != "sha1":
-        what = f"refs as {refs}" if refs != "files" else f"{repository.object_format} objects"
+        format_ = f"refs as {refs}" if refs != "files" else f"{repository.object_format} objects"
         raise Refused(
-            f"this repository keeps {what}, which can be read but not written here",
+            f"this repository stores {format_}, which can be read but not written here",
             "tag with git itself: `git tag -a NAME -m MESSAGE`, `git push REMOTE refs/tags/NAME`",
         )
 
 
 def _refuse_other_branch(repository: Repository, request: TagRequest) -> None:
     release_branch = request.release_branch
-    told = request.branch.removeprefix("refs/heads/").removeprefix(f"{request.remote}/")
+    flag = request.branch.removeprefix("refs/heads/").removeprefix(f"{request.remote}/")
     ref, _ = resolve(repository.refs, b"HEAD")
     current = ref.removeprefix(b"refs/heads/").decode("utf-8", "surrogateescape") if ref != b"HEAD" else ""
-    if current and told and current != told:
-        raise Refused(f"--branch is {told}, but {current} is checked out", "leave --branch off")
-    branch = current or told
+    if current and flag and current != flag:
+        raise Refused(f"--branch is {flag}, but {current} is checked out", "leave out --branch")
+    branch = current or flag
     if not branch:
         raise Refused(
-            "HEAD is detached, so its branch is not known",
-            f"check {release_branch} out, or say --branch; in Jenkins --branch $BRANCH_NAME",
+            "HEAD is detached, so its branch is unknown",
+            f"check out {release_branch}, or give --branch; in Jenkins --branch $BRANCH_NAME",
         )
     if branch != release_branch:
         raise Refused(
-            f"this is branch {branch}; releases are made from {release_branch}",
-            f"check {release_branch} out, or set release_branch under [tool.buildtools]",
+            f"the current branch is {branch}, but releases are made from {release_branch}",
+            f"check out {release_branch}, or set release_branch under [tool.buildtools]",
         )
 
 
-def refuse_moved(repository: Repository, plan: TagPlan, remote: str, refs: Mapping[bytes, bytes]) -> None:
-    """Nothing, where the remote's refs (id as hexadecimal by name) are what this clone knows.
+def refuse_other_tip(repository: Repository, plan: TagPlan, remote: str, refs: Mapping[bytes, bytes]) -> None:
+    """Check that the remote's refs (hexadecimal ids by name) are those that this clone has.
 
-    :raises Refused: HEAD is not the tip of the remote's branch, or there are versions that are not known here.
+    :raises Refused: HEAD is not the tip of the remote's branch, or the remote has versions that this clone lacks.
     """
-    tip = refs.get(_HEADS + encoded(plan.branch))
+    tip = refs.get(_HEADS + encode_name(plan.branch))
     if tip is None:
         raise Refused(f"{remote} has no branch {plan.branch}", f"push it first: `git push {remote} {plan.branch}`")
-    there = bytes.fromhex(tip.decode())
-    if there != plan.head:
-        if there in repository.objects and History(repository).is_ancestor(there, plan.head):
+    remote_tip = bytes.fromhex(tip.decode())
+    if remote_tip != plan.head:
+        if remote_tip in repository.objects and Ancestry(repository).is_ancestor(remote_tip, plan.head):
             raise Refused(
-                f"HEAD is not on {remote} yet, and a tag is pushed alone",
+                f"HEAD is not on {remote} yet, and only the tag would be pushed",
                 f"push the branch first: `git push {remote} HEAD:{plan.branch}`",
             )
         raise Refused(
-            f"{remote} has moved on: its {plan.branch} is at {tip.decode()[:12]}, HEAD at {plan.head.hex()[:12]}",
-            f"bring HEAD up to {remote}/{plan.branch} (`git pull --tags`), then run the same command again",
+            f"HEAD ({plan.head.hex()[:12]}) is not the tip of {plan.branch} on {remote} ({tip.decode()[:12]})",
+            "update HEAD with `git pull --tags`, then run the same command again",
         )
-    unknown = [
+    versions = [
         ref.removeprefix(_TAGS).decode("utf-8", "replace")
         for ref in refs
-        if ref.startswith(_TAGS + encoded(plan.prefix)) and ref != plan.ref and repository.refs.read(ref) is None
+        if ref.startswith(_TAGS + encode_name(plan.prefix)) and ref != plan.ref and repository.refs.read(ref) is None
     ]
-    unknown = [name for name in unknown if version_in(name, plan.prefix)]
-    if unknown:
-        more = f" and {len(unknown) - _MOST_NAMES} more" if len(unknown) > _MOST_NAMES else ""
+    versions = [name for name in versions if version_in(name, plan.prefix)]
+    if versions:
+        more = f" and {len(versions) - _NAME_LIMIT} more" if len(versions) > _NAME_LIMIT else ""
         raise Refused(
-            f"{remote} has version tags that this clone does not have: {', '.join(unknown[:_MOST_NAMES])}{more}",
+            f"{remote} has version tags that this clone does not have: {', '.join(versions[:_NAME_LIMIT])}{more}",
             f"run `git fetch {remote} --tags`, then the same command again",
         )
 
 
-def _message(given: str, version: str, history: History, head: bytes, last: AnnotatedTag | None) -> str:
-    text = "\n".join(line.rstrip() for line in given.strip().splitlines())
+def _message(text: str, version: str, ancestry: Ancestry, head: bytes, last: AnnotatedTag | None) -> str:
+    text = "\n".join(line.rstrip() for line in text.strip().splitlines())
     if not text:
-        subjects = history.subjects(head, last.commit if last else None)
-        listed = [f"* {subject}" for subject in subjects[:_MOST_SUBJECTS]]
-        if len(subjects) > _MOST_SUBJECTS:
-            listed.append(f"and {len(subjects) - _MOST_SUBJECTS} more")
-        text = "\n".join([version, "", *listed])
+        subjects = ancestry.subjects(head, last.commit if last else None)
+        lines = [f"* {subject}" for subject in subjects[:_SUBJECT_LIMIT]]
+        if len(subjects) > _SUBJECT_LIMIT:
+            lines.append(f"and {len(subjects) - _SUBJECT_LIMIT} more")
+        text = "\n".join([version, "", *lines])
     return text.strip() + "\n"
 
 
-def encoded(text: str) -> bytes:
-    """A name as git keeps it."""
+def encode_name(text: str) -> bytes:
+    """A name in the bytes that git stores."""
     return text.encode("utf-8", "surrogateescape")

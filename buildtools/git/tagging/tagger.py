@@ -1,4 +1,4 @@
-"""Who makes a tag and when, as git takes it. https://git-scm.com/docs/git-commit-tree#_commit_information"""
+"""The tagger: name, email address and date, from where git takes them. https://git-scm.com/docs/git-commit-tree#_commit_information"""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from buildtools.frozen import frozen
 from buildtools.git.config import Config
 
 _SECONDS = re.compile(r"@?(\d{1,12})(?: ([+-])(0\d|1[0-4])([0-5]\d))?")
-# What git takes off both ends of a name, and out of it: ident.c
-_AROUND = "".join(map(chr, range(33))) + ".,:;<>\"\\'"
-_INSIDE = str.maketrans("", "", "\n<>")
+# The characters that git strips from both ends of a name, and those that it removes inside: ident.c
+_STRIPPED_ENDS = "".join(map(chr, range(33))) + ".,:;<>\"\\'"
+_REMOVED_INSIDE = str.maketrans("", "", "\n<>")
 
 
 @frozen
@@ -27,11 +27,11 @@ class Tagger:
 
 
 def read_tagger(config: Config, environment: Mapping[str, str]) -> Tagger:
-    """The committer of this moment, or of ``GIT_COMMITTER_DATE``.
+    """The committer, now or at ``GIT_COMMITTER_DATE``.
 
-    git would make up what is not configured from the account and the host; a release does not.
+    Where nothing is configured git guesses from the account and the host name; a release does not.
 
-    :raises Refused: no name, no address, or a date that is not understood.
+    :raises Refused: no name, no email address, or an invalid date.
     """
     name = _first(environment.get("GIT_COMMITTER_NAME"), config.get("committer.name"), config.get("user.name"))
     email = _first(
@@ -40,11 +40,11 @@ def read_tagger(config: Config, environment: Mapping[str, str]) -> Tagger:
         config.get("user.email"),
         environment.get("EMAIL"),
     )
-    missing = [what for what, value in (("user.name", name), ("user.email", email)) if not value]
+    missing = [key for key, value in (("user.name", name), ("user.email", email)) if not value]
     if missing:
         raise Refused(
-            f"git does not know who makes the tag: {' and '.join(missing)} not set",
-            f"run {' and '.join(f'`git config {what} ...`' for what in missing)}, "
+            f"the tagger is unknown: {' and '.join(missing)} not set",
+            f"run {' and '.join(f'`git config {key} ...`' for key in missing)}, "
             "or set GIT_COMMITTER_NAME and GIT_COMMITTER_EMAIL",
         )
     seconds, offset = _moment(environment.get("GIT_COMMITTER_DATE", ""))
@@ -52,23 +52,25 @@ def read_tagger(config: Config, environment: Mapping[str, str]) -> Tagger:
 
 
 def _first(*values: str | None) -> str:
-    return next((cleaned for value in values if (cleaned := (value or "").strip(_AROUND).translate(_INSIDE))), "")
+    return next(
+        (text for value in values if (text := (value or "").strip(_STRIPPED_ENDS).translate(_REMOVED_INSIDE))), ""
+    )
 
 
 def _moment(text: str) -> tuple[int, int]:
-    """Seconds and offset; now where there is no text. https://git-scm.com/docs/git-commit#_date_formats"""
+    """Seconds and offset of a date; those of now if ``text`` is empty. https://git-scm.com/docs/git-commit#_date_formats"""
     if not text:
         return _of(datetime.now().astimezone())
-    counted = _SECONDS.fullmatch(text)
-    if counted:
-        offset = int(counted[3] or 0) * 3600 + int(counted[4] or 0) * 60
-        return int(counted[1]), -offset if counted[2] == "-" else offset
-    for read in (_iso, parsedate_to_datetime):
+    match = _SECONDS.fullmatch(text)
+    if match:
+        offset = int(match[3] or 0) * 3600 + int(match[4] or 0) * 60
+        return int(match[1]), -offset if match[2] == "-" else offset
+    for parse in (_iso, parsedate_to_datetime):
         try:
-            return _of(read(text))
+            return _of(parse(text))
         except ValueError:
             continue
-    raise Refused(f"GIT_COMMITTER_DATE is {text!r}, which is no date", "write it as 2026-01-31T12:00:00+00:00")
+    raise Refused(f"invalid GIT_COMMITTER_DATE {text!r}", "write it as 2026-01-31T12:00:00+00:00")
 
 
 def _iso(text: str) -> datetime:
@@ -76,8 +78,8 @@ def _iso(text: str) -> datetime:
 
 
 def _of(moment: datetime) -> tuple[int, int]:
-    there = moment if moment.tzinfo else moment.astimezone()
-    offset = there.utcoffset()
+    local = moment if moment.tzinfo else moment.astimezone()
+    offset = local.utcoffset()
     assert offset is not None
-    # A tag has no room for the seconds that some old time zones are off by.
-    return int(there.timestamp()), int(offset.total_seconds()) // 60 * 60
+    # A tag has room for minutes only, and some old time zones have an offset with seconds.
+    return int(local.timestamp()), int(offset.total_seconds()) // 60 * 60

@@ -1,7 +1,7 @@
-"""Cuts a release tag: everything is checked first, the remote decides, and only then is the tag made here.
+"""Makes a release tag: all checks come first, then the remote creates the tag, and only then this clone.
 
-The tag object is written before it is pushed, the ref after. So a push that was refused leaves no tag behind, and a
-run that was killed in between is finished by the next one: the remote has a tag whose object is here.
+The tag object is written before the push, the ref after it. So a push that fails leaves no tag behind, and the next
+run completes one that was killed in between: it finds a tag on the remote whose object is in this clone.
 """
 
 from __future__ import annotations
@@ -19,9 +19,16 @@ from buildtools.frozen import frozen
 from buildtools.git.errors import MissingObject
 from buildtools.git.repository import Repository
 from buildtools.git.storage.refs import RefFiles
-from buildtools.git.tagging.remote import Offer, Refs, Rejected, Remote
+from buildtools.git.tagging.remote import Offer, Rejected, Remote, RemoteRefs
 from buildtools.git.tagging.signing import Signer
-from buildtools.git.tagging.tag_plan import TagPlan, TagRequest, encoded, planned, refuse_moved, refuse_unwritable
+from buildtools.git.tagging.tag_plan import (
+    TagPlan,
+    TagRequest,
+    encode_name,
+    plan_tag,
+    refuse_other_tip,
+    refuse_unwritable,
+)
 from buildtools.git.tagging.tagger import Tagger, read_tagger
 
 TYPE_CHECKING = False
@@ -30,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class TagState(Enum):
-    """What became of the tag."""
+    """How far the tag has come."""
 
     PLANNED = "would be made"
     MADE = "made here"
@@ -40,9 +47,9 @@ class TagState(Enum):
 
 @frozen
 class CutTag:
-    """A tag as it was cut, or would be. ``previous`` is the version before, empty for the first.
+    """The release tag, or what it would be in a dry run. ``previous`` is the last version's tag, empty for the first.
 
-    ``object`` is the tag object's id, empty in a dry run; ``remote`` is empty where nothing is pushed.
+    ``object`` is the tag object's id, empty in a dry run; ``remote`` is empty if nothing is pushed.
     """
 
     name: str
@@ -57,18 +64,18 @@ class CutTag:
 
 
 def cut_tag(root: Path, request: TagRequest, environment: Mapping[str, str], report: Report) -> CutTag:
-    """Tag HEAD of the repository that holds ``root``, and push the tag and nothing else.
+    """Tag HEAD of the repository that contains ``root``, and push the tag and nothing else.
 
-    Without ``request.push`` the remote is not asked at all.
+    Without ``request.push`` the remote is not contacted at all.
 
-    :raises Refused: this is no state to release from; the message names what to do.
-    :raises Unreachable: the remote does not answer.
+    :raises Refused: a check failed; the message names the next step.
+    :raises Unreachable: the connection to the remote failed.
     :raises DamagedRepository: the repository cannot be read.
     """
     repository = Repository.open(root, environment)
     refuse_unwritable(repository)
-    with _alone(repository):
-        plan = planned(repository, root, request)
+    with _lock(repository):
+        plan = plan_tag(repository, root, request)
         tagger = read_tagger(repository.config, environment)
         cutter = _Cutter(repository, plan, request, tagger)
         if request.push:
@@ -77,7 +84,7 @@ def cut_tag(root: Path, request: TagRequest, environment: Mapping[str, str], rep
 
 
 class _Cutter:
-    """Makes the one tag object when it is needed, and the ref when it may be made."""
+    """Makes the tag object once, when it is needed, and the ref after all checks."""
 
     def __init__(self, repository: Repository, plan: TagPlan, request: TagRequest, tagger: Tagger) -> None:
         from dulwich.refs import Ref
@@ -90,92 +97,92 @@ class _Cutter:
         self._tag: Tag | None = None
         config = repository.config
         sign = request.sign or config.bool("tag.gpgsign") or config.bool("tag.forcesignannotated")
-        made = sign and plan.standing is None
-        self._signer = Signer(config, repository.environment, tagger.identity) if made else None
+        needs_signer = sign and plan.existing is None
+        self._signer = Signer(config, repository.environment, tagger.identity) if needs_signer else None
 
     def make(self) -> CutTag:
-        """The tag here alone."""
+        """Make the tag in this clone only."""
         if self._request.dry_run:
             return self._cut(TagState.PLANNED, "")
-        oid = self._written().id
+        oid = self._tag_object().id
         self._add_ref(oid)
         return self._cut(TagState.MADE, "", oid)
 
     def push(self, remote: Remote) -> CutTag:
-        """The tag there, then here."""
+        """Make the tag on the remote, then in this clone."""
         from dulwich.objects import ObjectID
 
-        found: list[ObjectID] = []
-        rejected = False
+        remote_tags: list[ObjectID] = []
+        is_retry = False
 
-        def decide(refs: Refs) -> Offer | None:
-            refuse_moved(self._repository, self._plan, remote.name, refs)
-            there = refs.get(self._ref)
-            if there is not None:
-                self._refuse_taken(remote.name, there, rejected=rejected)
-                found.append(ObjectID(there))
+        def decide(refs: RemoteRefs) -> Offer | None:
+            refuse_other_tip(self._repository, self._plan, remote.name, refs)
+            remote_tag = refs.get(self._ref)
+            if remote_tag is not None:
+                self._refuse_foreign(remote.name, remote_tag, is_retry=is_retry)
+                remote_tags.append(ObjectID(remote_tag))
                 return None
-            return None if self._request.dry_run or rejected else Offer(self._ref, self._written())
+            return None if self._request.dry_run or is_retry else Offer(self._ref, self._tag_object())
 
         try:
-            sent = remote.push(decide)
+            success = remote.push(decide)
         except Rejected:
-            rejected = True
-            # Where somebody else was quicker, that is the reason to tell.
+            is_retry = True
+            # If another run has pushed the tag in the meantime, that is the better message.
             with suppress(Unreachable):
                 remote.push(decide)
             raise
         if self._request.dry_run:
             return self._cut(TagState.PLANNED, remote.name)
-        oid = self._written().id if sent else found[-1]
-        if self._plan.standing is None:
+        oid = self._tag_object().id if success else remote_tags[-1]
+        if self._plan.existing is None:
             self._add_ref(oid)
-        return self._cut(TagState.FINISHED if found else TagState.PUSHED, remote.name, oid)
+        return self._cut(TagState.FINISHED if remote_tags else TagState.PUSHED, remote.name, oid)
 
-    def _refuse_taken(self, remote: str, there: bytes, *, rejected: bool) -> None:
-        """Nothing, where the remote's tag is what an earlier run made, one that ended before it could make it here.
+    def _refuse_foreign(self, remote: str, remote_tag: bytes, *, is_retry: bool) -> None:
+        """Accept the remote's tag only if an earlier run of this clone pushed it and ended before it made it here.
 
-        :raises Refused: it is another, or this run has just been rejected, so that somebody else was quicker.
+        :raises Refused: the tag is another one, or this run's push has just been rejected, so another run made it.
         """
         plan = self._plan
-        if plan.standing and plan.standing.oid.hex().encode() == there:
-            raise Refused(f"{plan.name} is tagged already, here and on {remote}", "go on with `invoke publish`")
+        if plan.existing and plan.existing.oid.hex().encode() == remote_tag:
+            raise Refused(f"the tag {plan.name} already exists here and on {remote}", "continue with `invoke publish`")
         try:
-            kind, content = self._repository.objects.read(bytes.fromhex(there.decode()))
+            kind, content = self._repository.objects.read(bytes.fromhex(remote_tag.decode()))
         except MissingObject:
             kind, content = "", b""
         ours = kind == "tag" and content.startswith(b"object %b\n" % plan.head.hex().encode())
-        if plan.standing or rejected or not ours:
+        if plan.existing or is_retry or not ours:
             raise Refused(
-                f"the tag {plan.name} exists already on {remote}",
-                f"somebody else released it: run `git fetch {remote} --tags`, then choose a greater version",
+                f"the tag {plan.name} already exists on {remote}",
+                f"another run has released it: run `git fetch {remote} --tags`, then choose a greater version",
             )
 
-    def _written(self) -> Tag:
-        """The tag object, signed where that is asked for, in the object store; made once."""
+    def _tag_object(self) -> Tag:
+        """The tag object, signed if asked for, in the object store; made at the first call."""
         if self._tag is None:
-            self._tag = self._standing() if self._plan.standing else self._new()
+            self._tag = self._read_tag() if self._plan.existing else self._make_tag()
         return self._tag
 
-    def _standing(self) -> Tag:
+    def _read_tag(self) -> Tag:
         from dulwich.objects import Tag
 
-        assert self._plan.standing is not None
-        _, content = self._repository.objects.read(self._plan.standing.oid)
+        assert self._plan.existing is not None
+        _, content = self._repository.objects.read(self._plan.existing.oid)
         tag = Tag()
         tag.set_raw_string(content)
         return tag
 
-    def _new(self) -> Tag:
+    def _make_tag(self) -> Tag:
         from dulwich.object_store import DiskObjectStore
         from dulwich.objects import Commit, Tag
 
         tag = Tag()
         tag.object = (Commit, self._plan.head.hex().encode())
-        tag.name = encoded(self._plan.name)
-        tag.tagger = encoded(self._tagger.identity)
+        tag.name = encode_name(self._plan.name)
+        tag.tagger = encode_name(self._tagger.identity)
         tag.tag_time, tag.tag_timezone = self._tagger.seconds, self._tagger.offset
-        tag.message = encoded(self._plan.message)
+        tag.message = encode_name(self._plan.message)
         if self._signer:
             tag.signature = self._signer.signature(tag.as_raw_string())
         store = DiskObjectStore(self._repository.objects.folders[0])
@@ -183,7 +190,7 @@ class _Cutter:
             store.add_object(tag)
         except OSError as error:
             raise BuildToolsError(
-                f"the tag cannot be written ({error.strerror})", f"check {self._repository.objects.folders[0]}"
+                f"cannot write the tag ({error.strerror})", f"check {self._repository.objects.folders[0]}"
             ) from None
         finally:
             store.close()
@@ -194,21 +201,22 @@ class _Cutter:
         from dulwich.file import FileLocked
         from dulwich.refs import DiskRefsContainer
 
-        place = f"{self._repository.common_dir}/refs/tags/{self._plan.name}"
-        pushed = f", though {self._plan.name} is pushed; `git fetch --tags` brings it" if self._request.push else ""
+        path = f"{self._repository.common_dir}/refs/tags/{self._plan.name}"
+        note = f", but {self._plan.name} has been pushed; `git fetch --tags` fetches it" if self._request.push else ""
         try:
-            made = DiskRefsContainer(self._repository.common_dir).add_if_new(self._ref, oid)
+            is_new = DiskRefsContainer(self._repository.common_dir).add_if_new(self._ref, oid)
         except (OSError, FileLocked, RefFormatError) as error:
-            raise BuildToolsError(
-                f"the tag cannot be written to {place} ({error}){pushed}", "check what is there"
-            ) from None
-        if not made and self._here() != oid:
-            raise Refused(f"somebody else made the tag {self._plan.name} here at the same moment{pushed}", "look at it")
+            raise BuildToolsError(f"cannot write {path} ({error}){note}", "check that path") from None
+        if not is_new and self._local_ref() != oid:
+            raise Refused(
+                f"another process has just made the tag {self._plan.name} here{note}",
+                f"inspect it with `git show {self._plan.name}`",
+            )
 
-    def _here(self) -> bytes:
+    def _local_ref(self) -> bytes:
         repository = self._repository
-        found = RefFiles(repository.git_dir, repository.common_dir, repository.hash_size).read(self._plan.ref)
-        return found.hex().encode() if isinstance(found, bytes) else b""
+        value = RefFiles(repository.git_dir, repository.common_dir, repository.hash_size).read(self._plan.ref)
+        return value.hex().encode() if isinstance(value, bytes) else b""
 
     def _cut(self, state: TagState, remote: str, oid: bytes = b"") -> CutTag:
         plan = self._plan
@@ -226,19 +234,22 @@ class _Cutter:
 
 
 @contextmanager
-def _alone(repository: Repository) -> Iterator[None]:
-    """Holds a lock on the repository's folder, which a killed run lets go of.
+def _lock(repository: Repository) -> Iterator[None]:
+    """Hold a lock on the repository's folder; the kernel releases it if the run is killed.
 
-    :raises Refused: another run holds it.
+    :raises Refused: another run holds the lock.
     """
     descriptor = os.open(repository.common_dir, os.O_RDONLY | os.O_CLOEXEC)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Refused("another `invoke release` is at work in this clone", "wait for its end, then look") from None
+            raise Refused(
+                "another `invoke release` is running in this clone",
+                "wait until it ends, then run the same command again",
+            ) from None
         except OSError:
-            # A file system without locks: then the ref, which is made only where there is none, decides.
+            # A file system without locks: then only the ref protects, which is created but never replaced.
             pass
         yield
     finally:

@@ -14,7 +14,7 @@ from buildtools.events import Event
 from buildtools.git.tagging.tag_plan import TagRequest
 from buildtools.git.tagging.tags import TagState, cut_tag
 from buildtools.sandbox.process import free_ports
-from tests.git.remotes import Site, SshServer, http_server, needed, program
+from tests.git.remotes import Site, SshServer, http_server, program, require_program
 
 PASSWORD = "pa:ss@wörd"
 LOGIN = f"alice:{PASSWORD}"
@@ -24,24 +24,24 @@ IN_URL = "alice:pa%3Ass%40w%C3%B6rd"
 def push(site: Site, url: str) -> None:
     """Release 1.0.0 to this URL; it must arrive, and the URL's secrets must not come out."""
     site.clone.git("remote", "set-url", "origin", url)
-    heard: list[Event] = []
-    cut = cut_tag(site.clone.path, TagRequest(first="1.0.0"), site.environment, heard.append)
+    events: list[Event] = []
+    cut = cut_tag(site.clone.path, TagRequest(first="1.0.0"), site.environment, events.append)
     assert TagState.PUSHED is cut.state
     assert cut.object == site.remote.git("rev-parse", "1.0.0") == site.clone.git("rev-parse", "1.0.0")
     assert "" == site.remote.git("fsck", "--strict")
-    assert PASSWORD not in repr((cut, heard))
+    assert PASSWORD not in repr((cut, events))
 
 
 def refusal(site: Site, url: str, kind: type[BuildToolsError] = Refused) -> str:
-    """What is said when a release to this URL fails; nothing may have been tagged."""
+    """The message when a release to this URL fails; nothing may have been tagged."""
     site.clone.git("remote", "set-url", "origin", url)
     before = site.refs()
-    with pytest.raises(kind) as refused:
+    with pytest.raises(kind) as error:
         cut_tag(site.clone.path, TagRequest(first="1.0.0"), site.environment, lambda event: None)
     assert before == site.refs()
-    assert PASSWORD not in str(refused.value)
-    assert refused.value.remedy
-    return str(refused.value)
+    assert PASSWORD not in str(error.value)
+    assert error.value.remedy
+    return str(error.value)
 
 
 @pytest.fixture
@@ -142,43 +142,43 @@ def test_helpers_learn_whether_the_login_was_good(site: Site, closed_http: str) 
     answer = f'echo username=alice; echo "password=$(cat {secret})"'
     script = f"echo $1 >> {site.home}/calls; cat >> {site.home}/heard; test $1 != get || {{ {answer}; }}"
     site.clone.git("config", "credential.helper", program(site.home / "helper", script))
-    said = refusal(site, f"http://{closed_http}/remote.git")
-    assert "does not accept the login" in said
-    assert "credential helper" in said
+    message = refusal(site, f"http://{closed_http}/remote.git")
+    assert "the credentials were not accepted, or none were found" in message
+    assert "credential helper" in message
     secret.write_text(PASSWORD)
     push(site, f"http://{closed_http}/remote.git")
     assert ["get", "erase", "get", "store"] == (site.home / "calls").read_text().split()
-    told = f"protocol=http\nhost={closed_http}\nusername=alice\npassword={PASSWORD}\n"
-    assert told in (site.home / "heard").read_text()
+    fields = f"protocol=http\nhost={closed_http}\nusername=alice\npassword={PASSWORD}\n"
+    assert fields in (site.home / "heard").read_text()
 
 
 @pytest.mark.parametrize("url", ["http://{host}/remote.git", "http://alice:wrong@{host}/remote.git"])
-def test_without_a_good_login_it_is_said_how_to_give_one(site: Site, closed_http: str, url: str) -> None:
-    said = refusal(site, url.format(host=closed_http))
-    assert f"http://{closed_http}/remote.git does not accept the login, or there is none" in said
-    assert "alice" not in said
+def test_without_a_good_login_it_is_message_how_to_give_one(site: Site, closed_http: str, url: str) -> None:
+    message = refusal(site, url.format(host=closed_http))
+    assert f"access to http://{closed_http}/remote.git denied: the credentials were not accepted" in message
+    assert "alice" not in message
 
 
 @pytest.mark.parametrize(
-    ("answer", "kind", "words"),
+    ("status", "kind", "words"),
     [
-        (403, Refused, "cannot be pushed to"),
-        (404, Refused, "cannot be pushed to"),
-        (503, Unreachable, "cannot be reached"),
-        (429, Unreachable, "cannot be reached"),
+        (403, Refused, "cannot push to"),
+        (404, Refused, "cannot push to"),
+        (503, Unreachable, "cannot reach"),
+        (429, Unreachable, "cannot reach"),
     ],
 )
 def test_an_http_status_ends_the_run_with_the_right_code(
-    site: Site, answer: int, kind: type[BuildToolsError], words: str
+    site: Site, status: int, kind: type[BuildToolsError], words: str
 ) -> None:
-    with http_server(site.folder, answer=answer) as host:
+    with http_server(site.folder, status=status) as host:
         assert words in refusal(site, f"http://{IN_URL}@{host}/remote.git", kind)
 
 
 def test_a_push_over_http_whose_answer_is_lost_is_finished_by_the_next_run(site: Site) -> None:
     with http_server(site.folder, silent=True) as host:
         site.clone.git("remote", "set-url", "origin", f"http://{host}/remote.git")
-        with pytest.raises(Unreachable, match="whether the tag has arrived is not known: run the same command again"):
+        with pytest.raises(Unreachable, match="it is unknown whether the tag has arrived: run the same command again"):
             cut_tag(site.clone.path, TagRequest(first="1.0.0"), site.environment, lambda event: None)
         assert ("", "1.0.0") == (site.clone.git("tag"), site.remote.git("tag"))
         cut = cut_tag(site.clone.path, TagRequest(first="1.0.0"), site.environment, lambda event: None)
@@ -187,30 +187,30 @@ def test_a_push_over_http_whose_answer_is_lost_is_finished_by_the_next_run(site:
 
 def test_a_hook_behind_http_rejects_with_its_own_words(site: Site, open_http: str) -> None:
     site.hook("update", 'echo "tags are closed" >&2; exit 1')
-    assert "origin rejected the push (hook declined)" in refusal(site, f"http://{open_http}/remote.git")
+    assert "origin rejected the tag (hook declined)" in refusal(site, f"http://{open_http}/remote.git")
 
 
-def test_a_setting_that_cannot_be_followed_is_named(site: Site, open_http: str) -> None:
+def test_a_setting_that_is_not_supported_is_named(site: Site, open_http: str) -> None:
     site.clone.git("config", "http.proxy", "http://127.0.0.1:1")
     site.clone.git("config", "http.proxyAuthMethod", "ntlm")
     assert "Proxy authentication method 'ntlm' is not supported" in refusal(site, f"http://{open_http}/remote.git")
 
 
-def test_what_is_no_git_server_is_refused(site: Site) -> None:
+def test_a_server_without_the_repository_is_refused(site: Site) -> None:
     (site.folder / "plain.git").mkdir()
     with http_server(site.folder) as host:
-        assert "cannot be pushed to" in refusal(site, f"http://{host}/plain.git")
+        assert "cannot push to" in refusal(site, f"http://{host}/plain.git")
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:{port}/x.git", "ssh://127.0.0.1:{port}/x.git"])
 def test_a_remote_that_does_not_answer_is_worth_a_retry(site: Site, url: str) -> None:
     (port,) = free_ports(1)
-    said = refusal(site, url.format(port=port), Unreachable)
-    assert f"{url.format(port=port)}) cannot be reached: run the same command again" in said
+    message = refusal(site, url.format(port=port), Unreachable)
+    assert f"cannot reach origin ({url.format(port=port)}): run the same command again" in message
 
 
 def test_https_is_pushed_to_once_its_authority_is_known(site: Site, tmp_path: Path) -> None:
-    openssl = needed("openssl", "openssl")
+    openssl = require_program("openssl", "openssl")
     certificate = tmp_path / "certificate.pem"
     subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", str(tmp_path / "key.pem")]
@@ -247,9 +247,9 @@ def test_what_ssh_says_comes_before_the_refusal(
     site: Site, ssh: SshServer, command: dict[str, str], path: str, words: str
 ) -> None:
     site.environment["GIT_SSH_COMMAND"] = ssh.command_with(**command)
-    said = refusal(site, f"{ssh.url}{path or site.remote.path}")
-    assert words in said
-    assert "cannot be pushed to: correct the remote's URL or the access to it" in said.splitlines()[-1]
+    message = refusal(site, f"{ssh.url}{path or site.remote.path}")
+    assert words in message
+    assert "cannot push to origin" in message.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -262,8 +262,8 @@ def test_what_ssh_says_comes_before_the_refusal(
         "http://[::1/x",
     ],
 )
-def test_what_is_no_place_to_push_to_is_refused(site: Site, url: str) -> None:
-    assert f"{url} is no place to push to: give origin a path, or an ssh, http" in refusal(site, url)
+def test_an_address_that_cannot_be_pushed_to_is_refused(site: Site, url: str) -> None:
+    assert f"cannot push to {url}: unsupported or invalid address: set origin to a path" in refusal(site, url)
 
 
 @pytest.mark.parametrize("password", ["p@ss", "p/a@ss"])
@@ -274,4 +274,4 @@ def test_a_password_that_should_have_been_escaped_is_not_shown(site: Site, passw
 
 def test_what_the_remote_cannot_unpack_is_not_tagged(site: Site) -> None:
     site.remote.git("config", "receive.maxInputSize", "1")
-    assert "origin rejected the push (unpack " in refusal(site, "../remote.git")
+    assert "origin rejected the tag (unpack " in refusal(site, "../remote.git")

@@ -20,12 +20,12 @@ from buildtools.events import Event, Log
 from buildtools.git.tagging.tag_plan import TagRequest
 from buildtools.git.tagging.tags import CutTag, TagState, cut_tag
 from tests.conftest import Repository, make_repository
-from tests.git.remotes import Site, needed
+from tests.git.remotes import Site, require_program
 
 
-def release(site: Site, at: Path | None = None, **asked: Any) -> CutTag:
+def release(site: Site, at: Path | None = None, **options: Any) -> CutTag:
     """A tag with the prefix ``v``."""
-    return cut_tag(at or site.clone.path, TagRequest(prefix="v", **asked), site.environment, lambda event: None)
+    return cut_tag(at or site.clone.path, TagRequest(prefix="v", **options), site.environment, lambda event: None)
 
 
 def tag_content(repository: Repository, name: str) -> tuple[dict[str, str], str]:
@@ -67,23 +67,23 @@ def test_the_first_tag_is_annotated_pushed_alone_and_as_git_would_have_it(site: 
     ],
 )
 def test_a_bump_follows_semantic_versioning(site: Site, last: str, bump: str, expected: str) -> None:
-    site.tagged(f"v{last}")
+    site.tag(f"v{last}")
     site.commit("More")
     assert (expected, f"v{last}") == ((cut := release(site, bump=bump, push=False)).version, cut.previous)
 
 
 def test_the_greatest_version_that_head_descends_from_counts_and_no_other(site: Site) -> None:
-    site.tagged("v1.9.0")
+    site.tag("v1.9.0")
     site.clone.git("switch", "--quiet", "--create", "side")
     site.commit("On the side")
-    site.tagged("v1.10.0")
+    site.tag("v1.10.0")
     site.clone.git("switch", "--quiet", "--create", "unmerged")
     site.clone.commit("Nowhere")
-    site.tagged("v3.0.0")
+    site.tag("v3.0.0")
     site.clone.git("switch", "--quiet", "main")
     site.clone.commit("On main")
-    site.tagged("v1.9.1")
-    site.tagged("unversioned")
+    site.tag("v1.9.1")
+    site.tag("unversioned")
     site.clone.tag("v9.0.0", lightweight=True)
     site.clone.git("merge", "--quiet", "--no-edit", "side")
     site.clone.git("push", "--quiet", "--tags", "origin", "main")
@@ -91,7 +91,7 @@ def test_the_greatest_version_that_head_descends_from_counts_and_no_other(site: 
 
 
 def test_the_message_tells_what_has_happened_since_the_last_tag(site: Site) -> None:
-    site.tagged("v1.0.0")
+    site.tag("v1.0.0")
     site.clone.git("config", "i18n.commitEncoding", "ISO-8859-1")
     subprocess.run(
         ["git", "commit", "--quiet", "--allow-empty", "-F", "-"],
@@ -146,89 +146,89 @@ def test_the_tagger_comes_from_the_configuration_where_the_environment_says_noth
 
 
 def dirty(site: Site) -> None:
-    site.tagged("v1.0.0")
+    site.tag("v1.0.0")
     site.clone.commit("A file", changed="one")
     site.clone.git("push", "--quiet", "origin", "main")
     site.clone.write("changed", "two")
 
 
 def shallow(site: Site) -> None:
-    site.tagged("v1.0.0")
+    site.tag("v1.0.0")
     site.commit("More")
     shutil.rmtree(site.clone.path)
     site.remote.git("clone", "--quiet", "--depth", "1", f"file://{site.remote.path}", str(site.clone.path))
 
 
-def tagged(site: Site) -> None:
-    site.tagged("v1.0.0")
+def one_release_behind(site: Site) -> None:
+    site.tag("v1.0.0")
     site.commit("More")
 
 
-def untagged(site: Site) -> None:
+def no_release(site: Site) -> None:
     pass
 
 
 def on_another_branch(site: Site) -> None:
-    tagged(site)
+    one_release_behind(site)
     site.clone.git("switch", "--quiet", "--create", "topic")
 
 
-def detached(site: Site) -> None:
-    tagged(site)
+def detached_head(site: Site) -> None:
+    one_release_behind(site)
     site.clone.git("switch", "--quiet", "--detach")
 
 
 def head_tagged(site: Site) -> None:
-    site.tagged("v1.0.0")
+    site.tag("v1.0.0")
 
 
 def head_tagged_otherwise(site: Site) -> None:
-    site.tagged("v1.4")
+    site.tag("v1.4")
 
 
 def name_taken(site: Site) -> None:
-    tagged(site)
+    one_release_behind(site)
     site.clone.tag("v1.0.1", lightweight=True)
 
 
 def name_is_a_folder(site: Site) -> None:
-    tagged(site)
+    one_release_behind(site)
     site.clone.tag("v1.0.1/notes", lightweight=True)
 
 
 def name_taken_there(site: Site) -> None:
-    tagged(site)
+    one_release_behind(site)
     other = site.another_clone()
     other.tag("v1.0.1")
     other.git("push", "--quiet", "--tags", "origin")
 
 
 def greater_tag_there(site: Site) -> None:
-    tagged(site)
+    one_release_behind(site)
     other = site.another_clone()
     other.tag("v1.1.0")
     other.git("push", "--quiet", "--tags", "origin")
 
 
 def moved_on(site: Site) -> None:
-    tagged(site)
+    one_release_behind(site)
     other = site.another_clone()
     other.commit("From elsewhere")
     other.git("push", "--quiet", "origin", "main")
 
 
 def not_pushed(site: Site) -> None:
-    tagged(site)
+    one_release_behind(site)
     site.clone.commit("Mine alone")
 
 
 def branch_missing_there(site: Site) -> None:
-    tagged(site)
+    one_release_behind(site)
     site.remote.git("update-ref", "-d", "refs/heads/main")
 
 
 def nobody(site: Site) -> None:
-    tagged(site)
+    one_release_behind(site)
     site.environment = {name: value for name, value in site.environment.items() if "COMMITTER" not in name}
 
 
@@ -244,20 +244,20 @@ def sha256(site: Site) -> None:
     site.clone.commit("Something")
 
 
-def unreachable_only(site: Site) -> None:
+def only_unreachable_tags(site: Site) -> None:
     site.clone.git("switch", "--quiet", "--orphan", "other")
     site.clone.commit("Elsewhere")
-    site.tagged("v3.0.0")
+    site.tag("v3.0.0")
     site.clone.git("switch", "--quiet", "main")
 
 
 def two_urls(site: Site) -> None:
-    tagged(site)
+    one_release_behind(site)
     site.clone.git("remote", "set-url", "--add", "origin", "/elsewhere")
 
 
 def no_repository_there(site: Site) -> None:
-    tagged(site)
+    one_release_behind(site)
     site.clone.git("remote", "set-url", "origin", "../home")
 
 
@@ -265,57 +265,57 @@ PATCH = {"bump": "patch"}
 
 
 @pytest.mark.parametrize(
-    ("state", "asked", "words"),
+    ("state", "options", "words"),
     [
         (dirty, PATCH, ("dirty (changed)", "commit or stash")),
         (shallow, PATCH, ("shallow", "git fetch --unshallow", "Jenkins")),
-        (on_another_branch, PATCH, ("branch topic", "from main")),
+        (on_another_branch, PATCH, ("branch is topic", "from main")),
         (on_another_branch, {**PATCH, "branch": "main"}, ("--branch is main", "topic")),
-        (detached, PATCH, ("detached", "--branch $BRANCH_NAME")),
-        (detached, {**PATCH, "branch": "origin/topic"}, ("branch topic", "from main")),
-        (head_tagged, PATCH, ("HEAD is tagged already: v1.0.0", "invoke publish")),
-        (head_tagged, {"to": "1.0.0"}, ("v1.0.0 is tagged already, here and on origin", "invoke publish")),
-        (head_tagged_otherwise, {"to": "1.4"}, ("v1.4 is tagged already, here and on origin",)),
-        (head_tagged, {"to": "1.0.1"}, ("HEAD is tagged already: v1.0.0",)),
-        (head_tagged, {"to": "1.0.0", "push": False}, ("HEAD is tagged already: v1.0.0",)),
-        (tagged, {"to": "1.0.0"}, ("1.0.0 is not greater than 1.0.0", "1.0.1")),
-        (tagged, {"to": "1.0.0-rc.7"}, ("1.0.0-rc.7 is not greater than 1.0.0",)),
-        (tagged, {"to": "v1.2.0"}, ("no semantic version", "leave the prefix 'v' off")),
-        (tagged, {"to": "1.2"}, ("no semantic version", "1.4.2")),
-        (tagged, {"to": "1.2.0+build"}, ("build metadata",)),
-        (tagged, {"to": "1.2.0-3-gabcdef1"}, ("reads like",)),
-        (tagged, {"to": "1.2.0-dirty"}, ("reads like",)),
-        (tagged, {"to": "1.2.0-" + "x" * 130}, ("cannot be an image tag",)),
-        (tagged, {"bump": "huge"}, ("--bump huge", "major, minor, patch, prerelease")),
-        (tagged, {}, ("which version", "--bump")),
-        (tagged, {"bump": "patch", "to": "2.0.0"}, ("which version", "one of")),
-        (tagged, {"first": "2.0.0"}, ("--first", "v1.0.0")),
-        (untagged, PATCH, ("no version tag yet that starts with 'v'", "--first 0.1.0")),
-        (untagged, {"to": "1.0.0"}, ("no version tag yet", "--first 0.1.0")),
-        (unreachable_only, PATCH, ("reachable from HEAD", "--to")),
-        (name_taken, PATCH, ("v1.0.1 exists already", "greater version")),
-        (name_is_a_folder, PATCH, ("v1.0.1/notes leaves no place for v1.0.1", "delete it")),
-        (name_taken_there, PATCH, ("v1.0.1 exists already on origin", "git fetch origin --tags")),
+        (detached_head, PATCH, ("detached", "--branch $BRANCH_NAME")),
+        (detached_head, {**PATCH, "branch": "origin/topic"}, ("branch is topic", "from main")),
+        (head_tagged, PATCH, ("HEAD is already tagged: v1.0.0", "invoke publish")),
+        (head_tagged, {"to": "1.0.0"}, ("v1.0.0 already exists here and on origin", "invoke publish")),
+        (head_tagged_otherwise, {"to": "1.4"}, ("v1.4 already exists here and on origin",)),
+        (head_tagged, {"to": "1.0.1"}, ("HEAD is already tagged: v1.0.0",)),
+        (head_tagged, {"to": "1.0.0", "push": False}, ("HEAD is already tagged: v1.0.0",)),
+        (one_release_behind, {"to": "1.0.0"}, ("1.0.0 is not greater than 1.0.0", "1.0.1")),
+        (one_release_behind, {"to": "1.0.0-rc.7"}, ("1.0.0-rc.7 is not greater than 1.0.0",)),
+        (one_release_behind, {"to": "v1.2.0"}, ("not a semantic version", "leave out the prefix 'v'")),
+        (one_release_behind, {"to": "1.2"}, ("not a semantic version", "1.4.2")),
+        (one_release_behind, {"to": "1.2.0+build"}, ("build metadata",)),
+        (one_release_behind, {"to": "1.2.0-3-gabcdef1"}, ("looks like",)),
+        (one_release_behind, {"to": "1.2.0-dirty"}, ("looks like",)),
+        (one_release_behind, {"to": "1.2.0-" + "x" * 130}, ("cannot be an image tag",)),
+        (one_release_behind, {"bump": "huge"}, ("--bump 'huge'", "major, minor, patch, prerelease")),
+        (one_release_behind, {}, ("no version was given", "--bump")),
+        (one_release_behind, {"bump": "patch", "to": "2.0.0"}, ("no version was given", "one of")),
+        (one_release_behind, {"first": "2.0.0"}, ("--first", "v1.0.0")),
+        (no_release, PATCH, ("no version tag yet that starts with 'v'", "--first 0.1.0")),
+        (no_release, {"to": "1.0.0"}, ("no version tag yet", "--first 0.1.0")),
+        (only_unreachable_tags, PATCH, ("HEAD does not descend", "--to")),
+        (name_taken, PATCH, ("v1.0.1 already exists", "greater version")),
+        (name_is_a_folder, PATCH, ("v1.0.1 cannot exist beside the tag v1.0.1/notes", "delete v1.0.1/notes")),
+        (name_taken_there, PATCH, ("v1.0.1 already exists on origin", "git fetch origin --tags")),
         (greater_tag_there, PATCH, ("does not have: v1.1.0", "git fetch origin --tags")),
-        (moved_on, PATCH, ("moved on", "git pull")),
+        (moved_on, PATCH, ("not the tip of main on origin", "git pull")),
         (not_pushed, PATCH, ("not on origin yet", "git push origin HEAD:main")),
         (branch_missing_there, PATCH, ("origin has no branch main", "git push origin main")),
         (nobody, PATCH, ("user.name and user.email not set", "git config user.name")),
-        (no_commit, PATCH, ("no commit yet", "git commit")),
+        (no_commit, PATCH, ("no commit to tag", "git commit")),
         (sha256, PATCH, ("sha256", "git tag -a")),
-        (tagged, {**PATCH, "remote": "upstream"}, ("no remote named 'upstream'", "git remote add")),
+        (one_release_behind, {**PATCH, "remote": "upstream"}, ("no remote named 'upstream'", "git remote add")),
         (two_urls, PATCH, ("2 URLs", "--remote")),
-        (no_repository_there, PATCH, ("cannot be pushed to", "correct the remote's URL")),
+        (no_repository_there, PATCH, ("cannot push to origin", "fix the remote's URL")),
     ],
     ids=lambda value: value.__name__ if callable(value) else None,
 )
-def test_what_is_no_state_to_release_from_is_refused(
-    site: Site, state: Callable[[Site], None], asked: dict[str, Any], words: tuple[str, ...]
+def test_a_release_from_the_wrong_state_is_refused(
+    site: Site, state: Callable[[Site], None], options: dict[str, Any], words: tuple[str, ...]
 ) -> None:
     state(site)
     before = site.refs()
     with pytest.raises(Refused) as refusal:
-        release(site, **asked)
+        release(site, **options)
     assert [] == [word for word in words if word not in str(refusal.value)], str(refusal.value)
     assert refusal.value.remedy
     assert before == site.refs()
@@ -327,85 +327,85 @@ def test_a_repository_with_a_reftable_is_refused_before_anything_is_looked_at(si
     site.clone.git("config", "core.repositoryFormatVersion", "1")
     site.clone.git("config", "extensions.refStorage", "reftable")
     site.clone.write(".git/reftable/tables.list")
-    with pytest.raises(Refused, match=r"keeps refs as reftable, .* not written here: tag with git itself"):
+    with pytest.raises(Refused, match=r"stores refs as reftable, .* not written here: tag with git itself"):
         release(site, first="1.0.0")
 
 
 @pytest.mark.parametrize("date", ["soon", "1700000000 +9900", "99999999999999999999 +0000"])
-def test_a_date_that_is_none_is_refused(site: Site, date: str) -> None:
+def test_an_invalid_date_is_refused(site: Site, date: str) -> None:
     site.environment["GIT_COMMITTER_DATE"] = date
-    with pytest.raises(Refused, match="which is no date"):
+    with pytest.raises(Refused, match="invalid GIT_COMMITTER_DATE"):
         release(site, first="1.0.0")
 
 
 @pytest.mark.parametrize("branch", ["main", "origin/main", "refs/heads/main"])
 def test_a_detached_head_is_released_when_the_branch_is_told(site: Site, branch: str) -> None:
-    detached(site)
+    detached_head(site)
     assert "v1.0.1" == release(site, bump="patch", branch=branch).name
 
 
 def test_a_release_works_from_a_linked_worktree_with_packed_refs(site: Site) -> None:
-    tagged(site)
+    one_release_behind(site)
     site.clone.git("gc", "--quiet")
     site.clone.git("switch", "--quiet", "--detach")
-    linked = site.folder / "linked"
-    site.clone.git("worktree", "add", "--quiet", str(linked), "main")
-    assert "v1.0.1" == release(site, linked, bump="patch").name
-    assert "v1.0.1" == Repository(linked).git("describe") == site.clone.git("describe")
+    worktree = site.folder / "linked"
+    site.clone.git("worktree", "add", "--quiet", str(worktree), "main")
+    assert "v1.0.1" == release(site, worktree, bump="patch").name
+    assert "v1.0.1" == Repository(worktree).git("describe") == site.clone.git("describe")
 
 
 def test_a_dry_run_checks_everything_and_touches_nothing(site: Site) -> None:
-    tagged(site)
+    one_release_behind(site)
     before = site.refs(), site.clone.git("count-objects")
     cut = release(site, bump="minor", dry_run=True)
     assert (TagState.PLANNED, "v1.1.0", "", "1.1.0\n\n* More\n") == (cut.state, cut.name, cut.object, cut.message)
     assert before == (site.refs(), site.clone.git("count-objects"))
     site.commit("Elsewhere")
     site.clone.git("reset", "--quiet", "--hard", "HEAD^")
-    with pytest.raises(Refused, match="moved on"):
+    with pytest.raises(Refused, match="not the tip of main"):
         release(site, bump="minor", dry_run=True)
 
 
 def test_a_tag_made_here_alone_is_pushed_when_named(site: Site) -> None:
     site.clone.git("remote", "set-url", "origin", "/nowhere")
-    made = release(site, first="1.0.0", push=False, message="Kept")
+    local = release(site, first="1.0.0", push=False, message="Kept")
     site.clone.git("remote", "set-url", "origin", "../remote.git")
-    pushed = release(site, to="1.0.0")
-    assert (TagState.MADE, TagState.PUSHED, made.object, "Kept\n") == (
-        made.state,
-        pushed.state,
-        pushed.object,
-        pushed.message,
+    remote = release(site, to="1.0.0")
+    assert (TagState.MADE, TagState.PUSHED, local.object, "Kept\n") == (
+        local.state,
+        remote.state,
+        remote.object,
+        remote.message,
     )
-    assert made.object == site.remote.git("rev-parse", "v1.0.0")
+    assert local.object == site.remote.git("rev-parse", "v1.0.0")
 
 
 def test_a_push_that_a_hook_rejects_leaves_no_tag_and_tells_what_the_hook_said(site: Site) -> None:
-    tagged(site)
+    one_release_behind(site)
     site.hook("pre-receive", "echo 'not on a Friday' >&2; exit 1")
     before = site.refs()
-    heard: list[Event] = []
-    with pytest.raises(Refused, match=r"origin rejected the push .*hook declined.*nothing was tagged"):
-        cut_tag(site.clone.path, TagRequest(prefix="v", bump="patch"), site.environment, heard.append)
-    assert [Log("origin", "not on a Friday")] == heard
+    events: list[Event] = []
+    with pytest.raises(Refused, match=r"origin rejected the tag .*hook declined.*nothing was tagged"):
+        cut_tag(site.clone.path, TagRequest(prefix="v", bump="patch"), site.environment, events.append)
+    assert [Log("origin", "not on a Friday")] == events
     assert before == site.refs()
     site.hook("pre-receive", "exit 0")
     assert TagState.PUSHED is release(site, bump="patch").state
 
 
 def test_who_is_overtaken_between_looking_and_pushing_is_told_so(site: Site) -> None:
-    tagged(site)
+    one_release_behind(site)
     site.hook(
         "pre-receive",
         "unset GIT_QUARANTINE_PATH; git -c user.name=Q -c user.email=q@example.com tag -a -m quicker v1.0.1 main",
     )
-    with pytest.raises(Refused, match=r"v1\.0\.1 exists already on origin: somebody else released it"):
+    with pytest.raises(Refused, match=r"v1\.0\.1 already exists on origin: another run has released it"):
         release(site, bump="patch")
     assert [] == site.clone.git("tag", "--list", "v1.0.1").splitlines()
 
 
 def test_of_two_clones_that_release_at_once_one_wins_and_the_other_says_so(site: Site) -> None:
-    tagged(site)
+    one_release_behind(site)
     clones = [site.another_clone(f"clone-{number}") for number in range(4)]
 
     def attempt(clone: Repository) -> CutTag | BuildToolsError:
@@ -416,18 +416,18 @@ def test_of_two_clones_that_release_at_once_one_wins_and_the_other_says_so(site:
 
     with ThreadPoolExecutor(len(clones)) as pool:
         outcomes = list(pool.map(attempt, clones))
-    won = [outcome for outcome in outcomes if isinstance(outcome, CutTag)]
-    lost = [str(outcome) for outcome in outcomes if isinstance(outcome, Refused)]
-    assert (1, 3) == (len(won), len(lost))
-    assert won[0].object == site.remote.git("rev-parse", "v1.0.1")
-    assert [] == [words for words in lost if "v1.0.1 exists already on origin" not in words]
+    winners = [outcome for outcome in outcomes if isinstance(outcome, CutTag)]
+    losers = [str(outcome) for outcome in outcomes if isinstance(outcome, Refused)]
+    assert (1, 3) == (len(winners), len(losers))
+    assert winners[0].object == site.remote.git("rev-parse", "v1.0.1")
+    assert [] == [words for words in losers if "v1.0.1 already exists on origin" not in words]
 
 
 def test_a_second_run_in_the_same_clone_is_refused_while_the_first_is_at_work(site: Site) -> None:
     descriptor = os.open(site.clone.path / ".git", os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        with pytest.raises(Refused, match="another `invoke release` is at work"):
+        with pytest.raises(Refused, match="another `invoke release` is running in this clone"):
             release(site, first="1.0.0")
     finally:
         os.close(descriptor)
@@ -436,7 +436,7 @@ def test_a_second_run_in_the_same_clone_is_refused_while_the_first_is_at_work(si
 
 def test_a_connection_that_breaks_before_the_tag_arrived_leaves_none_and_the_next_run_pushes_it(site: Site) -> None:
     site.hook("pre-receive", "kill -9 $PPID")
-    with pytest.raises(Unreachable, match="whether the tag has arrived is not known: run the same command again"):
+    with pytest.raises(Unreachable, match="it is unknown whether the tag has arrived: run the same command again"):
         release(site, first="1.0.0")
     assert "" == site.clone.git("tag") == site.remote.git("tag")
     site.hook("pre-receive", "exit 0")
@@ -456,40 +456,40 @@ def test_a_connection_that_breaks_after_the_tag_arrived_is_finished_by_the_next_
 
 def test_a_tag_that_cannot_be_written_here_is_told_as_pushed_and_finished_later(site: Site) -> None:
     lock = site.clone.write(".git/refs/tags/v1.0.0.lock")
-    with pytest.raises(BuildToolsError, match=r"though v1\.0\.0 is pushed; `git fetch --tags` brings it"):
+    with pytest.raises(BuildToolsError, match=r"but v1\.0\.0 has been pushed; `git fetch --tags` fetches it"):
         release(site, first="1.0.0")
     lock.unlink()
     assert TagState.FINISHED is release(site, first="1.0.0").state
 
 
-@pytest.mark.parametrize("given", ["a path", "in full", "by the command", "by the configuration"])
-def test_a_tag_signed_with_an_ssh_key_is_what_git_verifies(site: Site, given: str) -> None:
-    needed("ssh-keygen", "openssh-client")
+@pytest.mark.parametrize("key_source", ["a path", "in full", "by the command", "by the configuration"])
+def test_a_tag_signed_with_an_ssh_key_is_what_git_verifies(site: Site, key_source: str) -> None:
+    require_program("ssh-keygen", "openssh-client")
     key = site.home / "signer"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
     public = " ".join((site.home / "signer.pub").read_text().split()[:2])
     (site.home / "allowed").write_text(f"releaser@example.com {public}\n")
     settings = {"gpg.format": "ssh", "gpg.ssh.allowedSignersFile": str(site.home / "allowed")}
     agent = ""
-    if given in ("in full", "by the command"):
+    if key_source in ("in full", "by the command"):
         agent = subprocess.run(["ssh-agent", "-s"], capture_output=True, text=True, check=True).stdout
         site.environment |= dict(re.findall("(SSH_[A-Z_]+)=([^;]+);", agent))
         subprocess.run(["ssh-add", "-q", str(key)], env=site.environment, check=True)
-    if given == "by the command":
+    if key_source == "by the command":
         settings["gpg.ssh.defaultKeyCommand"] = "ssh-add -L"
     else:
-        settings["user.signingkey"] = f"key::{public}" if given == "in full" else "~/signer"
-    if given == "by the configuration":
+        settings["user.signingkey"] = f"key::{public}" if key_source == "in full" else "~/signer"
+    if key_source == "by the configuration":
         settings["tag.gpgSign"] = "true"
     for name, value in settings.items():
         site.clone.git("config", name, value)
     try:
-        cut = release(site, first="1.0.0", sign=given != "by the configuration")
+        cut = release(site, first="1.0.0", sign=key_source != "by the configuration")
     finally:
         if agent:
             os.kill(int(site.environment["SSH_AGENT_PID"]), signal.SIGTERM)
     assert cut.signed
-    verified = subprocess.run(
+    verification = subprocess.run(
         ["git", "tag", "-v", "v1.0.0"],
         cwd=site.clone.path,
         env=site.environment,
@@ -497,12 +497,12 @@ def test_a_tag_signed_with_an_ssh_key_is_what_git_verifies(site: Site, given: st
         text=True,
         check=True,
     )
-    assert 'Good "git" signature for releaser@example.com' in verified.stderr
+    assert 'Good "git" signature for releaser@example.com' in verification.stderr
     assert "" == site.clone.git("fsck", "--strict")
 
 
 def test_a_tag_signed_with_a_gpg_key_is_what_git_verifies(site: Site) -> None:
-    needed("gpg-agent", "gpg and gpg-agent")
+    require_program("gpg-agent", "gpg and gpg-agent")
     keys = Path(site.folder / "g")
     keys.mkdir(mode=0o700)
     site.environment["GNUPGHOME"] = str(keys)
@@ -511,14 +511,14 @@ def test_a_tag_signed_with_a_gpg_key_is_what_git_verifies(site: Site) -> None:
     subprocess.run(command, env=site.environment, check=True, capture_output=True)
     try:
         assert release(site, first="1.0.0", sign=True).signed
-        verified = subprocess.run(
+        verification = subprocess.run(
             ["git", "verify-tag", "--raw", "v1.0.0"],
             cwd=site.clone.path,
             env=site.environment,
             capture_output=True,
             text=True,
         )
-        assert (0, True) == (verified.returncode, "[GNUPG:] GOODSIG" in verified.stderr)
+        assert (0, True) == (verification.returncode, "[GNUPG:] GOODSIG" in verification.stderr)
         assert "" == site.remote.git("fsck", "--strict")
     finally:
         subprocess.run(["gpgconf", "--kill", "all"], env=site.environment, check=True)
@@ -528,10 +528,10 @@ def test_a_tag_signed_with_a_gpg_key_is_what_git_verifies(site: Site) -> None:
     ("settings", "words"),
     [
         ({"gpg.format": "ssh", "user.signingkey": "/no/such/key"}, "did not sign the tag with key '/no/such/key'"),
-        ({"gpg.format": "ssh"}, "no ssh key to sign with is configured: run `git config user.signingkey PATH`"),
-        ({"gpg.program": "no-such-program"}, "no-such-program, which is to sign the tag, cannot be started"),
+        ({"gpg.format": "ssh"}, "no ssh signing key is configured: run `git config user.signingkey PATH`"),
+        ({"gpg.program": "no-such-program"}, "the signing program no-such-program cannot be started"),
         ({"gpg.program": "true"}, "true did not sign the tag with the default key"),
-        ({"gpg.format": "wax"}, "gpg.format is 'wax'"),
+        ({"gpg.format": "wax"}, "invalid gpg.format 'wax'"),
     ],
 )
 def test_a_tag_that_cannot_be_signed_is_not_made(site: Site, settings: Mapping[str, str], words: str) -> None:

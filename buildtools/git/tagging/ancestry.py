@@ -1,4 +1,4 @@
-"""What lies behind HEAD for a release: the versions that were tagged, and what has happened since."""
+"""The commits that HEAD descends from: which versions are tagged there, and what has changed since."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from semver import Version as SemanticVersion
 
-_Any = TypeVar("_Any")
+_Commit = TypeVar("_Commit")
 _TAGS = b"refs/tags/"
 _ENCODING = re.compile(rb"^encoding ([^\n]+)$", re.MULTILINE)
 
 
 @frozen
 class AnnotatedTag:
-    """An annotated tag with the configured prefix. ``version`` is ``None`` where the rest is no semantic version."""
+    """An annotated tag with the configured prefix. ``version`` is ``None`` if the rest is not a semantic version."""
 
     name: str
     oid: bytes
@@ -33,7 +33,7 @@ class AnnotatedTag:
 
 def annotated_tags(repository: Repository, prefix: str) -> list[AnnotatedTag]:
     """Every annotated tag whose name starts with the prefix."""
-    found = []
+    tags = []
     start = prefix.encode("utf-8", "surrogateescape")
     for ref in repository.refs.under(_TAGS):
         short = ref.name.removeprefix(_TAGS)
@@ -41,8 +41,8 @@ def annotated_tags(repository: Repository, prefix: str) -> list[AnnotatedTag]:
         if ref.oid is None or not commit or commit == ref.oid or not short.startswith(start):
             continue
         name = short.decode("utf-8", "surrogateescape")
-        found.append(AnnotatedTag(name, ref.oid, commit, version_in(name, prefix)))
-    return found
+        tags.append(AnnotatedTag(name, ref.oid, commit, version_in(name, prefix)))
+    return tags
 
 
 def version_in(name: str, prefix: str) -> SemanticVersion | None:
@@ -55,8 +55,8 @@ def version_in(name: str, prefix: str) -> SemanticVersion | None:
         return None
 
 
-class History:
-    """The commits that lead to others."""
+class Ancestry:
+    """Which commits descend from which."""
 
     def __init__(self, repository: Repository) -> None:
         self._objects = repository.objects
@@ -68,24 +68,24 @@ class History:
         """The tag of the greatest version that ``head`` descends from."""
         key, load = self._commits.walker()
         versions = sorted((tag for tag in tags if tag.version), key=_order, reverse=True)
-        seen: set[Key] = set()
+        ancestors: set[Key] = set()
         for commit in _newest_first([key(head)], load):
-            seen.add(commit)
+            ancestors.add(commit)
             if versions and commit == key(versions[0].commit):
                 break
-        return next((tag for tag in versions if key(tag.commit) in seen), None)
+        return next((tag for tag in versions if key(tag.commit) in ancestors), None)
 
     def is_ancestor(self, commit: bytes, of: bytes) -> bool:
-        """Whether ``of`` descends from ``commit``, or is it."""
+        """Whether ``commit`` is ``of`` or one of its ancestors, as ``git merge-base --is-ancestor`` has it."""
         key, load = self._commits.walker()
         return key(commit) in _newest_first([key(of)], load)
 
     def subjects(self, head: bytes, since: bytes | None) -> list[str]:
-        """The one-line subjects of the commits that ``since`` does not have, newest first."""
+        """The subjects of the commits in ``since..head``, one line each, newest first."""
         key, load = self._commits.walker()
-        known = set(_newest_first([key(since)], load)) if since else set()
-        since_then = _newest_first([head], self._commits.load, lambda oid: key(oid) in known)
-        return [_subject(self._objects.read(oid)[1]) for oid in since_then]
+        ancestors = set(_newest_first([key(since)], load)) if since else set()
+        commits = _newest_first([head], self._commits.load, lambda oid: key(oid) in ancestors)
+        return [_subject(self._objects.read(oid)[1]) for oid in commits]
 
 
 def _order(tag: AnnotatedTag) -> SemanticVersion:
@@ -94,19 +94,19 @@ def _order(tag: AnnotatedTag) -> SemanticVersion:
 
 
 def _newest_first(
-    starts: Sequence[_Any],
-    load: Callable[[_Any], tuple[int, Sequence[_Any]]],
-    is_left_out: Callable[[_Any], bool] = lambda _: False,
-) -> Iterator[_Any]:
-    queue: list[tuple[int, int, _Any, Sequence[_Any]]] = []
-    seen: set[_Any] = set()
+    starts: Sequence[_Commit],
+    load: Callable[[_Commit], tuple[int, Sequence[_Commit]]],
+    is_excluded: Callable[[_Commit], bool] = lambda _: False,
+) -> Iterator[_Commit]:
+    queue: list[tuple[int, int, _Commit, Sequence[_Commit]]] = []
+    visits: set[_Commit] = set()
 
-    def add(commits: Sequence[_Any]) -> None:
+    def add(commits: Sequence[_Commit]) -> None:
         for commit in commits:
-            if commit not in seen and not is_left_out(commit):
-                seen.add(commit)
+            if commit not in visits and not is_excluded(commit):
+                visits.add(commit)
                 date, parents = load(commit)
-                heappush(queue, (-date, len(seen), commit, parents))
+                heappush(queue, (-date, len(visits), commit, parents))
 
     add(starts)
     while queue:
@@ -116,7 +116,7 @@ def _newest_first(
 
 
 def _subject(commit: bytes) -> str:
-    """As git's ``%s``: the first paragraph, on one line."""
+    """The first paragraph of the message on one line, as ``git log --format=%s`` prints it."""
     head, _, message = commit.partition(b"\n\n")
     encoding = _ENCODING.search(head)
     try:
