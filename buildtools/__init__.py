@@ -7,7 +7,8 @@ A map of the house, from the street to the cellar; imports run downward only:
 * ``console``    how a run looks: live table, plain lines, JSON lines
 * ``pipeline``   the table of contents: one function per task
 * ``stages``     the chapters: images, archives, releases, and whether the tree is what the commit says
-* ``services``   engine, registry and store, each connected at its first use; ``run``: what a task was asked for
+* ``task_context``  what a task works with: ``run``, what it was asked for; ``services``: engine, registry and store,
+  each connected at its first use; and the checkout
 * ``release``    what a release is: manifest, comparison, audit (pure)
 * ``sandbox``    a registry, an S3 server and an engine on loopback
 * ``git``        repository -> version: describe, worktree state, release tags

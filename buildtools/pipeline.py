@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 from buildtools import Refused
 from buildtools.events import Warned
 from buildtools.frozen import frozen
-from buildtools.git.checkout import Checkout, read_checkout
-from buildtools.services import Services
 from buildtools.stages import archives, images, releases, tree
+from buildtools.task_context import TaskContext
 from buildtools.version import Version
 
 if TYPE_CHECKING:
@@ -46,52 +45,50 @@ class Published:
 
 
 def list_images(run: Run) -> Listing:
-    """Every image folder in build order, and where it stands."""
-    with Services(run.settings, run.environment, run.cancelled) as services:
-        checkout = _checkout(run)
-        statuses = images.survey_images(run, services, checkout)
-        return Listing(statuses, tuple(images.reference(run, checkout.version, each.name) for each in statuses))
+    """Every image folder in build order, with its status."""
+    with TaskContext(run) as task:
+        statuses = images.survey_images(task)
+        return Listing(statuses, tuple(images.reference(task, each.name) for each in statuses))
 
 
 def build(run: Run, *, registry_names: bool = False) -> tuple[LocalImage, ...]:
     """Bring every image into the engine as ``NAME:VERSION``; with ``registry_names`` also under those (``tag``)."""
-    with Services(run.settings, run.environment, run.cancelled) as services:
-        checkout = _checkout(run)
-        images.run_before(run, checkout)
-        images.pull_bases(run, services, checkout)
-        return images.bring_in(run, services, checkout, registry_names=registry_names)
+    with TaskContext(run) as task:
+        images.run_before(task)
+        images.pull_bases(task)
+        return images.bring_in(task, registry_names=registry_names)
 
 
 def push(run: Run) -> tuple[PushedImage, ...]:
     """Push every image under its version, building only what the registry does not have, and read it back."""
-    with Services(run.settings, run.environment, run.cancelled) as services:
-        checkout = _checkout(run)
-        if checkout.version.dirty:
-            run.report(Warned("", f"the tree is dirty: {checkout.version} is no release and may be overwritten"))
-        services.registry.ping()
-        images.run_before(run, checkout)
-        images.pull_bases(run, services, checkout)
-        return images.push_images(run, services, checkout)
+    with TaskContext(run) as task:
+        if task.version.dirty:
+            run.report(Warned("", f"the tree is dirty: {task.version} is no release and may be overwritten"))
+        task.services.registry.ping()
+        images.run_before(task)
+        images.pull_bases(task)
+        return images.push_images(task)
 
 
 def dist(run: Run) -> tuple[Archive, ...]:
     """Make every distribution's ``.tgz`` in ``dist/``."""
-    return archives.make_archives(run, _checkout(run))
+    with TaskContext(run) as task:
+        return archives.make_archives(task)
 
 
 def publish(run: Run) -> Published:
     """Release the version: preflight, stage, commit, point. The manifest, written last, is what makes it exist."""
-    with Services(run.settings, run.environment, run.cancelled) as services:
-        checkout = tree.to_release(run, _checkout(run))
-        releases.preflight(run, services, checkout)
-        images.run_before(run, checkout)
-        images.pull_bases(run, services, checkout)
-        staged = releases.stage(run, services, checkout)
-        location = releases.manifest_location(services, checkout.version)
-        if checkout.version.dirty:
+    with TaskContext(run) as task:
+        task = tree.to_release(task)
+        releases.preflight(task)
+        images.run_before(task)
+        images.pull_bases(task)
+        staged = releases.stage(task)
+        location = releases.manifest_location(task, task.version)
+        if task.version.dirty:
             return Published(staged, location, written=False, dirty=True)
-        release, written = releases.commit(services, checkout.version, staged)
-        moved = releases.point(run, services, checkout.version, release)
+        release, written = releases.commit(task, staged)
+        moved = releases.point(task, task.version, release)
         return Published(release, location, written, dirty=False, moved=moved)
 
 
@@ -113,48 +110,43 @@ def release(run: Run, remote: str, **options: Any) -> CutTag:
 
 def verify(run: Run, wanted: str, *, deep: bool = False) -> Audit:
     """Hold a version's manifest against registry and store; the checkout's version where none is wanted."""
-    version = Version.parse(wanted) if wanted else _checkout(run).version
-    with Services(run.settings, run.environment, run.cancelled) as services:
-        released = releases.released(services, version)
-        location = releases.manifest_location(services, version)
+    with TaskContext(run) as task:
+        version = Version.parse(wanted) if wanted else task.version
+        released = releases.released(task, version)
+        location = releases.manifest_location(task, version)
         if released is None or released.version != version.text:
             why = f"{location} is that of {released.version}" if released else f"{location} does not exist"
             raise Refused(
                 f"version {version} is not released: {why}", "release it with `invoke publish`, or name another version"
             )
-        return releases.audit_release(run, services, released, deep=deep)
+        return releases.audit_release(task, released, deep=deep)
 
 
 def plan_build(run: Run) -> tuple[Planned, ...]:
     """What ``build`` and ``tag`` would do."""
-    with Services(run.settings, run.environment, run.cancelled) as services:
-        return images.plan_local(run, services, _checkout(run))
+    with TaskContext(run) as task:
+        return images.plan_local(task)
 
 
 def plan_push(run: Run) -> tuple[Planned, ...]:
     """What ``push`` would do."""
-    with Services(run.settings, run.environment, run.cancelled) as services:
-        return images.plan_push(run, services, _checkout(run))
+    with TaskContext(run) as task:
+        return images.plan_push(task)
 
 
 def plan_dist(run: Run) -> tuple[Planned, ...]:
     """What ``dist`` would do."""
-    return archives.plan_archives(run, _checkout(run), "be made")
+    with TaskContext(run) as task:
+        return archives.plan_archives(task, "be made")
 
 
 def plan_publish(run: Run) -> tuple[Planned, ...]:
     """What ``publish`` would do."""
-    with Services(run.settings, run.environment, run.cancelled) as services:
-        checkout = tree.to_release(run, _checkout(run))
-        releases.preflight(run, services, checkout)
+    with TaskContext(run) as task:
+        task = tree.to_release(task)
+        releases.preflight(task)
         return (
-            *images.plan_push(run, services, checkout, release=True),
-            *archives.plan_archives(run, checkout, "be made and uploaded"),
-            releases.plan_manifest(services, checkout.version),
+            *images.plan_push(task, release=True),
+            *archives.plan_archives(task, "be made and uploaded"),
+            releases.plan_manifest(task),
         )
-
-
-def _checkout(run: Run) -> Checkout:
-    """What the repository says; asked for once in a run, and handed on."""
-    settings = run.settings
-    return read_checkout(settings.root, settings.tag_prefix, settings.remote, run.environment)

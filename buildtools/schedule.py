@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
@@ -17,6 +18,10 @@ Value = TypeVar("Value")
 # Nothing waits longer than so many seconds at a time: a signal that arrives just as the main thread goes to sleep on a
 # lock, or at another thread, does not wake it.
 _STEP = 1.0
+# What was just written may take so many seconds to be visible in a store or a registry of several servers. Whoever
+# meets the limit is told of an outage, and runs the same again.
+_REPLICATION_SECONDS = 5.0
+_REPLICATION_PAUSE = 0.25
 
 
 @frozen
@@ -80,6 +85,16 @@ def all_ended(futures: Collection[Future[Any]]) -> None:
     """Wait until all of them have ended."""
     while wait(futures, _STEP).not_done:
         pass
+
+
+def awaited(
+    look_up: Callable[[], Value | None], *, seconds: float = _REPLICATION_SECONDS, pause: float = _REPLICATION_PAUSE
+) -> Value | None:
+    """What ``look_up`` finds, which may take a while to become visible; None where it still finds nothing then."""
+    end = time.monotonic() + seconds
+    while (value := look_up()) is None and time.monotonic() < end:
+        time.sleep(pause)
+    return value
 
 
 def side_by_side(questions: Sequence[Callable[[], Value]], *, jobs: int) -> list[Value]:

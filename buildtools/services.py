@@ -6,7 +6,6 @@ import contextlib
 import threading
 from collections.abc import Mapping
 from functools import cached_property
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from buildtools import Unreachable
@@ -31,12 +30,8 @@ class Services:
         self._lock = threading.Lock()
         self._registries: dict[str, Registry] = {}
 
-    def __enter__(self) -> Services:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Close every connection."""
         self._open.close()
 
     @cached_property

@@ -21,6 +21,7 @@ LAYERS = (
     ("rendering", "invoke_config"),
     ("console", "pipeline"),
     ("stages",),
+    ("task_context",),
     ("services", "run", "release", "sandbox"),
     ("git", "image", "archive"),
     ("schedule", "command"),

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from buildtools import BuildToolsError
-from buildtools.schedule import run, side_by_side
+from buildtools.schedule import awaited, run, side_by_side
 
 GRAPH = {"base": (), "app": ("base",), "tool": (), "web": ("app", "tool")}
 
@@ -122,3 +122,12 @@ def test_an_interrupt_does_not_wait_for_an_answer() -> None:
     with pytest.raises(KeyboardInterrupt):
         side_by_side([unanswered, _thread.interrupt_main, unanswered], jobs=2)
     never.set()
+
+
+def test_what_becomes_visible_late_is_waited_for() -> None:
+    answers = iter([None, None, "there"])
+    assert "there" == awaited(lambda: next(answers), pause=0.001)
+
+
+def test_what_never_becomes_visible_is_nothing() -> None:
+    assert awaited(lambda: None, seconds=0.002, pause=0.001) is None

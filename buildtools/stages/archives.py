@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING
 
 from buildtools import BuildToolsError, release
 from buildtools.events import timed
-from buildtools.git.checkout import Checkout
 from buildtools.release import ReleasedArchive
-from buildtools.run import Run
-from buildtools.services import Services
 from buildtools.stages.planned import Planned
+from buildtools.task_context import TaskContext
 
 if TYPE_CHECKING:
     from buildtools.archive.distribution import Archive
@@ -25,62 +23,59 @@ _CHUNK = 1 << 20
 _ABANDONED = timedelta(days=1)
 
 
-def make_archives(run: Run, checkout: Checkout) -> tuple[Archive, ...]:
+def make_archives(task: TaskContext) -> tuple[Archive, ...]:
     """Make every distribution and write its archive into ``dist/``."""
     return tuple(
-        timed(run.report, name, "pack", partial(_archive, run, checkout, name)) for name in run.settings.distribution
+        timed(task.run.report, name, "pack", partial(_archive, task, name)) for name in task.settings.distribution
     )
 
 
-def plan_archives(run: Run, checkout: Checkout, action: str) -> tuple[Planned, ...]:
+def plan_archives(task: TaskContext, action: str) -> tuple[Planned, ...]:
     """What would become of the distributions."""
-    return tuple(Planned(checkout.version.archive_name(name), action) for name in run.settings.distribution)
+    return tuple(Planned(task.version.archive_name(name), action) for name in task.settings.distribution)
 
 
-def _archive(run: Run, checkout: Checkout, name: str) -> Archive:
+def _archive(task: TaskContext, name: str) -> Archive:
     from buildtools.archive import distribution
 
     made = distribution.make(
-        run.settings.distribution[name],
+        task.settings.distribution[name],
         name,
-        run.settings.root,
-        checkout.version,
-        run.environment,
-        run.report,
-        run.cancelled,
+        task.settings.root,
+        task.version,
+        task.run.environment,
+        task.run.report,
+        task.run.cancelled,
     )
-    return distribution.save(made, checkout.committed, run.settings.root / "dist")
+    return distribution.save(made, task.checkout.committed, task.settings.root / "dist")
 
 
-def store_archives(
-    run: Run, services: Services, checkout: Checkout, made: Callable[[], object]
-) -> tuple[ReleasedArchive, ...]:
+def store_archives(task: TaskContext, made: Callable[[], object]) -> tuple[ReleasedArchive, ...]:
     """Make every distribution and upload its archive, as read back; ``made`` is called in between."""
-    archives = make_archives(run, checkout)
+    archives = make_archives(task)
     made()
     stored = tuple(
-        timed(run.report, archive.name, "upload", partial(_store_archive, run, services, checkout, archive))
-        for archive in archives
+        timed(task.run.report, archive.name, "upload", partial(_store_archive, task, archive)) for archive in archives
     )
     for archive in archives:
         # A release needs no right to list uploads, and must not fail for what an earlier one left.
         with suppress(BuildToolsError):
-            services.store.discard_unfinished(f"{archive.name}/{archive.name}-", datetime.now(UTC) - _ABANDONED)
+            task.services.store.discard_unfinished(f"{archive.name}/{archive.name}-", datetime.now(UTC) - _ABANDONED)
     return stored
 
 
-def _store_archive(run: Run, services: Services, checkout: Checkout, archive: Archive) -> ReleasedArchive:
-    path = run.settings.root / "dist" / archive.file_name
+def _store_archive(task: TaskContext, archive: Archive) -> ReleasedArchive:
+    path = task.settings.root / "dist" / archive.file_name
 
     def write(sink: Sink) -> None:
         with path.open("rb") as stream:
             while chunk := stream.read(_CHUNK):
-                if run.cancelled.is_set():
+                if task.run.cancelled.is_set():
                     raise BuildToolsError(f"the upload of {archive.file_name} was cancelled", "run the same again")
                 sink.write(chunk)
 
-    key = release.archive_key(archive.name, checkout.version)
-    if checkout.version.dirty and services.store.digest(key) not in (None, archive.sha256):
-        services.store.delete(key)
-    stored = services.store.upload(key, write, sha256=archive.sha256, subject=archive.name, report=run.report)
+    key = release.archive_key(archive.name, task.version)
+    if task.version.dirty and task.services.store.digest(key) not in (None, archive.sha256):
+        task.services.store.delete(key)
+    stored = task.services.store.upload(key, write, sha256=archive.sha256, subject=archive.name, report=task.run.report)
     return ReleasedArchive(archive.name, stored.key, stored.size, stored.sha256)

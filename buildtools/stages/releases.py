@@ -13,17 +13,16 @@ from threading import Barrier, BrokenBarrierError
 from typing import TypeVar
 
 from buildtools import BuildToolsError, Conflict, Failures, Refused, Unreachable, release
-from buildtools.git.checkout import Checkout, read_version, refuse_dirty
+from buildtools.git.checkout import read_version, refuse_dirty
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.lookup import is_whole, move_tag, read_image, tag_digest
 from buildtools.image.registry.manifest import Damaged
 from buildtools.release import Audit, Release, ReleasedArchive, ReleasedImage
-from buildtools.run import Run
-from buildtools.schedule import all_ended
-from buildtools.services import Services
+from buildtools.schedule import all_ended, awaited
 from buildtools.stages.archives import store_archives
 from buildtools.stages.images import folders, push_images, repository, rfc3339
 from buildtools.stages.planned import Planned
+from buildtools.task_context import TaskContext
 from buildtools.version import Version
 
 Value = TypeVar("Value")
@@ -31,30 +30,30 @@ Value = TypeVar("Value")
 _CHECKS = 8
 
 
-def preflight(run: Run, services: Services, checkout: Checkout) -> None:
+def preflight(task: TaskContext) -> None:
     """Everything that could stop a release, found out before anything costs; all complaints at once.
 
     :raises Conflict: the version is released from another commit.
     :raises BuildToolsError: with every failure.
     """
-    names = [folder.name for folder in folders(run, checkout)]
+    names = [folder.name for folder in folders(task)]
     with ThreadPoolExecutor(max_workers=_CHECKS) as pool:
-        of_store = pool.submit(_errors, lambda: services.store.check_access())
-        errors = _errors(lambda: services.registry.ping())
+        of_store = pool.submit(_errors, lambda: task.services.store.check_access())
+        errors = _errors(lambda: task.services.registry.ping())
         if not errors:
-            accesses = [partial(services.registry.check_push_access, repository(run, name)) for name in names]
+            accesses = [partial(task.services.registry.check_push_access, repository(task, name)) for name in names]
             errors = [error for some in pool.map(_errors, accesses) for error in some]
         errors += of_store.result()
     if errors:
         failures = Failures(errors)
         count = len(failures.errors)
         raise failures.combined(f"preflight failed ({count} errors)", "fix the errors above and run again")
-    existing = None if checkout.version.dirty else released(services, checkout.version)
-    if existing and existing.commit != checkout.version.commit:
-        release.refuse_other_content(replace(existing, commit=checkout.version.commit), existing)
+    existing = None if task.version.dirty else released(task, task.version)
+    if existing and existing.commit != task.version.commit:
+        release.refuse_other_content(replace(existing, commit=task.version.commit), existing)
 
 
-def stage(run: Run, services: Services, checkout: Checkout) -> Release:
+def stage(task: TaskContext) -> Release:
     """Send images and archives up side by side; what came of it, as read back, is the release.
 
     No tag of the version is set and no archive sent before all images and all archives are made, and the version is
@@ -63,10 +62,10 @@ def stage(run: Run, services: Services, checkout: Checkout) -> Release:
     :raises Conflict: the version is claimed by another commit.
     :raises Refused: what was made may not be what the commit says, for the tree has changed meanwhile.
     """
-    made = Barrier(2, action=None if checkout.version.dirty else partial(_claim, run, services, checkout.version))
+    made = Barrier(2, action=None if task.version.dirty else partial(_claim, task))
     with ThreadPoolExecutor(max_workers=2) as pool:
-        images = pool.submit(_side, made, partial(push_images, run, services, checkout))
-        archives = pool.submit(_side, made, partial(store_archives, run, services, checkout))
+        images = pool.submit(_side, made, partial(push_images, task))
+        archives = pool.submit(_side, made, partial(store_archives, task))
         all_ended((images, archives))
         errors = [error for side in (images, archives) if (error := side.exception())]
     if errors:
@@ -78,16 +77,16 @@ def stage(run: Run, services: Services, checkout: Checkout) -> Release:
         raise Failures(expected).combined(
             "neither images nor archives are complete", "fix the errors above and run again"
         )
-    version = checkout.version
+    version = task.version
     return Release(
         version.text,
         version.commit,
-        rfc3339(checkout.committed),
+        rfc3339(task.checkout.committed),
         tuple(
             ReleasedImage(
                 image.name,
-                run.settings.registry,
-                repository(run, image.name),
+                task.settings.registry,
+                repository(task, image.name),
                 version.image_tag,
                 image.digest,
                 image.fingerprint,
@@ -98,19 +97,28 @@ def stage(run: Run, services: Services, checkout: Checkout) -> Release:
     )
 
 
-def commit(services: Services, version: Version, staged: Release) -> tuple[Release, bool]:
+def commit(task: TaskContext, staged: Release) -> tuple[Release, bool]:
     """Write the manifest, which makes the version exist; the release, and whether this wrote it or it was there before.
+
+    The manifest is read back like every member: what the answer to a write says is not believed.
 
     What two agents built of the same inputs may differ in its bytes. The manifest says whose is released, and a tag
     that the other one moved goes back to it.
 
     :raises Conflict: the version is released with other content.
+    :raises Unreachable: the store says that it wrote the manifest, and does not have it.
     """
-    if services.store.create(release.manifest_key(version), staged.manifest(), "application/json"):
-        return staged, True
-    existing = released(services, version)
+    version, manifest = task.version, staged.manifest()
+    written = task.services.store.create(release.manifest_key(version), manifest, "application/json")
+    # A replicated store may show an object a moment late.
+    existing = awaited(lambda: released(task, version))
     if existing is None:
-        raise BuildToolsError(f"{manifest_location(services, version)} was deleted while it was written", "run again")
+        raise Unreachable(
+            f"{manifest_location(task, version)} is not there after it was written",
+            "nothing is released; check the store, then run the same again",
+        )
+    if written and existing.manifest() == manifest:
+        return staged, True
     ours = {image.name: image for image in staged.images}
     same = {
         image.name: image
@@ -120,36 +128,36 @@ def commit(services: Services, version: Version, staged: Release) -> tuple[Relea
     release.refuse_other_content(replace(staged, images=tuple(same.get(name, ours[name]) for name in ours)), existing)
     for name, image in same.items():
         if image != ours[name]:
-            move_tag(services.registry, image.repository, image.tag, image.digest)
+            move_tag(task.services.registry, image.repository, image.tag, image.digest)
     return existing, False
 
 
-def point(run: Run, services: Services, version: Version, staged: Release) -> tuple[str, ...]:
+def point(task: TaskContext, version: Version, staged: Release) -> tuple[str, ...]:
     """Move the moving tags that this version takes over; those that were moved.
 
     A newer version that was released meanwhile gets them back: it may have moved them first.
     """
-    patterns = run.settings.moving_tags
+    patterns = task.settings.moving_tags
     if not patterns:
         return ()
     moved = []
-    tags = release.moving_tags(patterns, version, list(_released_versions(services)))
+    tags = release.moving_tags(patterns, version, list(_released_versions(task)))
     for tag in tags:
         for image in staged.images:
-            if tag_digest(services.registry, image.repository, tag) != image.digest:
-                move_tag(services.registry, image.repository, tag, image.digest)
+            if tag_digest(task.services.registry, image.repository, tag) != image.digest:
+                move_tag(task.services.registry, image.repository, tag, image.digest)
                 moved.append(f"{image.registry}/{image.repository}:{tag}")
     # A release writes its manifest before it moves a tag, so whoever moves one last sees all that are newer.
-    for later in _released_versions(services) if moved else ():
+    for later in _released_versions(task) if moved else ():
         if later > version and not set(tags).isdisjoint(release.moving_tags(patterns, later, ())):
-            newer = released(services, later)
-            moved += point(run, services, later, newer) if newer else ()
+            newer = released(task, later)
+            moved += point(task, later, newer) if newer else ()
     return tuple(dict.fromkeys(moved))
 
 
-def _released_versions(services: Services) -> Iterator[Version]:
+def _released_versions(task: TaskContext) -> Iterator[Version]:
     """Every version that has a manifest; what else lies there is left alone."""
-    for stored in services.store.list("releases/"):
+    for stored in task.services.store.list("releases/"):
         path = PurePosixPath(stored.key)
         with suppress(Refused):
             version = Version.parse(path.stem)
@@ -160,7 +168,7 @@ def _released_versions(services: Services) -> Iterator[Version]:
                 continue
             # A name has "_" where the version may have "+", and then only the manifest can tell.
             try:
-                manifest = released(services, version)
+                manifest = released(task, version)
             except Unreachable:
                 raise
             except BuildToolsError:
@@ -169,18 +177,18 @@ def _released_versions(services: Services) -> Iterator[Version]:
                 yield Version.parse(manifest.version)
 
 
-def released(services: Services, version: Version) -> Release | None:
+def released(task: TaskContext, version: Version) -> Release | None:
     """The release of a version, as its manifest tells; None where there is none."""
-    content = services.store.read(release.manifest_key(version))
-    return Release.parse(content.data, manifest_location(services, version)) if content else None
+    content = task.services.store.read(release.manifest_key(version))
+    return Release.parse(content.data, manifest_location(task, version)) if content else None
 
 
-def manifest_location(services: Services, version: Version) -> str:
+def manifest_location(task: TaskContext, version: Version) -> str:
     """Where the manifest of a version is, for people."""
-    return services.store.location(release.manifest_key(version))
+    return task.services.store.location(release.manifest_key(version))
 
 
-def audit_release(run: Run, services: Services, released: Release, *, deep: bool) -> Audit:
+def audit_release(task: TaskContext, released: Release, *, deep: bool) -> Audit:
     """A release held against registry and store, several members at once.
 
     A service that once did not answer is not asked again.
@@ -197,9 +205,9 @@ def audit_release(run: Run, services: Services, released: Release, *, deep: bool
             raise
 
     def image_digest(image: ReleasedImage) -> str | None:
-        registry = services.registry_at(image.registry)
+        registry = task.services.registry_at(image.registry)
         try:
-            found = read_image(registry, image.repository, image.tag, Cache(run.cache))
+            found = read_image(registry, image.repository, image.tag, Cache(task.run.cache))
         except Damaged:
             return None
         # Each repository is asked for all of its layers: a registry can lose one in one repository alone.
@@ -208,7 +216,7 @@ def audit_release(run: Run, services: Services, released: Release, *, deep: bool
         return found.digest
 
     def archive_digest(archive: ReleasedArchive) -> str | None:
-        found = services.store.digest(archive.key, deep=deep)
+        found = task.services.store.digest(archive.key, deep=deep)
         return f"sha256:{found}" if found else None
 
     return release.audit(
@@ -218,20 +226,23 @@ def audit_release(run: Run, services: Services, released: Release, *, deep: bool
     )
 
 
-def _claim(run: Run, services: Services, version: Version) -> None:
+def _claim(task: TaskContext) -> None:
     """Take the version for this commit. A registry lets whoever comes last have a tag; the store lets the first."""
-    refuse_dirty(run.settings.root, run.environment)
-    if read_version(run.settings.root, run.settings.tag_prefix, run.environment).commit != version.commit:
+    version = task.version
+    refuse_dirty(task.settings.root, task.run.environment)
+    if read_version(task.settings.root, task.settings.tag_prefix, task.run.environment).commit != version.commit:
         raise Refused(f"another commit was checked out while {version} was made", "run again, and leave the tree alone")
     key = f"claims/{version.image_tag}.json"
     claim = json.dumps({"schema": 1, "version": version.text, "commit": version.commit}).encode() + b"\n"
-    if services.store.create(key, claim, "application/json"):
+    if task.services.store.create(key, claim, "application/json"):
         return
-    claimant = services.store.read(key)
-    if claimant is None or claimant.data != claim:
+    existing = awaited(lambda: task.services.store.read(key))
+    if existing is None:
+        raise Unreachable(f"{task.services.store.location(key)} is not there after it was written", "check the store")
+    if existing.data != claim:
         raise Conflict(
-            f"version {version} is being released from another commit, or was left half done by one",
-            f"commit, cut a new version, and publish that; or give the other up: delete {services.store.location(key)}",
+            f"version {version} is claimed by another commit (publish running or unfinished)",
+            f"cut a new version, or delete {task.services.store.location(key)} to abandon that one",
         )
 
 
@@ -244,11 +255,12 @@ def _side(made: Barrier, work: Callable[[Callable[[], object]], Value]) -> Value
         raise
 
 
-def plan_manifest(services: Services, version: Version) -> Planned:
+def plan_manifest(task: TaskContext) -> Planned:
     """What would become of the manifest."""
-    exists = not version.dirty and released(services, version) is not None
+    version = task.version
+    exists = not version.dirty and released(task, version) is not None
     action = "not be written" if version.dirty else "be compared" if exists else "be written"
-    return Planned(manifest_location(services, version), action)
+    return Planned(manifest_location(task, version), action)
 
 
 def _errors(check: Callable[[], Iterable[str] | None]) -> list[BuildToolsError]:

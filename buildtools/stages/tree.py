@@ -13,49 +13,50 @@ from pathlib import Path
 
 from buildtools import Refused
 from buildtools.events import Warned
-from buildtools.git.checkout import Checkout, refuse_dirty, untracked_files
+from buildtools.git.checkout import refuse_dirty, untracked_files
 from buildtools.image.folder.context import ignore_file
 from buildtools.image.folder.folders import ImageFolder, image_folders
 from buildtools.image.survey import ImageStatus, survey
-from buildtools.run import Run
-from buildtools.version import Version
+from buildtools.task_context import TaskContext
 
 _LISTED = 5
 
 
-def to_release(run: Run, checkout: Checkout) -> Checkout:
-    """What a release is made of: a tree that its commit describes. With ``--allow-dirty`` any, and its version says so.
+def to_release(task: TaskContext) -> TaskContext:
+    """The task, about a tree that its commit describes. With ``--allow-dirty`` about any, and its version says so.
 
     :raises Refused: naming what is in no commit.
     """
-    if not run.allow_dirty:
-        refuse_dirty(run.settings.root, run.environment)
-    if checkout.version.dirty:
-        return checkout
-    folders = image_folders(run.settings, checkout.version, run.only)
+    if not task.run.allow_dirty:
+        refuse_dirty(task.settings.root, task.run.environment)
+    if task.version.dirty:
+        return task
+    folders = image_folders(task.settings, task.version, task.run.only)
     # Without base images, which take time: what an ONBUILD of theirs takes in is seen later.
-    found = _untracked(run, folders, partial(survey, folders, {}, cache=run.project_cache, learn=not run.dry_run))
+    found = _untracked(
+        task, folders, partial(survey, folders, {}, cache=task.run.project_cache, learn=not task.run.dry_run)
+    )
     if not found:
-        return checkout
-    if not run.allow_dirty:
+        return task
+    if not task.run.allow_dirty:
         raise _refusal(found)
-    version = replace(checkout.version, dirty=True)
-    run.report(Warned("", f"{found}: this is {version}"))
-    return replace(checkout, version=version)
+    version = replace(task.version, dirty=True)
+    task.run.report(Warned("", f"{found}: this is {version}"))
+    return task.with_checkout(replace(task.checkout, version=version))
 
 
-def mind_untracked(run: Run, version: Version, statuses: Sequence[ImageStatus], *, release: bool) -> None:
+def mind_untracked(task: TaskContext, statuses: Sequence[ImageStatus], *, release: bool) -> None:
     """Refuse a ``release`` of what is in no commit; warn of it otherwise, unless the version says so.
 
     :raises Refused: naming it.
     """
-    if version.dirty:
+    if task.version.dirty:
         return
-    found = _untracked(run, [status.folder for status in statuses], lambda: statuses)
+    found = _untracked(task, [status.folder for status in statuses], lambda: statuses)
     if found and release:
         raise _refusal(found)
     if found:
-        run.report(Warned("", f"{found}: {version} is not what its commit says"))
+        task.run.report(Warned("", f"{found}: {task.version} is not what its commit says"))
 
 
 def _refusal(found: str) -> Refused:
@@ -66,11 +67,11 @@ def _refusal(found: str) -> Refused:
     )
 
 
-def _untracked(run: Run, folders: Sequence[ImageFolder], surveyed: Callable[[], Sequence[ImageStatus]]) -> str:
+def _untracked(task: TaskContext, folders: Sequence[ImageFolder], surveyed: Callable[[], Sequence[ImageStatus]]) -> str:
     """Which folders take in what git neither tracks nor ignores, in words; empty where none does."""
     own = {folder.name: _own_files(folder) for folder in folders}
     places = {path.parent for paths in own.values() for path in paths} | {folder.context for folder in folders}
-    untracked = untracked_files(run.settings.root, places, run.environment)
+    untracked = untracked_files(task.settings.root, places, task.run.environment)
     if not untracked:
         return ""
     files, repositories = set(untracked), tuple(path for path in untracked if path.endswith("/"))
@@ -86,11 +87,11 @@ def _untracked(run: Run, folders: Sequence[ImageFolder], surveyed: Callable[[], 
         ]
         found = [path for path in inputs if path in files or path.startswith(repositories)]
         if found:
-            takers.append(f"{run.settings.images}/{status.name}")
+            takers.append(f"{task.settings.images}/{status.name}")
             taken.update(found)
     if not taken:
         return ""
-    shown = [_shown(path, run) for path in sorted(taken)[:_LISTED]]
+    shown = [_shown(path, task) for path in sorted(taken)[:_LISTED]]
     more = f" and {len(taken) - _LISTED} more" if len(taken) > _LISTED else ""
     return f"{', '.join(takers)} would be made with files that no commit has ({', '.join(shown)}{more})"
 
@@ -101,6 +102,6 @@ def _own_files(folder: ImageFolder) -> list[Path]:
     return [path.resolve() for path in (folder.dockerfile, ignoring) if path]
 
 
-def _shown(path: str, run: Run) -> str:
-    relative = os.path.relpath(path, os.path.realpath(run.settings.root))
+def _shown(path: str, task: TaskContext) -> str:
+    relative = os.path.relpath(path, os.path.realpath(task.settings.root))
     return relative if relative.isprintable() else ascii(relative)

@@ -12,9 +12,9 @@ from buildtools.image.registry.client import Registry
 from buildtools.image.registry.manifest import DOCKER_CONFIG, DOCKER_LAYER, Descriptor, Manifest, encode
 from buildtools.release import Audit, MemberState, Release, ReleasedImage
 from buildtools.run import Run
-from buildtools.services import Services
 from buildtools.settings import Settings
 from buildtools.stages.releases import audit_release
+from buildtools.task_context import TaskContext
 from tests.contract.registries import own_registry
 from tests.faults.answers import answering
 
@@ -45,8 +45,8 @@ def put_image(client: Registry, name: str) -> ReleasedImage:
 
 def audited(tmp_path: Path, *images: ReleasedImage) -> Audit:
     run = Run(Settings(tmp_path), {"HOME": str(tmp_path)}, unheard, Cancellation(), tmp_path / "cache")
-    with Services(run.settings, run.environment, run.cancelled) as services:
-        return audit_release(run, services, Release("1.0.0", "c" * 40, "", images, ()), deep=False)
+    with TaskContext(run) as task:
+        return audit_release(task, Release("1.0.0", "c" * 40, "", images, ()), deep=False)
 
 
 def states(audit: Audit) -> dict[str, MemberState]:

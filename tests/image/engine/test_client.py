@@ -58,7 +58,8 @@ def test_a_socket_that_may_not_be_used_asks_for_the_group_and_not_for_a_retry(fo
 
 
 def test_what_needs_no_engine_goes_on_without_one_that_may_not_be_used(forbidden_socket: str) -> None:
-    with Services(Settings(Path("/nonexistent")), {"DOCKER_HOST": forbidden_socket}, Cancellation()) as services:
+    services = Services(Settings(Path("/nonexistent")), {"DOCKER_HOST": forbidden_socket}, Cancellation())
+    with contextlib.closing(services):
         assert services.engine_if_any() is None
 
 

@@ -1,0 +1,57 @@
+"""What one task works with: what it was asked for, the outside world, and the checkout that it is about."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from buildtools.git.checkout import Checkout, read_checkout
+from buildtools.run import Run
+from buildtools.services import Services
+from buildtools.settings import Settings
+from buildtools.version import Version
+
+
+class TaskContext:
+    """One task's request (``run``), its ``services``, connected at their first use, and its ``checkout``.
+
+    A context manager that closes the services. The checkout is read once, at its first use, and handed on: the version
+    is never computed twice in a run.
+    """
+
+    def __init__(self, run: Run, services: Services | None = None, checkout: Checkout | None = None) -> None:
+        self.run = run
+        self.services = services or Services(run.settings, run.environment, run.cancelled)
+        self._checkout = checkout
+
+    def __enter__(self) -> TaskContext:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.services.close()
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of the run."""
+        return self.run.settings
+
+    @property
+    def checkout(self) -> Checkout:
+        """The commit that is checked out.
+
+        :raises Refused: there is no version to be had.
+        """
+        if self._checkout is None:
+            settings = self.settings
+            self._checkout = read_checkout(settings.root, settings.tag_prefix, settings.remote, self.run.environment)
+        return self._checkout
+
+    @property
+    def version(self) -> Version:
+        """The version of the checkout."""
+        return self.checkout.version
+
+    def with_checkout(self, checkout: Checkout) -> TaskContext:
+        """The same task, about another checkout; its services are those of this one."""
+        return TaskContext(self.run, self.services, checkout)
