@@ -14,7 +14,7 @@ from typing import TypeVar
 from buildtools import BuildToolsError
 from buildtools.frozen import frozen
 
-Value = TypeVar("Value")
+_Value = TypeVar("_Value")
 
 
 class Outcome(Enum):
@@ -91,7 +91,7 @@ def unheard(event: Event) -> None:
     del event
 
 
-def timed(report: Report, subject: str, action: str, work: Callable[[], Value]) -> Value:
+def timed(report: Report, subject: str, action: str, work: Callable[[], _Value]) -> _Value:
     """What ``work`` returns, with its start and its end reported; a failure's first line is the detail."""
     began = time.monotonic()
     report(Started(subject, action))

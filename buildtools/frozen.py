@@ -11,62 +11,76 @@ from dataclasses import MISSING, FrozenInstanceError, dataclass, field, fields
 from operator import attrgetter
 from typing import Any, NoReturn, TypeVar, dataclass_transform
 
-Made = TypeVar("Made")
+_Class = TypeVar("_Class")
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
-def frozen(made: type[Made]) -> type[Made]:
-    """Make a class a frozen dataclass: what ``dataclass(frozen=True)`` promises holds, and the same functions work."""
-    kind: Any = dataclass(init=False, repr=False, eq=False)(made)
-    parts = fields(kind)
-    names = tuple(part.name for part in parts)
-    shown = [part.name for part in parts if part.repr]
-    compared = _getter(part.name for part in parts if part.compare)
-    hashed = _getter(part.name for part in parts if (part.compare if part.hash is None else part.hash))
-    missing = {part.name: _default(part) for part in parts}
+def frozen(cls: type[_Class]) -> type[_Class]:
+    """Make a class a frozen dataclass: what ``dataclass(frozen=True)`` promises holds, and the same functions work.
 
-    def initialise(self: Any, /, *given: Any, **named: Any) -> None:
-        held = self.__dict__
-        held.update(zip(names, given, strict=False), **named)
-        if len(held) != len(given) + len(named):
-            raise TypeError(f"{kind.__name__} takes each of {', '.join(names)} once")
-        if held.keys() != missing.keys():
-            for name in missing.keys() - held.keys():
-                held[name] = missing[name]()
-            if len(held) > len(names):
-                raise TypeError(f"{kind.__name__} has no {', '.join(held.keys() - missing.keys())}")
+    :raises TypeError: a field is an ``InitVar``, or has ``init=False``; those are not supported.
+    """
+    kind: Any = dataclass(init=False, repr=False, eq=False)(cls)
+    members = fields(kind)
+    _refuse_unsupported(kind)
+    positional = tuple(member.name for member in members if not member.kw_only)
+    visible = [member.name for member in members if member.repr]
+    comparable = _getter(member.name for member in members if member.compare)
+    hashable = _getter(member.name for member in members if (member.compare if member.hash is None else member.hash))
+    defaults = {member.name: _default(member) for member in members}
+    post_init = getattr(kind, "__post_init__", None)
 
-    def represented(self: Any) -> str:
-        return f"{kind.__qualname__}({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
+    def init(self: Any, /, *args: Any, **kwargs: Any) -> None:
+        values = self.__dict__
+        values.update(zip(positional, args, strict=False), **kwargs)
+        if len(values) != len(args) + len(kwargs):
+            raise TypeError(f"{kind.__name__} takes each of {', '.join(positional)} once")
+        if values.keys() != defaults.keys():
+            for name in defaults.keys() - values.keys():
+                values[name] = defaults[name]()
+            if len(values) > len(defaults):
+                raise TypeError(f"{kind.__name__} has no {', '.join(values.keys() - defaults.keys())}")
+        if post_init:
+            post_init(self)
+
+    def representation(self: Any) -> str:
+        return f"{kind.__qualname__}({', '.join(f'{name}={getattr(self, name)!r}' for name in visible)})"
 
     def equals(self: Any, other: object) -> bool:
-        return compared(self) == compared(other) if other.__class__ is self.__class__ else NotImplemented
+        return comparable(self) == comparable(other) if other.__class__ is self.__class__ else NotImplemented
 
     def hash_of(self: Any) -> int:
-        return hash(hashed(self))
+        return hash(hashable(self))
 
-    kind.__init__, kind.__setattr__, kind.__delattr__ = initialise, _set, _delete
-    for name, method in (("__repr__", represented), ("__eq__", equals), ("__hash__", hash_of)):
+    kind.__init__, kind.__setattr__, kind.__delattr__ = init, _set, _delete
+    for name, method in (("__repr__", representation), ("__eq__", equals), ("__hash__", hash_of)):
         # What a class says of itself stays. One that says when it is equal has no hash, until it says that too.
         if kind.__dict__.get(name) is None:
             setattr(kind, name, method)
-    return made
+    return cls
+
+
+def _refuse_unsupported(kind: Any) -> None:
+    # An annotation is a string wherever the module asks for that, and the class InitVar itself elsewhere.
+    pseudo = [name for name, annotation in kind.__annotations__.items() if "InitVar" in str(annotation)]
+    if unsupported := pseudo + [member.name for member in fields(kind) if not member.init]:
+        raise TypeError(f"@frozen does not support InitVar and init=False ({kind.__name__}: {', '.join(unsupported)})")
 
 
 def _getter(names: Iterable[str]) -> Callable[[Any], Any]:
-    chosen = tuple(names)
-    return attrgetter(*chosen) if chosen else lambda _: ()
+    path = tuple(names)
+    return attrgetter(*path) if path else lambda _: ()
 
 
-def _default(part: Any) -> Callable[[], Any]:
-    if part.default_factory is not MISSING:
-        made: Callable[[], Any] = part.default_factory
-        return made
-    if part.default is not MISSING:
-        return lambda: part.default
+def _default(member: Any) -> Callable[[], Any]:
+    if member.default_factory is not MISSING:
+        factory: Callable[[], Any] = member.default_factory
+        return factory
+    if member.default is not MISSING:
+        return lambda: member.default
 
     def absent() -> NoReturn:
-        raise TypeError(f"{part.name} is missing")
+        raise TypeError(f"{member.name} is missing")
 
     return absent
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from invoke.context import Context
 
-from buildtools.settings import Layer, Settings, read_pyproject, resolve
+from buildtools.settings import Layer, Settings, merge_layers, read_pyproject
 
 _ENVIRONMENT_PREFIX = "INVOKE_BUILDTOOLS_"
 
@@ -19,7 +19,7 @@ def read_settings(context: Context, environment: Mapping[str, str]) -> Settings:
     """
     # The folder that holds the ``tasks.py`` in use.
     root = Path(vars(context.config).get("_project_prefix") or Path.cwd()).resolve()
-    return resolve(root, [read_pyproject(root), *_layers(context, environment)])
+    return merge_layers(root, [read_pyproject(root), *_layers(context, environment)])
 
 
 def _layers(context: Context, environment: Mapping[str, str]) -> Iterator[Layer]:

@@ -125,19 +125,19 @@ def verify(run: Run, wanted: str, *, deep: bool = False) -> Audit:
 def plan_build(run: Run) -> tuple[Planned, ...]:
     """What ``build`` and ``tag`` would do."""
     with TaskContext(run) as task:
-        return images.plan_local(task)
+        return images.local_plan(task)
 
 
 def plan_push(run: Run) -> tuple[Planned, ...]:
     """What ``push`` would do."""
     with TaskContext(run) as task:
-        return images.plan_push(task)
+        return images.push_plan(task)
 
 
 def plan_dist(run: Run) -> tuple[Planned, ...]:
     """What ``dist`` would do."""
     with TaskContext(run) as task:
-        return archives.plan_archives(task, "be made")
+        return archives.archive_plan(task, "be made")
 
 
 def plan_publish(run: Run) -> tuple[Planned, ...]:
@@ -146,7 +146,7 @@ def plan_publish(run: Run) -> tuple[Planned, ...]:
         task = tree.to_release(task)
         releases.preflight(task)
         return (
-            *images.plan_push(task, release=True),
-            *archives.plan_archives(task, "be made and uploaded"),
-            releases.plan_manifest(task),
+            *images.push_plan(task, release=True),
+            *archives.archive_plan(task, "be made and uploaded"),
+            releases.manifest_plan(task),
         )

@@ -19,7 +19,7 @@ from buildtools.schedule import side_by_side
 from buildtools.settings import is_host
 from buildtools.version import Version
 
-SCHEMA = 1
+MANIFEST_SCHEMA = 1
 _JOBS = 8
 
 # What is no such text would fail later, in a request or on a terminal, where nobody knows what is to blame.
@@ -73,7 +73,7 @@ class Release:
     def manifest(self) -> bytes:
         """The release manifest: JSON, keys and members sorted, so that equal releases have equal bytes."""
         document = {
-            "schema": SCHEMA,
+            "schema": MANIFEST_SCHEMA,
             "version": self.version,
             "commit": self.commit,
             "created": self.created,
@@ -95,9 +95,10 @@ class Release:
             raise BuildToolsError(
                 f"{where} is not a release manifest", "something else wrote there; look at it and remove it by hand"
             ) from None
-        if schema != SCHEMA:
+        if schema != MANIFEST_SCHEMA:
             raise BuildToolsError(
-                f"{where} has schema {schema!r}, this version knows {SCHEMA}", "use a newer lockstep-buildtools"
+                f"{where} has schema {schema!r}, this version knows {MANIFEST_SCHEMA}",
+                "use a newer lockstep-buildtools",
             )
         try:
             return cls(

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from buildtools.stages.planned import Planned
 
 # Raised when a field of a document changes its meaning or goes away.
-SCHEMA = 1
+DOCUMENT_SCHEMA = 1
 
 
 def document(value: Any) -> Any:
     """A value, or a row of them, as what JSON can hold; the outermost object carries the schema's number."""
     if isinstance(value, list | tuple):
-        return {"schema": SCHEMA, "items": [_plain(item) for item in value]}
-    return {"schema": SCHEMA, **_plain(value)}
+        return {"schema": DOCUMENT_SCHEMA, "items": [_plain(item) for item in value]}
+    return {"schema": DOCUMENT_SCHEMA, **_plain(value)}
 
 
 def _plain(value: Any) -> Any:
@@ -58,7 +58,7 @@ def listing_document(listing: Listing) -> Any:
         }
         for each, reference in zip(listing.statuses, listing.references, strict=True)
     ]
-    return {"schema": SCHEMA, "items": rows}
+    return {"schema": DOCUMENT_SCHEMA, "items": rows}
 
 
 def listing_table(listing: Listing) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from buildtools import BuildToolsError
 from buildtools.frozen import frozen
 
-Value = TypeVar("Value")
+_Value = TypeVar("_Value")
 
 # Nothing waits longer than so many seconds at a time: a signal that arrives just as the main thread goes to sleep on a
 # lock, or at another thread, does not wake it.
@@ -25,34 +25,34 @@ _REPLICATION_PAUSE = 0.25
 
 
 @frozen
-class Results(Generic[Value]):
+class Results(Generic[_Value]):
     """How each name ended, in the order of the graph: done with a value, failed with an error, or skipped.
 
     ``skipped`` maps a name to the one that it could not do without; a cancelled run skips with an empty reason.
     """
 
-    done: Mapping[str, Value]
+    done: Mapping[str, _Value]
     failed: Mapping[str, BuildToolsError]
     skipped: Mapping[str, str]
 
 
-def run(
+def run_graph(
     parents: Mapping[str, Collection[str]],
-    work: Callable[[str], Value],
+    work: Callable[[str], _Value],
     *,
     jobs: int,
     cancelled: threading.Event | None = None,
-) -> Results[Value]:
+) -> Results[_Value]:
     """Do ``work`` for every name, parents first, up to ``jobs`` at once.
 
     Parents that are not names of the graph are taken as done. An expected failure (:class:`BuildToolsError`) is
     recorded and its dependents are skipped while the rest goes on; any other exception ends the run and is raised.
     """
     waiting = {name: {parent for parent in needed if parent in parents} for name, needed in parents.items()}
-    done: dict[str, Value] = {}
+    done: dict[str, _Value] = {}
     failed: dict[str, BuildToolsError] = {}
     skipped: dict[str, str] = {}
-    running: dict[Future[Value], str] = {}
+    running: dict[Future[_Value], str] = {}
     with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
         while waiting or running:
             if cancelled is not None and cancelled.is_set():
@@ -88,8 +88,8 @@ def all_ended(futures: Collection[Future[Any]]) -> None:
 
 
 def awaited(
-    look_up: Callable[[], Value | None], *, seconds: float = _REPLICATION_SECONDS, pause: float = _REPLICATION_PAUSE
-) -> Value | None:
+    look_up: Callable[[], _Value | None], *, seconds: float = _REPLICATION_SECONDS, pause: float = _REPLICATION_PAUSE
+) -> _Value | None:
     """What ``look_up`` finds, which may take a while to become visible; None where it still finds nothing then."""
     end = time.monotonic() + seconds
     while (value := look_up()) is None and time.monotonic() < end:
@@ -97,13 +97,13 @@ def awaited(
     return value
 
 
-def side_by_side(questions: Sequence[Callable[[], Value]], *, jobs: int) -> list[Value]:
+def side_by_side(questions: Sequence[Callable[[], _Value]], *, jobs: int) -> list[_Value]:
     """The answers to questions that change nothing, in their order; up to ``jobs`` are asked at once.
 
     An error, or an interrupt of the calling thread, ends it: what was not asked yet is not asked any more, and nobody
     waits for the answers that are still to come.
     """
-    answers: list[Future[Value]] = [Future() for _ in questions]
+    answers: list[Future[_Value]] = [Future() for _ in questions]
     waiting = deque(zip(questions, answers, strict=True))
 
     def ask() -> None:
@@ -119,7 +119,7 @@ def side_by_side(questions: Sequence[Callable[[], Value]], *, jobs: int) -> list
     for _ in range(min(jobs, len(questions))):
         # The threads of an executor would be waited for, at the latest when the program ends.
         threading.Thread(target=ask, daemon=True).start()
-    left: Collection[Future[Value]] = answers
+    left: Collection[Future[_Value]] = answers
     try:
         while left:
             done, left = wait(left, _STEP, return_when=FIRST_EXCEPTION)

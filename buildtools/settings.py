@@ -143,7 +143,7 @@ def read_pyproject(root: Path) -> Layer:
     return Layer("pyproject.toml", document.get("tool", {}).get("buildtools", {}))
 
 
-def resolve(root: Path, layers: Iterable[Layer]) -> Settings:
+def merge_layers(root: Path, layers: Iterable[Layer]) -> Settings:
     """Settings from layers, the later ones winning key by key.
 
     Tables (``args``, ``image``, ``distribution``) merge by their own keys. A value of ``None`` means "not set here".

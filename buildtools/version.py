@@ -36,7 +36,7 @@ class Version:
         """
         found = _DESCRIBED.fullmatch(text)
         if not found:
-            raise Refused(f"{text!r} is not a version", "give one as `invoke history` or `git describe` prints it")
+            raise Refused(f"{text!r} is not a version", "give one as `invoke version` or `git describe` prints it")
         version = cls(
             found["base"], int(found["distance"] or 0), found["abbreviation"] or "", dirty=bool(found["dirty"])
         )

@@ -193,7 +193,7 @@ def engine(services: Services) -> EngineService:
     """The engine that answers, or one that was started for this run."""
 
     def start() -> dict[str, Any]:
-        found = engines.Engine.named(services.environment)
+        found = engines.EngineAddress.named(services.environment)
         if not found.answers():
             engines.refuse_start(found)
             found = engines.start(services.folder, environment=services.environment)

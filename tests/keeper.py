@@ -13,7 +13,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from buildtools.sandbox.services import stop_all
+from buildtools.sandbox.box import stop_all
 
 
 def keep(owner: int, folder: Path) -> None:

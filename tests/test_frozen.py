@@ -57,6 +57,20 @@ def equal_by_its_size() -> type:
     return Sized
 
 
+def checked_at_its_making() -> type:
+    class Checked:
+        """One that looks at its values, and takes one of them by name only."""
+
+        number: int
+        unit: str = field(default="s", kw_only=True)
+
+        def __post_init__(self) -> None:
+            if self.number < 0:
+                raise ValueError("negative")
+
+    return Checked
+
+
 def both(define: Callable[[], type]) -> tuple[Any, Any]:
     return dataclasses.dataclass(frozen=True)(define()), frozen(define())
 
@@ -154,3 +168,24 @@ def test_one_without_fields_equals_its_like() -> None:
 def test_what_a_class_says_of_itself_stays() -> None:
     for kind in both(equal_by_its_size):
         assert (kind("a", 1), "a", 1) == (kind("b", 1), repr(kind("a", 1)), hash(kind("a", 1)))
+
+
+def test_values_are_checked_when_they_are_made_and_some_are_taken_by_name_only() -> None:
+    for kind in both(checked_at_its_making):
+        assert (1, "ms") == (kind(1, unit="ms").number, kind(1, unit="ms").unit)
+        with pytest.raises(ValueError, match="negative"):
+            kind(-1)
+        with pytest.raises(TypeError):
+            kind(1, "ms")
+
+
+def test_what_is_not_supported_is_refused_when_the_class_is_made() -> None:
+    class OnlyForInit:
+        seed: dataclasses.InitVar[int]
+
+    class NotForInit:
+        count: int = field(default=0, init=False)
+
+    for kind, name in ((OnlyForInit, "seed"), (NotForInit, "count")):
+        with pytest.raises(TypeError, match=f"does not support InitVar and init=False .*{name}"):
+            frozen(kind)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -53,7 +55,21 @@ INNER_LAYERS = {
         ("wildmatch", "errors"),
     ),
 }
-ONLY_IN = {"dulwich": "git", "docker": "image", "boto3": "archive", "botocore": "archive"}
+# Every library that is imported, and the rooms that may import it.
+ONLY_IN = {
+    "boto3": {"archive"},
+    "botocore": {"archive"},
+    "docker": {"image"},
+    "dulwich": {"git"},
+    "hpack": {"image"},
+    "invoke": {"tasks", "invoke_config"},
+    "isal": {"image"},
+    "requests": {"image"},
+    "rich": {"console"},
+    "semver": {"git", "release", "version"},
+    "urllib3": {"git", "image"},
+    "zlib_ng": {"archive"},
+}
 LATE = {"dulwich", "docker", "boto3", "botocore", "rich", "hpack", "semver", "isal", "zlib_ng"}
 LINES_WORTH_A_SECOND_LOOK = 450
 
@@ -133,9 +149,14 @@ def _dotted(path: Path) -> str:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_each_client_library_is_imported_in_one_folder(path: Path) -> None:
-    for name in imports(path):
-        library = name.split(".")[0]
-        assert ONLY_IN.get(library, room(path)) == room(path)
+    for library in {name.split(".")[0] for name in imports(path)} - {"buildtools", "__future__"}:
+        assert library in sys.stdlib_module_names or room(path) in ONLY_IN[library], f"{path.name} imports {library}"
+
+
+def test_each_library_is_declared() -> None:
+    requirements = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    declared = {re.split(r"[^A-Za-z0-9_-]", text)[0].replace("-", "_") for text in requirements}
+    assert ONLY_IN.keys() == declared
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -148,7 +169,7 @@ def test_heavy_libraries_are_imported_late(path: Path) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_only_tasks_and_the_drop_in_command_read_the_environment(path: Path) -> None:
     reads = "os.environ" in path.read_text() or "os.getenv" in path.read_text()
-    allowed = path.relative_to(PACKAGE).as_posix() in ("tasks.py", "git/naming/command.py")
+    allowed = path.relative_to(PACKAGE).as_posix() in ("tasks.py", "git/naming/describe_command.py")
     assert allowed or not reads
 
 
@@ -183,6 +204,63 @@ def test_values_never_change() -> None:
         if "dataclass" in ast.unparse(decorator) and path.name != "frozen.py"
     ]
     assert [] == loose
+
+
+# Names that stand for one thing in several modules, and why that is no second meaning.
+TWINS = {
+    **dict.fromkeys(("build", "push"), "a task, its function in the pipeline, and what that comes down to"),
+    **dict.fromkeys(("dist", "list_images", "publish", "release", "verify"), "a task and its function in the pipeline"),
+    "TYPE_CHECKING": "a constant of the language; to import typing takes longer than to describe a commit",
+    **dict.fromkeys(("NAME", "PROGRAMS", "answers", "start", "stop"), "the parts of a sandbox are used alike"),
+}
+MODULE_TWINS = {
+    "client": "engine and registry are each spoken to by their client",
+    "engine": "the sandbox starts what the image room uses",
+    "registry": "the sandbox starts what the image room uses",
+    "errors": "each room has its own",
+    "push": "the verb's two halves",
+}
+
+
+def _public_names(tree: ast.Module) -> Iterator[str]:
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            yield node.name
+        elif isinstance(node, ast.Assign):
+            yield from (target.id for target in node.targets if isinstance(target, ast.Name))
+
+
+def _standing_twice(places: dict[str, list[str]]) -> dict[str, list[str]]:
+    return {name: where for name, where in places.items() if len(where) > 1 and not name.startswith("_")}
+
+
+def test_a_public_name_means_one_thing() -> None:
+    places: dict[str, list[str]] = {}
+    for path in MODULES:
+        for name in set(_public_names(ast.parse(path.read_text()))):
+            places.setdefault(name, []).append(_dotted(path))
+    assert {} == {name: where for name, where in _standing_twice(places).items() if name not in TWINS}
+
+
+def test_a_module_name_means_one_thing() -> None:
+    places: dict[str, list[str]] = {}
+    for path in MODULES:
+        places.setdefault(_dotted(path).rpartition(".")[2], []).append(_dotted(path))
+    assert {} == {name: where for name, where in _standing_twice(places).items() if name not in MODULE_TWINS}
+
+
+def test_every_task_that_is_named_exists() -> None:
+    from buildtools.tasks import namespace
+
+    tasks = {name.replace("_", "-") for name in namespace.task_names} | set(namespace.task_names)
+    texts = [*PACKAGE.rglob("*.py"), *ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "bench").glob("*.md")]
+    unknown = [
+        f"{path.relative_to(ROOT)}: invoke {name}"
+        for path in texts
+        for name in re.findall(r"`invoke ([a-z][a-z.-]*[a-z])", path.read_text())
+        if name not in tasks
+    ]
+    assert [] == unknown
 
 
 def test_asking_for_the_version_loads_no_heavy_library() -> None:

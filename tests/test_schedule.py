@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from buildtools import BuildToolsError
-from buildtools.schedule import awaited, run, side_by_side
+from buildtools.schedule import awaited, run_graph, side_by_side
 
 GRAPH = {"base": (), "app": ("base",), "tool": (), "web": ("app", "tool")}
 
@@ -20,7 +20,7 @@ def test_parents_come_first_and_results_keep_the_graphs_order() -> None:
         seen.append(name)
         return name.upper()
 
-    results = run(GRAPH, work, jobs=2)
+    results = run_graph(GRAPH, work, jobs=2)
     assert [("base", "BASE"), ("app", "APP"), ("tool", "TOOL"), ("web", "WEB")] == list(results.done.items())
 
 
@@ -30,7 +30,7 @@ def test_what_does_not_depend_on_each_other_runs_side_by_side() -> None:
     def work(name: str) -> int:
         return meeting.wait() if name in ("base", "tool") else 0
 
-    assert {"base", "app", "tool", "web"} == run(GRAPH, work, jobs=2).done.keys()
+    assert {"base", "app", "tool", "web"} == run_graph(GRAPH, work, jobs=2).done.keys()
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
@@ -45,7 +45,7 @@ def test_no_more_run_at_once_than_jobs_say(jobs: int) -> None:
         with lock:
             now -= 1
 
-    run({str(number): () for number in range(40)}, work, jobs=jobs)
+    run_graph({str(number): () for number in range(40)}, work, jobs=jobs)
     assert most <= jobs
 
 
@@ -55,7 +55,7 @@ def test_dependents_of_a_failure_are_skipped_and_the_rest_finishes() -> None:
             raise BuildToolsError("base is broken")
         return name
 
-    results = run(GRAPH, work, jobs=4)
+    results = run_graph(GRAPH, work, jobs=4)
     assert ["tool"] == list(results.done)
     assert "base is broken" == str(results.failed["base"])
     assert {"app": "base", "web": "app"} == results.skipped
@@ -68,7 +68,7 @@ def test_a_cancelled_run_starts_nothing_more() -> None:
         cancelled.set()
         return name
 
-    results = run(GRAPH, work, jobs=1, cancelled=cancelled)
+    results = run_graph(GRAPH, work, jobs=1, cancelled=cancelled)
     assert ["base"] == list(results.done)
     assert {"app": "", "tool": "", "web": ""} == results.skipped
 
@@ -78,11 +78,11 @@ def test_an_unexpected_exception_is_not_swallowed() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        run(GRAPH, work, jobs=2)
+        run_graph(GRAPH, work, jobs=2)
 
 
 def test_parents_outside_the_graph_count_as_done() -> None:
-    assert {"app": "app"} == run({"app": ("base",)}, str, jobs=1).done
+    assert {"app": "app"} == run_graph({"app": ("base",)}, str, jobs=1).done
 
 
 def test_answers_come_in_the_order_of_the_questions() -> None:

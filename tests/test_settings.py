@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 from buildtools import Refused
-from buildtools.settings import Layer, Settings, read_pyproject, resolve
+from buildtools.settings import Layer, Settings, merge_layers, read_pyproject
 
 ROOT = Path("project")
 
 
 def resolved(*layers: dict[str, Any]) -> Settings:
     names = ("pyproject.toml", "environment", "flag")
-    return resolve(ROOT, [Layer(name, values) for name, values in zip(names, layers, strict=False)])
+    return merge_layers(ROOT, [Layer(name, values) for name, values in zip(names, layers, strict=False)])
 
 
 def complaints_of(*layers: Any) -> str:

@@ -38,7 +38,7 @@ from buildtools.image.engine.client import Engine as Connection
 from buildtools.image.registry.client import Registry
 from buildtools.sandbox import base, process
 from buildtools.sandbox import registry as registries
-from buildtools.sandbox.engine import Engine
+from buildtools.sandbox.engine import EngineAddress
 
 ROOT = Path(__file__).parents[2]
 CONTEXT = 4_000_000
@@ -78,7 +78,7 @@ class Arena:
             "DOCKER_BUILDKIT": "1",
             "BUILDX_CONFIG": str(scratch / "buildx"),
         }
-        engine = Engine.named(os.environ)
+        engine = EngineAddress.named(os.environ)
         self.base = f"{host}/bench/base:1"
         local = base.busybox(engine, environment=os.environ)
         with contextlib.closing(Connection.connect(os.environ)) as connection:

@@ -13,9 +13,9 @@ from buildtools.frozen import frozen
 from buildtools.git.describe import describe
 from buildtools.git.errors import NoCommit, NoTag, ShallowClone
 from buildtools.git.repository import Repository
-from buildtools.git.storage.commits import parsed, read_shallow
-from buildtools.git.worktree.files import Files
+from buildtools.git.storage.commits import parse_commit, read_shallow
 from buildtools.git.worktree.status import changed_paths
+from buildtools.git.worktree.tracked_files import Files
 from buildtools.version import Version
 
 # Up to the last @: a password may hold one.
@@ -124,7 +124,7 @@ def _date(repository: Repository, version: Version, environment: Mapping[str, st
     epoch = environment.get("SOURCE_DATE_EPOCH")
     if epoch is None:
         # What a graft or a replacement says about parents makes no difference to a commit's own date.
-        return parsed(repository.objects.read(bytes.fromhex(version.commit))[1], repository.hash_size)[0]
+        return parse_commit(repository.objects.read(bytes.fromhex(version.commit))[1], repository.hash_size)[0]
     if not re.fullmatch(r"[0-9]{1,11}", epoch):
         raise Refused(f"SOURCE_DATE_EPOCH is {epoch!r}, not seconds since 1970", "correct it or unset it")
     return int(epoch)

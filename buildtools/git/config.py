@@ -11,10 +11,10 @@ import re
 from collections.abc import Callable, Mapping
 
 from buildtools.git.errors import BadConfig
-from buildtools.git.storage.content import content
+from buildtools.git.storage.small_file import content
 from buildtools.git.wildmatch import wildmatch
 
-SYSTEM_FILE = "/etc/gitconfig"
+SYSTEM_CONFIG = "/etc/gitconfig"
 _DEEPEST_INCLUDE = 10
 
 _LINE = re.compile(
@@ -165,7 +165,7 @@ class Reader:
         """The system's file and the user's, or what ``GIT_CONFIG_SYSTEM``, ``_GLOBAL`` and ``_NOSYSTEM`` say."""
         environment = self._environment
         if not boolean(environment.get("GIT_CONFIG_NOSYSTEM", "")):
-            self.read_file(environment.get("GIT_CONFIG_SYSTEM", SYSTEM_FILE))
+            self.read_file(environment.get("GIT_CONFIG_SYSTEM", SYSTEM_CONFIG))
         if "GIT_CONFIG_GLOBAL" in environment:
             self.read_file(environment["GIT_CONFIG_GLOBAL"])
         else:
@@ -215,7 +215,7 @@ class Reader:
             if isinstance(error, PermissionError) and depth == 0 and not self._git_dir:
                 return
             raise BadConfig(f"{path} cannot be read ({error.strerror})", "correct its permissions") from None
-        for name, value in parsed(data, path) if data else ():
+        for name, value in parse_config(data, path) if data else ():
             self._set(name, value, path, depth)
 
     def _set(self, name: str, value: str | None, path: str, depth: int) -> None:
@@ -266,7 +266,7 @@ class Reader:
         )
 
 
-def parsed(data: bytes, path: str) -> list[tuple[str, str | None]]:
+def parse_config(data: bytes, path: str) -> list[tuple[str, str | None]]:
     """The (name, value) pairs of one file, in order.
 
     :raises BadConfig: a line that git refuses.

@@ -76,6 +76,6 @@ def describe(
 
 
 if __name__ == "__main__":
-    from buildtools.git.naming.command import main
+    from buildtools.git.naming.describe_command import main
 
     main()

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 
 from buildtools.git.config import Config, Reader, boolean, expand_home
 from buildtools.git.errors import BadConfig, NotARepository
-from buildtools.git.storage.content import content, text
 from buildtools.git.storage.objects import Objects, unquoted
 from buildtools.git.storage.refs import RefFiles, Refs, resolve
+from buildtools.git.storage.small_file import content, text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

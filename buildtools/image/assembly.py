@@ -14,7 +14,7 @@ from buildtools.events import Finished, Outcome, Report, Started, Warned
 from buildtools.frozen import frozen
 from buildtools.image.docker.credentials import Credentials
 from buildtools.image.engine.client import Engine
-from buildtools.image.folder.content import Contents
+from buildtools.image.folder.contents import Contents
 from buildtools.image.folder.fingerprint import record_inputs
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL
 from buildtools.image.survey import BuildState, ImageStatus, changes_since, engine_name
@@ -79,7 +79,7 @@ def assemble(
         assembler = _Assembler(by_name, assembly, contents, engine, credentials, report, cancelled)
         needed = assembler.closure(wanted)
         graph = {name: by_name[name].folder.parents for name in by_name if name in needed}
-        results = schedule.run(graph, assembler.bring_in, jobs=jobs, cancelled=cancelled)
+        results = schedule.run_graph(graph, assembler.bring_in, jobs=jobs, cancelled=cancelled)
     for name, reason in results.skipped.items():
         report(Finished(name, "build", Outcome.SKIPPED, 0.0, f"{reason} failed" if reason else "cancelled"))
     if results.failed:

@@ -1,5 +1,5 @@
 """A registry, an S3 server and, where none answers, an engine, all on loopback."""
 
-from buildtools.sandbox.services import Sandbox, Service, down, status, up
+from buildtools.sandbox.box import Sandbox, Service, down, status, up
 
 __all__ = ["Sandbox", "Service", "down", "status", "up"]

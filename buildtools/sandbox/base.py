@@ -17,7 +17,7 @@ from pathlib import Path
 
 from buildtools import BuildToolsError, Refused
 from buildtools.events import Log, Report, unheard
-from buildtools.sandbox.engine import Engine
+from buildtools.sandbox.engine import EngineAddress
 
 PYTHON = "lockstep-sandbox/python:bookworm"
 BUSYBOX = "lockstep-sandbox/busybox:1"
@@ -28,14 +28,14 @@ _PYTHON_TAR = "python-bookworm.tar"
 _EPOCH = "1686355200"
 
 
-def cache_folder(environment: Mapping[str, str]) -> Path:
+def base_cache(environment: Mapping[str, str]) -> Path:
     """Where the tars are kept: https://specifications.freedesktop.org/basedir-spec/latest/."""
     given = environment.get("XDG_CACHE_HOME", "")
     root = Path(given) if given.startswith("/") else Path(environment.get("HOME") or "~").expanduser() / ".cache"
     return root / "lockstep-buildtools"
 
 
-def busybox(engine: Engine, *, environment: Mapping[str, str]) -> str:
+def busybox(engine: EngineAddress, *, environment: Mapping[str, str]) -> str:
     """The name of an image of 2 MB with a shell and the usual programs, made where the engine has none.
 
     :raises Refused: Debian's package is missing.
@@ -44,7 +44,7 @@ def busybox(engine: Engine, *, environment: Mapping[str, str]) -> str:
     return _imported(engine, BUSYBOX, "busybox-1.tar", lambda tar: _make_busybox(tar, environment), environment)
 
 
-def python(engine: Engine, *, environment: Mapping[str, str], report: Report) -> str:
+def python(engine: EngineAddress, *, environment: Mapping[str, str], report: Report) -> str:
     """The name of an image of Debian bookworm with Python and certificates, made where the engine has none.
 
     :raises Refused: Debian's package is missing.
@@ -58,11 +58,11 @@ def python(engine: Engine, *, environment: Mapping[str, str], report: Report) ->
 
 def is_cached(environment: Mapping[str, str]) -> bool:
     """Whether the Python base image was made on this machine before."""
-    return (cache_folder(environment) / _PYTHON_TAR).exists()
+    return (base_cache(environment) / _PYTHON_TAR).exists()
 
 
 def _imported(
-    engine: Engine,
+    engine: EngineAddress,
     image: str,
     file: str,
     make: Callable[[Path], None],
@@ -71,7 +71,7 @@ def _imported(
 ) -> str:
     if engine.has(image):
         return image
-    folder = cache_folder(environment)
+    folder = base_cache(environment)
     folder.mkdir(parents=True, exist_ok=True)
     tar = folder / file
     with _locked(folder / f"{file}.lock"):

@@ -26,13 +26,13 @@ PROGRAMS = (("dockerd", "docker.io"), ("iptables", "iptables"))
 
 
 @frozen
-class Engine:
+class EngineAddress:
     """An engine's address, in the words of ``DOCKER_HOST``."""
 
     host: str = DEFAULT_HOST
 
     @classmethod
-    def named(cls, environment: Mapping[str, str]) -> Engine:
+    def named(cls, environment: Mapping[str, str]) -> EngineAddress:
         """The engine that the user has chosen, else the machine's own.
 
         :raises Refused: the choice makes no sense.
@@ -88,19 +88,19 @@ class Engine:
             connection.close()
 
 
-def start(directory: Path, *, environment: Mapping[str, str], name: str = NAME) -> Engine:
+def start(directory: Path, *, environment: Mapping[str, str], name: str = NAME) -> EngineAddress:
     """Start an engine at the machine's default socket, with its usual store, which keeps what was built before.
 
     Where that can be, :func:`refuse_start` has said; the programs are :data:`PROGRAMS`.
 
     :raises Unreachable: it does not come up.
     """
-    engine = Engine.named(environment)
+    engine = EngineAddress.named(environment)
     process.start(name, ["dockerd"], directory, environment=process.bare(environment), answers=engine.answers)
     return engine
 
 
-def refuse_start(engine: Engine) -> None:
+def refuse_start(engine: EngineAddress) -> None:
     """Say why an engine that does not answer cannot be started here, if so.
 
     :raises Refused: this needs root.

@@ -30,7 +30,7 @@ def make_archives(task: TaskContext) -> tuple[Archive, ...]:
     )
 
 
-def plan_archives(task: TaskContext, action: str) -> tuple[Planned, ...]:
+def archive_plan(task: TaskContext, action: str) -> tuple[Planned, ...]:
     """What would become of the distributions."""
     return tuple(Planned(task.version.archive_name(name), action) for name in task.settings.distribution)
 

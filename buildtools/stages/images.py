@@ -16,7 +16,7 @@ from buildtools.image.bases import BaseImage, find_bases
 from buildtools.image.engine.client import Engine
 from buildtools.image.folder.fingerprint import explain
 from buildtools.image.folder.folders import ImageFolder, image_folders
-from buildtools.image.push.images import PushRequest, foreseen_routes, push
+from buildtools.image.push.routes import PushRequest, foreseen_routes, push
 from buildtools.image.reference import Reference
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.lookup import find_fingerprints, fingerprint_tag
@@ -174,7 +174,7 @@ def _refuse_changed(task: TaskContext, statuses: Sequence[ImageStatus]) -> None:
             )
 
 
-def plan_local(task: TaskContext) -> tuple[Planned, ...]:
+def local_plan(task: TaskContext) -> tuple[Planned, ...]:
     """What bringing the images into the engine would do."""
     task.services.engine  # noqa: B018  without one nothing can be planned
     statuses = survey_images(task)
@@ -188,7 +188,7 @@ def plan_local(task: TaskContext) -> tuple[Planned, ...]:
     return tuple(map(planned, statuses))
 
 
-def plan_push(task: TaskContext, *, release: bool = False) -> tuple[Planned, ...]:
+def push_plan(task: TaskContext, *, release: bool = False) -> tuple[Planned, ...]:
     """What pushing the images would do, as a ``release`` or without one.
 
     :raises Refused: a release would hold what is in no commit.

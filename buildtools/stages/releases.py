@@ -25,7 +25,7 @@ from buildtools.stages.planned import Planned
 from buildtools.task_context import TaskContext
 from buildtools.version import Version
 
-Value = TypeVar("Value")
+_Value = TypeVar("_Value")
 
 _CHECKS = 8
 
@@ -246,7 +246,7 @@ def _claim(task: TaskContext) -> None:
         )
 
 
-def _side(made: Barrier, work: Callable[[Callable[[], object]], Value]) -> Value:
+def _side(made: Barrier, work: Callable[[Callable[[], object]], _Value]) -> _Value:
     """What ``work`` gives; it is handed how to wait for the other side, which stops waiting where this one fails."""
     try:
         return work(made.wait)
@@ -255,7 +255,7 @@ def _side(made: Barrier, work: Callable[[Callable[[], object]], Value]) -> Value
         raise
 
 
-def plan_manifest(task: TaskContext) -> Planned:
+def manifest_plan(task: TaskContext) -> Planned:
     """What would become of the manifest."""
     version = task.version
     exists = not version.dirty and released(task, version) is not None

@@ -18,7 +18,7 @@ from buildtools.events import Event, Transferred
 from buildtools.image.docker.credentials import Credentials
 from buildtools.image.engine.client import Engine, EngineError
 from buildtools.image.push.engine_push import push_by_engine
-from buildtools.image.push.images import PushRequest, push
+from buildtools.image.push.routes import PushRequest, push
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.lookup import StoredImage, find_fingerprints, fingerprint_tag, read_image

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from buildtools.git.config import Reader, boolean, number, parsed
+from buildtools.git.config import Reader, boolean, number, parse_config
 from buildtools.git.errors import BadConfig
 from tests.compat.workshop import CLEAN, Workshop, git
 
@@ -43,13 +43,13 @@ def test_a_file_is_read_as_git_reads_it(text: str, tmp_path: Path) -> None:
     file = tmp_path / "config"
     file.write_bytes(text.encode())
     expected = listed(git(tmp_path, "config", "--list", "-z", "--file", str(file)))
-    assert expected == parsed(text.encode(), str(file))
+    assert expected == parse_config(text.encode(), str(file))
 
 
 @pytest.mark.parametrize("text", BROKEN)
 def test_what_git_refuses_is_an_error_with_the_line(text: str) -> None:
     with pytest.raises(BadConfig, match="of FILE"):
-        parsed(text.encode(), "FILE")
+        parse_config(text.encode(), "FILE")
 
 
 def test_everything_git_would_list_is_found(tmp_path: Path) -> None:

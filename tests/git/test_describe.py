@@ -299,7 +299,7 @@ def test_every_error_says_what_to_do_and_is_expected() -> None:
 
 def test_starting_the_program_imports_little() -> None:
     heavy = {"dulwich", "docker", "boto3", "rich", "argparse", "dataclasses", "inspect", "json", "subprocess", "semver"}
-    code = "import buildtools.git.describe, buildtools.git.naming.command, sys; print(*sys.modules)"
+    code = "import buildtools.git.describe, buildtools.git.naming.describe_command, sys; print(*sys.modules)"
     clean = subprocess.run(
         [sys.executable, "-S", "-c", code], env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True, check=True
     )

@@ -78,7 +78,7 @@ def loguploader(
         return tag
 
     def start() -> dict[str, Any]:
-        python = base.python(engines.Engine.named(engine.environment), environment=environment, report=unheard)
+        python = base.python(engines.EngineAddress.named(engine.environment), environment=environment, report=unheard)
         subprocess.run([ROOT / "script/wheels", "src/docker/loguploader"], cwd=ROOT, env=environment, check=True)
         parent = built("base", "", BASE=python)
         return {"image": built("loguploader", parent, VERSION=VERSION)}

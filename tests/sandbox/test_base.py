@@ -12,7 +12,7 @@ import pytest
 import docker
 from buildtools import Refused
 from buildtools.sandbox import base
-from buildtools.sandbox.engine import Engine
+from buildtools.sandbox.engine import EngineAddress
 from tests.conftest import EngineService
 
 
@@ -25,7 +25,7 @@ def test_the_busybox_image_runs(engine: EngineService) -> None:
 
 def test_two_at_once_make_a_base_once(engine: EngineService, tmp_path: Path) -> None:
     image, made = f"lockstep-test/base-{secrets.token_hex(6)}:1", []
-    found = Engine(engine.host)
+    found = EngineAddress(engine.host)
 
     def make(tar: Path) -> None:
         made.append(tar)
@@ -55,7 +55,7 @@ def test_the_same_busybox_gives_the_same_bytes(tmp_path: Path) -> None:
     ],
 )
 def test_the_cache_folder_follows_the_xdg_rules(given: Mapping[str, str], expected: str) -> None:
-    assert base.cache_folder(given) == Path(expected)
+    assert base.base_cache(given) == Path(expected)
 
 
 def test_a_missing_mmdebstrap_is_named(engine: EngineService, tmp_path: Path) -> None:

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from buildtools import Refused, Unreachable
-from buildtools.sandbox.engine import DEFAULT_HOST, Engine, refuse_start
+from buildtools.sandbox.engine import DEFAULT_HOST, EngineAddress, refuse_start
 from tests.conftest import EngineService
 
 _START_AND_STOP = """
 import os, pathlib, sys
 from buildtools.sandbox import engine, process
 folder = pathlib.Path(sys.argv[1])
-found = engine.Engine.named({})
+found = engine.EngineAddress.named({})
 answers = [found.answers()]
 assert engine.start(folder, environment=os.environ) == found
 answers += [found.answers(), found.has("lockstep-sandbox/nothing:1")]
@@ -47,26 +47,26 @@ def test_an_engine_is_started_where_none_answers(
     ("given", "expected"), [({}, DEFAULT_HOST), ({"DOCKER_HOST": ""}, DEFAULT_HOST), ({"DOCKER_HOST": "x"}, "x")]
 )
 def test_the_environment_names_the_engine(given: Mapping[str, str], expected: str) -> None:
-    assert Engine.named(given).host == expected
+    assert EngineAddress.named(given).host == expected
 
 
 def test_an_engine_that_was_named_is_not_replaced_by_another() -> None:
     with pytest.raises(Unreachable, match="unset DOCKER_HOST"):
-        refuse_start(Engine("tcp://127.0.0.1:1"))
+        refuse_start(EngineAddress("tcp://127.0.0.1:1"))
 
 
 @pytest.mark.parametrize("host", ["ssh://build@example.com", "tcp://", "docker"])
 def test_an_address_that_cannot_be_spoken_to_is_refused(host: str) -> None:
     with pytest.raises(Refused, match="cannot speak to an engine at"):
-        Engine(host).answers()
+        EngineAddress(host).answers()
 
 
 def test_a_dead_socket_is_no_engine(tmp_path: Path) -> None:
-    assert not Engine(f"unix://{tmp_path}/docker.sock").answers()
+    assert not EngineAddress(f"unix://{tmp_path}/docker.sock").answers()
 
 
 def test_a_tar_that_is_none_is_refused_by_the_engine(engine: EngineService, tmp_path: Path) -> None:
     bad = tmp_path / "bad.tar"
     bad.write_bytes(b"no tar" * 1000)
     with pytest.raises(Unreachable, match="did not import lockstep-test/bad:1"):
-        Engine(engine.host).import_image("lockstep-test/bad:1", bad)
+        EngineAddress(engine.host).import_image("lockstep-test/bad:1", bad)

@@ -16,12 +16,12 @@ import boto3
 import pytest
 
 from buildtools.sandbox import process
-from buildtools.sandbox.engine import Engine
+from buildtools.sandbox.engine import EngineAddress
 from tests.conftest import EngineService, HtpasswdRegistry, Repository, S3Service
 
 
 def test_engine_has_the_busybox_image(engine: EngineService) -> None:
-    assert Engine(engine.host).has(engine.base_busybox)
+    assert EngineAddress(engine.host).has(engine.base_busybox)
 
 
 def test_open_registry_lets_everybody_in(registry: str) -> None:

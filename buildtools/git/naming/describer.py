@@ -42,7 +42,7 @@ class Options:
         self.strict = False
 
 
-class Answer:
+class CommitName:
     """One commit described. ``tag`` is empty where no name was found and ``--always`` gave the bare commit."""
 
     __slots__ = ("abbreviation", "commit", "distance", "tag", "text")
@@ -79,7 +79,7 @@ class Describer:
         if not self._names and not options.always:
             raise self._no_tag("there is no tag to describe a commit by")
 
-    def head(self) -> tuple[Answer, bool]:
+    def head(self) -> tuple[CommitName, bool]:
         """What is checked out, with the mark of the worktree's state; and whether that is dirty.
 
         :raises NoCommit: the branch has no commit yet.
@@ -109,7 +109,7 @@ class Describer:
             return True, options.broken
         return dirty, (DIRTY if options.dirty is None else options.dirty) if dirty else ""
 
-    def named(self, name: str) -> Answer:
+    def named(self, name: str) -> CommitName:
         """The object that a name stands for: a commit, or a blob that some commit brought in.
 
         :raises BadRevision: it is neither.
@@ -120,7 +120,7 @@ class Describer:
         revisions = Revisions(self._repository, self._commits)
         return self._answer(revisions, revisions.resolve(name), name)
 
-    def _answer(self, revisions: Revisions, oid: bytes, name: str) -> Answer:
+    def _answer(self, revisions: Revisions, oid: bytes, name: str) -> CommitName:
         commit = revisions.commit(oid)
         if commit is not None:
             return self._described(commit, oid)
@@ -131,14 +131,14 @@ class Describer:
         found = first_holder(self._repository, self._commits, oid)
         if found is None:
             if self._options.old_git:
-                return Answer("", "", 0, oid)
+                return CommitName("", "", 0, oid)
             raise BadRevision(f"blob {oid.hex()} is in no commit of HEAD's history", "give a commit")
         commit, path = found
         answer = self._described(commit, commit)
         answer.text += f":{os.fsdecode(path)}"
         return answer
 
-    def _described(self, commit: bytes, asked: bytes) -> Answer:
+    def _described(self, commit: bytes, asked: bytes) -> CommitName:
         options, names = self._options, self._names
         any_kind = options.all or options.tags
         exact = names.get(commit)
@@ -168,7 +168,7 @@ class Describer:
             raise self._no_tag("it has no tag to describe a commit by")
         if options.always:
             short = self._objects.abbreviated(commit, self._abbrev)
-            return Answer(short, "", 0, commit, short)
+            return CommitName(short, "", 0, commit, short)
         if any_kind or not any(name.priority < ANNOTATED for name in names.values()):
             raise self._no_tag(f"no tag is reachable from {commit.hex()}")
         raise self._no_tag(f"no annotated tag is reachable from {commit.hex()}")
@@ -195,20 +195,20 @@ class Describer:
     def _true_parents(self, commit: bytes) -> list[bytes]:
         return Commits(self._objects, {}, strict=True, use_graph=False).load(commit)[1]
 
-    def _exact(self, name: Name, commit: bytes, untagged: bytes) -> Answer:
+    def _exact(self, name: Name, commit: bytes, untagged: bytes) -> CommitName:
         shown, misnamed = self._shown(name)
         if not (misnamed or self._options.long):
-            return Answer(shown, shown, 0, commit)
+            return CommitName(shown, shown, 0, commit)
         # git abbreviates what the tag object points to, which for a nested tag is another tag.
         short = self._objects.abbreviated(name.tag.target if name.tag else untagged, self._abbrev)
-        return Answer(f"{shown}-0-g{short}", shown, 0, commit, short)
+        return CommitName(f"{shown}-0-g{short}", shown, 0, commit, short)
 
-    def _distant(self, name: Name, depth: int, commit: bytes) -> Answer:
+    def _distant(self, name: Name, depth: int, commit: bytes) -> CommitName:
         shown, misnamed = self._shown(name)
         if not (misnamed or self._abbrev):
-            return Answer(shown, shown, depth, commit)
+            return CommitName(shown, shown, depth, commit)
         short = self._objects.abbreviated(commit, self._abbrev)
-        return Answer(f"{shown}-{depth}-g{short}", shown, depth, commit, short)
+        return CommitName(f"{shown}-{depth}-g{short}", shown, depth, commit, short)
 
     def _shown(self, name: Name) -> tuple[str, bool]:
         """The name as it is shown, and whether the tag calls itself otherwise than its ref."""

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 MOST_CANDIDATES = 27
 _LEFT = 1  # the commit has left the queue; the higher bits are one per candidate
 
-Key = TypeVar("Key", bound=Hashable)
+_Key = TypeVar("_Key", bound=Hashable)
 
 
 class Candidate:
@@ -30,10 +30,10 @@ class Candidate:
 
 
 def nearest(
-    start: Key,
-    load: Callable[[Key], tuple[int, Sequence[Key]]],
-    usable: Container[Key],
-    annotated: Container[Key],
+    start: _Key,
+    load: Callable[[_Key], tuple[int, Sequence[_Key]]],
+    usable: Container[_Key],
+    annotated: Container[_Key],
     *,
     most: int,
     names: int,
@@ -116,14 +116,14 @@ def _best(candidates: list[Candidate]) -> Candidate:
 
 
 def _first_named(
-    start: Key, load: Callable[[Key], tuple[int, Sequence[Key]]], usable: Container[Key], *, first_parent: bool
-) -> tuple[list[tuple[int, int, Key, Sequence[Key]]], dict[Key, int], int]:
+    start: _Key, load: Callable[[_Key], tuple[int, Sequence[_Key]]], usable: Container[_Key], *, first_parent: bool
+) -> tuple[list[tuple[int, int, _Key, Sequence[_Key]]], dict[_Key, int], int]:
     """Walk to the first commit with a usable name: until then commits need only be counted.
 
     :return: the queue with that commit on top (empty when there is none), the flags, and how many have left the queue.
     """
     date, parents = load(start)
-    queue: list[tuple[int, int, Key, Sequence[Key]]] = []
+    queue: list[tuple[int, int, _Key, Sequence[_Key]]] = []
     met = {start}
     add = met.add
     commit = start
@@ -159,10 +159,10 @@ def _first_named(
 
 def _finish(
     best: Candidate,
-    queue: list[tuple[int, int, Key, Sequence[Key]]],
-    flags: dict[Key, int],
+    queue: list[tuple[int, int, _Key, Sequence[_Key]]],
+    flags: dict[_Key, int],
     queued: int,
-    load: Callable[[Key], tuple[int, Sequence[Key]]],
+    load: Callable[[_Key], tuple[int, Sequence[_Key]]],
 ) -> None:
     """Count what is still queued and lies outside of the best candidate's history; here git follows all parents."""
     bit = best.bit

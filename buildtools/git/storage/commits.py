@@ -11,9 +11,9 @@ from zlib import error as zlib_error
 
 from buildtools.git.errors import DamagedRepository, MissingObject
 from buildtools.git.storage import commitgraph
-from buildtools.git.storage.content import text
 from buildtools.git.storage.objects import Objects
 from buildtools.git.storage.packs import Pack, u32
+from buildtools.git.storage.small_file import text
 
 _COMMIT = 0x10  # the type bits in a pack entry's first byte
 _NUMBER = re.compile(rb"\s*(-?)0*(\d{1,20})")
@@ -30,7 +30,7 @@ def date_of(line: bytes) -> int:
     return _LARGEST + 1 - seconds if found[1] and seconds else seconds
 
 
-def parsed(content: bytes, hash_size: int) -> tuple[int, list[bytes]]:
+def parse_commit(content: bytes, hash_size: int) -> tuple[int, list[bytes]]:
     """Committer date and parents of a commit.
 
     :raises ValueError: it does not start as a commit does.
@@ -55,7 +55,7 @@ def parsed(content: bytes, hash_size: int) -> tuple[int, list[bytes]]:
     return date_of(content[start:end]), parents
 
 
-Key = bytes | int
+CommitKey = bytes | int
 
 
 class Commits:
@@ -90,19 +90,19 @@ class Commits:
         if kind != "commit":
             raise DamagedRepository(f"object {oid.hex()} is a {kind} where a commit is expected")
         try:
-            date, parents = parsed(content, self._objects.hash_size)
+            date, parents = parse_commit(content, self._objects.hash_size)
         except ValueError as error:
             raise DamagedRepository(f"commit {oid.hex()} cannot be understood ({error})") from None
         return date, self._grafts.get(oid, parents)
 
     def walker(
         self, start: bytes | None = None
-    ) -> tuple[Callable[[bytes], Key], Callable[[Key], tuple[int, Sequence[Key]]]]:
+    ) -> tuple[Callable[[bytes], CommitKey], Callable[[CommitKey], tuple[int, Sequence[CommitKey]]]]:
         """How a long walk goes: what makes a key of an id, and what gives date and parents by key.
 
         :param start: where the walk starts, when it starts at one commit only; it may be quicker then.
         """
-        load: Callable[[Key], tuple[int, Sequence[Key]]] = self.load  # type: ignore[assignment]  # ids are keys
+        load: Callable[[CommitKey], tuple[int, Sequence[CommitKey]]] = self.load  # type: ignore[assignment]  # ids are keys
         if self._grafts or self._objects.replacements:
             return bytes, load
         graph = commitgraph.find(self._objects.folders, self._objects.hash_size) if self._use_graph else None
@@ -116,15 +116,15 @@ class Commits:
 
 def _over_graph(
     graph: commitgraph.CommitGraph, otherwise: Callable[[bytes], tuple[int, list[bytes]]], start: bytes | None
-) -> tuple[Callable[[bytes], Key], Callable[[Key], tuple[int, Sequence[Key]]]]:
+) -> tuple[Callable[[bytes], CommitKey], Callable[[CommitKey], tuple[int, Sequence[CommitKey]]]]:
     """Keys are positions in the graph, and ids for the commits outside of it."""
     inside = graph.loader()
 
-    def key(oid: bytes) -> Key:
+    def key(oid: bytes) -> CommitKey:
         position = graph.position(oid)
         return oid if position is None else position
 
-    def load(commit: Key) -> tuple[int, Sequence[Key]]:
+    def load(commit: CommitKey) -> tuple[int, Sequence[CommitKey]]:
         if isinstance(commit, int):
             return inside(commit)
         date, parents = otherwise(commit)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import struct
 
-from buildtools.git.storage.content import content
 from buildtools.git.storage.packs import u32, u64
+from buildtools.git.storage.small_file import content
 
 _HEADER = 12
 _CHUNK = 12

@@ -10,9 +10,9 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 
 from buildtools.git.errors import DamagedRepository, MissingObject
-from buildtools.git.storage.content import content, text
 from buildtools.git.storage.multipackindex import summary
 from buildtools.git.storage.packs import KINDS, Pack
+from buildtools.git.storage.small_file import content, text
 
 _DEEPEST_ALTERNATE = 5
 _LONGEST_REPLACEMENT = 5

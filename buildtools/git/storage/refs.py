@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 from buildtools.git.errors import DamagedRepository
-from buildtools.git.storage.content import content
+from buildtools.git.storage.small_file import content
 
 _DEEPEST_SYMBOLIC = 5
 _PER_WORKTREE = (b"refs/bisect/", b"refs/worktree/", b"refs/rewritten/")

@@ -6,15 +6,17 @@ import os
 import zlib
 
 from buildtools.git.errors import DamagedRepository
-from buildtools.git.storage.content import content, text
 from buildtools.git.storage.packs import u32, u64
 from buildtools.git.storage.refs import LogEntry, Ref, is_per_worktree, resolve
+from buildtools.git.storage.small_file import content, text
 
 _HEADER_SIZES = {1: 24, 2: 28}
 _DELETION, _DIRECT, _PEELED, _SYMBOLIC = range(4)
 _STILL_FILES = (b"FETCH_HEAD", b"MERGE_HEAD")
 
-Value = tuple[bytes | str | None, bytes | None]  # id, or name of another ref, or None when deleted; and the peeled id
+RefValue = tuple[
+    bytes | str | None, bytes | None
+]  # id, or name of another ref, or None when deleted; and the peeled id
 
 
 class Reftables:
@@ -59,7 +61,7 @@ class _Stack:
     def __init__(self, folder: str, hash_size: int) -> None:
         self._folder, self._hash_size = folder, hash_size
         self._tables: list[_Table] | None = None
-        self._refs: dict[bytes, Value] | None = None
+        self._refs: dict[bytes, RefValue] | None = None
 
     def _read(self) -> list[_Table]:
         if self._tables is None:
@@ -68,7 +70,7 @@ class _Stack:
         return self._tables
 
     @property
-    def refs(self) -> dict[bytes, Value]:
+    def refs(self) -> dict[bytes, RefValue]:
         if self._refs is None:
             self._refs = {}
             for table in self._read():
@@ -101,12 +103,12 @@ class _Table:
         self._block_size = int.from_bytes(data[5:8], "big")
         self._logs = u64(data, footer + header + 24)[0]
 
-    def refs(self) -> dict[bytes, Value]:
+    def refs(self) -> dict[bytes, RefValue]:
         """Every ref in the table, deleted ones with ``None``.
 
         :raises DamagedRepository: the table cannot be understood.
         """
-        found: dict[bytes, Value] = {}
+        found: dict[bytes, RefValue] = {}
         data, start = self._data, 0
         try:
             while start < self._end and data[start + (0 if start else self._header)] == ord("r"):
@@ -122,7 +124,7 @@ class _Table:
             raise self._damaged() from None
         return found
 
-    def _block(self, data: bytes, at: int, end: int, found: dict[bytes, Value]) -> None:
+    def _block(self, data: bytes, at: int, end: int, found: dict[bytes, RefValue]) -> None:
         end -= 2 + 3 * int.from_bytes(data[end - 2 : end], "big")
         size = self._size
         name = b""

@@ -10,7 +10,7 @@ from typing import TypeVar
 from buildtools.frozen import frozen
 from buildtools.git.naming.names import peeled
 from buildtools.git.repository import Repository
-from buildtools.git.storage.commits import Commits, Key, read_grafts
+from buildtools.git.storage.commits import CommitKey, Commits, read_grafts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Ancestry:
         """The tag of the greatest version that ``head`` descends from."""
         key, load = self._commits.walker()
         versions = sorted((tag for tag in tags if tag.version), key=_order, reverse=True)
-        ancestors: set[Key] = set()
+        ancestors: set[CommitKey] = set()
         for commit in _newest_first([key(head)], load):
             ancestors.add(commit)
             if versions and commit == key(versions[0].commit):

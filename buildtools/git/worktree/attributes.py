@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from buildtools.git.worktree.pathpattern import PathPattern
 
-SYSTEM_FILE = "/etc/gitattributes"
+SYSTEM_ATTRIBUTES = "/etc/gitattributes"
 _BLANK = b" \t\r\n"
 _LONGEST_LINE = 2048
 _LARGEST_FILE = 100 << 20
@@ -22,17 +22,17 @@ _QUOTED = re.compile(rb'"((?:[^"\\]|\\(?:[abfnrtv"\\]|[0-3][0-7][0-7]))*)"')
 _ESCAPE = re.compile(rb"\\([0-3][0-7][0-7]|.)")
 
 # Set, unset, or a text. None is "!name": unspecified, and hides what is said elsewhere.
-Value = bool | bytes | None
+AttributeValue = bool | bytes | None
 
 
 class _Rule(NamedTuple):
     pattern: PathPattern
-    states: tuple[tuple[bytes, Value], ...]
+    states: tuple[tuple[bytes, AttributeValue], ...]
 
 
 class _File(NamedTuple):
     rules: tuple[_Rule, ...]
-    macros: Mapping[bytes, tuple[tuple[bytes, Value], ...]]
+    macros: Mapping[bytes, tuple[tuple[bytes, AttributeValue], ...]]
 
 
 _NOTHING = _File((), {})
@@ -62,18 +62,18 @@ class Attributes:
         self._above = _read_file(info_file) if info_file else _NOTHING
         self._stacks: dict[bytes, tuple[_File, ...]] = {}
 
-    def of(self, path: bytes) -> Mapping[bytes, Value]:
+    def of(self, path: bytes) -> Mapping[bytes, AttributeValue]:
         """Every attribute that is set, unset or has a value; what is not in it is unspecified."""
         slash = path.rfind(b"/")
         files = (self._above, *self._stack(path[: slash + 1]))
-        values: dict[bytes, Value] = {}
+        values: dict[bytes, AttributeValue] = {}
         if not any(file.rules for file in files):
             return values
-        macros: dict[bytes, tuple[tuple[bytes, Value], ...]] = {}
+        macros: dict[bytes, tuple[tuple[bytes, AttributeValue], ...]] = {}
         for file in reversed(files):
             macros.update(file.macros)
 
-        def fill(states: tuple[tuple[bytes, Value], ...]) -> None:
+        def fill(states: tuple[tuple[bytes, AttributeValue], ...]) -> None:
             for name, value in reversed(states):
                 if name not in values:
                     values[name] = value
@@ -126,7 +126,7 @@ def _content(path: bytes, flags: int) -> bytes | None:
 
 def _parsed(data: bytes, folder: bytes) -> _File:
     rules: list[_Rule] = []
-    macros: dict[bytes, tuple[tuple[bytes, Value], ...]] = {}
+    macros: dict[bytes, tuple[tuple[bytes, AttributeValue], ...]] = {}
     for raw in data.split(b"\n"):
         line = raw.partition(b"\0")[0]
         start = line.lstrip(_BLANK)
@@ -158,9 +158,9 @@ def _unescaped(match: re.Match[bytes]) -> bytes:
     return bytes([int(letter, 8)]) if len(letter) == 3 else _ESCAPES.get(letter, letter)
 
 
-def _states(text: bytes) -> tuple[tuple[bytes, Value], ...] | None:
+def _states(text: bytes) -> tuple[tuple[bytes, AttributeValue], ...] | None:
     """The attributes one line sets; ``None`` if one has a bad name, which makes git pass over the whole line."""
-    states: list[tuple[bytes, Value]] = []
+    states: list[tuple[bytes, AttributeValue]] = []
     for word in text.split():
         name, equals, value = word.partition(b"=")
         sign = name[:1]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from buildtools.git.config import Config
 from buildtools.git.errors import DamagedRepository
-from buildtools.git.worktree.attributes import Attributes, Value
+from buildtools.git.worktree.attributes import Attributes, AttributeValue
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ class Conversion:
         return process.clean(path, data)
 
 
-def _text(values: Mapping[bytes, Value], *, auto_crlf: bool) -> bool | None:
+def _text(values: Mapping[bytes, AttributeValue], *, auto_crlf: bool) -> bool | None:
     """Whether line ends are changed: yes, no, or ``None`` where git guesses from the content.
 
     ``crlf`` is the old name of ``text``, and counts where that decides nothing.

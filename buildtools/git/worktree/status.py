@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 from buildtools.git.errors import DamagedRepository, NoCommit
 from buildtools.git.repository import Repository
-from buildtools.git.worktree.files import Files, FileState
 from buildtools.git.worktree.index import FLAGS, GITLINK, INTENT_TO_ADD, MODE, OID
 from buildtools.git.worktree.staging import Staged, staged
 from buildtools.git.worktree.submodule import Submodules
+from buildtools.git.worktree.tracked_files import Files, FileState
 
 _NOTHING_STAGED = Staged()
 

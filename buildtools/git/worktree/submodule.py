@@ -9,14 +9,14 @@ import os
 from collections.abc import Mapping
 
 from buildtools import BuildToolsError
-from buildtools.git.config import parsed
+from buildtools.git.config import parse_config
 from buildtools.git.errors import BadConfig, DamagedRepository
 from buildtools.git.repository import Repository, is_git_dir
 from buildtools.git.worktree.index import FLAGS, STAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from buildtools.git.worktree.files import Files
+    from buildtools.git.worktree.tracked_files import Files
 
 _IGNORE = ("all", "dirty", "untracked", "none")
 # What git takes away from the environment before it enters another repository: `git rev-parse --local-env-vars`,
@@ -76,7 +76,7 @@ class Submodules:
                 data: bytes | None = stream.read()
         except OSError:
             data = files.read_indexed(b".gitmodules")
-        for key, value in parsed(data or b"", ".gitmodules"):
+        for key, value in parse_config(data or b"", ".gitmodules"):
             section, _, rest = key.partition(".")
             name, dot, item = rest.rpartition(".")
             if section != "submodule" or not dot or value is None:

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 
 from buildtools.git.worktree import submodule
-from buildtools.git.worktree.files import Files, user_file
 from buildtools.git.worktree.index import FLAGS, GITLINK, MODE, SKIP_WORKTREE
 from buildtools.git.worktree.pathpattern import PathPattern
+from buildtools.git.worktree.tracked_files import Files, user_file
 
 # Spaces at the end of a line do not count, unless a backslash stands before them.
 _TRAILING_SPACES = re.compile(rb"(?<!\\)((?:\\\\)*) +$")

@@ -86,7 +86,7 @@ def build(
     engine: Engine,
     request: BuildRequest,
     *,
-    credentials: attachables.Credentials,
+    credentials: attachables.LoginSource,
     environment: Mapping[str, str],
     report: Report,
     cancel: threading.Event,
@@ -122,7 +122,7 @@ class _Build:
         self,
         engine: Engine,
         request: BuildRequest,
-        credentials: attachables.Credentials,
+        credentials: attachables.LoginSource,
         environment: Mapping[str, str],
         report: Report,
         cancel: threading.Event,
@@ -220,7 +220,7 @@ class _Build:
             attributes["cache-from"] = ",".join(request.cache_from)
         return attributes
 
-    def _handlers(self, credentials: attachables.Credentials, environment: Mapping[str, str]) -> dict[str, Handler]:
+    def _handlers(self, credentials: attachables.LoginSource, environment: Mapping[str, str]) -> dict[str, Handler]:
         request = self.request
         if not request.context.is_dir():
             raise Refused(f"{request.name}: the context {request.context} is no folder", "correct its context")

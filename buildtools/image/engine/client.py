@@ -20,8 +20,8 @@ from buildtools import BuildToolsError, Refused, Unreachable
 from buildtools.frozen import frozen
 from buildtools.image.docker.credentials import Credential
 from buildtools.image.http import dialing
-from buildtools.image.http.answers import Answer
 from buildtools.image.http.connections import Connections
+from buildtools.image.http.responses import Response
 from buildtools.image.reference import Reference
 
 # Longer than any single answer takes; streams (build, export) set their own.
@@ -187,7 +187,7 @@ class Engine:
     def _image(self, name: str) -> str:
         return f"/v{self.api_version}/images/{urllib.parse.quote(name, safe='/:@')}"
 
-    def _ask(self, method: str, target: str, *, missing_is_fine: bool = False) -> Answer:
+    def _ask(self, method: str, target: str, *, missing_is_fine: bool = False) -> Response:
         try:
             answer = self._connections.request(method, target, {})
         except (OSError, http.client.HTTPException) as error:

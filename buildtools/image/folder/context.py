@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from buildtools import BuildToolsError
 from buildtools.frozen import frozen
-from buildtools.image.folder.patterns import Patterns, Results, clean, glob
+from buildtools.image.folder.patterns import PatternMatches, Patterns, clean, glob
 
 
 class Entry(NamedTuple):
@@ -126,8 +126,8 @@ class _Level:
         self,
         absolute: str,
         prefix: str,
-        included: Results | None,
-        excluded: Results | None,
+        included: PatternMatches | None,
+        excluded: PatternMatches | None,
         pending: os.DirEntry[str] | None,
         *,
         is_included: bool,

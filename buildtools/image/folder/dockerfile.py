@@ -17,8 +17,8 @@ from buildtools.image.folder.instructions import (
     HEREDOC,
     Argument,
     Flag,
+    ImageMention,
     Instruction,
-    Reference,
     read_directives,
     read_instructions,
 )
@@ -39,7 +39,7 @@ class Steps:
     """
 
     arguments: tuple[Argument, ...]
-    uses: tuple[Reference, ...]
+    uses: tuple[ImageMention, ...]
     sources: tuple[str, ...]
     triggers: tuple[str, ...]
 
@@ -51,7 +51,7 @@ class Stage:
     index: int
     name: str
     line: int
-    base: Reference
+    base: ImageMention
     platform: str
     steps: Steps
 
@@ -62,7 +62,7 @@ class Base:
 
     image: str
     platform: str
-    reference: Reference
+    reference: ImageMention
 
 
 @frozen
@@ -113,7 +113,7 @@ class Dockerfile:
         """
         return _Resolver(self, arguments, platform, triggers).needs(target)
 
-    def rewritten(self, images: Mapping[Reference, str]) -> bytes:
+    def rewritten(self, images: Mapping[ImageMention, str]) -> bytes:
         """The Dockerfile with each of these references replaced by an image, all else untouched."""
         text = self.text
         for reference, image in sorted(images.items(), key=lambda item: -item[0].start):
@@ -163,7 +163,7 @@ def _stage(index: int, opening: Instruction, *following: Instruction) -> Stage:
 
 def _steps(instructions: Iterable[Instruction]) -> Steps:
     arguments: list[Argument] = []
-    uses: list[Reference] = []
+    uses: list[ImageMention] = []
     sources: list[str] = []
     triggers: list[str] = []
     for instruction in instructions:
@@ -192,7 +192,7 @@ def _copied(instruction: Instruction) -> Iterable[str]:
             yield "." if "$" in word else instruction.plain(word)
 
 
-def _mounted(instruction: Instruction, flag: Flag) -> tuple[list[Reference], list[str]]:
+def _mounted(instruction: Instruction, flag: Flag) -> tuple[list[ImageMention], list[str]]:
     """The image or stage that a ``--mount`` uses, or what it takes from the context."""
     try:
         pairs = [part.partition("=") for part in next(csv.reader([flag.value]), [])]
@@ -226,7 +226,7 @@ class _Resolver:
         self.triggers_of_image = triggers
         self.globals = self._globals()
         self.values: dict[str, str] = {}
-        self.bases: dict[Reference, Base] = {}
+        self.bases: dict[ImageMention, Base] = {}
         self.sources: set[str] = set()
         self.done: dict[int, tuple[str, ...] | None] = {}
 
@@ -289,7 +289,7 @@ class _Resolver:
     def parsed(self, triggers: Sequence[str], line: int) -> Steps:
         where = f"{self.dockerfile.where} line {line}, ONBUILD of its base,"
         steps = _steps(one for text in triggers for one in read_instructions(text, self.dockerfile.escape, where))
-        return replace(steps, uses=tuple(Reference(use.written, line) for use in steps.uses))
+        return replace(steps, uses=tuple(ImageMention(use.written, line) for use in steps.uses))
 
     def take(self, steps: Steps) -> None:
         for argument in steps.arguments:
@@ -307,7 +307,7 @@ class _Resolver:
             else:
                 self.add_image(use.written, use, "")
 
-    def add_image(self, image: str, reference: Reference, platform: str) -> Sequence[str]:
+    def add_image(self, image: str, reference: ImageMention, platform: str) -> Sequence[str]:
         if image == SCRATCH:
             return ()
         wanted = self.expanded(platform, reference.line, self.globals) or self.platform

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from buildtools.files import write_atomically
 from buildtools.frozen import frozen
-from buildtools.image.folder.content import Contents
+from buildtools.image.folder.contents import Contents
 from buildtools.image.folder.context import Entry, unreadable, walk
 from buildtools.image.folder.folders import ImageFolder
 

@@ -18,7 +18,7 @@ from buildtools import BuildToolsError, Refused
 from buildtools.frozen import frozen
 from buildtools.image.folder.context import Selection, ignored
 from buildtools.image.folder.dockerfile import Dockerfile, Needs, parse
-from buildtools.image.folder.instructions import Reference
+from buildtools.image.folder.instructions import ImageMention
 from buildtools.settings import COMPONENT, ImageSettings, Settings
 from buildtools.version import Version
 
@@ -47,7 +47,7 @@ class ImageFolder:
     settings: ImageSettings
     arguments: Mapping[str, str]
     parsed: Dockerfile
-    siblings: Mapping[Reference, str]
+    siblings: Mapping[ImageMention, str]
     triggers: Mapping[str, tuple[str, ...]]
     needed: Needs
 

@@ -20,7 +20,7 @@ _KEYWORD = re.compile(r"\s*(\S*)\s*")
 
 
 @frozen
-class Reference:
+class ImageMention:
     """A place in a Dockerfile that names an image or a stage.
 
     ``start`` and ``end`` are offsets into the text; -1 where the place is not in it, as in a base's ``ONBUILD``.
@@ -102,10 +102,10 @@ class Instruction:
                 return original + position - begin
         return self.pieces[0][1]
 
-    def reference(self, written: str, start: int, end: int) -> Reference:
+    def reference(self, written: str, start: int, end: int) -> ImageMention:
         """The reference that is written between two positions of ``joined``."""
         first, last = self._offset(start), self._offset(end, ending=True)
-        return Reference(written, self.line, first, last)
+        return ImageMention(written, self.line, first, last)
 
     def refused(self, fact: str, remedy: str) -> Refused:
         """The error to raise about this instruction."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from buildtools import Refused
 
-Results = Sequence[bool]
+PatternMatches = Sequence[bool]
 """Which pattern matched a directory, pattern by pattern: what the entries below it inherit."""
 
 # Go's unicode.IsSpace; str.strip() alone would also take the separators U+001C to U+001F.
@@ -85,7 +85,7 @@ class Patterns:
         self._literal_negations = all(rule.is_literal for rule in self._negations)
         self._affirmations = tuple(rule for rule in rules if not rule.negated)
         self._literal_affirmations = all(rule.is_literal for rule in self._affirmations)
-        self._nothing: Results = (False,) * len(rules)
+        self._nothing: PatternMatches = (False,) * len(rules)
 
     @classmethod
     def parse(cls, lines: Iterable[str], *, source: str = ".dockerignore") -> Patterns:
@@ -124,7 +124,7 @@ class Patterns:
     def __bool__(self) -> bool:
         return bool(self.rules)
 
-    def match(self, path: str, parent: Results | None = None) -> tuple[bool, Results]:
+    def match(self, path: str, parent: PatternMatches | None = None) -> tuple[bool, PatternMatches]:
         """Whether the rules match ``path``, and the results to hand to the entries below it.
 
         ``parent`` are the results of the directory it lies in, None for an entry of the root.

@@ -13,7 +13,7 @@ from string import punctuation
 from typing import IO
 from urllib.parse import quote
 
-from buildtools.image.http.answers import Answer, read_answer
+from buildtools.image.http.responses import Response, read_answer
 
 
 class Connections:
@@ -45,7 +45,7 @@ class Connections:
 
     def request(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes | Iterable[bytes] = b""
-    ) -> Answer:
+    ) -> Response:
         """Ask for ``target``, a path and perhaps a query. A body that is no ``bytes`` needs a ``Content-Length``.
 
         :raises OSError: no connection, or it broke.

@@ -17,7 +17,7 @@ from urllib.parse import urlencode, urlsplit
 
 from buildtools import Refused, Unreachable
 from buildtools.image.docker.credentials import Credential, Credentials
-from buildtools.image.http.answers import Answer
+from buildtools.image.http.responses import Response
 from buildtools.image.registry.manifest import ACCEPTED, Damaged, Descriptor, Manifest, digest_of
 from buildtools.image.registry.transport import CERTIFICATES, Body, Transport
 
@@ -308,7 +308,7 @@ class Registry:
                 scope=_scope(repository, "pull,push,delete"),
             )
 
-    def _manifest(self, method: str, repository: str, target: str) -> Answer:
+    def _manifest(self, method: str, repository: str, target: str) -> Response:
         return self._transport.request(
             method,
             f"/v2/{repository}/manifests/{target}",

@@ -20,9 +20,9 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 
 from buildtools import BuildToolsError, Refused, Unreachable, __version__
 from buildtools.image.docker.credentials import Credential, Credentials
-from buildtools.image.http.answers import Answer
 from buildtools.image.http.connections import Connections
 from buildtools.image.http.dialing import connected
+from buildtools.image.http.responses import Response
 from buildtools.image.reference import DOCKER_HUB
 from buildtools.image.registry.auth import Authenticator, refused
 from buildtools.image.registry.proxy import proxy_for
@@ -98,7 +98,7 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         body: Body = b"",
         attempts: int = ATTEMPTS,
-    ) -> Answer:
+    ) -> Response:
         """The answer, whose status is one of ``expected``. ``url`` may be a path.
 
         A ``body`` that is a function is called for every attempt.
@@ -174,7 +174,7 @@ class Transport:
 
     def _send_authorized(
         self, method: str, url: str, scope: str, headers: Mapping[str, str] | None, body: Body
-    ) -> Answer:
+    ) -> Response:
         target = self._origin() + url[1:] if url.startswith("/") else url
         # The first request tells how to authenticate, the second that a token at hand is no longer good.
         renewals = 2
@@ -194,7 +194,7 @@ class Transport:
             break
         return answer
 
-    def _send(self, method: str, url: str, headers: Mapping[str, str], body: Body) -> Answer:
+    def _send(self, method: str, url: str, headers: Mapping[str, str], body: Body) -> Response:
         data = body() if callable(body) else body
         parts = urlsplit(url)
         through = ""
@@ -309,7 +309,7 @@ def _reason(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error)
 
 
-def _challenge(answer: Answer) -> str:
+def _challenge(answer: Response) -> str:
     """All that a 401 offers: it may say so in several headers."""
     return ", ".join(answer.headers.get_all("WWW-Authenticate"))
 
@@ -322,7 +322,7 @@ def _is_loopback(address: str) -> bool:
         return name == "localhost"
 
 
-def _said(answer: Answer) -> str:
+def _said(answer: Response) -> str:
     """The status and the first message of an answer that is an error.
 
     https://github.com/opencontainers/distribution-spec/blob/main/spec.md#error-codes
@@ -335,7 +335,7 @@ def _said(answer: Answer) -> str:
     return f"{answer.status}{text}"[:_LONGEST_SAYING]
 
 
-def _retry_after(answer: Answer) -> float:
+def _retry_after(answer: Response) -> float:
     """The wait that the answer asks for (RFC 9110, 10.2.3), in seconds, as far as we go along with it."""
     value = answer.headers.get("Retry-After", "")
     if value.isdigit():

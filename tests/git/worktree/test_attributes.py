@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buildtools.git.repository import Repository
-from buildtools.git.worktree.attributes import Attributes, Value
+from buildtools.git.worktree.attributes import Attributes, AttributeValue
 from buildtools.git.worktree.status import WorkTree
 from tests.git.reference import environment, git
 
@@ -42,7 +42,7 @@ def gits_values(folder: Path) -> dict[str, dict[str, str]]:
     return found
 
 
-def shown(values: Mapping[bytes, Value]) -> dict[str, str]:
+def shown(values: Mapping[bytes, AttributeValue]) -> dict[str, str]:
     words = {True: "set", False: "unset"}
     return {
         name.decode(): value.decode() if isinstance(value, bytes) else words[value]

@@ -9,9 +9,9 @@ import pytest
 
 from buildtools.git.errors import DamagedRepository
 from buildtools.git.repository import Repository
-from buildtools.git.worktree.files import LEAST_SHARE
 from buildtools.git.worktree.shares import gathered
 from buildtools.git.worktree.status import changed_paths
+from buildtools.git.worktree.tracked_files import LEAST_SHARE
 from tests.git.reference import environment, git
 
 FILES = 2 * LEAST_SHARE

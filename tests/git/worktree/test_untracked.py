@@ -11,7 +11,7 @@ import pytest
 
 from buildtools.git.checkout import untracked_files
 from buildtools.git.repository import Repository
-from buildtools.git.worktree.files import Files
+from buildtools.git.worktree.tracked_files import Files
 from buildtools.git.worktree.untracked import has_untracked, untracked_paths
 from tests.git.reference import environment, git
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from buildtools.image.folder.content import Contents
+from buildtools.image.folder.contents import Contents
 from buildtools.image.folder.fingerprint import fingerprint
 from buildtools.image.folder.folders import image_folders
 from buildtools.settings import Settings

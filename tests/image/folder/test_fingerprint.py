@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from buildtools.image.folder.content import Contents
+from buildtools.image.folder.contents import Contents
 from buildtools.image.folder.fingerprint import Fingerprint, explain, fingerprint, record_inputs, recorded_inputs
 from buildtools.image.folder.folders import image_folders
 from buildtools.settings import ImageSettings, Settings

@@ -10,7 +10,7 @@ import pytest
 
 from buildtools import Refused
 from buildtools.image.folder.folders import ImageFolder, image_folders
-from buildtools.settings import Layer, Settings, resolve
+from buildtools.settings import Layer, Settings, merge_layers
 from buildtools.version import Version
 
 VERSION = Version.parse("1.2.3")
@@ -21,7 +21,7 @@ def project(root: Path, dockerfiles: Mapping[str, str], **values: Any) -> Settin
         folder = root / "src" / "docker" / name
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "Dockerfile").write_text(text)
-    return resolve(root, [Layer("pyproject.toml", values)])
+    return merge_layers(root, [Layer("pyproject.toml", values)])
 
 
 def folders(settings: Settings, version: Version | None = VERSION, *only: str) -> dict[str, ImageFolder]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from buildtools.events import Event
 from buildtools.image.engine.client import Engine
-from buildtools.image.push.images import Provide, PushRequest, push
+from buildtools.image.push.routes import Provide, PushRequest, push
 from buildtools.image.reference import Reference
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry

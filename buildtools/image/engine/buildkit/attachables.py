@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from buildtools.image.engine.buildkit.grpc import NOT_FOUND, Gone, Handler, Status, Stream
-from buildtools.image.engine.buildkit.protobuf import Message, blob, number, text
+from buildtools.image.engine.buildkit.protobuf import Message, bytes_field, int_field, string_field
 
 _SERVING = 1
 
 
-class Credential(Protocol):
+class RegistryLogin(Protocol):
     """What to show to one registry."""
 
     @property
@@ -29,10 +29,10 @@ class Credential(Protocol):
     def identity_token(self) -> str: ...
 
 
-class Credentials(Protocol):
+class LoginSource(Protocol):
     """Where to look credentials up."""
 
-    def for_host(self, host: str) -> Credential | None:
+    def for_host(self, host: str) -> RegistryLogin | None:
         """The credential for a registry's ``HOST[:PORT]``; None means anonymous access."""
 
 
@@ -45,10 +45,10 @@ def _answering(answer: Callable[[Message], bytes]) -> Handler:
 
 def health() -> dict[str, Handler]:
     """The heartbeat; an engine of 2020 gives a session up after one that is missed."""
-    return {"/grpc.health.v1.Health/Check": _answering(lambda _: number(1, _SERVING))}
+    return {"/grpc.health.v1.Health/Check": _answering(lambda _: int_field(1, _SERVING))}
 
 
-def auth(credentials: Credentials) -> dict[str, Handler]:
+def auth(credentials: LoginSource) -> dict[str, Handler]:
     """Credentials for private base images. Tokens are fetched by the engine itself, as nothing else is served."""
 
     def answer(request: Message) -> bytes:
@@ -56,8 +56,8 @@ def auth(credentials: Credentials) -> dict[str, Handler]:
         if found is None:
             return b""
         if found.identity_token:
-            return text(2, found.identity_token)
-        return text(1, found.username) + text(2, found.password)
+            return string_field(2, found.identity_token)
+        return string_field(1, found.username) + string_field(2, found.password)
 
     return {"/moby.filesync.v1.Auth/Credentials": _answering(answer)}
 
@@ -69,7 +69,7 @@ def secrets(values: Mapping[str, bytes]) -> dict[str, Handler]:
         name = request.text(1)
         if name not in values:
             raise Status(NOT_FOUND, f"secret {name}: not found")
-        return blob(1, values[name])
+        return bytes_field(1, values[name])
 
     return {"/moby.buildkit.secrets.v1.Secrets/GetSecret": _answering(answer)}
 
@@ -102,4 +102,4 @@ def ssh(agent: str) -> dict[str, Handler]:
 def _pass_on(sock: socket.socket, stream: Stream) -> None:
     with contextlib.suppress(Gone, OSError):
         while data := sock.recv(32 * 1024):
-            stream.send(blob(1, data))
+            stream.send(bytes_field(1, data))

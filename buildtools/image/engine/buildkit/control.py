@@ -14,7 +14,7 @@ from dataclasses import field
 
 from buildtools.frozen import frozen
 from buildtools.image.engine.buildkit.grpc import Connection, Gone, Status
-from buildtools.image.engine.buildkit.protobuf import Message, blob, table, text
+from buildtools.image.engine.buildkit.protobuf import Message, bytes_field, map_field, string_field
 from buildtools.image.engine.buildkit.upgrade import upgrade
 from buildtools.image.engine.client import Engine
 
@@ -43,19 +43,20 @@ class Solve:
 
     def encoded(self, reference: str) -> bytes:
         """The ``SolveRequest``."""
-        export = text(1, _EXPORTER) + table(2, self.exporter)
-        cache = blob(4, text(1, "inline")) if self.inline_cache else b""
+        export = string_field(1, _EXPORTER) + map_field(2, self.exporter)
+        inputs = [string_field(1, name) + bytes_field(2, definition) for name, definition in self.inputs.items()]
+        cache = bytes_field(4, string_field(1, "inline")) if self.inline_cache else b""
         return (
-            text(1, reference)
+            string_field(1, reference)
             # Engines before 23.0 know only the first way to name an exporter, later ones want the second.
-            + text(3, _EXPORTER)
-            + table(4, self.exporter)
-            + text(5, self.session_id)
-            + text(6, "dockerfile.v0")
-            + table(7, self.attributes)
-            + blob(8, cache)
-            + b"".join(blob(10, text(1, name) + blob(2, definition)) for name, definition in self.inputs.items())
-            + blob(13, export)
+            + string_field(3, _EXPORTER)
+            + map_field(4, self.exporter)
+            + string_field(5, self.session_id)
+            + string_field(6, "dockerfile.v0")
+            + map_field(7, self.attributes)
+            + bytes_field(8, cache)
+            + b"".join(bytes_field(10, entry) for entry in inputs)
+            + bytes_field(13, export)
         )
 
 
@@ -81,7 +82,7 @@ def solve(
 
     def follow() -> None:
         try:
-            for message in connection.call("/moby.buildkit.v1.Control/Status", text(1, reference)):
+            for message in connection.call("/moby.buildkit.v1.Control/Status", string_field(1, reference)):
                 heard(Message(message))
         except (Status, Gone):
             return  # the build itself tells what happened

@@ -18,7 +18,7 @@ from pathlib import Path
 from buildtools import BuildToolsError
 from buildtools.frozen import frozen
 from buildtools.image.engine.buildkit.grpc import NOT_FOUND, UNKNOWN, Handler, Status, Stream, frame_prefix, framed
-from buildtools.image.engine.buildkit.protobuf import Message, blob, number, text, varint
+from buildtools.image.engine.buildkit.protobuf import Message, bytes_field, int_field, string_field, varint
 from buildtools.image.folder.context import Entry, Selection, walk
 from buildtools.image.folder.patterns import Patterns
 
@@ -74,7 +74,9 @@ def files(contents: Mapping[str, bytes]) -> Tree:
             # The engine compares size and time only; a time made from the content never lies.
             time = int.from_bytes(hashlib.sha256(content).digest()[:7])
             yield Item(
-                text(1, name) + number(2, 0o644) + number(5, len(content)) + number(6, time), content, len(content)
+                string_field(1, name) + int_field(2, 0o644) + int_field(5, len(content)) + int_field(6, time),
+                content,
+                len(content),
             )
 
     return items
@@ -127,7 +129,7 @@ class _Sender:
         try:
             self._serve(self._list(items))
         except (BuildToolsError, OSError) as error:
-            self._stream.send(number(1, _ERR) + text(4, str(error)))
+            self._stream.send(int_field(1, _ERR) + string_field(4, str(error)))
             raise
 
     def _list(self, items: Iterator[Item]) -> dict[int, Item]:
@@ -135,7 +137,7 @@ class _Sender:
         for index, item in enumerate(items):
             if item.content is not None:
                 offered[index] = item
-            self._put(framed(blob(2, item.stat)))
+            self._put(framed(bytes_field(2, item.stat)))
             if self._size >= _LIST_BATCH:
                 self._flush()
         self._put(framed(b""))
@@ -153,7 +155,7 @@ class _Sender:
             if kind == _REQ:
                 self._send_content(packet.number(3), offered)
             elif kind == _FIN:
-                self._put(framed(number(1, _FIN)))
+                self._put(framed(int_field(1, _FIN)))
                 self._flush()
                 return
             elif kind == _ERR:
@@ -163,7 +165,7 @@ class _Sender:
         item = offered.pop(index, None)
         if item is None:
             raise Status(NOT_FOUND, f"there is no file number {index} to ask for")
-        head = number(1, _DATA) + number(3, index)
+        head = int_field(1, _DATA) + int_field(3, index)
         for chunk in _chunks(item):
             start = head + b"\x22" + varint(len(chunk))  # field 4, bytes
             self._put(frame_prefix(len(start) + len(chunk)) + start)
@@ -219,12 +221,12 @@ def _unsendable(path: str, why: str) -> BuildToolsError:
 def _stat_of(entry: Entry) -> bytes:
     status = entry.stat
     kind = stat.S_IFMT(status.st_mode)
-    made = text(1, entry.path) + _mode_of(status.st_mode)
+    made = string_field(1, entry.path) + _mode_of(status.st_mode)
     if kind != stat.S_IFDIR:
-        made += number(5, status.st_size)
-    made += number(6, _time_of(status)) + text(7, entry.link_target)
+        made += int_field(5, status.st_size)
+    made += int_field(6, _time_of(status)) + string_field(7, entry.link_target)
     if kind in (stat.S_IFCHR, stat.S_IFBLK):
-        made += number(8, os.major(status.st_rdev)) + number(9, os.minor(status.st_rdev))
+        made += int_field(8, os.major(status.st_rdev)) + int_field(9, os.minor(status.st_rdev))
     return made + _extended_attributes(entry.absolute)
 
 
@@ -234,7 +236,7 @@ def _mode_of(mode: int) -> bytes:
     for unix, go in _GO_SPECIAL:
         if mode & unix:
             go_mode |= go
-    return number(2, go_mode)
+    return int_field(2, go_mode)
 
 
 def _time_of(status: os.stat_result) -> int:
@@ -253,7 +255,8 @@ def _extended_attributes(path: str) -> bytes:
         if not names:
             return b""
         return b"".join(
-            blob(10, text(1, name) + blob(2, os.getxattr(path, name, follow_symlinks=False))) for name in names
+            bytes_field(10, string_field(1, name) + bytes_field(2, os.getxattr(path, name, follow_symlinks=False)))
+            for name in names
         )
     except OSError:  # a file system without them, or one attribute that is not ours to read
         return b""

@@ -17,7 +17,7 @@ import threading
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 
-from buildtools.image.engine.buildkit.http2 import DataCame, Event, HeadersCame, Http2
+from buildtools.image.engine.buildkit.http2 import DataCame, FrameEvent, HeadersCame, Http2
 
 # https://grpc.io/docs/guides/status-codes/
 OK, UNKNOWN, NOT_FOUND, UNIMPLEMENTED = 0, 2, 5, 12
@@ -267,7 +267,7 @@ class Connection:
                     self._socket.shutdown(socket.SHUT_RDWR)
                 return
 
-    def _handle(self, event: Event) -> None:
+    def _handle(self, event: FrameEvent) -> None:
         found = self._streams.get(event.stream)
         if found is None:
             if isinstance(event, HeadersCame) and self._handlers is not None:

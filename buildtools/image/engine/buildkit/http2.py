@@ -29,7 +29,7 @@ _FIRST_WINDOW = 65_535
 _LARGEST = 16_384
 _STREAM = 0x7FFF_FFFF
 
-Fields = Sequence[tuple[str, str]]
+HeaderFields = Sequence[tuple[str, str]]
 
 
 class Broken(Exception):
@@ -60,7 +60,7 @@ class StreamEnded:
     code: int | None = None
 
 
-Event = HeadersCame | DataCame | StreamEnded
+FrameEvent = HeadersCame | DataCame | StreamEnded
 
 
 class Http2:
@@ -113,7 +113,7 @@ class Http2:
         """How many bytes of content may be sent now; it may be less than none."""
         return min(self._room, self._rooms.get(stream, 0))
 
-    def send_headers(self, stream: int, fields: Fields, *, end: bool = False) -> None:
+    def send_headers(self, stream: int, fields: HeaderFields, *, end: bool = False) -> None:
         """Send a header; with ``end`` it is the last of the stream."""
         block = memoryview(self._encoder.encode(fields))
         cut = [block[at : at + self.largest_frame] for at in range(0, len(block), self.largest_frame)]
@@ -134,7 +134,7 @@ class Http2:
         """Nothing more is sent on a stream."""
         self._add(_DATA, _END_STREAM, stream, b"")
 
-    def take_in(self, data: bytes) -> Iterator[Event]:
+    def take_in(self, data: bytes) -> Iterator[FrameEvent]:
         """What bytes that were read mean.
 
         :raises Broken: they are not HTTP/2.
@@ -164,7 +164,7 @@ class Http2:
         self._out.append(_HEAD.pack(len(content) >> 16, len(content) & 0xFFFF, kind, flags, stream))
         self._out.append(content)
 
-    def _frame(self, kind: int, flags: int, stream: int, content: memoryview) -> Iterator[Event]:
+    def _frame(self, kind: int, flags: int, stream: int, content: memoryview) -> Iterator[FrameEvent]:
         if self._block and (kind != _CONTINUATION or stream != self._block[0]):
             raise Broken("a header was not ended")
         if kind in (_OF_ALL if stream else _OF_A_STREAM):
@@ -183,7 +183,7 @@ class Http2:
         except (struct.error, IndexError, HPACKError) as error:
             raise Broken(f"a frame of type {kind} cannot be read ({error})") from None
 
-    def _content(self, flags: int, stream: int, content: memoryview) -> Iterator[Event]:
+    def _content(self, flags: int, stream: int, content: memoryview) -> Iterator[FrameEvent]:
         # Padding counts too. That all was read is told once it is worth a frame: sections 5.2 and 6.9.
         for which in (0, stream):
             unreported = self._unreported.get(which, 0) + len(content)
@@ -196,7 +196,7 @@ class Http2:
         if flags & _END_STREAM:
             yield StreamEnded(stream)
 
-    def _header(self, kind: int, flags: int, stream: int, content: memoryview) -> Iterator[Event]:
+    def _header(self, kind: int, flags: int, stream: int, content: memoryview) -> Iterator[FrameEvent]:
         if kind == _HEADERS:
             content = _unpadded(flags, content)
             self._block = stream, flags, [content[5:] if flags & _WITH_PRIORITY else content]

@@ -33,24 +33,24 @@ def _tag(field: int, kind: int) -> bytes:
     return varint(field << 3 | kind)
 
 
-def number(field: int, value: int) -> bytes:
+def int_field(field: int, value: int) -> bytes:
     """One integer, enumeration or truth value; nothing at all for 0, which is what an absent field means."""
     return _tag(field, _VARINT) + varint(value) if value else b""
 
 
-def blob(field: int, value: bytes) -> bytes:
+def bytes_field(field: int, value: bytes) -> bytes:
     """One byte string or embedded message, even an empty one."""
     return _tag(field, _BYTES) + varint(len(value)) + value
 
 
-def text(field: int, value: str) -> bytes:
+def string_field(field: int, value: str) -> bytes:
     """One text; nothing at all for an empty one. File names keep bytes that are no UTF-8."""
-    return blob(field, value.encode("utf-8", "surrogateescape")) if value else b""
+    return bytes_field(field, value.encode("utf-8", "surrogateescape")) if value else b""
 
 
-def table(field: int, values: Mapping[str, str]) -> bytes:
+def map_field(field: int, values: Mapping[str, str]) -> bytes:
     """A ``map<string, string>``."""
-    return b"".join(blob(field, text(1, key) + text(2, value)) for key, value in values.items())
+    return b"".join(bytes_field(field, string_field(1, key) + string_field(2, value)) for key, value in values.items())
 
 
 class Message:

@@ -10,7 +10,7 @@ import pytest
 from buildtools.image.engine.buildkit.failure import explained
 from buildtools.image.engine.buildkit.grpc import Status
 from buildtools.image.engine.buildkit.progress import Vertex
-from buildtools.image.engine.buildkit.protobuf import blob, number, text
+from buildtools.image.engine.buildkit.protobuf import bytes_field, int_field, string_field
 
 DOCKERFILE = "FROM scratch\nRUN one\nRUN two\nRUN three\n"
 PATH = Path("src/docker/app/Dockerfile")
@@ -18,9 +18,11 @@ PATH = Path("src/docker/app/Dockerfile")
 
 def details(**values: Any) -> bytes:
     """A ``google.rpc.Status`` as engines since 23.0 send it."""
-    return number(1, 2) + b"".join(
-        blob(
-            3, text(1, f"github.com/moby/buildkit/{name.replace('_', '.')}+json") + blob(2, json.dumps(value).encode())
+    return int_field(1, 2) + b"".join(
+        bytes_field(
+            3,
+            string_field(1, f"github.com/moby/buildkit/{name.replace('_', '.')}+json")
+            + bytes_field(2, json.dumps(value).encode()),
         )
         for name, value in values.items()
     )

@@ -12,7 +12,7 @@ from buildtools.events import Transferred
 from buildtools.image.engine.buildkit.failure import BuildFailed
 from buildtools.image.engine.buildkit.filesync import diff_copy, files, folder
 from buildtools.image.engine.buildkit.grpc import Status
-from buildtools.image.engine.buildkit.protobuf import Message, number
+from buildtools.image.engine.buildkit.protobuf import Message, int_field
 from tests.image.building import Builder
 
 STAT, REQ, DATA, FIN, ERR = range(5)
@@ -58,9 +58,9 @@ class Receiver:
                 self._asked[len(self.paths) - 1] = self.paths[-1]
         elif kind == STAT:
             self._listed()
-            self._replies += [number(1, REQ) + number(3, index) for index in reversed(self._asked)]
+            self._replies += [int_field(1, REQ) + int_field(3, index) for index in reversed(self._asked)]
             if not self._asked:
-                self._replies.append(number(1, FIN))
+                self._replies.append(int_field(1, FIN))
         elif kind == DATA and packet.blob(4):
             name = self._asked[packet.number(3)]
             self.contents[name] = self.contents.get(name, b"") + packet.blob(4)
@@ -68,7 +68,7 @@ class Receiver:
             name = self._asked.pop(packet.number(3))
             self.contents.setdefault(name, b"")
             if not self._asked:
-                self._replies.append(number(1, FIN))
+                self._replies.append(int_field(1, FIN))
         elif kind == ERR:
             self.errors.append(packet.text(4))
 

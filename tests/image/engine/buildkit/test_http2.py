@@ -26,7 +26,7 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-from buildtools.image.engine.buildkit.http2 import Broken, DataCame, Event, HeadersCame, Http2, StreamEnded
+from buildtools.image.engine.buildkit.http2 import Broken, DataCame, FrameEvent, HeadersCame, Http2, StreamEnded
 
 REQUEST = [(":method", "POST"), (":scheme", "http"), (":path", "/a"), (":authority", "b")]
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -43,7 +43,7 @@ class Pair:
         )
         self.theirs.decoder.max_header_list_size = MIB
         self.theirs.initiate_connection()
-        self.heard: list[Event] = []
+        self.heard: list[FrameEvent] = []
         self.heard_content = b""
         self.told: list[h2.events.Event] = []
         self.told_content = b""
@@ -205,7 +205,7 @@ def test_bytes_may_come_in_any_pieces() -> None:
     theirs.send_data(1, b"content", end_stream=True)
     sent = theirs.data_to_send()
 
-    def heard(pieces: Sequence[bytes]) -> list[Event]:
+    def heard(pieces: Sequence[bytes]) -> list[FrameEvent]:
         ours = Http2(is_client=False, window=MIB, largest_headers=MIB)
         return [event for piece in pieces for event in ours.take_in(piece)]
 

@@ -2,18 +2,18 @@ from __future__ import annotations
 
 from buildtools.events import Event, Log, Step, Warned
 from buildtools.image.engine.buildkit.progress import Progress
-from buildtools.image.engine.buildkit.protobuf import Message, blob, number, text
+from buildtools.image.engine.buildkit.protobuf import Message, bytes_field, int_field, string_field
 
-TIME = blob(5, number(1, 1_700_000_000))
-DONE = blob(6, number(1, 1_700_000_001))
+TIME = bytes_field(5, int_field(1, 1_700_000_000))
+DONE = bytes_field(6, int_field(1, 1_700_000_001))
 
 
 def vertex(name: str, *more: bytes, digest: str = "sha256:1") -> bytes:
-    return blob(1, text(1, digest) + text(3, name) + b"".join(more))
+    return bytes_field(1, string_field(1, digest) + string_field(3, name) + b"".join(more))
 
 
 def log(data: bytes, digest: str = "sha256:1") -> bytes:
-    return blob(3, text(1, digest) + number(3, 1) + blob(4, data))
+    return bytes_field(3, string_field(1, digest) + int_field(3, 1) + bytes_field(4, data))
 
 
 def heard(*statuses: bytes, hidden: tuple[bytes, ...] = ()) -> tuple[list[Event], Progress]:
@@ -29,7 +29,7 @@ def test_a_step_is_told_once_when_it_begins() -> None:
         vertex("[builder 2/5] RUN make"),
         vertex("[builder 2/5] RUN make", TIME),
         vertex("[builder 2/5] RUN make", TIME, DONE),
-        vertex("[3/4] COPY . /", number(4, 1), TIME, DONE, digest="sha256:2"),
+        vertex("[3/4] COPY . /", int_field(4, 1), TIME, DONE, digest="sha256:2"),
         vertex("exporting to image", TIME, digest="sha256:3"),
     )
     assert [
@@ -54,8 +54,8 @@ def test_lines_are_whole_however_they_come() -> None:
 
 def test_the_step_that_failed_is_not_one_that_was_stopped() -> None:
     _, progress = heard(
-        vertex("[a 1/1] RUN sleep", text(7, "context canceled"), digest="sha256:1"),
-        vertex("[b 1/1] RUN false", text(7, "exit code: 1"), digest="sha256:2"),
+        vertex("[a 1/1] RUN sleep", string_field(7, "context canceled"), digest="sha256:1"),
+        vertex("[b 1/1] RUN false", string_field(7, "exit code: 1"), digest="sha256:2"),
     )
     failed = progress.failed()
     assert failed
@@ -73,14 +73,14 @@ def test_secrets_are_hidden_in_lines_and_names() -> None:
 
 def test_a_warning_says_where_and_where_to_read_more() -> None:
     events, _ = heard(
-        blob(
+        bytes_field(
             4,
-            text(1, "sha256:1")
-            + text(3, "FromAsCasing: 'as' and 'FROM' keywords' casing do not match (line 3)")
-            + text(4, "The keywords should match")
-            + text(5, "https://docs.docker.com/go/dockerfile/rule/from-as-casing/")
-            + blob(6, text(1, "Dockerfile"))
-            + blob(7, blob(1, number(1, 3)) + blob(2, number(1, 3))),
+            string_field(1, "sha256:1")
+            + string_field(3, "FromAsCasing: 'as' and 'FROM' keywords' casing do not match (line 3)")
+            + string_field(4, "The keywords should match")
+            + string_field(5, "https://docs.docker.com/go/dockerfile/rule/from-as-casing/")
+            + bytes_field(6, string_field(1, "Dockerfile"))
+            + bytes_field(7, bytes_field(1, int_field(1, 3)) + bytes_field(2, int_field(1, 3))),
         )
     )
     assert [

@@ -6,18 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buildtools.image.engine.buildkit.protobuf import Message, blob, number, table, text
+from buildtools.image.engine.buildkit.protobuf import Message, bytes_field, int_field, map_field, string_field
 
 
 # The first three: https://protobuf.dev/programming-guides/encoding/
 @pytest.mark.parametrize(
     ("encoded", "expected"),
     [
-        (number(1, 150), "089601"),
-        (text(2, "testing"), "120774657374696e67"),
-        (number(1, -2), "08feffffffffffffffff01"),
-        (number(1, 0) + text(1, ""), ""),
-        (blob(1, b""), "0a00"),
+        (int_field(1, 150), "089601"),
+        (string_field(2, "testing"), "120774657374696e67"),
+        (int_field(1, -2), "08feffffffffffffffff01"),
+        (int_field(1, 0) + string_field(1, ""), ""),
+        (bytes_field(1, b""), "0a00"),
     ],
 )
 def test_values_are_encoded_as_the_specification_shows(encoded: bytes, expected: str) -> None:
@@ -26,7 +26,13 @@ def test_values_are_encoded_as_the_specification_shows(encoded: bytes, expected:
 
 @given(st.integers(-(2**63), 2**63 - 1), st.binary(), st.text(), st.dictionaries(st.text(), st.text()))
 def test_what_was_written_is_read(integer: int, data: bytes, words: str, mapping: dict[str, str]) -> None:
-    message = Message(number(1, integer) + blob(2, data) + text(3, words) + table(200, mapping) + blob(3, b"again"))
+    message = Message(
+        int_field(1, integer)
+        + bytes_field(2, data)
+        + string_field(3, words)
+        + map_field(200, mapping)
+        + bytes_field(3, b"again")
+    )
     assert (integer, data, "again") == (message.number(1), message.blob(2), message.text(3))
     assert mapping == message.table(200)
 
@@ -43,12 +49,12 @@ def test_fields_that_were_not_sent_have_zero_values() -> None:
 
 
 def test_fields_of_other_kinds_are_passed_over() -> None:
-    message = Message(bytes.fromhex("0d01020304110102030405060708") + number(3, 7))
+    message = Message(bytes.fromhex("0d01020304110102030405060708") + int_field(3, 7))
     assert 7 == message.number(3)
 
 
 def test_a_file_name_keeps_bytes_that_are_not_utf_8() -> None:
-    assert b"\xff.txt" == Message(text(1, "\udcff.txt")).blob(1)
+    assert b"\xff.txt" == Message(string_field(1, "\udcff.txt")).blob(1)
 
 
 @given(st.binary(max_size=40))

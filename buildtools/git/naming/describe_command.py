@@ -37,7 +37,7 @@ class _MisusedError(Exception):
     pass
 
 
-def parsed(arguments: Sequence[str]) -> tuple[Options, list[str]]:
+def parse_arguments(arguments: Sequence[str]) -> tuple[Options, list[str]]:
     """Options and commit-ishes, read as git's own option parser reads them.
 
     :raises _MisusedError: git would print its usage.
@@ -133,7 +133,7 @@ def answers(cwd: str, arguments: Sequence[str], environment: Mapping[str, str]) 
     :raises BuildToolsError: the next one cannot be described.
     :raises _MisusedError: the arguments are wrong.
     """
-    options, names = parsed(arguments)
+    options, names = parse_arguments(arguments)
     describer = Describer(Repository.open(cwd, environment), options)
     if not names:
         yield describer.head()[0].text
@@ -145,7 +145,7 @@ def answers(cwd: str, arguments: Sequence[str], environment: Mapping[str, str]) 
         yield describer.named(name).text
 
 
-def run(cwd: str, arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str, str]:
+def describe_command(cwd: str, arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str, str]:
     """Exit status, stdout and stderr."""
     out: list[str] = []
     try:
@@ -170,7 +170,7 @@ def main() -> None:
     except FileNotFoundError:
         sys.stderr.write("fatal: the current folder is gone\n")
         sys.exit(FAILED)
-    status, out, err = run(cwd, arguments, os.environ)
+    status, out, err = describe_command(cwd, arguments, os.environ)
     try:
         sys.stdout.buffer.write(os.fsencode(out))
         sys.stdout.flush()
@@ -191,7 +191,7 @@ def serve() -> None:
             question = json.loads(line)
             environment = {**os.environ, **question.get("env", {})}
             environment = {name: value for name, value in environment.items() if value is not None}
-            status, out, err = run(question["cwd"], question["args"], environment)
+            status, out, err = describe_command(question["cwd"], question["args"], environment)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             status, out, err = MISUSED, "", f"error: not a question: {error}\n"
         sys.stdout.write(json.dumps({"rc": status, "stdout": out, "stderr": err}) + "\n")

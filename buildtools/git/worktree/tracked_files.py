@@ -254,14 +254,14 @@ class Files:
 
     def attributes(self) -> Attributes:
         """What the attribute files say."""
-        from buildtools.git.worktree.attributes import SYSTEM_FILE, Attributes
+        from buildtools.git.worktree.attributes import SYSTEM_ATTRIBUTES, Attributes
 
         repository = self.repository
         no_system = boolean(repository.environment.get("GIT_ATTR_NOSYSTEM", "false"))
         return Attributes(
             self.top,
             self._read_indexed_attributes,
-            (*([] if no_system else [SYSTEM_FILE]), *user_file(repository, "core.attributesfile", "attributes")),
+            (*([] if no_system else [SYSTEM_ATTRIBUTES]), *user_file(repository, "core.attributesfile", "attributes")),
             f"{repository.common_dir}/info/attributes",
             ignore_case=repository.config.bool("core.ignorecase"),
         )

@@ -106,7 +106,7 @@ def up(
     directory = directory.absolute()
     with _locked(directory):
         _own_folder(directory)
-        docker = engine.Engine.named(environment)
+        docker = engine.EngineAddress.named(environment)
         environment = _with_our_programs(environment)
         _refuse_missing(docker, environment, base=base)
         try:
@@ -139,7 +139,7 @@ def down(directory: Path) -> None:
         _own_folder(directory)
         if state := _State.read(directory):
             with suppress(Unreachable):
-                engine.Engine(state.docker_host).forget(f"{state.registry_host}/")
+                engine.EngineAddress(state.docker_host).forget(f"{state.registry_host}/")
         stop_all(directory)
         shutil.rmtree(directory)
 
@@ -162,7 +162,7 @@ def status(directory: Path) -> tuple[Service, ...]:
     parts = (
         (registry.NAME, state.registry_host, registry.answers(state.registry_port)),
         (s3.NAME, state.s3_ports.endpoint, s3.answers(state.s3_ports.s3)),
-        (engine.NAME, state.docker_host, engine.Engine(state.docker_host).answers()),
+        (engine.NAME, state.docker_host, engine.EngineAddress(state.docker_host).answers()),
     )
     return tuple(
         Service(name, address, answers, process.pid(name, directory), directory / f"{name}.log")
@@ -187,7 +187,7 @@ def _s3_up(directory: Path, state: _State, environment: Mapping[str, str], repor
 
 
 def _engine_up(
-    directory: Path, docker: engine.Engine, environment: Mapping[str, str], report: Report, *, base: bool
+    directory: Path, docker: engine.EngineAddress, environment: Mapping[str, str], report: Report, *, base: bool
 ) -> None:
     if not docker.answers():
         process.stop(engine.NAME, directory)
@@ -240,7 +240,7 @@ def _with_our_programs(environment: Mapping[str, str]) -> dict[str, str]:
     return {**environment, "PATH": os.pathsep.join((path, str(Path(sys.executable).parent), "/usr/sbin", "/sbin"))}
 
 
-def _refuse_missing(docker: engine.Engine, environment: Mapping[str, str], *, base: bool) -> None:
+def _refuse_missing(docker: engine.EngineAddress, environment: Mapping[str, str], *, base: bool) -> None:
     answers = docker.answers()
     wanted = [("docker-registry", "docker-registry")]
     if not answers:

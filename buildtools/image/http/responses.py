@@ -33,7 +33,7 @@ class Headers:
 
 
 @frozen
-class Answer:
+class Response:
     """What a server answered, read to its end. ``is_last`` says that its connection is not to be used again."""
 
     status: int
@@ -42,7 +42,7 @@ class Answer:
     is_last: bool = False
 
 
-def read_answer(stream: IO[bytes], method: str) -> Answer:
+def read_answer(stream: IO[bytes], method: str) -> Response:
     """The answer to a request with this method.
 
     :raises HTTPException: what comes is no HTTP, or ends too early.
@@ -65,7 +65,7 @@ def read_answer(stream: IO[bytes], method: str) -> Answer:
         data = _read_exactly(stream, _number(length.encode(), 10))
     else:
         data, is_last = stream.read(), True
-    return Answer(status, headers, data, is_last)
+    return Response(status, headers, data, is_last)
 
 
 def _read_status(stream: IO[bytes]) -> tuple[bytes, int]:

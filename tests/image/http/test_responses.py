@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from buildtools.image.http.answers import Answer, read_answer
+from buildtools.image.http.responses import Response, read_answer
 
 OK = b"HTTP/1.1 200 OK\r\n"
 MULTIPLE = b"WWW-Authenticate: Basic realm=a\r\nwww-authenticate: Bearer realm=b\r\nContent-Length: 0\r\n\r\n"
@@ -55,7 +55,7 @@ class Heard:
         return io.BytesIO(self._data)
 
 
-def read(data: bytes, method: str = "GET") -> Answer:
+def read(data: bytes, method: str = "GET") -> Response:
     return read_answer(io.BytesIO(data), method)
 
 

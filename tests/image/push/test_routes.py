@@ -13,7 +13,7 @@ import pytest
 from buildtools import BuildToolsError, Conflict
 from buildtools.events import Event, Transferred, Warned
 from buildtools.image.engine.client import Engine
-from buildtools.image.push.images import PushRequest, foreseen_routes, push
+from buildtools.image.push.routes import PushRequest, foreseen_routes, push
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.lookup import fingerprint_tag
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL, labels_of

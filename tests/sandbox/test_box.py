@@ -19,7 +19,7 @@ import pytest
 import docker
 from buildtools import Refused, Unreachable
 from buildtools.sandbox import Sandbox, down, process, s3, status, up
-from buildtools.sandbox.engine import Engine
+from buildtools.sandbox.engine import EngineAddress
 from tests.conftest import EngineService
 
 _PARTS = ("registry", "s3")
@@ -135,7 +135,7 @@ def test_down_leaves_nothing(
     image = f"{box.registry}/sandbox/busybox:1"
     with closing(docker.DockerClient(engine.host)) as client:
         client.images.get(engine.base_busybox).tag(image)
-    found = Engine(engine.host)
+    found = EngineAddress(engine.host)
     before = found.has(image)
     ports = json.loads((folder / "s3.ports").read_text()).values()
     down(folder)

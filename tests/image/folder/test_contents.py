@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from buildtools.image.folder.content import Contents
+from buildtools.image.folder.contents import Contents
 
 
 def much_later() -> int:
