@@ -12,6 +12,7 @@ from buildtools import Refused
 from buildtools.frozen import frozen
 from buildtools.git.describe import describe
 from buildtools.git.errors import NoCommit, NoTag, ShallowClone
+from buildtools.git.naming.prefix import ignored_tag, prefix_remedy
 from buildtools.git.repository import Repository
 from buildtools.git.storage.commits import parse_commit, read_shallow
 from buildtools.git.worktree.status import changed_paths
@@ -41,15 +42,19 @@ def read_version(root: Path, tag_prefix: str, environment: Mapping[str, str]) ->
 
     :raises Refused: no repository, no commit, no annotated tag, or a shallow clone that may hide one.
     """
-    patterns = (f"{_literal(tag_prefix)}*",) if tag_prefix else ()
+    patterns = (f"{_literal(tag_prefix)}[0-9]*",) if tag_prefix else ()
     try:
         described = describe(root, match=patterns, dirty="-dirty", environment=environment)
     except NoTag as error:
         if Repository.open(root, environment).head() is None:
             raise NoCommit("there is no commit yet", "make one, then a tag: `git tag -a 0.1.0 -m 0.1.0`") from error
         _refuse_shallow(root, environment)
+        fact = f"no annotated tag{f' that starts with {tag_prefix!r}' if tag_prefix else ''} is reachable from HEAD"
+        tag = ignored_tag(Repository.open(root, environment), tag_prefix)
+        if tag and tag.annotated:
+            raise Refused(f"{fact}, but there is {tag.name}", prefix_remedy(tag)) from error
         raise Refused(
-            f"no annotated tag{f' that starts with {tag_prefix!r}' if tag_prefix else ''} is reachable from HEAD",
+            fact,
             f"make one with `git tag -a {tag_prefix}0.1.0 -m 0.1.0` or `invoke release --first 0.1.0`, "
             "or fetch them with `git fetch --tags`",
         ) from error

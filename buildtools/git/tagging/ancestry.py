@@ -9,8 +9,10 @@ from typing import TypeVar
 
 from buildtools.frozen import frozen
 from buildtools.git.naming.names import peeled
+from buildtools.git.naming.prefix import has_prefix
 from buildtools.git.repository import Repository
 from buildtools.git.storage.commits import CommitKey, Commits, read_grafts
+from buildtools.git.tagging.versions import precedence, version_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,27 +34,15 @@ class AnnotatedTag:
 
 
 def annotated_tags(repository: Repository, prefix: str) -> list[AnnotatedTag]:
-    """Every annotated tag whose name starts with the prefix."""
+    """Every annotated tag that counts with this ``tag_prefix``."""
     tags = []
-    start = prefix.encode("utf-8", "surrogateescape")
     for ref in repository.refs.under(_TAGS):
-        short = ref.name.removeprefix(_TAGS)
+        name = ref.name.removeprefix(_TAGS).decode("utf-8", "surrogateescape")
         commit = ref.peeled or (ref.oid and peeled(repository.objects, ref.oid))
-        if ref.oid is None or not commit or commit == ref.oid or not short.startswith(start):
+        if ref.oid is None or not commit or commit == ref.oid or not has_prefix(name, prefix):
             continue
-        name = short.decode("utf-8", "surrogateescape")
         tags.append(AnnotatedTag(name, ref.oid, commit, version_in(name, prefix)))
     return tags
-
-
-def version_in(name: str, prefix: str) -> SemanticVersion | None:
-    """The semantic version behind the prefix of a tag's name; ``1.2`` is ``1.2.0``."""
-    import semver
-
-    try:
-        return semver.Version.parse(name.removeprefix(prefix), optional_minor_and_patch=True)
-    except ValueError:
-        return None
 
 
 class Ancestry:
@@ -88,9 +78,9 @@ class Ancestry:
         return [_subject(self._objects.read(oid)[1]) for oid in commits]
 
 
-def _order(tag: AnnotatedTag) -> SemanticVersion:
+def _order(tag: AnnotatedTag) -> tuple[object, ...]:
     assert tag.version
-    return tag.version
+    return precedence(tag.version)
 
 
 def _newest_first(

@@ -10,17 +10,18 @@ from buildtools.frozen import frozen
 from buildtools.git.checkout import refuse_dirty
 from buildtools.git.errors import NoCommit, ShallowClone
 from buildtools.git.naming.describer import FETCH_ALL
+from buildtools.git.naming.names import read_tag
+from buildtools.git.naming.prefix import ignored_tag, prefix_remedy
 from buildtools.git.repository import Repository
 from buildtools.git.storage.commits import read_shallow
 from buildtools.git.storage.refs import is_well_formed, resolve
-from buildtools.git.tagging.ancestry import Ancestry, AnnotatedTag, annotated_tags, version_in
-from buildtools.version import Version
+from buildtools.git.tagging.ancestry import Ancestry, AnnotatedTag, annotated_tags
+from buildtools.git.tagging.versions import PARTS, next_version, parse_version, precedence, version_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from semver import Version as SemanticVersion
 
-PARTS = ("major", "minor", "patch", "prerelease")
 # A first release may have the subjects of ten thousand commits; a tag message longer than this is not read.
 _SUBJECT_LIMIT = 200
 # A clone that was never fetched may lack hundreds of tags; a message needs only a few to be understood.
@@ -54,7 +55,7 @@ class TagPlan:
     """The tag to make and push, as far as this repository decides it.
 
     ``previous`` is the last version. ``existing`` is the tag itself if this repository has it already, so that it only
-    has to be pushed.
+    has to be pushed. A new tag must not be older than ``earliest``, in seconds since 1970.
     """
 
     name: str
@@ -65,6 +66,7 @@ class TagPlan:
     branch: str
     message: str
     existing: AnnotatedTag | None
+    earliest: int
 
     @property
     def ref(self) -> bytes:
@@ -97,22 +99,32 @@ def plan_tag(repository: Repository, root: Path, request: TagRequest) -> TagPlan
     explicit = request.to or request.first
     head_tags = [tag for tag in tags if tag.commit == head]
     existing = next((tag for tag in head_tags if explicit and tag.name == f"{prefix}{explicit}"), None)
-    if head_tags and not (existing and request.push):
-        raise Refused(
-            f"HEAD is already tagged: {', '.join(tag.name for tag in head_tags)}",
-            f"push it with `invoke release --to {head_tags[0].name.removeprefix(prefix)}` if it is not on the remote, "
-            "then continue with `invoke publish`",
-        )
-    version = explicit if existing else str(_next_version(request, last, tags))
-    name = f"{prefix}{version}"
-    if existing is None:
-        _refuse_name_clash(repository, name)
-    if existing:
+    if existing and request.push:
         content = repository.objects.read(existing.oid)[1]
         message = content.partition(b"\n\n")[2].decode("utf-8", "replace")
-    else:
-        message = _message(request.message, version, ancestry, head, last)
-    return TagPlan(name, prefix, version, None if existing else last, head, request.release_branch, message, existing)
+        return TagPlan(existing.name, prefix, explicit, None, head, request.release_branch, message, existing, 0)
+    if any(tag.version is None or not tag.version.prerelease for tag in head_tags):
+        raise _already_tagged(head_tags, prefix)
+    version = _next_version(repository, request, last, tags)
+    if any(tag.version.finalize_version() != version for tag in head_tags if tag.version):
+        raise _already_tagged(head_tags, prefix)
+    name = f"{prefix}{version}"
+    _refuse_name_clash(repository, name)
+    # The changes of a release candidate that becomes final are those since the version before it.
+    base = ancestry.greatest(head, [tag for tag in tags if tag not in head_tags]) if head_tags else last
+    message = _message(request.message, str(version), ancestry, head, base)
+    # Of several tags of one commit, git describe prints the latest.
+    dates = [tag.date for tag in (read_tag(repository.objects, each.oid) for each in head_tags) if tag]
+    earliest = max(dates, default=0)
+    return TagPlan(name, prefix, str(version), last, head, request.release_branch, message, None, earliest)
+
+
+def _already_tagged(head_tags: list[AnnotatedTag], prefix: str) -> Refused:
+    return Refused(
+        f"HEAD is already tagged: {', '.join(tag.name for tag in head_tags)}",
+        f"push it with `invoke release --to {head_tags[0].name.removeprefix(prefix)}` if it is not on the remote, "
+        "then continue with `invoke publish`",
+    )
 
 
 def _refuse_name_clash(repository: Repository, name: str) -> None:
@@ -135,56 +147,55 @@ def _refuse_name_clash(repository: Repository, name: str) -> None:
         )
 
 
-def _next_version(request: TagRequest, last: AnnotatedTag | None, tags: list[AnnotatedTag]) -> SemanticVersion:
+def _next_version(
+    repository: Repository, request: TagRequest, last: AnnotatedTag | None, tags: list[AnnotatedTag]
+) -> SemanticVersion:
     prefix = request.prefix
     versions = [tag.name for tag in tags if tag.version]
     if request.first and versions:
         raise Refused(
             f"--first is for a repository without version tags, and this one has {versions[-1]}", "use --bump or --to"
         )
-    if request.first:
-        return _parse_version(request.first, "--first", prefix)
     if not versions:
-        raise Refused(
-            f"there is no version tag yet{f' that starts with {prefix!r}' if prefix else ''}",
-            "make the first one with `invoke release --first 0.1.0`, or fetch them with `git fetch --tags`",
-        )
+        return _first_version(repository, request)
     if request.to:
-        version = _parse_version(request.to, "--to", prefix)
+        version = parse_version(request.to, "--to", prefix)
     elif last is None or last.version is None:
         raise Refused("HEAD does not descend from any version tag", "name the version with --to X.Y.Z")
     else:
-        version = last.version.next_version(request.bump, prerelease_token="rc")  # noqa: S106  no secret
-    if last and last.version and not version > last.version:
+        version = next_version(last.version, request.bump)
+    if last and last.version and precedence(version) <= precedence(last.version):
         raise Refused(
             f"version {version} is not greater than {last.version}, which HEAD descends from",
-            f"choose a greater one, such as {last.version.next_version('patch')}",
+            f"choose a greater one, such as {next_version(last.version, 'patch')}",
         )
     return version
 
 
-def _parse_version(text: str, flag: str, prefix: str) -> SemanticVersion:
-    import semver
-
-    try:
-        version = semver.Version.parse(text)
-    except ValueError:
-        hint = (
-            f"leave out the prefix {prefix!r}"
-            if prefix and text.startswith(prefix)
-            else "write it as 1.4.2 or 1.5.0-rc.1"
-        )
-        raise Refused(f"{flag} {text!r} is not a semantic version", hint) from None
-    if version.build:
+def _first_version(repository: Repository, request: TagRequest) -> SemanticVersion:
+    prefix = request.prefix
+    first = parse_version(request.first, "--first", prefix) if request.first else None
+    tag = ignored_tag(repository, prefix)
+    # One repository may hold several projects, each with its own prefix. Without a prefix, or where they differ in
+    # nothing but a v, another prefix is a mistake.
+    if tag and tag.annotated and (not prefix or not tag.prefix or tag.prefix.lower() == prefix.lower()):
         raise Refused(
-            f"{flag} {text!r} has build metadata, which does not order versions", "leave out the + and what follows it"
+            f"no tag is a version{f' with the prefix {prefix!r}' if prefix else ''}, but {tag.name} looks like one",
+            f"{prefix_remedy(tag)}, or make the first tag of another kind with `git tag -a`",
         )
-    # A pre-release such as 3-gabcdef1 could not be told from the output of `git describe`.
-    if Version.parse(text).base != text:
+    version = version_in(tag.name, tag.prefix) if tag and not tag.annotated and tag.prefix == prefix else None
+    if tag and version and not (first and precedence(first) > precedence(version)):
         raise Refused(
-            f"{flag} {text!r} looks like the output of `git describe`", "choose another pre-release, such as rc.1"
+            f"{tag.name} is a lightweight tag, and only annotated tags are versions",
+            f"release a greater version, such as `invoke release --first {next_version(version, 'minor')}`",
         )
-    return version
+    if first is None:
+        start = "X.Y.Z" if tag else "0.1.0"
+        raise Refused(
+            f"there is no version tag yet{f' that starts with {prefix!r}' if prefix else ''}",
+            f"make the first one with `invoke release --first {start}`, or fetch them with `git fetch --tags`",
+        )
+    return first
 
 
 def refuse_unwritable(repository: Repository) -> None:

@@ -19,6 +19,7 @@ from buildtools.frozen import frozen
 from buildtools.git.errors import MissingObject
 from buildtools.git.repository import Repository
 from buildtools.git.storage.refs import RefFiles
+from buildtools.git.tagging.permissions import SharedPermissions
 from buildtools.git.tagging.remote import Offer, Rejected, Remote, RemoteRefs
 from buildtools.git.tagging.signing import Signer
 from buildtools.git.tagging.tag_plan import (
@@ -30,6 +31,8 @@ from buildtools.git.tagging.tag_plan import (
     refuse_unwritable,
 )
 from buildtools.git.tagging.tagger import Tagger, read_tagger
+
+_LOCK_REMEDY = "if no git command is running here, delete that file"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,10 +80,34 @@ def cut_tag(root: Path, request: TagRequest, environment: Mapping[str, str], rep
     with _lock(repository):
         plan = plan_tag(repository, root, request)
         tagger = read_tagger(repository.config, environment)
+        _refuse_older(plan, tagger)
+        _refuse_lock(repository, plan)
         cutter = _Cutter(repository, plan, request, tagger)
         if request.push:
             return cutter.push(Remote(repository, request.remote, report))
         return cutter.make()
+
+
+def _refuse_older(plan: TagPlan, tagger: Tagger) -> None:
+    """Check that git describe will print the new tag, and not a release candidate of the same commit.
+
+    :raises Refused: the candidate's tag has a later date.
+    """
+    if tagger.seconds < plan.earliest:
+        raise Refused(
+            f"the tag {plan.name} would be {plan.earliest - tagger.seconds} seconds older than the tags that HEAD has",
+            f"correct the clock, or set GIT_COMMITTER_DATE to '{plan.earliest} +0000' or later",
+        )
+
+
+def _refuse_lock(repository: Repository, plan: TagPlan) -> None:
+    """Check that the ref can be written, before the tag is pushed.
+
+    :raises Refused: git holds its lock, or has left it behind.
+    """
+    lock = f"{repository.common_dir}/refs/tags/{plan.name}.lock"
+    if plan.existing is None and os.path.lexists(lock):
+        raise Refused(f"the tag {plan.name} is locked by {lock}", _LOCK_REMEDY)
 
 
 class _Cutter:
@@ -95,6 +122,7 @@ class _Cutter:
         self._tagger = tagger
         self._ref = Ref(plan.ref)
         self._tag: Tag | None = None
+        self._permissions = SharedPermissions(repository.config)
         config = repository.config
         sign = request.sign or config.bool("tag.gpgsign") or config.bool("tag.forcesignannotated")
         needs_signer = sign and plan.existing is None
@@ -188,6 +216,7 @@ class _Cutter:
         store = DiskObjectStore(self._repository.objects.folders[0])
         try:
             store.add_object(tag)
+            self._share(self._repository.objects.folders[0], f"{tag.id.decode()[:2]}/{tag.id.decode()[2:]}")
         except OSError as error:
             raise BuildToolsError(
                 f"cannot write the tag ({error.strerror})", f"check {self._repository.objects.folders[0]}"
@@ -205,13 +234,23 @@ class _Cutter:
         note = f", but {self._plan.name} has been pushed; `git fetch --tags` fetches it" if self._request.push else ""
         try:
             is_new = DiskRefsContainer(self._repository.common_dir).add_if_new(self._ref, oid)
-        except (OSError, FileLocked, RefFormatError) as error:
-            raise BuildToolsError(f"cannot write {path} ({error}){note}", "check that path") from None
+            self._share(f"{self._repository.common_dir}/refs/tags", self._plan.name)
+        except FileLocked:
+            raise BuildToolsError(f"the tag {self._plan.name} is locked by {path}.lock{note}", _LOCK_REMEDY) from None
+        except (OSError, RefFormatError) as error:
+            reason = getattr(error, "strerror", None) or "invalid name"
+            raise BuildToolsError(f"cannot write {path} ({reason}){note}", f"check {path}") from None
         if not is_new and self._local_ref() != oid:
             raise Refused(
                 f"another process has just made the tag {self._plan.name} here{note}",
                 f"inspect it with `git show {self._plan.name}`",
             )
+
+    def _share(self, folder: str, path: str) -> None:
+        """Apply core.sharedRepository to a new file, ``path`` below ``folder``, and to the folders made for it."""
+        parts = path.split("/")
+        for count in range(1, len(parts) + 1):
+            self._permissions.apply("/".join([folder, *parts[:count]]))
 
     def _local_ref(self) -> bytes:
         repository = self._repository

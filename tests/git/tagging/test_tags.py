@@ -64,6 +64,12 @@ def test_the_first_tag_is_annotated_pushed_alone_and_as_git_would_have_it(site: 
         ("2.0.0-rc.1", "major", "2.0.0"),
         ("1.4.3-rc.1", "minor", "1.5.0"),
         ("1.4", "patch", "1.4.1"),
+        ("1.5.0-rc9", "prerelease", "1.5.0-rc10"),
+        ("1.5.0-rc", "prerelease", "1.5.0-rc.1"),
+        ("1.5.0-beta.2.rc009", "prerelease", "1.5.0-beta.2.rc010"),
+        ("1.5.0-7", "prerelease", "1.5.0-8"),
+        ("1.5.0-rc9a", "prerelease", "1.5.0-rc9a.1"),
+        ("1.5.0-rc10", "minor", "1.5.0"),
     ],
 )
 def test_a_bump_follows_semantic_versioning(site: Site, last: str, bump: str, expected: str) -> None:
@@ -88,6 +94,88 @@ def test_the_greatest_version_that_head_descends_from_counts_and_no_other(site: 
     site.clone.git("merge", "--quiet", "--no-edit", "side")
     site.clone.git("push", "--quiet", "--tags", "origin", "main")
     assert "1.10.1" == release(site, bump="patch").version
+
+
+def test_the_tenth_candidate_counts_as_later_than_the_ninth(site: Site) -> None:
+    site.tag("v1.0.0-rc9")
+    site.commit("More")
+    assert "v1.0.0-rc10" == release(site, bump="prerelease").name
+    site.commit("Even more")
+    assert "v1.0.0-rc11" == release(site, bump="prerelease").name
+
+
+@pytest.mark.parametrize("options", [{"to": "1.1.0"}, {"bump": "minor"}, {"bump": "patch"}])
+def test_the_commit_of_a_release_candidate_becomes_the_final_version(site: Site, options: dict[str, Any]) -> None:
+    site.tag("v1.0.0")
+    site.commit("New things")
+    release(site, to="1.1.0-rc.1")
+    cut = release(site, **options)
+    assert ("v1.1.0", "v1.1.0-rc.1", TagState.PUSHED) == (cut.name, cut.previous, cut.state)
+    assert "1.1.0\n\n* New things\n" == cut.message
+    assert "v1.1.0" == site.clone.git("describe") == site.remote.git("describe", "main")
+
+
+def test_a_final_version_that_git_would_describe_as_its_candidate_is_refused(site: Site) -> None:
+    site.environment["GIT_COMMITTER_DATE"] = "1700000005 +0000"
+    release(site, first="1.1.0-rc.1")
+    site.environment["GIT_COMMITTER_DATE"] = "1700000000 +0000"
+    with pytest.raises(
+        Refused, match=r"5 seconds older .*: correct the clock, or set GIT_COMMITTER_DATE to '1700000005"
+    ):
+        release(site, to="1.1.0")
+    site.environment["GIT_COMMITTER_DATE"] = "1700000005 +0000"
+    release(site, to="1.1.0")
+    assert "v1.1.0" == site.clone.git("describe")
+
+
+@pytest.mark.parametrize("version", ["1.1.0-rc.2", "1.2.0", "2.0.0"])
+def test_the_commit_of_a_release_candidate_becomes_no_other_version(site: Site, version: str) -> None:
+    release(site, first="1.1.0-rc.1")
+    with pytest.raises(Refused, match=r"HEAD is already tagged: v1\.1\.0-rc\.1"):
+        release(site, to=version)
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix", "key"),
+    [
+        ("v4.0.0", "", 'tag_prefix = "v"'),
+        ("release-4.0", "", 'tag_prefix = "release-"'),
+        ("v4", "", 'tag_prefix = "v"'),
+        ("4.0.0", "v", 'tag_prefix = ""'),
+        ("V4.0.0-rc1.2", "v", 'tag_prefix = "V"'),
+    ],
+)
+@pytest.mark.parametrize("options", [{"bump": "minor"}, {"first": "0.1.0"}, {"to": "4.1.0"}])
+def test_tags_with_another_prefix_are_named_with_the_key_that_counts_them(
+    site: Site, name: str, prefix: str, key: str, options: dict[str, Any]
+) -> None:
+    site.tag(name)
+    site.commit("More")
+    with pytest.raises(Refused) as refusal:
+        cut_tag(site.clone.path, TagRequest(prefix=prefix, **options), site.environment, lambda event: None)
+    assert f"but {name} looks like one: set {key} under [tool.buildtools]" in str(refusal.value)
+    assert "--first" not in str(refusal.value)
+
+
+def test_a_second_project_in_the_repository_has_its_own_first_version(site: Site) -> None:
+    site.tag("api-v4.0.0")
+    request = TagRequest(prefix="web-v", first="0.1.0")
+    assert "web-v0.1.0" == cut_tag(site.clone.path, request, site.environment, lambda event: None).name
+
+
+@pytest.mark.parametrize("name", ["vendor-drop-7", "v-next", "version7", "2026-01-31", "backup-10.0.0.1"])
+def test_a_tag_that_only_looks_like_the_prefix_does_not_count(site: Site, name: str) -> None:
+    site.tag(name)
+    assert "v0.1.0" == release(site, first="0.1.0").name
+
+
+def test_lightweight_version_tags_do_not_count_but_are_not_gone_below(site: Site) -> None:
+    site.clone.tag("v4.0.0", lightweight=True)
+    with pytest.raises(Refused, match=r"v4\.0\.0 is a lightweight tag, .* `invoke release --first 4\.1\.0`"):
+        release(site, bump="minor")
+    with pytest.raises(Refused, match=r"v4\.0\.0 is a lightweight tag, .* `invoke release --first 4\.1\.0`"):
+        release(site, first="0.1.0")
+    assert "v4.1.0" == release(site, first="4.1.0").name
 
 
 def test_the_message_tells_what_has_happened_since_the_last_tag(site: Site) -> None:
@@ -454,12 +542,59 @@ def test_a_connection_that_breaks_after_the_tag_arrived_is_finished_by_the_next_
     assert "v1.0.0" == site.clone.git("describe")
 
 
-def test_a_tag_that_cannot_be_written_here_is_told_as_pushed_and_finished_later(site: Site) -> None:
-    lock = site.clone.write(".git/refs/tags/v1.0.0.lock")
-    with pytest.raises(BuildToolsError, match=r"but v1\.0\.0 has been pushed; `git fetch --tags` fetches it"):
+def test_a_lock_that_is_left_behind_is_named_before_anything_is_pushed(site: Site) -> None:
+    lock = site.clone.write(".git/refs/tags/release/1.0.0.lock")
+    before = site.refs()
+    with pytest.raises(Refused) as refusal:
+        cut_tag(site.clone.path, TagRequest(prefix="release/", first="1.0.0"), site.environment, lambda event: None)
+    assert f"the tag release/1.0.0 is locked by {lock}: if no git command is running here, delete that file" == str(
+        refusal.value
+    )
+    assert before == site.refs()
+
+
+def test_a_tag_that_is_locked_here_while_it_is_pushed_is_completed_by_the_next_run(site: Site) -> None:
+    lock = site.clone.path / ".git/refs/tags/v1.0.0.lock"
+    site.hook("pre-receive", f"touch {lock}")
+    with pytest.raises(BuildToolsError) as error:
         release(site, first="1.0.0")
+    assert (
+        f"the tag v1.0.0 is locked by {lock}, but v1.0.0 has been pushed; `git fetch --tags` fetches it: "
+        "if no git command is running here, delete that file" == str(error.value)
+    )
     lock.unlink()
     assert TagState.FINISHED is release(site, first="1.0.0").state
+
+
+def test_a_tag_that_cannot_be_written_here_is_told_as_pushed(site: Site) -> None:
+    site.hook("pre-receive", f"rmdir {site.clone.path}/.git/refs/tags; touch {site.clone.path}/.git/refs/tags")
+    with pytest.raises(BuildToolsError, match=r"/refs/tags/v1\.0\.0 \(.*\), but v1\.0\.0 has been pushed"):
+        release(site, first="1.0.0")
+
+
+@pytest.mark.parametrize("value", ["group", "true", "1", "all", "world", "2", "0640", "0666", "umask", "false", "0"])
+def test_the_files_of_a_tag_have_the_modes_of_a_shared_repository(site: Site, value: str) -> None:
+    site.clone.git("config", "core.sharedRepository", value)
+    before = os.umask(0o027)
+    try:
+        site.clone.git("tag", "--annotate", "--message", "x", "oracle/1.0.0")
+        request = TagRequest(prefix="release/", first="1.0.0", push=False)
+        cut = cut_tag(site.clone.path, request, site.environment, lambda event: None)
+    finally:
+        os.umask(before)
+
+    def modes(name: str, oid: str) -> list[str]:
+        folder = site.clone.path / ".git"
+        paths = [f"refs/tags/{name}", f"refs/tags/{name}/1.0.0", f"objects/{oid[:2]}", f"objects/{oid[:2]}/{oid[2:]}"]
+        return [oct((folder / path).stat().st_mode) for path in paths]
+
+    assert modes("oracle", site.clone.git("rev-parse", "oracle/1.0.0")) == modes("release", cut.object)
+
+
+def test_a_wrong_setting_for_shared_repositories_is_refused(site: Site) -> None:
+    site.clone.git("config", "core.sharedRepository", "0440")
+    with pytest.raises(Refused, match=r"invalid git configuration core\.sharedRepository '0440'"):
+        release(site, first="1.0.0")
 
 
 @pytest.mark.parametrize("key_source", ["a path", "in full", "by the command", "by the configuration"])

@@ -1,0 +1,105 @@
+"""Semantic versions: which tag names are versions, their order, and the next one.
+
+https://semver.org/spec/v2.0.0.html, with one departure: a number at the end of a pre-release counts as a number, so
+``rc10`` follows ``rc9``. Semantic Versioning compares these two as text and puts ``rc10`` first, which nobody means who
+tags ``rc10`` after ``rc9``. The semver library only reads and writes versions here: its releases differ in what they
+make of ``rc9``.
+"""
+
+from __future__ import annotations
+
+import re
+
+from buildtools import Refused
+from buildtools.version import Version
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from semver import Version as SemanticVersion
+
+PARTS = ("major", "minor", "patch", "prerelease")
+_END_NUMBER = re.compile(r"(?P<text>.*?)(?P<number>\d*)", re.DOTALL)
+
+
+def version_in(name: str, prefix: str) -> SemanticVersion | None:
+    """The semantic version after the prefix of a tag's name; ``1.2`` is ``1.2.0``."""
+    import semver
+
+    try:
+        return semver.Version.parse(name.removeprefix(prefix), optional_minor_and_patch=True)
+    except ValueError:
+        return None
+
+
+def parse_version(text: str, flag: str, prefix: str) -> SemanticVersion:
+    """The version that the user gave with ``flag``.
+
+    :raises Refused: ``text`` is not a version, or one that no release can have.
+    """
+    import semver
+
+    try:
+        version = semver.Version.parse(text)
+    except ValueError:
+        hint = (
+            f"leave out the prefix {prefix!r}"
+            if prefix and text.startswith(prefix)
+            else "write it as 1.4.2 or 1.5.0-rc.1"
+        )
+        raise Refused(f"{flag} {text!r} is not a semantic version", hint) from None
+    if version.build:
+        raise Refused(
+            f"{flag} {text!r} has build metadata, which does not order versions", "leave out the + and what follows it"
+        )
+    # A pre-release such as 3-gabcdef1 could not be told from the output of `git describe`.
+    if Version.parse(text).base != text:
+        raise Refused(
+            f"{flag} {text!r} looks like the output of `git describe`", "choose another pre-release, such as rc.1"
+        )
+    return version
+
+
+def precedence(version: SemanticVersion) -> tuple[object, ...]:
+    """A key that orders versions. https://semver.org/spec/v2.0.0.html#spec-item-11"""
+    identifiers = (version.prerelease or "").split(".") if version.prerelease else []
+    return (
+        version.major,
+        version.minor,
+        version.patch,
+        # A version without a pre-release is greater than those with one, and a number is less than a text.
+        not identifiers,
+        tuple((0, "", int(text)) if text.isdigit() else (1, *_split_number(text)) for text in identifiers),
+    )
+
+
+def next_version(last: SemanticVersion, part: str) -> SemanticVersion:
+    """The version after ``last`` when ``part`` (one of :data:`PARTS`) is raised.
+
+    A pre-release becomes final if ``part`` is what it raised: after ``1.5.0-rc.1`` the next minor version is ``1.5.0``,
+    and the next major version is ``2.0.0``.
+    """
+    major, minor, patch = last.major, last.minor, last.patch
+    if part == "prerelease":
+        if last.prerelease:
+            return last.replace(prerelease=_next_prerelease(last.prerelease), build=None)
+        return last.replace(patch=patch + 1, prerelease="rc.1", build=None)
+    final = last.replace(prerelease=None, build=None)
+    if last.prerelease and (part == "patch" or (not patch and (part == "minor" or not minor))):
+        return final
+    if part == "major":
+        return final.replace(major=major + 1, minor=0, patch=0)
+    return final.replace(minor=minor + 1, patch=0) if part == "minor" else final.replace(patch=patch + 1)
+
+
+def _next_prerelease(prerelease: str) -> str:
+    """``rc.9`` becomes ``rc.10``, ``rc9`` becomes ``rc10``, and ``rc`` becomes ``rc.1``."""
+    text, number = _split_number(prerelease)
+    digits = prerelease[len(text) :]
+    return f"{text}{number + 1:0{len(digits)}}" if digits else f"{prerelease}.1"
+
+
+def _split_number(text: str) -> tuple[str, int]:
+    """The text without the number at its end, and that number; -1 if there is none."""
+    match = _END_NUMBER.fullmatch(text)
+    assert match
+    return match["text"], int(match["number"] or -1)
