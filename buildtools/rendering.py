@@ -90,7 +90,7 @@ def local_table(images: Sequence[LocalImage]) -> str:
     """The images that the engine has now."""
     # As much of an id as docker shows; all of it is in the document.
     rows = [
-        (image.references[-1], image.image_id[: len("sha256:") + 12], image.way.value, "; ".join(image.why))
+        (image.references[-1], image.image_id[: len("sha256:") + 12], image.outcome.value, "; ".join(image.why))
         for image in images
     ]
     return table(("REFERENCE", "ID", "STATE", "WHY"), rows)
@@ -98,7 +98,7 @@ def local_table(images: Sequence[LocalImage]) -> str:
 
 def local_summary(images: Sequence[LocalImage], word: str) -> str:
     """What ``build`` or ``tag`` came to."""
-    return _counted(word, [image.way for image in images], BuildOutcome)
+    return _counted(word, [image.outcome for image in images], BuildOutcome)
 
 
 def pushed_table(images: Sequence[PushedImage]) -> str:

@@ -27,7 +27,7 @@ from bench.docker import docker_with_buildkit
 from buildtools.events import Event, Log
 from buildtools.image.engine.build import BuildCancelled, BuildRequest, build
 from buildtools.image.engine.client import Engine
-from buildtools.image.folder.context import Selection, ignored
+from buildtools.image.folder.context import Selection, ignore_rules
 
 FILES, BYTES, IMAGES, JOBS = 5000, 200_000_000, 12, 4
 CHANGES = 5  # most of it is the engine copying files, which takes now half, now twice the time
@@ -61,7 +61,7 @@ class Bench:
                 cancel.set()
 
         dockerfile = folder / "Dockerfile"
-        taken = Selection(ignored(folder, dockerfile), follow=(".",))
+        taken = Selection(ignore_rules(folder, dockerfile), follow=(".",))
         request = BuildRequest(name, folder, dockerfile, (f"{self.tag}/{name}:1",), selection=taken)
         build(self.engine, request, credentials=Anonymous(), environment=os.environ, report=report, cancel=cancel)
         return time.perf_counter() - begun

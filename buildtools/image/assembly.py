@@ -1,4 +1,4 @@
-"""Brings images into the engine: what is there is only named, what a registry has is pulled, the rest is built."""
+"""Brings images into the engine: those that are there are tagged, those in a registry are pulled, the rest is built."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class LocalImage:
     name: str
     image_id: str
     references: tuple[str, ...]
-    way: BuildOutcome
+    outcome: BuildOutcome
     why: tuple[str, ...] = ()
 
 
@@ -59,7 +59,7 @@ class Assembly:
 
 def assemble(
     statuses: Sequence[ImageStatus],
-    wanted: Collection[str],
+    targets: Collection[str],
     assembly: Assembly,
     *,
     engine: Engine,
@@ -68,7 +68,7 @@ def assemble(
     report: Report,
     cancelled: threading.Event,
 ) -> dict[str, LocalImage]:
-    """Every image of ``wanted``, and the parents that one of them must be built from, by name.
+    """Every image of ``targets``, and the parents that one of them must be built from, by name.
 
     What does not depend on a failure is finished before that is raised.
 
@@ -77,8 +77,8 @@ def assemble(
     by_name = {status.name: status for status in statuses}
     with Contents(assembly.cache) as contents:
         assembler = _Assembler(by_name, assembly, contents, engine, credentials, report, cancelled)
-        needed = assembler.closure(wanted)
-        graph = {name: by_name[name].folder.parents for name in by_name if name in needed}
+        names = assembler.closure(targets)
+        graph = {name: by_name[name].folder.parents for name in by_name if name in names}
         results = schedule.run_graph(graph, assembler.bring_in, jobs=jobs, cancelled=cancelled)
     for name, reason in results.skipped.items():
         report(Finished(name, "build", Outcome.SKIPPED, 0.0, f"{reason} failed" if reason else "cancelled"))
@@ -106,37 +106,37 @@ class _Assembler:
         self._report = report
         self._cancelled = cancelled
 
-    def closure(self, wanted: Collection[str]) -> set[str]:
+    def closure(self, targets: Collection[str]) -> set[str]:
         """The wanted images, and the parents of those that will be built: only a build needs its parents."""
-        needed: set[str] = set()
-        queue = list(wanted)
+        names: set[str] = set()
+        queue = list(targets)
         while queue:
             name = queue.pop()
-            if name not in needed:
-                needed.add(name)
-                if self._way(self._statuses[name]) is BuildOutcome.BUILT:
+            if name not in names:
+                names.add(name)
+                if self._outcome(self._statuses[name]) is BuildOutcome.BUILT:
                     queue += self._statuses[name].folder.parents
-        return needed
+        return names
 
     def bring_in(self, name: str) -> LocalImage:
         status = self._statuses[name]
-        way = self._way(status)
+        outcome = self._outcome(status)
         names = self._assembly.names(name)
-        named: Collection[str] = ()
-        if way is BuildOutcome.BUILT:
-            image_id, named = self._build(status, names), names
-        elif way is BuildOutcome.PULLED:
+        names_there: Collection[str] = ()
+        if outcome is BuildOutcome.BUILT:
+            image_id, names_there = self._build(status, names), names
+        elif outcome is BuildOutcome.PULLED:
             image_id = self._pull(status)
         else:
-            image_id, named = status.image_id, status.tags
+            image_id, names_there = status.image_id, status.tags
             self._report(Finished(name, "build", Outcome.UP_TO_DATE, 0.0))
         # Its own name for this fingerprint comes last: by it, later runs know the image.
-        for reference in (*names, _pinned(status)):
-            if reference not in named:
+        for reference in (*names, _pinned_name(status)):
+            if reference not in names_there:
                 self._engine.tag(image_id, reference)
-        return LocalImage(name, image_id, names, way, status.why)
+        return LocalImage(name, image_id, names, outcome, status.why)
 
-    def _way(self, status: ImageStatus) -> BuildOutcome:
+    def _outcome(self, status: ImageStatus) -> BuildOutcome:
         if self._assembly.no_cache:
             return BuildOutcome.BUILT
         if status.state is BuildState.UP_TO_DATE:
@@ -149,16 +149,18 @@ class _Assembler:
         # The greater part of all code, and most runs build nothing.
         from buildtools.image.engine.build import BuildRequest, build
 
-        folder, made = status.folder, status.fingerprint
+        folder, fingerprint = status.folder, status.fingerprint
         settings = folder.settings
         request = BuildRequest(
             name=folder.name,
             context=folder.context,
-            dockerfile=folder.dockerfile,
-            content=folder.served({parent: _pinned(self._statuses[parent]) for parent in folder.parents}),
+            dockerfile=folder.dockerfile_path,
+            content=folder.pinned_dockerfile(
+                {parent: _pinned_name(self._statuses[parent]) for parent in folder.parents}
+            ),
             tags=names,
             args={**self._assembly.proxies, **folder.arguments},
-            labels={**settings.labels, FINGERPRINT_LABEL: made.value},
+            labels={**settings.labels, FINGERPRINT_LABEL: fingerprint.value},
             target=settings.target,
             platform=settings.platform,
             secrets={key: self._secret(source) for key, source in settings.secrets.items()},
@@ -166,8 +168,8 @@ class _Assembler:
             cache_from=settings.cache_from,
             # What the engine remembers may be older than the image's age would then say.
             no_cache=self._assembly.no_cache or bool(settings.rebuild_after),
-            directories=made.directories,
-            selection=status.taken(),
+            directories=fingerprint.directories,
+            selection=status.selection(),
         )
         image = build(
             self._engine,
@@ -179,21 +181,21 @@ class _Assembler:
         )
         self._refuse_changed(status, names)
         try:
-            record_inputs(self._assembly.cache, folder.name, made)
+            record_inputs(self._assembly.cache, folder.name, fingerprint)
         except OSError as error:
-            self._report(Warned(folder.name, f"what it was built from could not be recorded ({error})"))
+            self._report(Warned(folder.name, f"its inputs could not be recorded ({error})"))
         return image.image_id
 
     def _refuse_changed(self, status: ImageStatus, names: tuple[str, ...]) -> None:
         parents = {parent: self._statuses[parent].fingerprint for parent in status.folder.parents}
-        changed = changes_since(status, parents, self._contents)
-        if changed:
+        changes = changes_since(status, parents, self._contents)
+        if changes:
             # Without a name the image goes, and its label with it, which may be wrong.
             for reference in names:
                 self._engine.untag(reference)
             raise BuildToolsError(
-                f"{status.name} changed while it was built ({'; '.join(changed)})",
-                "run again, with nothing else writing there",
+                f"{status.name} changed while it was built ({'; '.join(changes)})",
+                "run again while nothing else writes to its files",
             )
 
     def _secret(self, source: str) -> str:
@@ -215,7 +217,7 @@ class _Assembler:
             self._report(Finished(status.name, "pull", outcome, time.monotonic() - began, detail))
 
 
-def _pinned(status: ImageStatus) -> str:
+def _pinned_name(status: ImageStatus) -> str:
     """A name that nobody else can move, as another run for the same version may move the version's."""
     return engine_name(status.name, status.fingerprint.value)
 
@@ -224,7 +226,7 @@ def _together(results: schedule.Results[LocalImage]) -> BuildToolsError:
     """All failures as one error: each message, then who was skipped."""
     failures = Failures(results.failed.values())
     count = len(results.done) + len(results.failed) + len(results.skipped)
-    skipped = f"; skipped for that: {', '.join(results.skipped)}" if results.skipped else ""
-    fact = f"{len(results.failed)} of {count} images failed: {', '.join(results.failed)}{skipped}"
+    skipped_names = f"; skipped for that: {', '.join(results.skipped)}" if results.skipped else ""
+    fact = f"{len(results.failed)} of {count} images failed: {', '.join(results.failed)}{skipped_names}"
     combine = failures.summarized if results.skipped else failures.combined
     return combine(fact, "fix the errors above and run again; images that were built are kept")

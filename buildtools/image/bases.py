@@ -35,31 +35,31 @@ def find_bases(
     def find(reference: str) -> BaseImage:
         if reference == _NO_IMAGE:
             return BaseImage(reference, _NO_IMAGE, ())
-        parsed = Reference.parse(reference)
-        if parsed.digest:
-            return BaseImage(reference, parsed.digest, _in_engine(engine, parsed, reference).triggers)
-        found = _in_engine(engine, parsed, reference)
-        return found if found.digest else _in_registry(registry_at, parsed, reference) or found
+        parts = Reference.parse(reference)
+        if parts.digest:
+            return BaseImage(reference, parts.digest, _in_engine(engine, parts, reference).triggers)
+        image = _in_engine(engine, parts, reference)
+        return image if image.digest else _in_registry(registry_at, parts, reference) or image
 
-    wanted = sorted(set(references))
+    names = sorted(set(references))
     with ThreadPoolExecutor(max_workers=_JOBS) as pool:
-        return dict(zip(wanted, pool.map(find, wanted), strict=True))
+        return dict(zip(names, pool.map(find, names), strict=True))
 
 
-def _in_engine(engine: Engine | None, parsed: Reference, reference: str) -> BaseImage:
-    found = engine.inspect(reference) if engine else None
-    if found is None:
+def _in_engine(engine: Engine | None, parts: Reference, reference: str) -> BaseImage:
+    image = engine.inspect(reference) if engine else None
+    if image is None:
         return BaseImage(reference)
     # An image that came from a registry has the same digest on every machine; its id may differ between stores.
-    digests = [Reference.parse(digest) for digest in found.get("RepoDigests") or ()]
-    digest = next((each.digest for each in digests if each.name == parsed.name), "")
-    triggers = (found.get("Config") or {}).get("OnBuild") or ()
-    return BaseImage(reference, digest or str(found["Id"]), tuple(triggers))
+    digests = [Reference.parse(digest) for digest in image.get("RepoDigests") or ()]
+    digest = next((each.digest for each in digests if each.name == parts.name), "")
+    triggers = (image.get("Config") or {}).get("OnBuild") or ()
+    return BaseImage(reference, digest or str(image["Id"]), tuple(triggers))
 
 
-def _in_registry(registry_at: Callable[[str], Registry], parsed: Reference, reference: str) -> BaseImage | None:
+def _in_registry(registry_at: Callable[[str], Registry], parts: Reference, reference: str) -> BaseImage | None:
     try:
-        descriptor = registry_at(parsed.registry).head_manifest(parsed.repository, parsed.target)
+        descriptor = registry_at(parts.registry).head_manifest(parts.repository, parts.target)
     except BuildToolsError:
         # The engine may still get it, by a mirror or a login of its own; the build will tell.
         return None

@@ -1,4 +1,4 @@
-"""Where every image folder stands: its fingerprint, and whether the engine has an image with that fingerprint."""
+"""The status of every image folder: its fingerprint, and whether the engine has an image with that fingerprint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from buildtools.image.bases import BaseImage
 from buildtools.image.engine.client import EngineImage
 from buildtools.image.folder.contents import Contents
 from buildtools.image.folder.context import Selection
-from buildtools.image.folder.fingerprint import Fingerprint, explain, fingerprint, recorded_inputs
+from buildtools.image.folder.fingerprint import Fingerprint, explain, folder_fingerprint, recorded_inputs
 from buildtools.image.folder.folders import ImageFolder
 from buildtools.image.registry.lookup import fingerprint_tag
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL
@@ -34,7 +34,7 @@ class BuildState(Enum):
 class ImageStatus:
     """One image folder and its image. ``image_id`` and ``tags`` are those of the engine's image with this fingerprint.
 
-    ``why`` says why that is no match, as far as it is known. ``bases`` are the base images that it was surveyed with.
+    ``why`` says why none matches, as far as it is known. ``bases`` are the base images that it was surveyed with.
     """
 
     folder: ImageFolder
@@ -50,17 +50,17 @@ class ImageStatus:
         """The image's name."""
         return self.folder.name
 
-    def taken(self) -> Selection | None:
+    def selection(self) -> Selection | None:
         """What a build may take of the context; None where that is only known to whoever reads the Dockerfile.
 
         It may ask for a frontend that knows other instructions, or build on an image that nobody has seen inside.
 
-        :raises BuildToolsError: the ignore file cannot be read, or has a line that is no pattern.
+        :raises BuildToolsError: the ignore file cannot be read, or has an invalid pattern.
         """
         unseen = any(self.bases[base].triggers is None for base in self.folder.bases)
-        if unseen or self.folder.parsed.syntax:
+        if unseen or self.folder.dockerfile.syntax:
             return None
-        return self.folder.taken(self.folder.needs(_triggers(self.bases)))
+        return self.folder.selection(self.folder.needs(_triggers(self.bases)))
 
 
 def survey(
@@ -78,13 +78,17 @@ def survey(
     statuses = []
     with Contents(cache, learn=learn) as contents:
         for folder in folders:
-            made = _fingerprint(folder, fingerprints, bases, contents)
-            fingerprints[folder.name] = made
-            statuses.append(ImageStatus(folder, made, BuildState.UNKNOWN, why=("no engine answers",), bases=bases))
+            fingerprint = _fingerprint(folder, fingerprints, bases, contents)
+            fingerprints[folder.name] = fingerprint
+            statuses.append(
+                ImageStatus(folder, fingerprint, BuildState.UNKNOWN, why=("no engine answers",), bases=bases)
+            )
     return tuple(statuses)
 
 
-def compared(statuses: Sequence[ImageStatus], images: Sequence[EngineImage], *, cache: Path) -> tuple[ImageStatus, ...]:
+def engine_statuses(
+    statuses: Sequence[ImageStatus], images: Sequence[EngineImage], *, cache: Path
+) -> tuple[ImageStatus, ...]:
     """Where each folder stands in an engine, which has these images that carry a fingerprint."""
     engine_images = _EngineImages(images)
     return tuple(
@@ -101,7 +105,7 @@ def changes_since(status: ImageStatus, parents: Mapping[str, Fingerprint], conte
 def _fingerprint(
     folder: ImageFolder, parents: Mapping[str, Fingerprint], bases: Mapping[str, BaseImage], contents: Contents
 ) -> Fingerprint:
-    return fingerprint(
+    return folder_fingerprint(
         folder,
         parents=parents,
         bases={name: base.digest for name, base in bases.items()},
@@ -133,23 +137,27 @@ class _EngineImages:
                 self.by_name.setdefault(tag.rpartition(":")[0].rpartition("/")[2], image)
 
 
-def _status(folder: ImageFolder, made: Fingerprint, engine_images: _EngineImages, cache: Path) -> ImageStatus:
-    if made.unknown:
-        why = tuple(f"base {name} is neither in the engine nor can its registry be asked" for name in made.unknown)
-        return ImageStatus(folder, made, BuildState.UNKNOWN, why=why)
-    image = engine_images.by_tag.get(engine_name(folder.name, made.value))
-    if image and image.labels.get(FINGERPRINT_LABEL) == made.value:
+def _status(folder: ImageFolder, fingerprint: Fingerprint, engine_images: _EngineImages, cache: Path) -> ImageStatus:
+    if fingerprint.unknown:
+        why = tuple(
+            f"base {name} is neither in the engine nor can its registry be asked" for name in fingerprint.unknown
+        )
+        return ImageStatus(folder, fingerprint, BuildState.UNKNOWN, why=why)
+    image = engine_images.by_tag.get(engine_name(folder.name, fingerprint.value))
+    if image and image.labels.get(FINGERPRINT_LABEL) == fingerprint.value:
         age = (time.time() - image.created) / _SECONDS_AN_HOUR
         limit = folder.settings.rebuild_after
         if limit and age > limit:
             why = (f"built {age:.0f} hours ago, and rebuild_after is {limit:g}",)
-            return ImageStatus(folder, made, BuildState.STALE, why=why)
-        return ImageStatus(folder, made, BuildState.UP_TO_DATE, image.id, image.tags)
+            return ImageStatus(folder, fingerprint, BuildState.STALE, why=why)
+        return ImageStatus(folder, fingerprint, BuildState.UP_TO_DATE, image.id, image.tags)
     last = engine_images.by_name.get(folder.name)
     if last is None:
-        return ImageStatus(folder, made, BuildState.NOT_BUILT, why=("never built in this engine",))
+        return ImageStatus(folder, fingerprint, BuildState.NOT_BUILT, why=("never built in this engine",))
     inputs = recorded_inputs(cache, folder.name, last.labels.get(FINGERPRINT_LABEL, ""))
     why = (
-        explain(inputs, made.inputs) if inputs else ("changed since it was built; what changed was not recorded here",)
+        explain(inputs, fingerprint.inputs)
+        if inputs
+        else ("changed since it was built; what changed was not recorded on this machine",)
     )
-    return ImageStatus(folder, made, BuildState.STALE, why=why)
+    return ImageStatus(folder, fingerprint, BuildState.STALE, why=why)

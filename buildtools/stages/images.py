@@ -22,7 +22,7 @@ from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.lookup import find_fingerprints, fingerprint_tag
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL, SOURCE_LABEL, VERSION_LABEL
 from buildtools.image.registry.push import ImageToPush, PushedImage, PushRoute
-from buildtools.image.survey import BuildState, ImageStatus, compared, survey
+from buildtools.image.survey import BuildState, ImageStatus, engine_statuses, survey
 from buildtools.stages.planned import Planned
 from buildtools.stages.tree import mind_untracked
 from buildtools.task_context import TaskContext
@@ -67,7 +67,7 @@ def survey_images(task: TaskContext, *, complete: bool = False) -> tuple[ImageSt
     :raises BuildToolsError: a base image cannot be had.
     """
     statuses = _survey(task, complete=complete)
-    return _compared(task, statuses, engine) if (engine := task.services.engine_if_any()) else statuses
+    return _engine_statuses(task, statuses, engine) if (engine := task.services.engine_if_any()) else statuses
 
 
 def _survey(task: TaskContext, *, complete: bool) -> tuple[ImageStatus, ...]:
@@ -79,8 +79,8 @@ def _survey(task: TaskContext, *, complete: bool) -> tuple[ImageStatus, ...]:
     return survey(chosen, bases, cache=task.run.project_cache, learn=not task.run.dry_run)
 
 
-def _compared(task: TaskContext, statuses: Sequence[ImageStatus], engine: Engine) -> tuple[ImageStatus, ...]:
-    return compared(statuses, engine.images(FINGERPRINT_LABEL), cache=task.run.project_cache)
+def _engine_statuses(task: TaskContext, statuses: Sequence[ImageStatus], engine: Engine) -> tuple[ImageStatus, ...]:
+    return engine_statuses(statuses, engine.images(FINGERPRINT_LABEL), cache=task.run.project_cache)
 
 
 def bring_in(task: TaskContext, *, registry_names: bool) -> tuple[LocalImage, ...]:
@@ -118,7 +118,7 @@ def push_images(task: TaskContext, made: Callable[[], object] | None = None) -> 
 
     def provide(lacking: Sequence[ImageToPush]) -> Sequence[ImageToPush]:
         # An engine takes its time to list its images, which a push of what the registry has can do without.
-        statuses = _compared(task, surveyed, task.services.engine)
+        statuses = _engine_statuses(task, surveyed, task.services.engine)
         parents = {name for each in statuses for name in each.folder.parents} - {image.name for image in lacking}
         stored = {} if task.run.no_cache else _stored(task, [each for each in statuses if each.name in parents])
         images = assemble(

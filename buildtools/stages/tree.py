@@ -98,8 +98,8 @@ def _untracked(task: TaskContext, folders: Sequence[ImageFolder], surveyed: Call
 
 def _own_files(folder: ImageFolder) -> list[Path]:
     """The Dockerfile and the ignore file, which need not be in the context."""
-    ignoring = ignore_file(folder.context, folder.dockerfile)
-    return [path.resolve() for path in (folder.dockerfile, ignoring) if path]
+    ignoring = ignore_file(folder.context, folder.dockerfile_path)
+    return [path.resolve() for path in (folder.dockerfile_path, ignoring) if path]
 
 
 def _shown(path: str, task: TaskContext) -> str:

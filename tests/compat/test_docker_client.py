@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from buildtools.image.folder.contents import Contents
-from buildtools.image.folder.context import Selection, ignored, walk
-from buildtools.image.folder.fingerprint import fingerprint
+from buildtools.image.folder.context import Selection, ignore_rules, walk
+from buildtools.image.folder.fingerprint import folder_fingerprint
 from buildtools.image.folder.folders import image_folders
 from buildtools.settings import Settings
 from tests.compat import docker_client
@@ -68,7 +68,7 @@ def test_the_same_files_arrive(client: DockerClient, tree: Path, tmp_path: Path,
     dockerfile = tmp_path / "Dockerfile"
     dockerfile.write_text("FROM scratch\nCOPY . /\n")
     (tmp_path / "Dockerfile.dockerignore").write_text(rules)
-    ours = {entry.path for entry in walk(tree, Selection(ignored(tree, dockerfile)))}
+    ours = {entry.path for entry in walk(tree, Selection(ignore_rules(tree, dockerfile)))}
     assert client.arriving(tree, dockerfile) == ours
 
 
@@ -126,7 +126,7 @@ def test_the_engine_runs_a_step_anew_when_the_fingerprint_changes_and_only_then(
     def made() -> str:
         (folder,) = image_folders(Settings(tmp_path), None)
         with Contents(tmp_path / "cache") as contents:
-            return fingerprint(folder, parents={}, bases={}, contents=contents).value
+            return folder_fingerprint(folder, parents={}, bases={}, contents=contents).value
 
     def runs_anew(copy: Path) -> bool:
         # A fresh copy, because the engine's sync of a known folder misses that a directory has another mode.

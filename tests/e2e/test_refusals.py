@@ -112,9 +112,7 @@ CASES = {
     ),
     "no commit": Bad(without_commit, "version", 2, "error: there is no commit yet: make one, then a tag"),
     "no annotated tag": Bad(without_tag, "version", 2, "error: no annotated tag is reachable from HEAD: make one with"),
-    "no images folder": Bad(
-        without_images, "build", 2, "error: there is no folder src/docker: make one folder per image"
-    ),
+    "no images folder": Bad(without_images, "build", 2, "error: src/docker does not exist: make one folder per image"),
     "no Dockerfile": Bad(without_dockerfile, "build", 2, "error: no Dockerfile: src/docker/other/Dockerfile: write it"),
     "an upper-case name": Bad(badly_named, "list", 2, "src/docker/MyApp: rename it, for example to myapp"),
     "unknown keys in three places": Bad(
@@ -139,10 +137,8 @@ CASES = {
         "error: preflight failed (2 errors): fix the errors above and run again",
         ("no registry is configured: ", "no place for archives is configured: "),
     ),
-    "an unknown image": Bad(
-        nothing, "build --only ap-{mark}", 2, "names no image folder: ap-{mark}: did you mean {app}?"
-    ),
-    "an unknown image to explain": Bad(nothing, "list --why nothing", 2, "names no image folder: nothing: "),
+    "an unknown image": Bad(nothing, "build --only ap-{mark}", 2, "unknown image: ap-{mark}: did you mean {app}?"),
+    "an unknown image to explain": Bad(nothing, "list --why nothing", 2, "unknown image: nothing: "),
     "jobs that are no number": Bad(
         nothing, "build --jobs many", 2, "error: --jobs many is not a whole number, 1 or more: "
     ),

@@ -18,7 +18,7 @@ from buildtools.image.engine.client import Engine
 from buildtools.image.folder.folders import image_folders
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL
-from buildtools.image.survey import BuildState, ImageStatus, compared, survey
+from buildtools.image.survey import BuildState, ImageStatus, engine_statuses, survey
 from buildtools.settings import ImageSettings, Settings
 from buildtools.version import Version
 from tests.conftest import EngineService
@@ -48,7 +48,7 @@ class Project:
         folders = image_folders(Settings(root=self.root, image=self.settings), VERSION)
         bases = find_bases((base for folder in folders for base in folder.bases), self.engine, Registry)
         cache = self.root / "cache"
-        return compared(survey(folders, bases, cache=cache), self.engine.images(FINGERPRINT_LABEL), cache=cache)
+        return engine_statuses(survey(folders, bases, cache=cache), self.engine.images(FINGERPRINT_LABEL), cache=cache)
 
     def assemble(self, report: Callable[[Event], None] = lambda event: None, **proxies: str) -> dict[str, LocalImage]:
         statuses = self.survey()
@@ -82,9 +82,9 @@ def project(connected: Engine, engine: EngineService, tmp_path: Path) -> Iterato
 
 def test_what_is_up_to_date_is_only_named(project: Project) -> None:
     first = project.assemble()
-    assert [BuildOutcome.BUILT, BuildOutcome.BUILT] == [image.way for image in first.values()]
+    assert [BuildOutcome.BUILT, BuildOutcome.BUILT] == [image.outcome for image in first.values()]
     second = project.assemble()
-    assert [BuildOutcome.UP_TO_DATE, BuildOutcome.UP_TO_DATE] == [image.way for image in second.values()]
+    assert [BuildOutcome.UP_TO_DATE, BuildOutcome.UP_TO_DATE] == [image.outcome for image in second.values()]
     assert [image.image_id for image in first.values()] == [image.image_id for image in second.values()]
 
 
@@ -112,7 +112,7 @@ def test_a_build_knows_of_proxies_of_which_the_image_tells_nothing(project: Proj
     found = json.dumps([project.engine.inspect(app.image_id), project.engine.api.history(app.image_id)])
     assert "proxy.example" not in found
     # Through another proxy the same comes out.
-    assert BuildOutcome.UP_TO_DATE == project.assemble(HTTPS_PROXY="http://other.example")[project.app].way
+    assert BuildOutcome.UP_TO_DATE == project.assemble(HTTPS_PROXY="http://other.example")[project.app].outcome
 
 
 def test_a_build_is_offered_what_its_fingerprint_counts(project: Project) -> None:
@@ -130,7 +130,7 @@ def test_what_a_base_image_takes_by_itself_is_offered(project: Project) -> None:
     project.engine.tag(image.image_id, outside)
     project.write(project.app, f"FROM {outside}\nRUN grep one /taken\n", file="one")
     try:
-        assert BuildOutcome.BUILT is project.assemble()[project.app].way
+        assert BuildOutcome.BUILT is project.assemble()[project.app].outcome
     finally:
         project.engine.untag(outside)
 
@@ -144,7 +144,7 @@ def test_where_that_is_not_known_the_engine_chooses(project: Project, reason: st
     else:
         project.write(project.app, f"FROM localhost:1/{project.mark}@sha256:{'0' * 64}\nCOPY file /\n")
         (status, _) = project.survey()
-    assert None is status.taken()
+    assert None is status.selection()
 
 
 def test_digests_of_files_are_loaded_once_for_all_images(project: Project) -> None:
@@ -158,7 +158,7 @@ def test_digests_of_files_are_loaded_once_for_all_images(project: Project) -> No
             text = json.dumps({str(file): f"{stamp} {'0' * 64}"}).encode()
             (project.root / "cache/contents").write_bytes(hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
 
-    assert [BuildOutcome.BUILT, BuildOutcome.BUILT] == [image.way for image in project.assemble(forge).values()]
+    assert [BuildOutcome.BUILT, BuildOutcome.BUILT] == [image.outcome for image in project.assemble(forge).values()]
 
 
 def test_a_parent_whose_version_tag_is_moved_meanwhile_is_still_the_right_parent(project: Project) -> None:
@@ -196,7 +196,7 @@ def test_what_is_too_old_is_built_without_what_the_engine_remembers(project: Pro
     project.write(project.base, f"FROM {project.busybox}\nRUN cat /proc/sys/kernel/random/uuid >/who\n")
     project.settings[project.base] = ImageSettings(rebuild_after=1e-9)
     first, second = project.assemble(), project.assemble()
-    assert BuildOutcome.BUILT is second[project.base].way
+    assert BuildOutcome.BUILT is second[project.base].outcome
     layers = [
         project.engine.inspect(each[project.base].image_id)["RootFS"]["Layers"]  # type: ignore[index]  # just built
         for each in (first, second)

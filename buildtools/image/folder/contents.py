@@ -44,8 +44,8 @@ class Contents:
         self._learn = learn
         self._most_entries = most_entries
         self._clock = clock
-        self._used: dict[str, str] = {}
-        self._learned = False
+        self._recent: dict[str, str] = {}
+        self._is_new = False
 
     def __enter__(self) -> Contents:
         return self
@@ -56,7 +56,7 @@ class Contents:
         self.save()
 
     @cached_property
-    def _known(self) -> dict[str, str]:
+    def _entries(self) -> dict[str, str]:
         return _load(self._file)
 
     def digest(self, path: str, status: os.stat_result) -> str:
@@ -64,27 +64,27 @@ class Contents:
 
         :raises OSError: it cannot be read.
         """
-        known = self._known.get(path)
+        entry = self._entries.get(path)
         stamp = _stamp(status)
-        if known and known.startswith(stamp):
-            self._used[path] = known
-            return known[len(stamp) :]
+        if entry and entry.startswith(stamp):
+            self._recent[path] = entry
+            return entry[len(stamp) :]
         begun = self._clock()
         digest, status = _read(path)
         if status.st_ctime_ns < begun - _RACY_NANOSECONDS:
-            self._known[path] = self._used[path] = f"{_stamp(status)}{digest}"
-            self._learned = True
+            self._entries[path] = self._recent[path] = f"{_stamp(status)}{digest}"
+            self._is_new = True
         return digest
 
     def save(self) -> None:
         """Write what was learned, atomically; what was not used longest goes where there is too much."""
-        if not self._learned or not self._learn:
+        if not self._is_new or not self._learn:
             return
-        kept = {path: known for path, known in self._known.items() if path not in self._used} | self._used
-        self._learned = False
-        for path in list(kept)[: max(0, len(kept) - self._most_entries)]:
-            del kept[path]
-        text = json.dumps(kept, separators=(",", ":")).encode()
+        entries = {path: entry for path, entry in self._entries.items() if path not in self._recent} | self._recent
+        self._is_new = False
+        for path in list(entries)[: max(0, len(entries) - self._most_entries)]:
+            del entries[path]
+        text = json.dumps(entries, separators=(",", ":")).encode()
         # What cannot be remembered is read again the next time.
         with suppress(OSError):
             write_atomically(self._file, hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
@@ -94,8 +94,8 @@ def _load(file: Path) -> dict[str, str]:
     try:
         seal, _, text = file.read_bytes().partition(b"\n")
         if hashlib.sha256(text).hexdigest().encode() == seal:
-            known: dict[str, str] = json.loads(text)
-            return known
+            entries: dict[str, str] = json.loads(text)
+            return entries
     except (OSError, ValueError):
         pass
     return {}
@@ -107,9 +107,9 @@ def _stamp(status: os.stat_result) -> str:
 
 def _read(path: str) -> tuple[str, os.stat_result]:
     # The status before reading: a change during it moves the time of change past what is remembered.
-    hashed = hashlib.sha256()
+    sha = hashlib.sha256()
     with open(path, "rb", buffering=0) as stream:  # noqa: PTH123  one of thousands in a row
         status = os.fstat(stream.fileno())
         while chunk := stream.read(_CHUNK):
-            hashed.update(chunk)
-    return hashed.hexdigest(), status
+            sha.update(chunk)
+    return sha.hexdigest(), status

@@ -35,7 +35,7 @@ class Entry(NamedTuple):
 
 @frozen
 class Selection:
-    """Which entries of a context are wanted: none that ``exclude`` matches.
+    """Which entries of a context to take: none that ``exclude`` matches.
 
     With ``include`` (patterns) or ``follow`` (paths, globs allowed, whose symbolic links are followed inside the
     context) only what these match, with the directories above.
@@ -54,10 +54,10 @@ def ignore_file(context: Path, dockerfile: Path) -> Path | None:
     return None
 
 
-def ignored(context: Path, dockerfile: Path) -> Patterns:
-    """The rules of the ignore file that governs a build; no rules where there is none.
+def ignore_rules(context: Path, dockerfile: Path) -> Patterns:
+    """The rules of the ignore file that governs a build; no rules where there is no such file.
 
-    :raises Refused: a line of it is not a pattern.
+    :raises Refused: it has an invalid pattern.
     :raises BuildToolsError: it cannot be read.
     """
     path = ignore_file(context, dockerfile)
@@ -70,17 +70,17 @@ def ignored(context: Path, dockerfile: Path) -> Patterns:
 
 
 def walk(root: str | Path, selection: Selection) -> Iterator[Entry]:
-    """The wanted entries below ``root``, but sockets.
+    """The selected entries below ``root``, except sockets.
 
-    A directory that is not wanted itself comes just before its first entry that is.
+    A directory that is not selected itself comes just before its first entry that is.
 
-    :raises Refused: an include pattern is not one.
+    :raises Refused: an include pattern is invalid.
     :raises BuildToolsError: something cannot be read, or vanished meanwhile.
     """
     base = os.path.realpath(root)
     exclude = selection.exclude
-    wanted = _wanted(base, selection)
-    including = Patterns(wanted) if wanted else None
+    patterns = _include_patterns(base, selection)
+    including = Patterns(patterns) if patterns else None
     first_names: dict[tuple[int, int], str] = {}
     levels = [_Level(base, "", None, None, None, is_included=True)]
     while levels:
@@ -91,21 +91,21 @@ def walk(root: str | Path, selection: Selection) -> Iterator[Entry]:
             continue
         path = f"{level.prefix}{item.name}"
         is_directory = item.is_dir(follow_symlinks=False)
-        chosen = is_included = True
-        included = excluded = None
+        is_chosen = is_included = True
+        include_matches = exclude_matches = None
         if including:
-            is_included, included = including.match(path, level.included)
+            is_included, include_matches = including.match(path, level.include_matches)
             if not is_included:
                 if not (is_directory and including.may_match_below(path)):
                     continue
-                chosen = False
+                is_chosen = False
         if exclude:
-            matched, excluded = exclude.match(path, level.excluded)
-            if matched:
+            is_excluded, exclude_matches = exclude.match(path, level.exclude_matches)
+            if is_excluded:
                 if not (is_directory and exclude.may_except_below(path)):
                     continue
-                chosen = False
-        entry = _entry(item, path, first_names) if chosen else None
+                is_chosen = False
+        entry = _entry(item, path, first_names) if is_chosen else None
         if entry:
             for parent in levels:
                 if parent.pending:
@@ -113,34 +113,36 @@ def walk(root: str | Path, selection: Selection) -> Iterator[Entry]:
                     parent.pending = None
             yield entry
         if is_directory:
-            pending = None if chosen else item
-            levels.append(_Level(item.path, f"{path}/", included, excluded, pending, is_included=is_included))
+            pending = None if is_chosen else item
+            levels.append(
+                _Level(item.path, f"{path}/", include_matches, exclude_matches, pending, is_included=is_included)
+            )
 
 
 class _Level:
     """A directory on the way down; ``pending`` while it has not been listed itself."""
 
-    __slots__ = ("excluded", "included", "is_included", "items", "pending", "prefix")
+    __slots__ = ("exclude_matches", "include_matches", "is_included", "items", "pending", "prefix")
 
     def __init__(
         self,
         absolute: str,
         prefix: str,
-        included: PatternMatches | None,
-        excluded: PatternMatches | None,
+        include_matches: PatternMatches | None,
+        exclude_matches: PatternMatches | None,
         pending: os.DirEntry[str] | None,
         *,
         is_included: bool,
     ) -> None:
         self.prefix = prefix
-        self.included = included
-        self.excluded = excluded
+        self.include_matches = include_matches
+        self.exclude_matches = exclude_matches
         self.pending = pending
         self.is_included = is_included
         self.items: Iterator[os.DirEntry[str]] = iter(())
         try:
-            with os.scandir(absolute) as found:
-                self.items = iter(sorted(found, key=_name_as_bytes))
+            with os.scandir(absolute) as items:
+                self.items = iter(sorted(items, key=_name_as_bytes))
         except OSError as error:
             # What the rules leave out need not be readable.
             if not (pending and isinstance(error, PermissionError)):
@@ -184,25 +186,25 @@ def unreadable(path: str, error: OSError) -> BuildToolsError:
     """The error to raise where something in a context cannot be read."""
     return BuildToolsError(
         f"{path} cannot be read ({error.strerror})",
-        "make it readable, or leave it out with a line in .dockerignore",
+        "make it readable, or exclude it in .dockerignore",
     )
 
 
-def _wanted(root: str, selection: Selection) -> list[str]:
-    wanted = list(selection.include)
+def _include_patterns(root: str, selection: Selection) -> list[str]:
+    patterns = list(selection.include)
     if selection.follow:
-        targets = followed(root, selection.follow)
+        targets = followed_paths(root, selection.follow)
         if targets:
-            wanted = _without_covered([*wanted, *targets])
-    return wanted
+            patterns = _without_covered([*patterns, *targets])
+    return patterns
 
 
-def followed(root: str, paths: Sequence[str]) -> list[str]:
+def followed_paths(root: str, paths: Sequence[str]) -> list[str]:
     """``paths``, and what the symbolic links on the way to them lead to, all inside ``root``.
 
     An absolute target, and one that climbs out, count from the root. Nothing means all: one path is the root itself.
     """
-    resolved: set[str] = set()
+    paths_seen: set[str] = set()
     waiting = list(reversed(paths))
     while waiting:
         rest = clean(f"/{waiting.pop()}")[1:] or "."
@@ -212,11 +214,11 @@ def followed(root: str, paths: Sequence[str]) -> list[str]:
             current = f"{current}/{name}" if current else name
             targets = _links(root, current)
             if targets or not rest:
-                if current not in resolved:
-                    resolved.add(current)
+                if current not in paths_seen:
+                    paths_seen.add(current)
                     waiting += [f"{target}/{rest}" for target in reversed(targets)]
                 break
-    return _without_covered(sorted(resolved, key=os.fsencode))
+    return _without_covered(sorted(paths_seen, key=os.fsencode))
 
 
 def _links(root: str, path: str) -> list[str]:
@@ -254,8 +256,8 @@ def _has_wildcard(name: str) -> bool:
 def _without_covered(paths: Sequence[str]) -> list[str]:
     if "." in paths:
         return []
-    kept: list[str] = []
+    tops: list[str] = []
     for path in paths:
-        if not (kept and path.startswith(f"{kept[-1]}/")):
-            kept.append(path)
-    return kept
+        if not (tops and path.startswith(f"{tops[-1]}/")):
+            tops.append(path)
+    return tops

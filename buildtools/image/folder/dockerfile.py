@@ -46,7 +46,7 @@ class Steps:
 
 @frozen
 class Stage:
-    """From one ``FROM`` to the next. ``name`` is in lower case, and empty where there is none."""
+    """From one ``FROM`` to the next. ``name`` is in lower case, and empty if it has none."""
 
     index: int
     name: str
@@ -62,7 +62,7 @@ class Base:
 
     image: str
     platform: str
-    reference: ImageMention
+    mention: ImageMention
 
 
 @frozen
@@ -93,7 +93,7 @@ class Dockerfile:
     stages: tuple[Stage, ...]
 
     @property
-    def declared(self) -> frozenset[str]:
+    def argument_names(self) -> frozenset[str]:
         """The names of all arguments, before and inside the stages."""
         return frozenset(a.name for a in (*self.arguments, *(a for s in self.stages for a in s.steps.arguments)))
 
@@ -109,28 +109,28 @@ class Dockerfile:
 
         ``triggers(image)`` gives the ``ONBUILD`` instructions that an image from outside carries.
 
-        :raises Refused: no such target, a reference that expands to nothing, stages in a circle.
+        :raises Refused: no such target, a reference that expands to nothing, a cycle of stages.
         """
         return _Resolver(self, arguments, platform, triggers).needs(target)
 
-    def rewritten(self, images: Mapping[ImageMention, str]) -> bytes:
+    def with_images(self, images: Mapping[ImageMention, str]) -> bytes:
         """The Dockerfile with each of these references replaced by an image, all else untouched."""
         text = self.text
-        for reference, image in sorted(images.items(), key=lambda item: -item[0].start):
-            text = text[: reference.start] + image + text[reference.end :]
+        for mention, image in sorted(images.items(), key=lambda item: -item[0].start):
+            text = text[: mention.start] + image + text[mention.end :]
         return text.encode("utf-8", "surrogateescape")
 
 
 def parse(data: bytes, *, where: str = "Dockerfile") -> Dockerfile:
     """The Dockerfile in ``data``.
 
-    :raises Refused: it is none; names the line.
+    :raises Refused: it is not a Dockerfile; the message names the line.
     """
     text = data.decode("utf-8", "surrogateescape")
     directives = read_directives(text)
     escape = directives.get("escape", "\\")
     if escape not in ("\\", "`"):
-        raise Refused(f"{where}: the escape directive is {escape!r}", "it can be \\ or `")
+        raise Refused(f"{where}: the escape directive is {escape!r}", "use \\ or `")
     arguments: list[Argument] = []
     parts: list[list[Instruction]] = []
     for instruction in read_instructions(text, escape, where):
@@ -141,22 +141,22 @@ def parse(data: bytes, *, where: str = "Dockerfile") -> Dockerfile:
         elif instruction.keyword == "arg":
             arguments += instruction.arguments()
         else:
-            raise instruction.refused("an instruction before the first FROM", "only ARG may stand there")
+            raise instruction.error("instruction before the first FROM", "only ARG is allowed there")
     if not parts:
-        raise Refused(f"{where} has no FROM", "start it with the image to build on, or FROM scratch")
+        raise Refused(f"{where} has no FROM", "begin it with FROM IMAGE, or FROM scratch")
     stages = tuple(_stage(index, *part) for index, part in enumerate(parts))
     return Dockerfile(where, text, escape, directives.get("syntax", ""), tuple(arguments), stages)
 
 
 def _stage(index: int, opening: Instruction, *following: Instruction) -> Stage:
-    words = list(_WORD.finditer(opening.joined, opening.rest))
+    words = list(_WORD.finditer(opening.text, opening.rest))
     if len(words) == 3 and words[1][0].lower() == "as":
         name = words[2][0].lower()
     elif len(words) == 1:
         name = ""
     else:
-        raise opening.refused("FROM must name one image", "write FROM IMAGE or FROM IMAGE AS STAGE")
-    base = opening.reference(words[0][0], *words[0].span())
+        raise opening.error("FROM must name one image", "write FROM IMAGE or FROM IMAGE AS STAGE")
+    base = opening.mention(words[0][0], *words[0].span())
     platform = next((flag.value for flag in opening.flags if flag.name == "--platform"), "")
     return Stage(index, name, opening.line, base, platform, _steps(following))
 
@@ -170,14 +170,14 @@ def _steps(instructions: Iterable[Instruction]) -> Steps:
         if instruction.keyword == "arg":
             arguments += instruction.arguments()
         elif instruction.keyword in ("copy", "add"):
-            origins = [instruction.reference(f.value, f.start, f.end) for f in instruction.flags if f.name == "--from"]
+            origins = [instruction.mention(f.value, f.start, f.end) for f in instruction.flags if f.name == "--from"]
             uses += origins
             if not origins:
-                sources += _copied(instruction)
+                sources += _copy_sources(instruction)
         elif instruction.keyword == "run":
             for flag in instruction.flags:
                 if flag.name == "--mount":
-                    use, source = _mounted(instruction, flag)
+                    use, source = _mount_sources(instruction, flag)
                     uses += use
                     sources += source
         elif instruction.keyword == "onbuild":
@@ -185,27 +185,27 @@ def _steps(instructions: Iterable[Instruction]) -> Steps:
     return Steps(tuple(arguments), tuple(uses), tuple(sources), tuple(triggers))
 
 
-def _copied(instruction: Instruction) -> Iterable[str]:
+def _copy_sources(instruction: Instruction) -> Iterable[str]:
     for word in instruction.words()[:-1]:
         if not (HEREDOC.fullmatch(word) or (instruction.keyword == "add" and _REMOTE.match(word))):
             # A base image's own environment has a say in what a variable means here, so take all it could name.
             yield "." if "$" in word else instruction.plain(word)
 
 
-def _mounted(instruction: Instruction, flag: Flag) -> tuple[list[ImageMention], list[str]]:
+def _mount_sources(instruction: Instruction, flag: Flag) -> tuple[list[ImageMention], list[str]]:
     """The image or stage that a ``--mount`` uses, or what it takes from the context."""
     try:
         pairs = [part.partition("=") for part in next(csv.reader([flag.value]), [])]
     except csv.Error as error:
-        raise instruction.refused(f"the mount cannot be read ({error})", "correct it") from None
+        raise instruction.error(f"invalid --mount ({error})", "correct it") from None
     fields = {key.strip().lower(): text for key, _, text in pairs}
     kind, origin = fields.get("type", "bind"), fields.get("from", "")
     if origin and kind != "tmpfs":
-        place = re.compile(rf"""(?:^|[,"'])from=({re.escape(origin)})(?:$|[,"'])""", re.IGNORECASE)
-        found = place.search(instruction.joined[flag.start : flag.end])
-        if not found:
-            raise instruction.refused("the mount's from is quoted in parts", "write it plainly: from=NAME")
-        return [instruction.reference(origin, flag.start + found.start(1), flag.start + found.end(1))], []
+        pattern = re.compile(rf"""(?:^|[,"'])from=({re.escape(origin)})(?:$|[,"'])""", re.IGNORECASE)
+        place = pattern.search(instruction.text[flag.start : flag.end])
+        if not place:
+            raise instruction.error("the mount's from is quoted in parts", "write it plainly: from=NAME")
+        return [instruction.mention(origin, flag.start + place.start(1), flag.start + place.end(1))], []
     if kind != "bind":
         return [], []
     source = fields.get("source", fields.get("src", "."))
@@ -221,25 +221,25 @@ class _Resolver:
         triggers: Callable[[str], Sequence[str]],
     ) -> None:
         self.dockerfile = dockerfile
-        self.given = arguments
+        self.outer_values = arguments
         self.platform = platform
         self.triggers_of_image = triggers
         self.globals = self._globals()
         self.values: dict[str, str] = {}
         self.bases: dict[ImageMention, Base] = {}
         self.sources: set[str] = set()
-        self.done: dict[int, tuple[str, ...] | None] = {}
+        self.visits: dict[int, tuple[str, ...] | None] = {}
 
     def _globals(self) -> dict[str, str]:
-        known = platform_arguments(self.platform)
+        values = platform_arguments(self.platform)
         for argument in self.dockerfile.arguments:
-            if argument.name in self.given:
-                known[argument.name] = self.given[argument.name]
+            if argument.name in self.outer_values:
+                values[argument.name] = self.outer_values[argument.name]
             elif argument.default is not None:
-                known[argument.name] = self.expanded(argument.default, argument.line, known)
-        return known
+                values[argument.name] = self.expand_word(argument.default, argument.line, values)
+        return values
 
-    def expanded(self, word: str, line: int, variables: Mapping[str, str]) -> str:
+    def expand_word(self, word: str, line: int, variables: Mapping[str, str]) -> str:
         try:
             return expand(word, variables, self.dockerfile.escape)
         except BadSubstitution as error:
@@ -247,71 +247,71 @@ class _Resolver:
 
     def needs(self, target: str) -> Needs:
         stages = self.dockerfile.stages
-        chosen = stages[-1] if not target else self.named(target, len(stages))
-        if chosen is None:
-            names = ", ".join(stage.name for stage in stages if stage.name) or "none has a name"
+        stage = stages[-1] if not target else self.stage_named(target, len(stages))
+        if stage is None:
+            names = ", ".join(stage.name for stage in stages if stage.name) or "no stage has a name"
             raise Refused(f"{self.dockerfile.where} has no stage {target!r}", f"its stages: {names}")
-        triggers = self.visit(chosen)
+        triggers = self.visit(stage)
         bases = tuple(self.bases.values())
-        return Needs(tuple(sorted(self.done)), self.values, bases, tuple(sorted(self.sources)), triggers)
+        return Needs(tuple(sorted(self.visits)), self.values, bases, tuple(sorted(self.sources)), triggers)
 
-    def named(self, name: str, before: int) -> Stage | None:
+    def stage_named(self, name: str, before: int) -> Stage | None:
         return next((s for s in reversed(self.dockerfile.stages[:before]) if s.name and s.name == name.lower()), None)
 
     def visit(self, stage: Stage) -> tuple[str, ...]:
         """Take in a stage and what it is built from; its triggers."""
-        if stage.index in self.done:
-            known = self.done[stage.index]
-            if known is None:
+        if stage.index in self.visits:
+            earlier = self.visits[stage.index]
+            if earlier is None:
                 raise Refused(
                     f"{self.dockerfile.where} line {stage.line}: this stage is built from itself",
-                    "take the circle out of its COPY --from",
+                    "remove the cycle from its COPY --from",
                 )
-            return known
-        self.done[stage.index] = None
-        image = self.expanded(stage.base.written, stage.line, self.globals)
-        parent = self.named(image, stage.index)
+            return earlier
+        self.visits[stage.index] = None
+        image = self.expand_word(stage.base.text, stage.line, self.globals)
+        parent = self.stage_named(image, stage.index)
         if parent:
             triggers: Sequence[str] = self.visit(parent)
         elif not image:
             raise Refused(
-                f"{self.dockerfile.where} line {stage.line}: {stage.base.written} is empty",
+                f"{self.dockerfile.where} line {stage.line}: {stage.base.text} is empty",
                 "give the argument a default before the first FROM",
             )
         else:
             triggers = self.add_image(image, stage.base, stage.platform)
         self.take(stage.steps)
         if triggers:
-            self.take(self.parsed(triggers, stage.line))
-        self.done[stage.index] = stage.steps.triggers
+            self.take(self.trigger_steps(triggers, stage.line))
+        self.visits[stage.index] = stage.steps.triggers
         return stage.steps.triggers
 
-    def parsed(self, triggers: Sequence[str], line: int) -> Steps:
+    def trigger_steps(self, triggers: Sequence[str], line: int) -> Steps:
         where = f"{self.dockerfile.where} line {line}, ONBUILD of its base,"
         steps = _steps(one for text in triggers for one in read_instructions(text, self.dockerfile.escape, where))
-        return replace(steps, uses=tuple(ImageMention(use.written, line) for use in steps.uses))
+        return replace(steps, uses=tuple(ImageMention(use.text, line) for use in steps.uses))
 
     def take(self, steps: Steps) -> None:
         for argument in steps.arguments:
-            if argument.name in self.given:
-                self.values[argument.name] = self.given[argument.name]
+            if argument.name in self.outer_values:
+                self.values[argument.name] = self.outer_values[argument.name]
             elif argument.default is None and argument.name in self.globals:
                 self.values[argument.name] = self.globals[argument.name]
         self.sources.update(steps.sources)
         for use in steps.uses:
             stages = self.dockerfile.stages
-            if use.written.isdigit() and int(use.written) < len(stages):
-                self.visit(stages[int(use.written)])
-            elif stage := self.named(use.written, len(stages)):
+            if use.text.isdigit() and int(use.text) < len(stages):
+                self.visit(stages[int(use.text)])
+            elif stage := self.stage_named(use.text, len(stages)):
                 self.visit(stage)
             else:
-                self.add_image(use.written, use, "")
+                self.add_image(use.text, use, "")
 
-    def add_image(self, image: str, reference: ImageMention, platform: str) -> Sequence[str]:
+    def add_image(self, image: str, mention: ImageMention, platform: str) -> Sequence[str]:
         if image == SCRATCH:
             return ()
-        wanted = self.expanded(platform, reference.line, self.globals) or self.platform
-        self.bases[reference] = Base(image, wanted, reference)
+        target_platform = self.expand_word(platform, mention.line, self.globals) or self.platform
+        self.bases[mention] = Base(image, target_platform, mention)
         return self.triggers_of_image(image)
 
 

@@ -31,7 +31,7 @@ _MOST_NAMED = 5
 
 @frozen
 class Fingerprint:
-    """``value`` is a SHA-256 in hexadecimal; ``inputs`` has a text for each thing that went into it.
+    """``value`` is a SHA-256 in hexadecimal; ``inputs`` has one string for each thing that went into it.
 
     ``unknown`` are the base images, its own and its parents', whose digest was not given. A fingerprint with such
     stands for nothing but this run: an image must not count as up to date by it.
@@ -44,10 +44,10 @@ class Fingerprint:
     @property
     def directories(self) -> str:
         """A digest of the context's directories and their modes alone."""
-        return _combined({key: value for key, value in self.inputs.items() if value.startswith("d ")})
+        return _combination({key: value for key, value in self.inputs.items() if value.startswith("d ")})
 
 
-def fingerprint(
+def folder_fingerprint(
     folder: ImageFolder,
     *,
     parents: Mapping[str, Fingerprint],
@@ -60,13 +60,13 @@ def fingerprint(
     ``parents`` maps each parent to its fingerprint, ``bases`` each image from outside to its digest or id, ``triggers``
     those that have ``ONBUILD`` instructions to these.
 
-    :raises Refused: the ignore file has a line that is no pattern.
+    :raises Refused: the ignore file has an invalid pattern.
     :raises BuildToolsError: an entry of the context cannot be read.
     """
     needs = folder.needs(triggers)
     inputs = {
         "format": _FORMAT,
-        "dockerfile": _digest(folder.parsed.text),
+        "dockerfile": _digest(folder.dockerfile.text),
         "platform": folder.platform,
         "target": folder.settings.target,
     }
@@ -76,23 +76,23 @@ def fingerprint(
         inputs[f"label {name}"] = _digest(value)
     unknown: dict[str, None] = {}
     for base in needs.bases:
-        parent = folder.siblings.get(base.reference)
+        parent = folder.siblings.get(base.mention)
         if parent:
             key, value = f"parent {parent}", parents[parent].value
             unknown |= dict.fromkeys(parents[parent].unknown)
         else:
             # By the name that the Dockerfile uses: another tag for the same image makes no difference.
-            key, value = f"base {base.reference.written}", bases.get(base.image, "")
+            key, value = f"base {base.mention.text}", bases.get(base.image, "")
             if not value:
                 unknown[base.image] = None
         if base.platform != folder.platform:
             value = f"{value} {base.platform}"
         inputs[key] = f"{inputs[key]} {value}" if key in inputs else value
     if needs.sources:
-        for entry in walk(folder.context, folder.taken(needs)):
+        for entry in walk(folder.context, folder.selection(needs)):
             if not entry.is_on_the_way:
-                inputs[f"context {entry.path}"] = _described(entry, contents)
-    return Fingerprint(_combined(inputs), inputs, tuple(unknown))
+                inputs[f"context {entry.path}"] = _description(entry, contents)
+    return Fingerprint(_combination(inputs), inputs, tuple(unknown))
 
 
 def explain(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[str, ...]:
@@ -118,12 +118,12 @@ def explain(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(reasons)
 
 
-def record_inputs(directory: Path, name: str, made: Fingerprint) -> None:
+def record_inputs(directory: Path, name: str, fingerprint: Fingerprint) -> None:
     """Remember in ``directory`` what the image ``name`` was last built from, for :func:`recorded_inputs`.
 
     :raises OSError: it cannot be written.
     """
-    record = {"fingerprint": made.value, "inputs": made.inputs}
+    record = {"fingerprint": fingerprint.value, "inputs": fingerprint.inputs}
     write_atomically(_record(directory, name), json.dumps(record, separators=(",", ":")).encode())
 
 
@@ -136,7 +136,7 @@ def recorded_inputs(directory: Path, name: str, value: str) -> Mapping[str, str]
         record = json.loads(_record(directory, name).read_bytes())
         if record["fingerprint"] == value:
             inputs: dict[str, str] = record["inputs"]
-            if _combined(inputs) == value:
+            if _combination(inputs) == value:
                 return inputs
     except (OSError, ValueError, TypeError, KeyError):
         pass
@@ -147,7 +147,7 @@ def _record(directory: Path, name: str) -> Path:
     return directory / "inputs" / f"{name}.json"
 
 
-def _combined(inputs: Mapping[str, str]) -> str:
+def _combination(inputs: Mapping[str, str]) -> str:
     # Neither names nor values can hold a NUL, so nothing else reads the same.
     return _digest("\0".join(f"{key}\0{inputs[key]}" for key in sorted(inputs)))
 
@@ -156,7 +156,7 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _described(entry: Entry, contents: Contents) -> str:
+def _description(entry: Entry, contents: Contents) -> str:
     mode = entry.stat.st_mode
     if stat.S_ISLNK(mode):
         what = f"link {entry.link_target}"
@@ -180,10 +180,12 @@ def _attributes(path: str) -> str:
         names = os.listxattr(path, follow_symlinks=False)
     except OSError:  # a file system without them
         return ""
-    counted = [name for name in names if name == "security.capability" or not name.startswith(("security.", "system."))]
-    if not counted:
+    counted_names = [
+        name for name in names if name == "security.capability" or not name.startswith(("security.", "system."))
+    ]
+    if not counted_names:
         return ""
-    pairs = (f"{name}={os.getxattr(path, name, follow_symlinks=False).hex()}" for name in sorted(counted))
+    pairs = (f"{name}={os.getxattr(path, name, follow_symlinks=False).hex()}" for name in sorted(counted_names))
     return _digest("\0".join(pairs))
 
 

@@ -26,7 +26,7 @@ class ImageMention:
     ``start`` and ``end`` are offsets into the text; -1 where the place is not in it, as in a base's ``ONBUILD``.
     """
 
-    written: str
+    text: str
     line: int
     start: int = -1
     end: int = -1
@@ -43,13 +43,13 @@ class Argument:
 
 def read_directives(text: str) -> dict[str, str]:
     """The parser directives at the head of a Dockerfile, such as ``# syntax=``, by their names in lower case."""
-    found: dict[str, str] = {}
+    directives: dict[str, str] = {}
     for line in text.removeprefix("\ufeff").split("\n"):
         directive = _DIRECTIVE.fullmatch(line.strip())
         if not directive:
             break
-        found.setdefault(directive[1].lower(), directive[2])
-    return found
+        directives.setdefault(directive[1].lower(), directive[2])
+    return directives
 
 
 @frozen
@@ -66,60 +66,60 @@ class Instruction:
     """One instruction, its lines joined.
 
     ``keyword`` is in lower case, ``line`` that of its beginning. What follows the flags begins at ``rest`` of
-    ``joined``. ``pieces`` says where in the text the parts of ``joined`` came from: offsets in one and the other.
+    ``text``. ``pieces`` says where in the text the parts of ``text`` came from: offsets in one and the other.
     """
 
-    def __init__(self, joined: str, line: int, escape: str, where: str, pieces: Sequence[tuple[int, int]]) -> None:
-        self.joined = joined
+    def __init__(self, text: str, line: int, escape: str, where: str, pieces: Sequence[tuple[int, int]]) -> None:
+        self.text = text
         self.line = line
         self.escape = escape
         self.where = where
         self.pieces = pieces
-        found = _KEYWORD.match(joined)
-        assert found is not None
-        self.keyword, self.rest = found[1].lower(), found.end()
+        keyword = _KEYWORD.match(text)
+        assert keyword is not None
+        self.keyword, self.rest = keyword[1].lower(), keyword.end()
         self.flags: list[Flag] = []
-        while joined.startswith("--", self.rest) and (flag := word_pattern(escape).match(joined, self.rest)):
+        while text.startswith("--", self.rest) and (flag := word_pattern(escape).match(text, self.rest)):
             end = flag.end()
             if flag[0] == "--":
                 break
             name, equals, _ = flag[0].partition("=")
             start = flag.start() + len(name + equals)
-            self.flags.append(Flag(name, _unquoted(joined[start:end], escape), start, end))
+            self.flags.append(Flag(name, _without_quotes(text[start:end], escape), start, end))
             self.rest = end
-            while self.joined[self.rest : self.rest + 1].isspace():
+            while self.text[self.rest : self.rest + 1].isspace():
                 self.rest += 1
 
     @property
     def body(self) -> str:
         """What follows keyword and flags."""
-        return self.joined[self.rest :].strip()
+        return self.text[self.rest :].strip()
 
     def _offset(self, position: int, *, ending: bool = False) -> int:
-        """Where in the text a position of ``joined`` lies; the end of a part belongs to the part it ends."""
+        """Where in the text a position of ``text`` lies; the end of a part belongs to the part it ends."""
         for begin, original in reversed(self.pieces):
             if position > begin or (position == begin and not ending):
                 return original + position - begin
         return self.pieces[0][1]
 
-    def reference(self, written: str, start: int, end: int) -> ImageMention:
-        """The reference that is written between two positions of ``joined``."""
+    def mention(self, text: str, start: int, end: int) -> ImageMention:
+        """The reference that is written between two positions of ``text``."""
         first, last = self._offset(start), self._offset(end, ending=True)
-        return ImageMention(written, self.line, first, last)
+        return ImageMention(text, self.line, first, last)
 
-    def refused(self, fact: str, remedy: str) -> Refused:
+    def error(self, fact: str, remedy: str) -> Refused:
         """The error to raise about this instruction."""
         return Refused(f"{self.where} line {self.line}: {fact}", remedy)
 
     def arguments(self) -> Iterator[Argument]:
         """The arguments that an ARG declares.
 
-        :raises Refused: one has no name.
+        :raises Refused: one of them has no name.
         """
         for word in word_pattern(self.escape).findall(self.body):
             name, equals, default = word.partition("=")
             if not name:
-                raise self.refused("ARG without a name", "write ARG NAME or ARG NAME=DEFAULT")
+                raise self.error("ARG without a name", "write ARG NAME or ARG NAME=DEFAULT")
             yield Argument(name, default if equals else None, self.line)
 
     def words(self) -> list[str]:
@@ -127,11 +127,11 @@ class Instruction:
         body = self.body
         if body.startswith("["):
             try:
-                listed = json.loads(body)
+                paths = json.loads(body)
             except ValueError:
                 return body.split()
-            if isinstance(listed, list) and all(isinstance(item, str) for item in listed):
-                return listed
+            if isinstance(paths, list) and all(isinstance(item, str) for item in paths):
+                return paths
         return body.split()
 
     def heredocs(self) -> list[tuple[str, bool]]:
@@ -141,12 +141,12 @@ class Instruction:
             keyword = (self.body.split(None, 1) or [""])[0].lower()
         if keyword not in ("run", "copy", "add") or self.body.startswith("["):
             return []
-        found = []
-        for word in word_pattern(self.escape).findall(self.joined[self.rest :]):
+        heredocs = []
+        for word in word_pattern(self.escape).findall(self.text[self.rest :]):
             heredoc = HEREDOC.fullmatch(word)
             if heredoc:
-                found.append((self.plain(heredoc[2]), bool(heredoc[1])))
-        return found
+                heredocs.append((self.plain(heredoc[2]), bool(heredoc[1])))
+        return heredocs
 
     def plain(self, word: str) -> str:
         """A word without its quotes and escapes.
@@ -156,12 +156,12 @@ class Instruction:
         try:
             return expand(word, {}, self.escape)
         except BadSubstitution as error:
-            raise self.refused(f"{word} cannot be read ({error})", "correct it") from None
+            raise self.error(f"invalid word {word} ({error})", "correct it") from None
 
 
-def _unquoted(written: str, escape: str) -> str:
+def _without_quotes(text: str, escape: str) -> str:
     # Flags lose their quotes, but variables in them are looked at later, if at all.
-    return re.sub(rf"""["']|{re.escape(escape)}(.)""", lambda found: found[1] or "", written, flags=re.DOTALL)
+    return re.sub(rf"""["']|{re.escape(escape)}(.)""", lambda match: match[1] or "", text, flags=re.DOTALL)
 
 
 def read_instructions(text: str, escape: str, where: str) -> Iterator[Instruction]:
@@ -173,7 +173,7 @@ def read_instructions(text: str, escape: str, where: str) -> Iterator[Instructio
     lines = text[offset:].split("\n")
     number = 0
     while number < len(lines):
-        joined: list[str] = []
+        parts: list[str] = []
         length = 0
         pieces: list[tuple[int, int]] = []
         first = 0
@@ -185,22 +185,22 @@ def read_instructions(text: str, escape: str, where: str) -> Iterator[Instructio
             offset += len(raw) + 1
             bare = line.lstrip()
             if not bare or bare.startswith("#"):
-                if joined:
+                if parts:
                     continue
                 break
-            if not joined:
+            if not parts:
                 first = number
                 here += len(line) - len(bare)
                 line = bare
-            trimmed = line.rstrip(" \t")
-            continued = trimmed.endswith(escape) and not trimmed.endswith(escape * 2)
-            part = trimmed[:-1] if continued else line
+            bare_end = line.rstrip(" \t")
+            goes_on = bare_end.endswith(escape) and not bare_end.endswith(escape * 2)
+            part = bare_end[:-1] if goes_on else line
             pieces.append((length, here))
-            joined.append(part)
+            parts.append(part)
             length += len(part)
-            if not continued:
+            if not goes_on:
                 break
-        whole = "".join(joined)
+        whole = "".join(parts)
         if not whole.strip():
             continue
         instruction = Instruction(whole, first, escape, where, pieces)
@@ -208,7 +208,7 @@ def read_instructions(text: str, escape: str, where: str) -> Iterator[Instructio
             for terminator, drops_tabs in instruction.heredocs():
                 while True:
                     if number == len(lines):
-                        raise instruction.refused(
+                        raise instruction.error(
                             f"the here-document {terminator} has no end", f"end it with a line {terminator}"
                         )
                     line = lines[number].removesuffix("\r")

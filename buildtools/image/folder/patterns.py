@@ -43,15 +43,15 @@ _POSIX_CLASSES = {
 class Pattern:
     """One rule. ``text`` is the cleaned pattern without its ``!``; ``matches`` answers for one path alone."""
 
-    __slots__ = ("is_literal", "matches", "negated", "prefix", "text")
+    __slots__ = ("is_literal", "is_negative", "matches", "prefix", "text")
 
-    def __init__(self, text: str, *, negated: bool) -> None:
+    def __init__(self, text: str, *, is_negative: bool) -> None:
         self.text = text
-        self.negated = negated
-        trimmed = text.removesuffix("/**").removesuffix("/*")
+        self.is_negative = is_negative
+        literal = text.removesuffix("/**").removesuffix("/*")
         # What must begin a path for this rule to say something about it; only where the rest has no glob in it.
-        self.is_literal = _GLOB_CHARACTERS.isdisjoint(trimmed)
-        self.prefix = f"{trimmed}/"
+        self.is_literal = _GLOB_CHARACTERS.isdisjoint(literal)
+        self.prefix = f"{literal}/"
         self.matches = _matcher(text)
 
 
@@ -61,29 +61,31 @@ class Patterns:
     def __init__(self, patterns: Iterable[str], *, where: Callable[[int], str] = "pattern {}".format) -> None:
         """Compile patterns as the engine hands them over, already cleaned; ``where(index)`` names one in an error.
 
-        :raises Refused: one of them is not a pattern.
+        :raises Refused: one of them is invalid.
         """
         rules = []
-        for index, given in enumerate(patterns):
-            text = given.strip(_SPACE)
+        for index, line in enumerate(patterns):
+            text = line.strip(_SPACE)
             if not text:
                 continue
             text = clean(text)
-            negated = text.startswith("!")
+            is_negative = text.startswith("!")
             try:
                 if text == "!":
                     raise ValueError("nothing follows the !")
-                if negated:
+                if is_negative:
                     text = text[1:]
                 if not _VALID.fullmatch(text):
-                    raise ValueError("a bracket or a backslash is left open")
-                rules.append(Pattern(text, negated=negated))
+                    raise ValueError("unfinished bracket or backslash")
+                rules.append(Pattern(text, is_negative=is_negative))
             except ValueError as error:
-                raise Refused(f"{where(index)} is not a pattern: {given!r} ({error})", "correct that line") from None
+                raise Refused(
+                    f"{where(index)} is an invalid pattern: {line!r} ({error})", "correct that line"
+                ) from None
         self.rules = tuple(rules)
-        self._negations = tuple(rule for rule in rules if rule.negated)
+        self._negations = tuple(rule for rule in rules if rule.is_negative)
         self._literal_negations = all(rule.is_literal for rule in self._negations)
-        self._affirmations = tuple(rule for rule in rules if not rule.negated)
+        self._affirmations = tuple(rule for rule in rules if not rule.is_negative)
         self._literal_affirmations = all(rule.is_literal for rule in self._affirmations)
         self._nothing: PatternMatches = (False,) * len(rules)
 
@@ -91,11 +93,11 @@ class Patterns:
     def parse(cls, lines: Iterable[str], *, source: str = ".dockerignore") -> Patterns:
         """The rules of an ignore file. ``source`` names it in errors.
 
-        :raises Refused: a line is not a pattern; names the line.
+        :raises Refused: a pattern is invalid; the message names its line.
         """
         patterns, numbers = [], []
-        for number, given in enumerate(lines, start=1):
-            line = given.removeprefix("\ufeff") if number == 1 else given
+        for number, line in enumerate(lines, start=1):
+            line = line.removeprefix("\ufeff") if number == 1 else line
             if line.startswith("#"):
                 continue
             text = line.strip(_SPACE)
@@ -115,7 +117,7 @@ class Patterns:
     def read(cls, path: Path, *, source: str = "") -> Patterns:
         """The rules of the ignore file at ``path``.
 
-        :raises Refused: a line is not a pattern.
+        :raises Refused: a pattern is invalid.
         :raises OSError: the file cannot be read.
         """
         text = path.read_bytes().decode("utf-8", "surrogateescape")
@@ -129,23 +131,23 @@ class Patterns:
 
         ``parent`` are the results of the directory it lies in, None for an entry of the root.
         """
-        matched = False
+        is_match = False
         results = []
-        for rule, inherited in zip(self.rules, parent or self._nothing, strict=True):
+        for rule, parent_match in zip(self.rules, parent or self._nothing, strict=True):
             # A rule that could not change the answer is not tried, and counts as not matching for what lies below:
             # so does Moby, and it shows.
-            match = inherited or (rule.negated == matched and rule.matches(path))
+            match = parent_match or (rule.is_negative == is_match and rule.matches(path))
             results.append(match)
             if match:
-                matched = not rule.negated
-        return matched, results
+                is_match = not rule.is_negative
+        return is_match, results
 
     def matches(self, path: str) -> bool:
         """Whether the rules match ``path``, going down to it from the root."""
-        matched, results = False, None
+        is_match, results = False, None
         for end in (*(i for i, character in enumerate(path) if character == "/"), len(path)):
-            matched, results = self.match(path[:end], results)
-        return matched
+            is_match, results = self.match(path[:end], results)
+        return is_match
 
     def may_except_below(self, directory: str) -> bool:
         """Whether a ``!`` rule can take something below a matched directory out again, as BuildKit decides it."""
@@ -165,21 +167,21 @@ def _may_concern(rules: tuple[Pattern, ...], directory: str, *, literal: bool) -
 
 def clean(path: str) -> str:
     """Go's ``filepath.Clean``."""
-    cleaned = posixpath.normpath(path)
+    normal = posixpath.normpath(path)
     # POSIX gives two leading slashes a meaning of their own, Go does not.
-    return cleaned[1:] if cleaned.startswith("//") else cleaned
+    return normal[1:] if normal.startswith("//") else normal
 
 
 def glob(pattern: str) -> Callable[[str], bool] | None:
-    """Go's ``filepath.Match`` for one pattern: no ``**``, and ``*`` and ``?`` stop at ``/``. None: not a pattern."""
+    """Go's ``filepath.Match`` for one pattern: no ``**``, and ``*`` and ``?`` stop at ``/``; None if invalid."""
     if not _VALID.fullmatch(pattern):
         return None
     expression, position = "", 0
     while position < len(pattern):
         character = pattern[position]
-        if character == "[" and (found := _CLASS.match(pattern, position)):
-            expression += f"[{found[1]}{_escaped_class(found[2])}]"
-            position = found.end()
+        if character == "[" and (char_class := _CLASS.match(pattern, position)):
+            expression += f"[{char_class[1]}{_escaped_class(char_class[2])}]"
+            position = char_class.end()
             continue
         if character == "\\":
             position += 1
@@ -189,10 +191,10 @@ def glob(pattern: str) -> Callable[[str], bool] | None:
             expression += {"*": "[^/]*", "?": "[^/]"}.get(character, re.escape(character))
         position += 1
     try:
-        compiled = re.compile(expression, re.DOTALL)
+        regexp = re.compile(expression, re.DOTALL)
     except re.error:  # a range such as z-a, which Go takes for one that holds nothing
         return lambda _: False
-    return lambda name: compiled.fullmatch(name) is not None
+    return lambda name: regexp.fullmatch(name) is not None
 
 
 def _escaped_class(body: str) -> str:
@@ -213,10 +215,10 @@ def _matcher(text: str) -> Callable[[str], bool]:
         bare = suffix[1:] if suffix.startswith("/") else None
         return lambda path: path.endswith(suffix) or path == bare
     try:
-        compiled = re.compile(_python_expression(expression), re.ASCII)
+        regexp = re.compile(_python_expression(expression), re.ASCII)
     except re.error as error:
         raise ValueError(str(error)) from None
-    return lambda path: compiled.match(path) is not None
+    return lambda path: regexp.match(path) is not None
 
 
 def _go_expression(text: str) -> tuple[str, str]:
@@ -260,53 +262,53 @@ def _go_expression(text: str) -> tuple[str, str]:
 
 
 def _python_expression(expression: str) -> str:
-    """Go's spelling (RE2) as Python's: they differ in classes, in some escapes, and in what ends a text."""
-    made, position = "", 0
+    """Go's spelling (RE2) as Python's: they differ in classes, some escapes, and the end of a string."""
+    python, position = "", 0
     while position < len(expression):
         character = expression[position]
         if character == "[":
-            converted, position = _python_class(expression, position)
-            made += converted
+            class_text, position = _python_class(expression, position)
+            python += class_text
             continue
         position += 1
         if character == "\\":
-            made += _python_escape(expression[position])
+            python += _python_escape(expression[position])
             position += 1
         elif character == "$":
-            made += r"\Z"
+            python += r"\Z"
         else:
-            made += character
-    return made
+            python += character
+    return python
 
 
 def _python_class(expression: str, position: int) -> tuple[str, int]:
     position += 1
-    made = "["
+    python = "["
     if expression.startswith("^", position):
-        made += "^"
+        python += "^"
         position += 1
     first = True
     while position < len(expression):
         character = expression[position]
         if character == "]" and not first:
-            return f"{made}]", position + 1
+            return f"{python}]", position + 1
         first = False
-        named = re.compile(r"\[:([a-z]+):\]").match(expression, position)
-        if named:
-            if named[1] not in _POSIX_CLASSES:
-                raise ValueError(f"no class is called {named[1]}")
-            made += _POSIX_CLASSES[named[1]]
-            position = named.end()
+        posix_class = re.compile(r"\[:([a-z]+):\]").match(expression, position)
+        if posix_class:
+            if posix_class[1] not in _POSIX_CLASSES:
+                raise ValueError(f"unknown character class {posix_class[1]}")
+            python += _POSIX_CLASSES[posix_class[1]]
+            position = posix_class.end()
             continue
         position += 1
         if character == "\\":
-            made += _python_escape(expression[position])
+            python += _python_escape(expression[position])
             position += 1
         elif character == "-":
-            made += "-" if not expression.startswith("]", position) else r"\-"
+            python += "-" if not expression.startswith("]", position) else r"\-"
         else:
-            made += re.escape(character)
-    raise ValueError("a bracket is left open")
+            python += re.escape(character)
+    raise ValueError("unfinished bracket")
 
 
 def _python_escape(character: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 
 class BadSubstitution(ValueError):
-    """A ``${…}`` that is not one, or a ``${NAME:?message}`` whose variable is not set."""
+    """An invalid ``${…}``, or a ``${NAME:?message}`` whose variable is not set."""
 
 
 @functools.cache
@@ -40,58 +40,58 @@ class _Reader:
         self.escape = escape
 
     def read(self, stop: str) -> str:
-        made: list[str] = []
+        parts: list[str] = []
         while self.position < len(self.text):
             character = self.text[self.position]
             if character == stop:
-                return "".join(made)
+                return "".join(parts)
             self.position += 1
             if character == "'":
                 end = self.text.find("'", self.position)
                 if end < 0:
-                    raise BadSubstitution("a single quote is left open")
-                made.append(self.text[self.position : end])
+                    raise BadSubstitution("unfinished single quote")
+                parts.append(self.text[self.position : end])
                 self.position = end + 1
             elif character == '"':
-                made.append(self.quoted())
+                parts.append(self.double_quoted())
             elif character == "$":
-                made.append(self.variable())
+                parts.append(self.variable())
             elif character == self.escape:
-                made.append(self.text[self.position : self.position + 1])
+                parts.append(self.text[self.position : self.position + 1])
                 self.position += 1
             else:
-                made.append(character)
+                parts.append(character)
         if stop:
             raise BadSubstitution(f"{stop} is missing")
-        return "".join(made)
+        return "".join(parts)
 
-    def quoted(self) -> str:
-        made: list[str] = []
+    def double_quoted(self) -> str:
+        parts: list[str] = []
         while self.position < len(self.text):
             character = self.text[self.position]
             self.position += 1
             if character == '"':
-                return "".join(made)
+                return "".join(parts)
             if character == "$":
-                made.append(self.variable())
+                parts.append(self.variable())
             elif character == self.escape and self.text[self.position : self.position + 1] in ('"', "$", self.escape):
-                made.append(self.text[self.position])
+                parts.append(self.text[self.position])
                 self.position += 1
             else:
-                made.append(character)
-        raise BadSubstitution("a double quote is left open")
+                parts.append(character)
+        raise BadSubstitution("unfinished double quote")
 
     def variable(self) -> str:
-        braced = self.text.startswith("{", self.position)
+        has_brace = self.text.startswith("{", self.position)
         # A name, a positional parameter, or one of the shell's special parameters, which are never set here.
-        found = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9]+|[@*#?\-$!]").match(self.text, self.position + braced)
-        if not found:
-            if braced:
+        name = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9]+|[@*#?\-$!]").match(self.text, self.position + has_brace)
+        if not name:
+            if has_brace:
                 raise BadSubstitution("${ without a name")
             return "$"
-        value = self.variables.get(found[0])
-        self.position = found.end()
-        if not braced:
+        value = self.variables.get(name[0])
+        self.position = name.end()
+        if not has_brace:
             return value or ""
         operator = re.compile(r":?[-+?]|##?|%%?|//?|").match(self.text, self.position)
         assert operator is not None
@@ -104,10 +104,10 @@ class _Reader:
         if not self.text.startswith("}", self.position):
             raise BadSubstitution("${ without its }")
         self.position += 1
-        return _modified(found[0], value, operator[0], word, replacement)
+        return _with_operator(name[0], value, operator[0], word, replacement)
 
 
-def _modified(name: str, value: str | None, operator: str, word: str, replacement: str) -> str:
+def _with_operator(name: str, value: str | None, operator: str, word: str, replacement: str) -> str:
     if operator[-1:] in ("-", "+", "?"):
         has_value = bool(value) if operator.startswith(":") else value is not None
         if operator.endswith("+"):
@@ -119,12 +119,12 @@ def _modified(name: str, value: str | None, operator: str, word: str, replacemen
     if not operator:
         return value
     if operator.startswith("#"):
-        found = re.match(_shell_pattern(word, greedy=operator == "##"), value, re.DOTALL)
-        return value[found.end() :] if found else value
+        match = re.match(_shell_pattern(word, greedy=operator == "##"), value, re.DOTALL)
+        return value[match.end() :] if match else value
     if operator.startswith("%"):
         # From the far end, which makes the shortest suffix the shortest prefix.
-        found = re.match(_shell_pattern(word, greedy=operator == "%%", backwards=True), value[::-1], re.DOTALL)
-        return value[: len(value) - found.end()] if found else value
+        match = re.match(_shell_pattern(word, greedy=operator == "%%", backwards=True), value[::-1], re.DOTALL)
+        return value[: len(value) - match.end()] if match else value
     return re.sub(
         _shell_pattern(word, greedy=True),
         lambda _: replacement,

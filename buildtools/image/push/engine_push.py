@@ -1,4 +1,4 @@
-"""The engine's own push, watched: what it says inside its answer is not lost, and it can be stopped."""
+"""The engine's own push: errors inside its response are raised, and it can be stopped."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def short_id(diff_id: str) -> str:
 
 
 @contextmanager
-def named(engine: Engine, image_id: str, reference: str) -> Iterator[None]:
+def temporary_name(engine: Engine, image_id: str, reference: str) -> Iterator[None]:
     """Give an image one more name for a while. If it has no other, it keeps this one: without a name it would go."""
     engine.tag(image_id, reference)
     try:
         yield
     finally:
-        found = engine.inspect(image_id)
-        if found and [tag for tag in found.get("RepoTags") or () if tag != reference]:
+        image = engine.inspect(image_id)
+        if image and [tag for tag in image.get("RepoTags") or () if tag != reference]:
             engine.untag(reference)
 
 
@@ -47,7 +47,7 @@ def push_by_engine(
                 # An error after the first line of the answer is only a line of it; the status was 200 long before.
                 if "error" in line:
                     raise EngineError(
-                        f"the engine cannot push {name}:{tag} ({line['error']})", f"see whether {name} may be pushed"
+                        f"the engine cannot push {name}:{tag} ({line['error']})", f"check that you may push to {name}"
                     )
                 if line.get("status") == "Pushing":
                     size = (line.get("progressDetail") or {}).get("total") or 0
@@ -68,11 +68,11 @@ def make_known(
 
     :raises EngineError: it could not pull.
     """
-    found = engine.inspect(image_id) or {}
+    image = engine.inspect(image_id) or {}
     config = encode(
         {
-            "architecture": found.get("Architecture", ""),
-            "os": found.get("Os", ""),
+            "architecture": image.get("Architecture", ""),
+            "os": image.get("Os", ""),
             "config": {},
             "rootfs": {"type": "layers", "diff_ids": list(layers)},
         }

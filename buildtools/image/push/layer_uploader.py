@@ -1,4 +1,4 @@
-"""Brings images out of an engine into a registry, each once, under the tag of its fingerprint, as it was built."""
+"""Uploads images from an engine to a registry, each once, under the tag of its fingerprint, as it was built."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from buildtools import BuildToolsError
 from buildtools.events import Report, Transferred
 from buildtools.image.engine.client import Engine, EngineError
-from buildtools.image.push.engine_push import make_known, named, push_by_engine, short_id
+from buildtools.image.push.engine_push import make_known, push_by_engine, short_id, temporary_name
 from buildtools.image.push.plan import LITTLE, LayerPlan, by_large_base, group_disjoint
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
@@ -39,7 +39,8 @@ _VARIANTS = 3
 class LayerUploader:
     """One run of storing images. A layer that several of them have is compressed once and sent once.
 
-    ``known`` maps the digest of a layer's uncompressed bytes to its form in the registry, and a repository that has it.
+    ``layers`` maps the digest of a layer's uncompressed bytes to its descriptor in the registry, and a repository that
+    has it.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class LayerUploader:
         cache: Cache,
         pool: ThreadPoolExecutor,
         report: Report,
-        known: Mapping[str, tuple[Descriptor, str]],
+        layers: Mapping[str, tuple[Descriptor, str]],
         cancelled: threading.Event,
     ) -> None:
         self._engine = engine
@@ -58,43 +59,43 @@ class LayerUploader:
         self._pool = pool
         self._report = report
         self._lock = threading.Lock()
-        self._stopped = threading.Event()
+        self._stop = threading.Event()
         self._cancelled = cancelled
-        self._known = {diff_id: layer for diff_id, (layer, _) in known.items()}
+        self._compressed_layers = {diff_id: layer for diff_id, (layer, _) in layers.items()}
         self._holders: dict[str, list[str]] = {}
         # Layers, by their short ids, that the registry has and the engine would nevertheless send.
         self._unknown: set[str] = set()
-        for layer, repository in known.values():
+        for layer, repository in layers.values():
             self._note(layer, repository)
 
     def store(self, images: Sequence[ImageToPush]) -> list[tuple[StoredImage, PushRoute]]:
         """Store images that the engine has; what each became, in their order.
 
-        :raises BuildToolsError: the engine lacks one, or could not give it out, or the registry did not take it.
+        :raises BuildToolsError: the engine lacks one or could not export it, or the registry did not take it.
         """
         plans = list(self._pool.map(self._plan, images))
         if self._engine.containerd_store:
-            return [(stored, PushRoute.ENGINE) for stored in self._pool.map(self._store_by_engine, plans)]
-        done: dict[LayerPlan, tuple[StoredImage, PushRoute]] = {}
+            return [(image, PushRoute.ENGINE) for image in self._pool.map(self._store_by_engine, plans)]
+        results: dict[LayerPlan, tuple[StoredImage, PushRoute]] = {}
         for base, above in by_large_base(plans).items():
-            done |= self._try_engine(base, above)
-        rest = [plan for plan in plans if plan not in done]
-        done |= zip(rest, self._store_directly(rest) if rest else (), strict=True)
-        return [done[plan] for plan in plans]
+            results |= self._try_engine(base, above)
+        rest = [plan for plan in plans if plan not in results]
+        results |= zip(rest, self._store_directly(rest) if rest else (), strict=True)
+        return [results[plan] for plan in plans]
 
     def _plan(self, image: ImageToPush) -> LayerPlan:
-        found = self._engine.inspect(image.image_id)
-        if found is None:
+        engine_image = self._engine.inspect(image.image_id)
+        if engine_image is None:
             raise BuildToolsError(
                 f"the engine has no image {image.image_id} ({image.name})", "build it first: `invoke build`"
             )
-        diff_ids = tuple(found["RootFS"].get("Layers") or ())
-        placed = {}
+        diff_ids = tuple(engine_image["RootFS"].get("Layers") or ())
+        repository_layers = {}
         for diff_id in dict.fromkeys(diff_ids):
-            layer = self._known.get(diff_id) or self._cache.layer(diff_id)
+            layer = self._compressed_layers.get(diff_id) or self._cache.layer(diff_id)
             if layer and self._place(image, layer, image.parents):
-                placed[diff_id] = layer
-        return LayerPlan(image, diff_ids, placed)
+                repository_layers[diff_id] = layer
+        return LayerPlan(image, diff_ids, repository_layers)
 
     def _place(self, image: ImageToPush, layer: Descriptor, others: Sequence[str] = ()) -> bool:
         """Whether the image's repository has a layer; it is mounted from where it is, or may be, if need be."""
@@ -103,18 +104,18 @@ class LayerUploader:
         if image.repository in holders:
             return True
 
-        def mounted(holder: str) -> bool:
+        def mount_from(holder: str) -> bool:
             return self._registry.mount_blob(image.repository, layer.digest, holder)
 
         # What a holder has was seen to be whole, so that nothing need be asked before and after.
-        there = (
-            any(mounted(holder) for holder in holders[:1])
+        is_there = (
+            any(mount_from(holder) for holder in holders[:1])
             or self._has(image, layer)
-            or any(mounted(other) and self._has(image, layer) for other in others if other != image.repository)
+            or any(mount_from(other) and self._has(image, layer) for other in others if other != image.repository)
         )
-        if there:
+        if is_there:
             self._note(layer, image.repository)
-        return there
+        return is_there
 
     def _has(self, image: ImageToPush, layer: Descriptor) -> bool:
         return self._registry.blob_size(image.repository, layer.digest) == layer.size
@@ -126,36 +127,38 @@ class LayerUploader:
     def _store_directly(self, plans: Sequence[LayerPlan]) -> list[tuple[StoredImage, PushRoute]]:
         from buildtools.image.push.layers import Spools, export
 
-        lacking: dict[str, list[ImageToPush]] = {}
+        images_by_layer: dict[str, list[ImageToPush]] = {}
         for plan in plans:
             for diff_id in plan.missing:
-                lacking.setdefault(diff_id, []).append(plan.image)
+                images_by_layer.setdefault(diff_id, []).append(plan.image)
         sending: dict[str, Future[Descriptor]] = {}
         # Where the user has had enough, nobody waits for an engine that still writes there.
         with tempfile.TemporaryDirectory(prefix="buildtools-layers-", ignore_cleanup_errors=True) as folder:
             spools = Spools(Path(folder))
 
-            def found(diff_id: str, raw: Spool) -> None:
-                self._go_on(lacking[diff_id][0])
-                packed = spools.make(raw.most)
-                sending[diff_id] = self._pool.submit(self._send, diff_id, raw, packed, lacking[diff_id])
+            def take_layer(diff_id: str, raw: Spool) -> None:
+                self._go_on(images_by_layer[diff_id][0])
+                target = spools.make(raw.most)
+                sending[diff_id] = self._pool.submit(self._send, diff_id, raw, target, images_by_layer[diff_id])
 
             def give_out(group: Sequence[LayerPlan]) -> dict[str, bytes]:
-                return export(self._engine, [plan.image.image_id for plan in group], lacking, spools, found)
+                return export(
+                    self._engine, [plan.image.image_id for plan in group], images_by_layer, spools, take_layer
+                )
 
             try:
                 groups = group_disjoint(plans)
-                given = side_by_side([partial(give_out, group) for group in groups], jobs=len(groups))
-                configs = {image_id: config for some in given for image_id, config in some.items()}
-                sent = {diff_id: future.result() for diff_id, future in sending.items()}
+                config_maps = side_by_side([partial(give_out, group) for group in groups], jobs=len(groups))
+                configs = {image_id: config for some in config_maps for image_id, config in some.items()}
+                sent_layers = {diff_id: future.result() for diff_id, future in sending.items()}
             except BaseException:
                 # What is being sent reads files in the folder, and the user may wait to get the terminal back.
-                self._stopped.set()
+                self._stop.set()
                 wait(list(sending.values()))
                 raise
 
         def finish(plan: LayerPlan) -> tuple[StoredImage, PushRoute]:
-            layers = [plan.placed.get(diff_id) or sent.get(diff_id) for diff_id in plan.diff_ids]
+            layers = [plan.repository_layers.get(diff_id) or sent_layers.get(diff_id) for diff_id in plan.diff_ids]
             config = configs.get(plan.image.image_id)
             if config is None or not all(layers):
                 return self._store_by_engine(plan), PushRoute.ENGINE
@@ -163,7 +166,7 @@ class LayerUploader:
 
         return list(self._pool.map(finish, plans))
 
-    def _send(self, diff_id: str, raw: Spool, packed: Spool, images: Sequence[ImageToPush]) -> Descriptor:
+    def _send(self, diff_id: str, raw: Spool, target: Spool, images: Sequence[ImageToPush]) -> Descriptor:
         """Compress a layer and bring it into the repositories of all images that have it."""
         from buildtools.image.push.layers import compress
 
@@ -171,32 +174,32 @@ class LayerUploader:
         # A registry keeps the blob that it has, even one that was cut short, and takes no other for its digest. The
         # same layer under another digest heals that.
         for variant in range(_VARIANTS):
-            layer = compress(raw, packed, variant)
-            if all(self._bring(image, layer, packed) for image in images):
+            layer = compress(raw, target, variant)
+            if all(self._bring(image, layer, target) for image in images):
                 self._cache.remember_layer(diff_id, layer)
                 raw.delete()
-                packed.delete()
+                target.delete()
                 return layer
         raise BuildToolsError(
-            f"{self._registry.host} has damaged copies of a layer of {images[0].repository} and keeps them",
-            f"have its administrator remove the blob {layer.digest}",
+            f"{self._registry.host} keeps damaged copies of a layer of {images[0].repository}",
+            f"ask its administrator to delete the blob {layer.digest}",
         )
 
-    def _bring(self, image: ImageToPush, layer: Descriptor, packed: Spool) -> bool:
+    def _bring(self, image: ImageToPush, layer: Descriptor, target: Spool) -> bool:
         if self._place(image, layer):
             return True
         self._registry.upload_blob(
-            image.repository, layer.digest, layer.size, packed.open, partial(self._tell, image, layer)
+            image.repository, layer.digest, layer.size, target.open, partial(self._tell, image, layer)
         )
         return self._place(image, layer)
 
-    def _tell(self, image: ImageToPush, layer: Descriptor, done: int) -> None:
+    def _tell(self, image: ImageToPush, layer: Descriptor, sent_bytes: int) -> None:
         self._go_on(image)
-        self._report(Transferred(image.name, done, layer.size))
+        self._report(Transferred(image.name, sent_bytes, layer.size))
 
     def _go_on(self, image: ImageToPush) -> None:
-        if self._stopped.is_set() or self._cancelled.is_set():
-            raise BuildToolsError(f"the push of {image.name} was stopped", "run the same again")
+        if self._stop.is_set() or self._cancelled.is_set():
+            raise BuildToolsError(f"the push of {image.name} was cancelled", "run the same command again")
 
     def _finish(self, image: ImageToPush, config: bytes, layers: list[Descriptor]) -> StoredImage:
         """Put configuration and manifest of an image whose layers are all there; what its fingerprint's tag has.
@@ -205,9 +208,9 @@ class LayerUploader:
         """
         # Of those that are to be newer, the one that is there is the one that was too old.
         if not image.built_since:
-            stored = find_intact(self._registry, image.repository, image.fingerprint, self._cache)
-            if stored:
-                return stored
+            present = find_intact(self._registry, image.repository, image.fingerprint, self._cache)
+            if present:
+                return present
         digest = self._registry.put_blob(image.repository, config)
         manifest = Manifest.make(Descriptor(DOCKER_CONFIG, digest, len(config)), layers)
         self._registry.put_manifest(image.repository, fingerprint_tag(image.fingerprint), manifest)
@@ -222,19 +225,19 @@ class LayerUploader:
     ) -> dict[LayerPlan, tuple[StoredImage, PushRoute]]:
         """Those of several images above one base that the engine could push without sending the base, or much else."""
         first, *others = plans
-        done = {first: self._push_little(first)}
+        results = {first: self._push_little(first)}
         if self._unknown & {short_id(diff_id) for diff_id in base}:
             if not self._make_known(first, base):
                 return {}
-            done[first] = self._push_little(first)
-        done |= zip(others, self._pool.map(self._push_little, others), strict=True)
-        return {plan: (stored, PushRoute.ENGINE) for plan, stored in done.items() if stored}
+            results[first] = self._push_little(first)
+        results |= zip(others, self._pool.map(self._push_little, others), strict=True)
+        return {plan: (image, PushRoute.ENGINE) for plan, image in results.items() if image}
 
     def _push_little(self, plan: LayerPlan) -> StoredImage | None:
-        known = {short_id(diff_id) for diff_id in plan.placed}
+        present_layers = {short_id(diff_id) for diff_id in plan.repository_layers}
 
         def may_send(layer: str, size: int) -> bool:
-            if layer not in known:
+            if layer not in present_layers:
                 return size <= _LARGE_FOR_THE_ENGINE
             if size > LITTLE:
                 self._unknown.add(layer)
@@ -254,7 +257,7 @@ class LayerUploader:
         """
         if not all(self._cache.layer(diff_id) for diff_id in base):
             return False
-        layers = {diff_id: plan.placed[diff_id] for diff_id in base}
+        layers = {diff_id: plan.repository_layers[diff_id] for diff_id in base}
         try:
             make_known(self._engine, self._registry, plan.image.repository, plan.image.image_id, layers)
         except EngineError:
@@ -262,14 +265,16 @@ class LayerUploader:
         return True
 
     def _store_by_engine(self, plan: LayerPlan) -> StoredImage:
-        stored = self._push_by_engine(plan.image, lambda _layer, _size: True)
-        if stored is None:
-            raise BuildToolsError(f"{plan.image.name} was pushed by the engine and is not there", "run the same again")
-        return stored
+        image = self._push_by_engine(plan.image, lambda _layer, _size: True)
+        if image is None:
+            raise BuildToolsError(
+                f"{plan.image.name} was pushed by the engine and is not in the registry", "run the same command again"
+            )
+        return image
 
     def _push_by_engine(self, image: ImageToPush, may_send: Callable[[str, int], bool]) -> StoredImage | None:
         tag = fingerprint_tag(image.fingerprint)
         name = f"{self._registry.host}/{image.repository}"
-        with named(self._engine, image.image_id, f"{name}:{tag}"):
-            pushed = push_by_engine(self._engine, name, tag, self._registry.credential, may_send)
-        return read_image(self._registry, image.repository, tag, self._cache) if pushed else None
+        with temporary_name(self._engine, image.image_id, f"{name}:{tag}"):
+            complete = push_by_engine(self._engine, name, tag, self._registry.credential, may_send)
+        return read_image(self._registry, image.repository, tag, self._cache) if complete else None

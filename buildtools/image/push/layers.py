@@ -29,16 +29,16 @@ class Spools:
     def __init__(self, folder: Path, memory: int = _MOST_IN_MEMORY) -> None:
         self._folder = folder
         self._left = memory
-        self._made = 0
+        self._count = 0
         self._lock = threading.Lock()
 
     def make(self, most: int) -> Spool:
         """A spool for ``most`` bytes."""
         with self._lock:
-            self._made += 1
+            self._count += 1
             in_memory = most <= self._left
             self._left -= most if in_memory else 0
-            return Spool(self._folder / str(self._made), most, in_memory, self._give_back)
+            return Spool(self._folder / str(self._count), most, in_memory, self._give_back)
 
     def _give_back(self, size: int) -> None:
         with self._lock:
@@ -55,10 +55,10 @@ class Spool:
         self._give_back = give_back
 
     @contextmanager
-    def written(self) -> Iterator[IO[bytes]]:
+    def writer(self) -> Iterator[IO[bytes]]:
         """What to write the bytes to.
 
-        :raises BuildToolsError: there is no room for them.
+        :raises BuildToolsError: they do not fit on the disk.
         """
         if self._body is None:
             with _room(self._path.parent), self._path.open("wb") as file:
@@ -86,16 +86,16 @@ def export(
     image_ids: Sequence[str],
     diff_ids: Collection[str],
     spools: Spools,
-    found: Callable[[str, Spool], None],
+    take_layer: Callable[[str, Spool], None],
 ) -> dict[str, bytes]:
     """Read images out of the engine in one pass, shared layers once; the configurations, by image id.
 
-    Each of the layers ``diff_ids`` is handed to ``found`` as soon as it is whole.
+    Each of the layers ``diff_ids`` is handed to ``take_layer`` as soon as it is whole.
     The formats: https://github.com/moby/moby/blob/master/image/spec/v1.2.md (``ID/layer.tar``, ``ID.json``) and, from
     engine 25 on, the OCI image layout (``blobs/sha256/DIGEST``).
 
-    :raises EngineError: the engine broke off.
-    :raises BuildToolsError: there is no room for the layers.
+    :raises EngineError: the engine stopped in the middle.
+    :raises BuildToolsError: the layers do not fit on the disk.
     """
     configs: dict[str, bytes] = {}
     layers: set[str] = set()
@@ -104,11 +104,11 @@ def export(
         try:
             with tarfile.open(fileobj=stream, mode="r:") as archive:
                 for member in archive:
-                    _take(archive, member, image_ids, diff_ids, spools, configs, layers, found)
+                    _take(archive, member, image_ids, diff_ids, spools, configs, layers, take_layer)
         except tarfile.TarError as error:
             raise EngineError(
-                f"the engine at {engine.address} broke off while it gave out images ({error})",
-                "its log may tell more",
+                f"the engine at {engine.address} stopped while it exported images ({error})",
+                "see its log",
             ) from None
     return configs
 
@@ -142,28 +142,28 @@ def _take(
     spools: Spools,
     configs: dict[str, bytes],
     layers: set[str],
-    found: Callable[[str, Spool], None],
+    take_layer: Callable[[str, Spool], None],
 ) -> None:
     content = archive.extractfile(member) if member.isreg() else None
     if content is None:
         return
     path = Path(member.name)
-    named = f"sha256:{path.stem}"
-    if named in image_ids:
-        configs[named] = content.read()
-    elif path.name == "layer.tar" or named in diff_ids:
+    digest = f"sha256:{path.stem}"
+    if digest in image_ids:
+        configs[digest] = content.read()
+    elif path.name == "layer.tar" or digest in diff_ids:
         spool = spools.make(member.size)
         diff_id = _copy(content, spool)
         if diff_id in diff_ids and diff_id not in layers:
             layers.add(diff_id)
-            found(diff_id, spool)
+            take_layer(diff_id, spool)
         else:
             spool.delete()
 
 
 def _copy(content: IO[bytes], spool: Spool) -> str:
     sha = hashlib.sha256()
-    with spool.written() as file:
+    with spool.writer() as file:
         while block := content.read(_BLOCK):
             sha.update(block)
             file.write(block)
@@ -177,7 +177,7 @@ def _room(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise BuildToolsError(
             f"layers cannot be written to {folder} ({error.strerror or error})",
-            "make room there, or name another folder with TMPDIR",
+            "free some space there, or set TMPDIR to another folder",
         ) from None
 
 
@@ -193,14 +193,14 @@ def compress(source: Spool, target: Spool, variant: int = 0) -> Descriptor:
     compressor: Any = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, _GZIP)
     sha = hashlib.sha256()
     size = 0
-    with source.open() as raw, target.written() as file:
+    with source.open() as raw, target.writer() as file:
         while True:
             block = raw.read(_BLOCK)
-            packed = compressor.compress(block) if block else compressor.flush()
-            if not size and packed:
-                packed = packed[:4] + variant.to_bytes(4, "little") + packed[8:]
-            sha.update(packed)
-            size += len(packed)
-            file.write(packed)
+            data = compressor.compress(block) if block else compressor.flush()
+            if not size and data:
+                data = data[:4] + variant.to_bytes(4, "little") + data[8:]
+            sha.update(data)
+            size += len(data)
+            file.write(data)
             if not block:
                 return Descriptor(DOCKER_LAYER, f"sha256:{sha.hexdigest()}", size)

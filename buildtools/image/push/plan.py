@@ -26,18 +26,18 @@ class LayerPlan:
 
     image: ImageToPush
     diff_ids: tuple[str, ...]
-    placed: Mapping[str, Descriptor] = field(hash=False)
+    repository_layers: Mapping[str, Descriptor] = field(hash=False)
 
     @property
     def missing(self) -> list[str]:
         """The layers that are to be sent."""
-        return [diff_id for diff_id in dict.fromkeys(self.diff_ids) if diff_id not in self.placed]
+        return [diff_id for diff_id in dict.fromkeys(self.diff_ids) if diff_id not in self.repository_layers]
 
     @property
     def base(self) -> tuple[str, ...]:
         """The lowest layers, as far as the repository has them, up to the last that is large."""
-        base = list(takewhile(self.placed.__contains__, self.diff_ids))
-        while base and self.placed[base[-1]].size <= LITTLE:
+        base = list(takewhile(self.repository_layers.__contains__, self.diff_ids))
+        while base and self.repository_layers[base[-1]].size <= LITTLE:
             base.pop()
         return tuple(base)
 
@@ -49,7 +49,7 @@ def by_large_base(plans: Sequence[LayerPlan]) -> dict[tuple[str, ...], list[Laye
         above.setdefault(plan.base, []).append(plan)
 
     def is_large(base: Sequence[str], images: Sequence[LayerPlan]) -> bool:
-        size = sum(images[0].placed[diff_id].size for diff_id in base)
+        size = sum(images[0].repository_layers[diff_id].size for diff_id in base)
         return size >= max(_LARGE_BASE, _LARGE_FOR_EACH * len(images))
 
     return {base: images for base, images in above.items() if is_large(base, images)}
@@ -61,15 +61,15 @@ def group_disjoint(plans: Sequence[LayerPlan]) -> list[list[LayerPlan]]:
     An engine gives out an archive in one thread, and several archives at once. What the registry has of the images is
     given out with every group; unless that is little, they are one group.
     """
-    held = {layer.digest: layer.size for plan in plans for layer in plan.placed.values()}
-    if sum(held.values()) > LITTLE:
+    sizes = {layer.digest: layer.size for plan in plans for layer in plan.repository_layers.values()}
+    if sum(sizes.values()) > LITTLE:
         return [list(plans)]
     families: list[tuple[set[str], list[LayerPlan]]] = []
     for plan in plans:
         layers, members = set(plan.missing), [plan]
-        related = [family for family in families if not layers.isdisjoint(family[0])]
-        families = [family for family in families if family not in related]
-        for others in related:
+        relatives = [family for family in families if not layers.isdisjoint(family[0])]
+        families = [family for family in families if family not in relatives]
+        for others in relatives:
             layers |= others[0]
             members = others[1] + members
         families.append((layers, members))

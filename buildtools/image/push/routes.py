@@ -89,32 +89,32 @@ def push(
         report(Started(image.name, "push"))
     with workers() as pool:
         tagger = VersionTagger(registry, request.version, request.labels, cache, report, pool)
-        published, stored = tagger.look_up(request.images)
-        routes = {image: (found, PushRoute.STAMPED) for image, found in stored.items() if found}
-        if new := [image for image in stored if image not in routes]:
-            present = [(image.repository, each) for image, each in (published | stored).items() if each]
+        published_images, stored_images = tagger.look_up(request.images)
+        routes = {image: (stored, PushRoute.STAMPED) for image, stored in stored_images.items() if stored}
+        if new := [image for image in stored_images if image not in routes]:
+            present = [(image.repository, each) for image, each in (published_images | stored_images).items() if each]
             images = request.provide(new)
             layers = _known_layers([*tagger.base_images(request.bases), *present])
             uploader = LayerUploader(_engine_of(engine, images), registry, cache, pool, report, layers, cancelled)
             routes |= zip(new, uploader.store(images), strict=True)
             tagger.forget_look()
         if cancelled.is_set():
-            raise BuildToolsError(f"the push of {request.version} was cancelled", "run the same again")
+            raise BuildToolsError(f"the push of {request.version} was cancelled", "run the same command again")
         if request.before_tags:
             request.before_tags()
             tagger.forget_look()
-        pushed = tagger.each(lambda image: tagger.stamp(image, *routes[image]), stored)
-        for image, each in published.items():
+        results = tagger.each(lambda image: tagger.stamp(image, *routes[image]), stored_images)
+        for image, each in published_images.items():
             if each:
-                pushed[image] = tagger.pushed_image(image, each, PushRoute.ALREADY_THERE)
+                results[image] = tagger.pushed_image(image, each, PushRoute.ALREADY_THERE)
         for image in request.images:
-            outcome = Outcome.UP_TO_DATE if pushed[image].route is PushRoute.ALREADY_THERE else Outcome.DONE
-            detail = f"{pushed[image].route.value}, {pushed[image].digest}"
+            outcome = Outcome.UP_TO_DATE if results[image].route is PushRoute.ALREADY_THERE else Outcome.DONE
+            detail = f"{results[image].route.value}, {results[image].digest}"
             report(Finished(image.name, "push", outcome, time.monotonic() - began, detail))
         if request.fingerprints_kept:
-            new = [image for image in request.images if pushed[image].is_new]
+            new = [image for image in request.images if results[image].is_new]
             tagger.prune(new, request.fingerprints_kept)
-    return [pushed[image] for image in request.images]
+    return [results[image] for image in request.images]
 
 
 def foreseen_routes(request: PushRequest, registry: Registry, cache: Cache) -> list[PushRoute | None]:
@@ -125,9 +125,9 @@ def foreseen_routes(request: PushRequest, registry: Registry, cache: Cache) -> l
     """
     with workers() as pool:
         tagger = VersionTagger(registry, request.version, request.labels, cache, unheard, pool)
-        published, stored = tagger.look_up(request.images)
+        published_images, stored_images = tagger.look_up(request.images)
     return [
-        PushRoute.ALREADY_THERE if published[image] else PushRoute.STAMPED if stored[image] else None
+        PushRoute.ALREADY_THERE if published_images[image] else PushRoute.STAMPED if stored_images[image] else None
         for image in request.images
     ]
 
@@ -135,7 +135,7 @@ def foreseen_routes(request: PushRequest, registry: Registry, cache: Cache) -> l
 def _engine_of(engine: Engine | None, images: Sequence[ImageToPush]) -> Engine:
     """The engine, which has all of these images.
 
-    :raises BuildToolsError: it has not, or there is none.
+    :raises BuildToolsError: it lacks one, or there is no engine.
     """
     missing = [image.name for image in images if engine is None or not image.image_id]
     if engine is None or missing:

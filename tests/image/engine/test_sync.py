@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from buildtools.image.folder.contents import Contents
-from buildtools.image.folder.fingerprint import fingerprint
+from buildtools.image.folder.fingerprint import folder_fingerprint
 from buildtools.image.folder.folders import image_folders
 from buildtools.settings import Settings
 from tests.image.building import Builder
@@ -27,7 +27,7 @@ def built(builder: Builder, folder: Path) -> list[str]:
     """What the RUN of this build printed; nothing where it was cached."""
     (found,) = image_folders(Settings(builder.root), None)
     with Contents(builder.root / "cache") as contents:
-        made = fingerprint(found, parents={}, bases={}, contents=contents)
+        made = folder_fingerprint(found, parents={}, bases={}, contents=contents)
     before = len(builder.output())
     builder.build(folder, no_cache=False, directories=made.directories, args={"SALT": builder.prefix})
     return builder.output()[before:]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from buildtools import BuildToolsError, Refused
-from buildtools.image.folder.context import Selection, followed, ignored, walk
+from buildtools.image.folder.context import Selection, followed_paths, ignore_rules, walk
 from buildtools.image.folder.patterns import Patterns
 
 
@@ -64,8 +64,8 @@ def test_a_glob_on_a_followed_path_reaches_through_links(tmp_path: Path) -> None
     make(tmp_path, "real/file", "other")
     (tmp_path / "link1").symlink_to("real")
     (tmp_path / "link2").symlink_to("other")
-    assert ["link*", "other", "real"] == followed(str(tmp_path), ["link*"])
-    assert ["*.txt", "sub/*"] == followed(str(tmp_path), ["*.txt", "sub/*"])
+    assert ["link*", "other", "real"] == followed_paths(str(tmp_path), ["link*"])
+    assert ["*.txt", "sub/*"] == followed_paths(str(tmp_path), ["*.txt", "sub/*"])
 
 
 def test_a_followed_root_means_everything(tmp_path: Path) -> None:
@@ -108,15 +108,15 @@ def test_a_missing_context_is_one_message(tmp_path: Path) -> None:
 def test_an_ignore_file_beside_the_dockerfile_wins(tmp_path: Path) -> None:
     dockerfile = tmp_path / "image" / "Dockerfile"
     make(tmp_path, "image/Dockerfile")
-    assert not ignored(tmp_path, dockerfile)
+    assert not ignore_rules(tmp_path, dockerfile)
     (tmp_path / ".dockerignore").write_text("a")
-    assert (True, False) == tuple(ignored(tmp_path, dockerfile).matches(name) for name in "ab")
+    assert (True, False) == tuple(ignore_rules(tmp_path, dockerfile).matches(name) for name in "ab")
     (tmp_path / "image" / "Dockerfile.dockerignore").write_text("b")
-    assert (False, True) == tuple(ignored(tmp_path, dockerfile).matches(name) for name in "ab")
+    assert (False, True) == tuple(ignore_rules(tmp_path, dockerfile).matches(name) for name in "ab")
 
 
 def test_a_bad_line_names_its_file(tmp_path: Path) -> None:
     (tmp_path / ".dockerignore").write_text("ok\n[\n")
     with pytest.raises(Refused) as refusal:
-        ignored(tmp_path, tmp_path / "Dockerfile")
-    assert refusal.value.fact.startswith(f"{tmp_path}/.dockerignore line 2 is not a pattern")
+        ignore_rules(tmp_path, tmp_path / "Dockerfile")
+    assert refusal.value.fact.startswith(f"{tmp_path}/.dockerignore line 2 is an invalid pattern")

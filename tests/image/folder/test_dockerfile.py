@@ -21,13 +21,13 @@ def images(found: Needs) -> list[str]:
 def written(dockerfile: Dockerfile) -> list[tuple[str, str]]:
     """Each reference as it says it was written, and what the text holds at its place."""
     references = [r for stage in dockerfile.stages for r in (stage.base, *stage.steps.uses)]
-    return [(r.written, dockerfile.text[r.start : r.end]) for r in references]
+    return [(r.text, dockerfile.text[r.start : r.end]) for r in references]
 
 
 def test_stages_bases_and_lines_are_found() -> None:
     dockerfile = parse(b"ARG A=1\n\nFROM one AS Build\nRUN x\nFROM --platform=linux/arm64 two\nCOPY --from=build a b\n")
     assert [("build", 3, "one", ""), ("", 5, "two", "linux/arm64")] == [
-        (s.name, s.line, s.base.written, s.platform) for s in dockerfile.stages
+        (s.name, s.line, s.base.text, s.platform) for s in dockerfile.stages
     ]
     assert [("one", "one"), ("two", "two"), ("build", "build")] == written(dockerfile)
 
@@ -138,9 +138,9 @@ def test_references_are_replaced_and_all_else_stays() -> None:
         b"RUN --mount='from=tools,target=/x' tools\nFROM base\n"
     )
     dockerfile = parse(text)
-    assert text == dockerfile.rewritten({})
+    assert text == dockerfile.with_images({})
     every = [s.base for s in dockerfile.stages[:2]] + [u for s in dockerfile.stages for u in s.steps.uses]
-    replaced = dockerfile.rewritten({r: f"image{i}:1" for i, r in enumerate(every)})
+    replaced = dockerfile.with_images({r: f"image{i}:1" for i, r in enumerate(every)})
     assert replaced == (
         b"\xef\xbb\xbf# FROM base\r\nARG V\nFROM  image0:1  AS base\nFROM image1:1\n"
         b"COPY --from=image2:1 --chown=1 /base /base\nRUN --mount=type=bind,from=image3:1,target=/base cat base2 \xff\n"
@@ -152,7 +152,7 @@ def test_references_are_replaced_and_all_else_stays() -> None:
     ("text", "message"),
     [
         ("", "Dockerfile has no FROM"),
-        ("RUN x\nFROM y\n", "line 1: an instruction before the first FROM"),
+        ("RUN x\nFROM y\n", "line 1: instruction before the first FROM"),
         ("# c\nFROM a b\n", "line 2: FROM must name one image"),
         ("FROM a\nRUN <<EOF\nx\n", "line 2: the here-document EOF has no end"),
         ("# escape=x\nFROM a\n", "the escape directive is 'x'"),

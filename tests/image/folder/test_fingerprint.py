@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buildtools.image.folder.contents import Contents
-from buildtools.image.folder.fingerprint import Fingerprint, explain, fingerprint, record_inputs, recorded_inputs
+from buildtools.image.folder.fingerprint import Fingerprint, explain, folder_fingerprint, record_inputs, recorded_inputs
 from buildtools.image.folder.folders import image_folders
 from buildtools.settings import ImageSettings, Settings
 from buildtools.version import Version
@@ -68,7 +68,7 @@ class World:
         made: dict[str, Fingerprint] = {}
         with Contents(self.root / ".cache", clock=much_later) as contents:
             for folder in image_folders(configured, Version(self.version, commit=self.commit)):
-                made[folder.name] = fingerprint(folder, parents=made, bases=self.bases, contents=contents)
+                made[folder.name] = folder_fingerprint(folder, parents=made, bases=self.bases, contents=contents)
         return made
 
     def new(self) -> str:
@@ -296,7 +296,7 @@ def test_triggers_of_an_image_from_outside_count(tmp_path: Path) -> None:
 
         def made(triggers: Mapping[str, tuple[str, ...]]) -> frozenset[str]:
             return frozenset(
-                fingerprint(folder, parents={}, bases=world.bases, contents=contents, triggers=triggers).inputs
+                folder_fingerprint(folder, parents={}, bases=world.bases, contents=contents, triggers=triggers).inputs
             )
 
         added = made({"debian:12": ("COPY other /",)}) - made({})

@@ -103,13 +103,13 @@ def test_arguments_are_handed_to_those_who_declare_them_or_take_them_anyway(tmp_
         **always,
     } == folders(settings, version)["image"].arguments
     assert always == folders(settings, version)["plain"].arguments
-    assert {} == folders(settings, version)["plain"].needed.arguments
+    assert {} == folders(settings, version)["plain"].own_needs.arguments
 
 
 def test_a_served_dockerfile_names_the_exact_parents(tmp_path: Path) -> None:
     text = "ARG V\nFROM base AS x\nFROM debian\nCOPY --from=base / /\nCOPY --from=x / /\nCOPY --from=tools base /\n"
     settings = project(tmp_path, {"base": "FROM scratch\n", "tools": "FROM scratch\n", "image": text})
-    served = folders(settings)["image"].served({"base": "base:1.2.3", "tools": "tools:1.2.3"})
+    served = folders(settings)["image"].pinned_dockerfile({"base": "base:1.2.3", "tools": "tools:1.2.3"})
     assert served.decode() == (
         "ARG V\nFROM base:1.2.3 AS x\nFROM debian\nCOPY --from=base:1.2.3 / /\nCOPY --from=x / /\n"
         "COPY --from=tools:1.2.3 base /\n"
@@ -124,13 +124,17 @@ def test_a_configured_place_is_used(tmp_path: Path) -> None:
     (folder / "x").mkdir()
     (folder / "x" / "Containerfile").write_text("FROM one AS t\nFROM two\n")
     found = folders(settings)["a"]
-    assert (folder / "x" / "Containerfile", tmp_path, ("one",)) == (found.dockerfile, found.context, found.bases)
+    assert (folder / "x" / "Containerfile", tmp_path, ("one",)) == (found.dockerfile_path, found.context, found.bases)
 
 
 def test_triggers_of_a_parent_count_in_its_children(tmp_path: Path) -> None:
     parent = "FROM scratch\nONBUILD COPY app /app\nONBUILD ARG VERSION\nONBUILD COPY --from=outside / /\n"
     found = folders(project(tmp_path, {"parent": parent, "child": "FROM parent\nARG VERSION\n"}))["child"]
-    assert (("app",), {"VERSION": "1.2.3"}, ("outside",)) == (found.needed.sources, found.needed.arguments, found.bases)
+    assert (("app",), {"VERSION": "1.2.3"}, ("outside",)) == (
+        found.own_needs.sources,
+        found.own_needs.arguments,
+        found.bases,
+    )
 
 
 def test_hidden_folders_and_files_are_no_images(tmp_path: Path) -> None:
@@ -148,13 +152,13 @@ def refusal(settings: Settings, *only: str) -> Refused:
 
 def test_no_images_folder(tmp_path: Path) -> None:
     refused = refusal(project(tmp_path, {}))
-    assert "there is no folder src/docker" == refused.fact
+    assert "src/docker does not exist" == refused.fact
     assert "src/docker/NAME/Dockerfile" in refused.remedy
 
 
 def test_an_empty_images_folder(tmp_path: Path) -> None:
     (tmp_path / "src" / "docker").mkdir(parents=True)
-    assert "src/docker holds no image folder" == refusal(project(tmp_path, {})).fact
+    assert "src/docker has no image folders" == refusal(project(tmp_path, {})).fact
 
 
 def test_folders_without_a_dockerfile_are_all_named(tmp_path: Path) -> None:
@@ -166,15 +170,15 @@ def test_folders_without_a_dockerfile_are_all_named(tmp_path: Path) -> None:
 
 def test_impossible_names_are_all_named_with_a_better_one(tmp_path: Path) -> None:
     refused = refusal(project(tmp_path, {"LogUploader": "", "-a": "", "fine": ""}))
-    assert "impossible as the name of an image: src/docker/-a, src/docker/LogUploader" == refused.fact
+    assert "invalid image name: src/docker/-a, src/docker/LogUploader" == refused.fact
     assert "rename it, for example to a, loguploader" == refused.remedy
 
 
 def test_an_unknown_name_in_only(tmp_path: Path) -> None:
     settings = project(tmp_path, {"loguploader": "FROM scratch\n", "base": "FROM scratch\n"})
     refused = refusal(settings, "loguplaoder")
-    assert ("--only names no image folder: loguplaoder", "did you mean loguploader?") == (refused.fact, refused.remedy)
-    assert "there are base, loguploader" == refusal(settings, "xyz").remedy
+    assert ("unknown image: loguplaoder", "did you mean loguploader?") == (refused.fact, refused.remedy)
+    assert "the images are base, loguploader" == refusal(settings, "xyz").remedy
 
 
 def test_a_configured_image_without_a_folder(tmp_path: Path) -> None:
@@ -184,7 +188,7 @@ def test_a_configured_image_without_a_folder(tmp_path: Path) -> None:
 
 def test_a_missing_context(tmp_path: Path) -> None:
     settings = project(tmp_path, {"base": "FROM scratch\n"}, image={"base": {"context": "nowhere"}})
-    assert "the context of base is no folder: nowhere" == refusal(settings).fact
+    assert "the context of base is not a folder: nowhere" == refusal(settings).fact
 
 
 @pytest.mark.parametrize(

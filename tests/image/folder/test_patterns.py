@@ -109,7 +109,7 @@ def test_rules_match_as_mobys_do(lines: list[str], path: str, expected: bool) ->
 def test_what_is_no_pattern_is_refused_and_its_line_is_named(line: str) -> None:
     with pytest.raises(Refused) as refusal:
         Patterns.parse(["# comment", "", "fine", line], source="x/.dockerignore")
-    assert refusal.value.fact.startswith("x/.dockerignore line 4 is not a pattern")
+    assert refusal.value.fact.startswith("x/.dockerignore line 4 is an invalid pattern")
 
 
 def test_an_ignore_file_may_have_a_byte_order_mark_and_windows_line_ends(tmp_path: Path) -> None:

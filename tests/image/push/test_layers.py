@@ -28,7 +28,7 @@ def spools(request: pytest.FixtureRequest, tmp_path: Path) -> Spools:
 
 def spooled(spools: Spools, content: bytes) -> Spool:
     spool = spools.make(len(content))
-    with spool.written() as file:
+    with spool.writer() as file:
         file.write(content)
     return spool
 
@@ -170,7 +170,7 @@ def test_an_engine_that_declines_is_quoted(connected: Engine, tmp_path: Path) ->
 
 def test_a_full_disk_is_said(tmp_path: Path) -> None:
     (tmp_path / "1").symlink_to("/dev/full")
-    with pytest.raises(BuildToolsError, match=rf"to {tmp_path} \(No space left on device\): make room"):
+    with pytest.raises(BuildToolsError, match=rf"to {tmp_path} \(No space left on device\): free some space"):
         spooled(Spools(tmp_path, memory=-1), b"content")
 
 

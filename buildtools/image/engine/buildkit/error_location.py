@@ -60,7 +60,7 @@ def locate(text: str, vertex: Vertex) -> Place | None:
 def _places(text: str) -> Iterator[Place]:
     stage, name = -1, ""
     for instruction in read_instructions(text, read_directives(text).get("escape", "\\"), "the Dockerfile"):
-        keyword, *words = instruction.joined.split()
+        keyword, *words = instruction.text.split()
         keyword = keyword.upper()
         if keyword == "FROM":
             stage += 1
