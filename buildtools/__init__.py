@@ -16,7 +16,7 @@ A map of the house, from the street to the cellar; imports run downward only:
 * ``archive``    distributions, deterministic tarballs, S3
 * ``schedule``   work side by side, parents first; ``command``: programs that are run
 * ``version``, ``settings``, ``events``, ``cancellation``   the values that everyone shares; ``frozen`` makes them;
-  ``files`` writes what nobody may see half of
+  ``files`` writes what nobody may see half of; ``request_log`` shows what was asked of whom
 """
 
 from collections.abc import Iterable, Sequence

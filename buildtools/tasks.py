@@ -354,6 +354,7 @@ def _running(
     from buildtools.cancellation import Cancellation
     from buildtools.console import MODES, open_console
     from buildtools.invoke_config import read_settings
+    from buildtools.request_log import open_log
     from buildtools.run import Run, cache_folder, job_count
 
     environment = dict(os.environ)
@@ -361,6 +362,9 @@ def _running(
         if progress not in MODES:
             raise Refused(f"--progress {progress} is unknown", f"use one of {', '.join(MODES)}")
         settings = read_settings(context, environment)
+        # Between the lines of a log there is no room for a live table.
+        if open_log(environment.get("BUILDTOOLS_LOG", "")) and progress == "auto":
+            progress = "plain"
         cancelled = Cancellation()
         console = open_console(progress, sys.stderr, environment)
         with _exits(console), console, _signals(cancelled):

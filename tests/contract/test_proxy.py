@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import socket
 import threading
 from collections.abc import Iterator, Mapping
@@ -108,20 +109,49 @@ def test_a_registry_on_this_machine_needs_no_proxy(tunnels: Tunnels, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("host", "spared", "through"),
+    ("host", "no_proxy", "exempt"),
     [
-        ("10.1.2.3", "10.0.0.0/8", False),
-        ("11.1.2.3", "10.0.0.0/8", True),
-        ("10.1.2.3", "10.1.2.3", False),
+        ("10.1.2.3", "10.0.0.0/8", True),
+        ("11.1.2.3", "10.0.0.0/8", False),
+        ("10.1.2.3", "10.1.2.3", True),
+        ("10.1.2.3", "10.1.2.3:443", True),
+        ("10.1.2.3", "10.1.2.3:444", False),
+        ("10.1.2.3", "not/a/network", False),
+        ("fd00::1", "fd00::/8", True),
+        ("[fd00::1]", "fd00::1", True),
+        ("fd00::1", "[fd00::1]", True),
+        ("fd00::1", "[fd00::1]:443", True),
+        ("fd00::1", "[fd00::1]:444", False),
+        ("fd00::1", "10.0.0.0/8", False),
+        ("::1", "", True),
+        ("127.9.9.9", "", True),
+        ("localhost", "", True),
+        ("registry.example.com", "example.com", True),
+        ("registry.example.com", "EXAMPLE.com:443", True),
+        ("registry.example.com", "example.com:5000", False),
+        ("registry.example.com", " other , .example.com", True),
+        ("registry.example.com", "*.example.com", True),
+        ("example.com", "example.com", True),
+        ("example.com", ".example.com", False),
+        ("anexample.com", "example.com", False),
+        ("registry.example.com.", "example.com", True),
+        ("registry.example.com", "*", True),
+        ("registry.example.com", ",,", False),
     ],
 )
-def test_addresses_may_be_spared(host: str, spared: str, through: bool) -> None:
-    found = proxy_for(host, 443, {"HTTPS_PROXY": "proxy.example:3128", "NO_PROXY": spared})
-    assert through == (found is not None)
+def test_hosts_are_exempt_by_the_rule_of_go(host: str, no_proxy: str, exempt: bool) -> None:
+    proxy = proxy_for(host, 443, {"HTTPS_PROXY": "proxy.example:3128", "NO_PROXY": no_proxy})
+    assert exempt == (proxy is None)
+
+
+def test_looking_for_a_proxy_changes_nothing_of_the_process() -> None:
+    before = dict(os.environ)
+    assert proxy_for(NAME, 443, {"HTTPS_PROXY": "proxy.example:3128", "NO_PROXY": "internal.example"})
+    assert before == dict(os.environ)
 
 
 @pytest.mark.parametrize("address", ["socks5://me:secret@proxy.example", "http://", "http://proxy.example:none"])
 def test_an_address_that_is_no_proxys_is_refused_and_not_shown(address: str) -> None:
-    with pytest.raises(Refused, match="HTTPS_PROXY is no address of a proxy") as caught:
+    with pytest.raises(Refused, match="HTTPS_PROXY is not the address of an HTTP proxy") as caught:
         proxy_for(NAME, 443, {"HTTPS_PROXY": address})
     assert "secret" not in str(caught.value)

@@ -23,6 +23,7 @@ from buildtools.image.http import dialing
 from buildtools.image.http.connections import Connections
 from buildtools.image.http.responses import Response
 from buildtools.image.reference import Reference
+from buildtools.request_log import Stopwatch
 
 # Longer than any single answer takes; streams (build, export) set their own.
 _TIMEOUT = 600.0
@@ -62,7 +63,7 @@ class Engine:
         self.address = address
         self._url = url
         self._tls = tls
-        self._connections = Connections(self.dial, "engine", _TIMEOUT)
+        self._connections = Connections(self.dial, "engine", _TIMEOUT, service="engine")
 
     @classmethod
     def connect(cls, environment: Mapping[str, str]) -> Engine:
@@ -114,7 +115,7 @@ class Engine:
     def api_version(self) -> str:
         """The latest version of the API that the engine speaks, as ``1.41``."""
         # It says so under /version too, for which it starts the programs whose versions it tells as well.
-        version = self._ask("GET", "/_ping").headers.get("Api-Version")
+        version = self._ask("GET", "/_ping").header("Api-Version")
         if not version:
             raise Unreachable(f"what answers at {self.address} is no engine", "correct DOCKER_HOST")
         return version
@@ -204,16 +205,19 @@ class Engine:
         :raises Unreachable: it went away.
         """
         names = urllib.parse.urlencode({"names": image_ids}, doseq=True)
+        target = f"/v{self.api_version}/images/get?{names}"
         connection = _Connection(self.dial)
+        stopwatch = Stopwatch()
         try:
             connection.connect()
             connection.sock.settimeout(_TIMEOUT)
-            connection.request("GET", f"/v{self.api_version}/images/get?{names}")
+            connection.request("GET", target)
             answer = connection.getresponse()
             if answer.status != http.client.OK:
                 said = _said(answer.status, answer.read())
                 raise EngineError(f"the engine at {self.address} answers {said}", "its log may tell more")
             yield answer
+            stopwatch.log("engine", "GET", target, answer.status)
         except (OSError, http.client.HTTPException) as error:
             raise _unreachable(self.address, error) from None
         finally:

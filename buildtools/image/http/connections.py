@@ -9,20 +9,26 @@ import select
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from http.client import HTTPException
 from string import punctuation
-from typing import IO
 from urllib.parse import quote
 
-from buildtools.image.http.responses import Response, read_answer
+from buildtools.image.http.responses import Response, read_response
+from buildtools.request_log import Stopwatch
 
 
 class Connections:
     """Connections that ``dial`` makes, as many as threads ask at once, each kept for the next question.
 
     ``host`` is what the server is called in requests; ``seconds`` is how long it may be silent once it is connected.
+    ``service`` and ``origin``, a URL without a path, are what a log calls it.
     """
 
-    def __init__(self, dial: Callable[[], socket.socket], host: str, seconds: float) -> None:
+    def __init__(
+        self, dial: Callable[[], socket.socket], host: str, seconds: float, *, service: str = "http", origin: str = ""
+    ) -> None:
+        self._service = service
+        self._origin = origin
         self._dial = dial
         self._host = host
         self._seconds = seconds
@@ -44,15 +50,35 @@ class Connections:
                 socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
 
     def request(
-        self, method: str, target: str, headers: Mapping[str, str], body: bytes | Iterable[bytes] = b""
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes | Iterable[bytes] = b"",
+        *,
+        attempt: int = 1,
     ) -> Response:
-        """Ask for ``target``, a path and perhaps a query. A body that is no ``bytes`` needs a ``Content-Length``.
+        """Ask for ``target``, a path and perhaps a query; ``attempt`` is for the log.
+
+        A body that is not ``bytes`` needs a ``Content-Length``.
 
         :raises OSError: no connection, or it broke.
-        :raises http.client.HTTPException: the answer is no HTTP, or is cut off.
-        :raises ValueError: a header has a line's end in it.
+        :raises http.client.HTTPException: the response is not HTTP, is cut off or too large.
+        :raises ValueError: a header field has a line end in it.
         """
         head = self._head(method, target, headers, body)
+        stopwatch = Stopwatch(attempt)
+        sent = len(body) if isinstance(body, bytes) else int(headers.get("Content-Length", "0"))
+        try:
+            response = self._exchange(method, head, body)
+        except (OSError, HTTPException) as error:
+            stopwatch.log(self._service, method, f"{self._origin}{target}", f"failed ({error})", sent=sent)
+            raise
+        received = len(response.data)
+        stopwatch.log(self._service, method, f"{self._origin}{target}", response.status, sent=sent, received=received)
+        return response
+
+    def _exchange(self, method: str, head: bytes, body: bytes | Iterable[bytes]) -> Response:
         connection = self._connected()
         self._busy.add(connection)
         try:
@@ -61,17 +87,17 @@ class Connections:
             # A server that has seen enough of a body answers and hangs up: the answer tells more.
             with suppress(BrokenPipeError, ConnectionResetError):
                 connection.send(head, body)
-            answer = read_answer(connection.stream, method)
+            response = read_response(connection.sock, method)
         except BaseException:
             connection.close()
             raise
         finally:
             self._busy.discard(connection)
-        if answer.is_last:
+        if response.is_last:
             connection.close()
         else:
             self._idle.append(connection)
-        return answer
+        return response
 
     def _connected(self) -> _Connection:
         while True:
@@ -93,17 +119,15 @@ class Connections:
         lines = [f"{method} {quote(target, safe=punctuation)} HTTP/1.1"]
         lines += [f"{name}: {value}" for name, value in fields.items()]
         if any("\r" in line or "\n" in line for line in lines):
-            raise ValueError("a header with a line's end in it")
+            raise ValueError("a header field with a line end in it")
         return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
 class _Connection:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self.stream: IO[bytes] = sock.makefile("rb")
 
     def close(self) -> None:
-        self.stream.close()
         self.sock.close()
 
     def has_ended(self) -> bool:

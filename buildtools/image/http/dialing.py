@@ -16,6 +16,8 @@ import urllib.parse
 from collections.abc import Callable
 from typing import Any
 
+from buildtools.request_log import Stopwatch
+
 _CONNECT_SECONDS = 30
 _BUFFER = 256 * 1024
 
@@ -113,6 +115,12 @@ def sdk_adapter(dial: Callable[[], socket.socket], idle: int) -> Any:
 
         def get_connection_with_tls_context(self, *_: Any, **__: Any) -> Any:
             return self._pool
+
+        def send(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+            stopwatch = Stopwatch()
+            response = super().send(request, *args, **kwargs)
+            stopwatch.log("engine", request.method, request.path_url, response.status_code)
+            return response
 
         def request_url(self, request: Any, proxies: Any) -> str:
             del proxies

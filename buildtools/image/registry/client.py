@@ -86,12 +86,12 @@ class Registry:
         answer = self._manifest("HEAD", repository, target)
         if answer.status == 404:
             return None
-        digest = answer.headers.get("Docker-Content-Digest", "")
+        digest = answer.header("Docker-Content-Digest", "")
         if not digest:
             manifest = self.get_manifest(repository, target)
             return Descriptor(manifest.media_type, manifest.digest, len(manifest.body)) if manifest else None
-        kind = answer.headers.get("Content-Type", "").partition(";")[0]
-        return Descriptor(kind, digest, int(answer.headers.get("Content-Length", "0")))
+        kind = answer.header("Content-Type", "").partition(";")[0]
+        return Descriptor(kind, digest, int(answer.header("Content-Length", "0")))
 
     def get_manifest(self, repository: str, target: str) -> Manifest | None:
         """The manifest under a tag or digest; None where there is none.
@@ -103,8 +103,8 @@ class Registry:
             return None
         if len(answer.data) > _LARGEST_MANIFEST:
             raise self._wrong(repository, target, f"a manifest of {len(answer.data)} bytes")
-        manifest = Manifest(answer.headers.get("Content-Type", "").partition(";")[0], answer.data)
-        promised = target if ":" in target else answer.headers.get("Docker-Content-Digest", manifest.digest)
+        manifest = Manifest(answer.header("Content-Type", "").partition(";")[0], answer.data)
+        promised = target if ":" in target else answer.header("Docker-Content-Digest", manifest.digest)
         if manifest.digest != promised:
             raise self._wrong(repository, target, f"bytes whose digest is {manifest.digest}, not {promised}")
         return manifest
@@ -119,7 +119,7 @@ class Registry:
             headers={"Content-Type": manifest.media_type},
             body=manifest.body,
         )
-        stored = answer.headers.get("Docker-Content-Digest", manifest.digest)
+        stored = answer.header("Docker-Content-Digest", manifest.digest)
         if stored != manifest.digest:
             raise self._wrong(repository, target, f"that it stored {stored}, not {manifest.digest}")
         return manifest.digest
@@ -149,7 +149,7 @@ class Registry:
                 tags += map(str, json.loads(answer.data).get("tags") or ())
             except (ValueError, TypeError, AttributeError):
                 raise self._wrong(repository, "tags", "what is no list of tags") from None
-            link, _, relation = answer.headers.get("Link", "").partition(";")
+            link, _, relation = answer.header("Link", "").partition(";")
             url = self._transport.resolve(link.strip(" <>")) if "next" in relation else ""
         return tags
 
@@ -158,7 +158,7 @@ class Registry:
         answer = self._transport.request(
             "HEAD", f"/v2/{repository}/blobs/{digest}", expected=(200, 404), scope=_scope(repository, _PULL)
         )
-        return int(answer.headers.get("Content-Length", "0")) if answer.status == 200 else None
+        return int(answer.header("Content-Length", "0")) if answer.status == 200 else None
 
     def get_blob(self, repository: str, digest: str) -> bytes | None:
         """The whole of a small blob; None where the repository does not have it.
@@ -188,7 +188,7 @@ class Registry:
             # Who may not read there can still send the blob.
             return False
         if answer.status == 202:
-            self._cancel_upload(repository, self._transport.resolve(answer.headers.get("Location")))
+            self._cancel_upload(repository, self._transport.resolve(answer.header("Location")))
         return answer.status == 201
 
     def put_blob(self, repository: str, body: bytes) -> str:
@@ -259,13 +259,13 @@ class Registry:
             body=lambda: _blocks(source, start, progress),
             attempts=1,
         )
-        return self._transport.resolve(answer.headers.get("Location"))
+        return self._transport.resolve(answer.header("Location"))
 
     def _start_upload(self, repository: str) -> str:
         answer = self._transport.request(
             "POST", f"/v2/{repository}/blobs/uploads/", expected=(202,), scope=_scope(repository, _PUSH)
         )
-        return self._transport.resolve(answer.headers.get("Location"))
+        return self._transport.resolve(answer.header("Location"))
 
     def _finish_upload(self, repository: str, location: str, digest: str, size: int, body: Body) -> None:
         joint = "&" if urlsplit(location).query else "?"
@@ -278,7 +278,7 @@ class Registry:
             body=body if size else b"",
             attempts=1,
         )
-        stored = answer.headers.get("Docker-Content-Digest", digest)
+        stored = answer.header("Docker-Content-Digest", digest)
         if stored != digest:
             raise self._wrong(repository, digest, f"that it stored {stored}")
 
@@ -292,11 +292,11 @@ class Registry:
         )
         if answer.status != 204:
             return None
-        last = answer.headers.get("Range", "").rpartition("-")[2]
+        last = answer.header("Range", "").rpartition("-")[2]
         # "0-0" is said of an empty upload and of one that holds a byte; sending that byte again is refused, so anew.
         if not last.isdigit() or last == "0":
             return None
-        return self._transport.resolve(answer.headers.get("Location", location)), int(last) + 1
+        return self._transport.resolve(answer.header("Location", location)), int(last) + 1
 
     def _cancel_upload(self, repository: str, location: str) -> None:
         # Some want the right to delete for this. An upload that stays is thrown away by the registry in time.

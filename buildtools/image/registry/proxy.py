@@ -1,12 +1,19 @@
 """The way out through an HTTP proxy, where the environment names one.
 
-``HTTPS_PROXY`` and ``NO_PROXY``, in capitals or not, as Go, curl and so Docker read them:
-https://pkg.go.dev/golang.org/x/net/http/httpproxy#FromEnvironment
+``HTTPS_PROXY`` and ``NO_PROXY``, in capitals or not, as Go and so Docker read them:
+https://pkg.go.dev/golang.org/x/net/http/httpproxy#Config. An entry of ``NO_PROXY`` is
+
+* ``*``, which means every host,
+* an IP address, or a network as ``10.0.0.0/8``, for hosts that are given as an IP address,
+* a domain: ``example.com`` means it and all names below it, ``.example.com`` and ``*.example.com`` only those below,
+
+and all but the networks may end with a port, which then must be the same.
 """
 
 from __future__ import annotations
 
 import base64
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import field
 from urllib.parse import unquote, urlsplit
@@ -34,22 +41,59 @@ def proxy_for(host: str, port: int, environment: Mapping[str, str]) -> Proxy | N
 
     :raises Refused: what the environment names cannot be used.
     """
-    named = environment.get("HTTPS_PROXY") or environment.get("https_proxy")
-    if not named:
+    address = environment.get("HTTPS_PROXY") or environment.get("https_proxy")
+    if not address or is_exempt(host, port, environment.get("NO_PROXY") or environment.get("no_proxy") or ""):
         return None
-    from requests.utils import should_bypass_proxies
-
-    if should_bypass_proxies(f"https://{host}:{port}", environment.get("NO_PROXY") or environment.get("no_proxy")):
-        return None
-    parts = urlsplit(named if "://" in named else f"http://{named}")
+    parts = urlsplit(address if "://" in address else f"http://{address}")
     try:
-        at = parts.port or _DEFAULT_PORT
+        proxy_port = parts.port or _DEFAULT_PORT
     except ValueError:
-        at = 0
-    if parts.scheme != "http" or not parts.hostname or not at:
+        proxy_port = 0
+    if parts.scheme != "http" or not parts.hostname or not proxy_port:
         # It is not quoted: it may hold a password.
-        raise Refused("HTTPS_PROXY is no address of a proxy", "write it as http://HOST:PORT")
+        raise Refused("HTTPS_PROXY is not the address of an HTTP proxy", "write it as http://HOST:PORT")
     if parts.username is None:
-        return Proxy(parts.hostname, at)
+        return Proxy(parts.hostname, proxy_port)
     login = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
-    return Proxy(parts.hostname, at, {"Proxy-Authorization": f"Basic {base64.b64encode(login).decode()}"})
+    return Proxy(parts.hostname, proxy_port, {"Proxy-Authorization": f"Basic {base64.b64encode(login).decode()}"})
+
+
+def is_exempt(host: str, port: int, no_proxy: str) -> bool:
+    """Whether ``no_proxy``, entries separated by commas, says that a host is reached without a proxy.
+
+    As in Go, this machine is: ``localhost`` and every address on loopback, whatever ``no_proxy`` says.
+    """
+    name = host.strip("[]").rstrip(".").lower()
+    address = _ip_address(name)
+    if name == "localhost" or (address and address.is_loopback):
+        return True
+    return any(_matches(entry.strip().lower(), name, address, port) for entry in no_proxy.split(","))
+
+
+def _matches(entry: str, name: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address | None, port: int) -> bool:
+    if not entry:
+        return False
+    if entry == "*":
+        return True
+    try:
+        network = ipaddress.ip_network(entry, strict=False) if "/" in entry else None
+    except ValueError:
+        return False
+    if network:
+        return address is not None and address in network
+    # An IPv6 address has colons of its own.
+    has_port = ":" in entry and not entry.endswith("]") and not _ip_address(entry)
+    text, _, entry_port = entry.rpartition(":") if has_port else (entry, "", str(port))
+    if entry_port != str(port):
+        return False
+    if entry_address := _ip_address(text.strip("[]")):
+        return entry_address == address
+    domain = text.removeprefix("*")
+    return name.endswith(domain) if domain.startswith(".") else name == domain or name.endswith(f".{domain}")
+
+
+def _ip_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None

@@ -113,7 +113,7 @@ class Transport:
                 raise Unreachable(f"the registry {self.host} was asked no more", "run the same again")
             attempt += 1
             try:
-                answer = self._send_authorized(method, url, scope, headers, body)
+                answer = self._send_authorized(method, url, scope, headers, body, attempt)
             except _Interrupted as error:
                 failure, wait = error.reason, 0.0
             else:
@@ -158,7 +158,7 @@ class Transport:
     def _ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> tuple[int, bytes]:
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                answer = self._send(method, url, headers, body)
+                answer = self._send(method, url, headers, body, attempt)
             except _Interrupted as error:
                 failure = error.reason
             else:
@@ -173,7 +173,7 @@ class Transport:
         )
 
     def _send_authorized(
-        self, method: str, url: str, scope: str, headers: Mapping[str, str] | None, body: Body
+        self, method: str, url: str, scope: str, headers: Mapping[str, str] | None, body: Body, attempt: int
     ) -> Response:
         target = self._origin() + url[1:] if url.startswith("/") else url
         # The first request tells how to authenticate, the second that a token at hand is no longer good.
@@ -182,26 +182,26 @@ class Transport:
             ours = target.startswith(self._origin())
             sent = self._authenticator.header(scope) if ours else ""
             authorized = {**(headers or {}), **({"Authorization": sent} if sent else {})}
-            answer = self._send(method, target, authorized, body)
+            answer = self._send(method, target, authorized, body, attempt)
             if answer.status == 401 and ours and renewals:
                 renewals -= 1
                 if self._authenticator.challenged(_challenge(answer), scope, sent):
                     continue
             # Blobs may lie elsewhere; the login is never sent there.
             if answer.status in (301, 302, 303, 307, 308) and method in ("GET", "HEAD"):
-                target = urljoin(target, answer.headers.get("Location", ""))
+                target = urljoin(target, answer.header("Location", ""))
                 continue
             break
         return answer
 
-    def _send(self, method: str, url: str, headers: Mapping[str, str], body: Body) -> Response:
+    def _send(self, method: str, url: str, headers: Mapping[str, str], body: Body, attempt: int) -> Response:
         data = body() if callable(body) else body
         parts = urlsplit(url)
         through = ""
         try:
             target = parts._replace(scheme="", netloc="").geturl() or "/"
             connections, through = self._connections_to(parts)
-            return connections.request(method, target, {"User-Agent": _CLIENT, **headers}, data)
+            return connections.request(method, target, {"User-Agent": _CLIENT, **headers}, data, attempt=attempt)
         except ssl.SSLCertVerificationError as error:
             raise Refused(
                 f"the certificate of {self.host} is not trusted ({_reason(error)})",
@@ -244,7 +244,9 @@ class Transport:
         dial = {"http": plain, "https": tls}.get(server.scheme)
         if not (host and dial):
             raise ValueError(f"{server.geturl()} is no address of a server")
-        connections = Connections(dial, server.netloc.rpartition("@")[2], _READ_SECONDS)
+        address = server.netloc.rpartition("@")[2]
+        origin = f"{server.scheme}://{address}"
+        connections = Connections(dial, address, _READ_SECONDS, service="registry", origin=origin)
         made = connections, f", through the proxy {proxy}" if proxy else ""
         return self._connections.setdefault((server.scheme, server.netloc), made)
 
@@ -311,7 +313,7 @@ def _reason(error: Exception) -> str:
 
 def _challenge(answer: Response) -> str:
     """All that a 401 offers: it may say so in several headers."""
-    return ", ".join(answer.headers.get_all("WWW-Authenticate"))
+    return ", ".join(answer.header_values("WWW-Authenticate"))
 
 
 def _is_loopback(address: str) -> bool:
@@ -337,7 +339,7 @@ def _said(answer: Response) -> str:
 
 def _retry_after(answer: Response) -> float:
     """The wait that the answer asks for (RFC 9110, 10.2.3), in seconds, as far as we go along with it."""
-    value = answer.headers.get("Retry-After", "")
+    value = answer.header("Retry-After", "")
     if value.isdigit():
         wait = float(value)
     else:

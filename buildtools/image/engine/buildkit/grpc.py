@@ -18,6 +18,7 @@ import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 
 from buildtools.image.engine.buildkit.http2 import DataCame, FrameEvent, HeadersCame, Http2
+from buildtools.request_log import Stopwatch
 
 # https://grpc.io/docs/guides/status-codes/
 OK, UNKNOWN, NOT_FOUND, UNIMPLEMENTED = 0, 2, 5, 12
@@ -154,6 +155,7 @@ class Connection:
         :raises Status: the call failed.
         :raises Gone: the connection broke off.
         """
+        stopwatch = Stopwatch()
         with self._changing():
             stream = Stream(self, self._http.open(), {})
             stream.answered = True
@@ -172,7 +174,7 @@ class Connection:
         stream.send(message)
         with self._changing():
             self._http.end(stream.number)
-        return self._answers(stream)
+        return self._answers(stream, path, len(message), stopwatch)
 
     def write(self, stream: Stream, data: bytes) -> None:
         """Send framed bytes on a stream; see :meth:`Stream.write`."""
@@ -221,10 +223,13 @@ class Connection:
             stream.answered = True
             self._http.send_headers(stream.number, [(":status", "200"), ("content-type", "application/grpc")])
 
-    def _answers(self, stream: Stream) -> Iterator[bytes]:
+    def _answers(self, stream: Stream, path: str, sent: int, stopwatch: Stopwatch) -> Iterator[bytes]:
+        received = 0
         while (message := stream.receive()) is not None:
+            received += len(message)
             yield message
         code = int(stream.outcome.get("grpc-status", UNKNOWN))
+        stopwatch.log("buildkit", "CALL", path, code, sent=sent, received=received)
         if code != OK:
             message_text = urllib.parse.unquote(stream.outcome.get("grpc-message", ""))
             raise Status(code, message_text, _base64(stream.outcome.get("grpc-status-details-bin", "")))
@@ -291,6 +296,7 @@ class Connection:
     def _serve(self, stream: Stream) -> None:
         path = stream.metadata.get(":path", [""])[0]
         handler = (self._handlers or {}).get(path)
+        stopwatch = Stopwatch()
         code, message = OK, ""
         try:
             if handler is None:
@@ -303,6 +309,7 @@ class Connection:
         except Exception as error:  # noqa: BLE001  it is raised where the result is awaited
             self.failure = self.failure or error
             code, message = UNKNOWN, str(error)
+        stopwatch.log("buildkit", "SERVE", path, code)
         trailers = [("grpc-status", str(code))]
         if message:
             trailers.append(("grpc-message", urllib.parse.quote(message, safe=" !#$&'()*+,/:;=?@[]")))

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from buildtools import Unreachable
 from buildtools.image.engine.client import Engine, EngineError
+from buildtools.request_log import Stopwatch
 
 _LONGEST_HEAD = 64 * 1024
 
@@ -27,6 +28,7 @@ def upgrade(engine: Engine, path: str, headers: Iterable[tuple[str, str]] = ()) 
         "Content-Length: 0",
         *(f"{name}: {value}" for name, value in headers),
     ]
+    stopwatch = Stopwatch()
     sock = engine.dial()
     try:
         try:
@@ -34,6 +36,7 @@ def upgrade(engine: Engine, path: str, headers: Iterable[tuple[str, str]] = ()) 
             head, rest = _read_head(sock)
             if not head.startswith((b"HTTP/1.1 101 ", b"HTTP/1.0 101 ")):
                 raise EngineError(f"the engine at {engine.address} declines {path}: {_reason(sock, head, rest)}")
+            stopwatch.log("engine", "POST", path, head.split(b" ", 2)[1].decode("ascii"))
         except OSError as error:
             raise Unreachable(f"the engine at {engine.address} went away ({error})", "run again") from None
     except BaseException:
