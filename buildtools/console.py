@@ -117,7 +117,7 @@ class _Running:
     action: str
     since: float
     step: str = ""
-    sent: int = 0
+    transferred: int = 0
     total: int = 0
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL))
 
@@ -168,7 +168,7 @@ class LiveConsole(Console):
                     self._at(subject).tail.append(line)
                 case Transferred(subject, done, total):
                     running = self._at(subject)
-                    running.sent, running.total = done, total
+                    running.transferred, running.total = done, total
                 case Warned(subject, message):
                     self._print(f"! {subject + ': ' if subject else ''}{message}", "yellow")
                 case Finished():
@@ -214,7 +214,7 @@ class LiveConsole(Console):
 
 def _doing(running: _Running) -> str:
     if running.total:
-        return f"{running.action} {size(running.sent)} of {size(running.total)}"
+        return f"{running.action} {size(running.transferred)} of {size(running.total)}"
     return f"{running.action}  {running.step}" if running.step else running.action
 
 

@@ -115,17 +115,17 @@ class Release:
 
     def differences(self, other: Release) -> tuple[str, ...]:
         """What ``other`` has otherwise, a line each; empty where both release the same content."""
-        found = []
+        differences = []
         if self.version != other.version:
-            found.append(f"version {self.version} != {other.version}")
+            differences.append(f"version {self.version} != {other.version}")
         if self.commit != other.commit:
-            found.append(f"commit {self.commit[:12]} != {other.commit[:12]}")
+            differences.append(f"commit {self.commit[:12]} != {other.commit[:12]}")
         ours, theirs = _contents(self), _contents(other)
         for member in sorted(ours.keys() | theirs.keys()):
             mine, yours = ours.get(member, "absent"), theirs.get(member, "absent")
             if mine != yours:
-                found.append(f"{member} {_short(mine)} != {_short(yours)}")
-        return tuple(found)
+                differences.append(f"{member} {_short(mine)} != {_short(yours)}")
+        return tuple(differences)
 
 
 Member = TypeVar("Member", ReleasedImage, ReleasedArchive)
@@ -189,7 +189,7 @@ def moving_tags(patterns: Iterable[str], version: Version, released: Iterable[Ve
     numbers = _numbers(version)
     if not version.is_release or numbers is None:
         return ()
-    taken = []
+    tags = []
     for pattern in patterns:
         tag = pattern.format(**numbers)
         rivals = [
@@ -198,20 +198,20 @@ def moving_tags(patterns: Iterable[str], version: Version, released: Iterable[Ve
             if other.is_release and (parts := _numbers(other)) is not None and pattern.format(**parts) == tag
         ]
         if all(other <= version for other in rivals):
-            taken.append(tag)
-    return tuple(taken)
+            tags.append(tag)
+    return tuple(tags)
 
 
 def _numbers(version: Version) -> dict[str, str] | None:
     import semver
 
     try:
-        parsed = semver.Version.parse(version.base)
+        number = semver.Version.parse(version.base)
     except ValueError:
         return None
-    if parsed.prerelease:
+    if number.prerelease:
         return None
-    return {"major": str(parsed.major), "minor": str(parsed.minor), "patch": str(parsed.patch)}
+    return {"major": str(number.major), "minor": str(number.minor), "patch": str(number.patch)}
 
 
 class MemberState(Enum):

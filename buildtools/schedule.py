@@ -48,7 +48,7 @@ def run_graph(
     Parents that are not names of the graph are taken as done. An expected failure (:class:`BuildToolsError`) is
     recorded and its dependents are skipped while the rest goes on; any other exception ends the run and is raised.
     """
-    waiting = {name: {parent for parent in needed if parent in parents} for name, needed in parents.items()}
+    waiting = {name: {parent for parent in requirements if parent in parents} for name, requirements in parents.items()}
     done: dict[str, _Value] = {}
     failed: dict[str, BuildToolsError] = {}
     skipped: dict[str, str] = {}
@@ -58,7 +58,7 @@ def run_graph(
             if cancelled is not None and cancelled.is_set():
                 skipped |= dict.fromkeys(waiting, "")
                 waiting.clear()
-            ready = [name for name, needed in waiting.items() if not needed - done.keys()]
+            ready = [name for name, requirements in waiting.items() if not requirements - done.keys()]
             for name in ready[: max(1, jobs) - len(running)]:
                 del waiting[name]
                 running[pool.submit(work, name)] = name
@@ -131,7 +131,7 @@ def side_by_side(questions: Sequence[Callable[[], _Value]], *, jobs: int) -> lis
 
 
 def _skip_dependents(name: str, waiting: dict[str, set[str]], skipped: dict[str, str]) -> None:
-    for dependent in [other for other, needed in waiting.items() if name in needed]:
+    for dependent in [other for other, requirements in waiting.items() if name in requirements]:
         if dependent in waiting:
             del waiting[dependent]
             skipped[dependent] = name

@@ -175,9 +175,9 @@ def _merge(merged: dict[str, Any], layer: Layer, origins: dict[str, str], compla
             if value is None:
                 continue
             if isinstance(value, Mapping):
-                held = into.setdefault(key, {})
-                if isinstance(held, dict):
-                    descend(held, value, f"{here}.")
+                subtree = into.setdefault(key, {})
+                if isinstance(subtree, dict):
+                    descend(subtree, value, f"{here}.")
                 else:
                     complaints.append(f"{layer.origin}: {here} must not be a table")
                 origins.setdefault(here, layer.origin)
@@ -190,26 +190,26 @@ def _merge(merged: dict[str, Any], layer: Layer, origins: dict[str, str], compla
 
 def _typed(
     kind: type,
-    given: Mapping[str, Any],
+    table: Mapping[str, Any],
     path: str,
     origins: Mapping[str, str],
     complaints: list[str],
     skip: Iterable[str],
 ) -> dict[str, Any]:
-    known = {f.name: f for f in fields(kind) if kind is not Settings or f.name in KEYS}
+    members = {f.name: f for f in fields(kind) if kind is not Settings or f.name in KEYS}
     values: dict[str, Any] = {}
-    for key, value in given.items():
+    for key, value in table.items():
         here = f"{path}{key}"
         origin = origins.get(here, "configuration")
-        if key not in known:
-            complaints.append(f"{origin}: unknown key {here}{_nearest(key, known, path)}")
+        if key not in members:
+            complaints.append(f"{origin}: unknown key {here}{_nearest(key, members, path)}")
         elif key not in skip:
-            _convert(known[key], value, f"{origin}: {here}", values, complaints)
+            _convert(members[key], value, f"{origin}: {here}", values, complaints)
     return values
 
 
-def _nearest(key: str, known: Mapping[str, object], path: str) -> str:
-    near = difflib.get_close_matches(key.replace("-", "_"), known, n=1)
+def _nearest(key: str, candidates: Mapping[str, object], path: str) -> str:
+    near = difflib.get_close_matches(key.replace("-", "_"), candidates, n=1)
     return f" (did you mean {path}{near[0]}?)" if near else ""
 
 
@@ -219,10 +219,10 @@ def _convert(spec: Field[Any], value: Any, where: str, values: dict[str, Any], c
     try:
         values[spec.name] = convert(value)
     except (TypeError, ValueError):
-        complaints.append(f"{where} must be {expected}, not {_shown(value)}")
+        complaints.append(f"{where} must be {expected}, not {_quoted(value)}")
 
 
-def _shown(value: Any) -> str:
+def _quoted(value: Any) -> str:
     """A value for a complaint, without what may be a login in it."""
     if isinstance(value, Mapping):
         return f"a table of {', '.join(map(str, value))}"
@@ -291,19 +291,19 @@ _CONVERSIONS: dict[type, tuple[str, Callable[[Any], Any]]] = {
 }
 
 
-def _tables(table: str, kind: type, given: Any, origins: Mapping[str, str], complaints: list[str]) -> dict[str, Any]:
-    if not isinstance(given, Mapping):
+def _tables(table: str, kind: type, value: Any, origins: Mapping[str, str], complaints: list[str]) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
         complaints.append(f"{origins.get(table, 'configuration')}: {table} must be a table of tables")
         return {}
-    made = {}
-    for name, values in given.items():
+    tables = {}
+    for name, values in value.items():
         here = f"{table}.{name}"
         origin = origins.get(here, "configuration")
         if not isinstance(values, Mapping):
             complaints.append(f"{origin}: {here} must be a table")
             continue
-        made[name] = kind(**_typed(kind, values, f"{here}.", origins, complaints, skip=()))
-    return made
+        tables[name] = kind(**_typed(kind, values, f"{here}.", origins, complaints, skip=()))
+    return tables
 
 
 def is_host(text: str) -> bool:
@@ -322,7 +322,7 @@ def _bad_values(values: Mapping[str, Any], origins: Mapping[str, str]) -> list[s
     bad = []
     registry = values.get("registry", "")
     if registry and not is_host(registry):
-        bad.append(f"{where('registry')} must be HOST or HOST:PORT without a scheme or a path, not {_shown(registry)}")
+        bad.append(f"{where('registry')} must be HOST or HOST:PORT without a scheme or a path, not {_quoted(registry)}")
     elif registry and registry != "localhost" and not re.search(r"[.:]", registry):
         bad.append(f"{where('registry')} must hold a dot or a port, or all of Docker takes it for a user of Docker Hub")
     namespace = values.get("namespace", "")
@@ -330,15 +330,15 @@ def _bad_values(values: Mapping[str, Any], origins: Mapping[str, str]) -> list[s
         bad.append(f"{where('namespace')} must be lower-case words joined by slashes, not {namespace!r}")
     artifacts = values.get("artifacts", "")
     if artifacts and not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[^\s]*)?", artifacts):
-        bad.append(f"{where('artifacts')} must be s3://BUCKET or s3://BUCKET/PREFIX, not {_shown(artifacts)}")
+        bad.append(f"{where('artifacts')} must be s3://BUCKET or s3://BUCKET/PREFIX, not {_quoted(artifacts)}")
     bad += [
         f"{where('moving_tags')}: {pattern!r} must be a tag, in which {{major}}, {{minor}} and {{patch}} may stand"
         for pattern in values.get("moving_tags", ())
         if not _TAG.fullmatch(re.sub(r"\{(?:major|minor|patch)\}", "0", pattern))
     ]
-    for name, made in values.get("distribution", {}).items():
+    for name, distribution in values.get("distribution", {}).items():
         if not COMPONENT.fullmatch(name):
             bad.append(f"{where(f'distribution.{name}')}: a distribution's name must be lower-case words")
-        if bool(made.root) == bool(made.archive):
+        if bool(distribution.root) == bool(distribution.archive):
             bad.append(f"{where(f'distribution.{name}')} must have either root or archive")
     return bad

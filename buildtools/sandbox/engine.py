@@ -42,7 +42,7 @@ class EngineAddress:
     def answers(self) -> bool:
         """Whether an engine is there and lets us in."""
         try:
-            return self._asked("GET", "/_ping")[0] == 200
+            return self._request("GET", "/_ping")[0] == 200
         except Unreachable:
             return False
 
@@ -51,7 +51,7 @@ class EngineAddress:
 
         :raises Unreachable: no engine answers.
         """
-        return self._asked("GET", f"/images/{quote(image)}/json")[0] == 200
+        return self._request("GET", f"/images/{quote(image)}/json")[0] == 200
 
     def import_image(self, image: str, tar: Path) -> None:
         """Make an image of one layer from a tar of a root file system.
@@ -61,7 +61,7 @@ class EngineAddress:
         repository, _, tag = image.rpartition(":")
         with tar.open("rb") as stream:
             query = f"fromSrc=-&repo={quote(repository)}&tag={quote(tag)}"
-            status, body = self._asked("POST", f"/images/create?{query}", iter(lambda: stream.read(1 << 20), b""))
+            status, body = self._request("POST", f"/images/create?{query}", iter(lambda: stream.read(1 << 20), b""))
         if status != 200 or b'"error"' in body:
             raise Unreachable(f"the engine did not import {image}", body.decode(errors="replace").strip())
 
@@ -70,12 +70,12 @@ class EngineAddress:
 
         :raises Unreachable: no engine answers.
         """
-        for image in json.loads(self._asked("GET", "/images/json")[1]):
+        for image in json.loads(self._request("GET", "/images/json")[1]):
             for name in (*(image["RepoTags"] or ()), *(image["RepoDigests"] or ())):
                 if name.startswith(prefix):
-                    self._asked("DELETE", f"/images/{quote(name)}")
+                    self._request("DELETE", f"/images/{quote(name)}")
 
-    def _asked(self, method: str, path: str, body: Iterable[bytes] | None = None) -> tuple[int, bytes]:
+    def _request(self, method: str, path: str, body: Iterable[bytes] | None = None) -> tuple[int, bytes]:
         connection = _connection(self.host)
         try:
             connection.request(method, path, body, {"Content-Type": "application/x-tar"} if body else {})

@@ -38,7 +38,7 @@ def archive_plan(task: TaskContext, action: str) -> tuple[Planned, ...]:
 def _archive(task: TaskContext, name: str) -> Archive:
     from buildtools.archive import distribution
 
-    made = distribution.make(
+    distribution_tree = distribution.make(
         task.settings.distribution[name],
         name,
         task.settings.root,
@@ -47,21 +47,21 @@ def _archive(task: TaskContext, name: str) -> Archive:
         task.run.report,
         task.run.cancelled,
     )
-    return distribution.save(made, task.checkout.committed, task.settings.root / "dist")
+    return distribution.save(distribution_tree, task.checkout.committed, task.settings.root / "dist")
 
 
-def store_archives(task: TaskContext, made: Callable[[], object]) -> tuple[ReleasedArchive, ...]:
-    """Make every distribution and upload its archive, as read back; ``made`` is called in between."""
+def store_archives(task: TaskContext, wait_for_images: Callable[[], object]) -> tuple[ReleasedArchive, ...]:
+    """Make every distribution and upload its archive, as read back; ``wait_for_images`` is called in between."""
     archives = make_archives(task)
-    made()
-    stored = tuple(
+    wait_for_images()
+    releases = tuple(
         timed(task.run.report, archive.name, "upload", partial(_store_archive, task, archive)) for archive in archives
     )
     for archive in archives:
         # A release needs no right to list uploads, and must not fail for what an earlier one left.
         with suppress(BuildToolsError):
             task.services.store.discard_unfinished(f"{archive.name}/{archive.name}-", datetime.now(UTC) - _ABANDONED)
-    return stored
+    return releases
 
 
 def _store_archive(task: TaskContext, archive: Archive) -> ReleasedArchive:
@@ -77,5 +77,7 @@ def _store_archive(task: TaskContext, archive: Archive) -> ReleasedArchive:
     key = release.archive_key(archive.name, task.version)
     if task.version.dirty and task.services.store.digest(key) not in (None, archive.sha256):
         task.services.store.delete(key)
-    stored = task.services.store.upload(key, write, sha256=archive.sha256, subject=archive.name, report=task.run.report)
-    return ReleasedArchive(archive.name, stored.key, stored.size, stored.sha256)
+    stored_archive = task.services.store.upload(
+        key, write, sha256=archive.sha256, subject=archive.name, report=task.run.report
+    )
+    return ReleasedArchive(archive.name, stored_archive.key, stored_archive.size, stored_archive.sha256)

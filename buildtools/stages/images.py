@@ -71,12 +71,12 @@ def survey_images(task: TaskContext, *, complete: bool = False) -> tuple[ImageSt
 
 
 def _survey(task: TaskContext, *, complete: bool) -> tuple[ImageStatus, ...]:
-    chosen = folders(task)
+    image_folders = folders(task)
     engine = task.services.engine_if_any()
-    bases = find_bases((base for folder in chosen for base in folder.bases), engine, task.services.registry_at)
+    bases = find_bases((base for folder in image_folders for base in folder.bases), engine, task.services.registry_at)
     if complete:
-        bases |= _fetched(task, [base.reference for base in bases.values() if not base.digest])
-    return survey(chosen, bases, cache=task.run.project_cache, learn=not task.run.dry_run)
+        bases |= _pull_unknown(task, [base.reference for base in bases.values() if not base.digest])
+    return survey(image_folders, bases, cache=task.run.project_cache, learn=not task.run.dry_run)
 
 
 def _engine_statuses(task: TaskContext, statuses: Sequence[ImageStatus], engine: Engine) -> tuple[ImageStatus, ...]:
@@ -89,11 +89,11 @@ def bring_in(task: TaskContext, *, registry_names: bool) -> tuple[LocalImage, ..
         task.settings.repository_prefix  # noqa: B018  refuses where none is configured
     engine = task.services.engine
     statuses = survey_images(task, complete=True)
-    stored = _to_pull(task, statuses)
+    references = _to_pull(task, statuses)
     images = assemble(
         statuses,
         [status.name for status in statuses],
-        _assembly(task, stored, registry_names=registry_names),
+        _assembly(task, references, registry_names=registry_names),
         engine=engine,
         credentials=task.services.credentials,
         jobs=task.run.jobs,
@@ -103,27 +103,29 @@ def bring_in(task: TaskContext, *, registry_names: bool) -> tuple[LocalImage, ..
     return tuple(images[status.name] for status in statuses)
 
 
-def push_images(task: TaskContext, made: Callable[[], object] | None = None) -> tuple[PushedImage, ...]:
+def push_images(task: TaskContext, wait_for_archives: Callable[[], object] | None = None) -> tuple[PushedImage, ...]:
     """Push every image; only what the registry lacks is looked for in the engine, and built.
 
-    ``made`` is called when all layers are in the registry, before a tag of the version is set. What is made meanwhile
-    must not write into a context: the images would not have it.
+    ``wait_for_archives`` is called when all layers are in the registry, before a tag of the version is set. What is
+    made meanwhile must not write into a context: the images would not have it.
 
     :raises Refused: what is made is a release, and a context holds what is in no commit.
     :raises BuildToolsError: what was made wrote into a context.
     """
     registry = task.services.registry
-    surveyed = _survey(task, complete=True)
-    mind_untracked(task, surveyed, release=made is not None)
+    statuses_at_start = _survey(task, complete=True)
+    mind_untracked(task, statuses_at_start, release=wait_for_archives is not None)
 
-    def provide(lacking: Sequence[ImageToPush]) -> Sequence[ImageToPush]:
+    def provide(missing: Sequence[ImageToPush]) -> Sequence[ImageToPush]:
         # An engine takes its time to list its images, which a push of what the registry has can do without.
-        statuses = _engine_statuses(task, surveyed, task.services.engine)
-        parents = {name for each in statuses for name in each.folder.parents} - {image.name for image in lacking}
-        stored = {} if task.run.no_cache else _stored(task, [each for each in statuses if each.name in parents])
+        statuses = _engine_statuses(task, statuses_at_start, task.services.engine)
+        parents = {name for each in statuses for name in each.folder.parents} - {image.name for image in missing}
+        stored = (
+            {} if task.run.no_cache else _registry_references(task, [each for each in statuses if each.name in parents])
+        )
         images = assemble(
             statuses,
-            [image.name for image in lacking],
+            [image.name for image in missing],
             _assembly(task, stored, registry_names=True),
             engine=task.services.engine,
             credentials=task.services.credentials,
@@ -131,22 +133,22 @@ def push_images(task: TaskContext, made: Callable[[], object] | None = None) -> 
             report=task.run.report,
             cancelled=task.run.cancelled,
         )
-        return [replace(image, image_id=images[image.name].image_id) for image in lacking]
+        return [replace(image, image_id=images[image.name].image_id) for image in missing]
 
     def make(work: Callable[[], object]) -> None:
         work()
-        _refuse_changed(task, surveyed)
+        _refuse_changed(task, statuses_at_start)
 
     return tuple(
         push(
             PushRequest(
-                _to_push(task, surveyed),
+                _to_push(task, statuses_at_start),
                 task.version,
                 _labels(task),
-                bases=tuple(map(Reference.parse, _outside(status.folder for status in surveyed))),
+                bases=tuple(map(Reference.parse, _outside(status.folder for status in statuses_at_start))),
                 fingerprints_kept=task.settings.fingerprints_kept,
                 provide=provide,
-                before_tags=partial(make, made) if made else None,
+                before_tags=partial(make, wait_for_archives) if wait_for_archives else None,
             ),
             task.services.engine_if_any(),
             registry,
@@ -157,9 +159,9 @@ def push_images(task: TaskContext, made: Callable[[], object] | None = None) -> 
     )
 
 
-def _outside(chosen: Iterable[ImageFolder]) -> list[str]:
+def _outside(image_folders: Iterable[ImageFolder]) -> list[str]:
     """The references of the base images from outside that these folders are built on."""
-    return sorted({base for folder in chosen for base in folder.bases} - {"scratch"})
+    return sorted({base for folder in image_folders for base in folder.bases} - {"scratch"})
 
 
 def _refuse_changed(task: TaskContext, statuses: Sequence[ImageStatus]) -> None:
@@ -178,14 +180,14 @@ def local_plan(task: TaskContext) -> tuple[Planned, ...]:
     """What bringing the images into the engine would do."""
     task.services.engine  # noqa: B018  without one nothing can be planned
     statuses = survey_images(task)
-    stored = _to_pull(task, statuses)
+    references = _to_pull(task, statuses)
 
-    def planned(status: ImageStatus) -> Planned:
+    def plan_of(status: ImageStatus) -> Planned:
         if status.state is BuildState.UP_TO_DATE and not task.run.no_cache:
             return Planned(status.name, "not change")
-        return Planned(status.name, "be pulled" if status.name in stored else "be built", status.why)
+        return Planned(status.name, "be pulled" if status.name in references else "be built", status.why)
 
-    return tuple(map(planned, statuses))
+    return tuple(map(plan_of, statuses))
 
 
 def push_plan(task: TaskContext, *, release: bool = False) -> tuple[Planned, ...]:
@@ -225,7 +227,7 @@ def _before(task: TaskContext, folder: ImageFolder, variables: dict[str, str]) -
     )
 
 
-def _fetched(task: TaskContext, references: Sequence[str]) -> dict[str, BaseImage]:
+def _pull_unknown(task: TaskContext, references: Sequence[str]) -> dict[str, BaseImage]:
     """Base images that neither engine nor registry told of, fetched by the engine, which may know a mirror."""
     for reference in references:
         task.services.engine.pull(reference, task.services.credentials.for_image(reference))
@@ -234,30 +236,30 @@ def _fetched(task: TaskContext, references: Sequence[str]) -> dict[str, BaseImag
 
 def _to_pull(task: TaskContext, statuses: Sequence[ImageStatus]) -> dict[str, str]:
     """The references to pull what the engine lacks and the registry has."""
-    lacking = [status for status in statuses if status.state is not BuildState.UP_TO_DATE]
-    return _stored(task, lacking) if task.settings.registry and not task.run.no_cache else {}
+    stale = [status for status in statuses if status.state is not BuildState.UP_TO_DATE]
+    return _registry_references(task, stale) if task.settings.registry and not task.run.no_cache else {}
 
 
-def _stored(task: TaskContext, statuses: Sequence[ImageStatus]) -> dict[str, str]:
+def _registry_references(task: TaskContext, statuses: Sequence[ImageStatus]) -> dict[str, str]:
     """The references under which the registry has what these folders would build."""
-    wanted = {
+    places = {
         each.name: (repository(task, each.name), each.fingerprint.value)
         for each in statuses
         if not each.folder.settings.rebuild_after
     }
     try:
-        found = find_fingerprints(task.services.registry, wanted, _cache(task))
+        images = find_fingerprints(task.services.registry, places, _cache(task))
     except Unreachable as error:
         task.run.report(Warned("", f"{error.fact}; what it has is built anew"))
         return {}
     return {
-        name: f"{task.services.registry.host}/{wanted[name][0]}:{fingerprint_tag(wanted[name][1])}"
-        for name, image in found.items()
+        name: f"{task.services.registry.host}/{places[name][0]}:{fingerprint_tag(places[name][1])}"
+        for name, image in images.items()
         if image
     }
 
 
-def _assembly(task: TaskContext, stored: dict[str, str], *, registry_names: bool) -> Assembly:
+def _assembly(task: TaskContext, references: dict[str, str], *, registry_names: bool) -> Assembly:
     version = task.version
 
     def names(name: str) -> tuple[str, ...]:
@@ -269,7 +271,7 @@ def _assembly(task: TaskContext, stored: dict[str, str], *, registry_names: bool
         task.run.project_cache,
         task.run.environment,
         names,
-        stored,
+        references,
         proxies=task.services.build_proxies,
         no_cache=task.run.no_cache,
     )

@@ -62,10 +62,10 @@ def stage(task: TaskContext) -> Release:
     :raises Conflict: the version is claimed by another commit.
     :raises Refused: what was made may not be what the commit says, for the tree has changed meanwhile.
     """
-    made = Barrier(2, action=None if task.version.dirty else partial(_claim, task))
+    barrier = Barrier(2, action=None if task.version.dirty else partial(_claim, task))
     with ThreadPoolExecutor(max_workers=2) as pool:
-        images = pool.submit(_side, made, partial(push_images, task))
-        archives = pool.submit(_side, made, partial(store_archives, task))
+        images = pool.submit(_side, barrier, partial(push_images, task))
+        archives = pool.submit(_side, barrier, partial(store_archives, task))
         all_ended((images, archives))
         errors = [error for side in (images, archives) if (error := side.exception())]
     if errors:
@@ -140,28 +140,28 @@ def point(task: TaskContext, version: Version, staged: Release) -> tuple[str, ..
     patterns = task.settings.moving_tags
     if not patterns:
         return ()
-    moved = []
+    references = []
     tags = release.moving_tags(patterns, version, list(_released_versions(task)))
     for tag in tags:
         for image in staged.images:
             if tag_digest(task.services.registry, image.repository, tag) != image.digest:
                 move_tag(task.services.registry, image.repository, tag, image.digest)
-                moved.append(f"{image.registry}/{image.repository}:{tag}")
+                references.append(f"{image.registry}/{image.repository}:{tag}")
     # A release writes its manifest before it moves a tag, so whoever moves one last sees all that are newer.
-    for later in _released_versions(task) if moved else ():
+    for later in _released_versions(task) if references else ():
         if later > version and not set(tags).isdisjoint(release.moving_tags(patterns, later, ())):
             newer = released(task, later)
-            moved += point(task, later, newer) if newer else ()
-    return tuple(dict.fromkeys(moved))
+            references += point(task, later, newer) if newer else ()
+    return tuple(dict.fromkeys(references))
 
 
 def _released_versions(task: TaskContext) -> Iterator[Version]:
     """Every version that has a manifest; what else lies there is left alone."""
-    for stored in task.services.store.list("releases/"):
-        path = PurePosixPath(stored.key)
+    for entry in task.services.store.list("releases/"):
+        path = PurePosixPath(entry.key)
         with suppress(Refused):
             version = Version.parse(path.stem)
-            if stored.key != release.manifest_key(version):
+            if entry.key != release.manifest_key(version):
                 continue
             if "_" not in path.stem:
                 yield version
@@ -207,17 +207,19 @@ def audit_release(task: TaskContext, released: Release, *, deep: bool) -> Audit:
     def image_digest(image: ReleasedImage) -> str | None:
         registry = task.services.registry_at(image.registry)
         try:
-            found = read_image(registry, image.repository, image.tag, Cache(task.run.cache))
+            current = read_image(registry, image.repository, image.tag, Cache(task.run.cache))
         except Damaged:
             return None
         # Each repository is asked for all of its layers: a registry can lose one in one repository alone.
-        if found is None or (found.digest == image.digest and not is_whole(registry, image.repository, found.manifest)):
+        if current is None or (
+            current.digest == image.digest and not is_whole(registry, image.repository, current.manifest)
+        ):
             return None
-        return found.digest
+        return current.digest
 
     def archive_digest(archive: ReleasedArchive) -> str | None:
-        found = task.services.store.digest(archive.key, deep=deep)
-        return f"sha256:{found}" if found else None
+        current = task.services.store.digest(archive.key, deep=deep)
+        return f"sha256:{current}" if current else None
 
     return release.audit(
         released,
@@ -246,12 +248,12 @@ def _claim(task: TaskContext) -> None:
         )
 
 
-def _side(made: Barrier, work: Callable[[Callable[[], object]], _Value]) -> _Value:
+def _side(barrier: Barrier, work: Callable[[Callable[[], object]], _Value]) -> _Value:
     """What ``work`` gives; it is handed how to wait for the other side, which stops waiting where this one fails."""
     try:
-        return work(made.wait)
+        return work(barrier.wait)
     except BaseException:
-        made.abort()
+        barrier.abort()
         raise
 
 

@@ -33,15 +33,15 @@ def to_release(task: TaskContext) -> TaskContext:
         return task
     folders = image_folders(task.settings, task.version, task.run.only)
     # Without base images, which take time: what an ONBUILD of theirs takes in is seen later.
-    found = _untracked(
+    complaint = _untracked(
         task, folders, partial(survey, folders, {}, cache=task.run.project_cache, learn=not task.run.dry_run)
     )
-    if not found:
+    if not complaint:
         return task
     if not task.run.allow_dirty:
-        raise _refusal(found)
+        raise _refusal(complaint)
     version = replace(task.version, dirty=True)
-    task.run.report(Warned("", f"{found}: this is {version}"))
+    task.run.report(Warned("", f"{complaint}: this is {version}"))
     return task.with_checkout(replace(task.checkout, version=version))
 
 
@@ -52,32 +52,34 @@ def mind_untracked(task: TaskContext, statuses: Sequence[ImageStatus], *, releas
     """
     if task.version.dirty:
         return
-    found = _untracked(task, [status.folder for status in statuses], lambda: statuses)
-    if found and release:
-        raise _refusal(found)
-    if found:
-        task.run.report(Warned("", f"{found}: {task.version} is not what its commit says"))
+    complaint = _untracked(task, [status.folder for status in statuses], lambda: statuses)
+    if complaint and release:
+        raise _refusal(complaint)
+    if complaint:
+        task.run.report(Warned("", f"{complaint}: {task.version} is not what its commit says"))
 
 
-def _refusal(found: str) -> Refused:
+def _refusal(complaint: str) -> Refused:
     return Refused(
-        found,
+        complaint,
         "commit or delete them; or list them in .gitignore if they are made anew for each build, "
         "in .dockerignore if no image needs them",
     )
 
 
-def _untracked(task: TaskContext, folders: Sequence[ImageFolder], surveyed: Callable[[], Sequence[ImageStatus]]) -> str:
+def _untracked(
+    task: TaskContext, folders: Sequence[ImageFolder], status_reader: Callable[[], Sequence[ImageStatus]]
+) -> str:
     """Which folders take in what git neither tracks nor ignores, in words; empty where none does."""
     own = {folder.name: _own_files(folder) for folder in folders}
-    places = {path.parent for paths in own.values() for path in paths} | {folder.context for folder in folders}
+    places = {path.parent for files in own.values() for path in files} | {folder.context for folder in folders}
     untracked = untracked_files(task.settings.root, places, task.run.environment)
     if not untracked:
         return ""
     files, repositories = set(untracked), tuple(path for path in untracked if path.endswith("/"))
     takers = []
-    taken: set[str] = set()
-    for status in surveyed():
+    paths: set[str] = set()
+    for status in status_reader():
         context = os.path.realpath(status.folder.context)
         inputs = [str(path) for path in own[status.name]]
         inputs += [
@@ -85,15 +87,15 @@ def _untracked(task: TaskContext, folders: Sequence[ImageFolder], surveyed: Call
             for key, value in status.fingerprint.inputs.items()
             if key.startswith("context ") and not value.startswith("d ")
         ]
-        found = [path for path in inputs if path in files or path.startswith(repositories)]
-        if found:
+        matches = [path for path in inputs if path in files or path.startswith(repositories)]
+        if matches:
             takers.append(f"{task.settings.images}/{status.name}")
-            taken.update(found)
-    if not taken:
+            paths.update(matches)
+    if not paths:
         return ""
-    shown = [_shown(path, task) for path in sorted(taken)[:_LISTED]]
-    more = f" and {len(taken) - _LISTED} more" if len(taken) > _LISTED else ""
-    return f"{', '.join(takers)} would be made with files that no commit has ({', '.join(shown)}{more})"
+    names = [_printable(path, task) for path in sorted(paths)[:_LISTED]]
+    more = f" and {len(paths) - _LISTED} more" if len(paths) > _LISTED else ""
+    return f"{', '.join(takers)} would be made with files that no commit has ({', '.join(names)}{more})"
 
 
 def _own_files(folder: ImageFolder) -> list[Path]:
@@ -102,6 +104,6 @@ def _own_files(folder: ImageFolder) -> list[Path]:
     return [path.resolve() for path in (folder.dockerfile_path, ignoring) if path]
 
 
-def _shown(path: str, task: TaskContext) -> str:
+def _printable(path: str, task: TaskContext) -> str:
     relative = os.path.relpath(path, os.path.realpath(task.settings.root))
     return relative if relative.isprintable() else ascii(relative)

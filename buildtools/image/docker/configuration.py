@@ -61,7 +61,7 @@ def chosen_engine(environment: Mapping[str, str]) -> Mapping[str, str]:
     path = folder / "contexts/meta" / key / "meta.json"
     try:
         engine = json.loads(path.read_bytes())["Endpoints"]["docker"]
-        chosen = {**environment, "DOCKER_HOST": str(engine["Host"])}
+        selection = {**environment, "DOCKER_HOST": str(engine["Host"])}
         trusting = bool(engine.get("SkipTLSVerify"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise Refused(
@@ -70,8 +70,8 @@ def chosen_engine(environment: Mapping[str, str]) -> Mapping[str, str]:
         ) from None
     certificates = folder / "contexts/tls" / key / "docker"
     if certificates.is_dir():
-        chosen |= {"DOCKER_CERT_PATH": str(certificates), "DOCKER_TLS_VERIFY": "" if trusting else "1"}
-    return chosen
+        selection |= {"DOCKER_CERT_PATH": str(certificates), "DOCKER_TLS_VERIFY": "" if trusting else "1"}
+    return selection
 
 
 def proxy_arguments(environment: Mapping[str, str], host: str) -> Mapping[str, str]:
@@ -81,8 +81,8 @@ def proxy_arguments(environment: Mapping[str, str], host: str) -> Mapping[str, s
     https://docs.docker.com/engine/cli/proxy/#configure-the-docker-client.
     """
     proxies = read_configuration(configuration_folder(environment)).get("proxies")
-    chosen = (proxies.get(host) or proxies.get(_DEFAULT)) if isinstance(proxies, Mapping) else None
-    if not isinstance(chosen, Mapping):
+    section = (proxies.get(host) or proxies.get(_DEFAULT)) if isinstance(proxies, Mapping) else None
+    if not isinstance(section, Mapping):
         return {}
-    named = {name: str(chosen[key]) for key, name in _PROXIES.items() if chosen.get(key)}
-    return {**named, **{name.lower(): value for name, value in named.items()}}
+    variables = {name: str(section[key]) for key, name in _PROXIES.items() if section.get(key)}
+    return {**variables, **{name.lower(): value for name, value in variables.items()}}

@@ -65,7 +65,7 @@ class Credentials:
         self._path = docker_config / "config.json"
         self._environment = environment
         self._lock = threading.Lock()
-        self._found: dict[str, Credential | None] = {}
+        self._lookups: dict[str, Credential | None] = {}
 
     @cached_property
     def _document(self) -> Mapping[str, Any]:
@@ -78,9 +78,9 @@ class Credentials:
         :raises BuildToolsError: the helper failed, which is not the same as its having nothing.
         """
         with self._lock:
-            if host not in self._found:
-                self._found[host] = self._look_up(_HUB_KEY if host in _HUB_HOSTS else host)
-            return self._found[host]
+            if host not in self._lookups:
+                self._lookups[host] = self._look_up(_HUB_KEY if host in _HUB_HOSTS else host)
+            return self._lookups[host]
 
     def for_image(self, reference: str) -> Credential | None:
         """:meth:`for_host` for the registry that an image lies in."""
@@ -89,11 +89,11 @@ class Credentials:
     def _look_up(self, key: str) -> Credential | None:
         document = self._document
         helper = _entry(document.get("credHelpers"), key) or document.get("credsStore")
-        found = self._ask(str(helper), key) if helper else None
+        credential = self._ask(str(helper), key) if helper else None
         entry = _entry(document.get("auths"), key)
-        if found is None and isinstance(entry, Mapping):
-            found = self._inline(key, entry)
-        return found
+        if credential is None and isinstance(entry, Mapping):
+            credential = self._inline(key, entry)
+        return credential
 
     def _inline(self, key: str, entry: Mapping[str, Any]) -> Credential | None:
         username, password = str(entry.get("username", "")), str(entry.get("password", ""))
@@ -136,10 +136,10 @@ class Credentials:
             raise _helper_failed(program, key, reason) from None
         if answer.returncode:
             # Helpers complain on stdout; what they write to stderr can explain it.
-            said = " ".join((answer.stdout + b" " + answer.stderr).decode(errors="replace").split())
-            if _NOT_FOUND in said:
+            output = " ".join((answer.stdout + b" " + answer.stderr).decode(errors="replace").split())
+            if _NOT_FOUND in output:
                 return None
-            raise _helper_failed(program, key, said[:_LONGEST_SAYING] or f"exit status {answer.returncode}")
+            raise _helper_failed(program, key, output[:_LONGEST_SAYING] or f"exit status {answer.returncode}")
         try:
             document = json.loads(answer.stdout)
             username, secret = str(document["Username"]), str(document["Secret"])
@@ -151,9 +151,9 @@ class Credentials:
         return Credential(username, secret) if username or secret else None
 
 
-def _helper_failed(program: str, key: str, said: str) -> BuildToolsError:
+def _helper_failed(program: str, key: str, output: str) -> BuildToolsError:
     return BuildToolsError(
-        f"the credential helper {program} failed for {key}: {said}", f"try: echo {key} | {program} get"
+        f"the credential helper {program} failed for {key}: {output}", f"try: echo {key} | {program} get"
     )
 
 

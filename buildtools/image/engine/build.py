@@ -140,7 +140,7 @@ class _Build:
     def run(self) -> BuiltImage:
         attributes = self._attributes()
         try:
-            return self._believed(self._solve(attributes))
+            return self._confirmed_image(self._solve(attributes))
         except BuildFailed as error:
             syntax = read_directives(self.text).get("syntax", "")
             failed = self.progress.failed()
@@ -154,12 +154,12 @@ class _Build:
                 )
             )
         # BuildKit takes the frontend that "cmdline" names to have been chosen already, and so reads no # syntax.
-        return self._believed(self._solve({**attributes, "cmdline": syntax}))
+        return self._confirmed_image(self._solve({**attributes, "cmdline": syntax}))
 
     def _solve(self, attributes: Mapping[str, str], attempts: int = _ATTEMPTS) -> Mapping[str, str]:
         request = self.request
         with open_session(self.engine, self.handlers, shared_key=_shared_key(request)) as session:
-            wanted = Solve(
+            request_message = Solve(
                 session.id,
                 attributes,
                 {"name": ",".join(request.tags)} if request.tags else {},
@@ -167,7 +167,7 @@ class _Build:
                 inputs={"context": offered_tree("context", session.id)} if request.selection else {},
             )
             try:
-                return solve(self.engine, wanted, heard=self.progress.hear, cancel=self.cancel)
+                return solve(self.engine, request_message, heard=self.progress.hear, cancel=self.cancel)
             except SolveCancelled:
                 raise BuildCancelled(f"{request.name}: the build was cancelled") from None
             except Gone as error:
@@ -187,20 +187,20 @@ class _Build:
             return BuildFailed(name, dockerfile, ours.fact, ours.remedy, exit_code=ours.exit_code)
         return ours or explained(self.request.name, self.request.dockerfile, self.text, error, self.progress.failed())
 
-    def _believed(self, answer: Mapping[str, str]) -> BuiltImage:
+    def _confirmed_image(self, answer: Mapping[str, str]) -> BuiltImage:
         """The image, once the engine has been asked for it again, under every name."""
         digest = answer.get("containerimage.digest", "")
-        found = self.engine.inspect(digest) if digest else None
-        if found is None:
+        image = self.engine.inspect(digest) if digest else None
+        if image is None:
             raise BuildFailed(
                 self.request.name,
                 self.request.dockerfile,
                 f"the engine says that it has built {digest or 'an image'}, but has no such image",
                 "run again",
             )
-        image_id = str(found["Id"])
+        image_id = str(image["Id"])
         for tag in self.request.tags:
-            if tag not in (found.get("RepoTags") or ()):
+            if tag not in (image.get("RepoTags") or ()):
                 self.engine.tag(image_id, tag)
         return BuiltImage(self.request.name, image_id, self.request.tags)
 

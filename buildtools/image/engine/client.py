@@ -131,7 +131,7 @@ class Engine:
         filters = urllib.parse.urlencode({"filters": json.dumps({"label": [label]})})
         for attempt in range(_LISTINGS, 0, -1):
             try:
-                listed = self._ask("GET", f"/v{self.api_version}/images/json?{filters}").data
+                body = self._ask("GET", f"/v{self.api_version}/images/json?{filters}").data
                 break
             except EngineError:
                 # Engines with containerd's store cannot list while somebody removes an image.
@@ -144,14 +144,14 @@ class Engine:
                 entry.get("Labels") or {},
                 int(entry.get("Created") or 0),
             )
-            for entry in json.loads(listed)
+            for entry in json.loads(body)
         ]
 
     def inspect(self, reference: str) -> dict[str, Any] | None:
         """What the engine knows about an image, as ``GET /images/NAME/json`` answers; None where it has no such one."""
         answer = self._ask("GET", f"{self._image(reference)}/json", missing_is_fine=True)
-        found: dict[str, Any] | None = json.loads(answer.data) if answer.status != 404 else None
-        return found
+        image: dict[str, Any] | None = json.loads(answer.data) if answer.status != 404 else None
+        return image
 
     def tag(self, image_id: str, reference: str) -> None:
         """Give an image one more name, ``REPOSITORY:TAG``, taking it away from any other image."""
@@ -164,22 +164,22 @@ class Engine:
 
         :raises EngineError: the registry does not have it, or does not give it away.
         """
-        parsed = Reference.parse(reference)
+        parts = Reference.parse(reference)
         # Without one the SDK would look into its own idea of Docker's configuration; an empty one is anonymous.
         login = credential.login if credential else {}
-        remedy = f"see that {parsed.registry} has it and that the engine can reach it, or load it into the engine"
+        remedy = f"see that {parts.registry} has it and that the engine can reach it, or load it into the engine"
         try:
             with self.errors():
                 # An error after the first line of the answer is only a line of it.
-                for line in self.api.pull(parsed.name, tag=parsed.target, stream=True, decode=True, auth_config=login):
+                for line in self.api.pull(parts.name, tag=parts.target, stream=True, decode=True, auth_config=login):
                     if "error" in line:
                         raise EngineError(str(line["error"]))
         except EngineError as error:
             raise EngineError(f"the engine cannot pull {reference} ({error.fact})", remedy) from None
-        found = self.inspect(reference)
-        if found is None:
+        image = self.inspect(reference)
+        if image is None:
             raise EngineError(f"the engine pulled {reference} and does not have it", "run again")
-        return str(found["Id"])
+        return str(image["Id"])
 
     def untag(self, reference: str) -> None:
         """Take a name away; the image stays as long as it has another one. Nothing where there is no such name."""
@@ -194,7 +194,7 @@ class Engine:
         except (OSError, http.client.HTTPException) as error:
             raise _unreachable(self.address, error) from None
         if answer.status >= 400 and not (answer.status == 404 and missing_is_fine):
-            raise EngineError(f"the engine at {self.address} answers {_said(answer.status, answer.data)}")
+            raise EngineError(f"the engine at {self.address} answers {_reason(answer.status, answer.data)}")
         return answer
 
     @contextmanager
@@ -214,8 +214,8 @@ class Engine:
             connection.request("GET", target)
             answer = connection.getresponse()
             if answer.status != http.client.OK:
-                said = _said(answer.status, answer.read())
-                raise EngineError(f"the engine at {self.address} answers {said}", "its log may tell more")
+                reason = _reason(answer.status, answer.read())
+                raise EngineError(f"the engine at {self.address} answers {reason}", "its log may tell more")
             yield answer
             stopwatch.log("engine", "GET", target, answer.status)
         except (OSError, http.client.HTTPException) as error:
@@ -286,7 +286,7 @@ def _read_address(address: str, environment: Mapping[str, str]) -> tuple[urllib.
     return urllib.parse.urlsplit(url), options.get("tls")
 
 
-def _said(status: int, data: bytes) -> str:
+def _reason(status: int, data: bytes) -> str:
     """The reason that an answer gives for being an error."""
     try:
         return str(json.loads(data)["message"])

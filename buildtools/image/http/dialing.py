@@ -135,26 +135,26 @@ def sdk_adapter(dial: Callable[[], socket.socket], idle: int) -> Any:
 
 def _relay(tls: ssl.SSLSocket, plain: socket.socket) -> None:
     """Pass bytes on between the two until one ends, in this one thread."""
-    sent, received = bytearray(), bytearray()
+    outgoing, incoming = bytearray(), bytearray()
     poll = select.poll()
     with tls, plain, contextlib.suppress(OSError):
         tls.setblocking(False)
         plain.setblocking(False)
         while True:
-            takes, gives = len(sent) < _BUFFER, len(received) < _BUFFER
-            poll.register(plain, select.POLLIN * takes | select.POLLOUT * bool(received))
-            poll.register(tls, select.POLLIN * gives | select.POLLOUT * bool(sent))
+            takes, gives = len(outgoing) < _BUFFER, len(incoming) < _BUFFER
+            poll.register(plain, select.POLLIN * takes | select.POLLOUT * bool(incoming))
+            poll.register(tls, select.POLLIN * gives | select.POLLOUT * bool(outgoing))
             poll.poll(0 if gives and tls.pending() else None)
-            if (takes and _moved(plain, sent) == 0) or (gives and _moved(tls, received) == 0):
+            if (takes and _receive(plain, outgoing) == 0) or (gives and _receive(tls, incoming) == 0):
                 break
-            _drain(sent, tls)
-            _drain(received, plain)
-        for sock, rest in ((tls, sent), (plain, received)):
+            _drain(outgoing, tls)
+            _drain(incoming, plain)
+        for sock, rest in ((tls, outgoing), (plain, incoming)):
             sock.setblocking(True)
             sock.sendall(rest)
 
 
-def _moved(source: socket.socket, into: bytearray) -> int | None:
+def _receive(source: socket.socket, into: bytearray) -> int | None:
     """How many bytes came, 0 at the end; None when there are none yet."""
     try:
         data = source.recv(_BUFFER)

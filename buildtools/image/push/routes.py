@@ -90,7 +90,7 @@ def push(
     with workers() as pool:
         tagger = VersionTagger(registry, request.version, request.labels, cache, report, pool)
         published_images, stored_images = tagger.look_up(request.images)
-        routes = {image: (stored, PushRoute.STAMPED) for image, stored in stored_images.items() if stored}
+        routes = {image: (source, PushRoute.STAMPED) for image, source in stored_images.items() if source}
         if new := [image for image in stored_images if image not in routes]:
             present = [(image.repository, each) for image, each in (published_images | stored_images).items() if each]
             images = request.provide(new)

@@ -91,18 +91,18 @@ class Authenticator:
                 self._tokens[scope] = (token, time.monotonic() + max(lifetime - _MARGIN, 1))
         return f"Bearer {token}"
 
-    def challenged(self, header: str, scope: str, sent: str) -> bool:
-        """Take in a 401 that answered a request which carried ``sent``; whether asking again can help."""
-        offered = read_challenges(header)
-        if not offered:
+    def challenged(self, header: str, scope: str, authorization: str) -> bool:
+        """Take in a 401 that answered a request which carried ``authorization``; whether asking again can help."""
+        challenges = read_challenges(header)
+        if not challenges:
             return False
         # Bearer first: a registry that offers both takes tokens for finer rights.
-        self._challenge = next((one for one in offered if one.scheme == "bearer"), offered[0])
+        self._challenge = next((one for one in challenges if one.scheme == "bearer"), challenges[0])
         if self._challenge.scheme == "bearer":
             with self._lock:
-                if sent == f"Bearer {self._tokens.get(scope, ('', 0.0))[0]}":
+                if authorization == f"Bearer {self._tokens.get(scope, ('', 0.0))[0]}":
                     del self._tokens[scope]
-        return self.header(scope) not in ("", sent)
+        return self.header(scope) not in ("", authorization)
 
     def _fetch(self, challenge: Challenge, scope: str) -> tuple[str, float]:
         credential = self._credential() or Credential()
@@ -135,11 +135,13 @@ class Authenticator:
 
 def refused(host: str, scope: str, reason: str, credential: Credential | None) -> Refused:
     """The error for a login that is not accepted, or a right that is not granted."""
-    wanted = ", ".join(f"{actions} for {name}" for _, name, actions in (one.split(":") for one in scope.split()))
-    known = credential is not None and credential != Credential()
+    rights = ", ".join(f"{actions} for {name}" for _, name, actions in (one.split(":") for one in scope.split()))
+    has_credentials = credential is not None and credential != Credential()
     return Refused(
-        f"the registry {host} refuses {wanted or 'access'} ({reason})",
-        f"log in as a user who may: docker login {host}" if known else f"no login is known: docker login {host}",
+        f"the registry {host} refuses {rights or 'access'} ({reason})",
+        f"log in as a user who may: docker login {host}"
+        if has_credentials
+        else f"no login is known: docker login {host}",
     )
 
 

@@ -119,9 +119,9 @@ class Registry:
             headers={"Content-Type": manifest.media_type},
             body=manifest.body,
         )
-        stored = answer.header("Docker-Content-Digest", manifest.digest)
-        if stored != manifest.digest:
-            raise self._wrong(repository, target, f"that it stored {stored}, not {manifest.digest}")
+        digest = answer.header("Docker-Content-Digest", manifest.digest)
+        if digest != manifest.digest:
+            raise self._wrong(repository, target, f"that it stored {digest}, not {manifest.digest}")
         return manifest.digest
 
     def delete_manifest(self, repository: str, digest: str) -> bool:
@@ -228,15 +228,15 @@ class Registry:
             else:
                 return
             time.sleep(self._transport.backoff(breaks))
-            held = self._upload_state(repository, location)
-            if held is None:
+            state = self._upload_state(repository, location)
+            if state is None:
                 if self.blob_size(repository, digest) == size:
                     return
                 location, start = self._start_upload(repository), 0
             else:
-                if held[1] > start:
+                if state[1] > start:
                     breaks = 0
-                location, start = held
+                location, start = state
 
     def _send_part(
         self,
@@ -278,9 +278,9 @@ class Registry:
             body=body if size else b"",
             attempts=1,
         )
-        stored = answer.header("Docker-Content-Digest", digest)
-        if stored != digest:
-            raise self._wrong(repository, digest, f"that it stored {stored}")
+        confirmed_digest = answer.header("Docker-Content-Digest", digest)
+        if confirmed_digest != digest:
+            raise self._wrong(repository, digest, f"that it stored {confirmed_digest}")
 
     def _upload_state(self, repository: str, location: str) -> tuple[str, int] | None:
         """Where to go on with an upload, and from which byte; None where the registry does not know it any more.

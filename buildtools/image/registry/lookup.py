@@ -84,31 +84,31 @@ def read_image(registry: Registry, repository: str, target: str, cache: Cache) -
 
 
 def find_intact(
-    registry: Registry, repository: str, fingerprint: str, cache: Cache, seen: Seen | None = None
+    registry: Registry, repository: str, fingerprint: str, cache: Cache, parts: Seen | None = None
 ) -> StoredImage | None:
     """The image with this fingerprint; None where there is none, or a part of it is gone or cut short."""
-    found = _read_fingerprinted(registry, repository, fingerprint, cache)
-    return found if found and is_whole(registry, repository, found.manifest, seen) else None
+    image = _read_fingerprinted(registry, repository, fingerprint, cache)
+    return image if image and is_whole(registry, repository, image.manifest, parts) else None
 
 
 def find_to_stamp(
-    registry: Registry, repository: str, fingerprint: str, cache: Cache, seen: Seen
+    registry: Registry, repository: str, fingerprint: str, cache: Cache, parts: Seen
 ) -> StoredImage | None:
     """The image with this fingerprint, to make a version of; None where there is none, or a layer is damaged.
 
     A version gets a configuration of its own. The one that it is made from is at hand, so its copy need not be there.
     """
-    found = _read_fingerprinted(registry, repository, fingerprint, cache)
-    return found if found and seen.has_all(registry, repository, found.manifest.layers) else None
+    image = _read_fingerprinted(registry, repository, fingerprint, cache)
+    return image if image and parts.has_all(registry, repository, image.manifest.layers) else None
 
 
 def _read_fingerprinted(registry: Registry, repository: str, fingerprint: str, cache: Cache) -> StoredImage | None:
     """Anybody may move a tag, so what the image itself says counts too."""
     try:
-        found = read_image(registry, repository, fingerprint_tag(fingerprint), cache)
+        image = read_image(registry, repository, fingerprint_tag(fingerprint), cache)
     except Damaged:
         return None
-    return found if found and found.labels.get(FINGERPRINT_LABEL) == fingerprint else None
+    return image if image and image.labels.get(FINGERPRINT_LABEL) == fingerprint else None
 
 
 class Seen:
@@ -136,25 +136,25 @@ class Seen:
         return all(self.has(registry, repository, part) for part in parts)
 
 
-def is_whole(registry: Registry, repository: str, manifest: Manifest, seen: Seen | None = None) -> bool:
+def is_whole(registry: Registry, repository: str, manifest: Manifest, parts: Seen | None = None) -> bool:
     """Whether all that a manifest names is there, in its full size; what is in it is not read."""
-    return (seen or Seen()).has_all(registry, repository, (manifest.config, *manifest.layers))
+    return (parts or Seen()).has_all(registry, repository, (manifest.config, *manifest.layers))
 
 
 def find_fingerprints(
-    registry: Registry, wanted: Mapping[str, tuple[str, str]], cache: Cache
+    registry: Registry, places: Mapping[str, tuple[str, str]], cache: Cache
 ) -> dict[str, StoredImage | None]:
     """For each name, with its repository and fingerprint, the image that the registry has, if all of it is there."""
-    seen = Seen()
+    parts = Seen()
     with ThreadPoolExecutor(max_workers=_JOBS) as pool:
-        found = pool.map(lambda place: find_intact(registry, place[0], place[1], cache, seen), wanted.values())
-        return dict(zip(wanted, found, strict=True))
+        images = pool.map(lambda place: find_intact(registry, place[0], place[1], cache, parts), places.values())
+        return dict(zip(places, images, strict=True))
 
 
 def tag_digest(registry: Registry, repository: str, tag: str) -> str | None:
     """The digest that a tag points to; None where there is no such tag."""
-    found = registry.head_manifest(repository, tag)
-    return found.digest if found else None
+    descriptor = registry.head_manifest(repository, tag)
+    return descriptor.digest if descriptor else None
 
 
 def move_tag(registry: Registry, repository: str, tag: str, digest: str) -> None:
@@ -180,13 +180,13 @@ def prune_fingerprints(
     surplus = len(tags) - most
     if surplus <= 0:
         return []
-    kept = {fingerprint_tag(fingerprint) for fingerprint in keep}
+    keep_tags = {fingerprint_tag(fingerprint) for fingerprint in keep}
     with ThreadPoolExecutor(max_workers=_JOBS) as pool:
-        found = dict(zip(tags, pool.map(lambda tag: read_image(registry, repository, tag, cache), tags), strict=True))
-    oldest = sorted((image.created if image else 0.0, tag) for tag, image in found.items() if tag not in kept)
+        images = dict(zip(tags, pool.map(lambda tag: read_image(registry, repository, tag, cache), tags), strict=True))
+    oldest = sorted((image.created if image else 0.0, tag) for tag, image in images.items() if tag not in keep_tags)
     deleted = []
     for _, tag in oldest[:surplus]:
-        image = found[tag]
+        image = images[tag]
         digest = image.digest if image else tag_digest(registry, repository, tag)
         # A digest is deleted with all its tags, and an image that came with every label has its version's digest.
         version = image.labels.get(VERSION_LABEL, "") if image else ""

@@ -102,9 +102,9 @@ class Manifest:
 
         :raises Damaged: there are several, or none.
         """
-        listed = self.document.get("manifests") or ()
+        entries = self.document.get("manifests") or ()
         try:
-            digests = [_read_digest(one) for one in listed if (one.get("platform") or {}).get("os") != "unknown"]
+            digests = [_read_digest(one) for one in entries if (one.get("platform") or {}).get("os") != "unknown"]
         except (AttributeError, KeyError, TypeError, ValueError):
             digests = []
         if len(digests) != 1:

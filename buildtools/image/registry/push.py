@@ -125,7 +125,7 @@ class VersionTagger:
         self._report = report
         self._pool = pool
         self._looked_at = float("-inf")
-        self.seen = Seen()
+        self.parts = Seen()
 
     def look_up(self, images: Sequence[ImageToPush]) -> tuple[Images, Images]:
         """What the registry has of this version; and, of what it lacks, what is there under its fingerprint.
@@ -152,17 +152,17 @@ class VersionTagger:
             # Whoever may not read there, or finds it damaged, sends the layers.
             with suppress(Damaged, Refused):
                 image = read_image(self._registry, base.repository, base.target, self._cache)
-                if image and is_whole(self._registry, base.repository, image.manifest, self.seen):
+                if image and is_whole(self._registry, base.repository, image.manifest, self.parts):
                     yield base.repository, image
 
-    def stamp(self, image: ImageToPush, stored: StoredImage, route: PushRoute) -> PushedImage:
+    def stamp(self, image: ImageToPush, source: StoredImage, route: PushRoute) -> PushedImage:
         """Make the version out of a stored image, and read it back.
 
         :raises Conflict: another commit has made it meanwhile.
         """
-        config = stamp(stored.config, self._labels)
-        descriptor = replace(stored.manifest.config, digest=digest_of(config), size=len(config))
-        stamped = StoredImage(stored.manifest.with_config(descriptor), config)
+        config = stamp(source.config, self._labels)
+        descriptor = replace(source.manifest.config, digest=digest_of(config), size=len(config))
+        stamped = StoredImage(source.manifest.with_config(descriptor), config)
         self._registry.put_blob(image.repository, config)
         self._cache.remember_config(config)
         # Another agent may have made the version since we looked, or make it now, unless we looked a moment ago.
@@ -176,10 +176,10 @@ class VersionTagger:
             stamped = theirs
         return self.pushed_image(image, stamped, route)
 
-    def pushed_image(self, image: ImageToPush, stored: StoredImage, route: PushRoute) -> PushedImage:
+    def pushed_image(self, image: ImageToPush, source: StoredImage, route: PushRoute) -> PushedImage:
         """An image of the version, as the registry has it."""
-        size = sum(layer.size for layer in stored.manifest.layers)
-        return PushedImage(image.name, self._reference(image), image.fingerprint, stored.digest, size, route)
+        size = sum(layer.size for layer in source.manifest.layers)
+        return PushedImage(image.name, self._reference(image), image.fingerprint, source.digest, size, route)
 
     def prune(self, images: Iterable[ImageToPush], most: int) -> None:
         """Delete fingerprints above the bound; not being allowed to does not fail the push."""
@@ -210,7 +210,7 @@ class VersionTagger:
         if published is None:
             return None
         if self._is_same(published, image):
-            whole = is_whole(self._registry, image.repository, published.manifest, self.seen)
+            whole = is_whole(self._registry, image.repository, published.manifest, self.parts)
             return published if whole else None
         if self._version.dirty:
             self._report(Warned(image.name, f"{self._reference(image)} has other content and is overwritten"))
@@ -219,14 +219,14 @@ class VersionTagger:
 
     def _stored_image(self, image: ImageToPush) -> StoredImage | None:
         """The image as the registry has it under its fingerprint, young enough; see :func:`find_to_stamp`."""
-        stored = find_to_stamp(self._registry, image.repository, image.fingerprint, self._cache, self.seen)
-        return stored if stored and stored.created >= image.built_since else None
+        image_at_tag = find_to_stamp(self._registry, image.repository, image.fingerprint, self._cache, self.parts)
+        return image_at_tag if image_at_tag and image_at_tag.created >= image.built_since else None
 
-    def _is_same(self, stored: StoredImage, image: ImageToPush) -> bool:
+    def _is_same(self, source: StoredImage, image: ImageToPush) -> bool:
         labels = {**self._labels, FINGERPRINT_LABEL: image.fingerprint}
         # Clones of one repository may call it by different URLs.
         labels.pop(SOURCE_LABEL, None)
-        return all(stored.labels.get(key) == value for key, value in labels.items())
+        return all(source.labels.get(key) == value for key, value in labels.items())
 
     def _reference(self, image: ImageToPush) -> str:
         return f"{self._registry.host}/{image.repository}:{self._tag}"

@@ -69,7 +69,7 @@ class Transport:
         self._credentials = credentials
         self._may_be_plain = plain_http or _is_loopback(self._address)
         self._ca = [Path(ca)] if ca else sorted((certificates / host).glob("*.crt"))
-        self._shown = next(iter(sorted((certificates / host).glob("*.cert"))), None)
+        self._client_certificate = next(iter(sorted((certificates / host).glob("*.cert"))), None)
         self._pause = pause
         self._lock = threading.Lock()
         self._aborted = threading.Event()
@@ -119,15 +119,15 @@ class Transport:
             else:
                 if answer.status in expected:
                     return answer
-                said = _said(answer)
+                reason = _reason_of(answer)
                 if answer.status in (401, 403):
-                    raise refused(self.host, scope, said, self.credential)
+                    raise refused(self.host, scope, reason, self.credential)
                 if answer.status != 429 and answer.status < 500:
                     raise BuildToolsError(
-                        f"the registry {self.host} answers {method} {urlsplit(url).path} with {said}",
+                        f"the registry {self.host} answers {method} {urlsplit(url).path} with {reason}",
                         "its log may tell more",
                     )
-                failure, wait = f"it answers {said}", _retry_after(answer)
+                failure, wait = f"it answers {reason}", _retry_after(answer)
             if attempt >= attempts:
                 raise Unreachable(
                     f"the registry {self.host} is out of reach ({failure})",
@@ -180,12 +180,12 @@ class Transport:
         renewals = 2
         for _ in range(_REDIRECTS):
             ours = target.startswith(self._origin())
-            sent = self._authenticator.header(scope) if ours else ""
-            authorized = {**(headers or {}), **({"Authorization": sent} if sent else {})}
+            authorization = self._authenticator.header(scope) if ours else ""
+            authorized = {**(headers or {}), **({"Authorization": authorization} if authorization else {})}
             answer = self._send(method, target, authorized, body, attempt)
             if answer.status == 401 and ours and renewals:
                 renewals -= 1
-                if self._authenticator.challenged(_challenge(answer), scope, sent):
+                if self._authenticator.challenged(_challenge(answer), scope, authorization):
                     continue
             # Blobs may lie elsewhere; the login is never sent there.
             if answer.status in (301, 302, 303, 307, 308) and method in ("GET", "HEAD"):
@@ -222,9 +222,9 @@ class Transport:
 
     def _connections_to(self, server: SplitResult) -> tuple[Connections, str]:
         """The connections to a server, and what to say of a proxy on the way."""
-        known = self._connections.get((server.scheme, server.netloc))
-        if known:
-            return known
+        existing = self._connections.get((server.scheme, server.netloc))
+        if existing:
+            return existing
         host, port = server.hostname or "", server.port
         proxy = None
         if server.scheme == "https" and host and not _is_loopback(server.netloc):
@@ -235,11 +235,11 @@ class Transport:
 
         def tls() -> socket.socket:
             at = (proxy.host, proxy.port) if proxy else (host, port or 443)
-            made = http.client.HTTPSConnection(*at, timeout=_CONNECT_SECONDS, context=self._tls_context)
+            entry = http.client.HTTPSConnection(*at, timeout=_CONNECT_SECONDS, context=self._tls_context)
             if proxy:
-                made.set_tunnel(host, port or 443, proxy.headers)
-            made.connect()
-            return made.sock
+                entry.set_tunnel(host, port or 443, proxy.headers)
+            entry.connect()
+            return entry.sock
 
         dial = {"http": plain, "https": tls}.get(server.scheme)
         if not (host and dial):
@@ -247,8 +247,8 @@ class Transport:
         address = server.netloc.rpartition("@")[2]
         origin = f"{server.scheme}://{address}"
         connections = Connections(dial, address, _READ_SECONDS, service="registry", origin=origin)
-        made = connections, f", through the proxy {proxy}" if proxy else ""
-        return self._connections.setdefault((server.scheme, server.netloc), made)
+        entry = connections, f", through the proxy {proxy}" if proxy else ""
+        return self._connections.setdefault((server.scheme, server.netloc), entry)
 
     def _origin(self) -> str:
         with self._lock:
@@ -287,13 +287,13 @@ class Transport:
                     f"{authority} cannot be read as certificates ({error.strerror or error})",
                     "it must be a PEM file of the registry's certificate authority",
                 ) from None
-        if self._shown:
-            key = self._shown.with_suffix(".key")
+        if self._client_certificate:
+            key = self._client_certificate.with_suffix(".key")
             try:
-                context.load_cert_chain(self._shown, key)
+                context.load_cert_chain(self._client_certificate, key)
             except OSError as error:
                 raise Refused(
-                    f"{self._shown} and {key} cannot be used ({error.strerror or error})",
+                    f"{self._client_certificate} and {key} cannot be used ({error.strerror or error})",
                     "they must be PEM files of a certificate for this registry and of its key",
                 ) from None
         return context
@@ -324,7 +324,7 @@ def _is_loopback(address: str) -> bool:
         return name == "localhost"
 
 
-def _said(answer: Response) -> str:
+def _reason_of(answer: Response) -> str:
     """The status and the first message of an answer that is an error.
 
     https://github.com/opencontainers/distribution-spec/blob/main/spec.md#error-codes

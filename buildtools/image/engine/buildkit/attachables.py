@@ -52,12 +52,12 @@ def auth(credentials: LoginSource) -> dict[str, Handler]:
     """Credentials for private base images. Tokens are fetched by the engine itself, as nothing else is served."""
 
     def answer(request: Message) -> bytes:
-        found = credentials.for_host(request.text(1))
-        if found is None:
+        credential = credentials.for_host(request.text(1))
+        if credential is None:
             return b""
-        if found.identity_token:
-            return string_field(2, found.identity_token)
-        return string_field(1, found.username) + string_field(2, found.password)
+        if credential.identity_token:
+            return string_field(2, credential.identity_token)
+        return string_field(1, credential.username) + string_field(2, credential.password)
 
     return {"/moby.filesync.v1.Auth/Credentials": _answering(answer)}
 

@@ -91,7 +91,7 @@ def solve(
     try:
         for thread in threads:
             thread.start()
-        result = _awaited(outcome, cancel)
+        result = _wait_for(outcome, cancel)
         threads[1].join(_LAST_WORDS)
     finally:
         # This alone stops a build that is still running.
@@ -103,7 +103,7 @@ def solve(
     return Message(result).table(1)
 
 
-def _awaited(outcome: queue.SimpleQueue[bytes | Exception], cancel: threading.Event) -> bytes | Exception:
+def _wait_for(outcome: queue.SimpleQueue[bytes | Exception], cancel: threading.Event) -> bytes | Exception:
     while not cancel.is_set():
         try:
             return outcome.get(timeout=_PATIENCE)

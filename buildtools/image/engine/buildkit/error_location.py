@@ -34,27 +34,27 @@ def locate(text: str, vertex: Vertex) -> Place | None:
     A step is named after its instruction with variables replaced, so where the words differ its number decides.
     """
     try:
-        found = list(_places(text))
+        places = list(_places(text))
     except Refused:
         return None
     if not vertex.number:
-        return _mentioning(found, vertex.text)
+        return _mentioning(places, vertex.text)
     stage = vertex.stage.rpartition(" ")[2].lower()
     if stage:
-        found = [each for each in found if stage in (each.stage_name, f"stage-{each.stage}")]
-    wanted = " ".join(vertex.text.split())
-    same = [each for each in found if each.text == wanted]
+        places = [each for each in places if stage in (each.stage_name, f"stage-{each.stage}")]
+    command = " ".join(vertex.text.split())
+    same = [each for each in places if each.text == command]
     if same:
         return same[0]
     # Without a name it is the only stage that is built, which is most often the last.
-    stage_number = max((each.stage for each in found), default=0)
-    own = [each for each in found if each.stage == stage_number]
+    stage_number = max((each.stage for each in places), default=0)
+    own = [each for each in places if each.stage == stage_number]
     counted = [each for each in own if each.keyword in _COUNTED]
     # Before them come FROM, if it is counted, and what an ONBUILD of the base image added.
     position = vertex.number - (vertex.total - len(counted)) - 1
-    if 0 <= position < len(counted) and counted[position].keyword == wanted.partition(" ")[0]:
+    if 0 <= position < len(counted) and counted[position].keyword == command.partition(" ")[0]:
         return counted[position]
-    return next((each for each in own if each.keyword == "FROM" and wanted.startswith("FROM ")), None)
+    return next((each for each in own if each.keyword == "FROM" and command.startswith("FROM ")), None)
 
 
 def _places(text: str) -> Iterator[Place]:
@@ -69,12 +69,12 @@ def _places(text: str) -> Iterator[Place]:
         yield Place(instruction.line, last, keyword, " ".join([keyword, *words]), stage, name)
 
 
-def _mentioning(found: list[Place], name: str) -> Place | None:
+def _mentioning(places: list[Place], name: str) -> Place | None:
     words = name.split()
     spelled = _SPELLED_OUT.fullmatch(words[-1]) if words else None
     if not spelled:
         return None
-    for place in found:
+    for place in places:
         for word in place.text.split()[1:]:
             mentioned = _SPELLED_OUT.fullmatch(re.sub(r"^--(?:from=|mount=.*from=)", "", word).partition(",")[0])
             if mentioned and mentioned["name"] == spelled["name"]:

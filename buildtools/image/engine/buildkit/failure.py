@@ -93,7 +93,7 @@ def explained(image: str, dockerfile: Path, text: str, error: Status, vertex: Ve
         status = int(code[1])
     if status is not None:
         reason = f"exit code {status}"
-    found = locate(text, vertex) if vertex else None
+    place = locate(text, vertex) if vertex else None
     remedy = _remedy(reason) if vertex and not vertex.number else ""
     if vertex and vertex.number and (missing := _MISSING.search(reason)):
         reason = f"{missing['looked_up'] or missing['walked']}: not found"
@@ -101,8 +101,8 @@ def explained(image: str, dockerfile: Path, text: str, error: Status, vertex: Ve
             reason += " in the context"
             remedy = "see that it is there, and that .dockerignore does not leave it out"
     lines = details.lines
-    if not lines[0] and found:
-        lines = (found.first, found.last)
+    if not lines[0] and place:
+        lines = (place.first, place.last)
     if not lines[0] and (line := _PARSE_ERROR_LINE.search(error.message)):
         lines = (int(line[1]), int(line[1]))
     # A step before the first instruction fetches a base image.
@@ -114,7 +114,7 @@ def explained(image: str, dockerfile: Path, text: str, error: Status, vertex: Ve
         remedy,
         text=text,
         lines=lines,
-        instruction=found.text if found else "",
+        instruction=place.text if place else "",
         status=status,
         log=vertex.last_lines if vertex else (),
         exit_code=Unreachable.exit_code if is_outage else BuildToolsError.exit_code,

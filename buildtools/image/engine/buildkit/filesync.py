@@ -57,8 +57,8 @@ def folder(root: Path, selection: Selection | None = None) -> Tree:
     Owners are not sent, as with the official client: caches are shared by all users.
     """
 
-    def items(wanted: Selection) -> Iterator[Item]:
-        for entry in walk(root, selection or wanted):
+    def items(engine_selection: Selection) -> Iterator[Item]:
+        for entry in walk(root, engine_selection if selection is None else selection):
             has_content = stat.S_ISREG(entry.stat.st_mode) and not entry.is_hard_link
             yield Item(_stat_of(entry), entry.absolute if has_content else None, entry.stat.st_size)
 
@@ -68,8 +68,8 @@ def folder(root: Path, selection: Selection | None = None) -> Tree:
 def files(contents: Mapping[str, bytes]) -> Tree:
     """Files that are not on disk, in one flat directory."""
 
-    def items(wanted: Selection) -> Iterator[Item]:
-        del wanted
+    def items(selection: Selection) -> Iterator[Item]:
+        del selection
         for name, content in sorted(contents.items()):
             # The engine compares size and time only; a time made from the content never lies.
             time = int.from_bytes(hashlib.sha256(content).digest()[:7])
@@ -82,10 +82,10 @@ def files(contents: Mapping[str, bytes]) -> Tree:
     return items
 
 
-def diff_copy(trees: Mapping[str, Tree], sent: Callable[[str, int], None]) -> Handler:
+def diff_copy(trees: Mapping[str, Tree], progress: Callable[[str, int], None]) -> Handler:
     """The handler that offers ``trees`` by name.
 
-    ``sent`` hears, now and then, the name of a tree and how many bytes were sent of it so far.
+    ``progress`` hears, now and then, the name of a tree and how many bytes were sent of it so far.
     """
 
     def handle(stream: Stream) -> None:
@@ -93,12 +93,12 @@ def diff_copy(trees: Mapping[str, Tree], sent: Callable[[str, int], None]) -> Ha
         tree = trees.get(name)
         if tree is None:
             raise Status(NOT_FOUND, f"there is no directory {name!r} in this build")
-        _Sender(stream, lambda size: sent(name, size)).send(_wanted(tree, stream))
+        _Sender(stream, lambda size: progress(name, size)).send(_requested_items(tree, stream))
 
     return handle
 
 
-def _wanted(tree: Tree, stream: Stream) -> Iterator[Item]:
+def _requested_items(tree: Tree, stream: Stream) -> Iterator[Item]:
     """What the engine wants of a tree; a pattern that is none is an error while that is listed, of which it is told."""
     yield from tree(
         Selection(
@@ -118,9 +118,9 @@ def _values(stream: Stream, key: str) -> list[str]:
 
 
 class _Sender:
-    def __init__(self, stream: Stream, sent: Callable[[int], None]) -> None:
+    def __init__(self, stream: Stream, progress: Callable[[int], None]) -> None:
         self._stream = stream
-        self._sent = sent
+        self._progress = progress
         self._batch: list[bytes] = []
         self._size = 0
         self._total = 0
@@ -133,17 +133,17 @@ class _Sender:
             raise
 
     def _list(self, items: Iterator[Item]) -> dict[int, Item]:
-        offered = {}
+        contents = {}
         for index, item in enumerate(items):
             if item.content is not None:
-                offered[index] = item
+                contents[index] = item
             self._put(framed(bytes_field(2, item.stat)))
             if self._size >= _LIST_BATCH:
                 self._flush()
         self._put(framed(b""))
-        return offered
+        return contents
 
-    def _serve(self, offered: dict[int, Item]) -> None:
+    def _serve(self, items: dict[int, Item]) -> None:
         while True:
             if self._stream.waits():
                 self._flush()
@@ -153,7 +153,7 @@ class _Sender:
             packet = Message(message)
             kind = packet.number(1)
             if kind == _REQ:
-                self._send_content(packet.number(3), offered)
+                self._send_content(packet.number(3), items)
             elif kind == _FIN:
                 self._put(framed(int_field(1, _FIN)))
                 self._flush()
@@ -161,8 +161,8 @@ class _Sender:
             elif kind == _ERR:
                 raise Status(UNKNOWN, packet.text(4))
 
-    def _send_content(self, index: int, offered: dict[int, Item]) -> None:
-        item = offered.pop(index, None)
+    def _send_content(self, index: int, items: dict[int, Item]) -> None:
+        item = items.pop(index, None)
         if item is None:
             raise Status(NOT_FOUND, f"there is no file number {index} to ask for")
         head = int_field(1, _DATA) + int_field(3, index)
@@ -182,7 +182,7 @@ class _Sender:
         if self._batch:
             self._stream.write(b"".join(self._batch))
             self._total += self._size
-            self._sent(self._total)
+            self._progress(self._total)
             self._batch = []
             self._size = 0
 
@@ -221,13 +221,13 @@ def _unsendable(path: str, why: str) -> BuildToolsError:
 def _stat_of(entry: Entry) -> bytes:
     status = entry.stat
     kind = stat.S_IFMT(status.st_mode)
-    made = string_field(1, entry.path) + _mode_of(status.st_mode)
+    message = string_field(1, entry.path) + _mode_of(status.st_mode)
     if kind != stat.S_IFDIR:
-        made += int_field(5, status.st_size)
-    made += int_field(6, _time_of(status)) + string_field(7, entry.link_target)
+        message += int_field(5, status.st_size)
+    message += int_field(6, _time_of(status)) + string_field(7, entry.link_target)
     if kind in (stat.S_IFCHR, stat.S_IFBLK):
-        made += int_field(8, os.major(status.st_rdev)) + int_field(9, os.minor(status.st_rdev))
-    return made + _extended_attributes(entry.absolute)
+        message += int_field(8, os.major(status.st_rdev)) + int_field(9, os.minor(status.st_rdev))
+    return message + _extended_attributes(entry.absolute)
 
 
 @lru_cache

@@ -55,7 +55,7 @@ class Stream:
         self.metadata = metadata
         self.outcome: dict[str, str] = {}
         self.answered = False
-        self.lost: Gone | None = None
+        self.end_reason: Gone | None = None
         self._connection = connection
         self._inbox: queue.SimpleQueue[bytes | Gone | None] = queue.SimpleQueue()
         self._partial = bytearray()
@@ -90,21 +90,21 @@ class Stream:
 
     def take(self, data: memoryview) -> None:
         """Bytes that came in; the connection calls this."""
-        held = self._partial
-        held += data
+        buffer = self._partial
+        buffer += data
         at = 0
-        while len(held) - at >= 5:
-            end = at + 5 + int.from_bytes(held[at + 1 : at + 5])
-            if len(held) < end:
+        while len(buffer) - at >= 5:
+            end = at + 5 + int.from_bytes(buffer[at + 1 : at + 5])
+            if len(buffer) < end:
                 break
-            self._inbox.put(bytes(held[at + 5 : end]))
+            self._inbox.put(bytes(buffer[at + 5 : end]))
             at = end
-        del held[:at]
+        del buffer[:at]
 
-    def end(self, lost: Gone | None = None) -> None:
+    def end(self, end_reason: Gone | None = None) -> None:
         """Nothing more will come in; the connection calls this."""
-        self.lost = self.lost or lost
-        self._inbox.put(lost)
+        self.end_reason = self.end_reason or end_reason
+        self._inbox.put(end_reason)
 
 
 def framed(message: bytes) -> bytes:
@@ -140,7 +140,7 @@ class Connection:
         self._batch = 0
         self._streams: dict[int, Stream] = {}
         self._threads: set[threading.Thread] = set()
-        self._lost: Gone | None = None
+        self._end_reason: Gone | None = None
         self._http = Http2(is_client=handlers is None, window=_WINDOW, largest_headers=_HEADERS)
         self._loops = [
             threading.Thread(target=self._read, args=(received,), name="buildkit-read", daemon=True),
@@ -182,9 +182,9 @@ class Connection:
             self._answer(stream)
             left = memoryview(data)
             while left:
-                lost = stream.lost or self._lost
-                if lost:
-                    raise lost
+                end_reason = stream.end_reason or self._end_reason
+                if end_reason:
+                    raise end_reason
                 size = min(self._http.room(stream.number), _BATCH - self._batch, len(left))
                 if size <= 0:
                     self._unwritten.notify()
@@ -211,8 +211,8 @@ class Connection:
     def _changing(self) -> Iterator[None]:
         """Hold the lock for a change; what comes of it is written soon."""
         with self._lock:
-            if self._lost:
-                raise self._lost
+            if self._end_reason:
+                raise self._end_reason
             try:
                 yield
             finally:
@@ -235,7 +235,7 @@ class Connection:
             raise Status(code, message_text, _base64(stream.outcome.get("grpc-status-details-bin", "")))
 
     def _read(self, data: bytes) -> None:
-        lost = Gone("the engine closed the connection")
+        end_reason = Gone("the engine closed the connection")
         try:
             while True:
                 with self._lock:
@@ -247,18 +247,18 @@ class Connection:
                 if not data:
                     break
         except Exception as error:  # noqa: BLE001  whatever it is, nobody may wait for ever
-            lost = Gone(str(error))
+            end_reason = Gone(str(error))
         with self._lock:
-            self._lost = lost
+            self._end_reason = end_reason
             for stream in self._streams.values():
-                stream.end(lost)
+                stream.end(end_reason)
             self._unwritten.notify()
             self._room.notify_all()
 
     def _write(self) -> None:
         while True:
             with self._lock:
-                while not (data := self._http.take_out()) and not self._lost:
+                while not (data := self._http.take_out()) and not self._end_reason:
                     self._unwritten.wait()
                 self._batch = 0
                 self._room.notify_all()
@@ -273,16 +273,16 @@ class Connection:
                 return
 
     def _handle(self, event: FrameEvent) -> None:
-        found = self._streams.get(event.stream)
-        if found is None:
+        stream = self._streams.get(event.stream)
+        if stream is None:
             if isinstance(event, HeadersCame) and self._handlers is not None:
                 self._begin(event)
         elif isinstance(event, DataCame):
-            found.take(event.data)
+            stream.take(event.data)
         elif isinstance(event, HeadersCame):
-            found.outcome.update((_header(key), _header(value)) for key, value in event.fields)
+            stream.outcome.update((_header(key), _header(value)) for key, value in event.fields)
         else:
-            found.end(None if event.code is None else Gone(f"the engine broke off the call (code {event.code})"))
+            stream.end(None if event.code is None else Gone(f"the engine broke off the call (code {event.code})"))
 
     def _begin(self, event: HeadersCame) -> None:
         metadata: dict[str, list[str]] = {}
@@ -314,7 +314,7 @@ class Connection:
         if message:
             trailers.append(("grpc-message", urllib.parse.quote(message, safe=" !#$&'()*+,/:;=?@[]")))
         with contextlib.suppress(Gone), self._changing():
-            if not stream.lost:
+            if not stream.end_reason:
                 self._answer(stream)
                 self._http.send_headers(stream.number, trailers, end=True)
         with self._lock:

@@ -94,9 +94,9 @@ class Http2:
 
     def take_out(self) -> bytes:
         """What is to be written next; nothing, where there is nothing."""
-        taken = b"".join(self._out)
+        data = b"".join(self._out)
         self._out.clear()
-        return taken
+        return data
 
     def open(self) -> int:
         """A new stream, of a client."""
@@ -234,8 +234,8 @@ class Http2:
             _, code = struct.unpack_from(">II", content)
             # Without an error it only announces the end, which follows once all streams have theirs: section 6.8.
             if code:
-                said = bytes(content[8:]).decode(errors="replace")
-                raise Broken(f"the engine ended the connection with code {code}{said and f' ({said})'}")
+                debug_data = bytes(content[8:]).decode(errors="replace")
+                raise Broken(f"the engine ended the connection with code {code}{debug_data and f' ({debug_data})'}")
 
     def _set(self, name: int, value: int) -> None:
         if name == _TABLE_SIZE:

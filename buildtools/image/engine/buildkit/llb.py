@@ -17,5 +17,7 @@ def offered_tree(name: str, session_id: str) -> bytes:
     digest = f"sha256:{hashlib.sha256(source).hexdigest()}"
     # An operation that is nothing but its input is the end.
     end = bytes_field(1, string_field(1, digest))
-    shown = string_field(1, digest) + bytes_field(2, map_field(2, {"llb.customname": f"[internal] load build {name}"}))
-    return bytes_field(1, source) + bytes_field(1, end) + bytes_field(2, shown)
+    metadata = string_field(1, digest) + bytes_field(
+        2, map_field(2, {"llb.customname": f"[internal] load build {name}"})
+    )
+    return bytes_field(1, source) + bytes_field(1, end) + bytes_field(2, metadata)

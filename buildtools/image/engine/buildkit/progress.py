@@ -88,22 +88,22 @@ class Progress:
 
     def _log(self, vertex: Vertex, line: bytes) -> None:
         # What a terminal would show of a progress bar is what comes after the last carriage return.
-        shown = line.rstrip(b"\r").rpartition(b"\r")[2].decode("utf-8", "replace")
-        shown = self._hide(shown)
-        vertex.last_lines.append(shown)
-        self._report(Log(self._subject, shown))
+        text = line.rstrip(b"\r").rpartition(b"\r")[2].decode("utf-8", "replace")
+        text = self._hide(text)
+        vertex.last_lines.append(text)
+        self._report(Log(self._subject, text))
 
     def _warning(self, message: Message) -> str:
         start = next((span.message(1) for span in message.messages(7)), None)
-        told = _LINE.sub("", message.text(3))
+        text = _LINE.sub("", message.text(3))
         where = f" ({self._dockerfile}:{start.number(1)})" if start else ""
-        return f"{told}{where}, see {message.text(5)}" if message.text(5) else f"{told}{where}"
+        return f"{text}{where}, see {message.text(5)}" if message.text(5) else f"{text}{where}"
 
 
 def _hiding(secrets: Iterable[bytes]) -> Callable[[str], str]:
     lines = {line.strip() for secret in secrets for line in secret.decode("utf-8", "replace").splitlines()}
     parts = sorted((line for line in lines if len(line) >= _SHORTEST_SECRET), key=len, reverse=True)
     if not parts:
-        return lambda shown: shown
+        return lambda text: text
     pattern = re.compile("|".join(map(re.escape, parts)))
-    return lambda shown: pattern.sub("***", shown)
+    return lambda text: pattern.sub("***", text)
