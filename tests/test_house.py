@@ -28,6 +28,7 @@ LAYERS = (
     ("git", "image", "archive"),
     ("schedule", "command"),
     ("version", "settings", "events", "cancellation"),
+    ("platform",),
     ("frozen", "files", "request_log"),
 )
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}

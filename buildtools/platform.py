@@ -1,0 +1,73 @@
+"""Platforms, ``os/architecture[/variant]``, in the one spelling that containerd and BuildKit give to each.
+
+The rules are those of https://github.com/containerd/platforms (``Parse``, then ``Normalize``), with one difference: an
+operating system or an architecture that Go does not know is an error here, where containerd looks for such an image.
+"""
+
+from __future__ import annotations
+
+import re
+
+from buildtools.frozen import frozen
+
+# What Go can be compiled for: https://github.com/golang/go/blob/master/src/internal/syslist/syslist.go
+_SYSTEMS = frozenset(
+    "aix android darwin dragonfly freebsd illumos ios js linux netbsd openbsd plan9 solaris wasip1 windows".split()
+)
+_ARCHITECTURES = frozenset(
+    "386 amd64 arm arm64 loong64 mips mips64 mips64le mipsle ppc64 ppc64le riscv64 s390x wasm".split()
+)
+_SYSTEM_NAMES = {"macos": "darwin"}
+_ARCHITECTURE_NAMES = {
+    "i386": ("386", ""),
+    "x86_64": ("amd64", ""),
+    "x86-64": ("amd64", ""),
+    "aarch64": ("arm64", ""),
+    "armhf": ("arm", "v7"),
+    "armel": ("arm", "v6"),
+}
+# The variant that each architecture has where none is written, and the other spellings of it.
+_DEFAULT_VARIANTS = {"amd64": ("", "v1"), "arm64": ("", "8", "v8"), "arm": ("v7", "", "7")}
+_VARIANT = re.compile(r"v?([0-9]+(?:\.[0-9]+)?)")
+
+
+@frozen
+class Platform:
+    """An operating system, an architecture and perhaps a variant of it, as BuildKit writes them."""
+
+    system: str
+    architecture: str
+    variant: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Platform:
+        """The platform that ``text`` means; an architecture alone is one of Linux.
+
+        :raises ValueError: it is not the name of one platform.
+        """
+        parts = text.lower().split("/")
+        if len(parts) == 1:
+            parts = ["linux", *parts]
+        if len(parts) > 3:
+            raise ValueError("it has more than three parts")
+        system, architecture, variant = [*parts, ""][:3]
+        system = _SYSTEM_NAMES.get(system, system)
+        architecture, implied = _ARCHITECTURE_NAMES.get(architecture, (architecture, ""))
+        if system not in _SYSTEMS:
+            raise ValueError(f"unknown operating system {system!r}")
+        if architecture not in _ARCHITECTURES:
+            raise ValueError(f"unknown architecture {architecture!r}")
+        return cls(system, architecture, _normal_variant(architecture, variant or implied))
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.system, self.architecture, self.variant) if part)
+
+
+def _normal_variant(architecture: str, variant: str) -> str:
+    default, *spellings = _DEFAULT_VARIANTS.get(architecture, ("",))
+    if variant in (default, *spellings):
+        return default
+    number = _VARIANT.fullmatch(variant)
+    if not number:
+        raise ValueError(f"unknown variant {variant!r}")
+    return f"v{number[1]}"
