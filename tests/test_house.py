@@ -53,7 +53,7 @@ INNER_LAYERS = {
         ("repository",),
         ("config",),
         ("storage",),
-        ("wildmatch", "errors"),
+        ("wildmatch", "errors", "address"),
     ),
 }
 # Every library that is imported, and the rooms that may import it.

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from buildtools import Refused
 from buildtools.frozen import frozen
+from buildtools.git.address import without_login
 from buildtools.git.describe import describe
 from buildtools.git.errors import NoCommit, NoTag, ShallowClone
 from buildtools.git.naming.prefix import ignored_tag, prefix_remedy
@@ -19,8 +20,6 @@ from buildtools.git.worktree.status import changed_paths
 from buildtools.git.worktree.tracked_files import Files
 from buildtools.version import Version
 
-# Up to the last @: a password may hold one.
-_USER_INFO = re.compile(r"(?<=://).*@")
 _LISTED = 10
 
 
@@ -78,13 +77,8 @@ def read_checkout(root: Path, tag_prefix: str, remote: str, environment: Mapping
     """
     version = read_version(root, tag_prefix, environment)
     repository = Repository.open(root, environment)
-    url = repository.config.get(f"remote.{remote}.url") or ""
+    url = next(iter(repository.config.get_all(f"remote.{remote}.url")), "")
     return Checkout(version, _date(repository, version, environment), without_login(url))
-
-
-def without_login(url: str) -> str:
-    """The URL without user name and password."""
-    return _USER_INFO.sub("", url)
 
 
 def refuse_dirty(root: Path, environment: Mapping[str, str]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from buildtools.git.errors import BadConfig
 from buildtools.git.storage.small_file import content
@@ -32,15 +32,18 @@ class Config:
 
     def __init__(self) -> None:
         self._values: dict[str, list[str | None]] = {}
+        self._order: list[str] = []
 
     def add(self, name: str, value: str | None) -> None:
         """Set once more. ``None`` is a key without ``=``, which is true as a boolean and nothing else."""
         self._values.setdefault(name, []).append(value)
+        self._order.append(name)
 
     def update(self, other: Config) -> None:
         """Everything of another, on top of this."""
         for name, values in other._values.items():
             self._values.setdefault(name, []).extend(values)
+        self._order += other._order
 
     def __contains__(self, name: str) -> bool:
         return _normal(name) in self._values
@@ -48,6 +51,11 @@ class Config:
     def names(self) -> list[str]:
         """Every name that has a value."""
         return list(self._values)
+
+    def items(self) -> Iterator[tuple[str, str | None]]:
+        """Every name and value, in the order in which they were set."""
+        values = {name: iter(values) for name, values in self._values.items()}
+        return ((name, next(values[name])) for name in self._order)
 
     def get(self, name: str, default: str | None = None) -> str | None:
         """The last value.
@@ -64,6 +72,11 @@ class Config:
     def get_all(self, name: str) -> list[str]:
         """All values in order, the ones that read ``None`` left out."""
         return [value for value in self._values.get(_normal(name), ()) if value is not None]
+
+    def get_list(self, name: str) -> list[str]:
+        """All values of a list that an empty value resets, as ``http.extraHeader`` and ``credential.helper``."""
+        values = self.get_all(name)
+        return values[max((at + 1 for at, value in enumerate(values) if not value), default=0) :]
 
     def bool(self, name: str, default: bool = False) -> bool:
         """As a boolean: true, yes, on, 1, a number that is not 0, or no value at all.

@@ -1,14 +1,29 @@
-"""dulwich's client for http and https, configured as git is."""
+"""dulwich's client for http and https, which reaches servers and logs in as git does.
+
+dulwich makes two requests: ``GET info/refs`` for the refs, and ``POST git-receive-pack`` for the push. It gets a
+stand-in for urllib3's pool, which sends each of them where git would:
+
+* the URL is that of the remote, or the one that the first request was redirected to, with the request's own part at the
+  end; a query in the remote's URL stays in front of it, as with git
+* after a 401 response the credential helpers and the askpass program are asked, once, and told what became of it
+* a login goes to the server that it is for, not to one that a redirect leads to
+"""
 
 from __future__ import annotations
 
+import base64
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 from buildtools.git.config import Config
-from buildtools.git.tagging.login import Login, library_config
+from buildtools.git.tagging.cookies import cookie_header
+from buildtools.git.tagging.exchange import ExchangeFailure
+from buildtools.git.tagging.http_settings import HttpProxy, read_http_settings
+from buildtools.git.tagging.login import Login, LoginSources
+from buildtools.git.tagging.remote_settings import RemoteSettings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,67 +33,172 @@ if TYPE_CHECKING:
 # A host that drops packets would hold the run for minutes; one that is up accepts a connection within seconds. A hook
 # may run for minutes before the remote sends its first byte. Past either limit the remote counts as unreachable.
 _CONNECT_SECONDS, _READ_SECONDS = 30, 300
+_REFS, _PUSH = "info/refs", "git-receive-pack"
+_OK, _UNAUTHORIZED, _NOT_FOUND, _PROXY_LOGIN, _TOO_MANY = 200, 401, 404, 407, 429
+_SERVER_ERRORS = 500
 
 
-class _Requests:
-    """Makes requests, and closes all their responses: dulwich leaves those open that it treats as errors."""
-
-    def __init__(self, manager: urllib3.PoolManager) -> None:
-        self.headers = manager.headers
-        self._manager = manager
-        self._responses: list[urllib3.BaseHTTPResponse] = []
-
-    def request(self, *arguments: Any, **options: Any) -> urllib3.BaseHTTPResponse:
-        self._responses.append(self._manager.request(*arguments, **options))
-        return self._responses[-1]
-
-    def close(self) -> None:
-        for response in self._responses:
-            response.close()
-        self._manager.clear()
+class AccessDenied(Exception):
+    """The server wants a login, and the one that was found, if any, is not accepted."""
 
 
 @contextmanager
 def http_client(
-    url: str, login: Login | None, config: Config, environment: Mapping[str, str]
+    url: SplitResult, remote: RemoteSettings, config: Config, environment: Mapping[str, str]
 ) -> Iterator[Urllib3HttpGitClient]:
-    """A client for a URL without user name and password; its connections are closed with the block.
+    """A client for a URL; its connections are closed with the block.
 
-    It follows redirects but retries nothing: the caller of a task decides about that by exit code 4.
+    It retries nothing: the caller of a task decides about that by exit code 4.
+
+    :raises Refused: a setting is not supported.
     """
-    import urllib3
-    from dulwich.client import Urllib3HttpGitClient, default_urllib3_manager
+    from dulwich.client import Urllib3HttpGitClient
 
-    values = library_config(config)
-    authorities = environment.get("GIT_SSL_CAINFO") or config.path("http.sslcainfo", environment.get("HOME", ""))
-    if authorities:
-        values.set((b"http",), b"sslCAInfo", authorities.encode("utf-8", "surrogateescape"))
-    if "GIT_SSL_NO_VERIFY" in environment:
-        values.set((b"http",), b"sslVerify", b"false")
-    options: dict[str, Any] = {
-        "retries": urllib3.Retry(connect=0, read=0, status=0, other=0, redirect=5),
-        "timeout": urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS),
-    }
-    manager = default_urllib3_manager(
-        values,
-        pool_manager_cls=partial(urllib3.PoolManager, **options),  # type: ignore[arg-type]  # it is only called
-        proxy_manager_cls=partial(urllib3.ProxyManager, **options),  # type: ignore[arg-type]  # it is only called
-        base_url=url,
-    )
-    requests = _Requests(manager)  # type: ignore[arg-type]  # a manager of another kind comes from a callback only
-    user, password = (_latin1(login.user), _latin1(login.password)) if login else (None, None)
-    try:
-        yield Urllib3HttpGitClient(
+    requests = _Requests(url, remote, config, environment)
+    with warnings.catch_warnings():
+        # Who sets http.sslVerify to false knows it.
+        warnings.filterwarnings("ignore", "Unverified HTTPS request")
+        try:
+            yield Urllib3HttpGitClient(
+                "http://remote/",
+                pool_manager=requests,  # type: ignore[arg-type]  # it has every attribute that dulwich uses
+            )
+        finally:
+            requests.close()
+
+
+class _Requests:
+    """Makes the requests, and closes all their responses: dulwich leaves those open that it treats as errors."""
+
+    def __init__(
+        self, url: SplitResult, remote: RemoteSettings, config: Config, environment: Mapping[str, str]
+    ) -> None:
+        self.headers: dict[str, str] = {}
+        self._config, self._environment = config, environment
+        self._settings = read_http_settings(url, remote, config, environment)
+        self._logins = LoginSources(config, environment, url)
+        self._login = self._logins.from_files()
+        self._url = without_user(url)
+        self._pool = self._open_pool()
+        self._responses: list[urllib3.BaseHTTPResponse] = []
+
+    def request(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None, **options: Any
+    ) -> urllib3.BaseHTTPResponse:
+        """Send a request of dulwich's to the remote. ``url`` only tells which of the two it is."""
+        response = self._send(method, headers, body, options)
+        if response.status == _UNAUTHORIZED:
+            self._login = self._logins.from_programs()
+            if self._login:
+                response = self._send(method, headers, body, options)
+                (self._logins.reject if response.status == _UNAUTHORIZED else self._logins.approve)(self._login)
+            if response.status == _UNAUTHORIZED:
+                raise AccessDenied
+        if response.status == _PROXY_LOGIN:
+            raise ExchangeFailure("the proxy requires a login", permanent=True)
+        if response.status not in (_OK, _NOT_FOUND):
+            raise ExchangeFailure(
+                f"HTTP status {response.status} {response.reason or ''}".rstrip(),
+                after_refs=body is not None,
+                permanent=response.status < _SERVER_ERRORS and response.status != _TOO_MANY,
+            )
+        # Where it came from in the end is taken care of here; dulwich would compare it with its own URL.
+        response.url = url
+        return response
+
+    def _send(
+        self, method: str, headers: Mapping[str, str], body: bytes | None, options: Mapping[str, Any]
+    ) -> urllib3.BaseHTTPResponse:
+        import urllib3
+
+        base = self._url.geturl()
+        end = _PUSH if body is not None else f"{_REFS}{'&' if '?' in base else '?'}service={_PUSH}"
+        redirects = self._settings.redirects[body is not None]
+        url = f"{base.removesuffix('/')}/{end}"
+        response = self._pool.request(
+            method,
             url,
-            config=values,
-            pool_manager=requests,  # type: ignore[arg-type]  # it has every attribute that dulwich uses
-            username=user,
-            password=password,
+            headers=self._all_headers(headers),
+            body=body,
+            retries=urllib3.Retry(connect=0, read=0, status=0, other=0, redirect=redirects, raise_on_redirect=False),
+            redirect=redirects > 0,
+            **options,
         )
-    finally:
-        requests.close()
+        self._responses.append(response)
+        for step in response.retries.history if response.retries and body is None else ():
+            url = urljoin(url, step.redirect_location or "")
+        if body is None:
+            self._follow(url, end)
+        return response
+
+    def _follow(self, url: str, end: str) -> None:
+        """Let the push go where the refs came from, if that was another server or path."""
+        base = urlsplit(url.removesuffix(end))
+        if not url.endswith(end):
+            raise ExchangeFailure(f"redirected to {url}, which is not a git repository", permanent=True)
+        if _origin(base) != _origin(self._url):
+            self._logins = LoginSources(self._config, self._environment, base)
+            self._login = self._logins.from_files()
+        self._url = without_user(base)
+
+    def _all_headers(self, headers: Mapping[str, str]) -> urllib3.HTTPHeaderDict:
+        from urllib3 import HTTPHeaderDict
+
+        result = HTTPHeaderDict({**headers, "User-Agent": self._settings.user_agent})
+        if self._login:
+            result["Authorization"] = _basic(self._login)
+        cookies = cookie_header(self._settings.cookie_file, self._url) if self._settings.cookie_file else ""
+        if cookies:
+            result["Cookie"] = cookies
+        extra = [line.partition(":") for line in self._settings.headers]
+        for name, _, _ in extra:
+            result.discard(name)
+        for name, colon, value in extra:
+            if colon and value.strip():
+                result.add(name, value.strip().encode("utf-8", "surrogateescape").decode("latin-1"))
+        return result
+
+    def _open_pool(self) -> urllib3.PoolManager:
+        import urllib3
+
+        settings = self._settings
+        options: dict[str, Any] = {
+            "timeout": urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS),
+            "cert_reqs": "CERT_REQUIRED" if settings.verify else "CERT_NONE",
+            "ca_certs": settings.authorities or None,
+            "ca_cert_dir": settings.authority_folder or None,
+            "cert_file": settings.certificate or None,
+            "key_file": settings.key or None,
+        }
+        if settings.proxy is None:
+            return urllib3.PoolManager(**options)
+        login = self._proxy_login(settings.proxy)
+        headers = {"Proxy-Authorization": _basic(login)} if login else None
+        return urllib3.ProxyManager(settings.proxy.url, proxy_headers=headers, **options)
+
+    def _proxy_login(self, proxy: HttpProxy) -> Login | None:
+        if proxy.login is None or proxy.login.password:
+            return proxy.login
+        url = urlsplit(proxy.url)
+        sources = LoginSources(self._config, self._environment, url._replace(netloc=f"{proxy.login.user}@{url.netloc}"))
+        return sources.from_programs() or proxy.login
+
+    def close(self) -> None:
+        for response in self._responses:
+            response.close()
+        self._pool.clear()
 
 
-def _latin1(text: str) -> str:
-    # urllib3 encodes a login as Latin-1, git as UTF-8.
-    return text.encode("utf-8", "surrogateescape").decode("latin-1")
+def without_user(url: SplitResult) -> SplitResult:
+    """The URL without its login, which is sent in a header."""
+    return url._replace(netloc=url.netloc.rpartition("@")[2])
+
+
+def _origin(url: SplitResult) -> tuple[str, str | None, int | None]:
+    return url.scheme, url.hostname, url.port or {"http": 80, "https": 443}.get(url.scheme)
+
+
+def _basic(login: Login) -> str:
+    # urllib3 would encode it as Latin-1, git does as UTF-8.
+    octets = f"{login.user}:{login.password}".encode("utf-8", "surrogateescape")
+    return f"Basic {base64.b64encode(octets).decode()}"

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import field
 from urllib.parse import SplitResult, unquote
 
 from buildtools.frozen import frozen
 from buildtools.git.config import Config, boolean
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from dulwich.config import ConfigDict
+from buildtools.git.tagging.url_match import context_values
 
 
 @frozen
@@ -35,28 +32,12 @@ class LoginSources:
         self._environment = environment
         self._url = url
         self._host = url.netloc.rpartition("@")[2]
-        self._context = dict(self._read_context(config))
+        self._values = context_values(config, url.geturl())
+        self._helpers = self._values.get_list("credential.helper")
         self._askpass = (
             environment.get("GIT_ASKPASS") or config.get("core.askpass") or environment.get("SSH_ASKPASS") or ""
         )
-        self._user = unquote(url.username or "") or self._context.get("username", "")
-
-    def _read_context(self, config: Config) -> Iterator[tuple[str, str]]:
-        from dulwich.credentials import urlmatch_credential_sections
-
-        bare = self._url._replace(netloc=self._host).geturl()
-        values = library_config(config)
-        self._helpers: list[str] = []
-        for section in urlmatch_credential_sections(values, bare):
-            for key, value in values.items(section):
-                text = value.decode("utf-8", "surrogateescape")
-                if key.lower() != b"helper":
-                    yield key.lower().decode(), text
-                elif text:
-                    self._helpers.append(text)
-                else:
-                    # An empty value resets the list: https://git-scm.com/docs/gitcredentials#_configuration_options
-                    self._helpers.clear()
+        self._user = unquote(url.username or "") or self._values.get("credential.username") or ""
 
     def from_files(self) -> Login | None:
         """The login in the URL, or the one in ``~/.netrc``; no program is run for it."""
@@ -74,15 +55,17 @@ class LoginSources:
 
     def from_programs(self) -> Login | None:
         """The login that a credential helper or the askpass program returns."""
+        user = self._user
         for helper in self._helpers:
-            fields = self._run_helper(helper, "get", Login(self._user, ""))
+            fields = self._run_helper(helper, "get", Login(user, ""))
+            user = fields.get("username", user)
             if fields.get("password"):
-                return Login(fields.get("username", self._user), fields["password"])
+                return Login(user, fields["password"])
             if boolean(fields.get("quit", "false")):
                 return None
         if not self._askpass:
             return None
-        user = self._user or self._prompt(f"Username for '{self._url.scheme}://{self._host}': ")
+        user = user or self._prompt(f"Username for '{self._url.scheme}://{self._host}': ")
         password = user and self._prompt(f"Password for '{self._url.scheme}://{user}@{self._host}': ")
         return Login(user, password) if password else None
 
@@ -98,7 +81,7 @@ class LoginSources:
 
     def _run_helper(self, helper: str, action: str, login: Login) -> dict[str, str]:
         fields = {"protocol": self._url.scheme, "host": self._host}
-        if boolean(self._context.get("usehttppath", "false")):
+        if self._values.bool("credential.usehttppath"):
             fields["path"] = self._url.path.lstrip("/")
         fields |= {"username": login.user} if login.user else {}
         fields |= {"password": login.password} if login.password else {}
@@ -128,17 +111,3 @@ class LoginSources:
         except OSError:
             return ""
         return process.stdout.decode("utf-8", "replace").rstrip("\r\n") if process.returncode == 0 else ""
-
-
-def library_config(config: Config) -> ConfigDict:
-    """git's configuration as a value of dulwich's own class."""
-    from dulwich.config import ConfigDict
-
-    values = ConfigDict(encoding="utf-8")
-    for name in config.names():
-        section, _, rest = name.partition(".")
-        middle, _, key = rest.rpartition(".")
-        path = tuple(part.encode("utf-8", "surrogateescape") for part in (section, middle) if part)
-        for value in config.get_all(name):
-            values.add(path, key.encode(), value.encode("utf-8", "surrogateescape"))
-    return values

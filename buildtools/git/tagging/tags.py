@@ -19,8 +19,9 @@ from buildtools.frozen import frozen
 from buildtools.git.errors import MissingObject
 from buildtools.git.repository import Repository
 from buildtools.git.storage.refs import RefFiles
+from buildtools.git.tagging.exchange import Offer, RemoteRefs
 from buildtools.git.tagging.permissions import SharedPermissions
-from buildtools.git.tagging.remote import Offer, Rejected, Remote, RemoteRefs
+from buildtools.git.tagging.remote import Rejected, Remote
 from buildtools.git.tagging.signing import Signer
 from buildtools.git.tagging.tag_plan import (
     TagPlan,

@@ -72,6 +72,116 @@ def test_a_folder_cannot_be_pushed_to_without_git(site: Site) -> None:
     assert "git is not installed" in refusal(site, "../remote.git")
 
 
+def test_a_folder_with_odd_characters_is_pushed_to(site: Site) -> None:
+    for number, name in enumerate(["job@2", "a#b?c", "it's !", "sp ace"]):
+        (site.folder / name).symlink_to(site.remote.path)
+        site.clone.git("remote", "set-url", "origin", f"file://{site.folder}/{name.replace(' ', '%20')}")
+        request = TagRequest(first="1.0.0") if number == 0 else TagRequest(bump="minor")
+        cut = cut_tag(site.clone.path, request, site.environment, lambda event: None)
+        assert (TagState.PUSHED, site.remote.git("rev-parse", cut.name)) == (cut.state, cut.object)
+        site.commit("More")
+
+
+def test_the_path_of_a_remote_is_shown_with_its_at_sign(site: Site) -> None:
+    assert f"cannot push to origin (file://{site.folder}/job@2/x.git)" in refusal(
+        site, f"file://{site.folder}/job@2/x.git"
+    )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"ssh.variant": "plink"},
+        {"ssh.variant": "tortoiseplink"},
+        {"core.sshCommand": "{ssh} -F none"},
+        {"remote.origin.receivepack": "/opt/git/bin/git-receive-pack --x"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ssh://git@Host.Example:2222/~u/c#/it's!.git",
+        "[git@Host.Example:2222]:r.git",
+        "git@[::1]:a?b",
+        "git+ssh://[::1]/r.git",
+        "h:~u/r.git",
+    ],
+)
+def test_ssh_is_started_as_git_starts_it(site: Site, url: str, settings: dict[str, str]) -> None:
+    script = 'for word in "$@"; do echo "$word"; done >> "$0.log"; exec git receive-pack {remote}'
+    ssh = program(site.home / "ssh", script.replace("{remote}", str(site.remote.path)))
+    site.environment |= {"GIT_SSH": ssh, "GIT_SSH_VARIANT": settings.get("ssh.variant", "ssh")}
+    for name, value in settings.items():
+        site.clone.git("config", name, value.replace("{ssh}", ssh))
+    # git offers version 2 to a program that it does not know by name, although there is none for pushes.
+    site.clone.git("config", "protocol.version", "0")
+    log = site.home / "ssh.log"
+    site.clone.git("remote", "set-url", "origin", url)
+    site.clone.git("push", "--quiet", "--dry-run", "origin", "main:refs/heads/x", variables=site.environment)
+    expected = log.read_text()
+    log.unlink()
+    cut_tag(site.clone.path, TagRequest(first="1.0.0", dry_run=True), site.environment, lambda event: None)
+    assert expected == log.read_text()
+
+
+def test_a_program_that_takes_no_port_is_not_started_with_one(site: Site) -> None:
+    site.environment["GIT_SSH_VARIANT"] = "simple"
+    assert "ssh.variant simple cannot pass a port" in refusal(site, "ssh://h:22/r.git")
+
+
+def test_the_configured_program_receives_the_push(site: Site) -> None:
+    script = program(site.home / "receive", f'touch {site.home}/called; exec git receive-pack "$@"')
+    site.clone.git("config", "remote.origin.receivepack", script)
+    push(site, "../remote.git")
+    assert (site.home / "called").exists()
+
+
+def test_push_options_reach_the_hooks_of_the_remote(site: Site, open_http: str) -> None:
+    site.remote.git("config", "receive.advertisePushOptions", "true")
+    site.hook(
+        "pre-receive", f'echo "$GIT_PUSH_OPTION_COUNT $GIT_PUSH_OPTION_0 $GIT_PUSH_OPTION_1" > {site.home}/options'
+    )
+    for value in ("lost", "", "ci.skip", "topic=ä b"):
+        site.clone.git("config", "--add", "push.pushOption", value)
+    push(site, "../remote.git")
+    assert "2 ci.skip topic=ä b" == (site.home / "options").read_text().strip()
+    (site.home / "options").unlink()
+    site.commit("More")
+    site.clone.git("remote", "set-url", "origin", f"http://{open_http}/remote.git")
+    cut_tag(site.clone.path, TagRequest(bump="minor"), site.environment, lambda event: None)
+    assert "2 ci.skip topic=ä b" == (site.home / "options").read_text().strip()
+
+
+@pytest.mark.parametrize("url", ["../remote.git", "http://{host}/remote.git"])
+def test_push_options_that_the_remote_does_not_take_stop_the_push(site: Site, open_http: str, url: str) -> None:
+    site.clone.git("config", "push.pushOption", "ci.skip")
+    assert "the remote takes no push options" in refusal(site, url.format(host=open_http))
+
+
+@pytest.mark.parametrize(
+    ("settings", "variables", "protocol"),
+    [
+        ({"protocol.allow": "never"}, {}, "file"),
+        ({"protocol.file.allow": "user"}, {"GIT_PROTOCOL_FROM_USER": "0"}, "file"),
+        ({}, {"GIT_ALLOW_PROTOCOL": "https:ssh"}, "file"),
+    ],
+)
+def test_a_protocol_that_git_may_not_use_is_refused(
+    site: Site, settings: dict[str, str], variables: dict[str, str], protocol: str
+) -> None:
+    for name, value in settings.items():
+        site.clone.git("config", name, value)
+    site.environment |= variables
+    assert f"git is configured not to use {protocol}" in refusal(site, "../remote.git")
+
+
+def test_signed_pushes_are_refused(site: Site) -> None:
+    site.clone.git("config", "push.gpgSign", "true")
+    assert "signed pushes (push.gpgSign) are not supported: set it to if-asked" in refusal(site, "../remote.git")
+
+
 def test_http_is_pushed_to(site: Site, open_http: str) -> None:
     push(site, f"http://{open_http}/remote.git")
 
@@ -191,9 +301,9 @@ def test_a_hook_behind_http_rejects_with_its_own_words(site: Site, open_http: st
 
 
 def test_a_setting_that_is_not_supported_is_named(site: Site, open_http: str) -> None:
-    site.clone.git("config", "http.proxy", "http://127.0.0.1:1")
+    site.clone.git("config", "http.proxy", "http://alice:secret@127.0.0.1:1")
     site.clone.git("config", "http.proxyAuthMethod", "ntlm")
-    assert "Proxy authentication method 'ntlm' is not supported" in refusal(site, f"http://{open_http}/remote.git")
+    assert "http.proxyAuthMethod ntlm is not supported" in refusal(site, f"http://{open_http}/remote.git")
 
 
 def test_a_server_without_the_repository_is_refused(site: Site) -> None:
@@ -258,12 +368,15 @@ def test_what_ssh_says_comes_before_the_refusal(
         "git://127.0.0.1/x.git",
         "ext::sh -c true",
         "ssh://-oProxyCommand=false/x",
-        "ssh://127.0.0.1:none/x",
+        "HTTP://127.0.0.1/x.git",
+        "ssh://127.0.0.1",
         "http://[::1/x",
     ],
 )
 def test_an_address_that_cannot_be_pushed_to_is_refused(site: Site, url: str) -> None:
-    assert f"cannot push to {url}: unsupported or invalid address: set origin to a path" in refusal(site, url)
+    message = refusal(site, url)
+    assert message.startswith(f"cannot push to {url}: ")
+    assert message.endswith(": set origin to a path, or to an ssh, http or https URL")
 
 
 @pytest.mark.parametrize("password", ["p@ss", "p/a@ss"])
