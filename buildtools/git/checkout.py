@@ -43,7 +43,7 @@ def read_version(root: Path, tag_prefix: str, environment: Mapping[str, str]) ->
     """
     patterns = (f"{_literal(tag_prefix)}[0-9]*",) if tag_prefix else ()
     try:
-        described = describe(root, match=patterns, dirty="-dirty", environment=environment)
+        description = describe(root, match=patterns, dirty="-dirty", environment=environment)
     except NoTag as error:
         if Repository.open(root, environment).head() is None:
             raise NoCommit("there is no commit yet", "make one, then a tag: `git tag -a 0.1.0 -m 0.1.0`") from error
@@ -57,14 +57,14 @@ def read_version(root: Path, tag_prefix: str, environment: Mapping[str, str]) ->
             f"make one with `git tag -a {tag_prefix}0.1.0 -m 0.1.0` or `invoke release --first 0.1.0`, "
             "or fetch them with `git fetch --tags`",
         ) from error
-    if described.distance:
+    if description.distance:
         _refuse_shallow(root, environment)
     version = Version(
-        described.tag.removeprefix(tag_prefix),
-        described.distance,
-        described.abbreviation,
-        dirty=described.dirty,
-        commit=described.commit,
+        description.tag.removeprefix(tag_prefix),
+        description.distance,
+        description.abbreviation,
+        dirty=description.dirty,
+        commit=description.commit,
     )
     version.image_tag  # noqa: B018  complains about a tag that nothing can be named by
     return version
@@ -108,14 +108,14 @@ def untracked_files(root: Path, folders: Iterable[Path], environment: Mapping[st
 
     with closing(Files(Repository.open(root, environment))) as files:
         top = os.path.realpath(files.top)
-        wanted = []
+        places = []
         for folder in {os.path.realpath(os.fsencode(folder)) for folder in folders}:
             if folder == top or top.startswith(folder.rstrip(b"/") + b"/"):
-                wanted.append(b"")
+                places.append(b"")
             elif folder.startswith(top + b"/"):
-                wanted.append(folder[len(top) + 1 :] + b"/")
-        found = sorted(untracked_paths(files, wanted, in_submodules=True)) if wanted else []
-    return tuple(os.fsdecode(top + b"/" + path) for path in found)
+                places.append(folder[len(top) + 1 :] + b"/")
+        paths = sorted(untracked_paths(files, places, in_submodules=True)) if places else []
+    return tuple(os.fsdecode(top + b"/" + path) for path in paths)
 
 
 def _date(repository: Repository, version: Version, environment: Mapping[str, str]) -> int:

@@ -86,10 +86,10 @@ class Config:
         values = self._values.get(_normal(name))
         if not values:
             return default
-        found = boolean(values[-1])
-        if found is None:
+        value = boolean(values[-1])
+        if value is None:
             raise BadConfig(f"git configuration {name} is {values[-1]!r}, which is no boolean", "write true or false")
-        return found
+        return value
 
     def int(self, name: str, default: int = 0) -> int:
         """As a whole number, with k, m or g for powers of 1024.
@@ -99,10 +99,10 @@ class Config:
         value = self.get(name)
         if value is None:
             return default
-        found = number(value)
-        if found is None:
+        as_number = number(value)
+        if as_number is None:
             raise BadConfig(f"git configuration {name} is {value!r}, which is no number", "write a number")
-        return found
+        return as_number
 
     def path(self, name: str, home: str) -> str | None:
         """As a path, ``~/`` being ``home`` (see :func:`expand_home`)."""
@@ -116,19 +116,19 @@ def boolean(value: str | None) -> bool | None:
         return True
     if value.lower() in ("", "false", "no", "off"):
         return False
-    found = number(value)
-    return None if found is None else found != 0
+    value_as_number = number(value)
+    return None if value_as_number is None else value_as_number != 0
 
 
 def number(value: str) -> int | None:
     """The number the text spells, with git's units."""
-    found = re.fullmatch(r"\s*([+-]?)(0[xX][0-9a-fA-F]+|\d+)([kKmMgG]?)", value)
-    if not found:
+    match = re.fullmatch(r"\s*([+-]?)(0[xX][0-9a-fA-F]+|\d+)([kKmMgG]?)", value)
+    if not match:
         return None
-    digits = found[2]
+    digits = match[2]
     base = 16 if digits[:2] in ("0x", "0X") else 8 if digits[0] == "0" and digits.isdigit() and len(digits) > 1 else 10
     try:
-        return int(found[1] + digits, base) * _UNITS[found[3].lower()]
+        return int(match[1] + digits, base) * _UNITS[match[3].lower()]
     except ValueError:
         return None
 
@@ -207,8 +207,8 @@ class Reader:
                     raise BadConfig(f"{error.args[0]} is missing", "set it, or lower GIT_CONFIG_COUNT") from None
                 self._from_environment(name, value)
         parameters = environment.get("GIT_CONFIG_PARAMETERS", "")
-        for name, given in _parameters(parameters):
-            self._from_environment(name, given)
+        for name, setting in _parameters(parameters):
+            self._from_environment(name, setting)
 
     def _from_environment(self, name: str, value: str | None) -> None:
         section, _, rest = name.partition(".")
@@ -287,7 +287,7 @@ def parse_config(data: bytes, path: str) -> list[tuple[str, str | None]]:
     text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
     if "\r\n" in text:
         text = text.replace("\r\n", "\n")
-    found: list[tuple[str, str | None]] = []
+    settings: list[tuple[str, str | None]] = []
     prefix = ""
     at = 0
     match = _LINE.match
@@ -310,15 +310,15 @@ def parse_config(data: bytes, path: str) -> list[tuple[str, str | None]]:
                 value = _SPACE.sub(" ", line["plain"].rstrip())
             else:
                 value, at = _quoted(text, line.start("plain"), path)
-            found.append((prefix + key.lower(), value))
+            settings.append((prefix + key.lower(), value))
         elif line["end"] is not None:
-            return found
+            return settings
 
 
 def _quoted(text: str, at: int, path: str) -> tuple[str, int]:
     """A value with quotes, escapes or a comment, and where the text goes on."""
     out: list[str] = []
-    kept = 0  # white space outside quotes counts only when something follows
+    length = 0  # white space outside quotes counts only when something follows
     quoted = False
     end = len(text)
     while at < end and text[at] != "\n":
@@ -342,19 +342,19 @@ def _quoted(text: str, at: int, path: str) -> tuple[str, int]:
             char = _ESCAPES[escaped]
         elif char == '"':
             quoted = not quoted
-            kept = len(out)
+            length = len(out)
             continue
         out.append(char)
-        kept = len(out)
+        length = len(out)
     if quoted:
         raise BadConfig(f"line {text.count(chr(10), 0, at) + 1} of {path} has an open quote", "correct it")
-    return "".join(out[:kept]), at + 1
+    return "".join(out[:length]), at + 1
 
 
 def _parameters(text: str) -> list[tuple[str, str | None]]:
     """The pairs in ``GIT_CONFIG_PARAMETERS``: ``'name'='value'`` or, of old, ``'name=value'``, shell-quoted."""
     word = r"'((?:[^']|'\\[!']')*)'"
-    found: list[tuple[str, str | None]] = []
+    settings: list[tuple[str, str | None]] = []
     at = 0
     pattern = re.compile(rf"\s*{word}(?:(=)(?:{word})?)?(?=\s|$)")
     while text[at:].strip():
@@ -364,9 +364,9 @@ def _parameters(text: str) -> list[tuple[str, str | None]]:
         first, new_style, second = match.groups()
         first = re.sub(r"'\\([!'])'", r"\1", first)
         if new_style:
-            found.append((first, None if second is None else re.sub(r"'\\([!'])'", r"\1", second)))
+            settings.append((first, None if second is None else re.sub(r"'\\([!'])'", r"\1", second)))
         else:
             name, equals, value = first.partition("=")
-            found.append((name, value if equals else None))
+            settings.append((name, value if equals else None))
         at = match.end()
-    return found
+    return settings

@@ -69,7 +69,7 @@ def describe(
     options.dirty, options.broken = dirty, broken
     options.old_git, options.strict = walk == "2.47", strict
     describer = Describer(Repository.open(path, environment), options)
-    answer, is_dirty = describer.head() if commit == "HEAD" else (describer.named(commit), False)
+    answer, is_dirty = describer.head() if commit == "HEAD" else (describer.describe(commit), False)
     return Description(
         answer.text, answer.tag, answer.distance, answer.commit.hex(), answer.abbreviation, dirty=is_dirty
     )

@@ -56,11 +56,11 @@ class Repository:
         self.refs: Refs = self._open_refs()
         # git goes to the top of the work tree before it reads these.
         top = work_tree or folder
-        borrowed = environment.get("GIT_ALTERNATE_OBJECT_DIRECTORIES", "").split(":")
+        alternates = environment.get("GIT_ALTERNATE_OBJECT_DIRECTORIES", "").split(":")
         self.objects = Objects(
             os.path.join(top, environment.get("GIT_OBJECT_DIRECTORY") or f"{self.common_dir}/objects"),
             self.hash_size,
-            [os.path.join(top, unquoted(place)) for place in borrowed if place],
+            [os.path.join(top, unquoted(place)) for place in alternates if place],
             self._replacements,
             use_multi_pack_index=self.config.bool("core.multipackindex", True),
         )
@@ -82,16 +82,18 @@ class Repository:
                 git_dir = _git_file(git_dir)
             if not is_git_dir(git_dir, environment, folder):
                 raise NotARepository(f"GIT_DIR is {explicit}, which is no git repository", "correct it or unset it")
-            found, place, inside = git_dir, folder, False
+            directory, place, inside = git_dir, folder, False
         else:
-            found, place, inside = _discovered(folder, environment)
-        common = common_dir(found, environment)
-        reader, trusted = _read_config(found, common, environment)
+            directory, place, inside = _discovered(folder, environment)
+        common = common_dir(directory, environment)
+        reader, trusted = _read_config(directory, common, environment)
         if not explicit:
-            _check_owner(found, None if inside else place, trusted, environment)
-        _check_format(reader.config, found)
-        work_tree = _work_tree(reader.config, found, place, folder, environment, explicit=bool(explicit), inside=inside)
-        return cls(found, common, work_tree, folder, environment, reader)
+            _check_owner(directory, None if inside else place, trusted, environment)
+        _check_format(reader.config, directory)
+        work_tree = _work_tree(
+            reader.config, directory, place, folder, environment, explicit=bool(explicit), inside=inside
+        )
+        return cls(directory, common, work_tree, folder, environment, reader)
 
     @property
     def bare(self) -> bool:
@@ -120,12 +122,12 @@ class Repository:
         if "GIT_NO_REPLACE_OBJECTS" in self.environment or not self.config.bool("core.usereplacerefs", True):
             return {}
         base = os.fsencode(self.environment.get("GIT_REPLACE_REF_BASE") or "refs/replace/")
-        found = {}
+        replacements = {}
         for ref in self.refs.under(base if base.endswith(b"/") else base + b"/"):
             name = ref.name.rpartition(b"/")[2]
             if ref.oid is not None and re.fullmatch(rb"[0-9a-f]{%d}" % (self.hash_size * 2), name):
-                found[bytes.fromhex(name.decode())] = ref.oid
-        return found
+                replacements[bytes.fromhex(name.decode())] = ref.oid
+        return replacements
 
 
 def common_dir(git_dir: str, environment: Mapping[str, str]) -> str:
@@ -162,11 +164,11 @@ def _git_file(path: str) -> str:
     :raises NotARepository: it is no such file.
     """
     try:
-        written = text(path) or ""
+        line = text(path) or ""
     except OSError as error:
         raise NotARepository(f"{path} cannot be read ({error.strerror})", "correct its permissions") from None
-    target = written.removeprefix("gitdir: ").rstrip("\r\n")
-    if not written.startswith("gitdir: ") or not target:
+    target = line.removeprefix("gitdir: ").rstrip("\r\n")
+    if not line.startswith("gitdir: ") or not target:
         raise NotARepository(f"{path} does not say where the repository is", "it must read `gitdir: PATH`")
     return os.path.normpath(os.path.join(os.path.dirname(path), target))
 
@@ -200,15 +202,15 @@ def _discovered(folder: str, environment: Mapping[str, str]) -> tuple[str, str, 
 
 
 def _ceilings(environment: Mapping[str, str]) -> set[str]:
-    found = set()
+    folders = set()
     as_given = False
     for entry in environment.get("GIT_CEILING_DIRECTORIES", "").split(":"):
         if not entry:
             # After an empty entry git no longer resolves links.
             as_given = True
         elif os.path.isabs(entry):
-            found.add(os.path.normpath(entry) if as_given else os.path.realpath(entry))
-    return found
+            folders.add(os.path.normpath(entry) if as_given else os.path.realpath(entry))
+    return folders
 
 
 def _read_config(git_dir: str, common: str, environment: Mapping[str, str]) -> tuple[Reader, list[str]]:
@@ -236,17 +238,17 @@ def _check_owner(git_dir: str, place: str | None, trusted: list[str], environmen
     places = [git_dir] if place is None else [git_dir, place, f"{place}/.git"]
     if all(_owner(path) in (*users, None) for path in places):
         return
-    shown = place or git_dir
+    location = place or git_dir
     safe = False
     for path in trusted:
         path = expand_home(path, environment.get("HOME", ""))
-        within = path.endswith("/*") and f"{shown}/".startswith(path[:-1])
+        within = path.endswith("/*") and f"{location}/".startswith(path[:-1])
         # An empty entry takes back all before it.
-        safe = bool(path) and (safe or within or path == "*" or os.path.realpath(path) == os.path.realpath(shown))
+        safe = bool(path) and (safe or within or path == "*" or os.path.realpath(path) == os.path.realpath(location))
     if not safe:
         raise NotARepository(
-            f"{shown} belongs to another user",
-            f"if you trust it, run `git config --global --add safe.directory {shown}`",
+            f"{location} belongs to another user",
+            f"if you trust it, run `git config --global --add safe.directory {location}`",
         )
 
 
@@ -274,9 +276,9 @@ def _check_format(config: Config, git_dir: str) -> None:
             f"{git_dir} uses what its format {version} does not have: {', '.join(sorted(unknown))}",
             "use a git repository of format 0 or 1 with known extensions",
         )
-    named = (config.get("extensions.objectformat") or "sha1").lower()
-    if version and named not in _HASH_SIZES:
-        raise NotARepository(f"{git_dir} has objects named by {named}", "sha1 and sha256 are understood")
+    algorithm = (config.get("extensions.objectformat") or "sha1").lower()
+    if version and algorithm not in _HASH_SIZES:
+        raise NotARepository(f"{git_dir} has objects named by {algorithm}", "sha1 and sha256 are understood")
 
 
 def _work_tree(

@@ -120,10 +120,10 @@ def _bracket(pattern: bytes, at: int) -> tuple[set[int], int]:
             if close - at - 3 < 0 or pattern[close - 1] != 0x3A:
                 members.add(char)
             else:
-                known = _CLASSES.get(pattern[at + 2 : close - 1])
-                if known is None:
+                characters = _CLASSES.get(pattern[at + 2 : close - 1])
+                if characters is None:
                     raise _MalformedError
-                members.update(byte for byte in range(256) if known.match(bytes([byte])))
+                members.update(byte for byte in range(256) if characters.match(bytes([byte])))
                 at, char = close, 0
         else:
             members.add(char)

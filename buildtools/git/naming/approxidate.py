@@ -30,13 +30,13 @@ def seconds_of(text: str) -> int:
     if re.fullmatch(rf"(?:{_AGO.pattern}[ .]*)+(?:ago)?", plain):
         return _before(now, _AGO.findall(plain), text)
     try:
-        given = datetime.fromisoformat(re.sub(r" ([+-]\d{4})$", r"\1", text.strip()))
+        moment = datetime.fromisoformat(re.sub(r" ([+-]\d{4})$", r"\1", text.strip()))
     except ValueError:
         raise _unknown(text) from None
     if re.fullmatch(r"\d{4}-\d\d-\d\d", plain):
         # A date alone means that day at the present time of day.
-        given = given.replace(hour=now.hour, minute=now.minute, second=now.second)
-    return int(given.timestamp())
+        moment = moment.replace(hour=now.hour, minute=now.minute, second=now.second)
+    return int(moment.timestamp())
 
 
 def _before(now: datetime, pairs: list[tuple[str, str]], text: str) -> int:

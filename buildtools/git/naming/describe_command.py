@@ -142,7 +142,7 @@ def answers(cwd: str, arguments: Sequence[str], environment: Mapping[str, str]) 
         if mark is not None:
             raise BadRevision(f"{word} and commit-ishes cannot be used together", "leave one of them out")
     for name in names:
-        yield describer.named(name).text
+        yield describer.describe(name).text
 
 
 def describe_command(cwd: str, arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str, str]:

@@ -109,7 +109,7 @@ class Describer:
             return True, options.broken
         return dirty, (DIRTY if options.dirty is None else options.dirty) if dirty else ""
 
-    def named(self, name: str) -> CommitName:
+    def describe(self, name: str) -> CommitName:
         """The object that a name stands for: a commit, or a blob that some commit brought in.
 
         :raises BadRevision: it is neither.
@@ -123,38 +123,38 @@ class Describer:
     def _answer(self, revisions: Revisions, oid: bytes, name: str) -> CommitName:
         commit = revisions.commit(oid)
         if commit is not None:
-            return self._described(commit, oid)
+            return self._describe(commit, oid)
         if self._objects.kind(oid) != "blob":
             raise BadRevision(f"{name!r} is neither a commit nor a blob", "give a branch, a tag or a commit")
         from buildtools.git.naming.origin import first_holder
 
-        found = first_holder(self._repository, self._commits, oid)
-        if found is None:
+        holder = first_holder(self._repository, self._commits, oid)
+        if holder is None:
             if self._options.old_git:
                 return CommitName("", "", 0, oid)
             raise BadRevision(f"blob {oid.hex()} is in no commit of HEAD's history", "give a commit")
-        commit, path = found
-        answer = self._described(commit, commit)
+        commit, path = holder
+        answer = self._describe(commit, commit)
         answer.text += f":{os.fsdecode(path)}"
         return answer
 
-    def _described(self, commit: bytes, asked: bytes) -> CommitName:
+    def _describe(self, commit: bytes, commit_asked: bytes) -> CommitName:
         options, names = self._options, self._names
         any_kind = options.all or options.tags
         exact = names.get(commit)
         if exact is not None and (any_kind or exact.priority == ANNOTATED):
-            return self._exact(exact, commit, asked if options.old_git else commit)
+            return self._exact(exact, commit, commit_asked if options.old_git else commit)
         if not options.candidates:
             raise NoTag(f"no tag is exactly at {commit.hex()}", MAKE_A_TAG)
         usable = {oid: name for oid, name in names.items() if any_kind or name.priority == ANNOTATED}
         if usable:
             key, load = self._commits.walker(commit)
-            named = {key(oid): name for oid, name in usable.items()}
+            names_by_key = {key(oid): name for oid, name in usable.items()}
             best = nearest(
                 key(commit),
                 load,
-                named,
-                {commit for commit, name in named.items() if name.priority == ANNOTATED},
+                names_by_key,
+                {commit for commit, name in names_by_key.items() if name.priority == ANNOTATED},
                 most=options.candidates,
                 names=len(names),
                 first_parent=options.first_parent,
@@ -163,7 +163,7 @@ class Describer:
             if options.strict:
                 self._check_border(best)
             if best is not None:
-                return self._distant(named[best.commit], best.depth, commit)
+                return self._distant(names_by_key[best.commit], best.depth, commit)
         elif options.strict and self._shallow:
             raise self._no_tag("it has no tag to describe a commit by")
         if options.always:
@@ -184,33 +184,33 @@ class Describer:
         It cannot change where no commit of the border was met but the tagged one itself, and that one's parents are
         not here by another way.
         """
-        met = self._commits.met.intersection(self._shallow)
+        border = self._commits.visits.intersection(self._shallow)
         # In a shallow clone the keys of a walk are ids.
-        if best is not None and best.commit in met:
+        if best is not None and best.commit in border:
             elsewhere = any(parent in self._objects for parent in self._true_parents(best.commit))
-            met -= set() if elsewhere else {best.commit}
-        if met:
+            border -= set() if elsewhere else {best.commit}
+        if border:
             raise ShallowClone("this clone is shallow, and the nearest tag may lie beyond its border", FETCH_ALL)
 
     def _true_parents(self, commit: bytes) -> list[bytes]:
         return Commits(self._objects, {}, strict=True, use_graph=False).load(commit)[1]
 
     def _exact(self, name: Name, commit: bytes, untagged: bytes) -> CommitName:
-        shown, misnamed = self._shown(name)
-        if not (misnamed or self._options.long):
-            return CommitName(shown, shown, 0, commit)
+        text, is_misnamed = self._shown_name(name)
+        if not (is_misnamed or self._options.long):
+            return CommitName(text, text, 0, commit)
         # git abbreviates what the tag object points to, which for a nested tag is another tag.
         short = self._objects.abbreviated(name.tag.target if name.tag else untagged, self._abbrev)
-        return CommitName(f"{shown}-0-g{short}", shown, 0, commit, short)
+        return CommitName(f"{text}-0-g{short}", text, 0, commit, short)
 
     def _distant(self, name: Name, depth: int, commit: bytes) -> CommitName:
-        shown, misnamed = self._shown(name)
-        if not (misnamed or self._abbrev):
-            return CommitName(shown, shown, depth, commit)
+        text, is_misnamed = self._shown_name(name)
+        if not (is_misnamed or self._abbrev):
+            return CommitName(text, text, depth, commit)
         short = self._objects.abbreviated(commit, self._abbrev)
-        return CommitName(f"{shown}-{depth}-g{short}", shown, depth, commit, short)
+        return CommitName(f"{text}-{depth}-g{short}", text, depth, commit, short)
 
-    def _shown(self, name: Name) -> tuple[str, bool]:
+    def _shown_name(self, name: Name) -> tuple[str, bool]:
         """The name as it is shown, and whether the tag calls itself otherwise than its ref."""
         tag = name.read(self._objects)
         if tag is None:

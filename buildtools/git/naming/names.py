@@ -22,15 +22,15 @@ class Tag:
     __slots__ = ("date", "kind", "name", "target")
 
     def __init__(self, content: bytes, hash_size: int) -> None:
-        found = re.match(
+        match = re.match(
             rb"object ([0-9a-f]{%d})\ntype ([a-z]+)\ntag ([^\n]*)\n(tagger [^\n]*\n)?" % (hash_size * 2), content
         )
-        if not found or found[2] not in (b"commit", b"tree", b"blob", b"tag"):
+        if not match or match[2] not in (b"commit", b"tree", b"blob", b"tag"):
             raise DamagedRepository("a tag object cannot be understood")
-        self.target = bytes.fromhex(found[1].decode())
-        self.kind = found[2].decode()
-        self.name = found[3]
-        self.date = date_of(found[4]) if found[4] else 0
+        self.target = bytes.fromhex(match[1].decode())
+        self.kind = match[2].decode()
+        self.name = match[3]
+        self.date = date_of(match[4]) if match[4] else 0
 
 
 def read_tag(objects: Objects, oid: bytes) -> Tag | None:
@@ -94,29 +94,29 @@ def known_names(
             prefix = next((prefix for prefix in _MATCHED_BEHIND if ref.name.startswith(prefix)), None)
             if prefix is None:
                 continue
-            shown = ref.name[len(prefix) :]
-            if any(pattern(shown) for pattern in excluding):
+            short_name = ref.name[len(prefix) :]
+            if any(pattern(short_name) for pattern in excluding):
                 continue
-            if matching and not any(pattern(shown) for pattern in matching):
+            if matching and not any(pattern(short_name) for pattern in matching):
                 continue
         oid = ref.oid or null
         target = ref.peeled or (peeled(objects, oid) if ref.oid else None) or oid
         priority = ANNOTATED if target != oid else LIGHTWEIGHT if ref.name.startswith(_TAGS) else BRANCH
         name = Name(ref.name[cut:], priority, oid)
-        held = names.get(target)
+        rival = names.get(target)
         if (
-            held is None
-            or held.priority < priority
-            or (held.priority == priority == ANNOTATED and _later(name, held, objects))
+            rival is None
+            or rival.priority < priority
+            or (rival.priority == priority == ANNOTATED and _later(name, rival, objects))
         ):
             names[target] = name
     return names
 
 
-def _later(name: Name, held: Name, objects: Objects) -> bool:
+def _later(name: Name, rival: Name, objects: Objects) -> bool:
     """Whether a further annotated tag of the same commit takes the place of the one that is held."""
-    held.tag = held.tag or read_tag(objects, held.oid)
-    if held.tag is None:
+    rival.tag = rival.tag or read_tag(objects, rival.oid)
+    if rival.tag is None:
         return True
     name.tag = read_tag(objects, name.oid)
-    return name.tag is not None and held.tag.date < name.tag.date
+    return name.tag is not None and rival.tag.date < name.tag.date

@@ -22,16 +22,16 @@ def first_holder(repository: Repository, commits: Commits, blob: bytes) -> tuple
         raise NoCommit("there is no commit that could hold it", "make one with `git commit`")
     date, parents = commits.load(head)
     queue = [(-date, 0, head, parents)]
-    queued = {head}
+    marks = {head}
     order = []
     while queue:
         _, _, commit, parents = heappop(queue)
         order.append(commit)
         for parent in parents:
-            if parent not in queued:
+            if parent not in marks:
                 date, grandparents = commits.load(parent)
-                heappush(queue, (-date, len(queued), parent, grandparents))
-                queued.add(parent)
+                heappush(queue, (-date, len(marks), parent, grandparents))
+                marks.add(parent)
     searched: set[bytes] = set()
     digits = repository.hash_size * 2
     for commit in reversed(order):

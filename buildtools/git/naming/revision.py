@@ -40,50 +40,50 @@ class Revisions:
         :raises BadRevision: for none, or for several.
         """
         try:
-            found = self._find(name, "") or self._by_path(name)
+            oid = self._find(name, "") or self._by_path(name)
         except RecursionError:
-            found = None
-        if found is None:
+            oid = None
+        if oid is None:
             raise BadRevision(f"{name!r} names nothing in this repository", "give a branch, a tag or a commit")
-        return found
+        return oid
 
     def commit(self, oid: bytes) -> bytes | None:
         """The commit that the object is, or that a tag leads to; ``None`` for trees and blobs.
 
         :raises DamagedRepository: an object on the way cannot be read.
         """
-        return self.peeled(oid, "commit")
+        return self.peel_to(oid, "commit")
 
-    def peeled(self, oid: bytes, wanted: str) -> bytes | None:
-        """Follow tags, and commits to their trees, up to an object of the wanted type (empty: whatever is no tag)."""
+    def peel_to(self, oid: bytes, target: str) -> bytes | None:
+        """Follow tags, and commits to their trees, up to an object of the type ``target`` (empty: any but a tag)."""
         while True:
             kind, content = self._objects.read(oid)
-            if kind == wanted or (not wanted and kind != "tag"):
+            if kind == target or (not target and kind != "tag"):
                 return oid
             if kind == "tag":
                 tag = read_tag(self._objects, oid)
                 if tag is None:
                     raise DamagedRepository(f"tag {oid.hex()} cannot be understood")
                 oid = tag.target
-            elif kind == "commit" and wanted == "tree":
+            elif kind == "commit" and target == "tree":
                 oid = bytes.fromhex(content[5 : 5 + 2 * self._objects.hash_size].decode("latin-1"))
             else:
                 return None
 
-    def _find(self, name: str, wanted: str) -> bytes | None:
-        """git's ``get_oid_1``; ``wanted`` is what tells abbreviations apart: ``commit``, ``tree`` or nothing."""
+    def _find(self, name: str, kind: str) -> bytes | None:
+        """git's ``get_oid_1``; ``kind`` is what tells abbreviations apart: ``commit``, ``tree`` or nothing."""
         steps = []
         while step := _STEP.fullmatch(name):
             name = step[1]
             steps.append((step[2], step[3]))
         if steps:
-            found = self._committish(name)
-            while steps and found is not None:
-                found = self._stepped(found, *steps.pop())
-            return found
-        return self._peel(name) or self._basic(name) or self._described(name) or self._abbreviated(name, wanted)
+            oid = self._committish(name)
+            while steps and oid is not None:
+                oid = self._step(oid, *steps.pop())
+            return oid
+        return self._peel(name) or self._basic(name) or self._describe_output(name) or self._abbreviation(name, kind)
 
-    def _stepped(self, start: bytes, kind: str, digits: str) -> bytes | None:
+    def _step(self, start: bytes, kind: str, digits: str) -> bytes | None:
         # Longer numbers are more than any history has, and more than int() takes.
         count = int(digits[:20]) if digits else 1
         if count > _MOST_STEPS:
@@ -104,9 +104,9 @@ class Revisions:
         return self._commits.load(commit)[1] if commit in self._objects else None
 
     def _committish(self, name: str) -> bytes | None:
-        found = self._find(name, "commit")
+        oid = self._find(name, "commit")
         try:
-            return None if found is None else self.commit(found)
+            return None if oid is None else self.commit(oid)
         except MissingObject:
             return None
 
@@ -114,29 +114,29 @@ class Revisions:
         peel = _PEEL.fullmatch(name)
         if not peel:
             return None
-        outer, wanted = peel[1], peel[2]
-        searched = wanted[1:] if wanted.startswith("/") else None
+        outer, kind = peel[1], peel[2]
+        searched = kind[1:] if kind.startswith("/") else None
         if searched is not None:
-            wanted = "commit"
-        found = self._find(outer, wanted if wanted in ("commit", "tree") else "")
-        if found is None or wanted == "object":
-            return found
+            kind = "commit"
+        oid = self._find(outer, kind if kind in ("commit", "tree") else "")
+        if oid is None or kind == "object":
+            return oid
         try:
-            found = self.peeled(found, wanted)
+            oid = self.peel_to(oid, kind)
         except MissingObject:
             return None
-        if found is None or not searched:
-            return found
-        return self._by_message(searched, [found])
+        if oid is None or not searched:
+            return oid
+        return self._by_message(searched, [oid])
 
     def _basic(self, name: str) -> bytes | None:
         if re.fullmatch(f"[0-9a-fA-F]{{{self._objects.hash_size * 2}}}", name):
             return bytes.fromhex(name)
-        logged = _LOGGED.fullmatch(self._expanded(name))
+        logged = _LOGGED.fullmatch(self._full_name(name))
         if logged:
             return self._from_log(logged[1], logged[2])
-        found = self._ref(self._expanded(name))
-        return found[1] if found else None
+        ref = self._ref(self._full_name(name))
+        return ref[1] if ref else None
 
     def _ref(self, short: str) -> tuple[bytes, bytes] | None:
         """The name and object of the ref that a short name stands for."""
@@ -153,20 +153,20 @@ class Revisions:
                     return last, oid
         return None
 
-    def _expanded(self, name: str) -> str:
+    def _full_name(self, name: str) -> str:
         """With ``@``, ``@{-N}``, ``@{upstream}`` and ``@{push}`` replaced by what they stand for."""
         prior = _PRIOR.match(name)
         if prior:
             branch = self._checked_out_before(int(prior[1]))
-            return name if branch is None else self._expanded(branch + name[prior.end() :])
+            return name if branch is None else self._full_name(branch + name[prior.end() :])
         if name == "@" or name.startswith("@@{"):
-            return self._expanded("HEAD" + name[1:])
+            return self._full_name("HEAD" + name[1:])
         mark = re.fullmatch(r"(.*?)@\{(u|upstream|push)\}", name, re.IGNORECASE | re.DOTALL)
         if not mark:
             return name
         from buildtools.git.naming.tracking import pushed_to, upstream
 
-        branch = self._expanded(mark[1]) if mark[1] else "HEAD"
+        branch = self._full_name(mark[1]) if mark[1] else "HEAD"
         if branch == "HEAD":
             full = resolve(self._repository.refs, b"HEAD")[0].decode("utf-8", "surrogateescape")
             branch = full.removeprefix("refs/heads/")
@@ -178,34 +178,34 @@ class Revisions:
 
     def _checked_out_before(self, count: int) -> str | None:
         for entry in reversed(self._repository.refs.log(b"HEAD")):
-            moved = re.match(rb"checkout: moving from (.*?) to ", entry.message)
-            if moved:
+            move = re.match(rb"checkout: moving from (.*?) to ", entry.message)
+            if move:
                 count -= 1
                 if not count:
-                    return moved[1].decode("utf-8", "surrogateescape")
+                    return move[1].decode("utf-8", "surrogateescape")
         return None
 
     def _from_log(self, short: str, place: str) -> bytes | None:
         refs = self._repository.refs
         if not short:
-            found = self._ref("HEAD")
+            ref = self._ref("HEAD")
         else:
-            found = None
+            ref = None
             for rule in _RULES:
                 full = rule % short.encode("utf-8", "surrogateescape")
                 last, oid = resolve(refs, full) if is_safe(full) else (full, None)
                 if oid is not None:
                     logged = next((name for name in (full, last) if refs.log(name)), None)
                     if logged:
-                        found = logged, oid
+                        ref = logged, oid
                         break
-        if found is None:
+        if ref is None:
             return None
-        entries = refs.log(found[0])
+        entries = refs.log(ref[0])
         at = int(place[:20]) if place.isdigit() and place.isascii() else None
         if at is not None and at < _FIRST_TIME:
             if at == 0:
-                return found[1]
+                return ref[1]
             if at < len(entries):
                 return entries[-1 - at].new
             if at == len(entries) and any(entries[0].old):
@@ -215,7 +215,7 @@ class Revisions:
             from buildtools.git.naming.approxidate import seconds_of
 
             at = seconds_of(place)
-        return self._at_time(found[1], entries, at)
+        return self._at_time(ref[1], entries, at)
 
     def _at_time(self, current: bytes, entries: list[LogEntry], at: int) -> bytes | None:
         if not entries:
@@ -225,32 +225,32 @@ class Revisions:
                 return entry.new if entry.time == at or (later and any(later.old)) else current
         return entries[0].old if any(entries[0].old) else entries[0].new
 
-    def _described(self, name: str) -> bytes | None:
-        described = _DESCRIBED.fullmatch(name)
-        return self._abbreviated(described[2], "only commit") if described else None
+    def _describe_output(self, name: str) -> bytes | None:
+        match = _DESCRIBED.fullmatch(name)
+        return self._abbreviation(match[2], "only commit") if match else None
 
-    def _abbreviated(self, name: str, wanted: str) -> bytes | None:
+    def _abbreviation(self, name: str, kind: str) -> bytes | None:
         prefix = name.lower()
         if not _SHORTEST <= len(prefix) <= 2 * self._objects.hash_size or not re.fullmatch(r"[0-9a-f]+", prefix):
             return None
-        found = sorted(set(self._objects.starting_with(prefix)))
-        if len(found) > 1:
-            fits = self._hint(wanted)
-            found = [name for name in found if fits(bytes.fromhex(name))]
-            if len(found) != 1:
+        matches = sorted(set(self._objects.starting_with(prefix)))
+        if len(matches) > 1:
+            fits = self._hint(kind)
+            matches = [name for name in matches if fits(bytes.fromhex(name))]
+            if len(matches) != 1:
                 raise BadRevision(f"{name} is the start of several objects", "give more digits")
-        return bytes.fromhex(found[0]) if found else None
+        return bytes.fromhex(matches[0]) if matches else None
 
-    def _hint(self, wanted: str) -> Callable[[bytes], bool]:
+    def _hint(self, expected_kind: str) -> Callable[[bytes], bool]:
         """What may be meant by an abbreviation that several objects share."""
         hints = {"commit": "committish", "tree": "treeish", "only commit": "commit"}
-        hint = hints.get(wanted) or (self._repository.config.get("core.disambiguate") or "none").lower()
+        hint = hints.get(expected_kind) or (self._repository.config.get("core.disambiguate") or "none").lower()
 
         def fits(oid: bytes) -> bool:
             try:
                 kind = self._objects.kind(oid)
                 if kind == "tag" and hint in ("committish", "treeish"):
-                    end = self.peeled(oid, "")
+                    end = self.peel_to(oid, "")
                     kind = self._objects.kind(end) if end else ""
             except DamagedRepository:
                 return False
@@ -274,18 +274,18 @@ class Revisions:
         except re.error:
             return None
         queue: list[tuple[int, int, bytes]] = []
-        seen: set[bytes] = set()
+        visited_ids: set[bytes] = set()
         for start in starts:
-            if start not in seen:
-                seen.add(start)
-                queue.append((-self._commits.load(start)[0], len(seen), start))
+            if start not in visited_ids:
+                visited_ids.add(start)
+                queue.append((-self._commits.load(start)[0], len(visited_ids), start))
         heapify(queue)
         while queue:
             commit = heappop(queue)[2]
             for parent in self._commits.load(commit)[1]:
-                if parent not in seen:
-                    seen.add(parent)
-                    heappush(queue, (-self._commits.load(parent)[0], len(seen), parent))
+                if parent not in visited_ids:
+                    visited_ids.add(parent)
+                    heappush(queue, (-self._commits.load(parent)[0], len(visited_ids), parent))
             _, blank, message = self._objects.read(commit)[1].partition(b"\n\n")
             if negative != (bool(blank) and search(message) is not None):
                 return commit
@@ -311,8 +311,8 @@ class Revisions:
             if char == ":" and not depth:
                 at = place
                 break
-        found = self._find(name[:at], "tree") if at > 0 else None
-        tree = self.peeled(found, "tree") if found else None
+        tree_id = self._find(name[:at], "tree") if at > 0 else None
+        tree = self.peel_to(tree_id, "tree") if tree_id else None
         return self._entry(tree, name[at + 1 :]) if tree else None
 
     def _entry(self, tree: bytes, path: str) -> bytes | None:
@@ -320,12 +320,12 @@ class Revisions:
         for part in path.encode("utf-8", "surrogateescape").split(b"/"):
             if part:
                 kind, content = self._objects.read(oid)
-                found = None
+                entry = None
                 if kind == "tree":
-                    found = next(
+                    entry = next(
                         (oid for _, name, oid in entries(content, self._objects.hash_size) if name == part), None
                     )
-                if found is None:
+                if entry is None:
                     return None
-                oid = found
+                oid = entry
         return oid

@@ -19,16 +19,16 @@ def pushed_to(config: Config, branch: str) -> str | None:
     own = config.get(f"branch.{branch}.remote")
     remote = config.get(f"branch.{branch}.pushremote") or config.get("remote.pushdefault") or own or "origin"
     full = f"refs/heads/{branch}"
-    fetched = config.get_all(f"remote.{remote}.fetch")
+    fetch_specs = config.get_all(f"remote.{remote}.fetch")
     configured = config.get_all(f"remote.{remote}.push")
     if configured:
         pushed = _mapped(configured, full)
-        return _mapped(fetched, pushed) if pushed else None
+        return _mapped(fetch_specs, pushed) if pushed else None
     way = (config.get("push.default") or "simple").lower()
     if way in ("current", "matching") or (way == "simple" and remote != (own or "origin")):
-        return _mapped(fetched, full)
+        return _mapped(fetch_specs, full)
     followed = upstream(config, branch)
-    if way == "upstream" or (way == "simple" and followed == _mapped(fetched, full)):
+    if way == "upstream" or (way == "simple" and followed == _mapped(fetch_specs, full)):
         return followed
     return None
 

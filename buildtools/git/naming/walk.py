@@ -49,8 +49,8 @@ def nearest(
     :param old_git: give up at the first *named* commit after the last possible candidate, as git did up to 2.47;
         else at the first commit after it.
     """
-    queue, flags, seen = _first_named(start, load, usable, first_parent=first_parent)
-    queued = len(flags)
+    queue, flags, count = _first_named(start, load, usable, first_parent=first_parent)
+    serial = len(flags) + 1
     candidates: list[Candidate] = []
     any_annotated = False
     # Once everything queued descends from the leading candidate, nothing that comes can change the outcome: its depth
@@ -60,17 +60,17 @@ def nearest(
     while queue:
         entry = heappop(queue)
         date, _, commit, parents = entry
-        named = commit in usable
-        if (named and len(candidates) == most) if old_git else (len(candidates) in (most, names)):
-            heappush(queue, (date, queued, commit, parents))
-            queued += 1
+        has_name = commit in usable
+        if (has_name and len(candidates) == most) if old_git else (len(candidates) in (most, names)):
+            heappush(queue, (date, serial, commit, parents))
+            serial += 1
             break
-        seen += 1
+        count += 1
         before = flags[commit]
         if leader and not before & leader.bit:
             outside -= 1
-        if named:
-            candidate = Candidate(commit, len(candidates), seen - 1)
+        if has_name:
+            candidate = Candidate(commit, len(candidates), count - 1)
             candidates.append(candidate)
             before |= candidate.bit
             any_annotated = any_annotated or commit in annotated
@@ -84,20 +84,20 @@ def nearest(
             least = min(candidate.depth for candidate in candidates)
             if all(within & candidate.bit for candidate in candidates if candidate.depth == least):
                 break
-        passed = within & ~_LEFT
+        ancestry = within & ~_LEFT
         lead = leader.bit if leader else 0
         for parent in parents[:1] if first_parent else parents:
-            held = flags.get(parent)
-            if held is None:
+            parent_flags = flags.get(parent)
+            if parent_flags is None:
                 date, grandparents = load(parent)
-                heappush(queue, (-date, queued, parent, grandparents))
-                queued += 1
-                flags[parent] = passed
-                outside += not passed & lead
+                heappush(queue, (-date, serial, parent, grandparents))
+                serial += 1
+                flags[parent] = ancestry
+                outside += not ancestry & lead
             else:
-                if passed & lead and not held & (lead | _LEFT):
+                if ancestry & lead and not parent_flags & (lead | _LEFT):
                     outside -= 1
-                flags[parent] = held | passed
+                flags[parent] = parent_flags | ancestry
         if leader and not outside:
             best = _best(candidates)
             if best is leader:
@@ -107,7 +107,7 @@ def nearest(
     if not candidates:
         return None
     best = _best(candidates)
-    _finish(best, queue, flags, queued, load)
+    _finish(best, queue, flags, serial, load)
     return best
 
 
@@ -124,44 +124,44 @@ def _first_named(
     """
     date, parents = load(start)
     queue: list[tuple[int, int, _Key, Sequence[_Key]]] = []
-    met = {start}
-    add = met.add
+    visited_keys = {start}
+    add = visited_keys.add
     commit = start
     while commit not in usable:
         if len(parents) == 1 or (first_parent and parents):
             # The common case; to push and pop in one go is quicker, and to do neither more so.
             parent = parents[0]
-            if parent not in met:
+            if parent not in visited_keys:
                 add(parent)
                 date, parents = load(parent)
                 if queue:
-                    date, _, commit, parents = heappushpop(queue, (-date, len(met), parent, parents))
+                    date, _, commit, parents = heappushpop(queue, (-date, len(visited_keys), parent, parents))
                     date = -date
                 else:
                     commit = parent
                 continue
         else:
             for parent in parents:
-                if parent not in met:
+                if parent not in visited_keys:
                     add(parent)
                     date, grandparents = load(parent)
-                    heappush(queue, (-date, len(met), parent, grandparents))
+                    heappush(queue, (-date, len(visited_keys), parent, grandparents))
         if not queue:
-            return [], {}, len(met)
+            return [], {}, len(visited_keys)
         date, _, commit, parents = heappop(queue)
         date = -date
-    flags = dict.fromkeys(met, _LEFT)
+    flags = dict.fromkeys(visited_keys, _LEFT)
     heappush(queue, (-date, -1, commit, parents))
     for entry in queue:
         flags[entry[2]] = 0
-    return queue, flags, len(met) - len(queue)
+    return queue, flags, len(visited_keys) - len(queue)
 
 
 def _finish(
     best: Candidate,
     queue: list[tuple[int, int, _Key, Sequence[_Key]]],
     flags: dict[_Key, int],
-    queued: int,
+    serial: int,
     load: Callable[[_Key], tuple[int, Sequence[_Key]]],
 ) -> None:
     """Count what is still queued and lies outside of the best candidate's history; here git follows all parents."""
@@ -169,19 +169,19 @@ def _finish(
     outside = sum(1 for entry in queue if not flags[entry[2]] & bit)
     while outside:
         _, _, commit, parents = heappop(queue)
-        passed = flags[commit] & bit
+        ancestry = flags[commit] & bit
         flags[commit] |= _LEFT
-        if not passed:
+        if not ancestry:
             outside -= 1
             best.depth += 1
         for parent in parents:
-            held = flags.get(parent)
-            if held is None:
+            parent_flags = flags.get(parent)
+            if parent_flags is None:
                 date, grandparents = load(parent)
-                heappush(queue, (-date, queued, parent, grandparents))
-                queued += 1
-                flags[parent] = passed
-                outside += not passed
-            elif passed:
-                outside -= not held & (bit | _LEFT)
-                flags[parent] = held | passed
+                heappush(queue, (-date, serial, parent, grandparents))
+                serial += 1
+                flags[parent] = ancestry
+                outside += not ancestry
+            elif ancestry:
+                outside -= not parent_flags & (bit | _LEFT)
+                flags[parent] = parent_flags | ancestry

@@ -23,11 +23,11 @@ _MOST_KNOWN = 4_000  # of one pack, in about 1 MB; more would wake the garbage c
 
 def date_of(line: bytes) -> int:
     """The seconds since 1970 in an author, committer or tagger line; 0 where there is no number."""
-    found = _NUMBER.match(line, line.rfind(b">") + 1) if b">" in line else None
-    if not found:
+    match = _NUMBER.match(line, line.rfind(b">") + 1) if b">" in line else None
+    if not match:
         return 0
-    seconds = min(int(found[2]), _LARGEST)
-    return _LARGEST + 1 - seconds if found[1] and seconds else seconds
+    seconds = min(int(match[2]), _LARGEST)
+    return _LARGEST + 1 - seconds if match[1] and seconds else seconds
 
 
 def parse_commit(content: bytes, hash_size: int) -> tuple[int, list[bytes]]:
@@ -72,7 +72,7 @@ class Commits:
         self._strict = strict
         self._cut = frozenset(oid for oid, parents in grafts.items() if not parents)
         self._use_graph = use_graph
-        self.met: set[bytes] = set()
+        self.visits: set[bytes] = set()
 
     def load(self, oid: bytes) -> tuple[int, list[bytes]]:
         """Date and parents.
@@ -80,7 +80,7 @@ class Commits:
         :raises DamagedRepository: the commit cannot be read.
         """
         if oid in self._cut:
-            self.met.add(oid)
+            self.visits.add(oid)
         try:
             kind, content = self._objects.read(oid)
         except MissingObject:
@@ -141,7 +141,7 @@ def _over_pack(
 ) -> Callable[[bytes], tuple[int, Sequence[bytes]]]:
     """Reads the plain commits of one pack, in a third of the time that the general way takes."""
     ids, data = pack.ids, pack.data
-    known = known_commits(pack.stamp)
+    cache = known_commits(pack.stamp)
     index, names, width, total = ids.data, ids.names, ids.width, ids.total
     offsets, size, large = pack.offsets, pack.hash_size, min(len(data), 1 << 31)
     if not offsets:
@@ -159,8 +159,8 @@ def _over_pack(
     ).match
 
     def load(oid: bytes) -> tuple[int, Sequence[bytes]]:
-        if oid in known:
-            return known[oid]
+        if oid in cache:
+            return cache[oid]
         first = oid[0]
         low = starts[first]
         begin = before + (low + ((starts[first + 1] - low) * number(oid[1:4], "big") >> 24)) * width
@@ -187,8 +187,8 @@ def _over_pack(
             read = int(date), parents
         except (zlib_error, ValueError):
             return otherwise(oid)
-        if len(known) < _MOST_KNOWN:
-            known[oid] = read
+        if len(cache) < _MOST_KNOWN:
+            cache[oid] = read
         return read
 
     return load
@@ -219,12 +219,12 @@ def read_grafts(common_dir: str, hash_size: int, environment: Mapping[str, str])
 def read_shallow(common_dir: str, hash_size: int, environment: Mapping[str, str]) -> list[bytes]:
     """The commits whose parents were not fetched."""
     path = environment.get("GIT_SHALLOW_FILE") or f"{common_dir}/shallow"
-    found = []
+    ids = []
     for line in _lines(path):
         if not re.fullmatch(f"[0-9a-f]{{{hash_size * 2}}}", line):
             raise DamagedRepository(f"{path} has a line that is no object name")
-        found.append(bytes.fromhex(line))
-    return found
+        ids.append(bytes.fromhex(line))
+    return ids
 
 
 def _lines(path: str) -> list[str]:

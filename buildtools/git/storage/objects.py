@@ -29,13 +29,13 @@ class Objects:
         self,
         folder: str,
         hash_size: int,
-        borrowed: list[str],
+        alternates: list[str],
         replacements: Callable[[], Mapping[bytes, bytes]] = dict,
         *,
         use_multi_pack_index: bool = True,
     ) -> None:
         self.hash_size = hash_size
-        self.folders = _with_alternates(folder, borrowed)
+        self.folders = _with_alternates(folder, alternates)
         self._find_replacements = replacements
         self._replacements: Mapping[bytes, bytes] | None = None
         self._use_multi_pack_index = use_multi_pack_index
@@ -93,10 +93,10 @@ class Objects:
             try:
                 offset = pack.offset(oid)
                 if offset >= 0:
-                    found = pack.read(offset)
+                    entry = pack.read(offset)
                     if index:
                         packs.insert(0, packs.pop(index))
-                    return found
+                    return entry
             except DamagedRepository as error:
                 failure = error
         loose = self._read_loose(oid)
@@ -137,10 +137,10 @@ class Objects:
         failure = None
         for path in self._loose_paths(oid):
             try:
-                packed = content(path)
-                if packed is None:
+                compressed_data = content(path)
+                if compressed_data is None:
                     continue
-                whole = zlib.decompress(packed)
+                whole = zlib.decompress(compressed_data)
             except (OSError, zlib.error):
                 failure = _damaged(path)
                 continue
@@ -227,12 +227,12 @@ def _damaged(path: str) -> DamagedRepository:
     return DamagedRepository(f"the object file {path} is damaged")
 
 
-def _with_alternates(folder: str, borrowed: list[str]) -> list[str]:
+def _with_alternates(folder: str, alternates: list[str]) -> list[str]:
     """The object folders in the order git asks them: the own one, those of the environment, and what each names."""
-    found: list[str] = [folder]
-    if not borrowed and not os.path.exists(f"{folder}/info/alternates"):
-        return found
-    seen = {os.path.realpath(folder)}
+    folders: list[str] = [folder]
+    if not alternates and not os.path.exists(f"{folder}/info/alternates"):
+        return folders
+    real_paths = {os.path.realpath(folder)}
 
     def follow(place: str, depth: int) -> None:
         for line in (text(f"{place}/info/alternates") or "").split("\n"):
@@ -241,15 +241,15 @@ def _with_alternates(folder: str, borrowed: list[str]) -> list[str]:
 
     def add(place: str, depth: int) -> None:
         real = os.path.realpath(place)
-        if real not in seen and os.path.isdir(real) and depth <= _DEEPEST_ALTERNATE:
-            seen.add(real)
-            found.append(place)
+        if real not in real_paths and os.path.isdir(real) and depth <= _DEEPEST_ALTERNATE:
+            real_paths.add(real)
+            folders.append(place)
             follow(place, depth)
 
-    for place in borrowed:
+    for place in alternates:
         add(place, 0)
     follow(folder, 0)
-    return found
+    return folders
 
 
 def unquoted(text: str) -> str:

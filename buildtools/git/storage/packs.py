@@ -61,10 +61,10 @@ class SortedIds:
         while low < high:
             middle = (low + high) >> 1
             at = names + middle * width
-            found: bytes = data[at : at + size]
-            if found < oid:
+            candidate: bytes = data[at : at + size]
+            if candidate < oid:
                 low = middle + 1
-            elif found > oid:
+            elif candidate > oid:
                 high = middle
             else:
                 return middle
@@ -280,7 +280,7 @@ def apply_delta(base: bytes, delta: bytes) -> bytes:
         raise ValueError("another base")
     size, at = _size(delta, at)
     out = []
-    made = 0
+    length_so_far = 0
     end = len(delta)
     while at < end:
         command = delta[at]
@@ -304,8 +304,8 @@ def apply_delta(base: bytes, delta: bytes) -> bytes:
         if not command or len(piece) != length:
             raise ValueError("a piece outside of its source")
         out.append(piece)
-        made += length
-    if made != size:
+        length_so_far += length
+    if length_so_far != size:
         raise ValueError("another size")
     return b"".join(out)
 

@@ -1,4 +1,4 @@
-"""Refs kept as files: loose ones, ``packed-refs``, symbolic refs, and those of one worktree alone.
+"""Refs kept as files: loose ones, ``packed_refs-refs``, symbolic refs, and those of one worktree alone.
 
 Names are bytes, since git orders and matches them as bytes. https://git-scm.com/docs/gitrepository-layout
 """
@@ -90,7 +90,7 @@ class RefFiles:
         self._git_dir, self._common_dir = git_dir, common_dir
         self._digits = hash_size * 2
         self._value = re.compile(rb"([0-9a-fA-F]{%d})(?:\s|$)" % self._digits)
-        self._packed: bytes | None = None
+        self._packed_refs: bytes | None = None
 
     def _path(self, name: bytes) -> str:
         base = self._git_dir if is_per_worktree(name) else self._common_dir
@@ -102,7 +102,7 @@ class RefFiles:
         value = self._content(path)
         if value is None:
             return self._link(path) or self._read_packed(name)
-        return self._parsed(value)
+        return self._parse(value)
 
     def _content(self, path: str) -> bytes | None:
         try:
@@ -114,38 +114,38 @@ class RefFiles:
         target = os.readlink(path) if os.path.islink(path) else ""
         return target if target.startswith("refs/") else None
 
-    def _parsed(self, value: bytes) -> bytes | str | None:
+    def _parse(self, value: bytes) -> bytes | str | None:
         if value.startswith(b"ref:"):
             return value[4:].strip().decode("utf-8", "surrogateescape")
-        found = self._value.match(value)
-        return bytes.fromhex(found[1].decode()) if found else None
+        match = self._value.match(value)
+        return bytes.fromhex(match[1].decode()) if match else None
 
     def _read_packed(self, name: bytes) -> bytes | None:
-        ref = re.search(rb"^([0-9a-f]{%d}) %s$" % (self._digits, re.escape(name)), self.packed, re.MULTILINE)
+        ref = re.search(rb"^([0-9a-f]{%d}) %s$" % (self._digits, re.escape(name)), self.packed_refs, re.MULTILINE)
         return bytes.fromhex(ref[1].decode()) if ref else None
 
     @property
-    def packed(self) -> bytes:
-        """The content of ``packed-refs``."""
-        if self._packed is None:
+    def packed_refs(self) -> bytes:
+        """The content of ``packed_refs-refs``."""
+        if self._packed_refs is None:
             path = f"{self._common_dir}/packed-refs"
-            self._packed = self._content(path) or b""
-            if self._packed and not self._packed.endswith(b"\n"):
+            self._packed_refs = self._content(path) or b""
+            if self._packed_refs and not self._packed_refs.endswith(b"\n"):
                 raise DamagedRepository(f"{path} is cut short in its last line")
-        return self._packed
+        return self._packed_refs
 
     def under(self, prefix: bytes) -> list[Ref]:
         """See :class:`Refs`."""
-        found = {ref.name: ref for ref in self._packed_under(prefix)}
+        refs = {ref.name: ref for ref in self._packed_under(prefix)}
         for name, path in self._loose_under(prefix):
-            found[name] = Ref(name, self._loose(name, path))
-        return [found[name] for name in sorted(found)]
+            refs[name] = Ref(name, self._loose(name, path))
+        return [refs[name] for name in sorted(refs)]
 
     def _loose(self, name: bytes, path: str) -> bytes | None:
         if not is_well_formed(name):
             return None
-        written = self._content(path)
-        value = self._link(path) if written is None else self._parsed(written)
+        data = self._content(path)
+        value = self._link(path) if data is None else self._parse(data)
         if isinstance(value, str):
             return resolve(self, value.encode("utf-8", "surrogateescape"))[1]
         return value
@@ -172,7 +172,7 @@ class RefFiles:
                     folders.append(name + b"/")
 
     def _packed_under(self, prefix: bytes) -> Iterator[Ref]:
-        data = self.packed
+        data = self.packed_refs
         if not data:
             return
         header = data[: data.find(b"\n")] if data.startswith(b"#") else b""
@@ -186,7 +186,7 @@ class RefFiles:
             if data.startswith(b"^", end):
                 end = data.find(b"\n", end) + 1
         # Git trusts the absence of a peeled line: of any ref when fully peeled, else of refs/tags/ when peeled.
-        believed = b"refs/" if b" fully-peeled" in header else b"refs/tags/" if b" peeled" in header else b"-"
+        peeled_prefix = b"refs/" if b" fully-peeled" in header else b"refs/tags/" if b" peeled" in header else b"-"
         unhex = bytes.fromhex
         for line in re.finditer(
             rb"([0-9a-f]{%d}) (\S[^\n]*)\n(?:\^([0-9a-f]{%d})\n)?|(\S)" % (self._digits, self._digits),
@@ -204,14 +204,14 @@ class RefFiles:
             if peeled:
                 yield Ref(name, own, unhex(peeled.decode()))
             else:
-                yield Ref(name, own, own if name.startswith(believed) else None)
+                yield Ref(name, own, own if name.startswith(peeled_prefix) else None)
 
     def log(self, name: bytes) -> list[LogEntry]:
         """See :class:`Refs`."""
         base = self._git_dir if is_per_worktree(name) else self._common_dir
-        written = self._content(f"{base}/logs/{os.fsdecode(name)}") or b""
+        data = self._content(f"{base}/logs/{os.fsdecode(name)}") or b""
         pattern = rb"^([0-9a-f]{%d}) ([0-9a-f]{%d}) [^\n]*?> (\d+) [-+]\d{4}(?:\t([^\n]*))?$"
         return [
             LogEntry(bytes.fromhex(old.decode()), bytes.fromhex(new.decode()), int(time), message)
-            for old, new, time, message in re.findall(pattern % (self._digits, self._digits), written, re.MULTILINE)
+            for old, new, time, message in re.findall(pattern % (self._digits, self._digits), data, re.MULTILINE)
         ]

@@ -41,14 +41,14 @@ class Reftables:
     def under(self, prefix: bytes) -> list[Ref]:
         """See :class:`buildtools.git.storage.refs.Refs`."""
         names = {name for stack in (self._shared, self._own) for name in stack.refs if self._stack(name) is stack}
-        found = []
+        refs = []
         for name in sorted(name for name in names if name.startswith(prefix)):
             value, peeled = self._stack(name).refs[name]
             if isinstance(value, str):
-                found.append(Ref(name, resolve(self, value.encode("utf-8", "surrogateescape"))[1]))
+                refs.append(Ref(name, resolve(self, value.encode("utf-8", "surrogateescape"))[1]))
             elif value is not None:
-                found.append(Ref(name, value, peeled))
-        return found
+                refs.append(Ref(name, value, peeled))
+        return refs
 
     def log(self, name: bytes) -> list[LogEntry]:
         """See :class:`buildtools.git.storage.refs.Refs`."""
@@ -108,13 +108,13 @@ class _Table:
 
         :raises DamagedRepository: the table cannot be understood.
         """
-        found: dict[bytes, RefValue] = {}
+        table: dict[bytes, RefValue] = {}
         data, start = self._data, 0
         try:
             while start < self._end and data[start + (0 if start else self._header)] == ord("r"):
                 at = start + (0 if start else self._header)
                 length = int.from_bytes(data[at + 1 : at + 4], "big")
-                self._block(data, at + 4, start + length, found)
+                self._block(data, at + 4, start + length, table)
                 following = start + length
                 # What follows a block is padding up to the block size, or at once the next block.
                 if self._block_size > length and not data[following : following + 1].strip(b"\0"):
@@ -122,9 +122,9 @@ class _Table:
                 start = following
         except (IndexError, ValueError):
             raise self._damaged() from None
-        return found
+        return table
 
-    def _block(self, data: bytes, at: int, end: int, found: dict[bytes, RefValue]) -> None:
+    def _block(self, data: bytes, at: int, end: int, table: dict[bytes, RefValue]) -> None:
         end -= 2 + 3 * int.from_bytes(data[end - 2 : end], "big")
         size = self._size
         name = b""
@@ -132,15 +132,15 @@ class _Table:
             name, kind, at = _key(data, at, name)
             _, at = _varint(data, at)
             if kind == _DELETION:
-                found[name] = None, None
+                table[name] = None, None
             elif kind == _SYMBOLIC:
                 length, at = _varint(data, at)
-                found[name] = data[at : at + length].decode("utf-8", "surrogateescape"), None
+                table[name] = data[at : at + length].decode("utf-8", "surrogateescape"), None
                 at += length
             elif kind in (_DIRECT, _PEELED):
                 oid = data[at : at + size]
                 at += size * kind
-                found[name] = oid, data[at - size : at] if kind == _PEELED else None
+                table[name] = oid, data[at - size : at] if kind == _PEELED else None
             else:
                 raise ValueError("a record of an unknown kind")
         if at != end:
@@ -151,7 +151,7 @@ class _Table:
 
         :raises DamagedRepository: the table cannot be understood.
         """
-        found: dict[int, LogEntry | None] = {}
+        entries: dict[int, LogEntry | None] = {}
         at = self._logs or (self._header if self._data[self._header] == ord("g") else self._end)
         try:
             while at < self._end and self._data[at] == ord("g"):
@@ -159,13 +159,13 @@ class _Table:
                 length = int.from_bytes(self._data[at + 1 : at + 4], "big")
                 inflater = zlib.decompressobj()
                 block = inflater.decompress(self._data[at + 4 : self._end], length)
-                self._log_block(block, length - 4 - first, name, found)
+                self._log_block(block, length - 4 - first, name, entries)
                 at = self._end - len(inflater.unconsumed_tail) - len(inflater.unused_data)
         except (IndexError, ValueError, zlib.error):
             raise self._damaged() from None
-        return found
+        return entries
 
-    def _log_block(self, block: bytes, length: int, wanted: bytes, found: dict[int, LogEntry | None]) -> None:
+    def _log_block(self, block: bytes, length: int, ref_name: bytes, entries: dict[int, LogEntry | None]) -> None:
         end = length - 2 - 3 * int.from_bytes(block[length - 2 : length], "big")
         at, key, size = 0, b"", self._size
         while at < end:
@@ -182,8 +182,8 @@ class _Table:
                 skipped, at = _varint(block, at + 2)
                 entry = LogEntry(old, new, time, block[at : at + skipped].rstrip(b"\n"))
                 at += skipped
-            if name == wanted:
-                found[index] = entry
+            if name == ref_name:
+                entries[index] = entry
 
     def _damaged(self) -> DamagedRepository:
         return DamagedRepository(f"{self._path} is no table of refs, or damaged")

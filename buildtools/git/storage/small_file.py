@@ -37,5 +37,5 @@ def text(path: str) -> str | None:
 
     :raises OSError: it is there and cannot be read.
     """
-    found = content(path)
-    return None if found is None else found.decode("utf-8", "surrogateescape")
+    data = content(path)
+    return None if data is None else data.decode("utf-8", "surrogateescape")

@@ -88,13 +88,13 @@ class Attributes:
 
     def _stack(self, folder: bytes) -> tuple[_File, ...]:
         """The files that speak for a folder (``b""`` or ``b"a/b/"``), strongest first."""
-        found = self._stacks.get(folder)
-        if found is None:
+        stack = self._stacks.get(folder)
+        if stack is None:
             above = folder[: folder.rfind(b"/", 0, -1) + 1]
             parent = self._stack(above) if folder else tuple(reversed(self._below))
             own = self._read_own(folder)
-            found = self._stacks[folder] = (own, *parent) if own.rules or own.macros else parent
-        return found
+            stack = self._stacks[folder] = (own, *parent) if own.rules or own.macros else parent
+        return stack
 
     def _read_own(self, folder: bytes) -> _File:
         name = folder + b".gitattributes"
@@ -106,12 +106,12 @@ class Attributes:
             data = data.partition(b"\0")[0]
         else:
             data = data.removeprefix(b"\xef\xbb\xbf")
-        return _parsed(data, folder)
+        return _parse(data, folder)
 
 
 def _read_file(path: str) -> _File:
     data = _content(os.fsencode(path), 0)
-    return _NOTHING if data is None else _parsed(data.removeprefix(b"\xef\xbb\xbf"), b"")
+    return _NOTHING if data is None else _parse(data.removeprefix(b"\xef\xbb\xbf"), b"")
 
 
 def _content(path: bytes, flags: int) -> bytes | None:
@@ -124,7 +124,7 @@ def _content(path: bytes, flags: int) -> bytes | None:
         return None
 
 
-def _parsed(data: bytes, folder: bytes) -> _File:
+def _parse(data: bytes, folder: bytes) -> _File:
     rules: list[_Rule] = []
     macros: dict[bytes, tuple[tuple[bytes, AttributeValue], ...]] = {}
     for raw in data.split(b"\n"):
@@ -147,9 +147,9 @@ def _parsed(data: bytes, folder: bytes) -> _File:
             if not folder and _NAME.fullmatch(name):
                 macros[name] = states
         elif not pattern.startswith(b"!"):
-            parsed = PathPattern.parse(pattern, folder)
-            if not parsed.folders_only:
-                rules.append(_Rule(parsed, states))
+            path_pattern = PathPattern.parse(pattern, folder)
+            if not path_pattern.folders_only:
+                rules.append(_Rule(path_pattern, states))
     return _File(tuple(rules), macros)
 
 

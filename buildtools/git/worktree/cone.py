@@ -51,8 +51,8 @@ def read_cone(path: str) -> Cone | None:
         negated = line.startswith(b"!")
         folder = line.removeprefix(b"!").removesuffix(b"/*/" if negated else b"/")
         name = re.sub(rb"\\(.)", rb"\1", folder)
-        known = name in whole if negated else name not in shallow
-        if not folder.startswith(b"/") or folder == line or not known or _SPECIAL.search(folder):
+        is_expected = name in whole if negated else name not in shallow
+        if not folder.startswith(b"/") or folder == line or not is_expected or _SPECIAL.search(folder):
             return None
         if negated:
             whole.remove(name)

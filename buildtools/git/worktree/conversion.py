@@ -87,7 +87,8 @@ class Conversion:
         encoding = values.get(b"working-tree-encoding")
         if encoding is True:
             raise DamagedRepository(
-                f"the attribute working-tree-encoding of {_shown(path)} is no encoding", "give it one, as in =UTF-16"
+                f"the attribute working-tree-encoding of {_printable(path)} is no encoding",
+                "give it one, as in =UTF-16",
             )
         text = _text(values, auto_crlf=self._auto_crlf)
         plan = Rule(driver, (encoding or b"").decode("latin-1"), text, ident=values.get(b"ident") is True)
@@ -115,21 +116,21 @@ class Conversion:
         return data.replace(b"\r\n", b"\n")
 
     def _has_crlf_in_index(self, path: bytes) -> bool:
-        stored = self._read_indexed(path)
-        return stored is not None and b"\r\n" in stored and not _is_binary(stored)
+        blob = self._read_indexed(path)
+        return blob is not None and b"\r\n" in blob and not _is_binary(blob)
 
     def _filtered(self, path: bytes, data: bytes, driver: Driver) -> bytes:
         if driver.process:
-            found = self._by_process(driver.process, path, data)
+            output = self._by_process(driver.process, path, data)
         elif driver.clean:
-            found = self._by_command(driver.clean, path, data)
+            output = self._by_command(driver.clean, path, data)
         else:
-            found = None
-        if found is not None:
-            return found
+            output = None
+        if output is not None:
+            return output
         if driver.required:
             raise DamagedRepository(
-                f"the clean filter {driver.name!r} failed on {_shown(path)}", "run it by hand to see why"
+                f"the clean filter {driver.name!r} failed on {_printable(path)}", "run it by hand to see why"
             )
         return data
 
@@ -137,7 +138,7 @@ class Conversion:
         if name not in self._drivers:
             prefix, config = f"filter.{name}.", self._config
             # Named at all is enough: a required driver without a command always fails.
-            known = any(key.startswith(prefix) and "." not in key[len(prefix) :] for key in config.names())
+            is_defined = any(key.startswith(prefix) and "." not in key[len(prefix) :] for key in config.names())
             self._drivers[name] = (
                 Driver(
                     name,
@@ -145,7 +146,7 @@ class Conversion:
                     config.get(f"{prefix}process") or "",
                     config.bool(f"{prefix}required"),
                 )
-                if known
+                if is_defined
                 else None
             )
         return self._drivers[name]
@@ -154,10 +155,10 @@ class Conversion:
         import shlex
         import subprocess
 
-        shown = path.decode("utf-8", "surrogateescape")
-        expanded = _PLACEHOLDER.sub(lambda match: "%" if match[1] == "%" else shlex.quote(shown), command)
+        name = path.decode("utf-8", "surrogateescape")
+        expanded = _PLACEHOLDER.sub(lambda match: "%" if match[1] == "%" else shlex.quote(name), command)
         try:
-            done = subprocess.run(
+            process = subprocess.run(
                 ["/bin/sh", "-c", expanded],
                 input=data,
                 stdout=subprocess.PIPE,
@@ -167,7 +168,7 @@ class Conversion:
             )
         except OSError:
             return None
-        return done.stdout if done.returncode == 0 else None
+        return process.stdout if process.returncode == 0 else None
 
     def _by_process(self, command: str, path: bytes, data: bytes) -> bytes | None:
         process = self._processes.get(command)
@@ -206,5 +207,5 @@ def _is_binary(data: bytes) -> bool:
     return printable >> 7 < unprintable - data.endswith(b"\x1a")
 
 
-def _shown(path: bytes) -> str:
+def _printable(path: bytes) -> str:
     return path.decode("utf-8", "replace")

@@ -52,8 +52,8 @@ def _iconv(source: str, data: bytes) -> bytes | None:
         # No encoding's character takes more than four bytes for each of its own in UTF-8.
         room = 4 * len(data) + 16
         target = ctypes.create_string_buffer(room)
-        given = ctypes.create_string_buffer(data, len(data))
-        at, left = pointer(ctypes.addressof(given)), ctypes.c_size_t(len(data))
+        in_buffer = ctypes.create_string_buffer(data, len(data))
+        at, left = pointer(ctypes.addressof(in_buffer)), ctypes.c_size_t(len(data))
         out, free = pointer(ctypes.addressof(target)), ctypes.c_size_t(room)
         references = [ctypes.byref(value) for value in (at, left, out, free)]
         if library.iconv(descriptor, *references) == failed:

@@ -145,7 +145,7 @@ def read_index(path: str, git_dir: str, oid_length: int = 20) -> Index:
 
     :raises DamagedRepository: it cannot be read.
     """
-    index, data = _opened(path, oid_length)
+    index, data = _open(path, oid_length)
     # A link extension, or some file's name; the shortest way to know that most indexes are whole.
     link = index.extension(b"link") if b"link\0" in data else b""
     if any(link[:oid_length]):
@@ -153,7 +153,7 @@ def read_index(path: str, git_dir: str, oid_length: int = 20) -> Index:
         place = os.path.join(git_dir, base_name)
         if not os.path.exists(place):
             place = os.path.join(os.path.dirname(path), base_name)
-        base, base_data = _opened(place, oid_length)
+        base, base_data = _open(place, oid_length)
         if not base_data:
             raise DamagedRepository(f"the index needs {base_name}, which is missing", _REMEDY)
         try:
@@ -163,7 +163,7 @@ def read_index(path: str, git_dir: str, oid_length: int = 20) -> Index:
     return index
 
 
-def _opened(path: str, oid_length: int) -> tuple[Index, bytes]:
+def _open(path: str, oid_length: int) -> tuple[Index, bytes]:
     try:
         with open(path, "rb") as stream:
             data = stream.read()
@@ -244,20 +244,20 @@ def _extended(fields: Fields, data: bytes, at: int) -> Fields:
 
 
 def _extensions(data: bytes, at: int, end: int) -> dict[bytes, bytes]:
-    found: dict[bytes, bytes] = {b"": b""}
+    extensions: dict[bytes, bytes] = {b"": b""}
     if at > end:
         raise ValueError("it is cut off")
     while at + 8 <= end:
         signature = data[at : at + 4]
         size = int.from_bytes(data[at + 4 : at + 8], "big")
-        found[signature] = data[at + 8 : at + 8 + size]
+        extensions[signature] = data[at + 8 : at + 8 + size]
         at += 8 + size
         if at > end:
             raise ValueError("an extension is cut off")
         # A first letter in upper case marks what a reader may pass over.
         if signature not in (b"link", b"sdir") and not b"A" <= signature[:1] <= b"Z":
             raise ValueError(f"the extension {signature!r}, which it needs, is unknown")
-    return found
+    return extensions
 
 
 def _parsed_cache_tree(data: bytes, oid_length: int) -> dict[bytes, bytes]:

@@ -24,24 +24,24 @@ def processes() -> int:
     return min(_MOST, len(os.sched_getaffinity(0)))
 
 
-def gathered(found: Callable[[int, int | None], Sequence[int]], total: int, shares: int) -> list[int]:
-    """What ``found(first, end)`` gives for all positions, in order; the last share is worked out in this process."""
+def gathered(find: Callable[[int, int | None], Sequence[int]], total: int, shares: int) -> list[int]:
+    """What ``find(first, end)`` gives for all positions, in order; the last share is worked out in this process."""
     borders = [total * share // shares for share in range(shares)]
-    helpers = [_Helper(found, first, end) for first, end in pairwise(borders)]
+    helpers = [_Helper(find, first, end) for first, end in pairwise(borders)]
     try:
-        last = found(borders[-1], None)
+        last = find(borders[-1], None)
     finally:
         parts = [helper.positions() for helper in helpers]
     positions: list[int] = []
     for (first, end), part in zip(pairwise(borders), parts, strict=True):
-        positions += found(first, end) if part is None else part
+        positions += find(first, end) if part is None else part
     return [*positions, *last]
 
 
 class _Helper:
     """A child that works out one share and tells it through a pipe."""
 
-    def __init__(self, found: Callable[[int, int | None], Sequence[int]], first: int, end: int) -> None:
+    def __init__(self, find: Callable[[int, int | None], Sequence[int]], first: int, end: int) -> None:
         self._pipe, writing = os.pipe()
         try:
             self._pid = os.fork()
@@ -51,7 +51,7 @@ class _Helper:
             status = 1
             try:
                 with open(writing, "wb", buffering=0) as pipe:
-                    left = memoryview(array("I", [*found(first, end), _END]).tobytes())
+                    left = memoryview(array("I", [*find(first, end), _END]).tobytes())
                     while left:
                         left = left[pipe.write(left) :]
                 status = 0
@@ -68,5 +68,5 @@ class _Helper:
             # The program around may collect all children itself.
             with suppress(ChildProcessError):
                 os.waitpid(self._pid, 0)
-        told = array("I", answer[: len(answer) // 4 * 4]).tolist()
-        return told[:-1] if told and told[-1] == _END else None
+        numbers = array("I", answer[: len(answer) // 4 * 4]).tolist()
+        return numbers[:-1] if numbers and numbers[-1] == _END else None

@@ -63,12 +63,14 @@ def staged(index: Index, objects: Objects, tree: bytes) -> Staged:
 
     :raises DamagedRepository: a tree is missing or cannot be read.
     """
-    found = Staged()
-    _compare(index, objects, tree, b"", 0, len(index.names), found)
-    return found
+    difference = Staged()
+    _compare(index, objects, tree, b"", 0, len(index.names), difference)
+    return difference
 
 
-def _compare(index: Index, objects: Objects, tree: bytes, folder: bytes, start: int, stop: int, found: Staged) -> None:
+def _compare(
+    index: Index, objects: Objects, tree: bytes, folder: bytes, start: int, stop: int, difference: Staged
+) -> None:
     """Compare ``names[start:stop]``, which is all the index has below ``folder``, with the folder's tree."""
     if index.cached_tree(folder) == tree and not objects.replacements:
         return
@@ -84,9 +86,9 @@ def _compare(index: Index, objects: Objects, tree: bytes, folder: bytes, start: 
         if slash < 0 or (fields[at][MODE] == SPARSE_DIRECTORY and slash == len(name) - 1):
             entry = expected.pop(name, None)
             if entry is None:
-                found.added.add(at)
+                difference.added.add(at)
             elif fields[at][FLAGS] & STAGE or entry != (fields[at][OID], fields[at][MODE]):
-                found.modified[at] = entry[1]
+                difference.modified[at] = entry[1]
             at += 1
             while at < stop and names[at] == name:
                 at += 1
@@ -96,12 +98,14 @@ def _compare(index: Index, objects: Objects, tree: bytes, folder: bytes, start: 
         end = bisect_left(names, inner[:-1] + b"0", at, stop)
         entry = expected.pop(inner, None)
         if entry is None:
-            found.added.update(below for below in range(at, end) if below == at or names[below] != names[below - 1])
+            difference.added.update(
+                below for below in range(at, end) if below == at or names[below] != names[below - 1]
+            )
         else:
-            _compare(index, objects, entry[0], inner, at, end, found)
+            _compare(index, objects, entry[0], inner, at, end, difference)
         at = end
     for name, (oid, mode) in expected.items():
         if mode == _FOLDER:
-            found.removed |= {file: file_mode for file, file_mode, _ in tree_files(objects, oid, name)}
+            difference.removed |= {file: file_mode for file, file_mode, _ in tree_files(objects, oid, name)}
         else:
-            found.removed[name] = mode
+            difference.removed[name] = mode

@@ -105,18 +105,18 @@ class WorkTree:
         fields = self.index.fields
         suspects = self.files.suspects()
         self._look_at_files(suspects)
-        listed = [position for position in suspects if self._differs(position, _NOTHING_STAGED)]
+        positions = [position for position in suspects if self._differs(position, _NOTHING_STAGED)]
         # What is only intended to be added is not staged yet.
         if self._head_tree() is None:
-            listed += [position for position, entry in enumerate(fields) if not entry[FLAGS] & INTENT_TO_ADD]
+            positions += [position for position, entry in enumerate(fields) if not entry[FLAGS] & INTENT_TO_ADD]
         else:
             difference = self._staged() or _NOTHING_STAGED
-            listed += difference.modified
-            listed += [position for position in difference.added if not fields[position][FLAGS] & INTENT_TO_ADD]
+            positions += difference.modified
+            positions += [position for position in difference.added if not fields[position][FLAGS] & INTENT_TO_ADD]
             if difference.removed:
                 return True
-        if listed or not untracked:
-            return bool(listed)
+        if positions or not untracked:
+            return bool(positions)
         from buildtools.git.worktree.untracked import has_untracked
 
         return has_untracked(self.files)
@@ -136,10 +136,10 @@ class WorkTree:
         if commit is None:
             return None
         kind, data = self.repository.objects.read(commit)
-        found = re.match(rb"tree ([0-9a-f]{%d})\n" % (2 * self.repository.hash_size), data)
-        if kind != "commit" or not found:
+        match = re.match(rb"tree ([0-9a-f]{%d})\n" % (2 * self.repository.hash_size), data)
+        if kind != "commit" or not match:
             raise DamagedRepository(f"HEAD leads to {commit.hex()}, which is no commit")
-        return bytes.fromhex(found[1].decode())
+        return bytes.fromhex(match[1].decode())
 
     def _look_at_files(self, suspects: list[int]) -> None:
         """Compare all files, as git does first of all: a filter that fails is fatal, though something else differs."""

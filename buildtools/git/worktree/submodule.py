@@ -117,11 +117,11 @@ class Submodules:
         if ignored == "all":
             return False
         head = gitlink_head(place, environment)
-        moved = head is not None and head != oid
-        if (moved and not thorough) or ignored == "dirty" or not os.path.exists(place + b"/.git"):
-            return moved
+        has_moved = head is not None and head != oid
+        if (has_moved and not thorough) or ignored == "dirty" or not os.path.exists(place + b"/.git"):
+            return has_moved
         try:
-            return _status_differs(opened(place, environment), untracked=ignored == "none") or moved
+            return _status_differs(opened(place, environment), untracked=ignored == "none") or has_moved
         except BuildToolsError as error:
             raise DamagedRepository(
                 f"the submodule {os.fsdecode(path)} cannot be read: {error.fact}",

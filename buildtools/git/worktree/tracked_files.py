@@ -120,41 +120,41 @@ class Files:
         lstat: Callable[..., Sequence[int]] = os.lstat  # type: ignore[assignment]
         mode_mask = 0o170100 if self._trust_mode else _TYPE
         trust_ctime, minimal, empty = self._trust_ctime, self._minimal, self._empty_blob
-        written = self.index.mtime or 1 << 32
-        found: list[int] = []
-        folder, opened = None, -1
+        index_time = self.index.mtime or 1 << 32
+        positions: list[int] = []
+        folder, descriptor = None, -1
         try:
             for position, (buffer, start, stop, fields) in islice(enumerate(self.index.located()), first, end):
                 ctime, mtime, inode, mode, user, group, size, oid, flags = fields
                 if flags > _LONGEST_PLAIN or mode == GITLINK:
-                    found.append(position)
+                    positions.append(position)
                     continue
                 name_start = buffer.rfind(b"/", start, stop) + 1 or start
                 if buffer[start:name_start] != folder:
                     # Asking for names within an open folder spares the kernel the way there.
                     folder = buffer[start:name_start]
-                    if opened >= 0:
-                        os.close(opened)
-                    opened = self._open_folder(folder)
+                    if descriptor >= 0:
+                        os.close(descriptor)
+                    descriptor = self._open_folder(folder)
                 try:
-                    status = lstat(buffer[name_start:stop], dir_fd=opened)
+                    status = lstat(buffer[name_start:stop], dir_fd=descriptor)
                 except OSError:
-                    found.append(position)
+                    positions.append(position)
                     continue
                 if (
                     status[8] & _LOW != mtime
                     or status[6] & _LOW != size
                     or (status[0] ^ mode) & mode_mask
-                    or mtime >= written
+                    or mtime >= index_time
                     or (trust_ctime and status[9] & _LOW != ctime)
                     or not (minimal or (status[1] & _LOW == inode and status[4] == user and status[5] == group))
                     or not (size or oid == empty)
                 ):
-                    found.append(position)
+                    positions.append(position)
         finally:
-            if opened >= 0:
-                os.close(opened)
-        return found
+            if descriptor >= 0:
+                os.close(descriptor)
+        return positions
 
     def _open_folder(self, folder: bytes) -> int:
         """A folder of the tree, opened; -1, which no call accepts, where git would not look into it."""
@@ -171,46 +171,46 @@ class Files:
 
         :raises DamagedRepository: a required filter failed.
         """
-        known = self._states.get(position)
-        if known is None:
-            known = self._states[position] = self._found_state(position)
-        return known
+        cached_state = self._states.get(position)
+        if cached_state is None:
+            cached_state = self._states[position] = self._read_state(position)
+        return cached_state
 
-    def _found_state(self, position: int) -> FileState:
+    def _read_state(self, position: int) -> FileState:
         entry, name = self.index.fields[position], self.index.names[position]
         path = self.top + b"/" + name
         try:
-            found = os.lstat(path)
+            status = os.lstat(path)
         except OSError:
             return FileState.MISSING
         if self._is_behind_link(name.rpartition(b"/")[0]):
             return FileState.MISSING
         if entry[MODE] == GITLINK:
-            return FileState.SAME if stat.S_ISDIR(found.st_mode) else FileState.CHANGED
-        if stat.S_ISDIR(found.st_mode):
+            return FileState.SAME if stat.S_ISDIR(status.st_mode) else FileState.CHANGED
+        if stat.S_ISDIR(status.st_mode):
             # A repository in a file's place is a change; any other folder means that the file is gone.
             return FileState.CHANGED if gitlink_head(path, self.repository.environment) else FileState.MISSING
         if entry[FLAGS] & (STAGE | INTENT_TO_ADD):
             return FileState.CHANGED
-        return FileState.CHANGED if self._file_changed(name, path, entry, found) else FileState.SAME
+        return FileState.CHANGED if self._file_changed(name, path, entry, status) else FileState.SAME
 
-    def _file_changed(self, name: bytes, path: bytes, entry: Fields, found: os.stat_result) -> bool:
+    def _file_changed(self, name: bytes, path: bytes, entry: Fields, status: os.stat_result) -> bool:
         ctime, mtime, inode, mode, user, group, size, oid, _ = entry
-        kind = stat.S_IFMT(found.st_mode)
+        kind = stat.S_IFMT(status.st_mode)
         if mode == SYMLINK:
             if kind != stat.S_IFLNK and (self._has_symlinks or kind != stat.S_IFREG):
                 return True
-        elif kind != stat.S_IFREG or (self._trust_mode and (found.st_mode ^ mode) & 0o100):
+        elif kind != stat.S_IFREG or (self._trust_mode and (status.st_mode ^ mode) & 0o100):
             return True
-        if found.st_size & _LOW != size and size:
+        if status.st_size & _LOW != size and size:
             # Git does not ask a filter about a file of another size.
             return True
         touched = (
-            found.st_size & _LOW != size
+            status.st_size & _LOW != size
             or (not size and oid != self._empty_blob)
-            or int(found[8]) & _LOW != mtime
-            or (self._trust_ctime and int(found[9]) & _LOW != ctime)
-            or not (self._minimal or (found.st_ino & _LOW, found.st_uid, found.st_gid) == (inode, user, group))
+            or int(status[8]) & _LOW != mtime
+            or (self._trust_ctime and int(status[9]) & _LOW != ctime)
+            or not (self._minimal or (status.st_ino & _LOW, status.st_uid, status.st_gid) == (inode, user, group))
         )
         if touched and not self._refresh:
             return True
@@ -246,11 +246,11 @@ class Files:
 
     def _is_behind_link(self, folder: bytes) -> bool:
         """Whether a folder on the way is a symbolic link: git takes nothing below one for its own."""
-        known = self._behind_links.get(folder)
-        if known is None:
-            known = self._is_behind_link(folder.rpartition(b"/")[0]) or os.path.islink(self.top + b"/" + folder)
-            self._behind_links[folder] = known
-        return known
+        is_behind = self._behind_links.get(folder)
+        if is_behind is None:
+            is_behind = self._is_behind_link(folder.rpartition(b"/")[0]) or os.path.islink(self.top + b"/" + folder)
+            self._behind_links[folder] = is_behind
+        return is_behind
 
     def attributes(self) -> Attributes:
         """What the attribute files say."""

@@ -71,7 +71,7 @@ class _Search:
 
     def _is_wanted(self, path: bytes, *, is_folder: bool) -> bool:
         return any(
-            path.startswith(wanted) or (is_folder and wanted.startswith(path + b"/")) for wanted in self._folders
+            path.startswith(folder) or (is_folder and folder.startswith(path + b"/")) for folder in self._folders
         )
 
     def _in_folder(self, path: bytes, patterns: Sequence[PathPattern]) -> Iterator[bytes]:
@@ -91,11 +91,11 @@ class _Search:
         place, inner = self._files.top + b"/" + path, path + b"/"
         if not self._submodules or self._submodules.ignored(path) != "none" or not os.path.exists(place + b"/.git"):
             return
-        folders = [wanted.removeprefix(inner) for wanted in self._folders if wanted.startswith(inner)]
-        folders += [b"" for wanted in self._folders if inner.startswith(wanted)]
+        folders = [folder.removeprefix(inner) for folder in self._folders if folder.startswith(inner)]
+        folders += [b"" for folder in self._folders if inner.startswith(folder)]
         with closing(Files(submodule.opened(place, self._files.repository.environment))) as files:
-            for found in untracked_paths(files, folders, in_submodules=True):
-                yield inner + found
+            for inner_path in untracked_paths(files, folders, in_submodules=True):
+                yield inner + inner_path
 
     def _is_ignored(self, path: bytes, patterns: Sequence[PathPattern], *, is_folder: bool) -> bool:
         for pattern in reversed(patterns):
@@ -105,12 +105,12 @@ class _Search:
 
     def _own_patterns(self, folder: bytes) -> list[PathPattern]:
         name = folder + b".gitignore"
-        found = _read_patterns(self._files.top + b"/" + name, folder, os.O_NOFOLLOW)
-        if found is None:
+        patterns = _read_patterns(self._files.top + b"/" + name, folder, os.O_NOFOLLOW)
+        if patterns is None:
             position = self._files.index.position(name)
             if position is not None and self._files.index.fields[position][FLAGS] & SKIP_WORKTREE:
                 return _patterns(self._files.read_indexed(name) or b"", folder)
-        return found or []
+        return patterns or []
 
 
 def _read_patterns(path: bytes, folder: bytes, flags: int) -> list[PathPattern] | None:
@@ -122,9 +122,9 @@ def _read_patterns(path: bytes, folder: bytes, flags: int) -> list[PathPattern] 
 
 
 def _patterns(data: bytes, folder: bytes) -> list[PathPattern]:
-    found = []
+    patterns = []
     for line in data.removeprefix(b"\xef\xbb\xbf").split(b"\n"):
         if line and not line.startswith(b"#"):
             text = _TRAILING_SPACES.sub(rb"\1", line.removesuffix(b"\r"))
-            found.append(PathPattern.parse(text, folder))
-    return found
+            patterns.append(PathPattern.parse(text, folder))
+    return patterns

@@ -13,11 +13,13 @@ History = list[tuple[list[int], int, str]]
 @st.composite
 def histories(draw: st.DrawFn) -> History:
     """Commits as (parents by number, date, kind of tag); the last one is described."""
-    made: History = []
+    history: History = []
+    # Of few dates many are equal, as in a history that a script has made: then only the order of arrival decides.
+    latest = draw(st.sampled_from([0, 1, 8]))
     for number in range(draw(st.integers(1, 18))):
         parents = draw(st.lists(st.integers(0, number - 1), max_size=3, unique=True)) if number else []
-        made.append((parents, draw(st.integers(0, 8)), draw(st.sampled_from(["", "", "annotated", "lightweight"]))))
-    return made
+        history.append((parents, draw(st.integers(0, latest)), draw(st.sampled_from(["", "", "annotated", "lightweight"]))))
+    return history
 
 
 def slowly(
@@ -70,7 +72,7 @@ def slowly(
     return best, depths[best]
 
 
-@settings(max_examples=700, deadline=None, derandomize=True)
+@settings(max_examples=2000, deadline=None, derandomize=True)
 @given(histories(), st.integers(1, 4), st.booleans(), st.booleans(), st.booleans())
 def test_the_quick_walk_ends_where_the_slow_one_does(
     history: History, most: int, any_tag: bool, first_parent: bool, old_git: bool
