@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import shutil
 import socketserver
 import ssl
@@ -82,17 +83,40 @@ class _Backend(BaseHTTPRequestHandler):
     login: str
     status: int
     silent: bool
+    wants_proxy_login: bool
+    requests: list[tuple[str, str, dict[str, str]]]
 
     def do_GET(self) -> None:
         self._serve(b"")
 
+    def do_CONNECT(self) -> None:
+        self._record()
+        self.send_error(502)
+
     def do_POST(self) -> None:
         self._serve(self.rfile.read(int(self.headers["Content-Length"])))
 
+    def _record(self) -> None:
+        self.requests.append((self.command, self.path, {name.lower(): value for name, value in self.headers.items()}))
+
     def _serve(self, body: bytes) -> None:
+        self._record()
+        # As a proxy it gets the URL of another server, and plays that server too.
+        self.path = re.sub("^http://[^/]*", "", self.path)
         expected = "Basic " + base64.b64encode(self.login.encode()).decode()
         if self.status:
             self.send_error(self.status)
+        elif self.wants_proxy_login and "Proxy-Authorization" not in self.headers:
+            self.send_response(407)
+            self.send_header("Proxy-Authenticate", 'Basic realm="proxy"')
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        elif self.path.startswith(("/old/", "/lost/")):
+            place = self.headers.get("X-Elsewhere", "") + self.path.removeprefix("/old")
+            self.send_response(301)
+            self.send_header("Location", "/login" if self.path.startswith("/lost/") else place)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
         elif self.login and self.headers.get("Authorization") != expected:
             self.send_response(401)
             self.send_header("WWW-Authenticate", 'Basic realm="git"')
@@ -133,13 +157,25 @@ class _Backend(BaseHTTPRequestHandler):
 
 @contextmanager
 def http_server(
-    root: Path, login: str = "", *, status: int = 0, silent: bool = False, certificate: Path | None = None
+    root: Path,
+    login: str = "",
+    *,
+    status: int = 0,
+    silent: bool = False,
+    wants_proxy_login: bool = False,
+    certificate: Path | None = None,
+    requests: list[tuple[str, str, dict[str, str]]] | None = None,
 ) -> Iterator[str]:
     """``HOST:PORT`` of a server for the repositories below ``root``.
 
     With ``status`` every response has that one; if ``silent``, it runs what is pushed and closes the connection.
+    What is below ``/old`` has moved up, to the server that the header ``X-Elsewhere`` names; ``/lost`` redirects to a
+    page. Every request is appended to ``requests``, as method, path and headers. It is a proxy too, which wants a login
+    with ``wants_proxy_login``.
     """
-    handler = type("Backend", (_Backend,), {"root": root, "login": login, "status": status, "silent": silent})
+    settings = {"root": root, "login": login, "status": status, "silent": silent}
+    settings |= {"wants_proxy_login": wants_proxy_login, "requests": [] if requests is None else requests}
+    handler = type("Backend", (_Backend,), settings)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         if certificate:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

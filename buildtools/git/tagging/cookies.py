@@ -10,6 +10,8 @@ from urllib.parse import SplitResult
 from buildtools import Refused
 
 _FIELDS = 7
+# curl sends secure cookies there without TLS.
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def cookie_header(path: str, url: SplitResult) -> str:
@@ -41,5 +43,6 @@ def _cookies(lines: list[str], url: SplitResult) -> Iterator[str]:
         is_host = host == domain or (subdomains.upper() == "TRUE" and host.endswith(f".{domain}"))
         is_path = f"{url.path}/".startswith(f"{folder.rstrip('/')}/")
         is_fresh = not expiry.isdigit() or int(expiry) == 0 or int(expiry) > time.time()
-        if is_host and is_path and is_fresh and (secure.upper() != "TRUE" or url.scheme == "https"):
+        is_safe = secure.upper() != "TRUE" or url.scheme == "https" or host in _LOOPBACK
+        if is_host and is_path and is_fresh and is_safe:
             yield f"{name}={value}"

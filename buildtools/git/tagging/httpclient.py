@@ -16,14 +16,16 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
+from buildtools.git.address import without_login
 from buildtools.git.config import Config
 from buildtools.git.tagging.cookies import cookie_header
 from buildtools.git.tagging.exchange import ExchangeFailure
 from buildtools.git.tagging.http_settings import HttpProxy, read_http_settings
 from buildtools.git.tagging.login import Login, LoginSources
 from buildtools.git.tagging.remote_settings import RemoteSettings
+from buildtools.request_log import Stopwatch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,7 +80,7 @@ class _Requests:
         self._settings = read_http_settings(url, remote, config, environment)
         self._logins = LoginSources(config, environment, url)
         self._login = self._logins.from_files()
-        self._url = without_user(url)
+        self._url = _without_user(url)
         self._pool = self._open_pool()
         self._responses: list[urllib3.BaseHTTPResponse] = []
 
@@ -115,15 +117,23 @@ class _Requests:
         end = _PUSH if body is not None else f"{_REFS}{'&' if '?' in base else '?'}service={_PUSH}"
         redirects = self._settings.redirects[body is not None]
         url = f"{base.removesuffix('/')}/{end}"
-        response = self._pool.request(
-            method,
-            url,
-            headers=self._all_headers(headers),
-            body=body,
-            retries=urllib3.Retry(connect=0, read=0, status=0, other=0, redirect=redirects, raise_on_redirect=False),
-            redirect=redirects > 0,
-            **options,
-        )
+        watch = Stopwatch()
+        try:
+            response = self._pool.request(
+                method,
+                url,
+                headers=self._all_headers(headers),
+                body=body,
+                retries=urllib3.Retry(
+                    connect=0, read=0, status=0, other=0, redirect=redirects, raise_on_redirect=False
+                ),
+                redirect=redirects > 0,
+                **options,
+            )
+        except urllib3.exceptions.HTTPError as error:
+            watch.log("git", method, url, type(error).__name__)
+            raise ExchangeFailure(_reason(error), after_refs=body is not None) from error
+        watch.log("git", method, url, response.status, sent=len(body or b""))
         self._responses.append(response)
         for step in response.retries.history if response.retries and body is None else ():
             url = urljoin(url, step.redirect_location or "")
@@ -135,11 +145,11 @@ class _Requests:
         """Let the push go where the refs came from, if that was another server or path."""
         base = urlsplit(url.removesuffix(end))
         if not url.endswith(end):
-            raise ExchangeFailure(f"redirected to {url}, which is not a git repository", permanent=True)
+            raise ExchangeFailure(f"redirected to {without_login(url)}, which is not a git repository", permanent=True)
         if _origin(base) != _origin(self._url):
             self._logins = LoginSources(self._config, self._environment, base)
             self._login = self._logins.from_files()
-        self._url = without_user(base)
+        self._url = _without_user(base)
 
     def _all_headers(self, headers: Mapping[str, str]) -> urllib3.HTTPHeaderDict:
         from urllib3 import HTTPHeaderDict
@@ -180,8 +190,8 @@ class _Requests:
         if proxy.login is None or proxy.login.password:
             return proxy.login
         url = urlsplit(proxy.url)
-        sources = LoginSources(self._config, self._environment, url._replace(netloc=f"{proxy.login.user}@{url.netloc}"))
-        return sources.from_programs() or proxy.login
+        url = url._replace(netloc=f"{quote(proxy.login.user, safe='')}@{url.netloc}")
+        return LoginSources(self._config, self._environment, url).from_programs() or proxy.login
 
     def close(self) -> None:
         for response in self._responses:
@@ -189,9 +199,15 @@ class _Requests:
         self._pool.clear()
 
 
-def without_user(url: SplitResult) -> SplitResult:
+def _without_user(url: SplitResult) -> SplitResult:
     """The URL without its login, which is sent in a header."""
     return url._replace(netloc=url.netloc.rpartition("@")[2])
+
+
+def _reason(error: Exception) -> str:
+    """The innermost cause that urllib3 gives, in its own words."""
+    cause = getattr(error, "reason", None) or getattr(error, "original_error", None)
+    return _reason(cause) if isinstance(cause, Exception) else str(error)
 
 
 def _origin(url: SplitResult) -> tuple[str, str | None, int | None]:
