@@ -28,6 +28,8 @@ MODES = ("auto", "live", "plain", "json")
 _TAIL = 40
 _REDRAWS_PER_SECOND = 8
 # A whole digest is longer than most terminals have room for.
+# C0 without tab and line feed, DEL, and C1: what a terminal obeys.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}")
 _SHORT = r"\1"
 _MARKS = {
@@ -243,6 +245,11 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     raise AssertionError("unreachable")
+
+
+def without_controls(text: str) -> str:
+    """The text with control characters escaped, but for line ends and tabs: it may come from a commit or a server."""
+    return _CONTROLS.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -85,8 +85,9 @@ def version(context: Context, json: bool = False) -> None:
         from buildtools.git.checkout import read_version
         from buildtools.invoke_config import read_settings
 
-        settings = read_settings(context, os.environ)
-        current = read_version(settings.root, settings.tag_prefix, os.environ)
+        environment = _environment()
+        settings = read_settings(context, environment)
+        current = read_version(settings.root, settings.tag_prefix, environment)
         parts = ("text", "base", "distance", "abbreviation", "commit", "dirty", "is_release", "image_tag")
         _show(None, json, {"schema": 1, **{part: getattr(current, part) for part in parts}}, current.text)
 
@@ -321,6 +322,13 @@ namespace = Collection(
 )
 
 
+def _environment() -> dict[str, str]:
+    """The environment. Paths that git takes from the folder it is started in are absolute: ours may be another one."""
+    paths = {name: os.environ[name] for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR") if os.environ.get(name)}
+    # Joined and no more: as in git, what leads through a symbolic link stays as it is written.
+    return {**os.environ, **{name: os.path.join(os.getcwd(), path) for name, path in paths.items()}}  # noqa: PTH109, PTH118
+
+
 @contextmanager
 def _exits(console: Console | None = None) -> Iterator[None]:
     """Turns an expected failure into its message, as the last line, and its exit code."""
@@ -328,8 +336,10 @@ def _exits(console: Console | None = None) -> Iterator[None]:
     try:
         yield
     except BuildToolsError as error:
-        *details, last = str(error).splitlines()
-        message, code = "\n".join([*details, f"error: {last}"]), error.exit_code
+        from buildtools.console import without_controls
+
+        *details, last = str(error).split("\n")
+        message, code = "\n".join([*details, f"error: {without_controls(last)}"]), error.exit_code
     except KeyboardInterrupt as interruption:
         number = interruption.number if isinstance(interruption, Interrupted) else signal.SIGINT
         name = signal.Signals(number).name
@@ -357,7 +367,7 @@ def _running(
     from buildtools.request_log import open_log
     from buildtools.run import Run, cache_folder, job_count
 
-    environment = dict(os.environ)
+    environment = _environment()
     with _exits():
         if progress not in MODES:
             raise Refused(f"--progress {progress} is unknown", f"use one of {', '.join(MODES)}")
@@ -417,6 +427,10 @@ def _show(console: Console | None, json: bool, document: Any, text: str) -> None
         import json as encoder
 
         text = encoder.dumps(document, indent=2)
+    elif not text.isprintable():
+        from buildtools.console import without_controls
+
+        text = without_controls(text)
     if text:
         # A terminal of an older encoding shows what it can: a result is no reason to fail.
         encoding = sys.stdout.encoding or "utf-8"

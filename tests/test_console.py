@@ -6,7 +6,17 @@ import threading
 
 import pytest
 
-from buildtools.console import Console, JsonConsole, LiveConsole, PlainConsole, duration, open_console, size, table
+from buildtools.console import (
+    Console,
+    JsonConsole,
+    LiveConsole,
+    PlainConsole,
+    duration,
+    open_console,
+    size,
+    table,
+    without_controls,
+)
 from buildtools.events import Event, Finished, Log, Outcome, Started, Step, Transferred, Warned
 
 RUN: tuple[Event, ...] = (
@@ -138,3 +148,7 @@ def test_sizes_are_decimal(count: float, text: str) -> None:
 def test_a_table_is_as_wide_as_its_cells() -> None:
     assert "name  state\nbase  up to date" == table(("name", "state"), [("base", "up to date")])
     assert "name  why\nbase\napp   new" == table(("name", "state", "why"), [("base", "", ""), ("app", "", "new")])
+
+
+def test_what_a_terminal_would_obey_is_escaped() -> None:
+    assert r"a\x1b[2J\x07 b\x9b" + "\n\tc é" == without_controls("a\x1b[2J\x07 b\x9b\n\tc é")

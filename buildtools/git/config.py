@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from buildtools.git.errors import BadConfig
 from buildtools.git.storage.small_file import content
@@ -163,11 +163,18 @@ def _normal(name: str) -> str:
 class Reader:
     """Reads files into one :class:`Config`, following includes.
 
-    ``git_dir`` is empty while no repository is known; ``branch`` gives the short name of the current branch, which
-    few files ask for.
+    ``git_dir`` is empty while no repository is known. ``branch`` gives the short name of the current branch, and
+    ``remote_urls`` the URLs of all remotes; few files ask for either.
     """
 
-    def __init__(self, environment: Mapping[str, str], git_dir: str = "", branch: Callable[[], str] = str) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        git_dir: str = "",
+        branch: Callable[[], str] = str,
+        remote_urls: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
+        self._remote_urls = remote_urls
         self.config = Config()
         self._home = environment.get("HOME", "")
         self._git_dir = git_dir
@@ -180,13 +187,13 @@ class Reader:
         if not boolean(environment.get("GIT_CONFIG_NOSYSTEM", "")):
             self.read_file(environment.get("GIT_CONFIG_SYSTEM", SYSTEM_CONFIG))
         if "GIT_CONFIG_GLOBAL" in environment:
-            self.read_file(environment["GIT_CONFIG_GLOBAL"])
+            self.read_file(environment["GIT_CONFIG_GLOBAL"], is_users=True)
         else:
             base = environment.get("XDG_CONFIG_HOME") or (self._home and f"{self._home}/.config")
             if base:
-                self.read_file(f"{base}/git/config")
+                self.read_file(f"{base}/git/config", is_users=True)
             if self._home:
-                self.read_file(f"{self._home}/.gitconfig")
+                self.read_file(f"{self._home}/.gitconfig", is_users=True)
 
     def read_environment(self) -> None:
         """``GIT_CONFIG_PARAMETERS`` (what ``git -c`` hands to its children) and ``GIT_CONFIG_COUNT``.
@@ -217,15 +224,17 @@ class Reader:
             raise BadConfig(f"{name!r} is no name of a git configuration value", "correct GIT_CONFIG_*")
         self._set(_normal(name), value, "", 0)
 
-    def read_file(self, path: str, depth: int = 0) -> None:
+    def read_file(self, path: str, depth: int = 0, *, is_users: bool = False) -> None:
         """One file and all it includes; a file that is not there is empty.
+
+        So is one of the user's that may not be read, as where a container runs with the home of somebody else.
 
         :raises BadConfig: git would refuse it.
         """
         try:
             data = content(path)
         except OSError as error:
-            if isinstance(error, PermissionError) and depth == 0 and not self._git_dir:
+            if isinstance(error, PermissionError) and (is_users or (depth == 0 and not self._git_dir)):
                 return
             raise BadConfig(f"{path} cannot be read ({error.strerror})", "correct its permissions") from None
         for name, value in parse_config(data, path) if data else ():
@@ -260,6 +269,10 @@ class Reader:
                 pattern += "**"
             branch = self._branch().encode("utf-8", "surrogateescape")
             return bool(branch) and wildmatch(pattern.encode("utf-8", "surrogateescape"), branch, pathname=True)
+        if kind == "hasconfig" and pattern.startswith("remote.*.url:"):
+            glob = pattern.removeprefix("remote.*.url:").encode("utf-8", "surrogateescape")
+            urls = (url.encode("utf-8", "surrogateescape") for url in self._remote_urls())
+            return any(wildmatch(glob, url, pathname=True) for url in urls)
         return False
 
     def _git_dir_matches(self, pattern: str, path: str, *, ignore_case: bool) -> bool:

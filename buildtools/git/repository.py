@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _ANY_FORMAT = {"noop", "preciousobjects", "partialclone", "worktreeconfig"}
 _FORMAT_1 = {"noop-v1", "objectformat", "compatobjectformat", "refstorage", "relativeworktrees"}
 _HASH_SIZES = {"sha1": 20, "sha256": 32}
+_REMOTE_URL = re.compile(r"remote\..+\.url")
 
 
 class Repository:
@@ -91,7 +92,7 @@ class Repository:
             _check_owner(directory, None if inside else place, trusted, environment)
         _check_format(reader.config, directory)
         work_tree = _work_tree(
-            reader.config, directory, place, folder, environment, explicit=bool(explicit), inside=inside
+            reader.config, directory, common, place, folder, environment, explicit=bool(explicit), inside=inside
         )
         return cls(directory, common, work_tree, folder, environment, reader)
 
@@ -215,15 +216,30 @@ def _ceilings(environment: Mapping[str, str]) -> set[str]:
 
 def _read_config(git_dir: str, common: str, environment: Mapping[str, str]) -> tuple[Reader, list[str]]:
     """The configuration, and the places that it trusts apart from what the repository itself says."""
-    reader = Reader(environment, git_dir, lambda: _branch(git_dir))
-    reader.read_user()
-    trusted = reader.config.get_all("safe.directory")
-    reader.read_file(f"{common}/config")
-    if reader.config.bool("extensions.worktreeconfig"):
-        reader.read_file(f"{git_dir}/config.worktree")
-    own = len(reader.config.get_all("safe.directory"))
-    reader.read_environment()
-    return reader, trusted + reader.config.get_all("safe.directory")[own:]
+
+    def read(reader: Reader) -> list[str]:
+        reader.read_user()
+        trusted = reader.config.get_all("safe.directory")
+        reader.read_file(f"{common}/config")
+        if reader.config.bool("extensions.worktreeconfig"):
+            reader.read_file(f"{git_dir}/config.worktree")
+        own = len(reader.config.get_all("safe.directory"))
+        reader.read_environment()
+        return trusted + reader.config.get_all("safe.directory")[own:]
+
+    def branch() -> str:
+        return _branch(git_dir)
+
+    def remote_urls() -> list[str]:
+        # What is included for the URL of a remote may not name a remote itself, so one reading without it tells all.
+        unconditional = Reader(environment, git_dir, branch)
+        read(unconditional)
+        config = unconditional.config
+        return [url for name in config.names() if _REMOTE_URL.fullmatch(name) for url in config.get_all(name)]
+
+    reader = Reader(environment, git_dir, branch, remote_urls)
+    trusted = read(reader)
+    return reader, trusted
 
 
 def _check_owner(git_dir: str, place: str | None, trusted: list[str], environment: Mapping[str, str]) -> None:
@@ -284,6 +300,7 @@ def _check_format(config: Config, git_dir: str) -> None:
 def _work_tree(
     config: Config,
     git_dir: str,
+    common: str,
     place: str,
     folder: str,
     environment: Mapping[str, str],
@@ -294,8 +311,10 @@ def _work_tree(
     """The top of the work tree, by the rules of git's ``setup.c``."""
     if environment.get("GIT_WORK_TREE"):
         return os.path.normpath(os.path.join(folder, environment["GIT_WORK_TREE"]))
-    configured = config.get("core.worktree")
-    bare = config.bool("core.bare")
+    # What the shared file says of these is about the main work tree, unless each work tree has a file of its own.
+    is_linked = common != git_dir and not config.bool("extensions.worktreeconfig")
+    configured = None if is_linked else config.get("core.worktree")
+    bare = not is_linked and config.bool("core.bare")
     if configured is not None:
         if bare:
             raise BadConfig("core.bare and core.worktree do not make sense together", "unset one of them")

@@ -11,7 +11,9 @@ from buildtools import Refused
 from buildtools.frozen import frozen
 from buildtools.git.config import Config
 
-_SECONDS = re.compile(r"@?(\d{1,12})(?: ([+-])(0\d|1[0-4])([0-5]\d))?")
+_SECONDS = re.compile(r"@?(\d{1,12})(?: ([+-])([01]\d|2[0-3])([0-5]\d))?")
+# Three numbers with one separator, a time, and perhaps an offset from UTC: git's match_multi_num, date.c.
+_NUMBERS = re.compile(r"(\d{1,4})([./-])(\d{1,2})\2(\d{1,4})[ T]+(\d{1,2}:\d\d(?::\d\d)?)\s*([+-]\d{4}|Z)?")
 # The characters that git strips from both ends of a name, and those that it removes inside: ident.c
 _STRIPPED_ENDS = "".join(map(chr, range(33))) + ".,:;<>\"\\'"
 _REMOVED_INSIDE = str.maketrans("", "", "\n<>")
@@ -61,11 +63,13 @@ def _moment(text: str) -> tuple[int, int]:
     """Seconds and offset of a date; those of now if ``text`` is empty. https://git-scm.com/docs/git-commit#_date_formats"""
     if not text:
         return _of(datetime.now().astimezone())
-    match = _SECONDS.fullmatch(text)
+    match = _SECONDS.fullmatch(text.strip())
+    if match and match[2] is None:
+        return int(match[1]), _of(datetime.fromtimestamp(int(match[1])).astimezone())[1]
     if match:
         offset = int(match[3] or 0) * 3600 + int(match[4] or 0) * 60
         return int(match[1]), -offset if match[2] == "-" else offset
-    for parse in (_iso, parsedate_to_datetime):
+    for parse in (_iso, _numbers, parsedate_to_datetime):
         try:
             return _of(parse(text))
         except ValueError:
@@ -75,6 +79,31 @@ def _moment(text: str) -> tuple[int, int]:
 
 def _iso(text: str) -> datetime:
     return datetime.fromisoformat(re.sub(r" ([+-]\d{4})$", r"\1", text.strip()))
+
+
+def _numbers(text: str) -> datetime:
+    match = _NUMBERS.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(text)
+    first, separator, second, third = match[1], match[2], match[3], match[4]
+    if len(first) > 2:
+        orders = [(first, second, third), (first, third, second)]
+    else:
+        # With dots the day comes first, otherwise the month; the other way where the first cannot be.
+        orders = [(third, second, first), (third, first, second)]
+        if separator != ".":
+            orders.reverse()
+    for year, month, day in orders:
+        if 1 <= int(month) <= 12:
+            time = match[5] if len(match[5]) > 5 else f"{match[5]}:00"
+            date = f"{_full_year(int(year)):04}-{int(month):02}-{int(day):02}"
+            return _iso(f"{date} {time.zfill(8)} {match[6] or ''}".strip())
+    raise ValueError(text)
+
+
+def _full_year(year: int) -> int:
+    """Of two digits, 70 to 99 are of the last century and those up to 37 of this one."""
+    return year + 1900 if 70 <= year < 100 else year + 2000 if year < 38 else year
 
 
 def _of(moment: datetime) -> tuple[int, int]:

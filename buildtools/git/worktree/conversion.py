@@ -87,7 +87,7 @@ class Conversion:
         encoding = values.get(b"working-tree-encoding")
         if encoding is True:
             raise DamagedRepository(
-                f"the attribute working-tree-encoding of {_printable(path)} is no encoding",
+                f"the attribute working-tree-encoding of {_printable(path)} is not an encoding",
                 "give it one, as in =UTF-16",
             )
         text = _text(values, auto_crlf=self._auto_crlf)

@@ -127,6 +127,8 @@ class WorkTree:
         if tree is None:
             raise NoCommit("HEAD leads to no commit", "make a commit first")
         if tree == self.index.root_tree() and not self.repository.objects.replacements:
+            # Of a tree that is missing nobody can say that the work tree is the same.
+            self.repository.objects.read(tree)
             return None
         return staged(self.index, self.repository.objects, tree)
 

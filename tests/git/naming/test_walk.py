@@ -18,7 +18,8 @@ def histories(draw: st.DrawFn) -> History:
     latest = draw(st.sampled_from([0, 1, 8]))
     for number in range(draw(st.integers(1, 18))):
         parents = draw(st.lists(st.integers(0, number - 1), max_size=3, unique=True)) if number else []
-        history.append((parents, draw(st.integers(0, latest)), draw(st.sampled_from(["", "", "annotated", "lightweight"]))))
+        tag = draw(st.sampled_from(["", "", "annotated", "lightweight"]))
+        history.append((parents, draw(st.integers(0, latest)), tag))
     return history
 
 
