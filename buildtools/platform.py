@@ -6,6 +6,7 @@ operating system or an architecture that Go does not know is an error here, wher
 
 from __future__ import annotations
 
+import os
 import re
 
 from buildtools.frozen import frozen
@@ -57,6 +58,8 @@ _ARCHITECTURE_NAMES = {
     "armhf": ("arm", "v7"),
     "armel": ("arm", "v6"),
 }
+# What kernels call themselves, where that is not what containerd takes.
+_KERNEL_NAMES = {"i686": "386", "armv6l": "arm/v6", "armv7l": "arm/v7", "loongarch64": "loong64"}
 # The variant that each architecture has where none is written, and the other spellings of it.
 _DEFAULT_VARIANTS = {"amd64": ("", "v1"), "arm64": ("", "8", "v8"), "arm": ("v7", "", "7")}
 _VARIANT = re.compile(r"v?([0-9]+(?:\.[0-9]+)?)")
@@ -92,6 +95,15 @@ class Platform:
 
     def __str__(self) -> str:
         return "/".join(part for part in (self.system, self.architecture, self.variant) if part)
+
+
+def local_platform() -> Platform:
+    """The platform of this machine's kernel, for Linux."""
+    machine = os.uname().machine
+    try:
+        return Platform.parse(f"linux/{_KERNEL_NAMES.get(machine, machine)}")
+    except ValueError:
+        return Platform("linux", machine)
 
 
 def _normal_variant(architecture: str, variant: str) -> str:

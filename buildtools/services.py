@@ -56,10 +56,11 @@ class Services:
 
     @cached_property
     def build_proxies(self) -> Mapping[str, str]:
-        """The build arguments that tell commands in a build of proxies."""
-        from buildtools.image.docker.configuration import proxy_arguments
+        """The build arguments that tell commands in a build of proxies, whether or not the engine answers."""
+        from buildtools.image.docker.configuration import chosen_engine, proxy_arguments
+        from buildtools.image.engine.client import address_of
 
-        return proxy_arguments(self._environment, self.engine.address)
+        return proxy_arguments(self._environment, address_of(chosen_engine(self._environment)))
 
     def engine_if_any(self) -> Engine | None:
         """The engine, or None where none can be used: what the registry has needs none."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from buildtools.git.checkout import Checkout, read_checkout
 from buildtools.run import Run
 from buildtools.services import Services
 from buildtools.settings import Settings
 from buildtools.version import Version
+
+if TYPE_CHECKING:
+    from buildtools.image.folder.folders import ImageFolder
 
 
 class TaskContext:
@@ -51,6 +55,22 @@ class TaskContext:
     def version(self) -> Version:
         """The version of the checkout."""
         return self.checkout.version
+
+    def image_folders(self) -> tuple[ImageFolder, ...]:
+        """The image folders that the task is about, in build order, as they are now.
+
+        :raises Refused: one of them cannot be read, or the configuration does not fit them.
+        """
+        from buildtools.image.folder.folders import image_folders
+
+        engine = self.services.engine_if_any()
+        return image_folders(
+            self.settings,
+            self.version,
+            self.run.only,
+            builder=engine.platform if engine else None,
+            proxies=self.services.build_proxies,
+        )
 
     def with_checkout(self, checkout: Checkout) -> TaskContext:
         """The same task, about another checkout; its services are those of this one."""

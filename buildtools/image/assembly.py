@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import field
 from enum import Enum
 from pathlib import Path
 
@@ -45,7 +44,7 @@ class Assembly:
 
     ``names`` are the references to give each image; ``stored`` maps an image's name to the reference under which a
     registry has it; ``project`` is the folder that paths in settings are relative to; ``cache`` is where inputs are
-    noted down; ``proxies`` are arguments for every build that change nothing of what comes out of it.
+    noted down.
     """
 
     project: Path
@@ -53,7 +52,6 @@ class Assembly:
     environment: Mapping[str, str]
     names: Callable[[str], tuple[str, ...]]
     stored: Mapping[str, str]
-    proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
     no_cache: bool = False
 
 
@@ -159,10 +157,10 @@ class _Assembler:
                 {parent: _pinned_name(self._statuses[parent]) for parent in folder.parents}
             ),
             tags=names,
-            args={**self._assembly.proxies, **folder.arguments},
+            args=folder.arguments,
             labels={**settings.labels, FINGERPRINT_LABEL: fingerprint.value},
             target=settings.target,
-            platform=settings.platform,
+            platform=str(folder.platform) if settings.platform else "",
             secrets={key: self._secret(source) for key, source in settings.secrets.items()},
             ssh=settings.ssh,
             cache_from=settings.cache_from,

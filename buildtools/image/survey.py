@@ -58,7 +58,7 @@ class ImageStatus:
         :raises BuildToolsError: the ignore file cannot be read, or has an invalid pattern.
         """
         unseen = any(self.bases[base].triggers is None for base in self.folder.bases)
-        if unseen or self.folder.dockerfile.syntax:
+        if unseen or self.folder.dockerfile.syntax or "BUILDKIT_SYNTAX" in self.folder.arguments:
             return None
         return self.folder.selection(self.folder.needs(_triggers(self.bases)))
 

@@ -15,7 +15,7 @@ from buildtools.image.assembly import Assembly, LocalImage, assemble
 from buildtools.image.bases import BaseImage, find_bases
 from buildtools.image.engine.client import Engine
 from buildtools.image.folder.fingerprint import explain
-from buildtools.image.folder.folders import ImageFolder, image_folders
+from buildtools.image.folder.folders import ImageFolder
 from buildtools.image.push.routes import PushRequest, foreseen_routes, push
 from buildtools.image.reference import Reference
 from buildtools.image.registry.cache import Cache
@@ -30,18 +30,13 @@ from buildtools.task_context import TaskContext
 _SECONDS_AN_HOUR = 3600
 
 
-def folders(task: TaskContext) -> tuple[ImageFolder, ...]:
-    """The image folders that the task is about, in build order."""
-    return image_folders(task.settings, task.version, task.run.only)
-
-
 def run_before(task: TaskContext) -> None:
     """Run the ``before`` commands of the image folders, in build order: they may make what the contexts hold."""
     if not any(settings.before for settings in task.settings.image.values()):
         return
     version = task.version
     variables = {"BUILDTOOLS_VERSION": version.text, "BUILDTOOLS_REVISION": version.commit}
-    for folder in folders(task):
+    for folder in task.image_folders():
         if folder.settings.before:
             timed(task.run.report, folder.name, "before", partial(_before, task, folder, variables))
 
@@ -50,7 +45,7 @@ def pull_bases(task: TaskContext) -> None:
     """With ``--pull``, let the engine fetch every base image anew; one that is only local stays as it is."""
     if not task.run.pull:
         return
-    for reference in _outside(folders(task)):
+    for reference in _outside(task.image_folders()):
         try:
             task.services.engine.pull(reference, task.services.credentials.for_image(reference))
         except Unreachable:
@@ -71,7 +66,7 @@ def survey_images(task: TaskContext, *, complete: bool = False) -> tuple[ImageSt
 
 
 def _survey(task: TaskContext, *, complete: bool) -> tuple[ImageStatus, ...]:
-    image_folders = folders(task)
+    image_folders = task.image_folders()
     engine = task.services.engine_if_any()
     bases = find_bases((base for folder in image_folders for base in folder.bases), engine, task.services.registry_at)
     if complete:
@@ -166,7 +161,7 @@ def _outside(image_folders: Iterable[ImageFolder]) -> list[str]:
 
 def _refuse_changed(task: TaskContext, statuses: Sequence[ImageStatus]) -> None:
     bases = {name: base for each in statuses for name, base in each.bases.items()}
-    now = survey(folders(task), bases, cache=task.run.project_cache)
+    now = survey(task.image_folders(), bases, cache=task.run.project_cache)
     for before, after in zip(statuses, now, strict=True):
         changed = explain(before.fingerprint.inputs, after.fingerprint.inputs)
         if changed:
@@ -272,7 +267,6 @@ def _assembly(task: TaskContext, references: dict[str, str], *, registry_names: 
         task.run.environment,
         names,
         references,
-        proxies=task.services.build_proxies,
         no_cache=task.run.no_cache,
     )
 

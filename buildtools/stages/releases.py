@@ -20,7 +20,7 @@ from buildtools.image.registry.manifest import Damaged
 from buildtools.release import Audit, Release, ReleasedArchive, ReleasedImage
 from buildtools.schedule import all_ended, awaited
 from buildtools.stages.archives import store_archives
-from buildtools.stages.images import folders, push_images, repository, rfc3339
+from buildtools.stages.images import push_images, repository, rfc3339
 from buildtools.stages.planned import Planned
 from buildtools.task_context import TaskContext
 from buildtools.version import Version
@@ -36,7 +36,7 @@ def preflight(task: TaskContext) -> None:
     :raises Conflict: the version is released from another commit.
     :raises BuildToolsError: with every failure.
     """
-    names = [folder.name for folder in folders(task)]
+    names = [folder.name for folder in task.image_folders()]
     with ThreadPoolExecutor(max_workers=_CHECKS) as pool:
         of_store = pool.submit(_errors, lambda: task.services.store.check_access())
         errors = _errors(lambda: task.services.registry.ping())

@@ -15,7 +15,7 @@ from buildtools import Refused
 from buildtools.events import Warned
 from buildtools.git.checkout import refuse_dirty, untracked_files
 from buildtools.image.folder.context import ignore_file
-from buildtools.image.folder.folders import ImageFolder, image_folders
+from buildtools.image.folder.folders import ImageFolder
 from buildtools.image.survey import ImageStatus, survey
 from buildtools.task_context import TaskContext
 
@@ -31,7 +31,7 @@ def to_release(task: TaskContext) -> TaskContext:
         refuse_dirty(task.settings.root, task.run.environment)
     if task.version.dirty:
         return task
-    folders = image_folders(task.settings, task.version, task.run.only)
+    folders = task.image_folders()
     # Without base images, which take time: what an ONBUILD of theirs takes in is seen later.
     complaint = _untracked(
         task, folders, partial(survey, folders, {}, cache=task.run.project_cache, learn=not task.run.dry_run)

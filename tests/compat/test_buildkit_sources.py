@@ -19,9 +19,10 @@ from buildtools.image.engine.client import Engine
 from buildtools.image.folder.context import Selection, walk
 from buildtools.image.folder.dockerfile import parse
 from buildtools.image.folder.patterns import Patterns
+from buildtools.platform import Platform
 from tests.conftest import EngineService
 
-FILES = ("a", "b", "c.txt", "d/e", "d/f", "g/h/i", "x y", "COPY")
+FILES = ("a", "b", "c.txt", "d/e", "d/f", "g/h/i", "COPY", "x y")
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def asked_for(engine: Engine, root: Path, dockerfile: str, target: str) -> set[str]:
+def asked_for(engine: Engine, root: Path, dockerfile: str, target: str, **options: str) -> set[str]:
     """The paths that the engine wants of the context; a build that fails afterwards does not matter."""
     context = folder(root)
     asked: set[str] = set()
@@ -55,7 +56,7 @@ def asked_for(engine: Engine, root: Path, dockerfile: str, target: str) -> set[s
         "/moby.filesync.v1.FileSync/DiffCopy": diff_copy(trees, lambda name, size: None),
         **attachables.health(),
     }
-    attributes = {"filename": "Dockerfile", "target": target}
+    attributes = {"filename": "Dockerfile", "target": target, **options}
     with open_session(engine, handlers, shared_key=secrets.token_hex(16)) as session, suppress(Status):
         made = solve(engine, Solve(session.id, attributes), heard=lambda message: None, cancel=threading.Event())
         with engine.errors():
@@ -93,6 +94,46 @@ def test_the_same_files_are_asked_for(connected: Engine, root: Path, dockerfile:
     sources = parse(dockerfile.encode()).needs({}, target=target).sources
     ours = chosen(root, sources) if sources else set()
     assert asked_for(connected, root, dockerfile, target) == ours
+
+
+@pytest.mark.parametrize("platform", ["", "linux/amd64", "linux/arm64", "linux/arm/v6", "linux/arm"])
+@pytest.mark.parametrize(
+    "argument", ["BUILDARCH", "BUILDOS", "BUILDVARIANT", "TARGETARCH", "TARGETOS", "TARGETVARIANT"]
+)
+def test_the_same_stage_is_chosen_by_the_platform(connected: Engine, root: Path, argument: str, platform: str) -> None:
+    values = ("", "amd64", "arm64", "arm", "linux", "v6", "v7")
+    stages = "".join(f"FROM scratch AS s{value}\nCOPY {file} /\n" for value, file in zip(values, FILES, strict=False))
+    text = f"{stages}FROM s${{{argument}}}\n"
+    target = Platform.parse(platform) if platform else connected.platform
+    sources = parse(text.encode()).needs({}, platform=target, builder=connected.platform).sources
+    options = {"platform": platform} if platform else {}
+    assert asked_for(connected, root, text, "", **options) == chosen(root, sources)
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments"),
+    [
+        ("FROM s-${TARGETARCH}\n", {"TARGETARCH": "one"}),
+        ("FROM s-${BUILDARCH}\n", {"BUILDARCH": "one"}),
+        ("ARG X=two\nFROM s-${X}\n", {"X": "one"}),
+        ("ARG X=two\nFROM s-${X}\n", {"X": ""}),
+        ("ARG X=two\nFROM s-${X}\n", {}),
+        ("ARG HTTP_PROXY=two\nFROM s-${HTTP_PROXY}\n", {"HTTP_PROXY": "one"}),
+        ("ARG TARGETARCH=two\nFROM s-${TARGETARCH}\n", {}),
+        ("ARG TARGETARCH=two\nFROM s-${TARGETARCH}\n", {"TARGETARCH": "one"}),
+        ("FROM s-${TARGETVARIANT:-one}\n", {}),
+        ("FROM s-${NEVER:-two}\n", {"NEVER": "one"}),
+    ],
+)
+def test_the_same_stage_is_chosen_by_an_argument(
+    connected: Engine, root: Path, text: str, arguments: dict[str, str]
+) -> None:
+    before, _, last = text.rpartition("FROM")
+    stages = "FROM scratch AS s-one\nCOPY a /\nFROM scratch AS s-two\nCOPY b /\nFROM scratch AS s-\nCOPY c.txt /\n"
+    text = f"{before}{stages}FROM{last}"
+    sources = parse(text.encode()).needs(arguments, platform=connected.platform, builder=connected.platform).sources
+    options = {f"build-arg:{name}": value for name, value in arguments.items()}
+    assert asked_for(connected, root, text, "", **options) == chosen(root, sources)
 
 
 @pytest.mark.parametrize(

@@ -44,18 +44,18 @@ class Project:
         for file, text in {"Dockerfile": dockerfile, **files}.items():
             (folder / file).write_text(text)
 
-    def survey(self) -> tuple[ImageStatus, ...]:
-        folders = image_folders(Settings(root=self.root, image=self.settings), VERSION)
+    def survey(self, **proxies: str) -> tuple[ImageStatus, ...]:
+        folders = image_folders(Settings(root=self.root, image=self.settings), VERSION, proxies=proxies)
         bases = find_bases((base for folder in folders for base in folder.bases), self.engine, Registry)
         cache = self.root / "cache"
         return engine_statuses(survey(folders, bases, cache=cache), self.engine.images(FINGERPRINT_LABEL), cache=cache)
 
     def assemble(self, report: Callable[[Event], None] = lambda event: None, **proxies: str) -> dict[str, LocalImage]:
-        statuses = self.survey()
+        statuses = self.survey(**proxies)
         return assemble(
             statuses,
             [status.name for status in statuses],
-            Assembly(self.root, self.root / "cache", {}, lambda name: (f"{name}:1.0.0",), {}, proxies=proxies),
+            Assembly(self.root, self.root / "cache", {}, lambda name: (f"{name}:1.0.0",), {}),
             engine=self.engine,
             credentials=Credentials(self.root, {}),
             jobs=2,

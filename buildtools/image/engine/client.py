@@ -23,6 +23,7 @@ from buildtools.image.http import dialing
 from buildtools.image.http.connections import Connections
 from buildtools.image.http.responses import Response
 from buildtools.image.reference import Reference
+from buildtools.platform import Platform
 from buildtools.request_log import Stopwatch
 
 # Longer than any single answer takes; streams (build, export) set their own.
@@ -72,7 +73,7 @@ class Engine:
         :raises Unreachable: it does not answer.
         :raises Refused: the variables make no sense, or the engine may not be used (:class:`Denied`).
         """
-        address = environment.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+        address = address_of(environment)
         engine = cls(address, *_read_address(address, environment))
         try:
             engine.api_version  # noqa: B018  asked now, so that one that does not answer is known at once
@@ -109,7 +110,23 @@ class Engine:
     @cached_property
     def version(self) -> str:
         """The engine's own version, as ``20.10.24``."""
-        return str(json.loads(self._ask("GET", "/version").data)["Version"])
+        return str(self._program["Version"])
+
+    @cached_property
+    def platform(self) -> Platform:
+        """What the engine was compiled for, which is what it builds where no platform is asked for.
+
+        :raises EngineError: it does not say.
+        """
+        try:
+            return Platform.parse(f"{self._program['Os']}/{self._program['Arch']}")
+        except (KeyError, ValueError) as error:
+            raise EngineError(f"the engine at {self.address} does not tell its platform ({error})") from None
+
+    @cached_property
+    def _program(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self._ask("GET", "/version").data)
+        return document
 
     @cached_property
     def api_version(self) -> str:
@@ -265,6 +282,11 @@ class _Connection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         self.sock = self._dial()
+
+
+def address_of(environment: Mapping[str, str]) -> str:
+    """The address of the engine that these variables choose."""
+    return environment.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
 
 
 def _read_address(address: str, environment: Mapping[str, str]) -> tuple[urllib.parse.SplitResult, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import field, replace
 
 from buildtools import Refused
 from buildtools.frozen import frozen
@@ -23,8 +23,11 @@ from buildtools.image.folder.instructions import (
     read_instructions,
 )
 from buildtools.image.folder.shell import BadSubstitution, expand
+from buildtools.platform import Platform
 
 SCRATCH = "scratch"
+
+_LINUX = Platform("linux", "amd64")
 
 _WORD = re.compile(r"\S+")
 _REMOTE = re.compile(r"(?:https?|git|ssh)://|git@")
@@ -61,7 +64,7 @@ class Base:
     """An image from outside that a build needs. ``image`` is the reference after expansion."""
 
     image: str
-    platform: str
+    platform: Platform
     mention: ImageMention
 
 
@@ -75,7 +78,7 @@ class Needs:
     """
 
     stages: tuple[int, ...]
-    arguments: Mapping[str, str]
+    arguments: Mapping[str, str] = field(repr=False)
     bases: tuple[Base, ...]
     sources: tuple[str, ...]
     triggers: tuple[str, ...]
@@ -92,26 +95,24 @@ class Dockerfile:
     arguments: tuple[Argument, ...]
     stages: tuple[Stage, ...]
 
-    @property
-    def argument_names(self) -> frozenset[str]:
-        """The names of all arguments, before and inside the stages."""
-        return frozenset(a.name for a in (*self.arguments, *(a for s in self.stages for a in s.steps.arguments)))
-
     def needs(
         self,
         arguments: Mapping[str, str],
         *,
         target: str = "",
-        platform: str = "linux/amd64",
+        platform: Platform = _LINUX,
+        builder: Platform = _LINUX,
         triggers: Callable[[str], Sequence[str]] = lambda _: (),
     ) -> Needs:
         """What building ``target`` (the last stage if empty) takes, given the values of build arguments.
 
+        The image is for ``platform``, and is built on one of the platform ``builder``.
         ``triggers(image)`` gives the ``ONBUILD`` instructions that an image from outside carries.
 
         :raises Refused: no such target, a reference that expands to nothing, a cycle of stages.
         """
-        return _Resolver(self, arguments, platform, triggers).needs(target)
+        automatic = automatic_arguments(builder, platform, target)
+        return _Resolver(self, arguments, platform, automatic, triggers).needs(target)
 
     def with_images(self, images: Mapping[ImageMention, str]) -> bytes:
         """The Dockerfile with each of these references replaced by an image, all else untouched."""
@@ -217,21 +218,23 @@ class _Resolver:
         self,
         dockerfile: Dockerfile,
         arguments: Mapping[str, str],
-        platform: str,
+        platform: Platform,
+        automatic: Mapping[str, str],
         triggers: Callable[[str], Sequence[str]],
     ) -> None:
         self.dockerfile = dockerfile
         self.outer_values = arguments
         self.platform = platform
         self.triggers_of_image = triggers
-        self.globals = self._globals()
+        self.globals = self._globals(automatic)
         self.values: dict[str, str] = {}
         self.bases: dict[ImageMention, Base] = {}
         self.sources: set[str] = set()
         self.visits: dict[int, tuple[str, ...] | None] = {}
 
-    def _globals(self) -> dict[str, str]:
-        values = platform_arguments(self.platform)
+    def _globals(self, automatic: Mapping[str, str]) -> dict[str, str]:
+        # A value from outside replaces one of these too, declared or not.
+        values = {name: self.outer_values.get(name, value) for name, value in automatic.items()}
         for argument in self.dockerfile.arguments:
             if argument.name in self.outer_values:
                 values[argument.name] = self.outer_values[argument.name]
@@ -310,14 +313,28 @@ class _Resolver:
     def add_image(self, image: str, mention: ImageMention, platform: str) -> Sequence[str]:
         if image == SCRATCH:
             return ()
-        target_platform = self.expand_word(platform, mention.line, self.globals) or self.platform
-        self.bases[mention] = Base(image, target_platform, mention)
+        self.bases[mention] = Base(image, self.platform_of(platform, mention.line), mention)
         return self.triggers_of_image(image)
 
+    def platform_of(self, word: str, line: int) -> Platform:
+        """The platform of ``FROM --platform=WORD``; that of the image where there is no such flag, or it is empty."""
+        text = self.expand_word(word, line, self.globals)
+        try:
+            return Platform.parse(text) if text else self.platform
+        except ValueError as error:
+            raise Refused(
+                f"{self.dockerfile.where} line {line}: invalid platform {text!r} ({error})",
+                "write one platform, such as linux/arm64",
+            ) from None
 
-def platform_arguments(platform: str) -> dict[str, str]:
-    """The arguments that BuildKit sets by itself: https://docs.docker.com/reference/dockerfile/#automatic-platform-args-in-the-global-scope."""
-    system, _, rest = platform.partition("/")
-    architecture, _, variant = rest.partition("/")
-    parts = {"PLATFORM": platform, "OS": system, "ARCH": architecture, "VARIANT": variant}
-    return {f"{side}{name}": value for side in ("BUILD", "TARGET") for name, value in parts.items()}
+
+def automatic_arguments(builder: Platform, platform: Platform, target: str) -> dict[str, str]:
+    """The arguments that BuildKit sets by itself, for use in ``FROM``, or in a stage that declares them.
+
+    https://docs.docker.com/reference/dockerfile/#automatic-platform-args-in-the-global-scope
+    """
+    arguments = {"TARGETSTAGE": target or "default"}
+    for side, each in (("BUILD", builder), ("TARGET", platform)):
+        parts = {"PLATFORM": str(each), "OS": each.system, "ARCH": each.architecture, "VARIANT": each.variant}
+        arguments |= {f"{side}{name}": value for name, value in parts.items()}
+    return arguments

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ _FORMAT = "1"
 # The arguments whose values are shown; what a user configures is not ours to print.
 _OPEN_ARGUMENTS = ("REGISTRY", "VERSION", "REVISION")
 _MOST_NAMED = 5
+# https://docs.docker.com/reference/dockerfile/#buildkit-built-in-build-args; what a cache is told makes no other image.
+_BUILDER_ARGUMENT = re.compile(r"BUILDKIT_(?!INLINE_CACHE|CACHE_)\w+|SOURCE_DATE_EPOCH")
 
 
 @frozen
@@ -67,10 +70,10 @@ def folder_fingerprint(
     inputs = {
         "format": _FORMAT,
         "dockerfile": _digest(folder.dockerfile.text),
-        "platform": folder.platform,
+        "platform": str(folder.platform),
         "target": folder.settings.target,
     }
-    for name, value in needs.arguments.items():
+    for name, value in {**_builder_arguments(folder.arguments), **needs.arguments}.items():
         inputs[f"argument {name}"] = value if name in _OPEN_ARGUMENTS else _digest(value)
     for name, value in folder.settings.labels.items():
         inputs[f"label {name}"] = _digest(value)
@@ -145,6 +148,11 @@ def recorded_inputs(directory: Path, name: str, value: str) -> Mapping[str, str]
 
 def _record(directory: Path, name: str) -> Path:
     return directory / "inputs" / f"{name}.json"
+
+
+def _builder_arguments(arguments: Mapping[str, str]) -> dict[str, str]:
+    """The arguments that BuildKit reads itself, whether or not a Dockerfile declares them."""
+    return {name: value for name, value in arguments.items() if _BUILDER_ARGUMENT.fullmatch(name)}
 
 
 def _combination(inputs: Mapping[str, str]) -> str:

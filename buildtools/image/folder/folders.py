@@ -8,23 +8,19 @@ from __future__ import annotations
 
 import difflib
 import heapq
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import field, replace
 from pathlib import Path
 
 from buildtools import BuildToolsError, Refused
 from buildtools.frozen import frozen
 from buildtools.image.folder.context import Selection, ignore_rules
-from buildtools.image.folder.dockerfile import Dockerfile, Needs, parse
+from buildtools.image.folder.dockerfile import Base, Dockerfile, Needs, automatic_arguments, parse
 from buildtools.image.folder.instructions import ImageMention
+from buildtools.platform import Platform, local_platform
 from buildtools.settings import COMPONENT, ImageSettings, Settings
 from buildtools.version import Version
-
-# Arguments that a build takes without declaring them, none of which decides what is in the image:
-# https://docs.docker.com/reference/dockerfile/#predefined-args and #buildkit-built-in-build-args
-_PREDEFINED = re.compile(r"(?i:(?:https?|ftp|no|all)_proxy)|BUILDKIT_\w+|SOURCE_DATE_EPOCH")
 
 
 @frozen
@@ -32,7 +28,8 @@ class ImageFolder:
     """A direct child of the images folder, with all that is known of its image without an engine.
 
     ``parents`` are the siblings it is built from, ``bases`` the images from outside, both in the order of their first
-    mention. ``arguments`` are the values of the build arguments that its Dockerfile declares or every build takes.
+    mention. ``platform`` is what the image is for, ``builder`` the platform of what builds it. ``arguments`` are the
+    values of all build arguments, also of those that only an ``ONBUILD`` of a base image may declare.
     ``siblings`` says which places of the Dockerfile mean which parent, ``triggers`` which ``ONBUILD`` instructions the
     parents carry. ``own_needs`` is what building the configured target takes.
     """
@@ -41,11 +38,12 @@ class ImageFolder:
     path: Path
     dockerfile_path: Path
     context: Path
-    platform: str
+    platform: Platform
+    builder: Platform
     parents: tuple[str, ...]
     bases: tuple[str, ...]
     settings: ImageSettings
-    arguments: Mapping[str, str]
+    arguments: Mapping[str, str] = field(repr=False)
     dockerfile: Dockerfile
     siblings: Mapping[ImageMention, str]
     triggers: Mapping[str, tuple[str, ...]]
@@ -55,7 +53,8 @@ class ImageFolder:
         """What building the configured target takes, given the ``ONBUILD`` instructions of images from outside."""
         if not triggers:
             return self.own_needs
-        return _needs(self.dockerfile, self.settings, self.arguments, self.platform, {**triggers, **self.triggers})
+        triggers = {**triggers, **self.triggers}
+        return _needs(self.dockerfile, self.settings, self.arguments, self.platform, self.builder, triggers)
 
     def selection(self, needs: Needs) -> Selection:
         """What a build with these needs may take of the context.
@@ -73,15 +72,25 @@ class ImageFolder:
         return self.dockerfile.with_images({place: images[name] for place, name in self.siblings.items()})
 
 
-def image_folders(settings: Settings, version: Version | None, only: Sequence[str] = ()) -> tuple[ImageFolder, ...]:
+def image_folders(
+    settings: Settings,
+    version: Version | None,
+    only: Sequence[str] = (),
+    *,
+    builder: Platform | None = None,
+    proxies: Mapping[str, str] | None = None,
+) -> tuple[ImageFolder, ...]:
     """The image folders in build order: parents first, otherwise by name; with ``only``, these and their parents.
+
+    ``builder`` is the platform of what builds them, which they are for where none is configured; by itself that of this
+    machine. ``proxies`` are the build arguments that tell of proxies; the configured arguments win.
 
     :raises Refused: there is no images folder or none in it, a folder without a Dockerfile, an impossible name, an
         unknown name in ``only`` or in the configuration, an invalid Dockerfile, a cycle.
     """
     names = _names(settings)
     _check_known("", only, names)
-    project = _Project(settings, version, frozenset(names))
+    project = _Project(settings, version, frozenset(names), builder or local_platform(), proxies or {})
     folders_by_name: dict[str, ImageFolder] = {}
     waiting = list(only or names)
     while waiting:
@@ -91,22 +100,25 @@ def image_folders(settings: Settings, version: Version | None, only: Sequence[st
             waiting += folders_by_name[name].parents
     folders: dict[str, ImageFolder] = {}
     for name in _build_order({name: folder.parents for name, folder in folders_by_name.items()}):
-        folders[name] = _with_triggers(folders_by_name[name], folders, project)
+        folder = folders_by_name[name]
+        _check_platforms(folder, folders)
+        folders[name] = _with_triggers(folder, folders, project)
     return tuple(folders.values())
 
 
 def build_arguments(settings: Settings, version: Version | None, name: str) -> dict[str, str]:
     """The values of build arguments that every Dockerfile may declare; the configured ones win.
 
-    ``REGISTRY`` is registry and namespace, empty where none is configured; ``REVISION`` is the commit's id.
+    ``REGISTRY`` is registry and namespace, ``REVISION`` the commit's id. One of ours that has no value here is left
+    out, so that the Dockerfile's own default counts.
     """
-    return {
+    ours = {
         "REGISTRY": settings.repository_prefix if settings.registry else "",
         "VERSION": version.text if version else "",
         "REVISION": version.commit if version else "",
-        **settings.args,
-        **settings.image_settings(name).args,
     }
+    values = {key: value for key, value in ours.items() if value}
+    return {**values, **settings.args, **settings.image_settings(name).args}
 
 
 @frozen
@@ -114,20 +126,26 @@ class _Project:
     settings: Settings
     version: Version | None
     names: frozenset[str]
+    builder: Platform
+    proxies: Mapping[str, str] = field(repr=False)
 
-    def sibling(self, image: str, of: str) -> str:
-        """The folder that ``image``, a reference after expansion, means; empty if it comes from outside."""
-        above, slash, last = image.rpartition("/")
-        name, colon, tag = last.partition(":")
-        if name not in self.names or "@" in tag:
+    def sibling(self, base: Base, of: str) -> str:
+        """The folder whose image of this version a Dockerfile in the folder ``of`` means; empty if it is from outside.
+
+        That is a bare name, or ``REGISTRY/NAMESPACE/NAME:VERSION``, or ``NAME:VERSION`` with a variable in it. Where
+        the version is written out it is that of somebody else's image, which only happens to be called like ours.
+        """
+        name, _, tag = base.image.rpartition("/")[2].partition(":")
+        tags = (self.version.text, self.version.image_tag) if self.version else ("",)
+        if name not in self.names or (tag not in tags and base.image != name):
             return ""
-        if colon and tag not in (self.version.text, self.version.image_tag) if self.version else tag:
-            return ""
-        if not slash:
-            # `FROM redis` in a folder called redis can only mean the image of that name from outside.
-            return name if colon or name != of else ""
-        prefix = self.settings.repository_prefix if self.settings.registry else ""
-        return name if f"{above}/".startswith(f"{prefix}/") else ""
+        prefix = f"{self.settings.repository_prefix}/" if self.settings.registry else "/"
+        if base.image == f"{prefix}{name}:{tag}":
+            return name
+        if base.image == f"{name}:{tag}" and "$" in base.mention.text:
+            return name
+        # `FROM redis` in a folder called redis can only mean the image of that name from outside.
+        return name if base.image == name != of else ""
 
 
 def _names(settings: Settings) -> list[str]:
@@ -184,12 +202,14 @@ def _read(name: str, project: _Project) -> ImageFolder:
         dockerfile = parse(path.read_bytes(), where=where)
     except OSError as error:
         raise BuildToolsError(f"{where} cannot be read ({error.strerror})", "make it readable") from None
-    names = dockerfile.argument_names
-    values = build_arguments(project.settings, project.version, name)
-    arguments = {key: value for key, value in values.items() if key in names or _PREDEFINED.fullmatch(key)}
-    target_platform = settings.platform or _local_platform()
-    own_needs = _needs(dockerfile, settings, arguments, target_platform, {})
-    bases = [(base, project.sibling(base.image, name)) for base in own_needs.bases]
+    platform = _platform(name, settings.platform) if settings.platform else project.builder
+    automatic = automatic_arguments(project.builder, platform, settings.target)
+    # Not every engine keeps the value of one that is declared again before the first FROM.
+    undefined = {each.name for each in dockerfile.arguments if each.default is None}
+    defined = {key: value for key, value in automatic.items() if key in undefined}
+    arguments = {**defined, **project.proxies, **build_arguments(project.settings, project.version, name)}
+    own_needs = _needs(dockerfile, settings, arguments, platform, project.builder, {})
+    bases = [(base, project.sibling(base, name)) for base in own_needs.bases]
     siblings = {base.mention: sibling for base, sibling in bases if sibling}
     outside = [base.image for base, sibling in bases if not sibling]
     return ImageFolder(
@@ -197,7 +217,8 @@ def _read(name: str, project: _Project) -> ImageFolder:
         folder,
         path,
         context,
-        target_platform,
+        platform,
+        project.builder,
         tuple(dict.fromkeys(siblings.values())),
         tuple(dict.fromkeys(outside)),
         settings,
@@ -218,10 +239,10 @@ def _with_triggers(folder: ImageFolder, folders_before: Mapping[str, ImageFolder
             triggers[base.image] = folders_before[parent].own_needs.triggers
     if not triggers:
         return folder
-    own_needs = _needs(folder.dockerfile, folder.settings, folder.arguments, folder.platform, triggers)
+    own_needs = folder.needs(triggers)
     trigger_bases = [base for base in own_needs.bases if base.mention.start < 0]
     for base in trigger_bases:
-        if project.sibling(base.image, folder.name):
+        if project.sibling(base, folder.name):
             place = f"{folder.dockerfile.where} line {base.mention.line}"
             raise Refused(
                 f"{place}: an ONBUILD of its base names the folder {base.image}",
@@ -235,17 +256,43 @@ def _needs(
     dockerfile: Dockerfile,
     settings: ImageSettings,
     arguments: Mapping[str, str],
-    target_platform: str,
+    platform: Platform,
+    builder: Platform,
     triggers: Mapping[str, Sequence[str]],
 ) -> Needs:
     return dockerfile.needs(
-        arguments, target=settings.target, platform=target_platform, triggers=lambda image: triggers.get(image, ())
+        arguments,
+        target=settings.target,
+        platform=platform,
+        builder=builder,
+        triggers=lambda image: triggers.get(image, ()),
     )
 
 
-def _local_platform() -> str:
-    machine = os.uname().machine
-    return f"linux/{({'x86_64': 'amd64', 'aarch64': 'arm64'}).get(machine, machine)}"
+def _platform(name: str, text: str) -> Platform:
+    try:
+        return Platform.parse(text)
+    except ValueError as error:
+        raise Refused(
+            f"invalid platform {text!r} under [tool.buildtools.image.{name}] ({error})",
+            "write one platform, such as linux/arm64",
+        ) from None
+
+
+def _check_platforms(folder: ImageFolder, folders_before: Mapping[str, ImageFolder]) -> None:
+    """BuildKit takes no image of another platform for a parent, and would look for it in a registry.
+
+    :raises Refused: a parent is built for another platform than the one it is used for.
+    """
+    for base in folder.own_needs.bases:
+        parent = folder.siblings.get(base.mention)
+        if parent and folders_before[parent].platform != base.platform:
+            place = f"{folder.dockerfile.where} line {base.mention.line}"
+            raise Refused(
+                f"{place}: {parent} is needed for {base.platform} and built for {folders_before[parent].platform}",
+                f"set the same platform under [tool.buildtools.image.{folder.name}] and "
+                f"[tool.buildtools.image.{parent}]",
+            )
 
 
 def _build_order(parents: Mapping[str, Sequence[str]]) -> list[str]:

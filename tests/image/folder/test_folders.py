@@ -10,6 +10,8 @@ import pytest
 
 from buildtools import Refused
 from buildtools.image.folder.folders import ImageFolder, image_folders
+from buildtools.image.reference import Reference
+from buildtools.platform import Platform
 from buildtools.settings import Layer, Settings, merge_layers
 from buildtools.version import Version
 
@@ -44,13 +46,18 @@ def test_folders_come_parents_first_and_otherwise_by_name(tmp_path: Path) -> Non
     [
         ("FROM base\n", ("base",), ()),
         ("FROM base AS base\nFROM base\n", ("base",), ()),
-        ("FROM base:1.2.3\n", ("base",), ()),
+        ("ARG VERSION\nFROM base:${VERSION}\n", ("base",), ()),
+        ("FROM base:1.2.3\n", (), ("base:1.2.3",)),
+        ("FROM image:1.2.3\n", (), ("image:1.2.3",)),
         ("FROM base:latest\n", (), ("base:latest",)),
         ("FROM base:1.2\n", (), ("base:1.2",)),
         ("FROM base@sha256:aa\n", (), ("base@sha256:aa",)),
         ("ARG REGISTRY\nARG VERSION\nFROM ${REGISTRY}/base:${VERSION}\n", ("base",), ()),
-        ("ARG REGISTRY\nARG VERSION=dev\nFROM $REGISTRY/deeper/base:$VERSION\n", ("base",), ()),
-        ("FROM registry.example.com:5000/widgets/base\n", ("base",), ()),
+        ("FROM registry.example.com:5000/widgets/base:1.2.3\n", ("base",), ()),
+        ("FROM registry.example.com:5000/widgets/base\n", (), ("registry.example.com:5000/widgets/base",)),
+        ("ARG REGISTRY\nFROM $REGISTRY/mirror/base\n", (), ("registry.example.com:5000/widgets/mirror/base",)),
+        ("FROM mirror/base\n", (), ("mirror/base",)),
+        ("FROM registry.example.com:5000/base:1.2.3\n", (), ("registry.example.com:5000/base:1.2.3",)),
         ("FROM registry.example.com:5000/widgets/base:1.0\n", (), ("registry.example.com:5000/widgets/base:1.0",)),
         ("FROM registry.example.com/base:1.2.3\n", (), ("registry.example.com/base:1.2.3",)),
         ("ARG FLAVOUR=base\nFROM ${FLAVOUR}\n", ("base",), ()),
@@ -75,7 +82,7 @@ def test_siblings_are_known_without_registry_and_without_version(tmp_path: Path,
 
 
 def test_a_version_that_cannot_be_a_tag_is_known_by_its_tag_too(tmp_path: Path) -> None:
-    settings = project(tmp_path, {"base": "FROM scratch\n", "image": "FROM base:1.0_x\n"})
+    settings = project(tmp_path, {"base": "FROM scratch\n", "image": "ARG VERSION\nFROM base:${VERSION/+/_}\n"})
     assert ("base",) == folders(settings, Version.parse("1.0+x"))["image"].parents
 
 
@@ -84,26 +91,81 @@ def test_only_brings_parents_and_reads_nothing_else(tmp_path: Path) -> None:
     assert ["c", "b"] == list(folders(project(tmp_path, dockerfiles), VERSION, "b"))
 
 
-def test_arguments_are_handed_to_those_who_declare_them_or_take_them_anyway(tmp_path: Path) -> None:
+def test_what_a_stage_declares_is_an_input_and_all_arguments_are_handed_on(tmp_path: Path) -> None:
     text = "ARG REGISTRY\nFROM scratch\nARG VERSION\nARG REVISION\nARG COLOUR\nARG SHAPE=round\nARG OTHER\n"
     settings = project(
         tmp_path,
-        {"image": text, "plain": "FROM scratch\n"},
+        {"image": text, "plain": "FROM scratch\n", "proxied": "FROM scratch\nARG HTTP_PROXY\nARG no_proxy\n"},
         **REMOTE,
-        args={"COLOUR": "red", "UNUSED": "x", "https_proxy": "p:3128", "BUILDKIT_INLINE_CACHE": "1"},
+        args={"COLOUR": "red", "UNUSED": "x", "no_proxy": "localhost"},
         image={"image": {"args": {"COLOUR": "blue"}}},
     )
+    proxies = {"HTTP_PROXY": "http://proxy:3128", "http_proxy": "http://proxy:3128", "no_proxy": "elsewhere"}
     version = Version("1.2.3", commit="c0ffee")
-    always = {"https_proxy": "p:3128", "BUILDKIT_INLINE_CACHE": "1"}
-    assert {
-        "REGISTRY": "registry.example.com:5000/widgets",
-        "VERSION": "1.2.3",
-        "REVISION": "c0ffee",
-        "COLOUR": "blue",
-        **always,
-    } == folders(settings, version)["image"].arguments
-    assert always == folders(settings, version)["plain"].arguments
-    assert {} == folders(settings, version)["plain"].own_needs.arguments
+    found = {folder.name: folder for folder in image_folders(settings, version, proxies=proxies)}
+    ours = {"REGISTRY": "registry.example.com:5000/widgets", "VERSION": "1.2.3", "REVISION": "c0ffee"}
+    assert {**proxies, **ours, **settings.args} == found["plain"].arguments
+    assert {} == found["plain"].own_needs.arguments
+    declared = {"VERSION": "1.2.3", "REVISION": "c0ffee", "COLOUR": "blue"}
+    assert declared == found["image"].own_needs.arguments
+    assert {"HTTP_PROXY": "http://proxy:3128", "no_proxy": "localhost"} == found["proxied"].own_needs.arguments
+    assert "proxy:3128" not in repr(found)
+
+
+def test_an_argument_that_has_no_value_here_leaves_the_default_of_the_dockerfile(tmp_path: Path) -> None:
+    text = "ARG REGISTRY=mirror.example.com\nARG VERSION=9\nFROM $REGISTRY/debian:$VERSION\nARG REVISION=none\n"
+    image = folders(project(tmp_path, {"image": text}), None)["image"]
+    assert ("mirror.example.com/debian:9",) == image.bases
+    assert {} == image.own_needs.arguments
+    emptied = project(tmp_path, {}, args={"REGISTRY": "", "VERSION": "8"})
+    with pytest.raises(Refused, match="'/debian:8' is not an image reference"):
+        Reference.parse(folders(emptied, None)["image"].bases[0])
+
+
+def test_arguments_reach_what_a_base_declares_for_its_children(tmp_path: Path) -> None:
+    base = "FROM scratch\nONBUILD ARG FLAVOUR\nONBUILD COPY $FLAVOUR /\n"
+    settings = project(tmp_path, {"base": base, "app": "FROM base\n"}, args={"FLAVOUR": "mild"})
+    app = folders(settings)["app"]
+    assert {"FLAVOUR": "mild"} == app.own_needs.arguments
+    assert "mild" == app.arguments["FLAVOUR"]
+
+
+ARM = "linux/arm64"
+
+
+def test_stages_are_chosen_by_the_platforms_of_builder_and_image(tmp_path: Path) -> None:
+    text = "FROM build-${BUILDARCH} AS b\nFROM app-${TARGETARCH}-${TARGETSTAGE}\nCOPY --from=b / /\n"
+    settings = project(tmp_path, {"image": text}, image={"image": {"platform": "linux/aarch64"}})
+    (image,) = image_folders(settings, VERSION, builder=Platform("linux", "riscv64"))
+    assert ("app-arm64-default", "build-riscv64") == image.bases
+    assert ARM == str(image.platform)
+    (image,) = image_folders(project(tmp_path, {}), VERSION, builder=Platform("linux", "riscv64"))
+    assert ("app-riscv64-default", "build-riscv64") == image.bases
+
+
+def test_an_argument_of_the_platform_that_is_declared_before_the_first_from_keeps_its_value(tmp_path: Path) -> None:
+    # Old engines empty it where it is declared, new ones do not, so it is handed over.
+    text = "ARG TARGETARCH\nARG TARGETOS=other\nFROM app-${TARGETARCH}-$TARGETOS\n"
+    (image,) = image_folders(project(tmp_path, {"image": text}), VERSION, builder=Platform("linux", "riscv64"))
+    assert ("app-riscv64-other",) == image.bases
+    assert "riscv64" == image.arguments["TARGETARCH"]
+
+
+@pytest.mark.parametrize("platform", ["lunix/amd64", "linux/amd64,linux/arm64", "linux/amd46"])
+def test_a_platform_that_is_not_one_is_refused_with_its_key(tmp_path: Path, platform: str) -> None:
+    settings = project(tmp_path, {"image": "FROM scratch\n"}, image={"image": {"platform": platform}})
+    error = refusal(settings)
+    assert error.fact.startswith(f"invalid platform {platform!r} under [tool.buildtools.image.image] (")
+    assert "write one platform, such as linux/arm64" == error.remedy
+
+
+def test_a_parent_of_another_platform_is_refused_with_both_keys(tmp_path: Path) -> None:
+    dockerfiles = {"base": "FROM scratch\n", "app": "FROM scratch\nCOPY --from=base / /\n"}
+    error = refusal(project(tmp_path, dockerfiles, image={"app": {"platform": ARM}, "base": {"platform": "linux/386"}}))
+    assert "src/docker/app/Dockerfile line 2: base is needed for linux/arm64 and built for linux/386" == error.fact
+    assert "[tool.buildtools.image.app] and [tool.buildtools.image.base]" in error.remedy
+    both = {"app": {"platform": ARM}, "base": {"platform": f"{ARM}/v8"}}
+    assert ("base",) == folders(project(tmp_path, {}, image=both))["app"].parents
 
 
 def test_a_served_dockerfile_names_the_exact_parents(tmp_path: Path) -> None:
