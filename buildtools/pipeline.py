@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from buildtools import Refused
 from buildtools.events import Warned
 from buildtools.frozen import frozen
-from buildtools.stages import archives, images, releases, tree
+from buildtools.stages import archives, images, outputs, releases, tree
 from buildtools.task_context import TaskContext
 from buildtools.version import Version
 
@@ -67,7 +67,9 @@ def push(run: Run) -> tuple[PushedImage, ...]:
         task.services.registry.ping()
         images.run_before(task)
         images.pull_bases(task)
-        return images.push_images(task)
+        pushed = images.push_images(task)
+        outputs.write_outputs(task, releases.release_of(task, pushed))
+        return pushed
 
 
 def dist(run: Run) -> tuple[Archive, ...]:
@@ -86,9 +88,11 @@ def publish(run: Run) -> Published:
         staged = releases.stage(task)
         location = releases.manifest_location(task, task.version)
         if task.version.dirty:
+            outputs.write_outputs(task, staged)
             return Published(staged, location, written=False, dirty=True)
         release, written = releases.commit(task, staged)
         moved = releases.point(task, task.version, release)
+        outputs.write_outputs(task, release, releases.read_manifest(task, task.version))
         return Published(release, location, written, dirty=False, moved=moved)
 
 

@@ -17,6 +17,7 @@ from buildtools.git.checkout import read_version, refuse_dirty
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.lookup import is_whole, move_tag, read_image, tag_digest
 from buildtools.image.registry.manifest import Damaged
+from buildtools.image.registry.push import PushedImage
 from buildtools.release import Audit, Release, ReleasedArchive, ReleasedImage
 from buildtools.schedule import all_ended, awaited
 from buildtools.stages.archives import store_archives
@@ -77,24 +78,25 @@ def stage(task: TaskContext) -> Release:
         raise Failures(expected).combined(
             "neither images nor archives are complete", "fix the errors above and run again"
         )
+    return release_of(task, images.result(), archives.result())
+
+
+def release_of(task: TaskContext, images: Iterable[PushedImage], archives: tuple[ReleasedArchive, ...] = ()) -> Release:
+    """The release that these members make up."""
     version = task.version
-    return Release(
-        version.text,
-        version.commit,
-        rfc3339(task.checkout.committed),
-        tuple(
-            ReleasedImage(
-                image.name,
-                task.settings.registry,
-                repository(task, image.name),
-                version.image_tag,
-                image.digest,
-                image.fingerprint,
-            )
-            for image in images.result()
-        ),
-        archives.result(),
+    members = (
+        ReleasedImage(
+            image.name,
+            task.settings.registry,
+            repository(task, image.name),
+            version.image_tag,
+            image.digest,
+            image.fingerprint,
+        )
+        for image in images
     )
+    created = rfc3339(task.checkout.committed)
+    return Release(version.text, version.commit, created, tuple(members), archives)
 
 
 def commit(task: TaskContext, staged: Release) -> tuple[Release, bool]:
@@ -179,8 +181,14 @@ def _released_versions(task: TaskContext) -> Iterator[Version]:
 
 def released(task: TaskContext, version: Version) -> Release | None:
     """The release of a version, as its manifest tells; None where there is none."""
+    manifest = read_manifest(task, version)
+    return Release.parse(manifest, manifest_location(task, version)) if manifest else None
+
+
+def read_manifest(task: TaskContext, version: Version) -> bytes:
+    """The manifest of a version as it was published; empty where there is none."""
     content = task.services.store.read(release.manifest_key(version))
-    return Release.parse(content.data, manifest_location(task, version)) if content else None
+    return content.data if content else b""
 
 
 def manifest_location(task: TaskContext, version: Version) -> str:

@@ -1,0 +1,90 @@
+"""The published JSON Schema of the manifest says what the reader takes and the writer writes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from buildtools import BuildToolsError
+from buildtools.release import MANIFEST_SCHEMA, Release, ReleasedArchive, ReleasedImage
+
+SCHEMA = json.loads((Path(__file__).parent.parent / "docs/release.schema.json").read_text())
+IMAGE = ReleasedImage("app", "r.example:5000", "team/app", "1.4.2", "sha256:" + "a" * 64, "f" * 64)
+ARCHIVE = ReleasedArchive("daemon", "daemon/daemon-1.4.2.tgz", 10, "c" * 64)
+RELEASE = Release("1.4.2", "d" * 40, "2026-11-23T08:00:00Z", (IMAGE,), (ARCHIVE,))
+JSON_TYPES = {"string": str, "integer": int, "array": list, "object": dict}
+
+
+def complaints(value: Any, schema: dict[str, Any], path: str = "") -> Iterator[str]:
+    """Where a value breaks the schema, for the keywords that ours has."""
+    if not isinstance(value, JSON_TYPES.get(schema.get("type", ""), object)):
+        yield f"{path} is not a {schema['type']}"
+    elif "const" in schema and value != schema["const"]:
+        yield f"{path} is not {schema['const']}"
+    elif isinstance(value, str) and not re.search(schema.get("pattern", ""), value):
+        yield f"{path} does not match"
+    elif isinstance(value, dict):
+        yield from (f"{path}/{name} is missing" for name in schema.get("required", ()) if name not in value)
+        for name, item in value.items():
+            yield from complaints(item, schema.get("properties", {}).get(name, {}), f"{path}/{name}")
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from complaints(item, schema.get("items", {}), f"{path}/{number}")
+
+
+def changed(path: tuple[str | int, ...], value: Any) -> Any:
+    document = json.loads(RELEASE.manifest())
+    target = document
+    for key in path[:-1]:
+        target = target[key]
+    target[path[-1]] = value
+    return document
+
+
+def test_what_is_written_follows_the_schema_and_no_field_is_left_out_of_it() -> None:
+    assert [] == list(complaints(json.loads(RELEASE.manifest()), SCHEMA))
+    assert MANIFEST_SCHEMA == SCHEMA["properties"]["schema"]["const"]
+    for kind, name in ((ReleasedImage, "images"), (ReleasedArchive, "archives")):
+        assert {field.name for field in fields(kind)} <= SCHEMA["properties"][name]["items"]["properties"].keys()
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("schema",), 2),
+        (("version",), 1),
+        (("commit",), "not printable: \n"),
+        (("created",), None),
+        (("images",), {}),
+        (("images", 0), "app"),
+        (("images", 0, "digest"), "sha256:" + "A" * 64),
+        (("images", 0, "tag"), 1),
+        (("archives", 0, "size"), "10"),
+        (("archives", 0, "sha256"), "c" * 63),
+        (("archives", 0, "key"), "ä"),
+    ],
+)
+def test_what_the_schema_does_not_allow_is_refused(path: tuple[str | int, ...], value: Any) -> None:
+    document = changed(path, value)
+    assert [] != list(complaints(document, SCHEMA))
+    with pytest.raises(BuildToolsError):
+        Release.parse(json.dumps(document).encode(), "releases/1.4.2.json")
+
+
+@pytest.mark.parametrize("path", [("added",), ("images", 0, "added"), ("archives", 0, "added")])
+def test_a_field_that_a_later_version_adds_is_passed_over(path: tuple[str | int, ...]) -> None:
+    document = changed(path, {"any": ["thing"]})
+    assert [] == list(complaints(document, SCHEMA))
+    assert RELEASE == Release.parse(json.dumps(document).encode(), "releases/1.4.2.json")
+
+
+@pytest.mark.parametrize("schema", [2, 99])
+def test_a_later_schema_is_refused_with_the_way_to_read_it(schema: int) -> None:
+    with pytest.raises(BuildToolsError, match=rf"has schema {schema}, .*: use a newer lockstep-buildtools"):
+        Release.parse(json.dumps(changed(("schema",), schema)).encode(), "releases/1.4.2.json")
