@@ -118,6 +118,9 @@ class _Assembler:
 
     def bring_in(self, name: str) -> LocalImage:
         status = self._statuses[name]
+        if status.base_error:
+            self._report(Finished(name, "build", Outcome.FAILED, 0.0, status.base_error.fact))
+            raise status.base_error
         outcome = self._outcome(status)
         names = self._assembly.names(name)
         names_there: Collection[str] = ()
@@ -146,6 +149,7 @@ class _Assembler:
     def _build(self, status: ImageStatus, names: tuple[str, ...]) -> str:
         # The greater part of all code, and most runs build nothing.
         from buildtools.image.engine.build import BuildRequest, build
+        from buildtools.image.engine.buildkit.failure import BuildFailed
 
         folder, fingerprint = status.folder, status.fingerprint
         settings = folder.settings
@@ -169,14 +173,20 @@ class _Assembler:
             directories=fingerprint.directories,
             selection=status.selection(),
         )
-        image = build(
-            self._engine,
-            request,
-            credentials=self._credentials,
-            environment=self._assembly.environment,
-            report=self._report,
-            cancel=self._cancelled,
-        )
+        try:
+            image = build(
+                self._engine,
+                request,
+                credentials=self._credentials,
+                environment=self._assembly.environment,
+                report=self._report,
+                cancel=self._cancelled,
+            )
+        except BuildFailed as error:
+            # Where no instruction is to blame, it may be a file that changed on its way to the engine.
+            if not error.line:
+                self._refuse_changed(status)
+            raise
         self._refuse_changed(status, names)
         try:
             record_inputs(self._assembly.cache, folder.name, fingerprint)
@@ -184,7 +194,7 @@ class _Assembler:
             self._report(Warned(folder.name, f"its inputs could not be recorded ({error})"))
         return image.image_id
 
-    def _refuse_changed(self, status: ImageStatus, names: tuple[str, ...]) -> None:
+    def _refuse_changed(self, status: ImageStatus, names: tuple[str, ...] = ()) -> None:
         parents = {parent: self._statuses[parent].fingerprint for parent in status.folder.parents}
         changes = changes_since(status, parents, self._contents)
         if changes:

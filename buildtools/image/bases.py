@@ -1,66 +1,127 @@
-"""Images from outside that image folders are built on: which exact image each name means today."""
+"""Images from outside that image folders are built on: which exact image each name means, and what it takes in.
+
+A base image is an input of what is built on it in two ways: by its digest, and by its ``ONBUILD`` instructions, which
+run in the child's build and may copy from its context. The engine is asked first, for it builds on what it has. Where
+it has none, BuildKit fetches the image without putting it into the engine; so the registry is asked, for the digest and
+for the configuration. Both ways give the same answer for the same image, so that agents with and without it agree.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
-from buildtools import BuildToolsError
+from buildtools import BuildToolsError, Unreachable
 from buildtools.frozen import frozen
 from buildtools.image.engine.client import Engine
+from buildtools.image.folder.folders import ImageFolder
 from buildtools.image.reference import Reference
+from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
+from buildtools.image.registry.manifest import Damaged, Manifest, check_config, onbuild_of
+from buildtools.platform import Platform
 
+# Registries answer eight questions at once about as fast as one.
 _JOBS = 8
 _NO_IMAGE = "scratch"
 
 
 @frozen
 class BaseImage:
-    """A base image. ``digest`` is empty where neither engine nor registry knows it.
+    """A base image, with its ``ONBUILD`` instructions.
 
-    ``triggers`` are its ``ONBUILD`` instructions; None where the engine, which could tell, does not have it.
+    ``digest`` is empty where neither engine nor registry has told of both; ``unreachable`` says that the registry did
+    not answer.
     """
 
     reference: str
     digest: str = ""
-    triggers: tuple[str, ...] | None = None
+    triggers: tuple[str, ...] = ()
+    unreachable: bool = False
 
 
 def find_bases(
-    references: Iterable[str], engine: Engine | None, registry_at: Callable[[str], Registry]
+    folders: Sequence[ImageFolder], engine: Engine | None, registry_at: Callable[[str], Registry], cache: Cache
 ) -> dict[str, BaseImage]:
-    """Each base image by its reference: as the engine has it, else as its registry says."""
-
-    def find(reference: str) -> BaseImage:
-        if reference == _NO_IMAGE:
-            return BaseImage(reference, _NO_IMAGE, ())
-        parts = Reference.parse(reference)
-        if parts.digest:
-            return BaseImage(reference, parts.digest, _in_engine(engine, parts, reference).triggers)
-        image = _in_engine(engine, parts, reference)
-        return image if image.digest else _in_registry(registry_at, parts, reference) or image
-
-    names = sorted(set(references))
+    """All images from outside that folders are built on, by reference, with those that an ``ONBUILD`` names."""
+    bases: dict[str, BaseImage] = {}
+    find = partial(_find, engine=engine, registry_at=registry_at, cache=cache)
     with ThreadPoolExecutor(max_workers=_JOBS) as pool:
-        return dict(zip(names, pool.map(find, names), strict=True))
+        while True:
+            triggers = {name: base.triggers for name, base in bases.items()}
+            needs = [base for folder in folders for base in folder.outside(triggers)]
+            platforms = {base.image: base.platform for base in needs if base.image not in bases}
+            if not platforms:
+                return bases
+            bases |= zip(platforms, pool.map(find, platforms, platforms.values()), strict=True)
 
 
-def _in_engine(engine: Engine | None, parts: Reference, reference: str) -> BaseImage:
-    image = engine.inspect(reference) if engine else None
-    if image is None:
-        return BaseImage(reference)
-    # An image that came from a registry has the same digest on every machine; its id may differ between stores.
-    digests = [Reference.parse(digest) for digest in image.get("RepoDigests") or ()]
-    digest = next((each.digest for each in digests if each.name == parts.name), "")
-    triggers = (image.get("Config") or {}).get("OnBuild") or ()
-    return BaseImage(reference, digest or str(image["Id"]), tuple(triggers))
-
-
-def _in_registry(registry_at: Callable[[str], Registry], parts: Reference, reference: str) -> BaseImage | None:
+def _find(
+    reference: str,
+    platform: Platform,
+    *,
+    engine: Engine | None,
+    registry_at: Callable[[str], Registry],
+    cache: Cache,
+) -> BaseImage:
+    if reference == _NO_IMAGE:
+        return BaseImage(reference, _NO_IMAGE)
+    name = Reference.parse(reference)
+    image = (engine.inspect(reference) if engine else None) or {}
+    in_engine = None
+    if image and _is_for(image, platform):
+        # An image that came from a registry has the same digest on every machine; its id may differ between stores.
+        repositories = map(Reference.parse, image.get("RepoDigests") or ())
+        digests = {each.digest for each in repositories if each.name == name.name}
+        digest = name.digest or min(digests, default=str(image["Id"]))
+        in_engine = BaseImage(reference, digest, tuple((image.get("Config") or {}).get("OnBuild") or ()))
+        if name.digest or len(digests) < 2:
+            return in_engine
     try:
-        descriptor = registry_at(parts.registry).head_manifest(parts.repository, parts.target)
-    except BuildToolsError:
+        in_registry = _read(registry_at(name.registry), reference, platform, cache)
+    except BuildToolsError as error:
         # The engine may still get it, by a mirror or a login of its own; the build will tell.
-        return None
-    return BaseImage(reference, descriptor.digest) if descriptor else None
+        return in_engine or BaseImage(reference, unreachable=isinstance(error, Unreachable))
+    if in_engine is None:
+        return in_registry
+    # An engine that has pulled an image as part of an index, and by itself, knows it by two digests.
+    return replace(in_engine, digest=in_registry.digest) if in_registry.digest in digests else in_engine
+
+
+def _read(registry: Registry, reference: str, platform: Platform, cache: Cache) -> BaseImage:
+    """An image as its registry has it; without a digest where the registry has none.
+
+    :raises Damaged: what it has cannot be read, or is for other platforms.
+    """
+    name = Reference.parse(reference)
+    descriptor = None if name.digest else registry.head_manifest(name.repository, name.target)
+    digest = name.digest or (descriptor.digest if descriptor else "")
+    manifest = _manifest(registry, name, digest, cache) if digest else None
+    if manifest and manifest.is_index:
+        manifest = _manifest(registry, name, manifest.image_for(platform), cache)
+    if manifest is None:
+        return BaseImage(reference)
+    config = cache.config(manifest.config.digest) or registry.get_blob(name.repository, manifest.config.digest)
+    if config is None:
+        raise Damaged(f"{reference} has no configuration", "push the image anew")
+    check_config(config)
+    cache.remember_config(config)
+    return BaseImage(reference, digest, onbuild_of(config))
+
+
+def _manifest(registry: Registry, name: Reference, digest: str, cache: Cache) -> Manifest | None:
+    manifest = cache.manifest(digest) or registry.get_manifest(name.repository, digest)
+    if manifest:
+        cache.remember_manifest(manifest)
+    return manifest
+
+
+def _is_for(image: dict[str, Any], platform: Platform) -> bool:
+    """Whether BuildKit takes this image of the engine: for one of another platform it asks the registry."""
+    try:
+        return Platform.parse(f"{image['Os']}/{image['Architecture']}").architecture == platform.architecture
+    except (KeyError, ValueError):
+        return True

@@ -8,6 +8,7 @@ from dataclasses import field, replace
 from enum import Enum
 from pathlib import Path
 
+from buildtools import BuildToolsError
 from buildtools.frozen import frozen
 from buildtools.image.bases import BaseImage
 from buildtools.image.engine.client import EngineImage
@@ -34,7 +35,8 @@ class BuildState(Enum):
 class ImageStatus:
     """One image folder and its image. ``image_id`` and ``tags`` are those of the engine's image with this fingerprint.
 
-    ``why`` says why none matches, as far as it is known. ``bases`` are the base images that it was surveyed with.
+    ``why`` says why none matches, as far as it is known. ``bases`` are the base images that it was surveyed with, and
+    ``base_error`` what keeps one of its own from being had.
     """
 
     folder: ImageFolder
@@ -44,6 +46,7 @@ class ImageStatus:
     tags: tuple[str, ...] = ()
     why: tuple[str, ...] = ()
     bases: Mapping[str, BaseImage] = field(default_factory=dict, repr=False)
+    base_error: BuildToolsError | None = None
 
     @property
     def name(self) -> str:
@@ -57,7 +60,7 @@ class ImageStatus:
 
         :raises BuildToolsError: the ignore file cannot be read, or has an invalid pattern.
         """
-        unseen = any(self.bases[base].triggers is None for base in self.folder.bases)
+        unseen = any(not self.bases[base].digest for base in self.folder.bases)
         if unseen or self.folder.dockerfile.syntax or "BUILDKIT_SYNTAX" in self.folder.arguments:
             return None
         return self.folder.selection(self.folder.needs(_triggers(self.bases)))
@@ -69,19 +72,23 @@ def survey(
     *,
     cache: Path,
     learn: bool = True,
+    base_errors: Mapping[str, BuildToolsError] | None = None,
 ) -> tuple[ImageStatus, ...]:
-    """Each folder with its fingerprint, in their order, which has parents first; see :func:`compared`.
+    """Each folder with its fingerprint, in their order, which has parents first; see :func:`engine_statuses`.
 
-    Unless ``learn``, the cache stays as it is.
+    ``base_errors`` says why a base image cannot be had. Unless ``learn``, the cache stays as it is.
     """
+    errors = base_errors or {}
     fingerprints: dict[str, Fingerprint] = {}
     statuses = []
     with Contents(cache, learn=learn) as contents:
         for folder in folders:
             fingerprint = _fingerprint(folder, fingerprints, bases, contents)
             fingerprints[folder.name] = fingerprint
+            error = next((errors[name] for name in fingerprint.unknown if name in errors), None)
+            why = ("no engine answers",)
             statuses.append(
-                ImageStatus(folder, fingerprint, BuildState.UNKNOWN, why=("no engine answers",), bases=bases)
+                ImageStatus(folder, fingerprint, BuildState.UNKNOWN, why=why, bases=bases, base_error=error)
             )
     return tuple(statuses)
 
@@ -92,7 +99,10 @@ def engine_statuses(
     """Where each folder stands in an engine, which has these images that carry a fingerprint."""
     engine_images = _EngineImages(images)
     return tuple(
-        replace(_status(each.folder, each.fingerprint, engine_images, cache), bases=each.bases) for each in statuses
+        replace(
+            _status(each.folder, each.fingerprint, engine_images, cache), bases=each.bases, base_error=each.base_error
+        )
+        for each in statuses
     )
 
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
-from buildtools import BuildToolsError, Unreachable
+from buildtools import BuildToolsError, Failures, Unreachable
 from buildtools.command import run_command
 from buildtools.events import Warned, timed
 from buildtools.image.assembly import Assembly, LocalImage, assemble
 from buildtools.image.bases import BaseImage, find_bases
-from buildtools.image.engine.client import Engine
+from buildtools.image.engine.client import Engine, EngineError
 from buildtools.image.folder.fingerprint import explain
 from buildtools.image.folder.folders import ImageFolder
 from buildtools.image.push.routes import PushRequest, foreseen_routes, push
@@ -23,6 +23,7 @@ from buildtools.image.registry.lookup import find_fingerprints, fingerprint_tag
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL, SOURCE_LABEL, VERSION_LABEL
 from buildtools.image.registry.push import ImageToPush, PushedImage, PushRoute
 from buildtools.image.survey import BuildState, ImageStatus, engine_statuses, survey
+from buildtools.schedule import side_by_side
 from buildtools.stages.planned import Planned
 from buildtools.stages.tree import mind_untracked
 from buildtools.task_context import TaskContext
@@ -51,9 +52,9 @@ def pull_bases(task: TaskContext) -> None:
         except Unreachable:
             raise
         except BuildToolsError as error:
-            if task.services.engine.inspect(reference) is None:
-                raise
-            task.run.report(Warned("", f"{error.fact}; the engine's own is used"))
+            # One that is not in the engine either stops those images alone that are built on it.
+            if task.services.engine.inspect(reference):
+                task.run.report(Warned("", f"{error.fact}; the engine's own is used"))
 
 
 def survey_images(task: TaskContext, *, complete: bool = False) -> tuple[ImageStatus, ...]:
@@ -68,10 +69,14 @@ def survey_images(task: TaskContext, *, complete: bool = False) -> tuple[ImageSt
 def _survey(task: TaskContext, *, complete: bool) -> tuple[ImageStatus, ...]:
     image_folders = task.image_folders()
     engine = task.services.engine_if_any()
-    bases = find_bases((base for folder in image_folders for base in folder.bases), engine, task.services.registry_at)
-    if complete:
-        bases |= _pull_unknown(task, [base.reference for base in bases.values() if not base.digest])
-    return survey(image_folders, bases, cache=task.run.project_cache, learn=not task.run.dry_run)
+    find = partial(find_bases, image_folders, engine, task.services.registry_at, _cache(task))
+    bases = find()
+    unknown = [base for base in bases.values() if not base.digest] if complete else []
+    errors = _pull_unknown(task, unknown)
+    if len(errors) < len(unknown):
+        bases = find()
+    learn = not task.run.dry_run
+    return survey(image_folders, bases, cache=task.run.project_cache, learn=learn, base_errors=errors)
 
 
 def _engine_statuses(task: TaskContext, statuses: Sequence[ImageStatus], engine: Engine) -> tuple[ImageStatus, ...]:
@@ -109,6 +114,8 @@ def push_images(task: TaskContext, wait_for_archives: Callable[[], object] | Non
     """
     registry = task.services.registry
     statuses_at_start = _survey(task, complete=True)
+    if errors := [status.base_error for status in statuses_at_start if status.base_error]:
+        raise Failures(errors).combined("base images are missing", "fix the errors above and run again")
     mind_untracked(task, statuses_at_start, release=wait_for_archives is not None)
 
     def provide(missing: Sequence[ImageToPush]) -> Sequence[ImageToPush]:
@@ -222,11 +229,20 @@ def _before(task: TaskContext, folder: ImageFolder, variables: dict[str, str]) -
     )
 
 
-def _pull_unknown(task: TaskContext, references: Sequence[str]) -> dict[str, BaseImage]:
-    """Base images that neither engine nor registry told of, fetched by the engine, which may know a mirror."""
-    for reference in references:
-        task.services.engine.pull(reference, task.services.credentials.for_image(reference))
-    return find_bases(references, task.services.engine, task.services.registry_at) if references else {}
+def _pull_unknown(task: TaskContext, bases: Sequence[BaseImage]) -> dict[str, BuildToolsError]:
+    """Let the engine fetch base images, for it may know a mirror; the errors, by reference."""
+
+    def pull(base: BaseImage) -> BuildToolsError | None:
+        try:
+            task.services.engine.pull(base.reference, task.services.credentials.for_image(base.reference))
+        except EngineError as error:
+            return Unreachable(error.fact, error.remedy) if base.unreachable else error
+        except BuildToolsError as error:
+            return error
+        return None
+
+    errors = side_by_side([partial(pull, base) for base in bases], jobs=task.run.jobs)
+    return {base.reference: error for base, error in zip(bases, errors, strict=True) if error}
 
 
 def _to_pull(task: TaskContext, statuses: Sequence[ImageStatus]) -> dict[str, str]:

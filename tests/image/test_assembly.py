@@ -4,18 +4,19 @@ import hashlib
 import json
 import secrets
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from buildtools import BuildToolsError
+from buildtools import BuildToolsError, Unreachable
 from buildtools.events import Event, Log, Started, Step
 from buildtools.image.assembly import Assembly, BuildOutcome, LocalImage, assemble
 from buildtools.image.bases import find_bases
 from buildtools.image.docker.credentials import Credentials
 from buildtools.image.engine.client import Engine
 from buildtools.image.folder.folders import image_folders
+from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL
 from buildtools.image.survey import BuildState, ImageStatus, engine_statuses, survey
@@ -44,14 +45,25 @@ class Project:
         for file, text in {"Dockerfile": dockerfile, **files}.items():
             (folder / file).write_text(text)
 
-    def survey(self, **proxies: str) -> tuple[ImageStatus, ...]:
+    def survey(
+        self, base_errors: Mapping[str, BuildToolsError] | None = None, **proxies: str
+    ) -> tuple[ImageStatus, ...]:
         folders = image_folders(Settings(root=self.root, image=self.settings), VERSION, proxies=proxies)
-        bases = find_bases((base for folder in folders for base in folder.bases), self.engine, Registry)
         cache = self.root / "cache"
-        return engine_statuses(survey(folders, bases, cache=cache), self.engine.images(FINGERPRINT_LABEL), cache=cache)
+        bases = find_bases(folders, self.engine, Registry, Cache(cache))
+        return engine_statuses(
+            survey(folders, bases, cache=cache, base_errors=base_errors),
+            self.engine.images(FINGERPRINT_LABEL),
+            cache=cache,
+        )
 
-    def assemble(self, report: Callable[[Event], None] = lambda event: None, **proxies: str) -> dict[str, LocalImage]:
-        statuses = self.survey(**proxies)
+    def assemble(
+        self,
+        report: Callable[[Event], None] = lambda event: None,
+        base_errors: Mapping[str, BuildToolsError] | None = None,
+        **proxies: str,
+    ) -> dict[str, LocalImage]:
+        statuses = self.survey(base_errors, **proxies)
         return assemble(
             statuses,
             [status.name for status in statuses],
@@ -145,6 +157,18 @@ def test_where_that_is_not_known_the_engine_chooses(project: Project, reason: st
         project.write(project.app, f"FROM localhost:1/{project.mark}@sha256:{'0' * 64}\nCOPY file /\n")
         (status, _) = project.survey()
     assert None is status.selection()
+
+
+def test_a_base_that_cannot_be_had_stops_only_what_is_built_on_it(project: Project) -> None:
+    nowhere, child = f"localhost:1/{project.mark}", f"child-{project.mark}"
+    project.write(f"alone-{project.mark}", f"FROM {nowhere}\n")
+    project.write(child, f"FROM alone-{project.mark}\n")
+    error = Unreachable(f"the engine cannot pull {nowhere}", "start its registry")
+    with pytest.raises(Unreachable, match=rf"1 of 4 images failed: alone-.*skipped for that: {child}") as caught:
+        project.assemble(base_errors={nowhere: error})
+    assert str(error) in str(caught.value)
+    states = {status.name: status.state for status in project.survey()}
+    assert [BuildState.UP_TO_DATE] * 2 == [states[project.base], states[project.app]]
 
 
 def test_digests_of_files_are_loaded_once_for_all_images(project: Project) -> None:

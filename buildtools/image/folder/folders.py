@@ -56,6 +56,10 @@ class ImageFolder:
         triggers = {**triggers, **self.triggers}
         return _needs(self.dockerfile, self.settings, self.arguments, self.platform, self.builder, triggers)
 
+    def outside(self, triggers: Mapping[str, Sequence[str]]) -> tuple[Base, ...]:
+        """The images from outside that a build takes, given the ``ONBUILD`` instructions of those that are known."""
+        return tuple(base for base in self.needs(triggers).bases if base.mention not in self.siblings)
+
     def selection(self, needs: Needs) -> Selection:
         """What a build with these needs may take of the context.
 

@@ -7,7 +7,15 @@ from contextlib import suppress
 from pathlib import Path
 
 from buildtools.files import write_atomically
-from buildtools.image.registry.manifest import DOCKER_LAYER, Descriptor, digest_of
+from buildtools.image.registry.manifest import (
+    DOCKER_LAYER,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    Descriptor,
+    Manifest,
+    digest_of,
+    read_object,
+)
 
 # Part of the folder's name: another codec gives other bytes for the same layer.
 CODEC = "isal-2"
@@ -46,6 +54,22 @@ class Cache:
     def remember_config(self, body: bytes) -> None:
         """Keep an image's configuration."""
         self._write(self._path("configs", digest_of(body)), body)
+
+    def manifest(self, digest: str) -> Manifest | None:
+        """A manifest that was fetched before."""
+        try:
+            body = self._path("manifests", digest).read_bytes()
+        except OSError:
+            return None
+        document = read_object(body) if digest_of(body) == digest else None
+        if document is None:
+            return None
+        by_itself = OCI_INDEX if "manifests" in document else OCI_MANIFEST
+        return Manifest(str(document.get("mediaType") or by_itself), body)
+
+    def remember_manifest(self, manifest: Manifest) -> None:
+        """Keep a manifest."""
+        self._write(self._path("manifests", manifest.digest), manifest.body)
 
     def _path(self, kind: str, digest: str) -> Path:
         return self.folder / kind / digest.replace(":", "-")

@@ -10,11 +10,14 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 from buildtools import BuildToolsError
 from buildtools.frozen import frozen
+from buildtools.platform import Platform
 
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
@@ -111,6 +114,23 @@ class Manifest:
             raise Damaged(f"the index {self.digest} lists {len(digests)} images", "name one platform's image")
         return digests[0]
 
+    def image_for(self, platform: Platform) -> str:
+        """The digest of an index's image for a platform; an image of an older variant serves a newer one.
+
+        :raises Damaged: there is none.
+        """
+        digests: dict[Platform, str] = {}
+        for entry in self.document.get("manifests") or ():
+            # Attestations are for no platform that there is, and whatever else cannot be read is not for ours.
+            with suppress(AttributeError, KeyError, TypeError, ValueError):
+                parts = [str(entry["platform"].get(key) or "") for key in ("os", "architecture", "variant")]
+                digests.setdefault(Platform.parse("/".join(filter(None, parts))), _read_digest(entry))
+        related = [each for each in digests if replace(each, variant=platform.variant) == platform]
+        usable = [each for each in related if each.variant <= platform.variant]
+        if not usable:
+            raise Damaged(f"the index {self.digest} has no image for {platform}", "name another image or platform")
+        return digests[max(usable, key=lambda each: each.variant)]
+
     @cached_property
     def config(self) -> Descriptor:
         """Where the image's configuration is.
@@ -168,6 +188,12 @@ def stamp(config: bytes, labels: Mapping[str, str]) -> bytes:
 def labels_of(config: bytes) -> Mapping[str, str]:
     """The labels that a configuration sets."""
     return (json.loads(config).get("config") or {}).get("Labels") or {}
+
+
+def onbuild_of(config: bytes) -> tuple[str, ...]:
+    """The instructions that run first in a build on top of this image."""
+    instructions = (json.loads(config).get("config") or {}).get("OnBuild") or ()
+    return tuple(str(each) for each in instructions) if isinstance(instructions, list) else ()
 
 
 def diff_ids_of(config: bytes) -> list[str]:
