@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, field, fields
 from enum import Enum
 from functools import partial
 from typing import Any, TypeVar
@@ -52,12 +52,16 @@ class ReleasedImage:
 
 @frozen
 class ReleasedArchive:
-    """An archive of a release. ``key`` is relative to the artifacts' prefix, ``size`` is in bytes, ``sha256`` hex."""
+    """An archive of a release. ``key`` is relative to the artifacts' prefix, ``size`` is in bytes, ``sha256`` hex.
+
+    ``composite`` is the checksum that S3 computes of it, so that one request proves it. Earlier manifests have none.
+    """
 
     name: str
     key: str
     size: int
     sha256: str
+    composite: str = field(default="", compare=False)
 
 
 @frozen
@@ -132,7 +136,9 @@ Member = TypeVar("Member", ReleasedImage, ReleasedArchive)
 
 
 def _member(kind: type[Member], document: Mapping[str, Any]) -> Member:
-    return kind(**{field.name: _value(document, field.name, str(field.type)) for field in fields(kind)})
+    # What is not compared came later, and an earlier manifest lacks it.
+    keys = {part.name: str(part.type) for part in fields(kind) if part.compare or part.name in document}
+    return kind(**{key: _value(document, key, type_name) for key, type_name in keys.items()})
 
 
 def _value(document: Mapping[str, Any], key: str, kind: str) -> Any:

@@ -13,7 +13,7 @@ from buildtools.cancellation import Cancellation
 from buildtools.settings import Settings
 
 if TYPE_CHECKING:
-    from buildtools.archive.store import Store
+    from buildtools.archive.store import ArtifactStore
     from buildtools.image.docker.credentials import Credentials
     from buildtools.image.engine.client import Engine
     from buildtools.image.registry.client import Registry
@@ -102,16 +102,17 @@ class Services:
             return self._registries[host]
 
     @cached_property
-    def store(self) -> Store:
+    def store(self) -> ArtifactStore:
         """The place for archives and manifests.
 
         :raises Refused: none is configured, or there are no credentials.
         """
-        from buildtools.archive.store import Store
+        from buildtools.archive.object_store.s3_store import S3Store
 
-        return Store.connect(
+        return S3Store.connect(
             self._settings.artifacts_url,
             endpoint=self._settings.s3_endpoint,
             environment=self._environment,
             checksums=self._settings.s3_checksums,
+            conditional_writes=self._settings.s3_conditional_writes,
         )

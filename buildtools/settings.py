@@ -79,6 +79,7 @@ class Settings:
     registry_ca: str = ""
     s3_endpoint: str = ""
     s3_checksums: bool = True
+    s3_conditional_writes: bool = True
     fingerprints_kept: int = 50
     image: Mapping[str, ImageSettings] = field(default_factory=dict)
     distribution: Mapping[str, DistributionSettings] = field(default_factory=dict)

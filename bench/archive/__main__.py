@@ -22,7 +22,7 @@ from pathlib import Path
 
 from buildtools.archive import distribution
 from buildtools.archive.distribution import Distribution
-from buildtools.archive.store import Store
+from buildtools.archive.object_store.s3_store import S3Store
 from buildtools.sandbox import process, s3
 
 EPOCH = 1_700_000_000
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def packing(tree: Path, scratch: Path) -> dict[str, Callable[[], object]]:
-    daemon = Distribution("daemon", tree, "ours.tgz", "daemon-1.0", finished=False)
+    daemon = Distribution("daemon", tree, "ours.tgz", "daemon-1.0", is_archive=False)
     return {
         "tar czf": lambda: run(["tar", "-czf", scratch / "tar.tgz", "-C", tree.parent, tree.name]),
         "tar | pigz": lambda: run(["tar", "-I", "pigz", "-cf", scratch / "pigz.tgz", "-C", tree.parent, tree.name]),
@@ -53,14 +53,14 @@ def packing(tree: Path, scratch: Path) -> dict[str, Callable[[], object]]:
 
 
 def sending(tree: Path, scratch: Path, environment: Mapping[str, str]) -> dict[str, Callable[[], object]]:
-    daemon = Distribution("daemon", tree, "send.tgz", "daemon-1.0", finished=False)
+    daemon = Distribution("daemon", tree, "send.tgz", "daemon-1.0", is_archive=False)
     archive = distribution.save(daemon, EPOCH, scratch)
-    finished = Distribution("daemon", scratch / "send.tgz", "send.tgz", "daemon-1.0", finished=True)
-    store = Store.connect("s3://bench", environment=environment)
+    finished = Distribution("daemon", scratch / "send.tgz", "send.tgz", "daemon-1.0", is_archive=True)
+    store = S3Store.connect("s3://bench", environment=environment)
     peers: dict[str, Callable[[], object]] = {
         "boto3 upload_file": lambda: boto3_upload(finished.source, environment),
         "buildtools": lambda: store.upload(
-            fresh(), lambda out: distribution.write(finished, EPOCH, out), sha256=archive.sha256
+            fresh(), lambda out: distribution.write(finished, EPOCH, out), archive.checksums
         ),
     }
     if shutil.which("aws"):
@@ -69,24 +69,21 @@ def sending(tree: Path, scratch: Path, environment: Mapping[str, str]) -> dict[s
 
 
 def publishing(tree: Path, scratch: Path, environment: Mapping[str, str]) -> dict[str, Callable[[], object]]:
-    daemon = Distribution("daemon", tree, "both.tgz", "daemon-1.0", finished=False)
-    store = Store.connect("s3://bench", environment=environment)
+    daemon = Distribution("daemon", tree, "both.tgz", "daemon-1.0", is_archive=False)
+    store = S3Store.connect("s3://bench", environment=environment)
 
     def peer() -> None:
         run(["tar", "-czf", scratch / "both.tgz", "-C", tree.parent, tree.name])
         boto3_upload(scratch / "both.tgz", environment)
 
-    def saved_first() -> None:
+    def ours() -> None:
         archive = distribution.save(daemon, EPOCH, scratch)
-        finished = Distribution("daemon", scratch / "both.tgz", "both.tgz", "daemon-1.0", finished=True)
-        store.upload(fresh(), lambda out: distribution.write(finished, EPOCH, out), sha256=archive.sha256)
+        finished = Distribution("daemon", scratch / "both.tgz", "both.tgz", "daemon-1.0", is_archive=True)
+        store.upload(fresh(), lambda out: distribution.write(finished, EPOCH, out), archive.checksums)
 
     return {
         "tar czf, then boto3 upload_file": peer,
-        "buildtools, saved first": saved_first,
-        "buildtools, in one pass": lambda: store.upload(
-            fresh(), lambda out: distribution.write(daemon, EPOCH, out), content_type="application/gzip"
-        ),
+        "buildtools": ours,
     }
 
 

@@ -1,1 +1,1 @@
-"""Distributions: the deterministic tarball and its S3 store. boto3 is imported nowhere else."""
+"""Distributions: the deterministic tarball, its checksums, and the store that it goes to."""

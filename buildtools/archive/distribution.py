@@ -1,9 +1,8 @@
-"""A distribution: made by the project's own build, checked, and written as one ``.tgz``."""
+"""A distribution: built by the project's own command, checked, and written as one ``.tgz``."""
 
 from __future__ import annotations
 
 import glob
-import hashlib
 import os
 import tempfile
 import threading
@@ -12,7 +11,8 @@ from pathlib import Path
 
 from buildtools import BuildToolsError, Refused
 from buildtools.archive import tarball
-from buildtools.archive.gzip import GzipWriter, Sink
+from buildtools.archive.checksums import Checksums, ChecksumWriter, Sink
+from buildtools.archive.gzip import GzipWriter
 from buildtools.command import run_command
 from buildtools.events import Report
 from buildtools.frozen import frozen
@@ -24,7 +24,7 @@ _CHUNK = 1 << 20
 
 @frozen
 class Distribution:
-    """What will be one archive: a folder to pack, or a ``finished`` archive to take as it is.
+    """What will be one archive: a folder to pack or, where ``is_archive``, a file to take as it is.
 
     ``file_name`` is the archive's name in the store, ``root_name`` the one root folder inside it.
     """
@@ -33,18 +33,27 @@ class Distribution:
     source: Path
     file_name: str
     root_name: str
-    finished: bool
+    is_archive: bool
 
 
 @frozen
 class Archive:
-    """A distribution's ``.tgz`` as it was written. ``size`` is in bytes, ``sha256`` in hex."""
+    """A distribution's ``.tgz`` as it was written."""
 
     name: str
     file_name: str
     root_name: str
-    size: int
-    sha256: str
+    checksums: Checksums
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.checksums.size
+
+    @property
+    def sha256(self) -> str:
+        """In hexadecimal."""
+        return self.checksums.sha256
 
 
 def make(
@@ -56,12 +65,12 @@ def make(
     report: Report,
     cancelled: threading.Event | None = None,
 ) -> Distribution:
-    """Runs the distribution's command, then finds and checks what it made.
+    """Runs the distribution's command, then finds and checks what it built.
 
     The command gets ``BUILDTOOLS_VERSION``, the version's text, and ``BUILDTOOLS_REVISION``, the commit's id.
 
     :raises BuildToolsError: the command failed or was cancelled.
-    :raises Refused: what is configured is not there, or does not carry the version.
+    :raises Refused: what is configured does not exist, or does not carry the version.
     """
     if settings.command:
         variables = {"BUILDTOOLS_VERSION": version.text, "BUILDTOOLS_REVISION": version.commit}
@@ -75,10 +84,10 @@ def make(
         )
     if settings.archive:
         source, root_name = _finished_archive(settings.archive, name, project_root, version)
-        return Distribution(name, source, version.archive_name(name), root_name, finished=True)
+        return Distribution(name, source, version.archive_name(name), root_name, is_archive=True)
     source = project_root / settings.root
     _check_folder(source, settings, name)
-    return Distribution(name, source, version.archive_name(name), version.root_name(name), finished=False)
+    return Distribution(name, source, version.archive_name(name), version.root_name(name), is_archive=False)
 
 
 def write(distribution: Distribution, epoch: int, out: Sink) -> Archive:
@@ -86,23 +95,21 @@ def write(distribution: Distribution, epoch: int, out: Sink) -> Archive:
 
     :raises BuildToolsError: something in the folder cannot be packed.
     """
-    measured = _Measured(out)
-    if distribution.finished:
+    writer = ChecksumWriter(out)
+    if distribution.is_archive:
         with distribution.source.open("rb") as stream:
             while chunk := stream.read(_CHUNK):
-                measured.write(chunk)
+                writer.write(chunk)
     else:
-        with GzipWriter(measured) as writer:
-            tarball.pack(distribution.source, distribution.root_name, epoch, writer)
-    return Archive(
-        distribution.name, distribution.file_name, distribution.root_name, measured.size, measured.sha256.hexdigest()
-    )
+        with GzipWriter(writer) as compressor:
+            tarball.pack(distribution.source, distribution.root_name, epoch, compressor)
+    return Archive(distribution.name, distribution.file_name, distribution.root_name, writer.checksums())
 
 
 def save(distribution: Distribution, epoch: int, folder: Path) -> Archive:
     """Writes the archive as ``folder/file_name``, which appears when it is whole.
 
-    :raises BuildToolsError: something in the distribution cannot be packed, or the folder cannot be written to.
+    :raises BuildToolsError: something in the distribution cannot be packed, or the folder is not writable.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -123,54 +130,42 @@ def save(distribution: Distribution, epoch: int, folder: Path) -> Archive:
     return archive
 
 
-class _Measured:
-    def __init__(self, out: Sink) -> None:
-        self._out = out
-        self.size = 0
-        self.sha256 = hashlib.sha256()
-
-    def write(self, data: bytes, /) -> None:
-        self._out.write(data)
-        self.sha256.update(data)
-        self.size += len(data)
-
-
 def _check_folder(folder: Path, settings: DistributionSettings, name: str) -> None:
-    what = f"distribution {name}: its root {settings.root}"
-    remedy = f"set distribution.{name}.root to the folder that holds bin/ and lib/ once the command has run"
+    subject = f"distribution {name}: its root {settings.root}"
+    remedy = f"set distribution.{name}.root to the folder that holds bin/ and lib/ after the command has run"
     if not folder.exists():
-        raise Refused(f"{what} does not exist", remedy)
+        raise Refused(f"{subject} does not exist", remedy)
     if not folder.is_dir():
-        raise Refused(f"{what} is not a folder", remedy)
+        raise Refused(f"{subject} is not a folder", remedy)
     if not any(folder.iterdir()):
-        raise Refused(f"{what} is empty", remedy)
+        raise Refused(f"{subject} is empty", remedy)
 
 
 def _finished_archive(pattern: str, name: str, project_root: Path, version: Version) -> tuple[Path, str]:
-    found = sorted(glob.glob(str(project_root / pattern), recursive=True))  # noqa: PTH207  may be absolute
+    matches = sorted(glob.glob(str(project_root / pattern), recursive=True))  # noqa: PTH207  may be absolute
     # A build folder keeps the archives of earlier versions; they are no reason to ask for a clean build.
-    current = [path for path in found if _carries(_stem(path), version)] if len(found) > 1 else found
+    current = [path for path in matches if _carries(_stem(path), version)] if len(matches) > 1 else matches
     if len(current) != 1:
         raise Refused(
             f"distribution {name}: {pattern} must match one archive of version {version}, "
-            f"but matches {f'{len(found)} files' if found else 'nothing'}",
-            f"set distribution.{name}.archive to what the build makes",
-            details=[f"  {path}" for path in found],
+            f"but matches {f'{len(matches)} files' if matches else 'nothing'}",
+            f"set distribution.{name}.archive to what the build writes",
+            details=[f"  {path}" for path in matches],
         )
     archive = Path(current[0])
     if archive.suffix not in (".tgz", ".gz"):
         raise Refused(
             f"distribution {name}: {archive.name} is not a .tgz",
-            "let Gradle's distTar make one: distTar { compression = Compression.GZIP; extension = 'tgz' }",
+            "let Gradle's distTar write one: distTar { compression = Compression.GZIP; extension = 'tgz' }",
         )
     root = tarball.root_folder(archive)
-    bare = [
-        what for what, text in (("file name", _stem(archive)), ("root folder", root)) if not _carries(text, version)
+    unversioned = [
+        part for part, text in (("file name", _stem(archive)), ("root folder", root)) if not _carries(text, version)
     ]
-    if bare:
+    if unversioned:
         raise Refused(
-            f"distribution {name}: the {' and the '.join(bare)} of {archive.name} (root folder {root}/) "
-            f"{'do' if len(bare) > 1 else 'does'} not carry the version {version}",
+            f"distribution {name}: the {' and the '.join(unversioned)} of {archive.name} (root folder {root}/) "
+            f"{'do' if len(unversioned) > 1 else 'does'} not carry the version {version}",
             "let the build take its version from BUILDTOOLS_VERSION: with Gradle, "
             "run `gradle -Pversion=$BUILDTOOLS_VERSION distTar` and set no version in build.gradle",
         )

@@ -16,7 +16,9 @@ import struct
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
+
+from buildtools.archive.checksums import Sink
 
 BLOCK = 1 << 20
 _WINDOW = 32 << 10
@@ -26,13 +28,6 @@ _LEVEL = 3
 _HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 # RFC 1951, 3.2.6: a last block of fixed codes that holds nothing but its end.
 _LAST_BLOCK = b"\x03\x00"
-
-
-class Sink(Protocol):
-    """Where bytes go: any file opened for writing, or another writer of this folder."""
-
-    def write(self, data: bytes, /) -> object:
-        """Takes all of ``data``."""
 
 
 class GzipWriter:
@@ -58,9 +53,9 @@ class GzipWriter:
         """Takes all of ``data`` and gives its length."""
         rest = memoryview(data)
         while rest:
-            taken = rest[: BLOCK - len(self._block)]
-            self._block += taken
-            rest = rest[len(taken) :]
+            piece = rest[: BLOCK - len(self._block)]
+            self._block += piece
+            rest = rest[len(piece) :]
             if len(self._block) == BLOCK:
                 self._submit()
         return len(data)
@@ -86,7 +81,7 @@ class GzipWriter:
         self._block.clear()
         self._crc = zlib_ng.crc32(block, self._crc)
         self._size += len(block)
-        self._pending.append(self._pool.submit(_compressed, block, self._window))
+        self._pending.append(self._pool.submit(_deflate, block, self._window))
         self._window = block[-_WINDOW:]
 
     def _finish(self) -> None:
@@ -97,7 +92,7 @@ class GzipWriter:
         self._out.write(_LAST_BLOCK + struct.pack("<II", self._crc, self._size & 0xFFFFFFFF))
 
 
-def _compressed(block: bytes, window: bytes) -> bytes:
+def _deflate(block: bytes, window: bytes) -> bytes:
     from zlib_ng import zlib_ng
 
     # Always a new object: a reused one may give other bytes (zlib-ng issue 2100).

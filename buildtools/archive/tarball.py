@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from buildtools import BuildToolsError, Refused
-from buildtools.archive.gzip import Sink
+from buildtools.archive.checksums import Sink
 
 _CHUNK = 1 << 20
 
@@ -28,22 +28,22 @@ def pack(source: Path, root_name: str, epoch: int, out: Sink) -> None:
 
     :raises BuildToolsError: an entry is neither file, folder nor link, cannot be read, or changes while it is read.
     """
-    written = 0
+    size = 0
     for path, name in _entries(source, root_name):
         try:
-            written += _write_entry(path, name, epoch, out)
+            size += _write_entry(path, name, epoch, out)
         except OSError as error:
             raise BuildToolsError(f"{path} cannot be packed ({error.strerror})", "correct it and run again") from None
     # The end is two empty blocks, the whole filled up to a record, as every tar program does.
     end = 2 * tarfile.BLOCKSIZE
-    out.write(bytes(end + -(written + end) % tarfile.RECORDSIZE))
+    out.write(bytes(end + -(size + end) % tarfile.RECORDSIZE))
 
 
 def _entries(folder: Path, name: str) -> Iterator[tuple[Path, str]]:
     yield folder, name
     try:
-        with os.scandir(folder) as found:
-            children = sorted(found, key=lambda entry: os.fsencode(entry.name))
+        with os.scandir(folder) as entries:
+            children = sorted(entries, key=lambda entry: os.fsencode(entry.name))
     except OSError as error:
         raise BuildToolsError(f"{folder} cannot be read ({error.strerror})", "correct it and run again") from None
     for child in children:
@@ -68,7 +68,7 @@ def _write_entry(path: Path, name: str, epoch: int, out: Sink) -> int:
         entry.linkname = str(path.readlink())
     else:
         raise BuildToolsError(
-            f"{path} is neither a file, a folder nor a symbolic link", "take it out of the distribution's folder"
+            f"{path} is neither a file, a folder nor a symbolic link", "remove it from the distribution's folder"
         )
     return _write_header(entry, out)
 
@@ -84,7 +84,7 @@ def _write_file(path: Path, entry: tarfile.TarInfo, out: Sink) -> int:
         status = os.fstat(stream.fileno())
         entry.size = left = status.st_size
         entry.mode = 0o755 if status.st_mode & stat.S_IXUSR else 0o644
-        written = _write_header(entry, out)
+        header_size = _write_header(entry, out)
         while left and (chunk := stream.read(min(_CHUNK, left))):
             out.write(chunk)
             left -= len(chunk)
@@ -93,7 +93,7 @@ def _write_file(path: Path, entry: tarfile.TarInfo, out: Sink) -> int:
             raise BuildToolsError(f"{path} changed while it was packed", "let the build finish before packing")
     padding = -entry.size % tarfile.BLOCKSIZE
     out.write(bytes(padding))
-    return written + entry.size + padding
+    return header_size + entry.size + padding
 
 
 def root_folder(archive: Path) -> str:
@@ -112,8 +112,8 @@ def root_folder(archive: Path) -> str:
         raise Refused(f"{archive.name} cannot be read as a gzipped tar ({error})", "build it again") from None
     root = next(iter(roots), "")
     if len(roots) != 1 or not roots[root] or root in ("", ".."):
-        held = ", ".join(sorted(roots)) or "nothing"
+        names = ", ".join(sorted(roots)) or "nothing"
         raise Refused(
-            f"{archive.name} must hold exactly one root folder, but holds {held}", "put all below NAME-VERSION/"
+            f"{archive.name} must hold exactly one root folder, but holds {names}", "put everything below NAME-VERSION/"
         )
     return root

@@ -15,8 +15,8 @@ from buildtools.stages.planned import Planned
 from buildtools.task_context import TaskContext
 
 if TYPE_CHECKING:
+    from buildtools.archive.checksums import Sink
     from buildtools.archive.distribution import Archive
-    from buildtools.archive.gzip import Sink
 
 _CHUNK = 1 << 20
 # No upload that still runs is as old.
@@ -75,9 +75,7 @@ def _store_archive(task: TaskContext, archive: Archive) -> ReleasedArchive:
                 sink.write(chunk)
 
     key = release.archive_key(archive.name, task.version)
-    if task.version.dirty and task.services.store.digest(key) not in (None, archive.sha256):
+    if task.version.dirty and task.services.store.digest(key, archive.checksums) not in (None, archive.sha256):
         task.services.store.delete(key)
-    stored_archive = task.services.store.upload(
-        key, write, sha256=archive.sha256, subject=archive.name, report=task.run.report
-    )
-    return ReleasedArchive(archive.name, stored_archive.key, stored_archive.size, stored_archive.sha256)
+    task.services.store.upload(key, write, archive.checksums, subject=archive.name, report=task.run.report)
+    return ReleasedArchive(archive.name, key, archive.size, archive.sha256, archive.checksums.composite)

@@ -13,6 +13,7 @@ from threading import Barrier, BrokenBarrierError
 from typing import TypeVar
 
 from buildtools import BuildToolsError, Conflict, Failures, Refused, Unreachable, release
+from buildtools.archive.checksums import Checksums
 from buildtools.git.checkout import read_version, refuse_dirty
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.lookup import is_whole, move_tag, read_image, tag_digest
@@ -226,7 +227,8 @@ def audit_release(task: TaskContext, released: Release, *, deep: bool) -> Audit:
         return current.digest
 
     def archive_digest(archive: ReleasedArchive) -> str | None:
-        current = task.services.store.digest(archive.key, deep=deep)
+        checksums = Checksums(archive.size, archive.sha256, archive.composite)
+        current = task.services.store.digest(archive.key, checksums, deep=deep)
         return f"sha256:{current}" if current else None
 
     return release.audit(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from buildtools import BuildToolsError, Refused, Unreachable
-from buildtools.archive.store import Store
+from buildtools.archive.object_store.s3_store import S3Store
 from buildtools.sandbox.process import free_ports
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "very-secret"}
@@ -26,8 +26,8 @@ class Service:
     code: str = ""
     asked: list[str] = field(default_factory=list)
 
-    def store(self, environment: dict[str, str] = KEYS) -> Store:
-        return Store.connect("s3://bucket/widgets", endpoint=self.url, environment=environment)
+    def store(self, environment: dict[str, str] = KEYS) -> S3Store:
+        return S3Store.connect("s3://bucket/widgets", endpoint=self.url, environment=environment)
 
 
 @pytest.fixture
@@ -62,11 +62,11 @@ def service() -> Iterator[Service]:
     ("status", "code", "kind", "words"),
     [
         (404, "NoSuchBucket", Refused, "bucket bucket does not exist at 127.0.0.1:.*: create it"),
-        (403, "AccessDenied", Refused, "denies access to s3://bucket/widgets/key: grant"),
+        (403, "AccessDenied", Refused, "denies s3:PutObject on s3://bucket/widgets/key: grant"),
         (403, "InvalidAccessKeyId", Refused, "does not know the S3 access key: set AWS_ACCESS_KEY_ID"),
-        (403, "SignatureDoesNotMatch", Refused, "secret key wrong: correct AWS_SECRET_ACCESS_KEY"),
+        (403, "SignatureDoesNotMatch", Refused, "rejects the S3 secret key: correct AWS_SECRET_ACCESS_KEY"),
         (400, "ExpiredToken", Refused, "expired: renew AWS_SESSION_TOKEN"),
-        (403, "RequestTimeTooSkewed", Refused, "this machine's clock wrong: set the clock"),
+        (403, "RequestTimeTooSkewed", Refused, "this machine's clock is wrong: set the clock"),
         (301, "PermanentRedirect", Refused, "another region: set AWS_REGION"),
         (501, "NotImplemented", Refused, "conditional writes, and set s3_checksums = false"),
         (400, "BadDigest", Unreachable, "damaged on its way .*: try again"),
@@ -99,17 +99,17 @@ def test_a_refusal_is_not_asked_for_again(service: Service) -> None:
     assert ["GET"] == service.asked
 
 
-def test_access_complaints_come_all_at_once_and_each_once(service: Service) -> None:
+def test_rights_that_are_lacking_are_named_all_at_once_and_each_once(service: Service) -> None:
     service.status, service.code = 403, "AccessDenied"
-    complaints = service.store().check_access()
-    assert 1 == len(complaints)
-    assert "denies access to s3://bucket/widgets/" in complaints[0]
-    assert ["POST", "GET"] == service.asked
+    writing, listing = service.store().check_access()
+    assert "denies s3:PutObject on s3://bucket/widgets/.buildtools-access" in writing
+    assert "denies s3:ListBucket on s3://bucket/widgets/" in listing
+    assert ["PUT", "GET"] == service.asked
 
 
 def test_a_store_hides_its_keys(service: Service) -> None:
     assert "very-secret" not in repr(service.store())
-    assert "very-secret" not in repr(vars(service.store()))
+    assert "very-secret" not in repr(vars(service.store()._bucket))
 
 
 def test_missing_credentials_are_refused_by_their_names(
@@ -120,20 +120,20 @@ def test_missing_credentials_are_refused_by_their_names(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(Refused, match=r"no S3 credentials .*: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"):
+    with pytest.raises(Refused, match=r"no S3 credentials found .*: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"):
         service.store({}).read("key")
     assert [] == service.asked
 
 
 def test_an_unknown_profile_is_refused(service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(Refused, match=r"no S3 credentials .*nobody.*AWS_PROFILE"):
+    with pytest.raises(Refused, match=r"no S3 credentials found .*nobody.*AWS_PROFILE"):
         service.store({"AWS_PROFILE": "nobody"})
 
 
 def test_an_endpoint_that_is_down_is_unreachable() -> None:
     (port,) = free_ports(1)
-    store = Store.connect("s3://bucket", endpoint=f"http://127.0.0.1:{port}", environment=KEYS)
+    store = S3Store.connect("s3://bucket", endpoint=f"http://127.0.0.1:{port}", environment=KEYS)
     with pytest.raises(Unreachable, match=r"127\.0\.0\.1:\d+ cannot be reached \(\[Errno 111\] Connection refused\)"):
         store.check_access()
 
@@ -148,11 +148,11 @@ def test_a_service_on_loopback_is_asked_without_the_proxy(service: Service, monk
 
 
 @pytest.mark.parametrize("url", ["", "bucket/prefix", "s3://", "https://bucket/prefix"])
-def test_a_url_that_is_no_bucket_is_refused(url: str) -> None:
-    with pytest.raises(Refused, match="no place for archives: give s3://BUCKET"):
-        Store.connect(url, environment=KEYS)
+def test_a_url_without_a_bucket_is_refused(url: str) -> None:
+    with pytest.raises(Refused, match=r"invalid artifacts URL .*: give s3://BUCKET"):
+        S3Store.connect(url, environment=KEYS)
 
 
-def test_an_endpoint_that_is_no_url_is_refused() -> None:
-    with pytest.raises(Refused, match="'nonsense' is no endpoint of S3: give s3_endpoint as https://HOST"):
-        Store.connect("s3://bucket", endpoint="nonsense", environment=KEYS)
+def test_an_endpoint_that_is_not_a_url_is_refused() -> None:
+    with pytest.raises(Refused, match="'nonsense' is not a valid endpoint of S3: give s3_endpoint as https://HOST"):
+        S3Store.connect("s3://bucket", endpoint="nonsense", environment=KEYS)

@@ -10,12 +10,13 @@ from random import Random
 import pytest
 
 from buildtools import Unreachable
-from buildtools.archive.gzip import Sink
-from buildtools.archive.store import Store
-from buildtools.archive.upload import PART
+from buildtools.archive.checksums import PART, Sink, checksums_of
+from buildtools.archive.object_store.bucket import Patience
+from buildtools.archive.object_store.s3_store import S3Store
 from tests.conftest import S3Service
 from tests.faults.proxy import Wire, wire_to
 
+BRIEF = Patience(pause=0.01)
 LARGE = Random(1).randbytes(PART + 1000)
 
 
@@ -31,24 +32,24 @@ def wire(s3: S3Service) -> Iterator[Wire]:
 
 
 @pytest.fixture
-def direct(s3: S3Service, bucket: str) -> Store:
-    return Store.connect(f"s3://{bucket}/{secrets.token_hex(8)}", environment=s3.environment)
+def direct(s3: S3Service, bucket: str) -> S3Store:
+    return S3Store.connect(f"s3://{bucket}/{secrets.token_hex(8)}", environment=s3.environment)
 
 
 @pytest.fixture
-def store(s3: S3Service, direct: Store, wire: Wire) -> Store:
+def store(s3: S3Service, direct: S3Store, wire: Wire) -> S3Store:
     """The same objects as ``direct``, at the other end of the wire."""
     url = direct.location("").rstrip("/")
-    return Store.connect(url, endpoint=f"http://{wire.address}", environment=s3.environment)
+    return S3Store.connect(url, endpoint=f"http://{wire.address}", environment=s3.environment, patience=BRIEF)
 
 
-def unfinished(store: Store) -> tuple[str, ...]:
-    answer = store._client.list_multipart_uploads(Bucket=store._bucket, Prefix=store._prefix)
-    return tuple(upload["Key"] for upload in answer.get("Uploads", ()))
+def unfinished(store: S3Store) -> tuple[str, ...]:
+    response = store._bucket.ask("list_multipart_uploads", None, Prefix=store._prefix)
+    return tuple(upload["Key"] for upload in response.get("Uploads", ()))
 
 
 def test_an_endpoint_that_dies_during_an_upload_is_unreachable_and_leaves_no_object(
-    store: Store, direct: Store, wire: Wire
+    store: S3Store, direct: S3Store, wire: Wire
 ) -> None:
     def write(out: Sink) -> None:
         out.write(LARGE)
@@ -56,14 +57,14 @@ def test_an_endpoint_that_dies_during_an_upload_is_unreachable_and_leaves_no_obj
         out.write(LARGE)
 
     with pytest.raises(Unreachable, match=r"127\.0\.0\.1:[0-9]+ cannot be reached .*try again") as caught:
-        store.upload("daemon.tgz", write)
+        store.upload("daemon.tgz", write, checksums_of(LARGE + LARGE))
     assert 4 == caught.value.exit_code
     assert None is direct.head("daemon.tgz")
-    assert direct.upload("daemon.tgz", lambda out: out.write(LARGE)).written
+    assert direct.upload("daemon.tgz", lambda out: out.write(LARGE), checksums_of(LARGE)).is_new
 
 
-def test_a_download_that_breaks_off_is_unreachable(store: Store, direct: Store, wire: Wire) -> None:
-    direct.upload("daemon.tgz", lambda out: out.write(LARGE))
+def test_a_download_that_always_breaks_off_is_unreachable(store: S3Store, direct: S3Store, wire: Wire) -> None:
+    direct.upload("daemon.tgz", lambda out: out.write(LARGE), checksums_of(LARGE))
     seen = 0
 
     def half(data: bytes) -> bytes | None:
@@ -76,9 +77,23 @@ def test_a_download_that_breaks_off_is_unreachable(store: Store, direct: Store, 
         store.digest("daemon.tgz", deep=True)
 
 
-def test_a_part_that_is_damaged_on_its_way_is_refused_and_nothing_is_left(
-    store: Store, direct: Store, wire: Wire
-) -> None:
+def test_a_download_that_breaks_off_goes_on_where_it_broke_off(store: S3Store, direct: S3Store, wire: Wire) -> None:
+    direct.upload("daemon.tgz", lambda out: out.write(LARGE), checksums_of(LARGE))
+    size = 0
+
+    def half(data: bytes) -> bytes | None:
+        nonlocal size
+        size += len(data)
+        if size < PART // 2:
+            return data
+        wire.answered = lambda data: data
+        return None
+
+    wire.answered = half
+    assert hashlib.sha256(LARGE).hexdigest() == store.digest("daemon.tgz", deep=True)
+
+
+def test_a_part_that_is_damaged_on_its_way_is_sent_again(store: S3Store, direct: S3Store, wire: Wire) -> None:
     seen = 0
 
     def damage(data: bytes) -> bytes:
@@ -91,15 +106,14 @@ def test_a_part_that_is_damaged_on_its_way_is_refused_and_nothing_is_left(
         return data[:-1] + bytes([data[-1] ^ 1])
 
     wire.sent = damage
-    with pytest.raises(Unreachable, match="damaged on its way"):
-        store.upload("daemon.tgz", lambda out: out.write(LARGE))
-    assert None is direct.head("daemon.tgz")
+    assert store.upload("daemon.tgz", lambda out: out.write(LARGE), checksums_of(LARGE)).is_new
+    assert hashlib.sha256(LARGE).hexdigest() == direct.digest("daemon.tgz", deep=True)
     assert () == unfinished(direct)
 
 
 @pytest.mark.parametrize("data", [b"small", LARGE], ids=["small", "large"])
 def test_an_answer_that_is_lost_is_no_conflict_with_oneself(
-    store: Store, direct: Store, wire: Wire, data: bytes
+    store: S3Store, direct: S3Store, wire: Wire, data: bytes
 ) -> None:
     lost: list[bytes] = []
 
@@ -114,7 +128,7 @@ def test_an_answer_that_is_lost_is_no_conflict_with_oneself(
         return request
 
     wire.sent = sent
-    stored = store.upload("daemon.tgz", lambda out: out.write(data))
+    stored = store.upload("daemon.tgz", lambda out: out.write(data), checksums_of(data))
     assert lost[0].startswith(b"HTTP/1.1 200")
-    assert hashlib.sha256(data).hexdigest() == stored.sha256 == direct.digest("daemon.tgz", deep=True)
+    assert hashlib.sha256(data).hexdigest() == stored.checksums.sha256 == direct.digest("daemon.tgz", deep=True)
     assert () == unfinished(direct)

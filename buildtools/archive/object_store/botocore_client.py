@@ -1,0 +1,94 @@
+"""botocore's client, as the environment and the settings say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from buildtools import Refused
+from buildtools.archive.object_store import refusals
+from buildtools.archive.object_store.bucket import Patience
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def parse_url(url: str) -> tuple[str, str]:
+    """The bucket and the prefix of ``s3://bucket/prefix``.
+
+    :raises Refused: it is not such a URL.
+    """
+    bucket, _, prefix = url.removeprefix("s3://").strip("/").partition("/")
+    if not url.startswith("s3://") or not bucket:
+        raise Refused(f"invalid artifacts URL {url!r}", "give s3://BUCKET or s3://BUCKET/PREFIX")
+    return bucket, prefix
+
+
+def connect(endpoint: str, environment: Mapping[str, str], patience: Patience, *, checksums: bool) -> Any:
+    """A client that retries nothing by itself; sends nothing yet.
+
+    ``endpoint`` is empty for ``AWS_ENDPOINT_URL_S3`` or Amazon's own. Credentials come from ``AWS_*`` of the
+    environment, else from where botocore looks (profile, role, instance).
+
+    :raises Refused: the endpoint is not valid or holds a login, or the profile does not exist.
+    """
+    endpoint = endpoint or environment.get("AWS_ENDPOINT_URL_S3", "") or environment.get("AWS_ENDPOINT_URL", "")
+    _refuse_login(endpoint)
+    client = _client(endpoint, environment, patience, checksums=checksums)
+    # AWS's own configuration file may name one too.
+    _refuse_login(client.meta.endpoint_url)
+    return client
+
+
+def _refuse_login(endpoint: str) -> None:
+    # Nobody reads it there, and every message that names the endpoint would show it.
+    if "@" in endpoint:
+        raise Refused(
+            f"the endpoint of S3 holds a login (…@{endpoint.rpartition('@')[2]})",
+            "remove it, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        )
+
+
+def _client(endpoint: str, environment: Mapping[str, str], patience: Patience, *, checksums: bool) -> Any:
+    from boto3.session import Session
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
+    from botocore.handlers import add_expect_header
+
+    try:
+        # What is None is looked for where botocore looks: profile, role, instance.
+        session = Session(
+            aws_access_key_id=environment.get("AWS_ACCESS_KEY_ID"),
+            aws_secret_access_key=environment.get("AWS_SECRET_ACCESS_KEY"),
+            aws_session_token=environment.get("AWS_SESSION_TOKEN"),
+            region_name=environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION"),
+            profile_name=environment.get("AWS_PROFILE") or None,
+        )
+        config = Config(
+            # While a request is sent, this is also how long the service may refuse to take the next block of it.
+            connect_timeout=patience.connecting,
+            read_timeout=patience.silence,
+            retries={"mode": "standard", "total_max_attempts": 1},
+            request_checksum_calculation="when_supported" if checksums else "when_required",
+            # What is read is compared with what a release names, which a service's own checksum adds nothing to.
+            response_checksum_validation="when_required",
+            proxies={} if urlsplit(endpoint).hostname in _LOOPBACK else None,
+            # A server at an own address seldom has a name for each bucket.
+            s3={"addressing_style": "path" if endpoint else "auto"},
+        )
+        client = session.client(
+            "s3",
+            region_name=session.region_name or "us-east-1",
+            endpoint_url=endpoint or None,
+            config=config,
+        )
+        # Bodies are streams, of which botocore would ask whether they may come, and wait a second for a service that
+        # does not answer that.
+        client.meta.events.unregister("before-call.s3", add_expect_header)
+        return client
+    except BotoCoreError as error:
+        raise refusals.failure(error, endpoint or "S3", "the configuration") from None
+    except ValueError:
+        raise Refused(
+            f"{endpoint!r} is not a valid endpoint of S3", "give s3_endpoint as https://HOST or https://HOST:PORT"
+        ) from None

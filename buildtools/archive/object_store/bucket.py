@@ -1,0 +1,147 @@
+"""One request and its answer: tried again while an outage may pass, and proven to be S3's own.
+
+botocore sends and parses; its own retries are off, since they know neither a bound on time nor an answer that is not
+S3's. What stands between us and a service (a proxy, a captive portal, a load balancer without backends) answers with
+pages and statuses of its own, often 200 or 404. S3 never succeeds without certain fields (``ETag``, ``UploadId``), and
+never says 404 without an error document, so each request names what its answer must hold. Anything else is an outage.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Collection
+from typing import Any
+
+from buildtools import BuildToolsError, Unreachable
+from buildtools.archive.checksums import Sink
+from buildtools.archive.object_store import refusals
+from buildtools.frozen import frozen
+
+_CHUNK = 1 << 20
+
+
+@frozen
+class Patience:
+    """How long an outage is waited for.
+
+    ``connecting`` and ``silence`` are seconds without a connection and without a byte of the answer. A new attempt
+    begins only in the first ``retrying`` seconds, so a service that takes every request and says nothing is given up
+    after two minutes, and cancelling the upload, which is tried once more, ends within three. ``attempts`` bounds
+    what fails at once, with pauses of ``pause`` seconds that double.
+    """
+
+    connecting: float = 20
+    silence: float = 40
+    retrying: float = 85
+    attempts: int = 4
+    pause: float = 0.3
+
+
+class Bucket:
+    """Asks one bucket. ``client`` is botocore's. Safe to share between threads."""
+
+    def __init__(self, client: Any, name: str, prefix: str, endpoint: str, patience: Patience) -> None:
+        self._client = client
+        self._name = name
+        self.prefix = prefix
+        self._endpoint = endpoint
+        self._patience = patience
+
+    def location(self, key: str) -> str:
+        """``s3://bucket/prefix/key``, for people."""
+        return f"s3://{self._name}/{self.prefix}{key}"
+
+    def ask(
+        self,
+        operation: str,
+        key: str | None,
+        *,
+        tolerates: Collection[str] = (),
+        requires: Collection[str] = (),
+        attempts: int = 0,
+        **parameters: Any,
+    ) -> dict[str, Any]:
+        """The answer to one of botocore's operations, about an object or, where ``key`` is None, about the bucket.
+
+        It is a success that has all of ``requires``, or an error whose code is in ``tolerates``.
+
+        :raises Unreachable: there was none in time.
+        :raises BuildToolsError: the service refuses.
+        """
+        began = time.monotonic()
+        target = {"Bucket": self._name} if key is None else {"Bucket": self._name, "Key": self.prefix + key}
+        place = self.location(key or "")
+        for attempt in range(1, (attempts or self._patience.attempts) + 1):
+            answer = self._attempt(operation, place, tolerates, requires, {**target, **parameters})
+            if not isinstance(answer, BuildToolsError):
+                return answer
+            error = answer
+            if not isinstance(error, Unreachable) or time.monotonic() - began > self._patience.retrying:
+                break
+            if attempt < (attempts or self._patience.attempts):
+                time.sleep(self._patience.pause * 2 ** (attempt - 1))
+        raise error
+
+    def _attempt(
+        self,
+        operation: str,
+        place: str,
+        tolerates: Collection[str],
+        requires: Collection[str],
+        parameters: dict[str, Any],
+    ) -> dict[str, Any] | BuildToolsError:
+        from botocore import exceptions, parsers
+        from urllib3.exceptions import HTTPError
+
+        if "Body" in parameters:
+            # Of bytes, all would have to be sent before the socket's timeout; of a stream, each block.
+            parameters["Body"] = io.BytesIO(parameters["Body"])
+        try:
+            response: dict[str, Any] = getattr(self._client, operation)(**parameters)
+        except exceptions.ClientError as error:
+            if refusals.code(error.response) in tolerates:
+                return dict(error.response)
+            return refusals.refusal(error.response, operation, self._name, self._endpoint, place)
+        except (exceptions.BotoCoreError, HTTPError) as error:
+            # botocore translates what urllib3 raises while it sends, but not while it reads.
+            return refusals.failure(error, self._endpoint, place)
+        except (parsers.ResponseParserError, ValueError, KeyError, TypeError) as error:
+            # The last three come out of botocore's reading of headers that make no sense.
+            return refusals.foreign(self._endpoint, place, type(error).__name__)
+        missing = [name for name in requires if name not in response]
+        if missing:
+            return refusals.foreign(self._endpoint, place, f"no {missing[0]}")
+        return response
+
+    def download(self, key: str, out: Sink) -> dict[str, Any] | None:
+        """Writes an object's content to ``out``: what the service says of it, or None where there is none.
+
+        One that breaks off goes on where it broke off, from the same object.
+
+        :raises Unreachable: it broke off again and again without progress.
+        """
+        from botocore import exceptions
+        from urllib3.exceptions import HTTPError
+
+        first: dict[str, Any] = {}
+        received = failures = 0
+        while True:
+            rest: dict[str, Any] = {"Range": f"bytes={received}-", "IfMatch": first["ETag"]} if received else {}
+            required = ("ETag", "ContentLength", *(("ContentRange",) if received else ()))
+            response = self.ask("get_object", key, tolerates=("NoSuchKey",), requires=required, **rest)
+            if refusals.code(response):
+                return None
+            first = first or response
+            start = received
+            try:
+                for chunk in response["Body"].iter_chunks(_CHUNK):
+                    out.write(chunk)
+                    received += len(chunk)
+            except (exceptions.BotoCoreError, HTTPError) as error:
+                failures = 1 if received - start >= _CHUNK else failures + 1
+                if failures >= self._patience.attempts:
+                    raise refusals.failure(error, self._endpoint, self.location(key)) from None
+                time.sleep(self._patience.pause)
+            else:
+                return first

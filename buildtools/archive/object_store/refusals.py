@@ -1,0 +1,122 @@
+"""S3's errors in our words: the fact, and what the reader can do about it. No message holds a secret."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from buildtools import BuildToolsError, Refused, Unreachable
+
+# What a conditional write answers where the condition does not hold; some say so by the status alone.
+EXISTS = frozenset({"PreconditionFailed", "412"})
+# Two conditional writes met, and neither is told who won.
+COLLISION = "ConditionalRequestConflict"
+
+_SET_KEYS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+_DENIED = ("{endpoint} denies {right} on {place}", "grant the access key that right below the configured prefix")
+_CLOCK = ("{endpoint} says that this machine's clock is wrong", "set the clock (timedatectl set-ntp true)")
+_REGION = ("bucket {bucket} is in another region", "set AWS_REGION to the bucket's region")
+
+# https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, and what others answer in their place. HEAD
+# answers have no body, so there botocore gives the status in place of a code.
+_REFUSALS = {
+    "NoSuchBucket": ("bucket {bucket} does not exist at {endpoint}", "create it, or correct artifacts"),
+    "InvalidBucketName": ("{bucket} is not a valid bucket name", "correct artifacts"),
+    "AccessDenied": _DENIED,
+    "AllAccessDisabled": _DENIED,
+    "403": _DENIED,
+    "InvalidAccessKeyId": ("{endpoint} does not know the S3 access key", _SET_KEYS),
+    "SignatureDoesNotMatch": ("{endpoint} rejects the S3 secret key", "correct AWS_SECRET_ACCESS_KEY"),
+    "InvalidToken": ("{endpoint} rejects the S3 session token", "renew AWS_SESSION_TOKEN"),
+    "ExpiredToken": ("the S3 session token has expired", "renew AWS_SESSION_TOKEN"),
+    "RequestTimeTooSkewed": _CLOCK,
+    "RequestExpired": _CLOCK,
+    "AuthorizationHeaderMalformed": _REGION,
+    "PermanentRedirect": _REGION,
+    "301": _REGION,
+    "NotImplemented": (
+        "{endpoint} does not support a request that a release needs ({message})",
+        "use a service with conditional writes, and set s3_checksums = false if it knows no checksums",
+    ),
+}
+# What a policy must allow for each operation; all others write.
+_RIGHTS = {
+    "head_object": "s3:GetObject",
+    "get_object": "s3:GetObject",
+    "list_objects_v2": "s3:ListBucket",
+    "delete_object": "s3:DeleteObject",
+    "list_multipart_uploads": "s3:ListBucketMultipartUploads",
+    "abort_multipart_upload": "s3:AbortMultipartUpload",
+}
+_TEMPORARY = frozenset(
+    {"InternalError", "NoSuchUpload", "OperationAborted", "RequestTimeout", "ServiceUnavailable", "SlowDown"}
+)
+_DAMAGED = frozenset({"BadDigest", "InvalidDigest", "IncompleteBody", "XAmzContentSHA256Mismatch"})
+
+
+def code(response: dict[str, Any]) -> str:
+    """The error code of a response, as ``NoSuchKey``; the status where S3 gave none, empty where it succeeded."""
+    return str(response.get("Error", {}).get("Code", ""))
+
+
+def refusal(response: dict[str, Any], operation: str, bucket: str, endpoint: str, place: str) -> BuildToolsError:
+    """What a service answered to an operation on ``place``, as our error; ``Unreachable`` where a retry may help."""
+    right = _RIGHTS.get(operation, "s3:PutObject")
+    message = response.get("Error", {}).get("Message", "")
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    name = code(response)
+    if name in _REFUSALS:
+        fact, remedy = _REFUSALS[name]
+        values = {"bucket": bucket, "endpoint": endpoint, "place": place, "message": message, "right": right}
+        return Refused(fact.format_map(values), remedy)
+    if name in _DAMAGED:
+        return Unreachable(f"{place} was damaged on its way to {endpoint} ({name})", "try again")
+    if name in _TEMPORARY or status >= 500 or status == 429:
+        return Unreachable(f"{endpoint} is not ready for {place} ({name}: {message})", "try again later")
+    if name == "404":
+        # S3 says what does not exist, so this came from something in between.
+        return foreign(endpoint, place, "404 without an error document")
+    return BuildToolsError(f"{endpoint} refuses {place} ({name}: {message})", "see what the service's log says")
+
+
+def foreign(endpoint: str, place: str, reason: str) -> Unreachable:
+    """An answer that is not S3's own, or was cut short."""
+    return Unreachable(
+        f"the answer of {endpoint} about {place} is not valid S3 ({reason})",
+        "check s3_endpoint and the proxies in between, then try again",
+    )
+
+
+def failure(error: Exception, endpoint: str, place: str) -> BuildToolsError:
+    """What botocore or urllib3 raised while a request was sent or an answer read, as one of our errors."""
+    from botocore import exceptions
+    from urllib3.exceptions import HTTPError
+
+    if isinstance(
+        error,
+        (
+            exceptions.NoCredentialsError,
+            exceptions.PartialCredentialsError,
+            exceptions.CredentialRetrievalError,
+            exceptions.ProfileNotFound,
+            exceptions.TokenRetrievalError,
+        ),
+    ):
+        return Refused(f"no S3 credentials found ({error})", _SET_KEYS)
+    if isinstance(error, (exceptions.SSLError, exceptions.ProxyConnectionError)):
+        return Unreachable(
+            f"{endpoint} cannot be reached ({_reason(error)})", "check AWS_CA_BUNDLE, HTTPS_PROXY and NO_PROXY"
+        )
+    outages = (exceptions.ConnectionError, exceptions.HTTPClientError, exceptions.IncompleteReadError, HTTPError)
+    if isinstance(error, outages):
+        return Unreachable(
+            f"{endpoint} cannot be reached ({_reason(error)})", "check that it runs and s3_endpoint, then try again"
+        )
+    if isinstance(error, (exceptions.ParamValidationError, exceptions.InvalidRegionError)):
+        return Refused(f"{place} is not a valid S3 address ({error})", "correct artifacts or AWS_REGION")
+    return BuildToolsError(f"{place} at {endpoint} failed ({error})", "correct it and run again")
+
+
+def _reason(error: Exception) -> str:
+    # botocore's own text repeats the whole URL with the upload's id; the system's, below it, is what helps.
+    text = str(getattr(error, "kwargs", {}).get("error", ""))
+    return text[text.rindex("[") :] if "[" in text else type(error).__name__

@@ -1,0 +1,306 @@
+"""The adapter for S3: objects below one prefix of a bucket, created where there is none, and read back."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from buildtools import BuildToolsError, Conflict, Refused, Unreachable
+from buildtools.archive.checksums import Checksums, ChecksumWriter, Sink
+from buildtools.archive.object_store import botocore_client
+from buildtools.archive.object_store.bucket import Bucket, Patience
+from buildtools.archive.object_store.refusals import COLLISION, EXISTS, code
+from buildtools.archive.object_store.upload import Upload
+from buildtools.archive.store import Content, StoredArchive, StoredObject
+from buildtools.events import Report, Transferred, unheard
+from buildtools.schedule import awaited
+
+_ABSENT = frozenset({"NoSuchKey", "NotFound", "404"})
+# HEAD is refused, but the object may be there.
+_NO_HEAD = frozenset({"MethodNotAllowed", "405", "NotImplemented", "501"})
+# Writers of one key that meet are told to try again; who loses five times in three seconds meets more than a few.
+_COLLISIONS = 5
+# The object that shows whether a service refuses to create what exists. It stays, so a later preflight needs one
+# request, no right to delete, and cannot be misled by another one that deletes it.
+_PROBE = ".buildtools-access"
+_PROBE_CONTENT = b"buildtools asks here whether this service refuses to create an object that exists\n"
+_NO_CONDITIONS = (
+    "{bucket} overwrites an object in spite of If-None-Match: two publishes could replace each other's release",
+    "use a service with conditional writes, or set s3_conditional_writes = false and publish one at a time",
+)
+
+
+class S3Store:
+    """An :class:`buildtools.archive.store.ArtifactStore` in a bucket; the contract stands there.
+
+    ``checksums`` is false for services that reject SHA-256 checksums; then contents are proven by reading them back.
+    ``conditional_writes`` is false for services that ignore conditions, which the user has allowed: then an object is
+    looked for before it is created, and two writers at once can overwrite each other.
+    """
+
+    def __init__(self, bucket: Bucket, *, checksums: bool, conditional_writes: bool) -> None:
+        self._bucket = bucket
+        self._checksums = checksums
+        self._conditional = conditional_writes
+        self._mode: dict[str, Any] = {"ChecksumMode": "ENABLED"} if checksums else {}
+
+    @classmethod
+    def connect(
+        cls,
+        url: str,
+        *,
+        endpoint: str = "",
+        environment: Mapping[str, str],
+        checksums: bool = True,
+        conditional_writes: bool = True,
+        patience: Patience = Patience(),  # noqa: B008  frozen
+    ) -> S3Store:
+        """The store at ``s3://bucket/prefix``; sends nothing yet.
+
+        :raises Refused: URL or endpoint are not valid, the endpoint holds a login, or the profile does not exist.
+        """
+        name, prefix = botocore_client.parse_url(url)
+        client = botocore_client.connect(endpoint, environment, patience, checksums=checksums)
+        host = urlsplit(client.meta.endpoint_url).netloc
+        bucket = Bucket(client, name, f"{prefix}/" if prefix else "", host, patience)
+        return cls(bucket, checksums=checksums, conditional_writes=conditional_writes)
+
+    def location(self, key: str) -> str:
+        """``s3://bucket/prefix/key``, for people."""
+        return self._bucket.location(key)
+
+    def check_access(self) -> tuple[str, ...]:
+        """Every reason why a release could not be written, each as one message; empty where there is none.
+
+        :raises Unreachable: the service does not answer.
+        """
+        complaints: dict[str, None] = {}
+        for probe in (self._probe_creating, self._probe_listing):
+            try:
+                probe()
+            except Unreachable:
+                # What is known to be wrong is worth more than an outage after it.
+                if not complaints:
+                    raise
+            except BuildToolsError as error:
+                complaints[str(error)] = None
+        return tuple(complaints)
+
+    def head(self, key: str) -> StoredObject | None:
+        """What the service knows of an object without reading it; None where there is none."""
+        response = self._bucket.ask("head_object", key, tolerates=_ABSENT | _NO_HEAD, **self._mode)
+        if code(response) or not {"ETag", "ContentLength"} <= response.keys():
+            # An answer to HEAD has no body: only GET tells a missing object from a missing bucket or another's answer.
+            response = self._bucket.ask(
+                "get_object", key, tolerates=("NoSuchKey",), requires=("ETag", "ContentLength"), **self._mode
+            )
+            if code(response):
+                return None
+            response["Body"].close()
+        return _stored_object(key, response)
+
+    def read(self, key: str) -> Content | None:
+        """A small object's content; None where there is none."""
+        out = io.BytesIO()
+        stored = self.download(key, out)
+        return Content(out.getvalue(), stored.etag) if stored else None
+
+    def download(self, key: str, out: Sink) -> StoredObject | None:
+        """Writes an object's content to ``out``; None where there is none."""
+        response = self._bucket.download(key, out)
+        return _stored_object(key, response) if response else None
+
+    def digest(self, key: str, checksums: Checksums | None = None, *, deep: bool = False) -> str | None:
+        """The SHA-256 of an object's content, which is read unless the service's checksum agrees with ours."""
+        if checksums and not deep:
+            stored = self.head(key)
+            if stored is None:
+                return None
+            if stored.size == checksums.size and checksums.agrees(stored.checksum):
+                return checksums.sha256
+        content = ChecksumWriter()
+        return content.checksums().sha256 if self.download(key, content) else None
+
+    def create(self, key: str, data: bytes, content_type: str) -> bool:
+        """Writes an object where there is none, and tells whether it did."""
+        if not self._conditional and self.head(key):
+            return False
+        return self._put(key, data, content_type, self._if_absent)
+
+    def replace(self, key: str, data: bytes, etag: str, content_type: str) -> bool:
+        """Overwrites an object that still is what it was when it was read; False where it no longer is."""
+        stored = None if self._conditional else self.head(key)
+        if not self._conditional and (stored is None or stored.etag != etag):
+            return False
+        return self._put(key, data, content_type, {"IfMatch": etag} if self._conditional else {})
+
+    def list(self, prefix: str = "") -> tuple[StoredObject, ...]:
+        """The objects whose keys start with ``prefix``, without their checksums."""
+        return tuple(
+            StoredObject(entry["Key"].removeprefix(self._prefix), entry["Size"], entry["ETag"])
+            for page in self._pages("list_objects_v2", prefix, {"ContinuationToken": "NextContinuationToken"})
+            for entry in page.get("Contents", ())
+        )
+
+    def delete(self, key: str) -> None:
+        """Removes an object; nothing where there is none."""
+        self._bucket.ask("delete_object", key)
+
+    def discard_unfinished(self, prefix: str, older_than: datetime) -> int:
+        """Cancels the uploads to keys below ``prefix`` that a killed run left; their number."""
+        markers = {"KeyMarker": "NextKeyMarker", "UploadIdMarker": "NextUploadIdMarker"}
+        unfinished = [
+            upload
+            for page in self._pages("list_multipart_uploads", prefix, markers)
+            for upload in page.get("Uploads", ())
+            if upload["Initiated"] < older_than
+        ]
+        for upload in unfinished:
+            key = upload["Key"].removeprefix(self._prefix)
+            self._bucket.ask("abort_multipart_upload", key, tolerates=("NoSuchUpload",), UploadId=upload["UploadId"])
+        return len(unfinished)
+
+    def upload(
+        self,
+        key: str,
+        write: Callable[[Sink], object],
+        checksums: Checksums,
+        *,
+        content_type: str = "application/gzip",
+        subject: str = "",
+        report: Report = unheard,
+    ) -> StoredArchive:
+        """Sends what ``write`` writes, whose ``checksums`` are known, and reads back what the service has."""
+        existing = self.head(key)
+        if existing:
+            return self._same(existing, checksums)
+        # For people who look at the bucket; nothing here believes it.
+        attributes = {"ContentType": content_type, "Metadata": {"sha256": checksums.sha256}}
+        with Upload(
+            self._bucket,
+            key,
+            attributes,
+            self._if_absent,
+            checksums=self._checksums,
+            arrived=lambda size: report(Transferred(subject or key, size)),
+        ) as upload:
+            write(upload)
+            is_new = upload.complete(checksums)
+        # A replicated store may show an object a moment late.
+        stored = awaited(lambda: self.head(key))
+        if stored is None:
+            raise Unreachable(f"{self.location(key)} is not there after it was written", "try again")
+        return replace(self._same(stored, checksums), is_new=is_new)
+
+    @property
+    def _prefix(self) -> str:
+        return self._bucket.prefix
+
+    @property
+    def _if_absent(self) -> dict[str, Any]:
+        return {"IfNoneMatch": "*"} if self._conditional else {}
+
+    def _same(self, existing: StoredObject, checksums: Checksums) -> StoredArchive:
+        sha256 = None
+        if existing.size == checksums.size:
+            sha256 = self.digest(existing.key, checksums)
+        if sha256 != checksums.sha256:
+            difference = f"sha256 {(sha256 or '')[:12]} instead of {checksums.sha256[:12]}"
+            if existing.size != checksums.size:
+                difference = f"{existing.size} bytes instead of {checksums.size}"
+            raise Conflict(
+                f"{self.location(existing.key)} already exists with other content ({difference})",
+                "a released archive never changes; commit, cut a new version, and publish that",
+            )
+        return StoredArchive(existing.key, checksums, is_new=False)
+
+    def _put(self, key: str, data: bytes, content_type: str, condition: Mapping[str, Any]) -> bool:
+        checksum = self._checksum(data)
+        for attempt in range(_COLLISIONS):
+            response = self._bucket.ask(
+                "put_object",
+                key,
+                tolerates={*EXISTS, COLLISION, "NoSuchKey"},
+                requires=("ETag",),
+                Body=data,
+                ContentType=content_type,
+                Metadata={"sha256": hashlib.sha256(data).hexdigest()},
+                **checksum,
+                **condition,
+            )
+            if code(response) != COLLISION:
+                return not code(response)
+            # Two writers met and neither is told who won: S3 asks to send it again.
+            time.sleep(0.1 * 2**attempt)
+        raise Unreachable(f"write conflict on {self.location(key)} persists after {_COLLISIONS} attempts", "try again")
+
+    def _checksum(self, data: bytes) -> dict[str, Any]:
+        return {"ChecksumSHA256": base64.b64encode(hashlib.sha256(data).digest()).decode()} if self._checksums else {}
+
+    def _probe_creating(self) -> None:
+        # Created twice, the second must fail. Where an earlier preflight has created it, the first does.
+        if self.create(_PROBE, _PROBE_CONTENT, "text/plain") and self.create(_PROBE, _PROBE_CONTENT, "text/plain"):
+            self._refuse_overwriting()
+        self._probe_parts()
+
+    def _probe_parts(self) -> None:
+        # An object of parts is created by another request, which may ignore what a PUT respects.
+        algorithm: dict[str, Any] = {"ChecksumAlgorithm": "SHA256"} if self._checksums else {}
+        upload_id = self._bucket.ask("create_multipart_upload", _PROBE, requires=("UploadId",), **algorithm)["UploadId"]
+        try:
+            if not self._conditional:
+                return
+            checksum = self._checksum(_PROBE_CONTENT)
+            part = self._bucket.ask(
+                "upload_part",
+                _PROBE,
+                requires=("ETag",),
+                UploadId=upload_id,
+                PartNumber=1,
+                Body=_PROBE_CONTENT,
+                **checksum,
+            )
+            response = self._bucket.ask(
+                "complete_multipart_upload",
+                _PROBE,
+                tolerates={*EXISTS, COLLISION},
+                UploadId=upload_id,
+                MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part["ETag"], **checksum}]},
+                IfNoneMatch="*",
+            )
+            if not code(response):
+                self._refuse_overwriting()
+        finally:
+            self._bucket.ask("abort_multipart_upload", _PROBE, tolerates=("NoSuchUpload",), UploadId=upload_id)
+
+    def _refuse_overwriting(self) -> None:
+        fact, remedy = _NO_CONDITIONS
+        raise Refused(fact.format(bucket=self.location("").rstrip("/")), remedy)
+
+    def _probe_listing(self) -> None:
+        next(self._pages("list_objects_v2", "", {}, MaxKeys=1))
+
+    def _pages(
+        self, operation: str, prefix: str, markers: Mapping[str, str], **parameters: Any
+    ) -> Iterator[dict[str, Any]]:
+        """The answers of a listing; ``markers`` maps where a page begins to where the answer says so."""
+        while True:
+            page = self._bucket.ask(
+                operation, None, requires=("IsTruncated",), Prefix=self._prefix + prefix, **parameters
+            )
+            yield page
+            following = {name: page[source] for name, source in markers.items() if page.get(source)}
+            if not page["IsTruncated"] or not following:
+                return
+            parameters = {**parameters, **following}
+
+
+def _stored_object(key: str, response: Mapping[str, Any]) -> StoredObject:
+    return StoredObject(key, response["ContentLength"], response["ETag"], response.get("ChecksumSHA256", ""))

@@ -1,0 +1,147 @@
+"""Sending one object: in parts of one size, several in flight while the next is being read."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self
+
+from buildtools import BuildToolsError
+from buildtools.archive.checksums import Checksums, PartWriter
+from buildtools.archive.object_store.bucket import Bucket
+from buildtools.archive.object_store.refusals import COLLISION, EXISTS, code
+
+# Four parts of 16 MiB fill a link of 1 Gbit/s at 500 ms for each; more only take memory.
+_IN_FLIGHT = 4
+
+
+class Upload:
+    """One object that appears only when it is whole, and only where there was none; a sink and a context manager.
+
+    A content of one part is one PUT, a larger one a multipart upload, which is aborted when anything raises.
+    ``attributes`` is what the object is created with, ``conditions`` what must hold for it to appear. ``arrived`` is
+    called with the number of bytes that the service has.
+    """
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        key: str,
+        attributes: dict[str, Any],
+        conditions: dict[str, Any],
+        *,
+        checksums: bool,
+        arrived: Callable[[int], None],
+    ) -> None:
+        self._bucket = bucket
+        self._key = key
+        self._attributes = attributes
+        self._conditions = conditions
+        self._checksums = checksums
+        self._arrived = arrived
+        self._arrived_size = 0
+        self._id = ""
+        self._is_complete = False
+        self._pool = ThreadPoolExecutor(_IN_FLIGHT, "upload")
+        self._pending: deque[Future[dict[str, Any]]] = deque()
+        self._part_list: list[dict[str, Any]] = []
+        self._only_part: bytes | None = None
+        self._is_closing = False
+        self._parts = PartWriter(self._part_ended)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        if self._id and not self._is_complete:
+            # The first error is the one to tell; a service that is gone cannot be asked to forget the parts either.
+            with suppress(BuildToolsError):
+                self._bucket.ask("abort_multipart_upload", self._key, attempts=1, UploadId=self._id)
+
+    def write(self, data: bytes, /) -> None:
+        """Takes all of ``data``."""
+        self._parts.write(data)
+
+    def complete(self, checksums: Checksums) -> bool:
+        """Makes the object appear, and tells whether it did: False where there is one already.
+
+        :raises BuildToolsError: what was written is not what ``checksums`` say; no object appears.
+        """
+        self._is_closing = True
+        self._parts.close()
+        if (self._parts.size, self._parts.composite) != (checksums.size, checksums.composite):
+            raise BuildToolsError(
+                f"{self._bucket.location(self._key)} was not uploaded: the archive changed after it was packed",
+                "run again, with nothing else writing to it",
+            )
+        if self._only_part is not None:
+            return self._put(self._only_part)
+        while self._pending:
+            self._collect()
+        response = self._bucket.ask(
+            "complete_multipart_upload",
+            self._key,
+            # An answer that was lost and asked for again finds no upload, but perhaps its own object.
+            tolerates={*EXISTS, COLLISION, "NoSuchUpload", "NoSuchKey"},
+            requires=("ETag",),
+            UploadId=self._id,
+            MultipartUpload={"Parts": self._part_list},
+            **self._conditions,
+        )
+        self._is_complete = not code(response)
+        return self._is_complete
+
+    def _put(self, part: bytes) -> bool:
+        response = self._bucket.ask(
+            "put_object",
+            self._key,
+            tolerates={*EXISTS, COLLISION, "NoSuchKey"},
+            requires=("ETag",),
+            Body=part,
+            **self._checksum(1),
+            **self._attributes,
+            **self._conditions,
+        )
+        self._arrived(len(part))
+        return not code(response)
+
+    def _part_ended(self, part: bytes, number: int) -> None:
+        if self._is_closing and number == 1:
+            self._only_part = part
+            return
+        if not self._id:
+            algorithm: dict[str, Any] = {"ChecksumAlgorithm": "SHA256"} if self._checksums else {}
+            self._id = self._bucket.ask(
+                "create_multipart_upload", self._key, requires=("UploadId",), **self._attributes, **algorithm
+            )["UploadId"]
+        if len(self._pending) == _IN_FLIGHT:
+            self._collect()
+        self._pending.append(self._pool.submit(self._send, part, number))
+
+    def _send(self, part: bytes, number: int) -> dict[str, Any]:
+        checksum = self._checksum(number)
+        response = self._bucket.ask(
+            "upload_part",
+            self._key,
+            requires=("ETag",),
+            UploadId=self._id,
+            PartNumber=number,
+            Body=part,
+            **checksum,
+        )
+        return {"PartNumber": number, "ETag": response["ETag"], "size": len(part), **checksum}
+
+    def _collect(self) -> None:
+        part = self._pending.popleft().result()
+        self._arrived_size += part.pop("size")
+        self._part_list.append(part)
+        self._arrived(self._arrived_size)
+
+    def _checksum(self, number: int) -> dict[str, Any]:
+        return {"ChecksumSHA256": self._parts.part_checksum(number)} if self._checksums else {}
