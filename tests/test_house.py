@@ -68,7 +68,7 @@ ONLY_IN = {
     "requests": {"image"},
     "rich": {"console"},
     "semver": {"git", "release", "version"},
-    "urllib3": {"git", "image"},
+    "urllib3": {"archive", "git", "image"},
     "zlib_ng": {"archive"},
 }
 LATE = {"dulwich", "docker", "boto3", "botocore", "rich", "hpack", "semver", "isal", "zlib_ng"}

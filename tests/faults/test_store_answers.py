@@ -12,6 +12,7 @@ import pytest
 
 from buildtools import BuildToolsError, Refused, Unreachable
 from buildtools.archive.object_store.s3_store import S3Store
+from buildtools.request_log import LOGGER
 from buildtools.sandbox.process import free_ports
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "very-secret"}
@@ -105,6 +106,20 @@ def test_rights_that_are_lacking_are_named_all_at_once_and_each_once(service: Se
     assert "denies s3:PutObject on s3://bucket/widgets/.buildtools-access" in writing
     assert "denies s3:ListBucket on s3://bucket/widgets/" in listing
     assert ["PUT", "GET"] == service.asked
+
+
+def test_each_request_is_one_line_of_the_log_without_a_secret(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", logger=LOGGER)
+    service.status, service.code = 503, "SlowDown"
+    with pytest.raises(Unreachable):
+        service.store().create("key", b"data", "text/plain")
+    lines = [record.getMessage() for record in caplog.records if record.name == LOGGER]
+    assert 4 == len(lines)
+    assert lines[0].startswith(f"s3 PUT {service.url}/bucket/widgets/key 503, 4 bytes sent, 0 received, ")
+    assert lines[3].endswith(", attempt 4")
+    assert not any(secret in line for line in lines for secret in (*KEYS.values(), "Signature"))
 
 
 def test_a_store_hides_its_keys(service: Service) -> None:

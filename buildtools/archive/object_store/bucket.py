@@ -9,6 +9,7 @@ never says 404 without an error document, so each request names what its answer 
 from __future__ import annotations
 
 import io
+import threading
 import time
 from collections.abc import Collection
 from typing import Any
@@ -17,6 +18,7 @@ from buildtools import BuildToolsError, Unreachable
 from buildtools.archive.checksums import Sink
 from buildtools.archive.object_store import refusals
 from buildtools.frozen import frozen
+from buildtools.request_log import Stopwatch
 
 _CHUNK = 1 << 20
 
@@ -47,6 +49,9 @@ class Bucket:
         self.prefix = prefix
         self._endpoint = endpoint
         self._patience = patience
+        # What botocore makes of an operation, for the log; each thread has a request of its own.
+        self._request = threading.local()
+        client.meta.events.register("before-send.s3", self._remember)
 
     def location(self, key: str) -> str:
         """``s3://bucket/prefix/key``, for people."""
@@ -73,7 +78,17 @@ class Bucket:
         target = {"Bucket": self._name} if key is None else {"Bucket": self._name, "Key": self.prefix + key}
         place = self.location(key or "")
         for attempt in range(1, (attempts or self._patience.attempts) + 1):
-            answer = self._attempt(operation, place, tolerates, requires, {**target, **parameters})
+            stopwatch = Stopwatch(attempt)
+            answer, outcome = self._attempt(operation, place, tolerates, requires, {**target, **parameters})
+            method, url = getattr(self._request, "line", (operation, place))
+            stopwatch.log(
+                "s3",
+                method,
+                url,
+                outcome,
+                sent=len(parameters.get("Body", b"")),
+                received=0 if isinstance(answer, BuildToolsError) else answer.get("ContentLength", 0),
+            )
             if not isinstance(answer, BuildToolsError):
                 return answer
             error = answer
@@ -90,7 +105,8 @@ class Bucket:
         tolerates: Collection[str],
         requires: Collection[str],
         parameters: dict[str, Any],
-    ) -> dict[str, Any] | BuildToolsError:
+    ) -> tuple[dict[str, Any] | BuildToolsError, object]:
+        """What came of one request, and its status or why it has none."""
         from botocore import exceptions, parsers
         from urllib3.exceptions import HTTPError
 
@@ -100,19 +116,24 @@ class Bucket:
         try:
             response: dict[str, Any] = getattr(self._client, operation)(**parameters)
         except exceptions.ClientError as error:
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", "")
             if refusals.code(error.response) in tolerates:
-                return dict(error.response)
-            return refusals.refusal(error.response, operation, self._name, self._endpoint, place)
+                return dict(error.response), status
+            return refusals.refusal(error.response, operation, self._name, self._endpoint, place), status
         except (exceptions.BotoCoreError, HTTPError) as error:
             # botocore translates what urllib3 raises while it sends, but not while it reads.
-            return refusals.failure(error, self._endpoint, place)
+            return refusals.failure(error, self._endpoint, place), type(error).__name__
         except (parsers.ResponseParserError, ValueError, KeyError, TypeError) as error:
             # The last three come out of botocore's reading of headers that make no sense.
-            return refusals.foreign(self._endpoint, place, type(error).__name__)
+            return refusals.foreign(self._endpoint, place, type(error).__name__), type(error).__name__
+        status = response["ResponseMetadata"]["HTTPStatusCode"]
         missing = [name for name in requires if name not in response]
         if missing:
-            return refusals.foreign(self._endpoint, place, f"no {missing[0]}")
-        return response
+            return refusals.foreign(self._endpoint, place, f"no {missing[0]}"), status
+        return response, status
+
+    def _remember(self, request: Any, **_: object) -> None:
+        self._request.line = request.method, request.url
 
     def download(self, key: str, out: Sink) -> dict[str, Any] | None:
         """Writes an object's content to ``out``: what the service says of it, or None where there is none.
