@@ -64,11 +64,11 @@ class Services:
 
     def engine_if_any(self) -> Engine | None:
         """The engine, or None where none can be used: what the registry has needs none."""
-        from buildtools.image.engine.client import Denied
+        from buildtools.image.engine.client import UnusableEngine
 
         try:
             return self.engine
-        except (Unreachable, Denied):
+        except (Unreachable, UnusableEngine):
             return None
 
     @cached_property

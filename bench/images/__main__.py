@@ -82,7 +82,7 @@ class Arena:
         self.base = f"{host}/bench/base:1"
         local = base.busybox(engine, environment=os.environ)
         with contextlib.closing(Connection.connect(os.environ)) as connection:
-            self.engine_major = int(connection.version.partition(".")[0])
+            self.engine_major = int(connection.api.version()["Version"].partition(".")[0])
         folder = scratch / "base"
         folder.mkdir()
         (folder / "Dockerfile").write_text(f"FROM {local}\n" + "COPY content /opt/content\n" * bool(base_size))

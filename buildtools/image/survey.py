@@ -11,7 +11,7 @@ from pathlib import Path
 from buildtools import BuildToolsError
 from buildtools.frozen import frozen
 from buildtools.image.bases import BaseImage
-from buildtools.image.engine.client import EngineImage
+from buildtools.image.engine.documents import EngineImage
 from buildtools.image.folder.contents import Contents
 from buildtools.image.folder.context import Selection
 from buildtools.image.folder.fingerprint import Fingerprint, explain, folder_fingerprint, recorded_inputs

@@ -9,16 +9,18 @@ from __future__ import annotations
 import errno
 import http.client
 import json
+import re
 import socket
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from buildtools import BuildToolsError, Refused, Unreachable
-from buildtools.frozen import frozen
 from buildtools.image.docker.credentials import Credential
+from buildtools.image.engine import documents
+from buildtools.image.engine.documents import EngineImage
 from buildtools.image.http import dialing
 from buildtools.image.http.connections import Connections
 from buildtools.image.http.responses import Response
@@ -28,40 +30,38 @@ from buildtools.request_log import Stopwatch
 
 # Longer than any single answer takes; streams (build, export) set their own.
 _TIMEOUT = 600.0
+# A server that waits to be asked for more says nothing at all to a preface of HTTP/2.
+_PROBE_SECONDS = 5.0
+# Idle connections of the SDK: about as many as there are pulls and pushes side by side; more are made and dropped.
 _POOL = 32
+# An engine with containerd's store that loses images all the time; each listing in vain takes some milliseconds.
 _LISTINGS = 5
+# As much of an answer as can hold a reason.
+_LONGEST_REFUSAL = 64 * 1024
+_OUTAGES = (http.client.BAD_GATEWAY, http.client.SERVICE_UNAVAILABLE, http.client.GATEWAY_TIMEOUT)
 _START = "start it: systemctl start docker, or `invoke sandbox.up`"
+_ENGINE_WANTED = "set DOCKER_HOST to a Docker Engine 20.10 or newer"
+
+T = TypeVar("T")
 
 
 class EngineError(BuildToolsError):
     """The engine understood the request and declined it."""
 
 
-class Denied(Refused):
-    """The engine's socket is there, and this user may not open it: no retry helps."""
-
-
-@frozen
-class EngineImage:
-    """An image as the engine lists it. ``tags`` are full references; ``id`` is ``sha256:...``.
-
-    ``created`` is when it was built, in seconds since 1970.
-    """
-
-    id: str
-    tags: tuple[str, ...]
-    labels: Mapping[str, str]
-    created: int
+class UnusableEngine(Refused):
+    """What is at the engine's address is not an engine that builds, or not for this user: no retry helps."""
 
 
 class Engine:
     """A connection to one engine. It may be used by many threads at once.
 
-    ``address`` is what the user calls the engine.
+    ``address`` is what the user calls the engine. ``missing_routes`` are paths that its API was seen not to have.
     """
 
     def __init__(self, address: str, url: urllib.parse.SplitResult, tls: Any = None) -> None:
         self.address = address
+        self.missing_routes: set[str] = set()
         self._url = url
         self._tls = tls
         self._connections = Connections(self.dial, "engine", _TIMEOUT, service="engine")
@@ -71,7 +71,7 @@ class Engine:
         """The engine that ``DOCKER_HOST``, ``DOCKER_TLS_VERIFY`` and ``DOCKER_CERT_PATH`` name.
 
         :raises Unreachable: it does not answer.
-        :raises Refused: the variables make no sense, or the engine may not be used (:class:`Denied`).
+        :raises Refused: the variables make no sense, or the engine may not be used (:class:`UnusableEngine`).
         """
         address = address_of(environment)
         engine = cls(address, *_read_address(address, environment))
@@ -108,67 +108,78 @@ class Engine:
         return client
 
     @cached_property
-    def version(self) -> str:
-        """The engine's own version, as ``20.10.24``."""
-        return str(self._program["Version"])
-
-    @cached_property
     def platform(self) -> Platform:
         """What the engine was compiled for, which is what it builds where no platform is asked for.
 
-        :raises EngineError: it does not say.
+        :raises Unreachable: it does not say.
         """
-        try:
-            return Platform.parse(f"{self._program['Os']}/{self._program['Arch']}")
-        except (KeyError, ValueError) as error:
-            raise EngineError(f"the engine at {self.address} does not tell its platform ({error})") from None
-
-    @cached_property
-    def _program(self) -> dict[str, Any]:
-        document: dict[str, Any] = json.loads(self._ask("GET", "/version").data)
-        return document
+        return self._document("/version", documents.engine_platform)
 
     @cached_property
     def api_version(self) -> str:
-        """The latest version of the API that the engine speaks, as ``1.41``."""
+        """The latest version of the API that the engine speaks, as ``1.41``.
+
+        :raises UnusableEngine: what answers is something else, of which we know that it cannot build.
+        :raises Unreachable: nothing answers, or not as an engine does.
+        """
         # It says so under /version too, for which it starts the programs whose versions it tells as well.
-        version = self._ask("GET", "/_ping").header("Api-Version")
-        if not version:
-            raise Unreachable(f"what answers at {self.address} is no engine", "correct DOCKER_HOST")
+        try:
+            response = self._connections.request("GET", "/_ping", {})
+        except (http.client.HTTPException, ConnectionResetError) as error:
+            if self._speaks_http2():
+                raise UnusableEngine(f"what answers at {self.address} is a BuildKit daemon", _ENGINE_WANTED) from None
+            raise _unreachable(self.address, error) from None
+        except OSError as error:
+            raise _unreachable(self.address, error) from None
+        if response.header("Libpod-Api-Version"):
+            raise UnusableEngine(
+                f"what answers at {self.address} is Podman, whose Docker API lacks BuildKit", _ENGINE_WANTED
+            )
+        version = response.header("Api-Version")
+        if not re.fullmatch(r"[0-9]+\.[0-9]+", version):
+            raise Unreachable(f"what answers at {self.address} is not an engine", "correct DOCKER_HOST")
         return version
+
+    def _speaks_http2(self) -> bool:
+        """Whether what is there begins to talk as RFC 9113, 3.4 says."""
+        try:
+            with self.dial() as sock:
+                sock.settimeout(_PROBE_SECONDS)
+                sock.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5))
+                # A frame's length, and its type: SETTINGS.
+                return sock.recv(4, socket.MSG_WAITALL)[3:] == b"\x04"
+        except (OSError, Unreachable):
+            return False
 
     @cached_property
     def containerd_store(self) -> bool:
         """Whether images live in containerd's store: an image's id is then its manifest's digest."""
-        status = json.loads(self._ask("GET", f"/v{self.api_version}/info").data).get("DriverStatus") or []
-        return ["driver-type", "io.containerd.snapshotter.v1"] in status
+        pairs = self._document(f"/v{self.api_version}/info", documents.driver_status)
+        return ["driver-type", "io.containerd.snapshotter.v1"] in pairs
 
     def images(self, label: str) -> list[EngineImage]:
         """All images that carry a label: ``KEY`` or ``KEY=VALUE``, in one request."""
         filters = urllib.parse.urlencode({"filters": json.dumps({"label": [label]})})
-        for attempt in range(_LISTINGS, 0, -1):
+        target = f"/v{self.api_version}/images/json?{filters}"
+        for _ in range(_LISTINGS - 1):
             try:
-                body = self._ask("GET", f"/v{self.api_version}/images/json?{filters}").data
-                break
+                return self._document(target, documents.image_list)
             except EngineError:
                 # Engines with containerd's store cannot list while somebody removes an image.
-                if attempt == 1:
-                    raise
-        return [
-            EngineImage(
-                entry["Id"],
-                tuple(tag for tag in entry.get("RepoTags") or () if tag != "<none>:<none>"),
-                entry.get("Labels") or {},
-                int(entry.get("Created") or 0),
-            )
-            for entry in json.loads(body)
-        ]
+                continue
+        return self._document(target, documents.image_list)
 
     def inspect(self, reference: str) -> dict[str, Any] | None:
         """What the engine knows about an image, as ``GET /images/NAME/json`` answers; None where it has no such one."""
-        answer = self._ask("GET", f"{self._image(reference)}/json", missing_is_fine=True)
-        image: dict[str, Any] | None = json.loads(answer.data) if answer.status != 404 else None
-        return image
+        target = f"{self._image(reference)}/json"
+        response = self._ask("GET", target, missing_is_fine=True)
+        return (
+            None if response.status == http.client.NOT_FOUND else self._read(target, response, documents.image_details)
+        )
+
+    def without_buildkit(self) -> UnusableEngine:
+        """The error for an engine whose API turns out to lack BuildKit."""
+        return UnusableEngine(f"the engine at {self.address} has no BuildKit", _ENGINE_WANTED)
 
     def tag(self, image_id: str, reference: str) -> None:
         """Give an image one more name, ``REPOSITORY:TAG``, taking it away from any other image."""
@@ -207,12 +218,35 @@ class Engine:
 
     def _ask(self, method: str, target: str, *, missing_is_fine: bool = False) -> Response:
         try:
-            answer = self._connections.request(method, target, {})
+            response = self._connections.request(method, target, {})
         except (OSError, http.client.HTTPException) as error:
             raise _unreachable(self.address, error) from None
-        if answer.status >= 400 and not (answer.status == 404 and missing_is_fine):
-            raise EngineError(f"the engine at {self.address} answers {_reason(answer.status, answer.data)}")
-        return answer
+        if response.status >= 300 and not (response.status == http.client.NOT_FOUND and missing_is_fine):
+            raise self._refusal(response.status, response.data, method, target)
+        return response
+
+    def _refusal(self, status: int, data: bytes, method: str, target: str) -> BuildToolsError:
+        reason = documents.failure_reason(status, data)
+        path = target.partition("?")[0]
+        if status == http.client.FORBIDDEN:
+            return forbidden(self.address, method, path, reason)
+        if status in _OUTAGES:
+            # An engine has no such answer: it is a proxy's, whose engine is away.
+            return Unreachable(f"{self.address} answers {method} {path} with {status} ({reason})", _START)
+        return EngineError(f"the engine at {self.address} answers {reason}")
+
+    def _document(self, target: str, read: Callable[[bytes], T]) -> T:
+        return self._read(target, self._ask("GET", target), read)
+
+    def _read(self, target: str, response: Response, read: Callable[[bytes], T]) -> T:
+        try:
+            return read(response.data)
+        except ValueError as error:
+            path = target.partition("?")[0]
+            raise Unreachable(
+                f"what answers at {self.address} does not answer GET {path} as an engine does ({error})",
+                "see what is between here and the engine, and run again",
+            ) from None
 
     @contextmanager
     def exported(self, image_ids: Sequence[str]) -> Iterator[http.client.HTTPResponse]:
@@ -231,8 +265,7 @@ class Engine:
             connection.request("GET", target)
             answer = connection.getresponse()
             if answer.status != http.client.OK:
-                reason = _reason(answer.status, answer.read())
-                raise EngineError(f"the engine at {self.address} answers {reason}", "its log may tell more")
+                raise self._refusal(answer.status, answer.read(_LONGEST_REFUSAL), "GET", target)
             yield answer
             stopwatch.log("engine", "GET", target, answer.status)
         except (OSError, http.client.HTTPException) as error:
@@ -308,19 +341,20 @@ def _read_address(address: str, environment: Mapping[str, str]) -> tuple[urllib.
     return urllib.parse.urlsplit(url), options.get("tls")
 
 
-def _reason(status: int, data: bytes) -> str:
-    """The reason that an answer gives for being an error."""
-    try:
-        return str(json.loads(data)["message"])
-    except (ValueError, KeyError, TypeError):
-        return data.decode("utf-8", "replace").strip() or str(status)
+def forbidden(address: str, method: str, path: str, reason: str) -> Refused:
+    """The error for what a socket proxy, or an authorization plugin of the engine, does not let through."""
+    return Refused(
+        f"{address} forbids {method} {path}, which is needed to build ({reason})",
+        "allow it (docker-socket-proxy: POST=1, IMAGES=1, INFO=1, SESSION=1, GRPC=1), or set DOCKER_HOST to an engine "
+        "that may be used for builds",
+    )
 
 
-def _unreachable(address: str, error: BaseException) -> Unreachable | Denied:
+def _unreachable(address: str, error: BaseException) -> Unreachable | UnusableEngine:
     cause = _root_cause(error)
     # Of a host the same error number tells of a firewall.
     if getattr(cause, "errno", None) == errno.EACCES and address.startswith("unix:"):
-        return Denied(f"permission denied on the engine's socket, {address}", "add the user to group docker")
+        return UnusableEngine(f"permission denied on the engine's socket, {address}", "add the user to group docker")
     return Unreachable(f"no engine answers at {address} ({getattr(cause, 'strerror', None) or cause})", _START)
 
 

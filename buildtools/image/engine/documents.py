@@ -1,0 +1,126 @@
+"""The documents of an engine's API, read from whatever answered: https://docs.docker.com/reference/api/engine/.
+
+Between us and the engine there may be a proxy, and at its address something else altogether. So each document is looked
+at once, here, as far as it is used later; what is not as described raises ValueError.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from buildtools.frozen import frozen
+from buildtools.platform import Platform
+
+
+@frozen
+class EngineImage:
+    """An image as the engine lists it. ``tags`` are full references; ``id`` is ``sha256:...``.
+
+    ``created`` is when it was built, in seconds since 1970.
+    """
+
+    id: str
+    tags: tuple[str, ...]
+    labels: Mapping[str, str]
+    created: int
+
+
+def image_list(data: bytes) -> list[EngineImage]:
+    """The answer of ``GET /images/json``.
+
+    :raises ValueError: it is something else.
+    """
+    return [
+        EngineImage(
+            _text(entry, "Id"),
+            tuple(tag for tag in _texts(entry, "RepoTags") if tag != "<none>:<none>"),
+            {key: str(value) for key, value in _object(entry, "Labels").items()},
+            created if isinstance(created := entry.get("Created"), int) else 0,
+        )
+        for entry in map(_as_object, _as_list(_document(data)))
+    ]
+
+
+def image_details(data: bytes) -> dict[str, Any]:
+    """The answer of ``GET /images/NAME/json``, whose ``Id``, names, ``Config`` and ``RootFS`` are as described.
+
+    :raises ValueError: it is something else.
+    """
+    image = _as_object(_document(data))
+    _text(image, "Id")
+    for key in ("RepoTags", "RepoDigests"):
+        _texts(image, key)
+    _texts(_object(image, "Config"), "OnBuild")
+    _texts(_object(image, "RootFS"), "Layers")
+    return image
+
+
+def engine_platform(data: bytes) -> Platform:
+    """What the engine was compiled for, from the answer of ``GET /version``.
+
+    :raises ValueError: it is something else.
+    """
+    program = _as_object(_document(data))
+    return Platform.parse(f"{_text(program, 'Os')}/{_text(program, 'Arch')}")
+
+
+def driver_status(data: bytes) -> list[Any]:
+    """The pairs of name and value that ``GET /info`` tells of the engine's storage driver.
+
+    :raises ValueError: it is something else.
+    """
+    return _as_list(_as_object(_document(data)).get("DriverStatus") or [])
+
+
+def failure_reason(status: int, data: bytes) -> str:
+    """The reason that an answer gives for being an error; of one that is no document, its first line."""
+    try:
+        return _text(_as_object(_document(data)), "message")
+    except ValueError:
+        line = data.decode("utf-8", "replace").strip().partition("\n")[0].strip()
+        # What comes from a proxy is a page for a browser.
+        return str(status) if not line or line.startswith("<") else line[:_LONGEST_REASON]
+
+
+# Who meets it: somebody whose DOCKER_HOST is not an engine; what is cut off tells no more.
+_LONGEST_REASON = 300
+
+
+def _document(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _as_object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError("not an object")
+    return value
+
+
+def _as_list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError("not a list")
+    return value
+
+
+def _object(document: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """An object of a document, empty where it is null or missing: as Go writes them."""
+    return _as_object(document.get(key) or {})
+
+
+def _text(document: Mapping[str, Any], key: str) -> str:
+    value = document.get(key)
+    if not isinstance(value, str):
+        raise ValueError(f"{key} is not a string")
+    return value
+
+
+def _texts(document: Mapping[str, Any], key: str) -> list[str]:
+    values = _as_list(document.get(key) or [])
+    if not all(isinstance(value, str) for value in values):
+        raise ValueError(f"{key} is not a list of strings")
+    return values
