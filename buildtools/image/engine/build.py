@@ -20,7 +20,7 @@ from buildtools.image.engine.buildkit import attachables
 from buildtools.image.engine.buildkit.control import Solve, SolveCancelled, solve
 from buildtools.image.engine.buildkit.failure import BuildFailed, explained
 from buildtools.image.engine.buildkit.filesync import diff_copy, files, folder
-from buildtools.image.engine.buildkit.grpc import Gone, Handler, Status
+from buildtools.image.engine.buildkit.grpc import Gone, Handler, NotGrpc, Status
 from buildtools.image.engine.buildkit.llb import offered_tree
 from buildtools.image.engine.buildkit.progress import Progress
 from buildtools.image.engine.buildkit.session import Session, open_session
@@ -158,34 +158,40 @@ class _Build:
 
     def _solve(self, attributes: Mapping[str, str], attempts: int = _ATTEMPTS) -> Mapping[str, str]:
         request = self.request
-        with open_session(self.engine, self.handlers, shared_key=_shared_key(request)) as session:
-            request_message = Solve(
-                session.id,
-                attributes,
-                {"name": ",".join(request.tags)} if request.tags else {},
-                inline_cache=request.args.get("BUILDKIT_INLINE_CACHE") == "1",
-                inputs={"context": offered_tree("context", session.id)} if request.selection else {},
-            )
-            try:
-                return solve(self.engine, request_message, heard=self.progress.hear, cancel=self.cancel)
-            except SolveCancelled:
-                raise BuildCancelled(f"{request.name}: the build was cancelled") from None
-            except Gone as error:
-                raise Unreachable(
-                    f"the engine at {self.engine.address} went away while {request.name} was built ({error})",
-                    "see why in its log, and run again",
-                ) from None
-            except Status as error:
-                if attempts == 1 or not _IN_THE_WAY.search(error.message):
-                    raise self._failure(error, session) from None
+        try:
+            with open_session(self.engine, self.handlers, shared_key=_shared_key(request)) as session:
+                message = Solve(
+                    session.id,
+                    attributes,
+                    {"name": ",".join(request.tags)} if request.tags else {},
+                    inline_cache=request.args.get("BUILDKIT_INLINE_CACHE") == "1",
+                    inputs={"context": offered_tree("context", session.id)} if request.selection else {},
+                )
+                try:
+                    return solve(self.engine, message, heard=self.progress.hear, cancel=self.cancel)
+                except Status as error:
+                    if attempts == 1 or not _IN_THE_WAY.search(error.message):
+                        raise self._failure(error, session) from None
+        except SolveCancelled:
+            raise BuildCancelled(f"{request.name}: the build was cancelled") from None
+        except NotGrpc:
+            raise self.engine.without_buildkit() from None
+        except Gone as error:
+            raise Unreachable(
+                f"the engine at {self.engine.address} went away while {request.name} was built ({error})",
+                "see why in its log, and run again",
+            ) from None
         return self._solve(attributes, attempts - 1)
 
     def _failure(self, error: Status, session: Session) -> Exception:
         ours = session.failure
+        name, dockerfile = self.request.name, self.request.dockerfile
         if isinstance(ours, BuildToolsError):
-            name, dockerfile = self.request.name, self.request.dockerfile
             return BuildFailed(name, dockerfile, ours.fact, ours.remedy, exit_code=ours.exit_code)
-        return ours or explained(self.request.name, self.request.dockerfile, self.text, error, self.progress.failed())
+        if isinstance(ours, (OSError, ValueError)):
+            # An SSH agent that is gone, a request of the engine that cannot be read.
+            return BuildFailed(name, dockerfile, f"{error.message} ({ours})")
+        return ours or explained(name, dockerfile, self.text, error, self.progress.failed())
 
     def _confirmed_image(self, answer: Mapping[str, str]) -> BuiltImage:
         """The image, once the engine has been asked for it again, under every name."""

@@ -15,7 +15,7 @@ from dataclasses import field
 from buildtools.frozen import frozen
 from buildtools.image.engine.buildkit.grpc import Connection, Gone, Status
 from buildtools.image.engine.buildkit.protobuf import Message, bytes_field, map_field, string_field
-from buildtools.image.engine.buildkit.upgrade import upgrade
+from buildtools.image.engine.buildkit.upgrade import RouteMissing, upgrade
 from buildtools.image.engine.client import Engine
 
 _EXPORTER = "moby"  # the engine's own image store, whichever that is
@@ -60,6 +60,19 @@ class Solve:
         )
 
 
+def connect_control(engine: Engine) -> Connection:
+    """A connection to call BuildKit's API on.
+
+    :raises Refused: something between us and the engine forbids it.
+    :raises EngineError: the engine declines.
+    :raises Unreachable: it went away.
+    """
+    try:
+        return Connection(*upgrade(engine, "/grpc"))
+    except RouteMissing:
+        return Connection(engine.dial())
+
+
 def solve(
     engine: Engine, request: Solve, *, heard: Callable[[Message], None], cancel: threading.Event
 ) -> Mapping[str, str]:
@@ -69,8 +82,7 @@ def solve(
     :raises Gone: the engine went away.
     :raises SolveCancelled: ``cancel`` was set; the engine stops what it was running.
     """
-    sock, received = upgrade(engine, "/grpc")
-    connection = Connection(sock, received)
+    connection = connect_control(engine)
     reference = secrets.token_hex(16)
     outcome: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
 
@@ -84,8 +96,8 @@ def solve(
         try:
             for message in connection.call("/moby.buildkit.v1.Control/Status", string_field(1, reference)):
                 heard(Message(message))
-        except (Status, Gone):
-            return  # the build itself tells what happened
+        except (Status, Gone, ValueError):
+            return  # the build itself tells what happened, and what cannot be read is only progress
 
     threads = [threading.Thread(target=target, name="buildkit-solve", daemon=True) for target in (run, follow)]
     try:
@@ -100,7 +112,10 @@ def solve(
             thread.join()
     if isinstance(result, Exception):
         raise result
-    return Message(result).table(1)
+    try:
+        return Message(result).table(1)
+    except ValueError as error:
+        raise Gone(f"the result of the build cannot be read ({error})") from None
 
 
 def _wait_for(outcome: queue.SimpleQueue[bytes | Exception], cancel: threading.Event) -> bytes | Exception:

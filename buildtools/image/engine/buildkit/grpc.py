@@ -15,9 +15,10 @@ import socket
 import struct
 import threading
 import urllib.parse
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Protocol
 
-from buildtools.image.engine.buildkit.http2 import DataCame, FrameEvent, HeadersCame, Http2
+from buildtools.image.engine.buildkit.http2 import DataCame, FrameEvent, HeadersCame, Http2, NotHttp2
 from buildtools.request_log import Stopwatch
 
 # https://grpc.io/docs/guides/status-codes/
@@ -35,6 +36,10 @@ _CALL_ENDS = 0.5  # seconds
 
 class Gone(Exception):
     """The other side ended the stream or the connection before the call was over."""
+
+
+class NotGrpc(Gone):
+    """The other side does not speak gRPC at all."""
 
 
 class Status(Exception):
@@ -101,6 +106,15 @@ class Stream:
             at = end
         del buffer[:at]
 
+    def status(self) -> Status:
+        """How the other side ended the call; what ends without a status of gRPC is of code UNKNOWN."""
+        code = self.outcome.get("grpc-status", "")
+        message = urllib.parse.unquote(self.outcome.get("grpc-message", ""))
+        if not (code.isascii() and code.isdigit()):
+            http_status = self.outcome.get(":status", "")
+            code, message = str(UNKNOWN), f"the answer has no gRPC status (HTTP status {http_status or 'missing'})"
+        return Status(int(code), message, _base64(self.outcome.get("grpc-status-details-bin", "")))
+
     def end(self, end_reason: Gone | None = None) -> None:
         """Nothing more will come in; the connection calls this."""
         self.end_reason = self.end_reason or end_reason
@@ -120,6 +134,19 @@ def frame_prefix(size: int) -> bytes:
 Handler = Callable[[Stream], None]
 
 
+class ByteChannel(Protocol):
+    """What a connection is made on: as much of a socket as it uses.
+
+    One thread reads and one writes. ``shutdown`` makes both return or raise, in whatever they are; after it, and after
+    ``close``, both may be called again.
+    """
+
+    def recv(self, size: int, /) -> bytes: ...
+    def sendall(self, data: bytes, /) -> None: ...
+    def shutdown(self, how: int, /) -> None: ...
+    def close(self) -> None: ...
+
+
 class Connection:
     """One HTTP/2 connection. With ``handlers``, by path, we are the server; without them, the client.
 
@@ -129,10 +156,10 @@ class Connection:
     """
 
     def __init__(
-        self, sock: socket.socket, received: bytes = b"", handlers: Mapping[str, Handler] | None = None
+        self, channel: ByteChannel, received: bytes = b"", handlers: Mapping[str, Handler] | None = None
     ) -> None:
         self.failure: Exception | None = None
-        self._socket = sock
+        self._channel = channel
         self._handlers = handlers
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
@@ -156,6 +183,17 @@ class Connection:
         :raises Gone: the connection broke off.
         """
         stopwatch = Stopwatch()
+        stream = self.open(path)
+        stream.send(message)
+        with self._changing():
+            self._http.end(stream.number)
+        return self._answers(stream, path, len(message), stopwatch)
+
+    def open(self, path: str, metadata: Iterable[tuple[str, str]] = ()) -> Stream:
+        """A call on which both sides may send as much as they like. ``metadata`` has names in lower case.
+
+        :raises Gone: the connection broke off.
+        """
         with self._changing():
             stream = Stream(self, self._http.open(), {})
             stream.answered = True
@@ -169,12 +207,10 @@ class Connection:
                     (":authority", "localhost"),
                     ("te", "trailers"),
                     ("content-type", "application/grpc"),
+                    *metadata,
                 ],
             )
-        stream.send(message)
-        with self._changing():
-            self._http.end(stream.number)
-        return self._answers(stream, path, len(message), stopwatch)
+        return stream
 
     def write(self, stream: Stream, data: bytes) -> None:
         """Send framed bytes on a stream; see :meth:`Stream.write`."""
@@ -197,7 +233,7 @@ class Connection:
     def close(self) -> None:
         """End the connection and every call on it, and wait for their threads, though not for long."""
         with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+            self._channel.shutdown(socket.SHUT_RDWR)
         for thread in self._loops:
             thread.join()
         with self._lock:
@@ -205,7 +241,7 @@ class Connection:
         for thread in calls:
             # One on its way through a large folder notices only when it next has something to say.
             thread.join(_CALL_ENDS)
-        self._socket.close()
+        self._channel.close()
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[None]:
@@ -228,11 +264,10 @@ class Connection:
         while (message := stream.receive()) is not None:
             received += len(message)
             yield message
-        code = int(stream.outcome.get("grpc-status", UNKNOWN))
-        stopwatch.log("buildkit", "CALL", path, code, sent=sent, received=received)
-        if code != OK:
-            message_text = urllib.parse.unquote(stream.outcome.get("grpc-message", ""))
-            raise Status(code, message_text, _base64(stream.outcome.get("grpc-status-details-bin", "")))
+        status = stream.status()
+        stopwatch.log("buildkit", "CALL", path, status.code, sent=sent, received=received)
+        if status.code != OK:
+            raise status
 
     def _read(self, data: bytes) -> None:
         end_reason = Gone("the engine closed the connection")
@@ -243,9 +278,11 @@ class Connection:
                         self._handle(event)
                     self._unwritten.notify()
                     self._room.notify_all()
-                data = self._socket.recv(_READ)
+                data = self._channel.recv(_READ)
                 if not data:
                     break
+        except NotHttp2 as error:
+            end_reason = NotGrpc(str(error))
         except Exception as error:  # noqa: BLE001  whatever it is, nobody may wait for ever
             end_reason = Gone(str(error))
         with self._lock:
@@ -265,11 +302,11 @@ class Connection:
             if not data:
                 return
             try:
-                self._socket.sendall(data)
+                self._channel.sendall(data)
             except OSError:
                 # Whatever the reason, it is the end for who reads as well.
                 with contextlib.suppress(OSError):
-                    self._socket.shutdown(socket.SHUT_RDWR)
+                    self._channel.shutdown(socket.SHUT_RDWR)
                 return
 
     def _handle(self, event: FrameEvent) -> None:

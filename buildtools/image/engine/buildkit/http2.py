@@ -33,7 +33,11 @@ HeaderFields = Sequence[tuple[str, str]]
 
 
 class Broken(Exception):
-    """The other side does not speak HTTP/2, or has ended the connection with an error."""
+    """The other side broke a rule of HTTP/2, or has ended the connection with an error."""
+
+
+class NotHttp2(Broken):
+    """The other side does not speak HTTP/2 at all: section 3.4 wants its preface first, which ends with SETTINGS."""
 
 
 @frozen
@@ -75,6 +79,7 @@ class Http2:
         self._window = window
         self._largest_headers = largest_headers
         self._preface = b"" if is_client else _PREFACE
+        self._has_settings = False
         self._next = 1
         self._in = b""
         self._out: list[bytes | memoryview] = [_PREFACE] if is_client else []
@@ -146,12 +151,15 @@ class Http2:
                 self._in = data
                 return
             if not data.startswith(self._preface):
-                raise Broken("what came is not HTTP/2")
+                raise NotHttp2("what came is not HTTP/2")
             at, self._preface = len(self._preface), b""
         view = memoryview(data)
         while len(data) - at >= _HEAD.size:
             high, low, kind, flags, stream = _HEAD.unpack_from(data, at)
             size = high << 16 | low
+            if not self._has_settings and (kind, flags & _ACK, stream) != (_SETTINGS, 0, 0):
+                raise NotHttp2("what came is not HTTP/2")
+            self._has_settings = True
             if size > _LARGEST:
                 raise Broken(f"a frame of {size} bytes came, which is more than was agreed")
             if len(data) - at < _HEAD.size + size:

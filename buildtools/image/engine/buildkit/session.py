@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from buildtools.image.engine.buildkit.grpc import Connection, Handler
-from buildtools.image.engine.buildkit.upgrade import upgrade
+from buildtools.image.engine.buildkit.control import connect_control
+from buildtools.image.engine.buildkit.grpc import ByteChannel, Connection, Handler
+from buildtools.image.engine.buildkit.tunnel import Tunnel
+from buildtools.image.engine.buildkit.upgrade import RouteMissing, upgrade
 from buildtools.image.engine.client import Engine
 
 
@@ -41,9 +43,16 @@ def open_session(engine: Engine, handlers: Mapping[str, Handler], *, shared_key:
         ("X-Docker-Expose-Session-Sharedkey", shared_key),
         *(("X-Docker-Expose-Session-Grpc-Method", path) for path in handlers),
     ]
-    sock, received = upgrade(engine, "/session", headers)
-    connection = Connection(sock, received, handlers)
+    connection = Connection(*_connect(engine, headers), handlers)
     try:
         yield Session(session_id, connection)
     finally:
         connection.close()
+
+
+def _connect(engine: Engine, headers: Sequence[tuple[str, str]]) -> tuple[ByteChannel, bytes]:
+    """What the session's connection is made on, and what already came there."""
+    try:
+        return upgrade(engine, "/session", headers)
+    except RouteMissing:
+        return Tunnel(connect_control(engine), headers), b""

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import http.client
+import re
 import socket
 from collections.abc import Iterable
 
-from buildtools import Unreachable
-from buildtools.image.engine.client import Engine, EngineError
+from buildtools import BuildToolsError, Unreachable
+from buildtools.image.engine.client import Engine, EngineError, forbidden
+from buildtools.image.engine.documents import failure_reason
 from buildtools.request_log import Stopwatch
 
+# Who meets it: somebody whose DOCKER_HOST is not an engine, whose answers to this have less than a thousand bytes.
 _LONGEST_HEAD = 64 * 1024
+# Seconds for the reason of a refusal, which comes together with it or not at all.
+_PATIENCE = 5
+
+
+class RouteMissing(EngineError):
+    """The engine does not know the path: HTTP status 404."""
 
 
 def upgrade(engine: Engine, path: str, headers: Iterable[tuple[str, str]] = ()) -> tuple[socket.socket, bytes]:
     """A socket that speaks HTTP/2 from here on, and the bytes that already came on it.
 
+    A path that the engine does not have is asked for once in a run.
+
+    :raises RouteMissing: the engine does not have it.
+    :raises Refused: something between us and the engine forbids it.
     :raises EngineError: the engine declines.
     :raises Unreachable: it went away.
     """
+    if path in engine.missing_routes:
+        raise RouteMissing(f"the engine at {engine.address} has no {path}")
     # One line for each header, for the engine does not split values at commas, and the SDK cannot repeat a header.
     lines = [
         f"POST /v{engine.api_version}{path} HTTP/1.1",
@@ -34,15 +50,31 @@ def upgrade(engine: Engine, path: str, headers: Iterable[tuple[str, str]] = ()) 
         try:
             sock.sendall("".join(f"{line}\r\n" for line in [*lines, ""]).encode())
             head, rest = _read_head(sock)
-            if not head.startswith((b"HTTP/1.1 101 ", b"HTTP/1.0 101 ")):
-                raise EngineError(f"the engine at {engine.address} declines {path}: {_reason(sock, head, rest)}")
-            stopwatch.log("engine", "POST", path, head.split(b" ", 2)[1].decode("ascii"))
+            status = _status(head)
+            stopwatch.log("engine", "POST", path, status or "not HTTP")
+            if status != http.client.SWITCHING_PROTOCOLS:
+                raise _refusal(engine, path, status, _reason(sock, status, rest))
         except OSError as error:
             raise Unreachable(f"the engine at {engine.address} went away ({error})", "run again") from None
     except BaseException:
         sock.close()
         raise
     return sock, rest
+
+
+def _status(head: bytes) -> int:
+    """The status of a response; 0 where it is not one of HTTP/1."""
+    match = re.match(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: |$|\r)", head)
+    return int(match[1]) if match else 0
+
+
+def _refusal(engine: Engine, path: str, status: int, reason: str) -> BuildToolsError:
+    if status == http.client.NOT_FOUND:
+        engine.missing_routes.add(path)
+        return RouteMissing(f"the engine at {engine.address} has no {path}")
+    if status == http.client.FORBIDDEN:
+        return forbidden(engine.address, "POST", path, reason)
+    return EngineError(f"the engine at {engine.address} declines POST {path} ({reason})", "see why in its log")
 
 
 def _read_head(sock: socket.socket) -> tuple[bytes, bytes]:
@@ -56,11 +88,12 @@ def _read_head(sock: socket.socket) -> tuple[bytes, bytes]:
     return head, rest
 
 
-def _reason(sock: socket.socket, head: bytes, body: bytes) -> str:
-    sock.settimeout(5)
-    try:
+def _reason(sock: socket.socket, status: int, body: bytes) -> str:
+    sock.settimeout(_PATIENCE)
+    with contextlib.suppress(OSError):
         while len(body) < _LONGEST_HEAD and not body.rstrip().endswith((b"}", b"0")) and (data := sock.recv(4096)):
             body += data
-        return str(json.loads(body[body.index(b"{") : body.rindex(b"}") + 1])["message"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return head.partition(b"\r\n")[0].decode("latin-1")
+    if b"{" in body and b"}" in body:
+        # It may come in chunks, whose sizes are not of interest.
+        body = body[body.index(b"{") : body.rindex(b"}") + 1]
+    return failure_reason(status, body)

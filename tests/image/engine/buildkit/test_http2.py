@@ -26,10 +26,18 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-from buildtools.image.engine.buildkit.http2 import Broken, DataCame, FrameEvent, HeadersCame, Http2, StreamEnded
+from buildtools.image.engine.buildkit.http2 import (
+    Broken,
+    DataCame,
+    FrameEvent,
+    HeadersCame,
+    Http2,
+    NotHttp2,
+    StreamEnded,
+)
 
 REQUEST = [(":method", "POST"), (":scheme", "http"), (":path", "/a"), (":authority", "b")]
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SettingsFrame(0).serialize()
 MIB = 1024 * 1024
 
 
@@ -232,6 +240,7 @@ def header(*, end: bool = True, **fields: str) -> bytes:
         (PREFACE + struct.pack(">BHBBI", 0, 0, 0, 8, 1), "type 0 cannot be read"),
         (PREFACE + struct.pack(">BHBBI", 0, 3, 3, 0, 1) + bytes(3), "type 3 cannot be read"),
         (PREFACE + struct.pack(">BHBBI", 0, 5, 4, 0, 0) + bytes(5), "type 4 cannot be read"),
+        (PREFACE[:24] + PingFrame(0).serialize(), "is not HTTP/2"),
         (PREFACE + SettingsFrame(0, {5: 100}).serialize(), "frames of 100 bytes"),
         (PREFACE + PushPromiseFrame(1, 2, b"").serialize(), "a push"),
         (
@@ -245,6 +254,12 @@ def test_what_is_not_http_2_is_refused(sent: bytes, why: str) -> None:
     ours = Http2(is_client=False, window=MIB, largest_headers=MIB)
     with pytest.raises(Broken, match=why):
         list(ours.take_in(sent))
+
+
+def test_a_server_that_speaks_an_older_http_is_told_apart() -> None:
+    ours = Http2(is_client=True, window=MIB, largest_headers=MIB)
+    with pytest.raises(NotHttp2):
+        list(ours.take_in(b"HTTP/1.1 301 Moved Permanently\r\nLocation: /%2A\r\n\r\n"))
 
 
 def test_what_does_not_concern_us_is_passed_over() -> None:

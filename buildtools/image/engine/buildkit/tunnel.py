@@ -1,0 +1,64 @@
+"""A connection inside a call: the bytes of a session as messages of ``moby.buildkit.v1.Control/Session``.
+
+Engines since 29.2 (API 1.53) speak gRPC on their API socket and are to lose ``POST /session``. BuildKit's own clients
+have always come this way: https://github.com/moby/buildkit/blob/master/client/solve.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from buildtools.image.engine.buildkit.grpc import Connection, Gone
+from buildtools.image.engine.buildkit.protobuf import Message, bytes_field
+
+
+class Tunnel:
+    """A ``ByteChannel`` through one call on ``outer``, a connection that is the tunnel's own.
+
+    ``headers`` are those that ``POST /session`` would have.
+    """
+
+    def __init__(self, outer: Connection, headers: Iterable[tuple[str, str]]) -> None:
+        self._outer = outer
+        try:
+            self._stream = outer.open(
+                "/moby.buildkit.v1.Control/Session", [(name.lower(), value) for name, value in headers]
+            )
+        except Gone:
+            # Whoever reads is told; so is the build, which does not get its session.
+            outer.close()
+            raise
+
+    def recv(self, _size: int, /) -> bytes:
+        """The bytes of the next message that has some, however many; none at the end.
+
+        :raises OSError: the call failed or broke off.
+        """
+        try:
+            while (message := self._stream.receive()) is not None:
+                if data := Message(message).blob(1):
+                    return data
+        except Gone as error:
+            raise ConnectionError(str(error)) from None
+        status = self._stream.status()
+        if status.code:
+            raise ConnectionError(status.message)
+        return b""
+
+    def sendall(self, data: bytes, /) -> None:
+        """Send bytes as one message.
+
+        :raises OSError: the call broke off.
+        """
+        try:
+            self._stream.send(bytes_field(1, data))
+        except Gone as error:
+            raise ConnectionError(str(error)) from None
+
+    def shutdown(self, _how: int, /) -> None:
+        """End the call, and with it who reads or writes."""
+        self._outer.close()
+
+    def close(self) -> None:
+        """Nothing that :meth:`shutdown` has not done."""
+        self._outer.close()
