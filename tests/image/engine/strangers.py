@@ -32,4 +32,4 @@ def stranger(folder: Path, respond: Callable[[bytes], bytes]) -> Iterator[str]:
 def response(status: str, body: bytes = b"", **fields: str) -> bytes:
     """A response of HTTP/1.1; an underscore in a field's name is a hyphen."""
     lines = [f"HTTP/1.1 {status}", *(f"{name.replace('_', '-')}: {value}" for name, value in fields.items())]
-    return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body
+    return "\r\n".join([*lines, f"Content-Length: {len(body)}", "Connection: close", "", ""]).encode() + body

@@ -94,7 +94,7 @@ def test_a_server_that_is_no_engine_is_not_taken_for_one() -> None:
         thread = threading.Thread(target=answer)
         thread.start()
         address = f"tcp://127.0.0.1:{listening.getsockname()[1]}"
-        with pytest.raises(Unreachable, match=f"what answers at {address} is no engine"):
+        with pytest.raises(Unreachable, match=f"what answers at {address} is not an engine"):
             Engine.connect({"DOCKER_HOST": address})
         thread.join()
 
