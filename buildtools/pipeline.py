@@ -8,6 +8,7 @@ from buildtools import Refused
 from buildtools.events import Warned
 from buildtools.frozen import frozen
 from buildtools.stages import archives, images, outputs, releases, tree
+from buildtools.stages.history import read_history
 from buildtools.task_context import TaskContext
 from buildtools.version import Version
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from buildtools.image.survey import ImageStatus
     from buildtools.release import Audit, Release
     from buildtools.run import Run
+    from buildtools.stages.history import HistoryEntry
     from buildtools.stages.planned import Planned
 
 
@@ -124,6 +126,12 @@ def verify(run: Run, wanted: str, *, deep: bool = False) -> Audit:
                 f"version {version} is not released: {why}", "release it with `invoke publish`, or name another version"
             )
         return releases.audit_release(task, released, deep=deep)
+
+
+def history(run: Run) -> tuple[HistoryEntry, ...]:
+    """Every version that the store knows, newest first."""
+    with TaskContext(run) as task:
+        return read_history(task)
 
 
 def plan_build(run: Run) -> tuple[Planned, ...]:

@@ -12,6 +12,7 @@ from buildtools.image.assembly import BuildOutcome, LocalImage
 from buildtools.image.registry.push import PushedImage, PushRoute
 from buildtools.image.survey import BuildState, ImageStatus
 from buildtools.release import Audit, Release
+from buildtools.stages.history import HistoryEntry, VersionState
 
 if TYPE_CHECKING:
     from buildtools.archive.distribution import Archive
@@ -135,7 +136,7 @@ def release_table(release: Release) -> str:
 def published_summary(published: Published) -> str:
     """What ``publish`` came to."""
     release = published.release
-    members = f"{_count(len(release.images), 'image')} and {_count(len(release.archives), 'archive')}"
+    members = _members(len(release.images), len(release.archives))
     if published.dirty:
         return f"staged {release.version}: {members}; the tree is dirty, so nothing is released"
     word = "released" if published.written else "was released before with the same content:"
@@ -178,8 +179,33 @@ def audit_table(audit: Audit) -> str:
 def audit_summary(audit: Audit) -> str:
     """What ``verify`` came to, where all is well."""
     release = audit.release
-    members = f"{_count(len(release.images), 'image')} and {_count(len(release.archives), 'archive')}"
+    members = _members(len(release.images), len(release.archives))
     return f"release {release.version} is intact: {members}"
+
+
+def history_table(entries: Sequence[HistoryEntry]) -> str:
+    """The versions, newest first."""
+    rows = [
+        (
+            each.version,
+            each.state.value,
+            each.created[: len("2026-01-31")],
+            each.commit[:12],
+            each.reason or _members(len(each.images), len(each.archives))
+            if each.state is not VersionState.CLAIMED
+            else "",
+            ", ".join(each.moving_tags),
+        )
+        for each in entries
+    ]
+    return table(("VERSION", "STATE", "DATE", "COMMIT", "MEMBERS", "TAGS"), rows)
+
+
+def history_summary(entries: Sequence[HistoryEntry]) -> str:
+    """How many versions there are in each state."""
+    if not entries:
+        return "no version is released yet; release one with `invoke publish`"
+    return _counted("listed", [each.state for each in entries], VersionState, "version")
 
 
 def plan_table(plan: Sequence[Planned]) -> str:
@@ -194,9 +220,13 @@ def services_table(services: Sequence[Service]) -> str:
     return table(("SERVICE", "ADDRESS", "STATE", "LOG"), rows)
 
 
-def _counted(word: str, states: Sequence[Enum], kind: type[Enum]) -> str:
+def _counted(word: str, states: Sequence[Enum], kind: type[Enum], noun: str = "image") -> str:
     counts = [f"{states.count(state)} {state.value}" for state in kind if state in states]
-    return f"{word} {_count(len(states), 'image')}: {', '.join(counts)}"
+    return f"{word} {_count(len(states), noun)}: {', '.join(counts)}"
+
+
+def _members(images: int, archives: int) -> str:
+    return f"{_count(images, 'image')} and {_count(archives, 'archive')}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -259,6 +259,17 @@ def verify(context: Context, release: str = "", deep: bool = False, json: bool =
         console.summary(rendering.audit_summary(audit))
 
 
+@_command()
+def history(context: Context, json: bool = False) -> None:
+    """List every released or claimed version, newest first, with its commit, date, members and moving tags."""
+    with _running(context) as (run, console):
+        from buildtools import pipeline, rendering
+
+        entries = pipeline.history(run)
+        _show(console, json, rendering.document(entries), rendering.history_table(entries))
+        console.summary(rendering.history_summary(entries))
+
+
 @_command(
     name="up",
     help={
@@ -318,6 +329,7 @@ namespace = Collection(
     publish,
     release,
     verify,
+    history,
     sandbox=Collection(sandbox_up, sandbox_down, sandbox_status),
 )
 

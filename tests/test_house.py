@@ -210,7 +210,9 @@ def test_values_never_change() -> None:
 # Names that stand for one thing in several modules, and why that is no second meaning.
 TWINS = {
     **dict.fromkeys(("build", "push"), "a task, its function in the pipeline, and what that comes down to"),
-    **dict.fromkeys(("dist", "list_images", "publish", "release", "verify"), "a task and its function in the pipeline"),
+    **dict.fromkeys(
+        ("dist", "history", "list_images", "publish", "release", "verify"), "a task and its function in the pipeline"
+    ),
     "TYPE_CHECKING": "a constant of the language; to import typing takes longer than to describe a commit",
     **dict.fromkeys(("NAME", "PROGRAMS", "answers", "start", "stop"), "the parts of a sandbox are used alike"),
 }

@@ -31,3 +31,23 @@ def test_the_next_step_finds_what_was_pushed_and_then_what_was_released(project:
     project.tag("1.1.0")
     project.done("publish")
     assert ["1.1.0"] == [path.name for path in (project.path / "dist").iterdir() if path.is_dir()]
+
+
+def test_the_history_has_what_was_released_and_what_was_not(project: Project) -> None:
+    project.image("app", "FROM scratch\nCOPY mark /\n", mark=project.mark)
+    project.configure(moving_tags=["latest"])
+    project.commit("all")
+    project.tag("1.0.0")
+    assert "no version is released yet; release one with `invoke publish`" == project.done("history").last
+    project.done("publish")
+    outcome = project.done("history", "--json")
+    (entry,) = outcome.document["items"]
+    commit = project.git("rev-parse", "HEAD")
+    assert ("1.0.0", "released", commit, [project.name("app")], [], ["latest"]) == tuple(
+        entry[key] for key in ("version", "state", "commit", "images", "archives", "moving_tags")
+    )
+    plain = project.done("history")
+    assert "listed 1 version: 1 released" == plain.last
+    assert ["1.0.0", "released", commit[:12], "latest"] == [
+        plain.out.splitlines()[1].split()[at] for at in (0, 1, 3, -1)
+    ]

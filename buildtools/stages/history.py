@@ -1,0 +1,169 @@
+"""Every version that the store knows, newest first.
+
+Two listings tell which versions are released and which are claimed only. What a version consists of is in its manifest,
+which never changes: it is read once and kept in the user's cache, as long as the listing shows the same ETag.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from enum import Enum
+from functools import partial
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
+
+from buildtools import BuildToolsError, Refused
+from buildtools.files import write_atomically
+from buildtools.frozen import frozen
+from buildtools.release import Release, manifest_key, moving_tags
+from buildtools.schedule import side_by_side
+from buildtools.task_context import TaskContext
+from buildtools.version import Version
+
+# Enough that waiting for a distant store does not add up; boto keeps ten connections open, and closes what is more.
+_READERS = 8
+_RELEASES, _CLAIMS = "releases/", "claims/"
+
+
+class VersionState(Enum):
+    """How far a version has come."""
+
+    RELEASED = "released"
+    CLAIMED = "claimed"
+    UNREADABLE = "unreadable"
+
+
+@frozen
+class HistoryEntry:
+    """One version. ``created`` is its commit's date, RFC 3339; ``images`` and ``archives`` are names.
+
+    Of a version that is claimed only, nothing but the commit is known; of an unreadable manifest, nothing but
+    ``reason``. ``moving_tags`` are those that it has as the newest version.
+    """
+
+    version: str
+    state: VersionState
+    commit: str = ""
+    created: str = ""
+    images: tuple[str, ...] = ()
+    archives: tuple[str, ...] = ()
+    moving_tags: tuple[str, ...] = ()
+    reason: str = ""
+
+
+def read_history(task: TaskContext) -> tuple[HistoryEntry, ...]:
+    """Every released or claimed version, newest first.
+
+    :raises Unreachable: the store does not answer.
+    """
+    store = task.services.store
+    manifests = {entry.key: entry.etag for entry in store.list(_RELEASES) if _is_about_version(entry.key)}
+    # A version whose manifest is there needs no look at its claim.
+    claims = [
+        entry.key
+        for entry in store.list(_CLAIMS)
+        if _is_about_version(entry.key) and entry.key.replace(_CLAIMS, _RELEASES, 1) not in manifests
+    ]
+    cache = _ManifestCache(task.run.cache / "manifests", store.location(_RELEASES))
+    missing = [key for key, etag in manifests.items() if cache.get(key, etag) is None]
+    contents = dict(zip([*missing, *claims], _read(task, [*missing, *claims]), strict=True))
+    for key in missing:
+        cache.add(key, manifests[key], contents[key])
+    cache.save(manifests)
+    releases = {key: _parse(store.location(key), cache.get(key, etag)) for key, etag in manifests.items()}
+    tags = _tags(task, [each for each in releases.values() if isinstance(each, Release)])
+    entries = [
+        *(_released(key, each, tags) for key, each in releases.items() if each),
+        *(_claimed(key, contents[key]) for key in claims if contents[key]),
+    ]
+    return tuple(sorted(entries, key=lambda entry: Version.parse(entry.version), reverse=True))
+
+
+def _is_about_version(key: str) -> bool:
+    """Whether an object is a manifest or a claim; others may lie beside them."""
+    path = PurePosixPath(key)
+    try:
+        version = Version.parse(path.stem)
+    except Refused:
+        return False
+    return key in (manifest_key(version), f"{_CLAIMS}{version.image_tag}.json")
+
+
+def _read(task: TaskContext, keys: Sequence[str]) -> list[bytes]:
+    """The contents of objects; empty for one that was deleted since it was listed."""
+
+    def read(key: str) -> bytes:
+        content = task.services.store.read(key)
+        return content.data if content else b""
+
+    return side_by_side([partial(read, key) for key in keys], jobs=_READERS)
+
+
+def _parse(location: str, manifest: bytes | None) -> Release | BuildToolsError | None:
+    try:
+        return Release.parse(manifest, location) if manifest else None
+    except BuildToolsError as error:
+        return error
+
+
+def _released(key: str, content: Release | BuildToolsError, tags: Mapping[str, tuple[str, ...]]) -> HistoryEntry:
+    if isinstance(content, BuildToolsError):
+        return HistoryEntry(PurePosixPath(key).stem, VersionState.UNREADABLE, reason=content.fact)
+    return HistoryEntry(
+        content.version,
+        VersionState.RELEASED,
+        content.commit,
+        content.created,
+        tuple(image.name for image in content.images),
+        tuple(archive.name for archive in content.archives),
+        tags.get(content.version, ()),
+    )
+
+
+def _claimed(key: str, content: bytes) -> HistoryEntry:
+    try:
+        claim = json.loads(content)
+        version, commit = Version.parse(claim["version"]).text, str(claim["commit"])
+    except (ValueError, KeyError, TypeError, Refused):
+        return HistoryEntry(PurePosixPath(key).stem, VersionState.UNREADABLE, reason=f"{key} is not a claim")
+    return HistoryEntry(version, VersionState.CLAIMED, commit)
+
+
+def _tags(task: TaskContext, releases: Iterable[Release]) -> dict[str, tuple[str, ...]]:
+    """The moving tags of each version: the newest of those that a tag is for has it."""
+    holders: dict[str, str] = {}
+    for version in sorted(Version.parse(each.version) for each in releases):
+        holders |= dict.fromkeys(moving_tags(task.settings.moving_tags, version, ()), version.text)
+    return {text: tuple(tag for tag, holder in holders.items() if holder == text) for text in set(holders.values())}
+
+
+class _ManifestCache:
+    """Manifests by key and ETag, in one file for each store. What is damaged in it is read from the store again."""
+
+    def __init__(self, folder: Path, location: str) -> None:
+        self._path = folder / f"{sha256(location.encode()).hexdigest()[:16]}.json"
+        self._entries: dict[str, tuple[str, str]] = {}
+        self._is_changed = False
+        with suppress(OSError, ValueError, TypeError, AttributeError):
+            for key, (etag, checksum, text) in json.loads(self._path.read_bytes()).items():
+                if sha256(text.encode()).hexdigest() == checksum:
+                    self._entries[key] = etag, text
+
+    def get(self, key: str, etag: str) -> bytes | None:
+        cached_etag, text = self._entries.get(key, ("", ""))
+        return text.encode() if etag and cached_etag == etag else None
+
+    def add(self, key: str, etag: str, content: bytes) -> None:
+        if content:
+            self._entries[key] = etag, content.decode("utf-8", "replace")
+            self._is_changed = True
+
+    def save(self, keys: Iterable[str]) -> None:
+        """Write what was added, and drop what is not among the keys any more."""
+        entries = {key: self._entries[key] for key in keys if key in self._entries}
+        if self._is_changed:
+            document = {key: (etag, sha256(text.encode()).hexdigest(), text) for key, (etag, text) in entries.items()}
+            with suppress(OSError):
+                write_atomically(self._path, json.dumps(document).encode())
