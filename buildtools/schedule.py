@@ -20,7 +20,7 @@ _Value = TypeVar("_Value")
 _STEP = 1.0
 # What was just written may take so many seconds to be visible in a store or a registry of several servers. Whoever
 # meets the limit is told of an outage, and runs the same again.
-_REPLICATION_SECONDS = 5.0
+REPLICATION_SECONDS = 5.0
 _REPLICATION_PAUSE = 0.25
 
 
@@ -88,7 +88,7 @@ def all_ended(futures: Collection[Future[Any]]) -> None:
 
 
 def awaited(
-    look_up: Callable[[], _Value | None], *, seconds: float = _REPLICATION_SECONDS, pause: float = _REPLICATION_PAUSE
+    look_up: Callable[[], _Value | None], *, seconds: float = REPLICATION_SECONDS, pause: float = _REPLICATION_PAUSE
 ) -> _Value | None:
     """What ``look_up`` finds, which may take a while to become visible; None where it still finds nothing then."""
     end = time.monotonic() + seconds

@@ -191,8 +191,11 @@ def test_without_a_login_the_message_says_how_to_log_in(registry_htpasswd: Htpas
         client.check_push_access(repository)
     client.close()
     host = registry_htpasswd.host
-    assert f"the registry {host} refuses pull,push for {repository} (401: authentication required)" == caught.value.fact
-    assert f"no login is known: docker login {host}" == caught.value.remedy
+    assert (
+        f"access to registry {host} denied, pull,push for {repository} (401: authentication required)"
+        == caught.value.fact
+    )
+    assert f"no credentials found; run `docker login {host}`" == caught.value.remedy
 
 
 def test_a_wrong_password_is_refused_by_a_registry_and_by_a_token_service(
@@ -203,8 +206,8 @@ def test_a_wrong_password_is_refused_by_a_registry_and_by_a_token_service(
         with pytest.raises(Refused) as caught:
             client.check_push_access(repository)
         client.close()
-        assert f"{host} refuses pull,push for {repository}" in caught.value.fact
-        assert f"log in as a user who may: docker login {host}" == caught.value.remedy
+        assert f"{host} denied, pull,push for {repository}" in caught.value.fact
+        assert f"log in as a user with that right: `docker login {host}`" == caught.value.remedy
         assert "hunter2" not in str(caught.value)
 
 
@@ -214,7 +217,7 @@ def test_a_reader_may_read_but_not_write(tokens: Tokens, repository: str, tmp_pa
     writer.close()
     reader = Registry(tokens.host)
     assert b"data" == reader.get_blob(repository, digest)
-    with pytest.raises(Refused, match=f"refuses pull,push for {repository}"):
+    with pytest.raises(Refused, match=f"denied, pull,push for {repository}"):
         reader.put_blob(repository, b"other")
     reader.close()
 

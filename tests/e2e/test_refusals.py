@@ -166,9 +166,11 @@ CASES = {
         nothing, "build", 2, "error: DOCKER_HOST=nonsense:// cannot be used", (), {"DOCKER_HOST": "nonsense://"}
     ),
     "a login that is refused": Bad(
-        wrong_login, "push", 2, "error: the registry {registry} ", (), {"DOCKER_CONFIG": ""}
+        wrong_login, "push", 2, "error: access to registry {registry} denied", (), {"DOCKER_CONFIG": ""}
     ),
-    "no login": Bad(nothing, "publish", 2, "error: the registry {registry} ", (), {"DOCKER_CONFIG": "/nonexistent"}),
+    "no login": Bad(
+        nothing, "publish", 2, "error: access to registry {registry} denied", (), {"DOCKER_CONFIG": "/nonexistent"}
+    ),
     "no bucket": Bad(without_bucket, "publish", 2, "error: bucket absent-{mark} does not exist at "),
     "wrong keys": Bad(nothing, "publish", 2, "AWS_SECRET_ACCESS_KEY", (), {"AWS_SECRET_ACCESS_KEY": "wrong"}),
     "S3 down": Bad(

@@ -57,9 +57,13 @@ class Connections:
         body: bytes | Iterable[bytes] = b"",
         *,
         attempt: int = 1,
+        seconds: float = 0.0,
+        keep: bool = True,
     ) -> Response:
         """Ask for ``target``, a path and perhaps a query; ``attempt`` is for the log.
 
+        For this request the server may be silent for ``seconds``, if given. Unless ``keep``, the body of the response
+        is only measured.
         A body that is not ``bytes`` needs a ``Content-Length``.
 
         :raises OSError: no connection, or it broke.
@@ -70,16 +74,19 @@ class Connections:
         stopwatch = Stopwatch(attempt)
         sent = len(body) if isinstance(body, bytes) else int(headers.get("Content-Length", "0"))
         try:
-            response = self._exchange(method, head, body)
+            response = self._exchange(method, head, body, seconds or self._seconds, keep=keep)
         except (OSError, HTTPException) as error:
             stopwatch.log(self._service, method, f"{self._origin}{target}", f"failed ({error})", sent=sent)
             raise
-        received = len(response.data)
+        received = response.size
         stopwatch.log(self._service, method, f"{self._origin}{target}", response.status, sent=sent, received=received)
         return response
 
-    def _exchange(self, method: str, head: bytes, body: bytes | Iterable[bytes]) -> Response:
+    def _exchange(
+        self, method: str, head: bytes, body: bytes | Iterable[bytes], seconds: float, *, keep: bool
+    ) -> Response:
         connection = self._connected()
+        connection.sock.settimeout(seconds)
         self._busy.add(connection)
         try:
             if self._aborted:
@@ -87,7 +94,7 @@ class Connections:
             # A server that has seen enough of a body answers and hangs up: the answer tells more.
             with suppress(BrokenPipeError, ConnectionResetError):
                 connection.send(head, body)
-            response = read_response(connection.sock, method)
+            response = read_response(connection.sock, method, keep=keep)
         except BaseException:
             connection.close()
             raise
@@ -108,9 +115,7 @@ class Connections:
             if not connection.has_ended():
                 return connection
             connection.close()
-        sock = self._dial()
-        sock.settimeout(self._seconds)
-        return _Connection(sock)
+        return _Connection(self._dial())
 
     def _head(self, method: str, target: str, headers: Mapping[str, str], body: bytes | Iterable[bytes]) -> bytes:
         fields = {"Host": self._host, "Accept-Encoding": "identity", **headers}

@@ -17,16 +17,21 @@ from buildtools.frozen import frozen
 # Who meets it: nobody who asks for a document. The largest are an engine's list of thousands of images, a few MB, and a
 # manifest, 4 MiB. A server that sends more is not what we take it for, and must not fill the memory.
 _LARGEST_BODY = 64 * 1024 * 1024
+_BLOCK = 1024 * 1024
 
 
 @frozen
 class Response:
-    """What a server sent, read to its end. ``is_last`` says that its connection is not to be used again."""
+    """What a server sent, read to its end. ``is_last`` says that its connection is not to be used again.
+
+    ``size`` is the number of bytes of the body, also where ``data`` was not kept.
+    """
 
     status: int
     headers: HTTPMessage
     data: bytes
     is_last: bool = False
+    size: int = 0
 
     def header(self, name: str, default: str = "") -> str:
         """The first value of a header field; a field's name may be in any case."""
@@ -37,8 +42,10 @@ class Response:
         return [" ".join(value.split()) for value in self.headers.get_all(name) or ()]
 
 
-def read_response(sock: socket.socket, method: str, *, largest: int = _LARGEST_BODY) -> Response:
+def read_response(sock: socket.socket, method: str, *, largest: int = _LARGEST_BODY, keep: bool = True) -> Response:
     """The response to a request with this method, whose body has at most ``largest`` bytes.
+
+    Unless it is to be kept, the body is only measured; it may then have any size, and is not read where that is told.
 
     :raises HTTPException: what comes is not HTTP, ends too early, or is too large.
     :raises OSError: the connection broke, or was silent for too long.
@@ -48,13 +55,18 @@ def read_response(sock: socket.socket, method: str, *, largest: int = _LARGEST_B
         response.begin()
         if response.status < 200:
             raise HTTPException(f"an interim response that was not asked for ({response.status})")
+        if not keep:
+            size = response.length
+            if size is None:
+                size = sum(map(len, iter(lambda: response.read(_BLOCK), b"")))
+            return Response(response.status, response.headers, b"", True, size)
         data = response.read(largest + 1)
         if len(data) > largest or (response.length or 0) > largest:
             raise HTTPException(f"a response of more than {largest} bytes")
         # With a bound, http.client takes a body that is cut off for a whole one.
         if response.length and method != "HEAD":
             raise IncompleteRead(data, response.length)
-        return Response(response.status, response.headers, data, response.will_close)
+        return Response(response.status, response.headers, data, response.will_close, len(data))
 
 
 class _Source:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from buildtools import BuildToolsError
+from buildtools import BuildToolsError, Refused
 from buildtools.events import Report, Transferred
 from buildtools.image.engine.client import Engine, EngineError
 from buildtools.image.push.engine_push import make_known, push_by_engine, short_id, temporary_name
@@ -26,7 +26,7 @@ from buildtools.image.registry.lookup import (
 )
 from buildtools.image.registry.manifest import DOCKER_CONFIG, Damaged, Descriptor, Manifest
 from buildtools.image.registry.push import ImageToPush, PushRoute
-from buildtools.schedule import side_by_side
+from buildtools.schedule import awaited, side_by_side
 
 if TYPE_CHECKING:
     from buildtools.image.push.layers import Spool
@@ -118,7 +118,11 @@ class LayerUploader:
         return is_there
 
     def _has(self, image: ImageToPush, layer: Descriptor) -> bool:
-        return self._registry.blob_size(image.repository, layer.digest) == layer.size
+        try:
+            return self._registry.blob_size(image.repository, layer.digest) == layer.size
+        except Refused:
+            # Some registries deny access to what is absent; the write will tell.
+            return False
 
     def _note(self, layer: Descriptor, repository: str) -> None:
         with self._lock:
@@ -191,6 +195,8 @@ class LayerUploader:
         self._registry.upload_blob(
             image.repository, layer.digest, layer.size, target.open, partial(self._tell, image, layer)
         )
+        # A registry of several servers may show it late; one that is there in another size is damaged.
+        awaited(lambda: self._registry.blob_size(image.repository, layer.digest))
         return self._place(image, layer)
 
     def _tell(self, image: ImageToPush, layer: Descriptor, sent_bytes: int) -> None:
@@ -216,7 +222,7 @@ class LayerUploader:
         self._registry.put_manifest(image.repository, fingerprint_tag(image.fingerprint), manifest)
         # What a registry has in a damaged copy it keeps. The next push is to notice that, so it is not remembered.
         with suppress(Damaged):
-            if self._registry.get_blob(image.repository, digest):
+            if awaited(lambda: self._registry.get_blob(image.repository, digest)):
                 self._cache.remember_config(config)
         return StoredImage(manifest, config)
 
@@ -277,4 +283,6 @@ class LayerUploader:
         name = f"{self._registry.host}/{image.repository}"
         with temporary_name(self._engine, image.image_id, f"{name}:{tag}"):
             complete = push_by_engine(self._engine, name, tag, self._registry.credential, may_send)
-        return read_image(self._registry, image.repository, tag, self._cache) if complete else None
+        if not complete:
+            return None
+        return awaited(lambda: read_image(self._registry, image.repository, tag, self._cache))

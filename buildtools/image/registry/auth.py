@@ -38,6 +38,8 @@ class Challenge:
 def read_challenges(header: str) -> list[Challenge]:
     """The challenges of a ``WWW-Authenticate`` header that we can meet."""
     marks = list(_SCHEME.finditer(header))
+    if not marks:
+        return []
     ends = [mark.start() for mark in marks[1:]] + [len(header)]
     return [
         Challenge(
@@ -138,10 +140,10 @@ def refused(host: str, scope: str, reason: str, credential: Credential | None) -
     rights = ", ".join(f"{actions} for {name}" for _, name, actions in (one.split(":") for one in scope.split()))
     has_credentials = credential is not None and credential != Credential()
     return Refused(
-        f"the registry {host} refuses {rights or 'access'} ({reason})",
-        f"log in as a user who may: docker login {host}"
+        f"access to registry {host} denied{f', {rights}' if rights else ''} ({reason})",
+        f"log in as a user with that right: `docker login {host}`"
         if has_credentials
-        else f"no login is known: docker login {host}",
+        else f"no credentials found; run `docker login {host}`",
     )
 
 
@@ -154,6 +156,6 @@ def _read_token(realm: str, body: bytes) -> tuple[str, float]:
         document: dict[str, Any] = json.loads(body)
         token = document.get("token") or document["access_token"]
         return str(token), float(document.get("expires_in") or _SECONDS)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         # Not quoted: it may hold a token.
         raise BuildToolsError(f"the token service {realm} answers without a token", "ask its administrator") from None

@@ -18,7 +18,7 @@ from buildtools.image.registry.manifest import (
 )
 
 # Part of the folder's name: another codec gives other bytes for the same layer.
-CODEC = "isal-2"
+CODEC = "isal-2-sealed"
 
 
 class Cache:
@@ -34,14 +34,16 @@ class Cache:
     def layer(self, diff_id: str) -> Descriptor | None:
         """The compressed form of the layer with these uncompressed bytes, if it was ever made."""
         try:
-            digest, size = json.loads(self._path(f"layers-{CODEC}", diff_id).read_bytes())
-            return Descriptor(DOCKER_LAYER, str(digest), int(size))
-        except (OSError, ValueError, TypeError):
+            entry = json.loads(self._path(f"layers-{CODEC}", diff_id).read_bytes())
+            layer = Descriptor(DOCKER_LAYER, entry["digest"], entry["size"])
+            # What does not prove itself is as good as nothing: it may be another layer's, or damaged.
+            return layer if entry == _layer_entry(diff_id, layer) else None
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return None
 
     def remember_layer(self, diff_id: str, layer: Descriptor) -> None:
         """Keep the compressed form of a layer."""
-        self._write(self._path(f"layers-{CODEC}", diff_id), json.dumps([layer.digest, layer.size]).encode())
+        self._write(self._path(f"layers-{CODEC}", diff_id), json.dumps(_layer_entry(diff_id, layer)).encode())
 
     def config(self, digest: str) -> bytes | None:
         """An image's configuration that was fetched before."""
@@ -79,3 +81,9 @@ class Cache:
             return
         with suppress(OSError):
             write_atomically(path, body)
+
+
+def _layer_entry(diff_id: str, layer: Descriptor) -> dict[str, object]:
+    """What is written down of a layer. The seal, a digest of the rest, tells when a part of it was changed."""
+    seal = digest_of(f"{diff_id} {layer.digest} {layer.size!r}".encode())
+    return {"diff_id": diff_id, "digest": layer.digest, "size": layer.size, "seal": seal}

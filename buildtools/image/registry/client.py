@@ -15,11 +15,21 @@ from types import MappingProxyType
 from typing import IO
 from urllib.parse import urlencode, urlsplit
 
-from buildtools import Refused, Unreachable
+from buildtools import BuildToolsError, Refused, Unreachable
 from buildtools.image.docker.credentials import Credential, Credentials
 from buildtools.image.http.responses import Response
-from buildtools.image.registry.manifest import ACCEPTED, Damaged, Descriptor, Manifest, digest_of
+from buildtools.image.registry.manifest import (
+    ACCEPTED,
+    DOCKER_MANIFEST,
+    Damaged,
+    Descriptor,
+    Manifest,
+    digest_of,
+    is_digest,
+    read_object,
+)
 from buildtools.image.registry.transport import CERTIFICATES, Body, Transport
+from buildtools.schedule import REPLICATION_SECONDS, awaited
 
 # A manifest of 4 MiB is the largest that registries must take.
 _LARGEST_MANIFEST = 4 * 1024 * 1024
@@ -27,6 +37,11 @@ _BLOCK = 256 * 1024
 # A blob of so many bytes goes in one request. A larger one goes in two: what a registry was sent it can keep then.
 _WHOLE = 8 * 1024 * 1024
 _UPLOAD_BREAKS = 5
+# A registry reads a blob once more before it confirms it, at so many bytes a second where its store is slow.
+_FINISH_SECONDS = 60.0
+_FINISH_BYTES_A_SECOND = 16 * 1024 * 1024
+# The tag of a manifest that no registry takes.
+_PROBE = "lockstep-preflight"
 _PULL = "pull"
 _PUSH = "pull,push"
 
@@ -48,8 +63,10 @@ class Registry:
         certificates: Path = CERTIFICATES,
         environment: Mapping[str, str] = MappingProxyType({}),
         pause: float = 0.25,
+        replication_seconds: float = REPLICATION_SECONDS,
     ) -> None:
         self.host = host
+        self._replication_seconds = replication_seconds
         self._transport = Transport(
             host,
             credentials,
@@ -78,48 +95,89 @@ class Registry:
         self._transport.request("GET", "/v2/", expected=(200,))
 
     def check_push_access(self, repository: str) -> None:
-        """Find out whether we may push to a repository, leaving nothing behind."""
-        self._cancel_upload(repository, self._start_upload(repository))
+        """Find out whether we may push to a repository, leaving nothing behind.
+
+        A manifest that is none is offered: whoever may not push is refused, whoever may is told that it is invalid. To
+        begin an upload and to cancel it would leave a folder in Distribution's store that nothing ever removes.
+
+        :raises Refused: we may not, or nobody may.
+        """
+        response = self._transport.request(
+            "PUT",
+            f"/v2/{repository}/manifests/{_PROBE}",
+            expected=(200, 201, 202, 400, 404, 405, 406, 415, 422),
+            scope=_scope(repository, _PUSH),
+            headers={"Content-Type": DOCKER_MANIFEST},
+            body=b"{}",
+        )
+        if response.status in (404, 405):
+            raise Refused(
+                f"the registry {self.host} does not take pushes to {repository} ({response.status})",
+                "create the repository there, or end the registry's read-only mode",
+            )
+        if response.status < 300:
+            self.delete_manifest(repository, digest_of(b"{}"))
 
     def head_manifest(self, repository: str, target: str) -> Descriptor | None:
         """What a tag or digest points to, without fetching it; None where there is nothing."""
-        answer = self._manifest("HEAD", repository, target)
-        if answer.status == 404:
+        response = self._transport.request(
+            "HEAD",
+            f"/v2/{repository}/manifests/{target}",
+            expected=(200, 404, 405, 501),
+            scope=_scope(repository, _PULL),
+            headers={"Accept": ", ".join(ACCEPTED)},
+        )
+        if response.status == 404:
             return None
-        digest = answer.header("Docker-Content-Digest", "")
-        if not digest:
+        digest, size = response.header("Docker-Content-Digest"), response.header("Content-Length")
+        if response.status != 200 or not is_digest(digest) or not size.isdecimal():
             manifest = self.get_manifest(repository, target)
             return Descriptor(manifest.media_type, manifest.digest, len(manifest.body)) if manifest else None
-        kind = answer.header("Content-Type", "").partition(";")[0]
-        return Descriptor(kind, digest, int(answer.header("Content-Length", "0")))
+        return Descriptor(_media_type(response), digest, int(size))
 
     def get_manifest(self, repository: str, target: str) -> Manifest | None:
         """The manifest under a tag or digest; None where there is none.
 
         :raises Damaged: its bytes are not what its digest says.
         """
-        answer = self._manifest("GET", repository, target)
-        if answer.status == 404:
+        response = self._transport.request(
+            "GET",
+            f"/v2/{repository}/manifests/{target}",
+            expected=(200, 404),
+            scope=_scope(repository, _PULL),
+            headers={"Accept": ", ".join(ACCEPTED)},
+            is_outage=_lacks_json,
+        )
+        if response.status == 404:
             return None
-        if len(answer.data) > _LARGEST_MANIFEST:
-            raise self._wrong(repository, target, f"a manifest of {len(answer.data)} bytes")
-        manifest = Manifest(answer.header("Content-Type", "").partition(";")[0], answer.data)
-        promised = target if ":" in target else answer.header("Docker-Content-Digest", manifest.digest)
-        if manifest.digest != promised:
-            raise self._wrong(repository, target, f"bytes whose digest is {manifest.digest}, not {promised}")
+        if len(response.data) > _LARGEST_MANIFEST:
+            raise self._wrong(repository, target, f"a manifest of {len(response.data)} bytes")
+        manifest = Manifest.received(_media_type(response), response.data)
+        digest = target if ":" in target else response.header("Docker-Content-Digest") or manifest.digest
+        if manifest.digest != digest:
+            raise self._wrong(repository, target, f"bytes whose digest is {manifest.digest}, not {digest}")
         return manifest
 
     def put_manifest(self, repository: str, target: str, manifest: Manifest) -> str:
-        """Store a manifest under a tag (or its own digest), in place of what that tag pointed to; its digest."""
-        answer = self._transport.request(
+        """Store a manifest under a tag (or its own digest), in place of what that tag pointed to; its digest.
+
+        :raises Damaged: the registry says that it stored something else, or has nothing there afterwards.
+        """
+        response = self._transport.request(
             "PUT",
             f"/v2/{repository}/manifests/{target}",
-            expected=(201,),
+            expected=(200, 201, 202, 204),
             scope=_scope(repository, _PUSH),
             headers={"Content-Type": manifest.media_type},
             body=manifest.body,
+            # Distribution 2.8 says so of one that is right while another job pushes the same.
+            is_outage=lambda response: response.status == 400 and b"DIGEST_INVALID" in response.data,
         )
-        digest = answer.header("Docker-Content-Digest", manifest.digest)
+        digest = response.header("Docker-Content-Digest") or manifest.digest
+        if response.status != 201:
+            # Quay and others answer like that where the specification has 201. Whether it is there is then asked.
+            stored = awaited(lambda: self.head_manifest(repository, target), seconds=self._replication_seconds)
+            digest = stored.digest if stored else "nothing"
         if digest != manifest.digest:
             raise self._wrong(repository, target, f"that it stored {digest}, not {manifest.digest}")
         return manifest.digest
@@ -137,7 +195,7 @@ class Registry:
     def tags(self, repository: str) -> list[str]:
         """All tags of a repository, in the registry's order; none for a repository that does not exist.
 
-        :raises Damaged: the answer is no such list.
+        :raises Damaged: the response is not such a list.
         """
         tags: list[str] = []
         url = f"/v2/{repository}/tags/list?n=1000"
@@ -147,32 +205,48 @@ class Registry:
                 return tags
             try:
                 tags += map(str, json.loads(answer.data).get("tags") or ())
-            except (ValueError, TypeError, AttributeError):
-                raise self._wrong(repository, "tags", "what is no list of tags") from None
+            except (ValueError, TypeError, AttributeError, RecursionError):
+                raise self._wrong(repository, "tags", "what is not a list of tags") from None
             link, _, relation = answer.header("Link", "").partition(";")
             url = self._transport.resolve(link.strip(" <>")) if "next" in relation else ""
         return tags
 
     def blob_size(self, repository: str, digest: str) -> int | None:
-        """The size of a blob in bytes; None where the repository does not have it."""
-        answer = self._transport.request(
-            "HEAD", f"/v2/{repository}/blobs/{digest}", expected=(200, 404), scope=_scope(repository, _PULL)
+        """The size of a blob in bytes; None where the repository does not have it.
+
+        Not every registry tells it where it is asked by HEAD; then the blob's first byte is asked for, and where even
+        that does not tell, the blob is read.
+        """
+        url, scope = f"/v2/{repository}/blobs/{digest}", _scope(repository, _PULL)
+        response = self._transport.request("HEAD", url, expected=(200, 400, 404, 405, 501), scope=scope)
+        size = response.header("Content-Length")
+        if response.status == 404 or (response.status == 200 and size.isdecimal()):
+            return int(size) if response.status == 200 else None
+        response = self._transport.request(
+            "GET", url, expected=(200, 206, 404, 416), scope=scope, headers={"Range": "bytes=0-0"}, keep=False
         )
-        return int(answer.header("Content-Length", "0")) if answer.status == 200 else None
+        if response.status == 404:
+            return None
+        total = response.header("Content-Range").rpartition("/")[2]
+        return int(total) if response.status in (206, 416) and total.isdecimal() else response.size
 
     def get_blob(self, repository: str, digest: str) -> bytes | None:
         """The whole of a small blob; None where the repository does not have it.
 
         :raises Damaged: its bytes are not what the digest says.
         """
-        answer = self._transport.request(
-            "GET", f"/v2/{repository}/blobs/{digest}", expected=(200, 404), scope=_scope(repository, _PULL)
+        response = self._transport.request(
+            "GET",
+            f"/v2/{repository}/blobs/{digest}",
+            expected=(200, 404),
+            scope=_scope(repository, _PULL),
+            is_outage=lambda response: _lacks_json(response) if response.status == 404 else _is_empty(response, digest),
         )
-        if answer.status == 404:
+        if response.status == 404:
             return None
-        if digest_of(answer.data) != digest:
-            raise self._wrong(repository, digest, f"bytes whose digest is {digest_of(answer.data)}")
-        return answer.data
+        if digest_of(response.data) != digest:
+            raise self._wrong(repository, digest, f"bytes whose digest is {digest_of(response.data)}")
+        return response.data
 
     def mount_blob(self, repository: str, digest: str, source: str) -> bool:
         """Make a blob of another repository one of this repository, without sending it; whether that worked."""
@@ -181,14 +255,15 @@ class Registry:
             answer = self._transport.request(
                 "POST",
                 f"/v2/{repository}/blobs/uploads/?{query}",
-                expected=(201, 202),
+                # Those that do not mount answer in several ways: Harbor 400, others 404 or 405.
+                expected=(201, 202, 400, 404, 405),
                 scope=f"{_scope(repository, _PUSH)} {_scope(source, _PULL)}",
             )
         except Refused:
             # Who may not read there can still send the blob.
             return False
         if answer.status == 202:
-            self._cancel_upload(repository, self._transport.resolve(answer.header("Location")))
+            self._cancel_upload(repository, self._location(answer))
         return answer.status == 201
 
     def put_blob(self, repository: str, body: bytes) -> str:
@@ -220,7 +295,9 @@ class Registry:
                 if start < size and (breaks or size > _WHOLE):
                     location = self._send_part(repository, location, source, start, size, progress)
                     start = size
-                self._finish_upload(repository, location, digest, size - start, lambda: _blocks(source, 0, progress))
+                self._finish_upload(
+                    repository, location, digest, size - start, lambda: _blocks(source, 0, progress), size
+                )
             except Unreachable:
                 breaks += 1
                 if breaks > _UPLOAD_BREAKS:
@@ -259,26 +336,38 @@ class Registry:
             body=lambda: _blocks(source, start, progress),
             attempts=1,
         )
-        return self._transport.resolve(answer.header("Location"))
+        return self._location(answer)
 
     def _start_upload(self, repository: str) -> str:
         answer = self._transport.request(
             "POST", f"/v2/{repository}/blobs/uploads/", expected=(202,), scope=_scope(repository, _PUSH)
         )
-        return self._transport.resolve(answer.header("Location"))
+        return self._location(answer)
 
-    def _finish_upload(self, repository: str, location: str, digest: str, size: int, body: Body) -> None:
+    def _location(self, response: Response) -> str:
+        location = response.header("Location")
+        if not location:
+            raise Unreachable(
+                f"the registry {self.host} began an upload and does not say where it goes on",
+                "a proxy before it may be broken; run the same again",
+            )
+        return self._transport.resolve(location)
+
+    def _finish_upload(
+        self, repository: str, location: str, digest: str, size: int, body: Body, blob_size: int
+    ) -> None:
         joint = "&" if urlsplit(location).query else "?"
         answer = self._transport.request(
             "PUT",
             f"{location}{joint}{urlencode({'digest': digest})}",
-            expected=(201, 204),
+            expected=(200, 201, 202, 204),
             scope=_scope(repository, _PUSH),
             headers={"Content-Type": "application/octet-stream", "Content-Length": str(size)},
             body=body if size else b"",
             attempts=1,
+            seconds=_FINISH_SECONDS + blob_size / _FINISH_BYTES_A_SECOND,
         )
-        confirmed_digest = answer.header("Docker-Content-Digest", digest)
+        confirmed_digest = answer.header("Docker-Content-Digest") or digest
         if confirmed_digest != digest:
             raise self._wrong(repository, digest, f"that it stored {confirmed_digest}")
 
@@ -300,22 +389,14 @@ class Registry:
 
     def _cancel_upload(self, repository: str, location: str) -> None:
         # Some want the right to delete for this. An upload that stays is thrown away by the registry in time.
-        with suppress(Refused):
+        with suppress(BuildToolsError):
             self._transport.request(
                 "DELETE",
                 location,
                 expected=(200, 202, 204, 400, 404, 405),
                 scope=_scope(repository, "pull,push,delete"),
+                attempts=1,
             )
-
-    def _manifest(self, method: str, repository: str, target: str) -> Response:
-        return self._transport.request(
-            method,
-            f"/v2/{repository}/manifests/{target}",
-            expected=(200, 404),
-            scope=_scope(repository, _PULL),
-            headers={"Accept": ", ".join(ACCEPTED)},
-        )
 
     def _wrong(self, repository: str, target: str, what: str) -> Damaged:
         return Damaged(
@@ -333,6 +414,19 @@ def _blocks(
             yield block
             start += len(block)
             progress(start)
+
+
+def _media_type(response: Response) -> str:
+    return response.header("Content-Type").partition(";")[0].strip()
+
+
+def _lacks_json(response: Response) -> bool:
+    """Whether this is from something before the registry, whose manifests and errors are JSON objects."""
+    return response.status in (200, 404) and read_object(response.data) is None
+
+
+def _is_empty(response: Response, digest: str) -> bool:
+    return not response.data and digest != digest_of(b"")
 
 
 def _scope(repository: str, actions: str) -> str:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import cached_property
 
-from buildtools import BuildToolsError
+from buildtools import BuildToolsError, Refused
 from buildtools.frozen import frozen
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
@@ -20,7 +20,7 @@ from buildtools.image.registry.manifest import (
     Damaged,
     Descriptor,
     Manifest,
-    check_config,
+    check_image,
     labels_of,
 )
 
@@ -65,7 +65,7 @@ def read_image(registry: Registry, repository: str, target: str, cache: Cache) -
 
     Of an index, that is its one image for a platform.
 
-    :raises Damaged: it is no image, as an index of several platforms is none.
+    :raises Damaged: it is not an image that can be pulled; an index of several platforms is not one either.
     """
     manifest = registry.get_manifest(repository, target)
     if manifest and manifest.is_index:
@@ -79,7 +79,7 @@ def read_image(registry: Registry, repository: str, target: str, cache: Cache) -
         if config is None:
             return None
         cache.remember_config(config)
-    check_config(config)
+    check_image(manifest, config)
     return StoredImage(manifest, config)
 
 
@@ -147,8 +147,18 @@ def find_fingerprints(
     """For each name, with its repository and fingerprint, the image that the registry has, if all of it is there."""
     parts = Seen()
     with ThreadPoolExecutor(max_workers=_JOBS) as pool:
-        images = pool.map(lambda place: find_intact(registry, place[0], place[1], cache, parts), places.values())
+        images = pool.map(lambda place: _find_readable(registry, place[0], place[1], cache, parts), places.values())
         return dict(zip(places, images, strict=True))
+
+
+def _find_readable(
+    registry: Registry, repository: str, fingerprint: str, cache: Cache, parts: Seen
+) -> StoredImage | None:
+    """As :func:`find_intact`; None also where it may not be read, as some registries say of what is absent."""
+    try:
+        return find_intact(registry, repository, fingerprint, cache, parts)
+    except Refused:
+        return None
 
 
 def tag_digest(registry: Registry, repository: str, tag: str) -> str | None:

@@ -31,6 +31,11 @@ ACCEPTED = (DOCKER_MANIFEST, DOCKER_LIST, OCI_MANIFEST, OCI_INDEX)
 FINGERPRINT_LABEL = "lockstep.fingerprint"
 VERSION_LABEL = "org.opencontainers.image.version"
 SOURCE_LABEL = "org.opencontainers.image.source"
+# https://github.com/opencontainers/image-spec/blob/main/layer.md and Docker's own types; some lie elsewhere.
+_LAYER = re.compile(
+    r"application/vnd\.docker\.image\.rootfs\.(?:foreign\.)?diff\.tar(?:\.gzip|\.zstd)?"
+    r"|application/vnd\.oci\.image\.layer\.(?:nondistributable\.)?v1\.tar(?:\+gzip|\+zstd)?"
+)
 # https://github.com/opencontainers/image-spec/blob/main/descriptor.md#digests
 _DIGEST = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[A-Za-z0-9=_-]+")
 
@@ -55,6 +60,11 @@ class Descriptor:
         """
         return cls(str(document["mediaType"]), _read_digest(document), int(document["size"]))
 
+    @property
+    def is_layer(self) -> bool:
+        """Whether engines unpack content of this type as a layer."""
+        return self.size >= 0 and _LAYER.fullmatch(self.media_type) is not None
+
     def document(self) -> dict[str, Any]:
         """As it is written into a manifest."""
         return {"mediaType": self.media_type, "size": self.size, "digest": self.digest}
@@ -77,6 +87,18 @@ class Manifest:
             "layers": [layer.document() for layer in layers],
         }
         return cls(DOCKER_MANIFEST, encode(document))
+
+    @classmethod
+    def received(cls, content_type: str, body: bytes) -> Manifest:
+        """A manifest with the media type that it names itself, where the response's type is not one of a manifest."""
+        if content_type in ACCEPTED:
+            return cls(content_type, body)
+        document = read_object(body) or {}
+        media_type = document.get("mediaType")
+        if media_type in ACCEPTED:
+            return cls(str(media_type), body)
+        by_members = {"manifests": OCI_INDEX, "layers": OCI_MANIFEST}
+        return cls(next((kind for key, kind in by_members.items() if key in document), content_type), body)
 
     @cached_property
     def digest(self) -> str:
@@ -162,6 +184,25 @@ class Manifest:
         )
 
 
+def check_image(manifest: Manifest, config: bytes) -> None:
+    """Nothing, where a manifest and a configuration are those of an image that engines can pull.
+
+    A registry stores what it is given, under whatever tag. What cannot be pulled is not an image, wherever it lies.
+
+    :raises Damaged: the configuration is not that of an image or has another size than the manifest says; there are not
+        as many layers as it has digests of their contents; or a layer is of a type that nobody unpacks.
+    """
+    check_config(config)
+    layers, count = manifest.layers, len(diff_ids_of(config))
+    problems = [f"layer {layer.digest} has media type {layer.media_type!r}" for layer in layers if not layer.is_layer]
+    if len(layers) != count:
+        problems.append(f"{len(layers)} layers for {count} diff_ids")
+    if manifest.config.size != len(config):
+        problems.append(f"a configuration of {len(config)} bytes where {manifest.config.size} are named")
+    if problems:
+        raise Damaged(f"the image {manifest.digest} cannot be pulled ({'; '.join(problems)})", "push the image anew")
+
+
 def check_config(config: bytes) -> None:
     """Nothing, where these bytes can be read and stamped as an image's configuration.
 
@@ -211,9 +252,14 @@ def read_object(body: bytes) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
+def is_digest(text: str) -> bool:
+    """Whether a text is a digest, of any algorithm."""
+    return _DIGEST.fullmatch(text) is not None
+
+
 def _read_digest(document: Any) -> str:
     digest = document["digest"]
-    if not _DIGEST.fullmatch(digest):
+    if not is_digest(digest):
         raise ValueError(digest)
     return str(digest)
 

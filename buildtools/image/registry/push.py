@@ -35,7 +35,7 @@ from buildtools.image.registry.lookup import (
     tag_digest,
 )
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL, SOURCE_LABEL, Damaged, digest_of, stamp
-from buildtools.schedule import all_ended
+from buildtools.schedule import all_ended, awaited
 from buildtools.version import Version
 
 _Value = TypeVar("_Value")
@@ -169,12 +169,21 @@ class VersionTagger:
         just_looked = time.monotonic() - self._looked_at < _LOOK_LASTS
         if just_looked or self._version.dirty or self._published_image(image) is None:
             self._registry.put_manifest(image.repository, self._tag, stamped.manifest)
-        if not just_looked and tag_digest(self._registry, image.repository, self._tag) != stamped.digest:
+        if not just_looked and not self._shows(image, stamped):
             theirs = read_image(self._registry, image.repository, self._tag, self._cache)
             if theirs is None or not self._is_same(theirs, image):
                 raise self._conflict(image, theirs.digest if theirs else "none")
             stamped = theirs
         return self.pushed_image(image, stamped, route)
+
+    def _shows(self, image: ImageToPush, stamped: StoredImage) -> bool:
+        """Whether the version's tag points to an image that was just made, as a replicated registry may show late."""
+
+        def look() -> bool | None:
+            digest = tag_digest(self._registry, image.repository, self._tag)
+            return None if digest is None else digest == stamped.digest
+
+        return awaited(look) or False
 
     def pushed_image(self, image: ImageToPush, source: StoredImage, route: PushRoute) -> PushedImage:
         """An image of the version, as the registry has it."""
@@ -206,7 +215,9 @@ class VersionTagger:
 
     def _published_image(self, image: ImageToPush) -> StoredImage | None:
         """The version as the registry has it, or None where it is to be made."""
-        published = read_image(self._registry, image.repository, self._tag, self._cache)
+        published = self._unless_hidden(
+            image, lambda: read_image(self._registry, image.repository, self._tag, self._cache)
+        )
         if published is None:
             return None
         if self._is_same(published, image):
@@ -219,8 +230,22 @@ class VersionTagger:
 
     def _stored_image(self, image: ImageToPush) -> StoredImage | None:
         """The image as the registry has it under its fingerprint, young enough; see :func:`find_to_stamp`."""
-        image_at_tag = find_to_stamp(self._registry, image.repository, image.fingerprint, self._cache, self.parts)
+        image_at_tag = self._unless_hidden(
+            image,
+            lambda: find_to_stamp(self._registry, image.repository, image.fingerprint, self._cache, self.parts),
+        )
         return image_at_tag if image_at_tag and image_at_tag.created >= image.built_since else None
+
+    def _unless_hidden(self, image: ImageToPush, look_up: Callable[[], StoredImage | None]) -> StoredImage | None:
+        """What ``look_up`` finds. Some registries deny access to what is absent, to those who may push too.
+
+        :raises Refused: we may not push there either.
+        """
+        try:
+            return look_up()
+        except Refused:
+            self._registry.check_push_access(image.repository)
+            return None
 
     def _is_same(self, source: StoredImage, image: ImageToPush) -> bool:
         labels = {**self._labels, FINGERPRINT_LABEL: image.fingerprint}

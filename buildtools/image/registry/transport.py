@@ -24,7 +24,7 @@ from buildtools.image.http.connections import Connections
 from buildtools.image.http.dialing import connected
 from buildtools.image.http.responses import Response
 from buildtools.image.reference import DOCKER_HUB
-from buildtools.image.registry.auth import Authenticator, refused
+from buildtools.image.registry.auth import Authenticator, read_challenges, refused
 from buildtools.image.registry.proxy import proxy_for
 
 # Where Docker keeps the certificate authorities of registries, NAME.crt, and what to show them, NAME.cert and NAME.key:
@@ -33,8 +33,11 @@ CERTIFICATES = Path("/etc/docker/certs.d")
 
 ATTEMPTS = 5
 _CONNECT_SECONDS = 10.0
-# A registry that checks a blob of several GB before it answers is silent for long.
-_READ_SECONDS = 300.0
+# How long a registry may be silent. Who meets it is asked again, and is told of an outage after two minutes in all: a
+# job at night must not wait for a server that takes a request and never answers. A registry that has taken a large blob
+# reads it once more before it answers, and gets more time by its size.
+_READ_SECONDS = 60.0
+_PATIENCE = 120.0
 _LONGEST_PAUSE = 10.0
 _LONGEST_RETRY_AFTER = 60.0
 _REDIRECTS = 5
@@ -98,42 +101,67 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         body: Body = b"",
         attempts: int = ATTEMPTS,
+        is_outage: Callable[[Response], bool] = lambda _: False,
+        seconds: float = 0.0,
+        keep: bool = True,
     ) -> Response:
-        """The answer, whose status is one of ``expected``. ``url`` may be a path.
+        """The response, whose status is one of ``expected``. ``url`` may be a path.
 
-        A ``body`` that is a function is called for every attempt.
+        A ``body`` that is a function is called for every attempt. ``is_outage`` tells of a response that is worth
+        another attempt whatever its status; a web page always is, which comes from something before the registry.
+        ``seconds`` is how long the registry may be silent, if not as long as usual. Unless ``keep``, the body is only
+        measured.
 
-        :raises Unreachable: no answer, or only 429 and 5xx, in so many attempts.
+        :raises Unreachable: no response, or only 429, 5xx and outages, in so many attempts or in two minutes.
         :raises Refused: the registry, or its token service, declines the login or the right; or TLS is not trusted.
         :raises BuildToolsError: another status.
         """
-        attempt = 0
+        attempt, began = 0, time.monotonic()
         while True:
             if self._aborted.is_set():
-                raise Unreachable(f"the registry {self.host} was asked no more", "run the same again")
+                raise Unreachable(f"the connection to registry {self.host} was cancelled", "run the same again")
             attempt += 1
             try:
-                answer = self._send_authorized(method, url, scope, headers, body, attempt)
+                response = self._send_authorized(method, url, scope, headers, body, attempt, seconds, keep=keep)
             except _Interrupted as error:
                 failure, wait = error.reason, 0.0
             else:
-                if answer.status in expected:
-                    return answer
-                reason = _reason_of(answer)
-                if answer.status in (401, 403):
-                    raise refused(self.host, scope, reason, self.credential)
-                if answer.status != 429 and answer.status < 500:
-                    raise BuildToolsError(
-                        f"the registry {self.host} answers {method} {urlsplit(url).path} with {reason}",
-                        "its log may tell more",
-                    )
-                failure, wait = f"it answers {reason}", _retry_after(answer)
-            if attempt >= attempts:
+                if _is_web_page(response) and response.status < 500:
+                    failure, wait = f"it answers {response.status} with a web page", 0.0
+                elif is_outage(response):
+                    failure, wait = f"it answers {_reason_of(response)}", 0.0
+                elif response.status in expected:
+                    return response
+                elif response.status == 429 or response.status >= 500:
+                    failure, wait = f"it answers {_reason_of(response)}", _retry_after(response)
+                else:
+                    raise self._error(method, url, scope, response, body)
+            if attempt >= attempts or time.monotonic() - began >= _PATIENCE:
                 raise Unreachable(
                     f"the registry {self.host} is out of reach ({failure})",
-                    "see that it runs and can be reached from here, then run the same again",
+                    "check that it runs and can be reached from here, then run the same again",
                 )
             self._aborted.wait(max(wait, self.backoff(attempt)))
+
+    def _error(self, method: str, url: str, scope: str, response: Response, body: Body) -> BuildToolsError:
+        """What a status means that is neither expected nor worth another attempt."""
+        reason = _reason_of(response)
+        if response.status in (401, 403):
+            offered = _challenge(response)
+            if response.status == 401 and offered and not read_challenges(offered):
+                reason = (
+                    f"{reason}; it asks for a login by {offered.split()[0][:_LONGEST_SAYING]}, which is not supported"
+                )
+            return refused(self.host, scope, reason, self.credential)
+        if response.status == 413:
+            size = f" of {len(body)} bytes" if isinstance(body, bytes) else ""
+            return BuildToolsError(
+                f"the registry {self.host} does not accept a request{size} ({reason})",
+                "raise its limit for uploads, or that of the proxy before it (nginx: client_max_body_size)",
+            )
+        return BuildToolsError(
+            f"the registry {self.host} answers {method} {urlsplit(url).path} with {reason}", "its log may tell more"
+        )
 
     def backoff(self, attempt: int) -> float:
         """How long to wait after the attempt of this number (from 1), in seconds: it grows, with jitter."""
@@ -156,24 +184,35 @@ class Transport:
         return self._credentials.for_host(self.host) if self._credentials else None
 
     def _ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> tuple[int, bytes]:
+        began = time.monotonic()
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                answer = self._send(method, url, headers, body, attempt)
+                response = self._send(method, url, headers, body, attempt)
             except _Interrupted as error:
                 failure = error.reason
             else:
-                if answer.status != 429 and answer.status < 500:
-                    return answer.status, answer.data
-                failure = f"it answers {answer.status}"
-            if attempt == ATTEMPTS or self._aborted.wait(self.backoff(attempt)):
+                if response.status != 429 and response.status < 500 and not _is_web_page(response):
+                    return response.status, response.data
+                failure = f"it answers {response.status}"
+            is_late = attempt == ATTEMPTS or time.monotonic() - began >= _PATIENCE
+            if is_late or self._aborted.wait(self.backoff(attempt)):
                 break
         raise Unreachable(
             f"the token service {url.partition('?')[0]} of the registry {self.host} is out of reach ({failure})",
-            "see that it runs and can be reached from here, then run the same again",
+            "check that it runs and can be reached from here, then run the same again",
         )
 
     def _send_authorized(
-        self, method: str, url: str, scope: str, headers: Mapping[str, str] | None, body: Body, attempt: int
+        self,
+        method: str,
+        url: str,
+        scope: str,
+        headers: Mapping[str, str] | None,
+        body: Body,
+        attempt: int,
+        seconds: float,
+        *,
+        keep: bool,
     ) -> Response:
         target = self._origin() + url[1:] if url.startswith("/") else url
         # The first request tells how to authenticate, the second that a token at hand is no longer good.
@@ -182,7 +221,7 @@ class Transport:
             ours = target.startswith(self._origin())
             authorization = self._authenticator.header(scope) if ours else ""
             authorized = {**(headers or {}), **({"Authorization": authorization} if authorization else {})}
-            answer = self._send(method, target, authorized, body, attempt)
+            answer = self._send(method, target, authorized, body, attempt, seconds, keep=keep)
             if answer.status == 401 and ours and renewals:
                 renewals -= 1
                 if self._authenticator.challenged(_challenge(answer), scope, authorization):
@@ -194,14 +233,25 @@ class Transport:
             break
         return answer
 
-    def _send(self, method: str, url: str, headers: Mapping[str, str], body: Body, attempt: int) -> Response:
+    def _send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: Body,
+        attempt: int,
+        seconds: float = 0.0,
+        *,
+        keep: bool = True,
+    ) -> Response:
         data = body() if callable(body) else body
         parts = urlsplit(url)
         through = ""
         try:
             target = parts._replace(scheme="", netloc="").geturl() or "/"
             connections, through = self._connections_to(parts)
-            return connections.request(method, target, {"User-Agent": _CLIENT, **headers}, data, attempt=attempt)
+            fields = {"User-Agent": _CLIENT, **headers}
+            return connections.request(method, target, fields, data, attempt=attempt, seconds=seconds, keep=keep)
         except ssl.SSLCertVerificationError as error:
             raise Refused(
                 f"the certificate of {self.host} is not trusted ({_reason(error)})",
@@ -311,6 +361,10 @@ def _reason(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error)
 
 
+def _is_web_page(response: Response) -> bool:
+    return response.header("Content-Type").partition(";")[0].strip().lower() in ("text/html", "application/xhtml+xml")
+
+
 def _challenge(answer: Response) -> str:
     """All that a 401 offers: it may say so in several headers."""
     return ", ".join(answer.header_values("WWW-Authenticate"))
@@ -332,7 +386,7 @@ def _reason_of(answer: Response) -> str:
     try:
         first = json.loads(answer.data)["errors"][0]
         text = f": {first.get('message') or first.get('code')}"
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         text = ""
     return f"{answer.status}{text}"[:_LONGEST_SAYING]
 

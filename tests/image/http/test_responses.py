@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import socket
 import threading
+from typing import Any
 
 import pytest
 
@@ -50,7 +51,7 @@ BROKEN = {
 }
 
 
-def read(data: bytes, method: str = "GET", **bounds: int) -> Response:
+def read(data: bytes, method: str = "GET", **bounds: Any) -> Response:
     """The first response in what a server has sent before it hung up."""
     ours, theirs = socket.socketpair()
     with ours:

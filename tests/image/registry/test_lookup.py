@@ -34,7 +34,7 @@ def repository(namespace: str) -> str:
 
 
 def put_image(client: Registry, repository: str, tag: str, created: str = "", **labels: str) -> Manifest:
-    config = encode({"created": created, "config": {"Labels": labels}, "rootfs": {"diff_ids": []}})
+    config = encode({"created": created, "config": {"Labels": labels}, "rootfs": {"diff_ids": ["sha256:1"]}})
     layer = b"a layer, shared by all"
     manifest = Manifest.make(
         Descriptor(DOCKER_CONFIG, client.put_blob(repository, config), len(config)),
