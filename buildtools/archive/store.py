@@ -19,7 +19,7 @@ A store is safe to share between threads. Keys are relative to the store's prefi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -73,6 +73,9 @@ class ArtifactStore(Protocol):
 
     def read(self, key: str) -> Content | None:
         """A small object's content; None where there is none."""
+
+    def read_all(self, keys: Sequence[str]) -> list[Content | None]:
+        """The contents of many small objects, several of which are read at once, in the order of their keys."""
 
     def download(self, key: str, out: Sink) -> StoredObject | None:
         """Writes an object's content to ``out``; None where there is none."""

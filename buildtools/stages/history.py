@@ -7,10 +7,9 @@ which never changes: it is read once and kept in the user's cache, as long as th
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from enum import Enum
-from functools import partial
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
@@ -18,12 +17,9 @@ from buildtools import BuildToolsError, Refused
 from buildtools.files import write_atomically
 from buildtools.frozen import frozen
 from buildtools.release import Release, manifest_key, moving_tags
-from buildtools.schedule import side_by_side
 from buildtools.task_context import TaskContext
 from buildtools.version import Version
 
-# Enough that waiting for a distant store does not add up; boto keeps ten connections open, and closes what is more.
-_READERS = 8
 _RELEASES, _CLAIMS = "releases/", "claims/"
 
 
@@ -68,15 +64,17 @@ def read_history(task: TaskContext) -> tuple[HistoryEntry, ...]:
     ]
     cache = _ManifestCache(task.run.cache / "manifests", store.location(_RELEASES))
     missing = [key for key, etag in manifests.items() if cache.get(key, etag) is None]
-    contents = dict(zip([*missing, *claims], _read(task, [*missing, *claims]), strict=True))
-    for key in missing:
+    keys = [*missing, *claims]
+    # One that was deleted since it was listed is no version any more.
+    contents = {key: each.data for key, each in zip(keys, store.read_all(keys), strict=True) if each}
+    for key in contents.keys() & manifests.keys():
         cache.add(key, manifests[key], contents[key])
     cache.save(manifests)
     releases = {key: _parse(store.location(key), cache.get(key, etag)) for key, etag in manifests.items()}
     tags = _tags(task, [each for each in releases.values() if isinstance(each, Release)])
     entries = [
         *(_released(key, each, tags) for key, each in releases.items() if each),
-        *(_claimed(key, contents[key]) for key in claims if contents[key]),
+        *(_claimed(key, contents[key]) for key in claims if key in contents),
     ]
     return tuple(sorted(entries, key=lambda entry: Version.parse(entry.version), reverse=True))
 
@@ -89,16 +87,6 @@ def _is_about_version(key: str) -> bool:
     except Refused:
         return False
     return key in (manifest_key(version), f"{_CLAIMS}{version.image_tag}.json")
-
-
-def _read(task: TaskContext, keys: Sequence[str]) -> list[bytes]:
-    """The contents of objects; empty for one that was deleted since it was listed."""
-
-    def read(key: str) -> bytes:
-        content = task.services.store.read(key)
-        return content.data if content else b""
-
-    return side_by_side([partial(read, key) for key in keys], jobs=_READERS)
 
 
 def _parse(location: str, manifest: bytes | None) -> Release | BuildToolsError | None:
@@ -156,9 +144,8 @@ class _ManifestCache:
         return text.encode() if etag and cached_etag == etag else None
 
     def add(self, key: str, etag: str, content: bytes) -> None:
-        if content:
-            self._entries[key] = etag, content.decode("utf-8", "replace")
-            self._is_changed = True
+        self._entries[key] = etag, content.decode("utf-8", "replace")
+        self._is_changed = True
 
     def save(self, keys: Iterable[str]) -> None:
         """Write what was added, and drop what is not among the keys any more."""

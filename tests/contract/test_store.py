@@ -88,6 +88,15 @@ def test_a_listing_has_the_keys_below_a_prefix(store: S3Store) -> None:
     assert [("a/1", 3), ("a/2", 3), ("b/1", 3)] == [(found.key, found.size) for found in store.list()]
 
 
+def test_many_objects_are_read_in_the_order_of_their_keys_and_missing_ones_are_none(store: S3Store) -> None:
+    for key in ("a/1", "a b/ä+&?#", "empty"):
+        store.create(key, key.encode() * (key != "empty"), "text/plain")
+    contents = store.read_all(["a b/ä+&?#", "missing", "a/1", "empty"])
+    assert ["a b/ä+&?#".encode(), None, b"a/1", b""] == [content.data if content else None for content in contents]
+    assert [store.read("a/1")] == store.read_all(["a/1"])
+    assert [] == store.read_all([])
+
+
 def test_deleting_twice_is_no_error(store: S3Store) -> None:
     store.create("a", b"a", "text/plain")
     store.delete("a")

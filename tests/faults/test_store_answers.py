@@ -122,6 +122,24 @@ def test_each_request_is_one_line_of_the_log_without_a_secret(
     assert not any(secret in line for line in lines for secret in (*KEYS.values(), "Signature"))
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "kind", "words"),
+    [
+        (404, "NoSuchBucket", Refused, "bucket bucket does not exist"),
+        (403, "AccessDenied", Refused, "denies s3:GetObject on s3://bucket/widgets/key"),
+        (200, "", Unreachable, "try again"),
+    ],
+)
+def test_reading_many_objects_is_refused_as_reading_one_is(
+    service: Service, status: int, code: str, kind: type[BuildToolsError], words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    service.status, service.code = status, code
+    with caplog.at_level("DEBUG", LOGGER), pytest.raises(kind, match=words):
+        service.store().read_all(["key"])
+    assert "/bucket/widgets/key?X-Amz-Algorithm=***&X-Amz-Credential=***&" in caplog.text
+    assert "AKIDEXAMPLE" not in caplog.text
+
+
 def test_a_store_hides_its_keys(service: Service) -> None:
     assert "very-secret" not in repr(service.store())
     assert "very-secret" not in repr(vars(service.store()._bucket))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +69,9 @@ class _CountingStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    def read(self, key: str) -> Content | None:
-        self._reads.append(key)
-        return self._store.read(key)
+    def read_all(self, keys: Sequence[str]) -> list[Content | None]:
+        self._reads += keys
+        return self._store.read_all(keys)
 
 
 class _CountingServices(Services):

@@ -73,6 +73,8 @@ def _client(endpoint: str, environment: Mapping[str, str], patience: Patience, *
             # What is read is compared with what a release names, which a service's own checksum adds nothing to.
             response_checksum_validation="when_required",
             proxies={} if urlsplit(endpoint).hostname in _LOOPBACK else None,
+            # For signed URLs too, which botocore signs in the way of 2006 where it may.
+            signature_version="s3v4",
             # A server at an own address seldom has a name for each bucket.
             s3={"addressing_style": "path" if endpoint else "auto"},
         )
