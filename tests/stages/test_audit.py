@@ -9,7 +9,7 @@ import pytest
 from buildtools.cancellation import Cancellation
 from buildtools.events import unheard
 from buildtools.image.registry.client import Registry
-from buildtools.image.registry.manifest import DOCKER_CONFIG, DOCKER_LAYER, Descriptor, Manifest, encode
+from buildtools.image.registry.manifest import DOCKER_CONFIG, DOCKER_LAYER, Descriptor, Manifest, digest_of, encode
 from buildtools.release import Audit, MemberState, Release, ReleasedImage
 from buildtools.run import Run
 from buildtools.settings import Settings
@@ -31,10 +31,12 @@ def client(tmp_path: Path, environment: Mapping[str, str]) -> Iterator[Registry]
 
 
 def put_image(client: Registry, name: str) -> ReleasedImage:
+    diff_ids = [digest_of(layer) for layer in (SHARED, name.encode())]
+    config = {"config": {"Labels": {"name": name}}, "rootfs": {"type": "layers", "diff_ids": diff_ids}}
     parts = [
         Descriptor(kind, client.put_blob(name, blob), len(blob))
         for kind, blob in (
-            (DOCKER_CONFIG, encode({"config": {"Labels": {"name": name}}})),
+            (DOCKER_CONFIG, encode(config)),
             (DOCKER_LAYER, SHARED),
             (DOCKER_LAYER, name.encode()),
         )
