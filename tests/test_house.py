@@ -42,7 +42,7 @@ INNER_LAYERS = {
         ("registry", "folder"),
         ("docker",),
         ("http",),
-        ("reference",),
+        ("reference", "generation"),
     ),
     "git": (
         ("tagging",),

@@ -15,6 +15,7 @@ from buildtools.image.docker.credentials import Credentials
 from buildtools.image.engine.client import Engine
 from buildtools.image.folder.contents import Contents
 from buildtools.image.folder.fingerprint import record_inputs
+from buildtools.image.generation import PARENTS_LABEL, generation_of, parents_label
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL
 from buildtools.image.survey import BuildState, ImageStatus, changes_since, engine_name
 
@@ -42,17 +43,17 @@ class LocalImage:
 class Assembly:
     """How images are brought into one engine.
 
-    ``names`` are the references to give each image; ``stored`` maps an image's name to the reference under which a
-    registry has it; ``project`` is the folder that paths in settings are relative to; ``cache`` is where inputs are
-    noted down.
+    ``names`` are the references to give each image; ``repository`` is where the registry has an image of this name, as
+    ``HOST/REPOSITORY``; ``project`` is the folder that paths in settings are relative to; ``cache`` is where inputs are
+    noted down. Images of the names ``anew`` are built in any case, without a cache.
     """
 
     project: Path
     cache: Path
     environment: Mapping[str, str]
     names: Callable[[str], tuple[str, ...]]
-    stored: Mapping[str, str]
-    no_cache: bool = False
+    repository: Callable[[str], str]
+    anew: Collection[str] = ()
 
 
 def assemble(
@@ -103,6 +104,7 @@ class _Assembler:
         self._credentials = credentials
         self._report = report
         self._cancelled = cancelled
+        self._image_ids: dict[str, str] = {}
 
     def closure(self, targets: Collection[str]) -> set[str]:
         """The wanted images, and the parents of those that will be built: only a build needs its parents."""
@@ -132,19 +134,18 @@ class _Assembler:
             image_id, names_there = status.image_id, status.tags
             self._report(Finished(name, "build", Outcome.UP_TO_DATE, 0.0))
         # Its own name for this fingerprint comes last: by it, later runs know the image.
+        self._image_ids[name] = image_id
         for reference in (*names, _pinned_name(status)):
             if reference not in names_there:
                 self._engine.tag(image_id, reference)
         return LocalImage(name, image_id, names, outcome, status.why)
 
     def _outcome(self, status: ImageStatus) -> BuildOutcome:
-        if self._assembly.no_cache:
+        if status.name in self._assembly.anew:
             return BuildOutcome.BUILT
         if status.state is BuildState.UP_TO_DATE:
             return BuildOutcome.UP_TO_DATE
-        if status.name in self._assembly.stored:
-            return BuildOutcome.PULLED
-        return BuildOutcome.BUILT
+        return BuildOutcome.PULLED if status.registry_digest else BuildOutcome.BUILT
 
     def _build(self, status: ImageStatus, names: tuple[str, ...]) -> str:
         # The greater part of all code, and most runs build nothing.
@@ -162,14 +163,14 @@ class _Assembler:
             ),
             tags=names,
             args=folder.arguments,
-            labels={**settings.labels, FINGERPRINT_LABEL: fingerprint.value},
+            labels={**settings.labels, FINGERPRINT_LABEL: fingerprint.value, **self._parents_label(folder.parents)},
             target=settings.target,
             platform=str(folder.platform) if settings.platform else "",
             secrets={key: self._secret(source) for key, source in settings.secrets.items()},
             ssh=settings.ssh,
             cache_from=settings.cache_from,
             # What the engine remembers may be older than the image's age would then say.
-            no_cache=self._assembly.no_cache or bool(settings.rebuild_after),
+            no_cache=folder.name in self._assembly.anew or bool(settings.rebuild_after),
             directories=fingerprint.directories,
             selection=status.selection(),
         )
@@ -196,7 +197,11 @@ class _Assembler:
 
     def _refuse_changed(self, status: ImageStatus, names: tuple[str, ...] = ()) -> None:
         parents = {parent: self._statuses[parent].fingerprint for parent in status.folder.parents}
-        changes = changes_since(status, parents, self._contents)
+        changes = list(changes_since(status, parents, self._contents))
+        for parent in status.folder.parents:
+            image = self._engine.inspect(_pinned_name(self._statuses[parent]))
+            if image is None or image["Id"] != self._image_ids[parent]:
+                changes.append(f"its parent {parent} was built anew")
         if changes:
             # Without a name the image goes, and its label with it, which may be wrong.
             for reference in names:
@@ -206,6 +211,15 @@ class _Assembler:
                 "run again while nothing else writes to its files",
             )
 
+    def _parents_label(self, parents: Sequence[str]) -> dict[str, str]:
+        generations = {}
+        for parent in parents:
+            image = self._engine.inspect(self._image_ids[parent])
+            if image is None:
+                raise BuildToolsError(f"the image of {parent} was removed from the engine meanwhile", "run again")
+            generations[parent] = generation_of(image["RootFS"].get("Layers") or ())
+        return {PARENTS_LABEL: parents_label(generations)} if parents else {}
+
     def _secret(self, source: str) -> str:
         return source if source.startswith("env:") else str(self._assembly.project / source)
 
@@ -214,7 +228,7 @@ class _Assembler:
         self._report(Started(status.name, "pull"))
         outcome, detail = Outcome.FAILED, ""
         try:
-            reference = self._assembly.stored[status.name]
+            reference = f"{self._assembly.repository(status.name)}@{status.registry_digest}"
             image_id = self._engine.pull(reference, self._credentials.for_image(reference))
             outcome, detail = Outcome.DONE, image_id
             return image_id

@@ -11,13 +11,15 @@ from pathlib import Path
 from buildtools import BuildToolsError
 from buildtools.frozen import frozen
 from buildtools.image.bases import BaseImage
+from buildtools.image.engine.client import Engine
 from buildtools.image.engine.documents import EngineImage
 from buildtools.image.folder.contents import Contents
 from buildtools.image.folder.context import Selection
 from buildtools.image.folder.fingerprint import Fingerprint, explain, folder_fingerprint, recorded_inputs
 from buildtools.image.folder.folders import ImageFolder
-from buildtools.image.registry.lookup import fingerprint_tag
-from buildtools.image.registry.manifest import FINGERPRINT_LABEL
+from buildtools.image.generation import generation_of, other_parents
+from buildtools.image.registry.lookup import StoredImage, fingerprint_tag
+from buildtools.image.registry.manifest import FINGERPRINT_LABEL, diff_ids_of
 
 _SECONDS_AN_HOUR = 3600
 
@@ -36,7 +38,8 @@ class ImageStatus:
     """One image folder and its image. ``image_id`` and ``tags`` are those of the engine's image with this fingerprint.
 
     ``why`` says why none matches, as far as it is known. ``bases`` are the base images that it was surveyed with, and
-    ``base_error`` what keeps one of its own from being had.
+    ``base_error`` what keeps one of its own from being had. ``registry_digest`` is that of the image to pull, if a
+    registry has one to take.
     """
 
     folder: ImageFolder
@@ -47,6 +50,7 @@ class ImageStatus:
     why: tuple[str, ...] = ()
     bases: Mapping[str, BaseImage] = field(default_factory=dict, repr=False)
     base_error: BuildToolsError | None = None
+    registry_digest: str = ""
 
     @property
     def name(self) -> str:
@@ -94,16 +98,37 @@ def survey(
 
 
 def engine_statuses(
-    statuses: Sequence[ImageStatus], images: Sequence[EngineImage], *, cache: Path
+    statuses: Sequence[ImageStatus],
+    engine: Engine,
+    *,
+    cache: Path,
+    stored: Mapping[str, StoredImage] | None = None,
+    is_final: bool = False,
 ) -> tuple[ImageStatus, ...]:
-    """Where each folder stands in an engine, which has these images that carry a fingerprint."""
-    engine_images = _EngineImages(images)
-    return tuple(
-        replace(
-            _status(each.folder, each.fingerprint, engine_images, cache), bases=each.bases, base_error=each.base_error
-        )
-        for each in statuses
-    )
+    """Where each folder stands in an engine.
+
+    ``stored`` are images that a registry has, by the names of their folders: such a one is taken where the engine has
+    none, provided that it was built on the parents that are taken. With ``is_final`` it is taken in any case, also in
+    place of another build that the engine has.
+    """
+    images = _EngineImages(engine.images(FINGERPRINT_LABEL), cache)
+    parents = {parent for each in statuses for parent in each.folder.parents}
+    generations: dict[str, str] = {}
+    result = []
+    for each in statuses:
+        in_registry = (stored or {}).get(each.name)
+        needed = {parent: generations.get(parent, "") for parent in each.folder.parents}
+        status = images.status(each, needed)
+        if status.state is BuildState.UP_TO_DATE and (in_registry or each.name in parents):
+            image = engine.inspect(status.image_id) or {"RootFS": {}}
+            generations[each.name] = generation_of(image["RootFS"].get("Layers") or ())
+        if in_registry and (is_final or not other_parents(in_registry.labels, needed)):
+            generation = generation_of(diff_ids_of(in_registry.config))
+            if status.state is not BuildState.UP_TO_DATE or (is_final and generation != generations[each.name]):
+                status = replace(status, state=BuildState.STALE, registry_digest=in_registry.digest)
+                generations[each.name] = generation
+        result.append(status)
+    return tuple(result)
 
 
 def changes_since(status: ImageStatus, parents: Mapping[str, Fingerprint], contents: Contents) -> tuple[str, ...]:
@@ -139,35 +164,38 @@ def engine_name(name: str, fingerprint: str) -> str:
 class _EngineImages:
     """An engine's images by each of their names, and the newest by the name of its folder."""
 
-    def __init__(self, images: Sequence[EngineImage]) -> None:
-        self.by_tag = {tag: image for image in images for tag in image.tags}
-        self.by_name: dict[str, EngineImage] = {}
+    def __init__(self, images: Sequence[EngineImage], cache: Path) -> None:
+        self._cache = cache
+        self._by_tag = {tag: image for image in images for tag in image.tags}
+        self._by_name: dict[str, EngineImage] = {}
         for image in sorted(images, key=lambda image: image.created, reverse=True):
             for tag in image.tags:
-                self.by_name.setdefault(tag.rpartition(":")[0].rpartition("/")[2], image)
+                self._by_name.setdefault(tag.rpartition(":")[0].rpartition("/")[2], image)
 
-
-def _status(folder: ImageFolder, fingerprint: Fingerprint, engine_images: _EngineImages, cache: Path) -> ImageStatus:
-    if fingerprint.unknown:
-        why = tuple(
-            f"base {name} is neither in the engine nor can its registry be asked" for name in fingerprint.unknown
-        )
-        return ImageStatus(folder, fingerprint, BuildState.UNKNOWN, why=why)
-    image = engine_images.by_tag.get(engine_name(folder.name, fingerprint.value))
-    if image and image.labels.get(FINGERPRINT_LABEL) == fingerprint.value:
-        age = (time.time() - image.created) / _SECONDS_AN_HOUR
-        limit = folder.settings.rebuild_after
-        if limit and age > limit:
-            why = (f"built {age:.0f} hours ago, and rebuild_after is {limit:g}",)
-            return ImageStatus(folder, fingerprint, BuildState.STALE, why=why)
-        return ImageStatus(folder, fingerprint, BuildState.UP_TO_DATE, image.id, image.tags)
-    last = engine_images.by_name.get(folder.name)
-    if last is None:
-        return ImageStatus(folder, fingerprint, BuildState.NOT_BUILT, why=("never built in this engine",))
-    inputs = recorded_inputs(cache, folder.name, last.labels.get(FINGERPRINT_LABEL, ""))
-    why = (
-        explain(inputs, fingerprint.inputs)
-        if inputs
-        else ("changed since it was built; what changed was not recorded on this machine",)
-    )
-    return ImageStatus(folder, fingerprint, BuildState.STALE, why=why)
+    def status(self, surveyed: ImageStatus, generations: Mapping[str, str]) -> ImageStatus:
+        """Where a folder stands, whose parents have these generations."""
+        folder, fingerprint = surveyed.folder, surveyed.fingerprint
+        surveyed = replace(surveyed, state=BuildState.UNKNOWN, image_id="", tags=(), registry_digest="")
+        if fingerprint.unknown:
+            reason = "base {} is neither in the engine nor can its registry be asked"
+            why = tuple(map(reason.format, fingerprint.unknown))
+            return replace(surveyed, why=why)
+        image = self._by_tag.get(engine_name(folder.name, fingerprint.value))
+        if image and image.labels.get(FINGERPRINT_LABEL) == fingerprint.value:
+            age = (time.time() - image.created) / _SECONDS_AN_HOUR
+            limit = folder.settings.rebuild_after
+            others = other_parents(image.labels, generations)
+            if limit and age > limit:
+                why = (f"built {age:.0f} hours ago, and rebuild_after is {limit:g}",)
+            elif others:
+                why = tuple(f"built on another build of its parent {name}" for name in others)
+            else:
+                return replace(surveyed, state=BuildState.UP_TO_DATE, image_id=image.id, tags=image.tags, why=())
+            return replace(surveyed, state=BuildState.STALE, why=why)
+        last = self._by_name.get(folder.name)
+        if last is None:
+            return replace(surveyed, state=BuildState.NOT_BUILT, why=("never built in this engine",))
+        inputs = recorded_inputs(self._cache, folder.name, last.labels.get(FINGERPRINT_LABEL, ""))
+        unrecorded = ("changed since it was built; what changed was not recorded on this machine",)
+        why = explain(inputs, fingerprint.inputs) if inputs else unrecorded
+        return replace(surveyed, state=BuildState.STALE, why=why)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -13,14 +13,14 @@ from buildtools.command import run_command
 from buildtools.events import Warned, timed
 from buildtools.image.assembly import Assembly, LocalImage, assemble
 from buildtools.image.bases import BaseImage, find_bases
-from buildtools.image.engine.client import Engine, EngineError
+from buildtools.image.engine.client import EngineError
 from buildtools.image.folder.fingerprint import explain
 from buildtools.image.folder.folders import ImageFolder
 from buildtools.image.push.routes import PushRequest, foreseen_routes, push
 from buildtools.image.reference import Reference
 from buildtools.image.registry.cache import Cache
-from buildtools.image.registry.lookup import find_fingerprints, fingerprint_tag
-from buildtools.image.registry.manifest import FINGERPRINT_LABEL, SOURCE_LABEL, VERSION_LABEL
+from buildtools.image.registry.lookup import StoredImage, find_fingerprints
+from buildtools.image.registry.manifest import SOURCE_LABEL, VERSION_LABEL
 from buildtools.image.registry.push import ImageToPush, PushedImage, PushRoute
 from buildtools.image.survey import BuildState, ImageStatus, engine_statuses, survey
 from buildtools.schedule import side_by_side
@@ -63,7 +63,8 @@ def survey_images(task: TaskContext, *, complete: bool = False) -> tuple[ImageSt
     :raises BuildToolsError: a base image cannot be had.
     """
     statuses = _survey(task, complete=complete)
-    return _engine_statuses(task, statuses, engine) if (engine := task.services.engine_if_any()) else statuses
+    engine = task.services.engine_if_any()
+    return engine_statuses(statuses, engine, cache=task.run.project_cache) if engine else statuses
 
 
 def _survey(task: TaskContext, *, complete: bool) -> tuple[ImageStatus, ...]:
@@ -79,28 +80,24 @@ def _survey(task: TaskContext, *, complete: bool) -> tuple[ImageStatus, ...]:
     return survey(image_folders, bases, cache=task.run.project_cache, learn=learn, base_errors=errors)
 
 
-def _engine_statuses(task: TaskContext, statuses: Sequence[ImageStatus], engine: Engine) -> tuple[ImageStatus, ...]:
-    return engine_statuses(statuses, engine.images(FINGERPRINT_LABEL), cache=task.run.project_cache)
-
-
 def bring_in(task: TaskContext, *, registry_names: bool) -> tuple[LocalImage, ...]:
     """Bring every image into the engine; what the registry has already is pulled rather than built."""
     if registry_names:
         task.settings.repository_prefix  # noqa: B018  refuses where none is configured
     engine = task.services.engine
-    statuses = survey_images(task, complete=True)
-    references = _to_pull(task, statuses)
+    statuses = _with_stored(task, survey_images(task, complete=True))
+    names = [status.name for status in statuses]
     images = assemble(
         statuses,
-        [status.name for status in statuses],
-        _assembly(task, references, registry_names=registry_names),
+        names,
+        _assembly(task, names if task.run.no_cache else (), registry_names=registry_names),
         engine=engine,
         credentials=task.services.credentials,
         jobs=task.run.jobs,
         report=task.run.report,
         cancelled=task.run.cancelled,
     )
-    return tuple(images[status.name] for status in statuses)
+    return tuple(images[name] for name in names)
 
 
 def push_images(task: TaskContext, wait_for_archives: Callable[[], object] | None = None) -> tuple[PushedImage, ...]:
@@ -118,17 +115,15 @@ def push_images(task: TaskContext, wait_for_archives: Callable[[], object] | Non
         raise Failures(errors).combined("base images are missing", "fix the errors above and run again")
     mind_untracked(task, statuses_at_start, release=wait_for_archives is not None)
 
-    def provide(missing: Sequence[ImageToPush]) -> Sequence[ImageToPush]:
+    def provide(missing: Sequence[ImageToPush], stored: Mapping[str, StoredImage]) -> Sequence[ImageToPush]:
         # An engine takes its time to list its images, which a push of what the registry has can do without.
-        statuses = _engine_statuses(task, statuses_at_start, task.services.engine)
-        parents = {name for each in statuses for name in each.folder.parents} - {image.name for image in missing}
-        stored = (
-            {} if task.run.no_cache else _registry_references(task, [each for each in statuses if each.name in parents])
-        )
+        cache, engine = task.run.project_cache, task.services.engine
+        statuses = engine_statuses(statuses_at_start, engine, cache=cache, stored=stored, is_final=True)
+        names = [image.name for image in missing]
         images = assemble(
             statuses,
-            [image.name for image in missing],
-            _assembly(task, stored, registry_names=True),
+            names,
+            _assembly(task, names if task.run.no_cache else (), registry_names=True),
             engine=task.services.engine,
             credentials=task.services.credentials,
             jobs=task.run.jobs,
@@ -181,13 +176,12 @@ def _refuse_changed(task: TaskContext, statuses: Sequence[ImageStatus]) -> None:
 def local_plan(task: TaskContext) -> tuple[Planned, ...]:
     """What bringing the images into the engine would do."""
     task.services.engine  # noqa: B018  without one nothing can be planned
-    statuses = survey_images(task)
-    references = _to_pull(task, statuses)
+    statuses = _with_stored(task, survey_images(task))
 
     def plan_of(status: ImageStatus) -> Planned:
         if status.state is BuildState.UP_TO_DATE and not task.run.no_cache:
             return Planned(status.name, "not change")
-        return Planned(status.name, "be pulled" if status.name in references else "be built", status.why)
+        return Planned(status.name, "be pulled" if status.registry_digest else "be built", status.why)
 
     return tuple(map(plan_of, statuses))
 
@@ -245,32 +239,25 @@ def _pull_unknown(task: TaskContext, bases: Sequence[BaseImage]) -> dict[str, Bu
     return {base.reference: error for base, error in zip(bases, errors, strict=True) if error}
 
 
-def _to_pull(task: TaskContext, statuses: Sequence[ImageStatus]) -> dict[str, str]:
-    """The references to pull what the engine lacks and the registry has."""
-    stale = [status for status in statuses if status.state is not BuildState.UP_TO_DATE]
-    return _registry_references(task, stale) if task.settings.registry and not task.run.no_cache else {}
-
-
-def _registry_references(task: TaskContext, statuses: Sequence[ImageStatus]) -> dict[str, str]:
-    """The references under which the registry has what these folders would build."""
+def _with_stored(task: TaskContext, statuses: tuple[ImageStatus, ...]) -> tuple[ImageStatus, ...]:
+    """The same, with what is to be pulled: the engine lacks it, and the registry has it."""
     places = {
         each.name: (repository(task, each.name), each.fingerprint.value)
         for each in statuses
-        if not each.folder.settings.rebuild_after
+        if each.state is not BuildState.UP_TO_DATE and not each.folder.settings.rebuild_after
     }
+    if not (places and task.settings.registry) or task.run.no_cache:
+        return statuses
     try:
         images = find_fingerprints(task.services.registry, places, _cache(task))
     except Unreachable as error:
         task.run.report(Warned("", f"{error.fact}; what it has is built anew"))
-        return {}
-    return {
-        name: f"{task.services.registry.host}/{places[name][0]}:{fingerprint_tag(places[name][1])}"
-        for name, image in images.items()
-        if image
-    }
+        return statuses
+    stored = {name: image for name, image in images.items() if image}
+    return engine_statuses(statuses, task.services.engine, cache=task.run.project_cache, stored=stored)
 
 
-def _assembly(task: TaskContext, references: dict[str, str], *, registry_names: bool) -> Assembly:
+def _assembly(task: TaskContext, anew: Sequence[str], *, registry_names: bool) -> Assembly:
     version = task.version
 
     def names(name: str) -> tuple[str, ...]:
@@ -282,8 +269,8 @@ def _assembly(task: TaskContext, references: dict[str, str], *, registry_names: 
         task.run.project_cache,
         task.run.environment,
         names,
-        references,
-        no_cache=task.run.no_cache,
+        lambda name: f"{task.services.registry.host}/{repository(task, name)}",
+        anew,
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from buildtools.image.engine.client import Engine
+from buildtools.image.generation import PARENTS_LABEL, generation_of, parents_label
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.push import ImageToPush
@@ -52,13 +53,21 @@ def namespace() -> str:
 
 @pytest.fixture
 def make_image(connected: Engine, namespace: str) -> Iterator[MakeImage]:
-    """Makes an image of layers (``{path: content}``) that is ready to be pushed into this test's namespace."""
+    """Makes an image of layers (``{path: content}``) that is ready to be pushed into this test's namespace.
+
+    Where its ``parents`` were made before, it says that it was built on these.
+    """
     made = []
+    generations: dict[str, str] = {}
 
     def make(name: str, *layers: images.Layer, fingerprint: str = "", parents: tuple[str, ...] = ()) -> ImageToPush:
         fingerprint = fingerprint or secrets.token_hex(32)
-        image_id = images.load(connected, layers, fingerprint)
+        label = parents_label({parent.rpartition("/")[2]: generations.get(parent, "") for parent in parents})
+        image_id = images.load(connected, layers, fingerprint, **({PARENTS_LABEL: label} if label else {}))
         made.append(image_id)
+        image = connected.inspect(image_id)
+        assert image is not None
+        generations[f"{namespace}/{name}"] = generation_of(image["RootFS"]["Layers"])
         return ImageToPush(name, f"{namespace}/{name}", fingerprint, image_id, parents)
 
     yield make

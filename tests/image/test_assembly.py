@@ -4,7 +4,7 @@ import hashlib
 import json
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -53,7 +53,7 @@ class Project:
         bases = find_bases(folders, self.engine, Registry, Cache(cache))
         return engine_statuses(
             survey(folders, bases, cache=cache, base_errors=base_errors),
-            self.engine.images(FINGERPRINT_LABEL),
+            self.engine,
             cache=cache,
         )
 
@@ -61,13 +61,15 @@ class Project:
         self,
         report: Callable[[Event], None] = lambda event: None,
         base_errors: Mapping[str, BuildToolsError] | None = None,
+        anew: Collection[str] = (),
+        targets: Collection[str] = (),
         **proxies: str,
     ) -> dict[str, LocalImage]:
         statuses = self.survey(base_errors, **proxies)
         return assemble(
             statuses,
-            [status.name for status in statuses],
-            Assembly(self.root, self.root / "cache", {}, lambda name: (f"{name}:1.0.0",), {}),
+            targets or [status.name for status in statuses],
+            Assembly(self.root, self.root / "cache", {}, lambda name: (f"{name}:1.0.0",), str, anew),
             engine=self.engine,
             credentials=Credentials(self.root, {}),
             jobs=2,
@@ -226,3 +228,32 @@ def test_what_is_too_old_is_built_without_what_the_engine_remembers(project: Pro
         for each in (first, second)
     ]
     assert layers[0] != layers[1]
+
+
+def test_a_parent_that_was_built_anew_makes_its_children_stale(project: Project) -> None:
+    project.write(project.base, f"FROM {project.busybox}\nRUN cat /proc/sys/kernel/random/uuid >/who\n")
+    first = project.assemble()
+    again = project.assemble(anew=[project.base], targets=[project.base])
+    assert first[project.base].image_id != again[project.base].image_id
+    (base, app) = project.survey()
+    assert (BuildState.UP_TO_DATE, BuildState.STALE) == (base.state, app.state)
+    assert (f"built on another build of its parent {project.base}",) == app.why
+    assert [BuildOutcome.UP_TO_DATE, BuildOutcome.BUILT] == [image.outcome for image in project.assemble().values()]
+    assert [BuildState.UP_TO_DATE] * 2 == [status.state for status in project.survey()]
+
+
+def test_a_parent_of_which_only_a_copy_was_taken_counts_too(project: Project) -> None:
+    project.write(project.base, f"FROM {project.busybox}\nRUN cat /proc/sys/kernel/random/uuid >/{project.mark}\n")
+    project.write(project.app, f"FROM scratch\nCOPY --from={project.base} /{project.mark} /\n")
+    project.assemble()
+    project.assemble(anew=[project.base], targets=[project.base])
+    assert BuildOutcome.BUILT is project.assemble()[project.app].outcome
+
+
+def test_a_parent_that_is_the_same_when_it_is_built_anew_stays_the_same_parent(project: Project) -> None:
+    project.write(project.base, f"FROM scratch\nCOPY file /{project.mark}\n", file="")
+    project.write(project.app, f"FROM {project.base}\nCOPY file /file\n", file="one")
+    (project.root / "src/docker" / project.base / "file").write_text(project.mark)
+    project.assemble()
+    project.assemble(anew=[project.base], targets=[project.base])
+    assert [BuildState.UP_TO_DATE] * 2 == [status.state for status in project.survey()]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from buildtools import BuildToolsError, Refused
 from buildtools.events import Report, Transferred
 from buildtools.image.engine.client import Engine, EngineError
+from buildtools.image.generation import PARENTS_LABEL
 from buildtools.image.push.engine_push import make_known, push_by_engine, short_id, temporary_name
 from buildtools.image.push.plan import LITTLE, LayerPlan, by_large_base, group_disjoint
 from buildtools.image.registry.cache import Cache
@@ -24,7 +25,7 @@ from buildtools.image.registry.lookup import (
     fingerprint_tag,
     read_image,
 )
-from buildtools.image.registry.manifest import DOCKER_CONFIG, Damaged, Descriptor, Manifest
+from buildtools.image.registry.manifest import DOCKER_CONFIG, Damaged, Descriptor, Manifest, labels_of
 from buildtools.image.registry.push import ImageToPush, PushRoute
 from buildtools.schedule import awaited, side_by_side
 
@@ -210,12 +211,13 @@ class LayerUploader:
     def _finish(self, image: ImageToPush, config: bytes, layers: list[Descriptor]) -> StoredImage:
         """Put configuration and manifest of an image whose layers are all there; what its fingerprint's tag has.
 
-        Another agent may have stored the same fingerprint meanwhile: its image is as good, and both then agree.
+        Another agent may have stored the same fingerprint meanwhile: its image is as good, and both then agree; unless
+        it was built on other parents.
         """
         # Of those that are to be newer, the one that is there is the one that was too old.
         if not image.built_since:
             present = find_intact(self._registry, image.repository, image.fingerprint, self._cache)
-            if present:
+            if present and present.labels.get(PARENTS_LABEL) == labels_of(config).get(PARENTS_LABEL):
                 return present
         digest = self._registry.put_blob(image.repository, config)
         manifest = Manifest.make(Descriptor(DOCKER_CONFIG, digest, len(config)), layers)

@@ -19,6 +19,11 @@ direct          otherwise                                             the layers
 The first two need no engine, and are decided for all images before anything is sent: so no tag of a version is set
 while one of its images is in conflict. Only what neither finds is asked for (``provide``), which builds it. All layers
 of all images are stored before the first tag of the version is set.
+
+An image is taken only if it was built on those builds of its parents that the version has (see ``generation.py``).
+Another agent may push the same commit at the same time, out of builds of its own. Whoever stores an image under its
+fingerprint first has it, and so has whoever sets the version's tag first; the other finds that out when it reads back,
+and begins again with what is there. Parents are tagged before their children, so a child that has its tag fits them.
 """
 
 from __future__ import annotations
@@ -38,18 +43,36 @@ from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.lookup import StoredImage
 from buildtools.image.registry.manifest import DOCKER_LAYER, OCI_LAYER, Descriptor, diff_ids_of
-from buildtools.image.registry.push import ImageToPush, PushedImage, PushRoute, VersionTagger, workers
+from buildtools.image.registry.push import (
+    Images,
+    ImageToPush,
+    Overtaken,
+    PushedImage,
+    PushRoute,
+    VersionTagger,
+    workers,
+)
 from buildtools.version import Version
 
-Provide = Callable[[Sequence[ImageToPush]], Sequence[ImageToPush]]
+Provide = Callable[[Sequence[ImageToPush], Mapping[str, StoredImage]], Sequence[ImageToPush]]
+KnownLayers = Mapping[str, tuple[Descriptor, str]]
+StoreImages = Callable[[Sequence[ImageToPush], KnownLayers], Sequence[tuple[StoredImage, PushRoute]]]
+
+# How often another agent may come in between, with another build of the same commit, before we give up.
+_ATTEMPTS = 3
+
+
+def _as_they_are(images: Sequence[ImageToPush], _stored: Mapping[str, StoredImage]) -> Sequence[ImageToPush]:
+    return images
 
 
 @frozen
 class PushRequest:
     """What to push: one version of several images.
 
-    ``labels`` are stamped into every image. ``provide`` is asked once for those images that the registry lacks, and
-    returns them with their ids: so nothing is built that is there already. ``before_tags`` is called once all layers
+    ``labels`` are stamped into every image. ``provide`` is asked for those images that the registry lacks, and
+    returns them with their ids: so nothing is built that is there already. It is told which images the version has
+    already, by name: what it builds must be built on these. ``before_tags`` is called once all layers
     are there, before the first tag of the version is set; it may raise. Where something new was stored, at most
     ``fingerprints_kept`` fingerprints stay in its repository; 0 keeps all. Layers of those ``bases`` that the registry
     has are not sent.
@@ -60,7 +83,7 @@ class PushRequest:
     labels: Mapping[str, str]
     bases: tuple[Reference, ...] = ()
     fingerprints_kept: int = 0
-    provide: Provide = list
+    provide: Provide = _as_they_are
     before_tags: Callable[[], object] | None = None
 
 
@@ -89,24 +112,28 @@ def push(
         report(Started(image.name, "push"))
     with workers() as pool:
         tagger = VersionTagger(registry, request.version, request.labels, cache, report, pool)
-        published_images, stored_images = tagger.look_up(request.images)
-        routes = {image: (source, PushRoute.STAMPED) for image, source in stored_images.items() if source}
-        if new := [image for image in stored_images if image not in routes]:
-            present = [(image.repository, each) for image, each in (published_images | stored_images).items() if each]
-            images = request.provide(new)
-            layers = _known_layers([*tagger.base_images(request.bases), *present])
+
+        def store(images: Sequence[ImageToPush], layers: KnownLayers) -> list[tuple[StoredImage, PushRoute]]:
             uploader = LayerUploader(_engine_of(engine, images), registry, cache, pool, report, layers, cancelled)
-            routes |= zip(new, uploader.store(images), strict=True)
-            tagger.forget_look()
-        if cancelled.is_set():
-            raise BuildToolsError(f"the push of {request.version} was cancelled", "run the same command again")
-        if request.before_tags:
-            request.before_tags()
-            tagger.forget_look()
-        results = tagger.each(lambda image: tagger.stamp(image, *routes[image]), stored_images)
-        for image, each in published_images.items():
-            if each:
-                results[image] = tagger.pushed_image(image, each, PushRoute.ALREADY_THERE)
+            return uploader.store(images)
+
+        before_tags = request.before_tags
+        for _ in range(_ATTEMPTS):
+            published, stored = tagger.look_up(request.images)
+            routes = _routes(request, tagger, published, stored, store)
+            if cancelled.is_set():
+                raise BuildToolsError(f"the push of {request.version} was cancelled", "run the same command again")
+            if before_tags:
+                before_tags()
+                before_tags = None
+                tagger.forget_look()
+            try:
+                results = _stamp(request, tagger, published, routes)
+                break
+            except Overtaken as error:
+                overtaken = error
+        else:
+            raise BuildToolsError(f"other agents push {overtaken} all the time", "run the same command again later")
         for image in request.images:
             outcome = Outcome.UP_TO_DATE if results[image].route is PushRoute.ALREADY_THERE else Outcome.DONE
             detail = f"{results[image].route.value}, {results[image].digest}"
@@ -115,6 +142,54 @@ def push(
             new = [image for image in request.images if results[image].is_new]
             tagger.prune(new, request.fingerprints_kept)
     return [results[image] for image in request.images]
+
+
+def _routes(
+    request: PushRequest, tagger: VersionTagger, published: Images, stored: Images, store: StoreImages
+) -> dict[ImageToPush, tuple[StoredImage, PushRoute]]:
+    """What to make each image of the version of, that is not published; all of their layers are in the registry.
+
+    Another agent may store an image while we build on our own. Both then take the one that is there, and what was
+    built on the other is built again.
+    """
+    routes = {image: (source, PushRoute.STAMPED) for image, source in stored.items() if source}
+    new = [image for image in stored if image not in routes]
+    for _ in range(_ATTEMPTS):
+        if not new:
+            return routes
+        present = {image: each for image, each in published.items() if each}
+        present |= {image: source for image, (source, _) in routes.items() if image not in new}
+        images = request.provide(new, {image.name: source for image, source in present.items()})
+        bases = tagger.base_images(request.bases)
+        layers = _known_layers([*bases, *((image.repository, source) for image, source in present.items())])
+        routes |= zip(new, store(images, layers), strict=True)
+        tagger.forget_look()
+        sources: Images = {image: source for image, (source, _) in routes.items()}
+        new = tagger.other_builds(request.images, published, sources)
+    names = ", ".join(image.name for image in new)
+    raise BuildToolsError(f"other agents store other builds of the parents of {names}", "run the same command again")
+
+
+def _stamp(
+    request: PushRequest,
+    tagger: VersionTagger,
+    published: Images,
+    routes: Mapping[ImageToPush, tuple[StoredImage, PushRoute]],
+) -> dict[ImageToPush, PushedImage]:
+    """Make the version, parents before what is built on them.
+
+    :raises Overtaken: another agent has made it of another build of an image.
+    """
+    results = {
+        image: tagger.pushed_image(image, each, PushRoute.ALREADY_THERE) for image, each in published.items() if each
+    }
+    waiting = [image for image in request.images if image not in results]
+    while waiting:
+        repositories = {image.repository for image in waiting}
+        ready = [image for image in waiting if repositories.isdisjoint(image.parents)]
+        results |= tagger.each(lambda image: tagger.stamp(image, *routes[image]), ready)
+        waiting = [image for image in waiting if image not in ready]
+    return results
 
 
 def foreseen_routes(request: PushRequest, registry: Registry, cache: Cache) -> list[PushRoute | None]:

@@ -22,6 +22,7 @@ from typing import TypeVar
 from buildtools import BuildToolsError, Conflict, Failures, Refused
 from buildtools.events import Report, Warned
 from buildtools.frozen import frozen
+from buildtools.image.generation import PARENTS_LABEL, generation_of, other_parents
 from buildtools.image.reference import Reference
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
@@ -34,7 +35,7 @@ from buildtools.image.registry.lookup import (
     read_image,
     tag_digest,
 )
-from buildtools.image.registry.manifest import FINGERPRINT_LABEL, SOURCE_LABEL, Damaged, digest_of, stamp
+from buildtools.image.registry.manifest import FINGERPRINT_LABEL, SOURCE_LABEL, Damaged, diff_ids_of, digest_of, stamp
 from buildtools.schedule import all_ended, awaited
 from buildtools.version import Version
 
@@ -89,6 +90,10 @@ class PushedImage:
         return self.route in (PushRoute.DIRECT, PushRoute.ENGINE)
 
 
+class Overtaken(Exception):
+    """Another agent has pushed another build of an image meanwhile, and what was built on ours does not fit it."""
+
+
 Images = dict[ImageToPush, StoredImage | None]
 
 
@@ -138,7 +143,36 @@ class VersionTagger:
         published = self.each(self._published_image, images)
         self._looked_at = time.monotonic()
         missing = [image for image in images if published[image] is None]
-        return published, self.each(self._stored_image, missing)
+        stored = self.each(self._stored_image, missing)
+        for image in self.other_builds(images, published, stored):
+            stored[image] = None
+        return published, stored
+
+    def other_builds(self, images: Sequence[ImageToPush], published: Images, stored: Images) -> list[ImageToPush]:
+        """The stored ones of a version's images, parents first, that were built on other parents than the version has.
+
+        :raises Conflict: one that is published was.
+        """
+        names = {image.repository: image.name for image in images}
+        generations: dict[str, str] = {}
+        others = []
+        for image in images:
+            source = published.get(image) or stored.get(image)
+            if source is None:
+                continue
+            needed = {names[each]: generations.get(each, "") for each in image.parents if each in names}
+            parents = other_parents(source.labels, needed)
+            if parents and not published.get(image):
+                others.append(image)
+                continue
+            generations[image.repository] = generation_of(diff_ids_of(source.config))
+            # What was pushed before images carried this label stays as it is.
+            if parents and all(needed.values()) and PARENTS_LABEL in source.labels:
+                raise Conflict(
+                    f"{self._reference(image)} was built on other builds of {', '.join(parents)} than the version has",
+                    "a version never changes: cut a new version",
+                )
+        return others
 
     def forget_look(self) -> None:
         """From here on time has passed, or something was sent: a tag must be looked at again before it is set."""
@@ -159,6 +193,7 @@ class VersionTagger:
         """Make the version out of a stored image, and read it back.
 
         :raises Conflict: another commit has made it meanwhile.
+        :raises Overtaken: another agent has, out of another build of this commit.
         """
         config = stamp(source.config, self._labels)
         descriptor = replace(source.manifest.config, digest=digest_of(config), size=len(config))
@@ -173,6 +208,8 @@ class VersionTagger:
             theirs = read_image(self._registry, image.repository, self._tag, self._cache)
             if theirs is None or not self._is_same(theirs, image):
                 raise self._conflict(image, theirs.digest if theirs else "none")
+            if diff_ids_of(theirs.config) != diff_ids_of(config):
+                raise Overtaken(image.name)
             stamped = theirs
         return self.pushed_image(image, stamped, route)
 

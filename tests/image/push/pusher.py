@@ -35,7 +35,7 @@ class Pusher:
         engine: bool = True,
         revision: str = "1",
         bases: Sequence[Reference] = (),
-        provide: Provide = list,
+        provide: Provide = lambda images, _: images,
     ) -> list[PushedImage]:
         labels = {VERSION: version, REVISION: revision}
         request = PushRequest(images, Version.parse(version), labels, bases=tuple(bases), provide=provide)

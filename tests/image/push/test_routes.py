@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from buildtools.events import Event, Transferred, Warned
 from buildtools.image.engine.client import Engine
 from buildtools.image.push.routes import PushRequest, foreseen_routes, push
 from buildtools.image.registry.cache import Cache
-from buildtools.image.registry.lookup import fingerprint_tag
+from buildtools.image.registry.lookup import StoredImage, fingerprint_tag
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL, labels_of
 from buildtools.image.registry.push import ImageToPush, PushRoute
 from buildtools.version import Version
@@ -109,7 +110,7 @@ def test_a_version_with_other_content_is_a_conflict_and_nothing_is_sent(
 def test_a_version_that_another_agent_makes_while_we_build_is_a_conflict(pusher: Pusher, make_image: MakeImage) -> None:
     ours, theirs = make_image("app", {"a": b"1"}), make_image("app", {"a": b"2"})
 
-    def built(lacking: Sequence[ImageToPush]) -> Sequence[ImageToPush]:
+    def built(lacking: Sequence[ImageToPush], _: object) -> Sequence[ImageToPush]:
         pusher("1.0", theirs)
         return lacking
 
@@ -198,7 +199,7 @@ def test_only_what_the_registry_lacks_is_asked_for(pusher: Pusher, make_image: M
     pusher("1.0", there)
     asked: list[str] = []
 
-    def provide(images: Sequence[ImageToPush]) -> Sequence[ImageToPush]:
+    def provide(images: Sequence[ImageToPush], _: object) -> Sequence[ImageToPush]:
         asked.extend(image.name for image in images)
         return [replace(image, image_id=lacking.image_id) for image in images]
 
@@ -262,3 +263,53 @@ def test_an_interrupt_stops_what_is_being_sent(pusher: Pusher, make_image: MakeI
     with pytest.raises(KeyboardInterrupt):
         push(request, pusher.engine, pusher.registry, pusher.cache, report=report)
     assert [] == pusher.registry.tags(image.repository)
+
+
+def test_an_image_that_was_built_on_another_build_of_its_parent_is_asked_for(
+    pusher: Pusher, make_image: MakeImage
+) -> None:
+    base = make_image("base", {"a": b"1"})
+    app = make_image("app", {"a": b"1"}, {"b": b"2"}, parents=(base.repository,))
+    pusher("1.0", base, app)
+    new_base = make_image("base", {"a": b"new"}, fingerprint=base.fingerprint)
+    new_app = make_image("app", {"a": b"new"}, {"b": b"2"}, fingerprint=app.fingerprint, parents=(base.repository,))
+    asked: list[str] = []
+
+    def provide(images: Sequence[ImageToPush], stored: Mapping[str, StoredImage]) -> Sequence[ImageToPush]:
+        asked.extend(image.name for image in images)
+        return images
+
+    # The registry's base is too old, as after a time of rebuild_after; its app is as young as need be.
+    young = replace(new_base, built_since=time.time())
+    pushed = pusher("1.1", young, new_app, provide=provide)
+    assert ["base", "app"] == asked
+    assert [pusher.route] * 2 == [image.route for image in pushed]
+    tars = [layer_tar({"a": b"new"}), layer_tar({"b": b"2"})]
+    assert tars[:1] == pusher.layer_tars(base.repository, "1.1")
+    assert tars == pusher.layer_tars(app.repository, "1.1")
+    assert tars == pusher.layer_tars(app.repository, fingerprint_tag(app.fingerprint))
+
+
+def test_what_was_built_on_a_parent_that_another_agent_stored_meanwhile_is_built_again(
+    pusher: Pusher, make_image: MakeImage
+) -> None:
+    theirs = make_image("base", {"a": b"theirs"})
+    their_app = make_image("app", {"a": b"theirs"}, {"b": b"2"}, parents=(theirs.repository,))
+    ours = make_image("base", {"a": b"ours"}, fingerprint=theirs.fingerprint)
+    our_app = make_image("app", {"a": b"ours"}, {"b": b"2"}, parents=(theirs.repository,))
+    asked: list[list[str]] = []
+
+    def provide(images: Sequence[ImageToPush], stored: Mapping[str, StoredImage]) -> Sequence[ImageToPush]:
+        asked.append([image.name for image in images])
+        if len(asked) == 1:
+            pusher("0.9", theirs)
+            return images
+        # Now it is to be built on theirs.
+        assert [theirs.image_id] == [stored["base"].manifest.config.digest]
+        return [replace(our_app, image_id=their_app.image_id)]
+
+    pusher("1.0", ours, our_app, provide=provide)
+    assert [["base", "app"], ["app"]] == asked
+    tars = [layer_tar({"a": b"theirs"}), layer_tar({"b": b"2"})]
+    assert tars[:1] == pusher.layer_tars(theirs.repository, "1.0")
+    assert tars == pusher.layer_tars(our_app.repository, "1.0")
