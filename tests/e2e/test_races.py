@@ -40,7 +40,8 @@ def pair(place: Place, registry: str, project_in: MakeProject) -> Iterator[Pair]
 
 def held_back(pair: Pair) -> tuple[Outcome, Outcome]:
     """The first publishes when the second is about to set its tags, which the second then does."""
-    about_to_tag, may_go_on = threading.Barrier(len(SHORT) + 1, timeout=60), threading.Event()
+    # Parents get their tags first, so there is one to wait for.
+    about_to_tag, may_go_on = threading.Barrier(2, timeout=60), threading.Event()
     tagging = b"/manifests/1.0.0 HTTP/1.1"
 
     def hold(data: bytes) -> bytes:
