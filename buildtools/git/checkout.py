@@ -50,7 +50,7 @@ def read_version(root: Path, tag_prefix: str, environment: Mapping[str, str]) ->
         _refuse_shallow(root, environment)
         fact = f"no annotated tag{f' that starts with {tag_prefix!r}' if tag_prefix else ''} is reachable from HEAD"
         tag = ignored_tag(Repository.open(root, environment), tag_prefix)
-        if tag and tag.annotated:
+        if tag and tag.is_annotated:
             raise Refused(f"{fact}, but there is {tag.name}", prefix_remedy(tag)) from error
         raise Refused(
             fact,

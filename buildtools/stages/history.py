@@ -73,8 +73,8 @@ def read_history(task: TaskContext) -> tuple[HistoryEntry, ...]:
     releases = {key: _parse(store.location(key), cache.get(key, etag)) for key, etag in manifests.items()}
     tags = _tags(task, [each for each in releases.values() if isinstance(each, Release)])
     entries = [
-        *(_released(key, each, tags) for key, each in releases.items() if each),
-        *(_claimed(key, contents[key]) for key in claims if key in contents),
+        *(_release_entry(key, each, tags) for key, each in releases.items() if each),
+        *(_claim_entry(key, contents[key]) for key in claims if key in contents),
     ]
     return tuple(sorted(entries, key=lambda entry: Version.parse(entry.version), reverse=True))
 
@@ -96,7 +96,7 @@ def _parse(location: str, manifest: bytes | None) -> Release | BuildToolsError |
         return error
 
 
-def _released(key: str, content: Release | BuildToolsError, tags: Mapping[str, tuple[str, ...]]) -> HistoryEntry:
+def _release_entry(key: str, content: Release | BuildToolsError, tags: Mapping[str, tuple[str, ...]]) -> HistoryEntry:
     if isinstance(content, BuildToolsError):
         return HistoryEntry(PurePosixPath(key).stem, VersionState.UNREADABLE, reason=content.fact)
     return HistoryEntry(
@@ -110,7 +110,7 @@ def _released(key: str, content: Release | BuildToolsError, tags: Mapping[str, t
     )
 
 
-def _claimed(key: str, content: bytes) -> HistoryEntry:
+def _claim_entry(key: str, content: bytes) -> HistoryEntry:
     try:
         claim = json.loads(content)
         version, commit = Version.parse(claim["version"]).text, str(claim["commit"])

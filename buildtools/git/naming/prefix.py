@@ -19,7 +19,7 @@ class IgnoredTag:
 
     name: str
     prefix: str
-    annotated: bool
+    is_annotated: bool
 
 
 def has_prefix(name: str, prefix: str) -> bool:
@@ -35,10 +35,10 @@ def ignored_tag(repository: Repository, prefix: str) -> IgnoredTag | None:
         match = _VERSION_NAME.fullmatch(name)
         if match and ref.oid:
             target = ref.peeled or peeled(repository.objects, ref.oid)
-            tag = IgnoredTag(name, match["prefix"], annotated=target != ref.oid)
-            if not tag.annotated or tag.prefix != prefix:
+            tag = IgnoredTag(name, match["prefix"], is_annotated=target != ref.oid)
+            if not tag.is_annotated or tag.prefix != prefix:
                 tags.append(tag)
-    return max(tags, key=lambda tag: tag.annotated, default=None)
+    return max(tags, key=lambda tag: tag.is_annotated, default=None)
 
 
 def prefix_remedy(tag: IgnoredTag) -> str:

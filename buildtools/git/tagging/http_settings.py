@@ -8,6 +8,7 @@ https://everything.curl.dev/usingcurl/proxies/env.html.
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from collections.abc import Mapping
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -62,7 +63,10 @@ def read_http_settings(
     home = environment.get("HOME", "")
 
     def path(variable: str, key: str) -> str:
-        return environment.get(variable) or values.path(f"http.{key}", home) or ""
+        place = environment.get(variable) or values.path(f"http.{key}", home) or ""
+        if place and url.scheme == "https" and not os.access(place, os.R_OK):
+            raise Refused(f"cannot read {place}, which http.{key} or {variable} names", "correct it, or unset it")
+        return place
 
     if values.get("http.pinnedpubkey"):
         raise Refused("http.pinnedPubkey is not supported", "push with git, or unset it")
@@ -101,15 +105,16 @@ def _proxy(
     no_proxy = environment.get("no_proxy", environment.get("NO_PROXY", ""))
     if not text or _is_exempt(url.hostname or "", no_proxy):
         return None
-    parts = urlsplit(text if "://" in text else f"http://{text}")
-    if parts.scheme not in _PROXY_PORTS:
-        raise Refused(f"the proxy scheme {parts.scheme} is not supported", "configure an http or https proxy")
     try:
-        host, port = parts.hostname, parts.port or _PROXY_PORTS[parts.scheme]
+        parts = urlsplit(text if "://" in text else f"http://{text}")
+        host, port = parts.hostname, parts.port or _PROXY_PORTS.get(parts.scheme)
     except ValueError:
         host = None
     if not host:
+        # The URL may hold a password.
         raise Refused("invalid proxy URL in http.proxy or the environment", "write it as http://HOST:PORT")
+    if parts.scheme not in _PROXY_PORTS:
+        raise Refused(f"the proxy scheme {parts.scheme} is not supported", "configure an http or https proxy")
     login = None
     if parts.username is not None:
         method = environment.get("GIT_HTTP_PROXY_AUTHMETHOD") or remote.proxy_auth_method

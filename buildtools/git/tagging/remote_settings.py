@@ -78,9 +78,9 @@ def _push_url(config: Config, name: str) -> str:
 
 def is_allowed(protocol: str, config: Config, environment: Mapping[str, str]) -> bool:
     """Whether git may push over this protocol (``file``, ``ssh``, ``http`` or ``https``)."""
-    allowed = environment.get("GIT_ALLOW_PROTOCOL")
-    if allowed is not None:
-        return protocol in allowed.split(":")
+    protocols = environment.get("GIT_ALLOW_PROTOCOL")
+    if protocols is not None:
+        return protocol in protocols.split(":")
     default = config.get("protocol.allow") or ("always" if protocol in _ALWAYS_ALLOWED else "user")
     value = (config.get(f"protocol.{protocol}.allow") or default).lower()
     return value == "always" or (

@@ -32,8 +32,8 @@ def ssh_arguments(address: SshAddress, receive_pack: str, config: Config, enviro
 
 def remote_command(receive_pack: str, path: str) -> str:
     """A shell command that receives a push into the repository at ``path``, quoted as git does."""
-    quoted = path.replace("'", "'\\''").replace("!", "'\\!'")
-    return f"{receive_pack} '{quoted}'"
+    shell_path = path.replace("'", "'\\''").replace("!", "'\\!'")
+    return f"{receive_pack} '{shell_path}'"
 
 
 def _variant(program: str, is_command: bool, config: Config, environment: Mapping[str, str]) -> str:

@@ -178,12 +178,12 @@ def _first_version(repository: Repository, request: TagRequest) -> SemanticVersi
     tag = ignored_tag(repository, prefix)
     # One repository may hold several projects, each with its own prefix. Without a prefix, or where they differ in
     # nothing but a v, another prefix is a mistake.
-    if tag and tag.annotated and (not prefix or not tag.prefix or tag.prefix.lower() == prefix.lower()):
+    if tag and tag.is_annotated and (not prefix or not tag.prefix or tag.prefix.lower() == prefix.lower()):
         raise Refused(
             f"no tag is a version{f' with the prefix {prefix!r}' if prefix else ''}, but {tag.name} looks like one",
             f"{prefix_remedy(tag)}, or make the first tag of another kind with `git tag -a`",
         )
-    version = version_in(tag.name, tag.prefix) if tag and not tag.annotated and tag.prefix == prefix else None
+    version = version_in(tag.name, tag.prefix) if tag and not tag.is_annotated and tag.prefix == prefix else None
     if tag and version and not (first and precedence(first) > precedence(version)):
         raise Refused(
             f"{tag.name} is a lightweight tag, and only annotated tags are versions",

@@ -111,6 +111,13 @@ def _refuse_lock(repository: Repository, plan: TagPlan) -> None:
         raise Refused(f"the tag {plan.name} is locked by {lock}", _LOCK_REMEDY)
 
 
+def _remove_empty_folders(path: str) -> None:
+    """Remove the folders that deleted tags such as ``1.0.0/rc`` have left where a ref is to be, as git does."""
+    for folder, _, _ in os.walk(path, topdown=False):
+        with suppress(OSError):
+            os.rmdir(folder)
+
+
 class _Cutter:
     """Makes the tag object once, when it is needed, and the ref after all checks."""
 
@@ -233,6 +240,7 @@ class _Cutter:
 
         path = f"{self._repository.common_dir}/refs/tags/{self._plan.name}"
         note = f", but {self._plan.name} has been pushed; `git fetch --tags` fetches it" if self._request.push else ""
+        _remove_empty_folders(path)
         try:
             is_new = DiskRefsContainer(self._repository.common_dir).add_if_new(self._ref, oid)
             self._share(f"{self._repository.common_dir}/refs/tags", self._plan.name)

@@ -119,7 +119,7 @@ def _fits_partially(text: str, pattern_text: str) -> bool:
     url, pattern = _PARTIAL_URL.fullmatch(text), _PARTIAL_URL.fullmatch(pattern_text)
     assert url
     assert pattern
-    return all(not expected or expected == url[name] for name, expected in pattern.groupdict().items())
+    return all(not part or part == url[name] for name, part in pattern.groupdict().items())
 
 
 def _escape(text: str) -> str:

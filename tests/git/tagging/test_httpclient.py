@@ -260,6 +260,7 @@ def test_a_query_in_the_address_stays_in_front_of_what_is_asked(network: Network
     [
         ([("http.proxy", "socks5://127.0.0.1:1")], "the proxy scheme socks5 is not supported"),
         ([("http.proxy", "http://h:port")], "invalid proxy URL"),
+        ([("http.proxy", "http://[::1")], "invalid proxy URL"),
         ([("http.pinnedPubkey", "sha256//x")], "http.pinnedPubkey is not supported"),
         ([("http.cookieFile", "/no/such/file")], "cannot read http.cookieFile /no/such/file"),
         ([("http.followRedirects", "maybe")], "http.followredirects"),
@@ -272,6 +273,14 @@ def test_a_setting_that_cannot_be_followed_is_refused(
     with pytest.raises(Refused) as refusal:
         cut_tag(network.site.clone.path, TagRequest(first="1.0.0"), network.site.environment, lambda event: None)
     assert words in str(refusal.value)
+
+
+@pytest.mark.parametrize("key", ["http.sslCAInfo", "http.sslCAPath", "http.sslCert", "http.sslKey"])
+def test_a_certificate_that_is_not_there_is_refused_by_its_key(site: Site, key: str) -> None:
+    site.clone.git("remote", "set-url", "origin", "https://127.0.0.1:1/remote.git")
+    site.clone.git("config", key, "/no/such/file")
+    with pytest.raises(Refused, match=f"(?i)cannot read /no/such/file, which {key} or GIT_SSL"):
+        cut_tag(site.clone.path, TagRequest(first="1.0.0"), site.environment, lambda event: None)
 
 
 @pytest.mark.parametrize(

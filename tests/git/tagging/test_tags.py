@@ -575,6 +575,12 @@ def test_a_tag_that_is_locked_here_while_it_is_pushed_is_completed_by_the_next_r
     assert TagState.FINISHED is release(site, first="1.0.0").state
 
 
+def test_empty_folders_in_place_of_the_ref_are_removed_as_git_does(site: Site) -> None:
+    (site.clone.path / ".git/refs/tags/v1.0.0/rc/old").mkdir(parents=True)
+    assert TagState.PUSHED is release(site, first="1.0.0").state
+    assert "v1.0.0" == site.clone.git("describe")
+
+
 def test_a_tag_that_cannot_be_written_here_is_told_as_pushed(site: Site) -> None:
     site.hook("pre-receive", f"rmdir {site.clone.path}/.git/refs/tags; touch {site.clone.path}/.git/refs/tags")
     with pytest.raises(BuildToolsError, match=r"/refs/tags/v1\.0\.0 \(.*\), but v1\.0\.0 has been pushed"):
