@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import atexit
 import gc
+import inspect
 import os
 import shlex
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from invoke.collection import Collection
@@ -23,11 +24,10 @@ from invoke.exceptions import Exit
 from invoke.tasks import task
 
 from buildtools import BuildToolsError, Refused, Unreachable
+from buildtools.cancellation import Interrupted
+from buildtools.cancellation import cancel_on_signals as _signals
 
 if TYPE_CHECKING:
-    from types import FrameType
-
-    from buildtools.cancellation import Cancellation
     from buildtools.console import Console
     from buildtools.run import Run
     from buildtools.stages.planned import Planned
@@ -58,24 +58,39 @@ _HELP = {
 }
 
 
-class Interrupted(KeyboardInterrupt):
-    """SIGINT or SIGTERM arrived."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
-
-
 def _command(**arguments: Any) -> Callable[[Callable[..., None]], Any]:
     """A task without Invoke's guessed one-letter flags, which would change meaning as flags are added."""
 
     def decorate(function: Callable[..., None]) -> Any:
-        code = function.__code__
-        names = code.co_varnames[1 : code.co_argcount]
+        names = list(inspect.signature(function).parameters)[1:]
         helps = {name: _HELP[name] for name in names if name in _HELP}
         return task(auto_shortflags=False, help=helps | arguments.pop("help", {}), **arguments)(function)
 
     return decorate
+
+
+# What every task about images takes; Invoke reads a task's options off its signature.
+_IMAGE_OPTIONS: dict[str, Any] = {
+    "only": "",
+    "jobs": "",
+    "dry_run": False,
+    "no_cache": False,
+    "pull": False,
+    "json": False,
+    "progress": "auto",
+}
+
+
+def _image_command(function: Callable[[Context, dict[str, Any]], None]) -> Any:
+    @wraps(function)
+    def body(context: Context, **options: Any) -> None:
+        function(context, {**_IMAGE_OPTIONS, **options})
+
+    keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [inspect.Parameter(name, keyword, default=value) for name, value in _IMAGE_OPTIONS.items()]
+    signature = inspect.Signature([inspect.Parameter("context", keyword), *parameters])
+    body.__signature__ = signature  # type: ignore[attr-defined]  # what inspect.signature, and so Invoke, looks for
+    return _command()(body)
 
 
 @_command()
@@ -105,39 +120,20 @@ def list_images(context: Context, only: str = "", why: str = "", json: bool = Fa
         console.summary(rendering.listing_summary(listing))
 
 
-@_command()
-def build(
-    context: Context,
-    only: str = "",
-    jobs: str = "",
-    dry_run: bool = False,
-    no_cache: bool = False,
-    pull: bool = False,
-    json: bool = False,
-    progress: str = "auto",
-) -> None:
+@_image_command
+def build(context: Context, options: dict[str, Any]) -> None:
     """Build what is out of date, parents first, in parallel; the engine then has NAME:VERSION."""
-    options: dict[str, Any] = {"only": only, "jobs": jobs, "dry_run": dry_run, "no_cache": no_cache, "pull": pull}
-    _bring_in(context, "built", {**options, "progress": progress}, json=json)
+    _bring_in(context, "built", options)
 
 
-@_command()
-def tag(
-    context: Context,
-    only: str = "",
-    jobs: str = "",
-    dry_run: bool = False,
-    no_cache: bool = False,
-    pull: bool = False,
-    json: bool = False,
-    progress: str = "auto",
-) -> None:
+@_image_command
+def tag(context: Context, options: dict[str, Any]) -> None:
     """Build, then give every image its registry name REGISTRY/NAMESPACE/NAME:VERSION."""
-    options: dict[str, Any] = {"only": only, "jobs": jobs, "dry_run": dry_run, "no_cache": no_cache, "pull": pull}
-    _bring_in(context, "tagged", {**options, "progress": progress}, json=json)
+    _bring_in(context, "tagged", options)
 
 
-def _bring_in(context: Context, word: str, options: Mapping[str, Any], *, json: bool) -> None:
+def _bring_in(context: Context, word: str, options: dict[str, Any]) -> None:
+    json = options.pop("json")
     with _running(context, **options) as (run, console):
         from buildtools import pipeline, rendering
 
@@ -149,20 +145,11 @@ def _bring_in(context: Context, word: str, options: Mapping[str, Any], *, json: 
         console.summary(rendering.local_summary(images, word))
 
 
-@_command()
-def push(
-    context: Context,
-    only: str = "",
-    jobs: str = "",
-    dry_run: bool = False,
-    no_cache: bool = False,
-    pull: bool = False,
-    json: bool = False,
-    progress: str = "auto",
-) -> None:
+@_image_command
+def push(context: Context, options: dict[str, Any]) -> None:
     """Push every image under its version, building only what the registry does not have, and read it back."""
-    options: dict[str, Any] = {"only": only, "jobs": jobs, "dry_run": dry_run, "no_cache": no_cache, "pull": pull}
-    with _running(context, **options, progress=progress) as (run, console):
+    json = options.pop("json")
+    with _running(context, **options) as (run, console):
         from buildtools import pipeline, rendering
 
         if run.dry_run:
@@ -402,26 +389,6 @@ def _running(
                 **options,
             )
             yield run, console
-
-
-@contextmanager
-def _signals(cancelled: Cancellation) -> Iterator[None]:
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        del frame
-        # The first one ends the run in order; more of them must not break into that, nor into the end of Python.
-        if not cancelled.is_set():
-            cancelled.set()
-            raise Interrupted(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_IGN if cancelled.is_set() else handler)
 
 
 def _plan(plan: Sequence[Planned], console: Console, *, json: bool) -> None:

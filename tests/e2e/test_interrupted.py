@@ -102,13 +102,15 @@ def missing(project: Project, version: str) -> list[str] | None:
 
 def test_killed_at_many_moments_it_completes_the_same_release(wired: Wired) -> None:
     project = wired.project
-    undisturbed = Trigger(0, signal.SIGKILL)
-    version(project, 0)
-    assert 0 == wired.publish(undisturbed).code
+    # The first preflight leaves an object by which later ones find out what the store can do.
+    for number in (0, 1):
+        undisturbed = Trigger(0, signal.SIGKILL)
+        version(project, number)
+        assert 0 == wired.publish(undisturbed).code
     moments = random.Random(20_261_123).sample(range(1, undisturbed.seen), 4)
     signals = (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT)
     for number, (moment, what) in enumerate([*zip(moments, signals, strict=True), (undisturbed.seen, signal.SIGKILL)]):
-        name = version(project, number + 1)
+        name = version(project, number + 2)
         killed = wired.publish(Trigger(moment, what))
         assert (-what if what is signal.SIGKILL else 128 + what) == killed.code, killed.err
         assert not missing(project, name), f"{moment}: the manifest names what is not there"
@@ -137,7 +139,8 @@ def test_a_signal_while_layers_are_sent_ends_the_release_before_its_tags(wired: 
     outcome = wired.project.finish(process[0])
     assert 128 + signal.SIGINT == outcome.code, outcome.err
     assert [] == [tag for tag in wired.project.place.tags(*wired.project.folders()) if tag.endswith(":1.0.0")]
-    assert [] == [key for key in wired.project.place.objects() if key.startswith(wired.project.mark)]
+    objects = [key for key in wired.project.place.objects() if key.startswith(wired.project.mark)]
+    assert [f"{wired.project.mark}/.buildtools-access"] == objects
 
 
 @pytest.mark.parametrize("command", ["push", "publish", "verify"])

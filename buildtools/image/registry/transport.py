@@ -19,6 +19,7 @@ from types import MappingProxyType
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from buildtools import BuildToolsError, Refused, Unreachable, __version__
+from buildtools.cancellation import SignalSafeEvent
 from buildtools.image.docker.credentials import Credential, Credentials
 from buildtools.image.http.connections import Connections
 from buildtools.image.http.dialing import connected
@@ -75,7 +76,7 @@ class Transport:
         self._client_certificate = next(iter(sorted((certificates / host).glob("*.cert"))), None)
         self._pause = pause
         self._lock = threading.Lock()
-        self._aborted = threading.Event()
+        self._aborted = SignalSafeEvent()
         self._base = ""
         self._connections: dict[tuple[str, str], tuple[Connections, str]] = {}
         self._authenticator = Authenticator(host, lambda: self.credential, self._ask, plain_http=self._may_be_plain)
