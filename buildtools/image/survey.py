@@ -57,6 +57,11 @@ class ImageStatus:
         """The image's name."""
         return self.folder.name
 
+    @property
+    def remotes(self) -> tuple[str, ...]:
+        """The URLs whose content a build takes in and nobody can know before: the image is never up to date."""
+        return self.folder.needs(_triggers(self.bases)).remotes
+
     def selection(self) -> Selection | None:
         """What a build may take of the context; None where that is only known to whoever reads the Dockerfile.
 
@@ -187,6 +192,9 @@ class _EngineImages:
             others = other_parents(image.labels, generations)
             if limit and age > limit:
                 why = (f"built {age:.0f} hours ago, and rebuild_after is {limit:g}",)
+            elif surveyed.remotes:
+                advice = "ADD {} may bring something else by now: give it a checksum or a commit"
+                why = tuple(map(advice.format, surveyed.remotes))
             elif others:
                 why = tuple(f"built on another build of its parent {name}" for name in others)
             else:

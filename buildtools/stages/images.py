@@ -244,7 +244,7 @@ def _with_stored(task: TaskContext, statuses: tuple[ImageStatus, ...]) -> tuple[
     places = {
         each.name: (repository(task, each.name), each.fingerprint.value)
         for each in statuses
-        if each.state is not BuildState.UP_TO_DATE and not each.folder.settings.rebuild_after
+        if each.state is not BuildState.UP_TO_DATE and not each.folder.settings.rebuild_after and not each.remotes
     }
     if not (places and task.settings.registry) or task.run.no_cache:
         return statuses
@@ -279,7 +279,7 @@ def _to_push(task: TaskContext, statuses: Sequence[ImageStatus]) -> tuple[ImageT
 
     def oldest(status: ImageStatus) -> float:
         hours = status.folder.settings.rebuild_after
-        return now if task.run.no_cache else now - hours * _SECONDS_AN_HOUR if hours else 0.0
+        return now if task.run.no_cache or status.remotes else now - hours * _SECONDS_AN_HOUR if hours else 0.0
 
     return tuple(
         ImageToPush(

@@ -5,6 +5,7 @@ import json
 import secrets
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from buildtools.image.survey import BuildState, ImageStatus, engine_statuses, su
 from buildtools.settings import ImageSettings, Settings
 from buildtools.version import Version
 from tests.conftest import EngineService
+from tests.servers import Quiet, serving
 
 VERSION = Version.parse("1.0.0")
 
@@ -257,3 +259,26 @@ def test_a_parent_that_is_the_same_when_it_is_built_anew_stays_the_same_parent(p
     project.assemble()
     project.assemble(anew=[project.base], targets=[project.base])
     assert [BuildState.UP_TO_DATE] * 2 == [status.state for status in project.survey()]
+
+
+class Clock(Quiet, BaseHTTPRequestHandler):
+    """Answers each GET with something else."""
+
+    def do_GET(self) -> None:
+        body = secrets.token_hex().encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def test_what_is_added_from_a_url_is_asked_for_again(project: Project) -> None:
+    with serving(Clock) as address:
+        url = f"http://{address}/file"
+        project.write(project.app, f"FROM {project.busybox}\nADD {url} /{project.mark}\n")
+        first = project.assemble()[project.app]
+        (status,) = (each for each in project.survey() if each.name == project.app)
+        assert BuildState.STALE is status.state
+        assert (f"ADD {url} may bring something else by now: give it a checksum or a commit",) == status.why
+        second = project.assemble()[project.app]
+    assert first.image_id != second.image_id

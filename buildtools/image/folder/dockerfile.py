@@ -31,6 +31,9 @@ _LINUX = Platform("linux", "amd64")
 
 _WORD = re.compile(r"\S+")
 _REMOTE = re.compile(r"(?:https?|git|ssh)://|git@")
+_REMOTE_OR_VARIABLE = re.compile(rf"""["']*(?:\$|{_REMOTE.pattern})""")
+# https://docs.docker.com/build/concepts/context/#url-fragments, and the query that newer frontends take instead.
+_COMMIT = re.compile(r"(?:#|[?&](?:ref|commit|checksum)=)[0-9a-f]{40}(?![0-9a-f])")
 
 
 @frozen
@@ -39,12 +42,14 @@ class Steps:
 
     ``uses`` are the images and stages of ``COPY --from`` and ``RUN --mount=from=``. ``sources`` are the paths and
     globs, as written, that are taken from the context, ``.`` for all of it. ``triggers`` are what follows ``ONBUILD``.
+    ``remotes`` are the words of ``ADD`` that may be a URL, unless a checksum says what is to come from there.
     """
 
     arguments: tuple[Argument, ...]
     uses: tuple[ImageMention, ...]
     sources: tuple[str, ...]
     triggers: tuple[str, ...]
+    remotes: tuple[str, ...]
 
 
 @frozen
@@ -74,7 +79,8 @@ class Needs:
 
     ``stages`` are the indexes of the stages that are built. ``arguments`` has the value of each argument that one of
     them declares and that has a value from outside the stage. ``sources`` are the paths and globs taken from the
-    context. ``triggers`` are the ``ONBUILD`` instructions that the image will carry.
+    context. ``triggers`` are the ``ONBUILD`` instructions that the image will carry. ``remotes`` are those URLs of
+    ``ADD``, as written, whose content may change from one build to the next.
     """
 
     stages: tuple[int, ...]
@@ -82,6 +88,7 @@ class Needs:
     bases: tuple[Base, ...]
     sources: tuple[str, ...]
     triggers: tuple[str, ...]
+    remotes: tuple[str, ...] = ()
 
 
 @frozen
@@ -167,6 +174,7 @@ def _steps(instructions: Iterable[Instruction]) -> Steps:
     uses: list[ImageMention] = []
     sources: list[str] = []
     triggers: list[str] = []
+    remotes: list[str] = []
     for instruction in instructions:
         if instruction.keyword == "arg":
             arguments += instruction.arguments()
@@ -175,6 +183,8 @@ def _steps(instructions: Iterable[Instruction]) -> Steps:
             uses += origins
             if not origins:
                 sources += _copy_sources(instruction)
+            if instruction.keyword == "add" and not any(flag.name == "--checksum" for flag in instruction.flags):
+                remotes += filter(_REMOTE_OR_VARIABLE.match, instruction.words()[:-1])
         elif instruction.keyword == "run":
             for flag in instruction.flags:
                 if flag.name == "--mount":
@@ -183,7 +193,7 @@ def _steps(instructions: Iterable[Instruction]) -> Steps:
                     sources += source
         elif instruction.keyword == "onbuild":
             triggers.append(instruction.body)
-    return Steps(tuple(arguments), tuple(uses), tuple(sources), tuple(triggers))
+    return Steps(tuple(arguments), tuple(uses), tuple(sources), tuple(triggers), tuple(remotes))
 
 
 def _copy_sources(instruction: Instruction) -> Iterable[str]:
@@ -230,6 +240,7 @@ class _Resolver:
         self.values: dict[str, str] = {}
         self.bases: dict[ImageMention, Base] = {}
         self.sources: set[str] = set()
+        self.remotes: dict[str, None] = {}
         self.visits: dict[int, tuple[str, ...] | None] = {}
 
     def _globals(self, automatic: Mapping[str, str]) -> dict[str, str]:
@@ -256,7 +267,8 @@ class _Resolver:
             raise Refused(f"{self.dockerfile.where} has no stage {target!r}", f"its stages: {names}")
         triggers = self.visit(stage)
         bases = tuple(self.bases.values())
-        return Needs(tuple(sorted(self.visits)), self.values, bases, tuple(sorted(self.sources)), triggers)
+        sources = tuple(sorted(self.sources))
+        return Needs(tuple(sorted(self.visits)), self.values, bases, sources, triggers, tuple(self.remotes))
 
     def stage_named(self, name: str, before: int) -> Stage | None:
         return next((s for s in reversed(self.dockerfile.stages[:before]) if s.name and s.name == name.lower()), None)
@@ -301,6 +313,8 @@ class _Resolver:
             elif argument.default is None and argument.name in self.globals:
                 self.values[argument.name] = self.globals[argument.name]
         self.sources.update(steps.sources)
+        defaults = {argument.name: argument.default or "" for argument in steps.arguments}
+        self.remotes |= {word: None for word in steps.remotes if self.may_change({**defaults, **self.values}, word)}
         for use in steps.uses:
             stages = self.dockerfile.stages
             if use.text.isdigit() and int(use.text) < len(stages):
@@ -309,6 +323,14 @@ class _Resolver:
                 self.visit(stage)
             else:
                 self.add_image(use.text, use, "")
+
+    def may_change(self, arguments: Mapping[str, str], word: str) -> bool:
+        """Whether a word of ``ADD`` is a URL that names no commit; one that only the environment can tell may be."""
+        try:
+            url = expand(word, arguments, self.dockerfile.escape)
+        except BadSubstitution:
+            return True
+        return not url or bool(_REMOTE.match(url) and not _COMMIT.search(url))
 
     def add_image(self, image: str, mention: ImageMention, platform: str) -> Sequence[str]:
         if image == SCRATCH:

@@ -3,7 +3,25 @@
 What counts is what BuildKit's own cache looks at, and what decides the rest: the Dockerfile, the context entries that
 its instructions can take (path, type, mode, content, extended attributes), the arguments that its stages declare,
 target, platform, labels, parents and base images. Time stamps, owners, secrets and ignored files do not count. What a
-``RUN`` or an ``ADD`` fetches from a network cannot be seen: for that there are ``rebuild_after`` and ``--no-cache``.
+``RUN`` fetches from a network cannot be seen: for that there are ``rebuild_after`` and ``--no-cache``. An image that
+``ADD`` fetches for without a checksum is never up to date.
+
+Byte for byte: each input is a key and a value, as ``context src/main.c`` and ``file 644 SHA256``. The fingerprint is
+the SHA-256, in hexadecimal, of ``KEY NUL VALUE`` for all of them, joined with NUL, in the order of the keys' code
+points, in UTF-8; bytes of a path that are not UTF-8 stand for themselves. The keys:
+
+=====================  ==============================================================================================
+``format``             the number of this format
+``dockerfile``         SHA-256 of the Dockerfile
+``platform``           ``os/architecture[/variant]``
+``target``             the configured stage, or nothing
+``argument NAME``      the value for ``REGISTRY``, ``VERSION`` and ``REVISION``, else its SHA-256
+``label NAME``         SHA-256 of the value
+``parent NAME``        the parent's fingerprint
+``base REFERENCE``     digest or id of the image, and its platform where that is another one
+``context PATH``       ``file MODE SHA256``, ``link TARGET``, ``hard link PATH``, or a letter as ``ls -l`` has it, the
+                       mode and the number of the device; then a SHA-256 of the extended attributes, if there are any
+=====================  ==============================================================================================
 """
 
 from __future__ import annotations

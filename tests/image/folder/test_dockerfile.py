@@ -124,6 +124,41 @@ def test_what_an_instruction_takes_from_the_context(instruction: str, sources: t
     assert sources == needs(f"FROM one\n{instruction}\n").sources
 
 
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.mark.parametrize(
+    ("instructions", "remotes"),
+    [
+        ("ADD https://example.com/x.tgz /", ("https://example.com/x.tgz",)),
+        ('ADD ["http://example.com/x y", "/z"]', ("http://example.com/x y",)),
+        ("ADD 'https://example.com/x' a /", ("'https://example.com/x'",)),
+        ("ADD --chown=1 git@example.com:x.git#main /x", ("git@example.com:x.git#main",)),
+        ("ADD https://example.com/x.git#v1.0:docs /x", ("https://example.com/x.git#v1.0:docs",)),
+        (f"ADD https://example.com/x.git#{COMMIT}:docs git://example.com/y.git?ref=v1&commit={COMMIT} /x", ()),
+        (f"ADD https://example.com/x.git#{COMMIT}0 /x", (f"https://example.com/x.git#{COMMIT}0",)),
+        ("ADD --checksum=sha256:0 https://example.com/x /", ()),
+        ("ARG U=https://example.com\nADD $U/x /", ("$U/x",)),
+        ("ARG D=docs\nADD $D/x /", ()),
+        (f"ARG C={COMMIT}\nADD https://example.com/x.git#$C /", ()),
+        ("ARG OURS\nADD ${OURS} /", ()),
+        ("ARG OTHERS\nADD https://example.com/x.git#$OTHERS /", ("https://example.com/x.git#$OTHERS",)),
+        ("ENV U=https://example.com/x\nADD $U /", ("$U",)),
+        ("COPY https://example.com /", ()),
+        ("ADD a b /", ()),
+    ],
+)
+def test_what_a_url_brings_may_change_unless_it_is_pinned(instructions: str, remotes: tuple[str, ...]) -> None:
+    assert remotes == needs(f"FROM scratch\n{instructions}\n", {"OURS": "docs"}).remotes
+
+
+def test_a_url_in_a_trigger_counts_and_one_in_a_stage_that_is_not_built_does_not() -> None:
+    url = "ADD https://example.com/x /"
+    assert () == needs(f"FROM scratch AS unused\n{url}\nFROM scratch\n").remotes
+    found = parse(b"FROM base\n").needs({}, triggers=lambda image: (url,))
+    assert ("https://example.com/x",) == found.remotes
+
+
 def test_triggers_of_a_base_count_in_the_stage_built_on_it() -> None:
     dockerfile = parse(b"FROM outside AS a\nONBUILD COPY b /\nFROM a\n")
     found = dockerfile.needs({"X": "1"}, triggers=lambda image: ("COPY a /", "ARG X") if image == "outside" else ())
