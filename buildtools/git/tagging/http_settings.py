@@ -111,8 +111,7 @@ def _proxy(
     except ValueError:
         host = None
     if not host:
-        # The URL may hold a password.
-        raise Refused("invalid proxy URL in http.proxy or the environment", "write it as http://HOST:PORT")
+        raise invalid_proxy()
     if parts.scheme not in _PROXY_PORTS:
         raise Refused(f"the proxy scheme {parts.scheme} is not supported", "configure an http or https proxy")
     login = None
@@ -123,6 +122,11 @@ def _proxy(
             raise Refused(f"http.proxyAuthMethod {method} is not supported", "set it to basic, or push with git")
         login = Login(unquote(parts.username), unquote(parts.password or ""))
     return HttpProxy(f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}", login)
+
+
+def invalid_proxy() -> Refused:
+    """The error for a proxy URL, which it does not quote: there may be a password in it."""
+    return Refused("invalid proxy URL in http.proxy or the environment", "write it as http://HOST:PORT")
 
 
 def _is_exempt(host: str, no_proxy: str) -> bool:

@@ -184,7 +184,12 @@ class _Requests:
             return urllib3.PoolManager(**options)
         login = self._proxy_login(settings.proxy)
         headers = {"Proxy-Authorization": _basic(login)} if login else None
-        return urllib3.ProxyManager(settings.proxy.url, proxy_headers=headers, **options)
+        try:
+            return urllib3.ProxyManager(settings.proxy.url, proxy_headers=headers, **options)
+        except urllib3.exceptions.LocationParseError:
+            raise Refused(
+                "invalid proxy URL in http.proxy or the environment", "write it as http://HOST:PORT"
+            ) from None
 
     def _proxy_login(self, proxy: HttpProxy) -> Login | None:
         if proxy.login is None or proxy.login.password:

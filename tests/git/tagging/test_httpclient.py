@@ -261,6 +261,7 @@ def test_a_query_in_the_address_stays_in_front_of_what_is_asked(network: Network
         ([("http.proxy", "socks5://127.0.0.1:1")], "the proxy scheme socks5 is not supported"),
         ([("http.proxy", "http://h:port")], "invalid proxy URL"),
         ([("http.proxy", "http://[::1")], "invalid proxy URL"),
+        ([("http.proxy", "https:// /")], "invalid proxy URL"),
         ([("http.pinnedPubkey", "sha256//x")], "http.pinnedPubkey is not supported"),
         ([("http.cookieFile", "/no/such/file")], "cannot read http.cookieFile /no/such/file"),
         ([("http.followRedirects", "maybe")], "http.followredirects"),
