@@ -22,7 +22,7 @@ from buildtools.git.address import without_login
 from buildtools.git.config import Config
 from buildtools.git.tagging.cookies import cookie_header
 from buildtools.git.tagging.exchange import ExchangeFailure
-from buildtools.git.tagging.http_settings import HttpProxy, read_http_settings
+from buildtools.git.tagging.http_settings import HttpProxy, invalid_proxy, read_http_settings
 from buildtools.git.tagging.login import Login, LoginSources
 from buildtools.git.tagging.remote_settings import RemoteSettings
 from buildtools.request_log import Stopwatch
@@ -187,9 +187,7 @@ class _Requests:
         try:
             return urllib3.ProxyManager(settings.proxy.url, proxy_headers=headers, **options)
         except urllib3.exceptions.LocationParseError:
-            raise Refused(
-                "invalid proxy URL in http.proxy or the environment", "write it as http://HOST:PORT"
-            ) from None
+            raise invalid_proxy() from None
 
     def _proxy_login(self, proxy: HttpProxy) -> Login | None:
         if proxy.login is None or proxy.login.password:
