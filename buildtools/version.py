@@ -8,6 +8,10 @@ from functools import total_ordering
 from buildtools import Refused
 from buildtools.frozen import frozen
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from semver import Version as SemanticVersion
+
 _DESCRIBED = re.compile(r"(?P<base>.+?)(?:-(?P<distance>[0-9]+)-g(?P<abbreviation>[0-9a-f]{4,64}))?(?P<dirty>-dirty)?")
 # https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pulling-manifests
 _IMAGE_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -106,8 +110,22 @@ def _base_order(base: str) -> tuple[object, ...]:
     except ValueError:
         # What is no semantic version sorts below all that are, by its numbers and words.
         return (0, tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in re.split(r"(\d+)", base)))
-    # Semantic Versioning 2.0.0, 11: no pre-release is greater than any; numbers are less than words.
-    pre_release = tuple(
-        (0, int(part), "") if part.isdigit() else (1, 0, part) for part in (number.prerelease or "").split(".") if part
-    )
-    return (1, number.major, number.minor, number.patch, not pre_release, pre_release)
+    return (1, *precedence(number))
+
+
+def precedence(number: SemanticVersion) -> tuple[object, ...]:
+    """A key that orders semantic versions. https://semver.org/spec/v2.0.0.html#spec-item-11
+
+    With one departure: a number at the end of a word counts as a number, so ``rc10`` follows ``rc9``. Semantic
+    Versioning compares these two as text and puts ``rc10`` first, which nobody means who tags ``rc10`` after ``rc9``.
+    """
+    # A version without a pre-release is greater than those with one, and a number is less than a word.
+    identifiers = number.prerelease.split(".") if number.prerelease else []
+    pre_release = tuple((0, "", int(text)) if text.isdigit() else (1, *split_number(text)) for text in identifiers)
+    return number.major, number.minor, number.patch, not identifiers, pre_release
+
+
+def split_number(text: str) -> tuple[str, int]:
+    """The text without the number at its end, and that number; -1 if there is none."""
+    word = text.rstrip("0123456789")
+    return word, int(text[len(word) :] or -1)

@@ -9,9 +9,12 @@ from buildtools.version import Version
 
 IN_ORDER = (
     "nightly",
+    "1.4.2-rc",
     "1.4.2-rc.2",
     "1.4.2-rc.10",
     "1.4.2-rc.10-4-gabcdef0",
+    "1.4.2-rc9",
+    "1.4.2-rc10",
     "1.4.2",
     "1.4.2-dirty",
     "1.4.2-3-gabcdef0",

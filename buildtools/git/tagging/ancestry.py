@@ -12,7 +12,8 @@ from buildtools.git.naming.names import peeled
 from buildtools.git.naming.prefix import has_prefix
 from buildtools.git.repository import Repository
 from buildtools.git.storage.commits import CommitKey, Commits, read_grafts
-from buildtools.git.tagging.versions import precedence, version_in
+from buildtools.git.tagging.versions import version_in
+from buildtools.version import precedence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from buildtools.git.repository import Repository
 from buildtools.git.storage.commits import read_shallow
 from buildtools.git.storage.refs import is_well_formed, resolve
 from buildtools.git.tagging.ancestry import Ancestry, AnnotatedTag, annotated_tags
-from buildtools.git.tagging.versions import PARTS, next_version, parse_version, precedence, version_in
+from buildtools.git.tagging.versions import PARTS, next_version, parse_version, version_in
+from buildtools.version import precedence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,24 +1,19 @@
-"""Semantic versions: which tag names are versions, their order, and the next one.
+"""Which tag names are semantic versions, and which version is next. https://semver.org/spec/v2.0.0.html
 
-https://semver.org/spec/v2.0.0.html, with one departure: a number at the end of a pre-release counts as a number, so
-``rc10`` follows ``rc9``. Semantic Versioning compares these two as text and puts ``rc10`` first, which nobody means who
-tags ``rc10`` after ``rc9``. The semver library only reads and writes versions here: its releases differ in what they
-make of ``rc9``.
+The semver library only reads and writes versions here: its releases differ in what they make of ``rc9``. The order of
+versions is that of :func:`buildtools.version.precedence`.
 """
 
 from __future__ import annotations
 
-import re
-
 from buildtools import Refused
-from buildtools.version import Version
+from buildtools.version import Version, split_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from semver import Version as SemanticVersion
 
 PARTS = ("major", "minor", "patch", "prerelease")
-_END_NUMBER = re.compile(r"(?P<text>.*?)(?P<number>\d*)", re.DOTALL)
 
 
 def version_in(name: str, prefix: str) -> SemanticVersion | None:
@@ -59,19 +54,6 @@ def parse_version(text: str, flag: str, prefix: str) -> SemanticVersion:
     return version
 
 
-def precedence(version: SemanticVersion) -> tuple[object, ...]:
-    """A key that orders versions. https://semver.org/spec/v2.0.0.html#spec-item-11"""
-    identifiers = (version.prerelease or "").split(".") if version.prerelease else []
-    return (
-        version.major,
-        version.minor,
-        version.patch,
-        # A version without a pre-release is greater than those with one, and a number is less than a text.
-        not identifiers,
-        tuple((0, "", int(text)) if text.isdigit() else (1, *_split_number(text)) for text in identifiers),
-    )
-
-
 def next_version(last: SemanticVersion, part: str) -> SemanticVersion:
     """The version after ``last`` when ``part`` (one of :data:`PARTS`) is raised.
 
@@ -93,13 +75,6 @@ def next_version(last: SemanticVersion, part: str) -> SemanticVersion:
 
 def _next_prerelease(prerelease: str) -> str:
     """``rc.9`` becomes ``rc.10``, ``rc9`` becomes ``rc10``, and ``rc`` becomes ``rc.1``."""
-    text, number = _split_number(prerelease)
+    text, number = split_number(prerelease)
     digits = prerelease[len(text) :]
     return f"{text}{number + 1:0{len(digits)}}" if digits else f"{prerelease}.1"
-
-
-def _split_number(text: str) -> tuple[str, int]:
-    """The text without the number at its end, and that number; -1 if there is none."""
-    match = _END_NUMBER.fullmatch(text)
-    assert match
-    return match["text"], int(match["number"] or -1)
