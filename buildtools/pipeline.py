@@ -49,7 +49,7 @@ class Published:
 def list_images(run: Run) -> Listing:
     """Every image folder in build order, with its status."""
     with TaskContext(run) as task:
-        statuses = images.survey_images(task)
+        statuses = images.listed_statuses(task)
         return Listing(statuses, tuple(images.reference(task, each.name) for each in statuses))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from buildtools.frozen import frozen
 from buildtools.image.docker.credentials import Credentials
 from buildtools.image.engine.client import Engine
 from buildtools.image.folder.contents import Contents
-from buildtools.image.folder.fingerprint import record_inputs
+from buildtools.image.folder.fingerprint import record_inputs, recorded_inputs
 from buildtools.image.generation import PARENTS_LABEL, generation_of, parents_label
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL
 from buildtools.image.survey import BuildState, ImageStatus, changes_since, engine_name
@@ -125,13 +125,14 @@ class _Assembler:
             raise status.base_error
         outcome = self._outcome(status)
         names = self._assembly.names(name)
-        names_there: Collection[str] = ()
+        names_there: Collection[str] = () if outcome is BuildOutcome.BUILT else status.tags
+        self._warn_of_others(status, [reference for reference in names if reference not in names_there])
         if outcome is BuildOutcome.BUILT:
             image_id, names_there = self._build(status, names), names
         elif outcome is BuildOutcome.PULLED:
-            image_id = self._pull(status)
+            image_id, names_there = self._pull(status), ()
         else:
-            image_id, names_there = status.image_id, status.tags
+            image_id = status.image_id
             self._report(Finished(name, "build", Outcome.UP_TO_DATE, 0.0))
         # Its own name for this fingerprint comes last: by it, later runs know the image.
         self._image_ids[name] = image_id
@@ -139,6 +140,25 @@ class _Assembler:
             if reference not in names_there:
                 self._engine.tag(image_id, reference)
         return LocalImage(name, image_id, names, outcome, status.why)
+
+    def _warn_of_others(self, status: ImageStatus, names: Iterable[str]) -> None:
+        """Tell of names that an image has which this project did not build last: another project may count on them."""
+        for reference in names:
+            image = self._engine.inspect(reference)
+            labels = ((image or {}).get("Config") or {}).get("Labels") or {}
+            fingerprint = labels.get(FINGERPRINT_LABEL, "")
+            if image is None or fingerprint == status.fingerprint.value:
+                continue
+            if recorded_inputs(self._assembly.cache, status.name, fingerprint) is None:
+                was = f"{reference} was another image, {image['Id']}, which this project did not build last"
+                self._report(Warned(status.name, f"{was}; the name is moved to this project's"))
+            self._record(status)
+
+    def _record(self, status: ImageStatus) -> None:
+        try:
+            record_inputs(self._assembly.cache, status.name, status.fingerprint)
+        except OSError as error:
+            self._report(Warned(status.name, f"its inputs could not be recorded ({error})"))
 
     def _outcome(self, status: ImageStatus) -> BuildOutcome:
         if status.name in self._assembly.anew:
@@ -189,10 +209,7 @@ class _Assembler:
                 self._refuse_changed(status)
             raise
         self._refuse_changed(status, names)
-        try:
-            record_inputs(self._assembly.cache, folder.name, fingerprint)
-        except OSError as error:
-            self._report(Warned(folder.name, f"its inputs could not be recorded ({error})"))
+        self._record(status)
         return image.image_id
 
     def _refuse_changed(self, status: ImageStatus, names: tuple[str, ...] = ()) -> None:

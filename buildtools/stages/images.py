@@ -67,6 +67,18 @@ def survey_images(task: TaskContext, *, complete: bool = False) -> tuple[ImageSt
     return engine_statuses(statuses, engine, cache=task.run.project_cache) if engine else statuses
 
 
+def listed_statuses(task: TaskContext) -> tuple[ImageStatus, ...]:
+    """Where every image folder stands, and of each name that is somebody else's image in the engine, that it is."""
+
+    def listed(status: ImageStatus) -> ImageStatus:
+        name = f"{status.name}:{task.version.image_tag}"
+        if status.state is not BuildState.UP_TO_DATE or name in status.tags or not task.services.engine.inspect(name):
+            return status
+        return replace(status, why=(f"the name {name} is another image's; `invoke build` moves it to this one",))
+
+    return tuple(map(listed, survey_images(task)))
+
+
 def _survey(task: TaskContext, *, complete: bool) -> tuple[ImageStatus, ...]:
     image_folders = task.image_folders()
     engine = task.services.engine_if_any()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from buildtools import BuildToolsError, Unreachable
-from buildtools.events import Event, Log, Started, Step
+from buildtools.events import Event, Log, Started, Step, Warned
 from buildtools.image.assembly import Assembly, BuildOutcome, LocalImage, assemble
 from buildtools.image.bases import find_bases
 from buildtools.image.docker.credentials import Credentials
@@ -282,3 +282,32 @@ def test_what_is_added_from_a_url_is_asked_for_again(project: Project) -> None:
         assert (f"ADD {url} may bring something else by now: give it a checksum or a commit",) == status.why
         second = project.assemble()[project.app]
     assert first.image_id != second.image_id
+
+
+def test_a_name_that_another_project_has_given_its_image_is_moved_with_a_warning(
+    project: Project, tmp_path: Path
+) -> None:
+    other = Project(tmp_path / "other", project.engine, project.busybox)
+    other.base, other.app = project.base, project.app
+    other.write(other.app, f"FROM {project.busybox}\nCOPY file /file\n", file="other")
+    heard: list[Event] = []
+    first = other.assemble()[project.app]
+    ours = project.assemble(heard.append)[project.app]
+    name = f"{project.app}:1.0.0"
+    (warning,) = (event.message for event in heard if isinstance(event, Warned) and event.subject == project.app)
+    assert warning.startswith(f"{name} was another image, {first.image_id}")
+    assert ours.image_id == (project.engine.inspect(name) or {})["Id"]
+
+    # The other one is up to date, and puts its name right.
+    heard.clear()
+    assert BuildOutcome.UP_TO_DATE is other.assemble(heard.append)[project.app].outcome
+    assert first.image_id == (project.engine.inspect(name) or {})["Id"]
+    assert [warning.replace(first.image_id, ours.image_id)] == [e.message for e in heard if isinstance(e, Warned)]
+
+
+def test_a_name_of_an_image_that_was_built_here_is_moved_without_a_word(project: Project) -> None:
+    heard: list[Event] = []
+    project.assemble()
+    project.write(project.app, f"FROM {project.base}\nCOPY file /file\n", file="two")
+    project.assemble(heard.append)
+    assert [] == [event for event in heard if isinstance(event, Warned)]
