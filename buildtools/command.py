@@ -52,6 +52,8 @@ def run_command(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        # Archives and images keep the modes of the files that it makes: they must not depend on who runs it.
+        umask=0o022,
     ) as process:
         try:
             for line in _lines(process, cancelled):

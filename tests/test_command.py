@@ -35,6 +35,15 @@ def test_both_outputs_are_reported_in_order(tmp_path: Path) -> None:
     assert ["hello", "oops", str(tmp_path)] == run("echo $GREETING; echo oops >&2; pwd", tmp_path)
 
 
+def test_what_it_creates_does_not_depend_on_the_umask_of_the_caller(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        run("touch file", tmp_path)
+    finally:
+        os.umask(before)
+    assert 0o644 == (tmp_path / "file").stat().st_mode & 0o777
+
+
 def test_a_failure_names_the_command_its_exit_code_and_its_last_lines(tmp_path: Path) -> None:
     with pytest.raises(CommandFailed) as caught:
         run("echo no space left; exit 7", tmp_path)

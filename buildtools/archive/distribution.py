@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from buildtools.archive.checksums import Checksums, ChecksumWriter, Sink
 from buildtools.archive.gzip import GzipWriter
 from buildtools.command import run_command
 from buildtools.events import Report
+from buildtools.files import delete_partial_files, replacement
 from buildtools.frozen import frozen
 from buildtools.settings import DistributionSettings
 from buildtools.version import Version
@@ -113,15 +113,10 @@ def save(distribution: Distribution, epoch: int, folder: Path) -> Archive:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{distribution.file_name}.", delete=False) as out:
-            try:
-                archive = write(distribution, epoch, out)
-                out.flush()
-                os.fchmod(out.fileno(), 0o644)
-                Path(out.name).replace(folder / distribution.file_name)
-            except BaseException:
-                Path(out.name).unlink()
-                raise
+        delete_partial_files(folder)
+        with replacement(folder / distribution.file_name) as out:
+            archive = write(distribution, epoch, out)
+            os.fchmod(out.fileno(), 0o644)
     except OSError as error:
         raise BuildToolsError(
             f"{folder / distribution.file_name} cannot be written ({error.strerror}: {error.filename or folder})",

@@ -138,8 +138,7 @@ class LayerUploader:
                 images_by_layer.setdefault(diff_id, []).append(plan.image)
         sending: dict[str, Future[Descriptor]] = {}
         # Where the user has had enough, nobody waits for an engine that still writes there.
-        with tempfile.TemporaryDirectory(prefix="buildtools-layers-", ignore_cleanup_errors=True) as folder:
-            spools = Spools(Path(folder))
+        with Spools(Path(tempfile.gettempdir())) as spools:
 
             def take_layer(diff_id: str, raw: Spool) -> None:
                 self._go_on(images_by_layer[diff_id][0])
@@ -157,7 +156,7 @@ class LayerUploader:
                 configs = {image_id: config for some in config_maps for image_id, config in some.items()}
                 sent_layers = {diff_id: future.result() for diff_id, future in sending.items()}
             except BaseException:
-                # What is being sent reads files in the folder, and the user may wait to get the terminal back.
+                # What is being sent reads those files, and the user may wait to get the terminal back.
                 self._stop.set()
                 wait(list(sending.values()))
                 raise

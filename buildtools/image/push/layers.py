@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import tarfile
+import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from types import TracebackType
+from typing import IO, Any, Self
 
 from buildtools import BuildToolsError
 from buildtools.image.engine.client import Engine, EngineError
@@ -24,21 +27,34 @@ _MOST_IN_MEMORY = 32 * 1024 * 1024
 
 
 class Spools:
-    """Makes spools with files in ``folder``, which share so many bytes of memory. Safe for threads."""
+    """Makes spools with files in ``folder``, which share so many bytes of memory. Safe for threads.
+
+    A context manager that closes the files. They have no name, so a run that is killed leaves none.
+    """
 
     def __init__(self, folder: Path, memory: int = _MOST_IN_MEMORY) -> None:
         self._folder = folder
         self._left = memory
-        self._count = 0
         self._lock = threading.Lock()
+        self._spools: list[Spool] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for spool in self._spools:
+            spool.close()
 
     def make(self, most: int) -> Spool:
         """A spool for ``most`` bytes."""
         with self._lock:
-            self._count += 1
             in_memory = most <= self._left
             self._left -= most if in_memory else 0
-            return Spool(self._folder / str(self._count), most, in_memory, self._give_back)
+            spool = Spool(self._folder, most, in_memory, self._give_back)
+            self._spools.append(spool)
+            return spool
 
     def _give_back(self, size: int) -> None:
         with self._lock:
@@ -48,9 +64,10 @@ class Spools:
 class Spool:
     """At ``most`` so many bytes on their way, written whole and read as often as need be: in memory, or in a file."""
 
-    def __init__(self, path: Path, most: int, in_memory: bool, give_back: Callable[[int], None]) -> None:
+    def __init__(self, folder: Path, most: int, in_memory: bool, give_back: Callable[[int], None]) -> None:
         self.most = most
-        self._path = path
+        self._folder = folder
+        self._file: IO[bytes] | None = None
         self._body = b"" if in_memory else None
         self._give_back = give_back
 
@@ -61,8 +78,11 @@ class Spool:
         :raises BuildToolsError: they do not fit on the disk.
         """
         if self._body is None:
-            with _room(self._path.parent), self._path.open("wb") as file:
-                yield file
+            self.close()
+            with _room(self._folder):
+                self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115  read until it is closed
+                yield self._file
+                self._file.flush()
         else:
             with io.BytesIO() as memory:
                 yield memory
@@ -70,15 +90,48 @@ class Spool:
 
     def open(self) -> IO[bytes]:
         """The bytes, from their beginning."""
-        return self._path.open("rb") if self._body is None else io.BytesIO(self._body)
+        if self._body is not None:
+            return io.BytesIO(self._body)
+        assert self._file is not None
+        return io.BufferedReader(_PositionedReader(self._file))
 
     def delete(self) -> None:
         """Make room for others."""
         if self._body is None:
-            self._path.unlink()
+            self.close()
         else:
             self._body = b""
             self._give_back(self.most)
+
+    def close(self) -> None:
+        """Close the file, if there is one."""
+        if self._file:
+            self._file.close()
+
+
+class _PositionedReader(io.RawIOBase):
+    """Reads a file that others read and have a position in. It has no name to be opened by again."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        starts = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: os.fstat(self._file.fileno()).st_size}
+        self._position = starts[whence] + offset
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        block = os.pread(self._file.fileno(), len(buffer), self._position)
+        buffer[: len(block)] = block
+        self._position += len(block)
+        return len(block)
 
 
 def export(
