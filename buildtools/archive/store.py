@@ -65,8 +65,11 @@ class ArtifactStore(Protocol):
     def location(self, key: str) -> str:
         """The address of an object, for people."""
 
-    def check_access(self) -> tuple[str, ...]:
-        """Every reason why a release could not be written, each as one message; empty where there is none."""
+    def check_access(self, *, dry_run: bool = False) -> tuple[str, ...]:
+        """Every reason why a release could not be written, each as one message; empty where there is none.
+
+        A ``dry_run`` leaves nothing behind.
+        """
 
     def head(self, key: str) -> StoredObject | None:
         """What the service knows of an object without reading it; None where there is none."""

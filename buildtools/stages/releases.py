@@ -40,7 +40,7 @@ def preflight(task: TaskContext) -> None:
     """
     names = [folder.name for folder in task.image_folders()]
     with ThreadPoolExecutor(max_workers=_CHECKS) as pool:
-        of_store = pool.submit(_errors, lambda: task.services.store.check_access())
+        of_store = pool.submit(_errors, lambda: task.services.store.check_access(dry_run=task.run.dry_run))
         errors = _errors(lambda: task.services.registry.ping())
         if not errors:
             accesses = [partial(task.services.registry.check_push_access, repository(task, name)) for name in names]

@@ -79,13 +79,17 @@ class S3Store:
         """``s3://bucket/prefix/key``, for people."""
         return self._bucket.location(key)
 
-    def check_access(self) -> tuple[str, ...]:
+    def check_access(self, *, dry_run: bool = False) -> tuple[str, ...]:
         """Every reason why a release could not be written, each as one message; empty where there is none.
+
+        The first one leaves a small object, by which it and all later ones find out whether the service respects
+        conditions: to delete it would let two of them, side by side, mistake a service that does. A ``dry_run`` leaves
+        nothing, and finds out less.
 
         :raises Unreachable: the service does not answer.
         """
         complaints: dict[str, None] = {}
-        for probe in (self._probe_creating, self._probe_listing):
+        for probe in (self._probe_parts if dry_run else self._probe_creating, self._probe_listing):
             try:
                 probe()
             except Unreachable:
@@ -267,7 +271,7 @@ class S3Store:
         algorithm: dict[str, Any] = {"ChecksumAlgorithm": "SHA256"} if self._checksums else {}
         upload_id = self._bucket.ask("create_multipart_upload", _PROBE, requires=("UploadId",), **algorithm)["UploadId"]
         try:
-            if not self._conditional:
+            if not self._conditional or self.head(_PROBE) is None:
                 return
             checksum = self._checksum(_PROBE_CONTENT)
             part = self._bucket.ask(
