@@ -118,6 +118,22 @@ def untracked_files(root: Path, folders: Iterable[Path], environment: Mapping[st
     return tuple(os.fsdecode(top + b"/" + path) for path in paths)
 
 
+def uncommitted_files(root: Path, paths: Iterable[Path], environment: Mapping[str, str]) -> tuple[Path, ...]:
+    """Those of ``paths`` that exist and that git does not track, ignored or not; none outside the work tree.
+
+    :raises NotARepository: there is no work tree.
+    :raises DamagedRepository: something needed cannot be read.
+    """
+    with closing(Files(Repository.open(root, environment))) as files:
+        top = os.path.realpath(files.top) + b"/"
+        real_paths = {path: os.path.realpath(os.fsencode(path)) for path in paths if path.exists()}
+        return tuple(
+            path
+            for path, real in real_paths.items()
+            if real.startswith(top) and files.index.position(real[len(top) :]) is None
+        )
+
+
 def _date(repository: Repository, version: Version, environment: Mapping[str, str]) -> int:
     # https://reproducible-builds.org/specs/source-date-epoch/
     epoch = environment.get("SOURCE_DATE_EPOCH")

@@ -6,9 +6,10 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from enum import Enum
+from functools import partial
 from pathlib import Path
 
-from buildtools import BuildToolsError, Failures, schedule
+from buildtools import BuildToolsError, Failures, Refused, schedule
 from buildtools.events import Finished, Outcome, Report, Started, Warned
 from buildtools.frozen import frozen
 from buildtools.image.docker.credentials import Credentials
@@ -18,6 +19,7 @@ from buildtools.image.folder.fingerprint import record_inputs, recorded_inputs
 from buildtools.image.generation import PARENTS_LABEL, generation_of, parents_label
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL
 from buildtools.image.survey import BuildState, ImageStatus, changes_since, engine_name
+from buildtools.settings import ImageSettings
 
 
 class BuildOutcome(Enum):
@@ -77,6 +79,7 @@ def assemble(
     with Contents(assembly.cache) as contents:
         assembler = _Assembler(by_name, assembly, contents, engine, credentials, report, cancelled)
         names = assembler.closure(targets)
+        assembler.refuse_missing_inputs(names)
         graph = {name: by_name[name].folder.parents for name in by_name if name in names}
         results = schedule.run_graph(graph, assembler.bring_in, jobs=jobs, cancelled=cancelled)
     for name, reason in results.skipped.items():
@@ -117,6 +120,38 @@ class _Assembler:
                 if self._outcome(self._statuses[name]) is BuildOutcome.BUILT:
                     queue += self._statuses[name].folder.parents
         return names
+
+    def refuse_missing_inputs(self, names: Collection[str]) -> None:
+        """Find out before anything is built whether builds will have the secrets and the SSH agent that they need.
+
+        :raises Refused: one is missing, with all that are.
+        """
+        errors: list[BuildToolsError] = []
+        for name in (each for each in self._statuses if each in names):
+            settings = self._statuses[name].folder.settings
+            if (settings.secrets or settings.ssh) and self._outcome(self._statuses[name]) is BuildOutcome.BUILT:
+                errors += self._missing_inputs(name, settings)
+        if errors:
+            count = len(errors)
+            raise Failures(errors).combined(f"{count} builds lack what they need", "fix the errors above and run again")
+
+    def _missing_inputs(self, name: str, settings: ImageSettings) -> list[BuildToolsError]:
+        from buildtools.image.engine.build import read_secret, ssh_agent
+
+        environment = self._assembly.environment
+        secrets = settings.secrets.items()
+        checks: list[Callable[[], object]] = [
+            partial(read_secret, key, self._secret(source), environment) for key, source in secrets
+        ]
+        if settings.ssh:
+            checks.append(partial(ssh_agent, name, environment))
+        errors: list[BuildToolsError] = []
+        for check in checks:
+            try:
+                check()
+            except BuildToolsError as error:
+                errors.append(Refused(f"image.{name}: {error.fact}", error.remedy))
+        return errors
 
     def bring_in(self, name: str) -> LocalImage:
         status = self._statuses[name]

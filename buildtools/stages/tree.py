@@ -13,13 +13,15 @@ from pathlib import Path
 
 from buildtools import Refused
 from buildtools.events import Warned
-from buildtools.git.checkout import refuse_dirty, untracked_files
+from buildtools.git.checkout import refuse_dirty, uncommitted_files, untracked_files
 from buildtools.image.folder.context import ignore_file
 from buildtools.image.folder.folders import ImageFolder
 from buildtools.image.survey import ImageStatus, survey
 from buildtools.task_context import TaskContext
 
 _LISTED = 5
+# Where the tasks and the configuration come from: Invoke's own files, and ours.
+_DECIDING = ("pyproject.toml", "invoke.yaml", "invoke.yml", "invoke.json", "invoke.py", "tasks.py", "tasks/__init__.py")
 
 
 def to_release(task: TaskContext) -> TaskContext:
@@ -36,10 +38,11 @@ def to_release(task: TaskContext) -> TaskContext:
     complaint = _untracked(
         task, folders, partial(survey, folders, {}, cache=task.run.project_cache, learn=not task.run.dry_run)
     )
+    if complaint and not task.run.allow_dirty:
+        raise _refusal(complaint)
+    _refuse_uncommitted_settings(task, folders)
     if not complaint:
         return task
-    if not task.run.allow_dirty:
-        raise _refusal(complaint)
     version = replace(task.version, dirty=True)
     task.run.report(Warned("", f"{complaint}: this is {version}"))
     return task.with_checkout(replace(task.checkout, version=version))
@@ -57,6 +60,19 @@ def mind_untracked(task: TaskContext, statuses: Sequence[ImageStatus], *, releas
         raise _refusal(complaint)
     if complaint:
         task.run.report(Warned("", f"{complaint}: {task.version} is not what its commit says"))
+
+
+def _refuse_uncommitted_settings(task: TaskContext, folders: Sequence[ImageFolder]) -> None:
+    """What decides a release must be in its commit too, whether git ignores it or not."""
+    root = task.settings.root
+    paths = [root / name for name in _DECIDING] + [path for folder in folders for path in _own_files(folder)]
+    uncommitted = uncommitted_files(root, paths, task.run.environment)
+    if uncommitted and not task.run.allow_dirty:
+        names = ", ".join(_printable(str(path), task) for path in uncommitted)
+        raise Refused(
+            f"the release would be decided by files that no commit has ({names})",
+            "commit them, then tag that commit and publish again",
+        )
 
 
 def _refusal(complaint: str) -> Refused:

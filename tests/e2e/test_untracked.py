@@ -22,8 +22,9 @@ def project(project: Project) -> Project:
 
 
 def released(project: Project) -> list[str]:
-    """The tags and the objects that there are, a fingerprint's too."""
-    own = [key for key in project.place.objects() if key.startswith(project.mark)]
+    """The tags and the objects that there are, a fingerprint's too; what a preflight leaves does not count."""
+    keys = [key for key in project.place.objects() if not key.endswith("/.buildtools-access")]
+    own = [key for key in keys if key.startswith(project.mark)]
     return [*project.place.tags(*project.folders()), *own]
 
 
@@ -47,6 +48,24 @@ def test_what_no_commit_has_is_not_released(project: Project, command: tuple[str
         project.write(f"{app}/deep/{number}")
     few = ", ".join(f"{app}/deep/{number}" for number in range(5))
     assert f"({few} and 2 more): " in refused(project, *command).last
+
+
+@pytest.mark.parametrize("name", ["pyproject.toml", "invoke.yaml", "tasks.py"])
+@pytest.mark.parametrize("ignored", [False, True])
+def test_what_decides_a_release_must_be_committed(project: Project, name: str, ignored: bool) -> None:
+    if (project.path / name).exists():
+        project.git("rm", "--cached", "--quiet", name)
+    else:
+        project.write(name, "{}\n")
+    if ignored:
+        project.write(".gitignore", f"{name}\n")
+        project.git("add", ".gitignore")
+    project.git("commit", "--quiet", "--allow-empty", "--message", "without it")
+    project.git("tag", "--delete", "1.0.0")
+    project.tag("1.0.0")
+    outcome = project.invoke("publish")
+    assert (2, []) == (outcome.code, released(project)), outcome.err
+    assert f"error: the release would be decided by files that no commit has ({name}): commit them" in outcome.last
 
 
 def test_a_new_image_folder_must_be_committed(project: Project) -> None:

@@ -133,7 +133,7 @@ class _Build:
         self.cancel = cancel
         self.dockerfile = _read(request.dockerfile, "the Dockerfile") if request.content is None else request.content
         self.text = self.dockerfile.decode("utf-8", "replace")
-        self.secrets = {key: _secret(key, value, environment) for key, value in request.secrets.items()}
+        self.secrets = {key: read_secret(key, value, environment) for key, value in request.secrets.items()}
         self.progress = Progress(request.name, str(request.dockerfile), report, hidden=self.secrets.values())
         self.handlers = self._handlers(credentials, environment)
 
@@ -244,7 +244,7 @@ class _Build:
         if self.secrets:
             handlers |= attachables.secrets(self.secrets)
         if request.ssh:
-            handlers |= attachables.ssh(_ssh_agent(request.name, environment))
+            handlers |= attachables.ssh(ssh_agent(request.name, environment))
         return handlers
 
     def _transferred(self, tree: str, total: int) -> None:
@@ -259,7 +259,11 @@ def _read(path: Path, what: str) -> bytes:
         raise Refused(f"{what} {path} cannot be read ({error.strerror})", "make it readable") from None
 
 
-def _secret(key: str, source: str, environment: Mapping[str, str]) -> bytes:
+def read_secret(key: str, source: str, environment: Mapping[str, str]) -> bytes:
+    """The value of a secret that comes from ``env:NAME`` or from a file.
+
+    :raises Refused: it is not there, or too large.
+    """
     if source.startswith("env:"):
         variable = source.removeprefix("env:")
         if variable not in environment:
@@ -272,7 +276,11 @@ def _secret(key: str, source: str, environment: Mapping[str, str]) -> bytes:
     return value
 
 
-def _ssh_agent(name: str, environment: Mapping[str, str]) -> str:
+def ssh_agent(name: str, environment: Mapping[str, str]) -> str:
+    """The socket of the SSH agent that a build of the image ``name`` is to use.
+
+    :raises Refused: there is none.
+    """
     agent = environment.get("SSH_AUTH_SOCK", "")
     if not agent:
         raise Refused(f"{name} wants an SSH agent, but SSH_AUTH_SOCK is not set", "start one: eval $(ssh-agent)")

@@ -9,11 +9,12 @@ from __future__ import annotations
 import difflib
 import heapq
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field, replace
+from functools import partial
 from pathlib import Path
 
-from buildtools import BuildToolsError, Refused
+from buildtools import BuildToolsError, Failures, Refused
 from buildtools.frozen import frozen
 from buildtools.image.folder.context import Selection, ignore_rules
 from buildtools.image.folder.dockerfile import Base, Dockerfile, Needs, automatic_arguments, parse
@@ -93,15 +94,26 @@ def image_folders(
         unknown name in ``only`` or in the configuration, an invalid Dockerfile, a cycle.
     """
     names = _names(settings)
-    _check_known("", only, names)
+    errors = _failures(
+        partial(_check_known, "", only, names),
+        partial(_check_known, " in [tool.buildtools.image.…]", settings.image, names),
+        partial(_check_names, settings, names),
+    )
     project = _Project(settings, version, frozenset(names), builder or local_platform(), proxies or {})
     folders_by_name: dict[str, ImageFolder] = {}
-    waiting = list(only or names)
+    waiting = [name for name in only if name in names] if only else list(names)
+    visited: set[str] = set()
     while waiting:
         name = waiting.pop()
-        if name not in folders_by_name:
-            folders_by_name[name] = _read(name, project)
+        if name in visited or not COMPONENT.fullmatch(name) or not _has_dockerfile(settings, name):
+            continue
+        visited.add(name)
+        errors += _failures(partial(_read_into, folders_by_name, name, project))
+        if name in folders_by_name:
             waiting += folders_by_name[name].parents
+    if errors:
+        count = len(errors)
+        raise Failures(errors).combined(f"invalid image folders ({count} errors)", "fix the errors above and run again")
     folders: dict[str, ImageFolder] = {}
     for name in _build_order({name: folder.parents for name, folder in folders_by_name.items()}):
         folder = folders_by_name[name]
@@ -163,18 +175,39 @@ def _names(settings: Settings) -> list[str]:
     names = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not names:
         raise Refused(f"{settings.images} has no image folders", f"make one: {settings.images}/NAME/Dockerfile")
+    return names
+
+
+def _check_names(settings: Settings, names: Sequence[str]) -> None:
     impossible = [name for name in names if not COMPONENT.fullmatch(name)]
     if impossible:
         raise Refused(
             f"invalid image name: {', '.join(f'{settings.images}/{name}' for name in impossible)}",
             f"rename it, for example to {', '.join(_possible(name) for name in impossible)}",
         )
-    _check_known(" in [tool.buildtools.image.…]", settings.image, names)
-    bare = [name for name in names if not (root / name / settings.image_settings(name).dockerfile).is_file()]
+    bare = [name for name in names if not _has_dockerfile(settings, name)]
     if bare:
         paths = ", ".join(f"{settings.images}/{name}/{settings.image_settings(name).dockerfile}" for name in bare)
         raise Refused(f"no Dockerfile: {paths}", "write it, or move the folder elsewhere")
-    return names
+
+
+def _read_into(folders: dict[str, ImageFolder], name: str, project: _Project) -> None:
+    folders[name] = _read(name, project)
+
+
+def _has_dockerfile(settings: Settings, name: str) -> bool:
+    return (settings.root / settings.images / name / settings.image_settings(name).dockerfile).is_file()
+
+
+def _failures(*checks: Callable[[], object]) -> list[BuildToolsError]:
+    """The errors of several checks, all of which are made."""
+    errors = []
+    for check in checks:
+        try:
+            check()
+        except BuildToolsError as error:
+            errors.append(error)
+    return errors
 
 
 def _possible(name: str) -> str:

@@ -231,7 +231,7 @@ def test_folders_without_a_dockerfile_are_all_named(tmp_path: Path) -> None:
 
 
 def test_impossible_names_are_all_named_with_a_better_one(tmp_path: Path) -> None:
-    refused = refusal(project(tmp_path, {"LogUploader": "", "-a": "", "fine": ""}))
+    refused = refusal(project(tmp_path, {"LogUploader": "", "-a": "", "fine": "FROM scratch\n"}))
     assert "invalid image name: src/docker/-a, src/docker/LogUploader" == refused.fact
     assert "rename it, for example to a, loguploader" == refused.remedy
 
@@ -277,3 +277,15 @@ def test_a_bad_dockerfile_is_named_from_the_root(tmp_path: Path) -> None:
 def test_a_trigger_cannot_name_an_image_folder(tmp_path: Path) -> None:
     dockerfiles = {"a": "FROM scratch\nONBUILD COPY --from=b / /\n", "b": "FROM scratch\n", "c": "FROM a\n"}
     assert "an ONBUILD of its base names the folder b" in refusal(project(tmp_path, dockerfiles)).fact
+
+
+def test_the_errors_of_all_folders_come_at_once(tmp_path: Path) -> None:
+    dockerfiles = {f"image{number}": "RUN before any FROM\n" for number in range(60)}
+    settings = project(tmp_path, {**dockerfiles, "fine": "FROM scratch\n"})
+    error = refusal(settings, "fine", "unknown", *dockerfiles)
+    assert "invalid image folders (61 errors)" == error.fact
+    assert [f"src/docker/image{number}/Dockerfile line 1" for number in range(60)] == sorted(
+        (line.partition(":")[0] for line in error.details if "Dockerfile line" in line),
+        key=lambda line: int(line.partition("/image")[2].partition("/")[0]),
+    )
+    assert any(line.startswith("unknown image: unknown") for line in error.details)
