@@ -12,6 +12,7 @@ from pathlib import Path
 from buildtools import BuildToolsError, Failures, Refused, schedule
 from buildtools.events import Finished, Outcome, Report, Started, Warned
 from buildtools.frozen import frozen
+from buildtools.image.bases import is_built_here
 from buildtools.image.docker.credentials import Credentials
 from buildtools.image.engine.client import Engine
 from buildtools.image.folder.contents import Contents
@@ -78,6 +79,7 @@ def assemble(
     by_name = {status.name: status for status in statuses}
     with Contents(assembly.cache) as contents:
         assembler = _Assembler(by_name, assembly, contents, engine, credentials, report, cancelled)
+        assembler.keep_bases()
         names = assembler.closure(targets)
         assembler.refuse_missing_inputs(names)
         graph = {name: by_name[name].folder.parents for name in by_name if name in names}
@@ -153,6 +155,13 @@ class _Assembler:
                 errors.append(Refused(f"image.{name}: {error.fact}", error.remedy))
         return errors
 
+    def keep_bases(self) -> None:
+        """Give base images whose names our own images take another name, under which they are built on."""
+        for base in {base for status in self._statuses.values() for base in status.bases.values() if base.kept_name}:
+            image = self._engine.inspect(base.reference)
+            if image and not is_built_here(image, base.reference):
+                self._engine.tag(image["Id"], base.kept_name)
+
     def bring_in(self, name: str) -> LocalImage:
         status = self._statuses[name]
         if status.base_error:
@@ -215,6 +224,7 @@ class _Assembler:
             dockerfile=folder.dockerfile_path,
             content=folder.pinned_dockerfile(
                 {parent: _pinned_name(self._statuses[parent]) for parent in folder.parents}
+                | {name: base.kept_name for name, base in status.bases.items() if base.kept_name}
             ),
             tags=names,
             args=folder.arguments,

@@ -8,7 +8,7 @@ for the configuration. Both ways give the same answer for the same image, so tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -21,7 +21,8 @@ from buildtools.image.folder.folders import ImageFolder
 from buildtools.image.reference import Reference
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
-from buildtools.image.registry.manifest import Damaged, Manifest, check_config, onbuild_of
+from buildtools.image.registry.lookup import fingerprint_tag
+from buildtools.image.registry.manifest import FINGERPRINT_LABEL, Damaged, Manifest, check_config, onbuild_of
 from buildtools.platform import Platform
 
 # Registries answer eight questions at once about as fast as one.
@@ -34,21 +35,29 @@ class BaseImage:
     """A base image, with its ``ONBUILD`` instructions.
 
     ``digest`` is empty where neither engine nor registry has told of both; ``unreachable`` says that the registry did
-    not answer.
+    not answer. ``kept_name`` is what it is called in the engine where this project's own image takes its name.
     """
 
     reference: str
     digest: str = ""
     triggers: tuple[str, ...] = ()
     unreachable: bool = False
+    kept_name: str = ""
 
 
 def find_bases(
-    folders: Sequence[ImageFolder], engine: Engine | None, registry_at: Callable[[str], Registry], cache: Cache
+    folders: Sequence[ImageFolder],
+    engine: Engine | None,
+    registry_at: Callable[[str], Registry],
+    cache: Cache,
+    own_names: Collection[str] = (),
 ) -> dict[str, BaseImage]:
-    """All images from outside that folders are built on, by reference, with those that an ``ONBUILD`` names."""
+    """All images from outside that folders are built on, by reference, with those that an ``ONBUILD`` names.
+
+    ``own_names`` are those that the images of the folders get in the engine: one may be that of a base image as well.
+    """
     bases: dict[str, BaseImage] = {}
-    find = partial(_find, engine=engine, registry_at=registry_at, cache=cache)
+    find = partial(_find, engine=engine, registry_at=registry_at, cache=cache, own_names=own_names)
     with ThreadPoolExecutor(max_workers=_JOBS) as pool:
         while True:
             triggers = {name: base.triggers for name, base in bases.items()}
@@ -66,19 +75,23 @@ def _find(
     engine: Engine | None,
     registry_at: Callable[[str], Registry],
     cache: Cache,
+    own_names: Collection[str],
 ) -> BaseImage:
     if reference == _NO_IMAGE:
         return BaseImage(reference, _NO_IMAGE)
+    kept_name = f"{reference}-outside" if reference in own_names else ""
+    if kept_name and engine:
+        image = engine.inspect(reference)
+        if image is None or is_built_here(image, reference):
+            image = engine.inspect(kept_name)
+        # Where it is not kept, the engine is to fetch it, and gives it its name back.
+        return replace(_in_engine(image, reference), kept_name=kept_name) if image else BaseImage(reference)
     name = Reference.parse(reference)
     image = (engine.inspect(reference) if engine else None) or {}
     in_engine = None
     if image and _is_for(image, platform):
-        # An image that came from a registry has the same digest on every machine; its id may differ between stores.
-        repositories = map(Reference.parse, image.get("RepoDigests") or ())
-        digests = {each.digest for each in repositories if each.name == name.name}
-        digest = name.digest or min(digests, default=str(image["Id"]))
-        in_engine = BaseImage(reference, digest, tuple((image.get("Config") or {}).get("OnBuild") or ()))
-        if name.digest or len(digests) < 2:
+        in_engine = _in_engine(image, reference)
+        if name.digest or len(_digests(image, name)) < 2:
             return in_engine
     try:
         in_registry = _read(registry_at(name.registry), reference, platform, cache)
@@ -88,7 +101,7 @@ def _find(
     if in_engine is None:
         return in_registry
     # An engine that has pulled an image as part of an index, and by itself, knows it by two digests.
-    return replace(in_engine, digest=in_registry.digest) if in_registry.digest in digests else in_engine
+    return replace(in_engine, digest=in_registry.digest) if in_registry.digest in _digests(image, name) else in_engine
 
 
 def _read(registry: Registry, reference: str, platform: Platform, cache: Cache) -> BaseImage:
@@ -117,6 +130,25 @@ def _manifest(registry: Registry, name: Reference, digest: str, cache: Cache) ->
     if manifest:
         cache.remember_manifest(manifest)
     return manifest
+
+
+def _in_engine(image: dict[str, Any], reference: str) -> BaseImage:
+    name = Reference.parse(reference)
+    # An image that came from a registry has the same digest on every machine; its id may differ between stores.
+    digest = name.digest or min(_digests(image, name), default=str(image["Id"]))
+    return BaseImage(reference, digest, tuple((image.get("Config") or {}).get("OnBuild") or ()))
+
+
+def _digests(image: dict[str, Any], name: Reference) -> set[str]:
+    """The digests by which an engine knows an image of this repository."""
+    return {each.digest for each in map(Reference.parse, image.get("RepoDigests") or ()) if each.name == name.name}
+
+
+def is_built_here(image: dict[str, Any], reference: str) -> bool:
+    """Whether an image of the engine is not what came from outside under a name, but what we built and named so."""
+    labels = (image.get("Config") or {}).get("Labels") or {}
+    own_name = f"{reference.rpartition(':')[0]}:{fingerprint_tag(labels.get(FINGERPRINT_LABEL, ''))}"
+    return own_name in (image.get("RepoTags") or ())
 
 
 def _is_for(image: dict[str, Any], platform: Platform) -> bool:

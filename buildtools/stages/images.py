@@ -82,7 +82,8 @@ def listed_statuses(task: TaskContext) -> tuple[ImageStatus, ...]:
 def _survey(task: TaskContext, *, complete: bool) -> tuple[ImageStatus, ...]:
     image_folders = task.image_folders()
     engine = task.services.engine_if_any()
-    find = partial(find_bases, image_folders, engine, task.services.registry_at, _cache(task))
+    own_names = {f"{folder.name}:{task.version.image_tag}" for folder in image_folders}
+    find = partial(find_bases, image_folders, engine, task.services.registry_at, _cache(task), own_names)
     bases = find()
     unknown = [base for base in bases.values() if not base.digest] if complete else []
     errors = _pull_unknown(task, unknown)

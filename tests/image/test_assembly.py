@@ -52,7 +52,8 @@ class Project:
     ) -> tuple[ImageStatus, ...]:
         folders = image_folders(Settings(root=self.root, image=self.settings), VERSION, proxies=proxies)
         cache = self.root / "cache"
-        bases = find_bases(folders, self.engine, Registry, Cache(cache))
+        own_names = {f"{folder.name}:1.0.0" for folder in folders}
+        bases = find_bases(folders, self.engine, Registry, Cache(cache), own_names)
         return engine_statuses(
             survey(folders, bases, cache=cache, base_errors=base_errors),
             self.engine,
@@ -311,3 +312,18 @@ def test_a_name_of_an_image_that_was_built_here_is_moved_without_a_word(project:
     project.write(project.app, f"FROM {project.base}\nCOPY file /file\n", file="two")
     project.assemble(heard.append)
     assert [] == [event for event in heard if isinstance(event, Warned)]
+
+
+def test_an_image_from_outside_that_is_called_like_ours_stays_the_base(project: Project) -> None:
+    name = f"{project.app}:1.0.0"
+    project.engine.tag((project.engine.inspect(project.busybox) or {})["Id"], name)
+    project.write(project.app, f"FROM {name}\nCOPY file /file\n", file="one")
+    project.write(project.base, f"FROM {name}\nRUN test ! -e /file\n")
+    first = project.assemble()
+    assert first[project.app].image_id == (project.engine.inspect(name) or {})["Id"]
+    assert [BuildState.UP_TO_DATE] * 2 == [status.state for status in project.survey()]
+    project.write(project.app, f"FROM {name}\nRUN test ! -e /file\n")
+    assert BuildOutcome.BUILT is project.assemble()[project.app].outcome
+    project.engine.untag(f"{name}-outside")
+    states = {status.name: status.state for status in project.survey()}
+    assert {project.app: BuildState.UNKNOWN, project.base: BuildState.UNKNOWN} == states

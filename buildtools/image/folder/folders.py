@@ -70,11 +70,13 @@ class ImageFolder:
         return Selection(ignore_rules(self.context, self.dockerfile_path), follow=needs.sources)
 
     def pinned_dockerfile(self, images: Mapping[str, str]) -> bytes:
-        """The Dockerfile to build with: each mention of a parent replaced by the exact image in ``images``.
+        """The Dockerfile to build with: each mention of a parent, or base, replaced by the exact image in ``images``.
 
         A bare ``FROM base`` would otherwise mean whatever the engine holds as ``base:latest``.
         """
-        return self.dockerfile.with_images({place: images[name] for place, name in self.siblings.items()})
+        bases = {base.mention: base.image for base in self.own_needs.bases if base.mention.start >= 0}
+        places = {**bases, **self.siblings}
+        return self.dockerfile.with_images({place: images[name] for place, name in places.items() if name in images})
 
 
 def image_folders(
