@@ -5,14 +5,17 @@ Nothing is written: where git would refresh the index's notes of a file's status
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 
-from buildtools.git.errors import DamagedRepository, NoCommit
+from buildtools import BuildToolsError
+from buildtools.git.errors import BadConfig, DamagedRepository, NoCommit
 from buildtools.git.repository import Repository
+from buildtools.git.worktree.gitlink import gitlink_head, open_gitlink
 from buildtools.git.worktree.index import FLAGS, GITLINK, INTENT_TO_ADD, MODE, OID
 from buildtools.git.worktree.staging import Staged, staged
-from buildtools.git.worktree.submodule import Submodules
+from buildtools.git.worktree.submodule import IGNORE_VALUES, Submodules
 from buildtools.git.worktree.tracked_files import Files, FileState
 
 _NOTHING_STAGED = Staged()
@@ -155,7 +158,7 @@ class WorkTree:
         state = self.files.state(position)
         if entry[MODE] != GITLINK or state is not FileState.SAME:
             return state
-        return FileState.CHANGED if self.submodules.is_changed(name, entry[OID], thorough=self._thorough) else state
+        return FileState.CHANGED if self._is_moved_or_dirty(name, entry[OID]) else state
 
     def _differs(self, position: int, difference: Staged) -> bool:
         """Whether one path, given by its lowest stage, differs from HEAD in the index or on disk."""
@@ -171,9 +174,47 @@ class WorkTree:
             return not self.submodules.ignores_all(self.index.names[position])
         return differs
 
+    def _is_moved_or_dirty(self, path: bytes, oid: bytes) -> bool:
+        """Whether the submodule at ``path`` differs from the commit ``oid`` that the index has for it.
+
+        :raises DamagedRepository: the repository in it is broken.
+        """
+        ignored = self.submodules.ignored(path)
+        place = self.files.top + b"/" + path
+        environment = self.repository.environment
+        if ignored == "all":
+            return False
+        head = gitlink_head(place, environment)
+        has_moved = head is not None and head != oid
+        if (has_moved and not self._thorough) or ignored == "dirty" or not os.path.exists(place + b"/.git"):
+            return has_moved
+        try:
+            return _status_differs(open_gitlink(place, environment), untracked=ignored == "none") or has_moved
+        except BuildToolsError as error:
+            raise DamagedRepository(
+                f"the submodule {os.fsdecode(path)} cannot be read: {error.fact}",
+                error.remedy or "check it out anew with `git submodule update --init`",
+            ) from error
+
     @property
     def submodules(self) -> Submodules:
         """What is configured for submodules, read when the first one is met."""
         if self._submodules is None:
             self._submodules = Submodules(self.files, self._ignore)
         return self._submodules
+
+
+def _status_differs(repository: Repository, *, untracked: bool) -> bool:
+    """Whether ``git status`` in ``repository`` would list anything; without ``untracked`` as with ``-uno``."""
+    if untracked:
+        mode = repository.config.get("status.showuntrackedfiles") or "normal"
+        if mode not in ("no", "normal", "all"):
+            raise BadConfig(f"status.showUntrackedFiles is {mode!r}", "write no, normal or all")
+        untracked = mode != "no"
+    default = repository.config.get("diff.ignoresubmodules", "none")
+    if default not in IGNORE_VALUES:
+        raise BadConfig(f"diff.ignoreSubmodules is {default!r}", f"write one of {', '.join(IGNORE_VALUES)}")
+    if default == "none" and not untracked:
+        default = "untracked"
+    with WorkTree(repository, ignore=default) as work_tree:
+        return work_tree.has_status(untracked=untracked)

@@ -1,4 +1,4 @@
-"""Submodules, as far as they make the tree around them dirty.
+"""What is configured for submodules: what of them makes the tree around them dirty.
 
 https://git-scm.com/docs/gitmodules, https://git-scm.com/docs/git-config#Documentation/git-config.txt-submoduleltnamegtignore
 """
@@ -6,54 +6,13 @@ https://git-scm.com/docs/gitmodules, https://git-scm.com/docs/git-config#Documen
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 
-from buildtools import BuildToolsError
 from buildtools.git.config import parse_config
-from buildtools.git.errors import BadConfig, DamagedRepository
-from buildtools.git.repository import Repository, is_git_dir
+from buildtools.git.errors import BadConfig
 from buildtools.git.worktree.index import FLAGS, STAGE
+from buildtools.git.worktree.tracked_files import Files
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from buildtools.git.worktree.tracked_files import Files
-
-_IGNORE = ("all", "dirty", "untracked", "none")
-# What git takes away from the environment before it enters another repository: `git rev-parse --local-env-vars`,
-# but for the two that carry `git -c`.
-_LOCAL = {
-    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
-    "GIT_COMMON_DIR",
-    "GIT_CONFIG",
-    "GIT_DIR",
-    "GIT_GRAFT_FILE",
-    "GIT_IMPLICIT_WORK_TREE",
-    "GIT_INDEX_FILE",
-    "GIT_INTERNAL_SUPER_PREFIX",
-    "GIT_NO_REPLACE_OBJECTS",
-    "GIT_OBJECT_DIRECTORY",
-    "GIT_PREFIX",
-    "GIT_REPLACE_REF_BASE",
-    "GIT_SHALLOW_FILE",
-    "GIT_WORK_TREE",
-}
-
-
-def gitlink_head(path: bytes, environment: Mapping[str, str]) -> bytes | None:
-    """The commit checked out in the repository whose work tree is ``path``; ``None`` if there is none to be had."""
-    try:
-        return opened(path, environment).head()
-    except BuildToolsError:
-        return None
-
-
-def opened(path: bytes, environment: Mapping[str, str]) -> Repository:
-    """The repository whose work tree is ``path``.
-
-    :raises NotARepository: there is none.
-    """
-    inner = {name: value for name, value in environment.items() if name not in _LOCAL}
-    return Repository.open(os.fsdecode(path), inner | {"GIT_DIR": ".git"})
+IGNORE_VALUES = ("all", "dirty", "untracked", "none")
 
 
 class Submodules:
@@ -84,7 +43,7 @@ class Submodules:
             if item == "path" and not value.startswith("-"):
                 self._names = {path: other for path, other in self._names.items() if other != name}
                 self._names[value] = name
-            elif item == "ignore" and value in _IGNORE:
+            elif item == "ignore" and value in IGNORE_VALUES:
                 self._ignored[name] = value
 
     def ignored(self, path: bytes) -> str:
@@ -96,64 +55,10 @@ class Submodules:
         if name is None:
             return self._default
         value = self._files.repository.config.get(f"submodule.{name}.ignore")
-        if value is not None and value not in _IGNORE:
-            raise BadConfig(f"submodule.{name}.ignore is {value!r}", f"write one of {', '.join(_IGNORE)}")
+        if value is not None and value not in IGNORE_VALUES:
+            raise BadConfig(f"submodule.{name}.ignore is {value!r}", f"write one of {', '.join(IGNORE_VALUES)}")
         return value or self._ignored.get(name, self._default)
 
     def ignores_all(self, path: bytes) -> bool:
         """Whether nothing of the submodule at ``path`` counts, not even another commit."""
         return self.ignored(path) == "all"
-
-    def is_changed(self, path: bytes, oid: bytes, *, thorough: bool = False) -> bool:
-        """Whether the folder at ``path`` differs from the commit ``oid`` that the index has for it.
-
-        ``thorough`` looks for damage inside although another commit is checked out.
-
-        :raises DamagedRepository: the repository in it is broken.
-        """
-        ignored = self.ignored(path)
-        place = self._files.top + b"/" + path
-        environment = self._files.repository.environment
-        if ignored == "all":
-            return False
-        head = gitlink_head(place, environment)
-        has_moved = head is not None and head != oid
-        if (has_moved and not thorough) or ignored == "dirty" or not os.path.exists(place + b"/.git"):
-            return has_moved
-        try:
-            return _status_differs(opened(place, environment), untracked=ignored == "none") or has_moved
-        except BuildToolsError as error:
-            raise DamagedRepository(
-                f"the submodule {os.fsdecode(path)} cannot be read: {error.fact}",
-                error.remedy or "check it out anew with `git submodule update --init`",
-            ) from error
-
-
-def _status_differs(repository: Repository, *, untracked: bool) -> bool:
-    """Whether ``git status`` in ``repository`` would list anything; without ``untracked`` as with ``-uno``."""
-    from buildtools.git.worktree.status import WorkTree
-
-    if untracked:
-        mode = repository.config.get("status.showuntrackedfiles") or "normal"
-        if mode not in ("no", "normal", "all"):
-            raise BadConfig(f"status.showUntrackedFiles is {mode!r}", "write no, normal or all")
-        untracked = mode != "no"
-    default = repository.config.get("diff.ignoresubmodules", "none")
-    if default not in _IGNORE:
-        raise BadConfig(f"diff.ignoreSubmodules is {default!r}", f"write one of {', '.join(_IGNORE)}")
-    if default == "none" and not untracked:
-        default = "untracked"
-    with WorkTree(repository, ignore=default) as work_tree:
-        return work_tree.has_status(untracked=untracked)
-
-
-def holds_repository(path: bytes, environment: Mapping[str, str]) -> bool:
-    """Whether ``path`` is the work tree of a repository of its own."""
-    place = os.fsdecode(path) + "/.git"
-    if os.path.isfile(place):
-        try:
-            opened(path, environment)
-        except BuildToolsError:
-            return False
-        return True
-    return is_git_dir(place, environment)

@@ -11,6 +11,7 @@ from itertools import islice
 from buildtools.git.config import boolean
 from buildtools.git.errors import NotARepository
 from buildtools.git.repository import Repository
+from buildtools.git.worktree.gitlink import gitlink_head
 from buildtools.git.worktree.index import (
     ASSUME_VALID,
     FLAGS,
@@ -26,7 +27,6 @@ from buildtools.git.worktree.index import (
     read_index,
 )
 from buildtools.git.worktree.staging import tree_files
-from buildtools.git.worktree.submodule import gitlink_head
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,9 +11,10 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 
-from buildtools.git.worktree import submodule
+from buildtools.git.worktree.gitlink import holds_repository, open_gitlink
 from buildtools.git.worktree.index import FLAGS, GITLINK, MODE, SKIP_WORKTREE
 from buildtools.git.worktree.pathpattern import PathPattern
+from buildtools.git.worktree.submodule import Submodules
 from buildtools.git.worktree.tracked_files import Files, user_file
 
 # Spaces at the end of a line do not count, unless a backslash stands before them.
@@ -36,11 +37,11 @@ def untracked_paths(files: Files, folders: Sequence[bytes] = (b"",), *, in_submo
     for path in [*user_file(repository, "core.excludesfile", "ignore"), f"{repository.common_dir}/info/exclude"]:
         patterns += _read_patterns(os.fsencode(path), b"", 0) or []
     files.expand_present_directories()
-    return _Search(files, folders, submodule.Submodules(files, "none") if in_submodules else None).below(b"", patterns)
+    return _Search(files, folders, Submodules(files, "none") if in_submodules else None).below(b"", patterns)
 
 
 class _Search:
-    def __init__(self, files: Files, folders: Sequence[bytes], submodules: submodule.Submodules | None) -> None:
+    def __init__(self, files: Files, folders: Sequence[bytes], submodules: Submodules | None) -> None:
         self._files = files
         self._folders = folders
         self._submodules = submodules
@@ -82,7 +83,7 @@ class _Search:
             if position is not None and self._files.index.fields[position][MODE] == GITLINK:
                 yield from self._in_submodule(path)
                 return
-            if submodule.holds_repository(self._files.top + b"/" + path, self._files.repository.environment):
+            if holds_repository(self._files.top + b"/" + path, self._files.repository.environment):
                 yield inner
                 return
         yield from self.below(inner, patterns)
@@ -93,7 +94,7 @@ class _Search:
             return
         folders = [folder.removeprefix(inner) for folder in self._folders if folder.startswith(inner)]
         folders += [b"" for folder in self._folders if inner.startswith(folder)]
-        with closing(Files(submodule.opened(place, self._files.repository.environment))) as files:
+        with closing(Files(open_gitlink(place, self._files.repository.environment))) as files:
             for inner_path in untracked_paths(files, folders, in_submodules=True):
                 yield inner + inner_path
 
