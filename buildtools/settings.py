@@ -52,12 +52,14 @@ class DistributionSettings:
     """What is configured for one distribution, ``[tool.buildtools.distribution.NAME]``.
 
     ``command`` is run with ``BUILDTOOLS_VERSION`` set; then either the folder ``root`` is packed or ``archive``, a
-    pattern that must match one finished archive, is taken as it is.
+    pattern that must match one finished archive, is taken as it is. ``reproducible`` promises that each build of a
+    commit gives the same bytes.
     """
 
     command: str = ""
     root: str = ""
     archive: str = ""
+    reproducible: bool = False
 
 
 @frozen

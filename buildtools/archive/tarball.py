@@ -6,12 +6,14 @@ names of more than 100 bytes, names outside ASCII, and files of 8 GiB and more.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from buildtools import BuildToolsError, Refused
 from buildtools.archive.checksums import Sink
@@ -101,19 +103,36 @@ def root_folder(archive: Path) -> str:
 
     :raises Refused: it is not a gzipped tar, is cut short, or holds anything beside one root folder.
     """
-    roots: dict[str, bool] = {}
-    try:
-        with tarfile.open(archive, "r:gz") as entries:
-            for entry in entries:
-                first, _, below = os.path.normpath(entry.name).partition("/")
-                if first != ".":
-                    roots[first] = roots.get(first, False) or entry.isdir() or bool(below)
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise Refused(f"{archive.name} cannot be read as a gzipped tar ({error})", "build it again") from None
+    with archive.open("rb") as stream:
+        entries = read_entries(stream, archive.name)
+    roots = {name.partition("/")[0] for name in entries}
     root = next(iter(roots), "")
-    if len(roots) != 1 or not roots[root] or root in ("", ".."):
+    is_folder = any(name != root or kind == tarfile.DIRTYPE for name, (kind, *_) in entries.items())
+    if len(roots) != 1 or not is_folder or root in ("", ".."):
         names = ", ".join(sorted(roots)) or "nothing"
         raise Refused(
             f"{archive.name} must hold exactly one root folder, but holds {names}", "put everything below NAME-VERSION/"
         )
     return root
+
+
+def read_entries(stream: IO[bytes], name: str) -> dict[str, tuple[object, ...]]:
+    """What a ``.tgz`` holds: by each entry's path its kind, mode, link target and the SHA-256 of its content.
+
+    ``name`` is the archive's, for people. Times and owners are left out.
+
+    :raises Refused: it is not a gzipped tar, or is cut short.
+    """
+    entries: dict[str, tuple[object, ...]] = {}
+    stream.seek(0)
+    try:
+        with tarfile.open(fileobj=stream, mode="r:gz") as archive:
+            for entry in archive:
+                path = os.path.normpath(entry.name)
+                content = archive.extractfile(entry) if entry.isreg() else None
+                digest = hashlib.file_digest(content, "sha256").hexdigest() if content else ""  # type: ignore[arg-type]  # a reader, though of its own class
+                if path != ".":
+                    entries[path] = entry.type, entry.mode, entry.linkname, digest
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        raise Refused(f"{name} cannot be read as a gzipped tar ({error})", "build it again") from None
+    return entries

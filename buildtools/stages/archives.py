@@ -6,10 +6,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from buildtools import BuildToolsError, release
-from buildtools.events import timed
+from buildtools import BuildToolsError, Conflict, release
+from buildtools.events import Warned, timed
 from buildtools.release import ReleasedArchive
 from buildtools.stages.planned import Planned
 from buildtools.task_context import TaskContext
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 20
 # No upload that still runs is as old.
 _ABANDONED = timedelta(days=1)
+# So many are enough to see which part of a build writes the time.
+_DIFFERENCES_IN_WARNING = 10
 
 
 def make_archives(task: TaskContext) -> tuple[Archive, ...]:
@@ -77,5 +80,29 @@ def _store_archive(task: TaskContext, archive: Archive) -> ReleasedArchive:
     key = release.archive_key(archive.name, task.version)
     if task.version.dirty and task.services.store.digest(key, archive.checksums) not in (None, archive.sha256):
         task.services.store.delete(key)
-    task.services.store.upload(key, write, archive.checksums, subject=archive.name, report=task.run.report)
+    try:
+        task.services.store.upload(key, write, archive.checksums, subject=archive.name, report=task.run.report)
+    except Conflict:
+        if task.version.dirty or task.settings.distribution[archive.name].reproducible:
+            raise
+        archive = _adopted_archive(task, key, archive, path)
     return ReleasedArchive(archive.name, key, archive.size, archive.sha256, archive.checksums.composite)
+
+
+def _adopted_archive(task: TaskContext, key: str, archive: Archive, path: Path) -> Archive:
+    """The archive of the same commit that the store has already: the claim lets no other commit get here."""
+    from buildtools.archive.adoption import adopt
+
+    adoption = adopt(task.services.store, key, archive, path)
+    names = list(adoption.differences[:_DIFFERENCES_IN_WARNING])
+    if len(adoption.differences) > len(names):
+        names.append(f"{len(adoption.differences) - len(names)} more")
+    reason = f"they differ in {', '.join(names)}" if names else "only times, owners or the compression differ"
+    task.run.report(
+        Warned(
+            archive.name,
+            f"the build is not reproducible: {task.services.store.location(key)} was built from the same commit, and "
+            f"is released instead of this build ({reason})",
+        )
+    )
+    return adoption.archive

@@ -6,6 +6,7 @@ import tarfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ def project(tmp_path: Path) -> Path:
     return made
 
 
-def make(project: Path, environment: Mapping[str, str], version: Version = VERSION, **settings: str) -> Distribution:
+def make(project: Path, environment: Mapping[str, str], version: Version = VERSION, **settings: Any) -> Distribution:
     return distribution.make(DistributionSettings(**settings), "logdaemon", project, version, environment, unheard)
 
 

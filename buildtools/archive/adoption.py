@@ -1,0 +1,68 @@
+"""Taking the archive that the store has, where a second build of the same commit gave other bytes.
+
+Many builds write the time into what they make: ``gradle installDist`` before Gradle 9 does. The first archive that one
+commit puts into the store is then the release's, and whoever builds the same commit later takes that one over, instead
+of being unable to finish the version for ever.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from buildtools import BuildToolsError, Conflict, Refused
+from buildtools.archive import tarball
+from buildtools.archive.checksums import ChecksumWriter
+from buildtools.archive.distribution import Archive
+from buildtools.archive.store import ArtifactStore
+from buildtools.files import replacement
+from buildtools.frozen import frozen
+
+
+@frozen
+class Adoption:
+    """The store's archive, as it was read back, and a line for each entry that our own has otherwise."""
+
+    archive: Archive
+    differences: tuple[str, ...]
+
+
+def adopt(store: ArtifactStore, key: str, ours: Archive, path: Path) -> Adoption:
+    """Reads the store's archive, checks it as any archive, and puts it where ours is, at ``path``.
+
+    :raises Conflict: what the store has is not such an archive.
+    :raises BuildToolsError: it was deleted meanwhile, or ``path`` cannot be written.
+    """
+    try:
+        with replacement(path) as stream:
+            writer = ChecksumWriter(stream)
+            if store.download(key, writer) is None:
+                raise BuildToolsError(f"{store.location(key)} was deleted while it was read", "run again")
+            stream.flush()
+            os.fchmod(stream.fileno(), 0o644)
+            try:
+                theirs = tarball.read_entries(stream, path.name)
+            except Refused as error:
+                raise Conflict(
+                    f"{store.location(key)} is damaged, or is not an archive of this commit ({error.fact})",
+                    "look at it; if no release needs it, delete it and run again",
+                ) from None
+            roots = sorted({name.partition("/")[0] for name in theirs})
+            if roots != [ours.root_name]:
+                raise Conflict(
+                    f"{store.location(key)} is not an archive of this version (it holds {', '.join(roots)})",
+                    "look at it; if no release needs it, delete it and run again",
+                )
+            with path.open("rb") as file:
+                differences = _differences(tarball.read_entries(file, path.name), theirs)
+    except OSError as error:
+        raise BuildToolsError(f"{path} cannot be written ({error.strerror})", "correct it and run again") from None
+    archive = Archive(ours.name, ours.file_name, ours.root_name, writer.checksums())
+    return Adoption(archive, differences)
+
+
+def _differences(ours: dict[str, tuple[object, ...]], theirs: dict[str, tuple[object, ...]]) -> tuple[str, ...]:
+    lines = [f"{name} (only in this build)" for name in ours.keys() - theirs.keys()]
+    lines += [f"{name} (not in this build)" for name in theirs.keys() - ours.keys()]
+    lines += [name for name in ours.keys() & theirs.keys() if ours[name] != theirs[name]]
+    return tuple(sorted(lines))
