@@ -122,12 +122,12 @@ def engine_statuses(
     result = []
     for each in statuses:
         in_registry = (stored or {}).get(each.name)
-        needed = {parent: generations.get(parent, "") for parent in each.folder.parents}
-        status = images.status(each, needed)
+        parent_generations = {parent: generations.get(parent, "") for parent in each.folder.parents}
+        status = images.status(each, parent_generations)
         if status.state is BuildState.UP_TO_DATE and (in_registry or each.name in parents):
             image = engine.inspect(status.image_id) or {"RootFS": {}}
             generations[each.name] = generation_of(image["RootFS"].get("Layers") or ())
-        if in_registry and (is_final or not other_parents(in_registry.labels, needed)):
+        if in_registry and (is_final or not other_parents(in_registry.labels, parent_generations)):
             generation = generation_of(diff_ids_of(in_registry.config))
             if status.state is not BuildState.UP_TO_DATE or (is_final and generation != generations[each.name]):
                 status = replace(status, state=BuildState.STALE, registry_digest=in_registry.digest)
@@ -177,14 +177,14 @@ class _EngineImages:
             for tag in image.tags:
                 self._by_name.setdefault(tag.rpartition(":")[0].rpartition("/")[2], image)
 
-    def status(self, surveyed: ImageStatus, generations: Mapping[str, str]) -> ImageStatus:
+    def status(self, unknown: ImageStatus, generations: Mapping[str, str]) -> ImageStatus:
         """Where a folder stands, whose parents have these generations."""
-        folder, fingerprint = surveyed.folder, surveyed.fingerprint
-        surveyed = replace(surveyed, state=BuildState.UNKNOWN, image_id="", tags=(), registry_digest="")
+        folder, fingerprint = unknown.folder, unknown.fingerprint
+        unknown = replace(unknown, state=BuildState.UNKNOWN, image_id="", tags=(), registry_digest="")
         if fingerprint.unknown:
             reason = "base {} is neither in the engine nor can its registry be asked"
             why = tuple(map(reason.format, fingerprint.unknown))
-            return replace(surveyed, why=why)
+            return replace(unknown, why=why)
         image = self._by_tag.get(engine_name(folder.name, fingerprint.value))
         if image and image.labels.get(FINGERPRINT_LABEL) == fingerprint.value:
             age = (time.time() - image.created) / _SECONDS_AN_HOUR
@@ -192,18 +192,18 @@ class _EngineImages:
             others = other_parents(image.labels, generations)
             if limit and age > limit:
                 why = (f"built {age:.0f} hours ago, and rebuild_after is {limit:g}",)
-            elif surveyed.remotes:
+            elif unknown.remotes:
                 advice = "ADD {} may bring something else by now: give it a checksum or a commit"
-                why = tuple(map(advice.format, surveyed.remotes))
+                why = tuple(map(advice.format, unknown.remotes))
             elif others:
                 why = tuple(f"built on another build of its parent {name}" for name in others)
             else:
-                return replace(surveyed, state=BuildState.UP_TO_DATE, image_id=image.id, tags=image.tags, why=())
-            return replace(surveyed, state=BuildState.STALE, why=why)
+                return replace(unknown, state=BuildState.UP_TO_DATE, image_id=image.id, tags=image.tags, why=())
+            return replace(unknown, state=BuildState.STALE, why=why)
         last = self._by_name.get(folder.name)
         if last is None:
-            return replace(surveyed, state=BuildState.NOT_BUILT, why=("never built in this engine",))
+            return replace(unknown, state=BuildState.NOT_BUILT, why=("never built in this engine",))
         inputs = recorded_inputs(self._cache, folder.name, last.labels.get(FINGERPRINT_LABEL, ""))
-        unrecorded = ("changed since it was built; what changed was not recorded on this machine",)
-        why = explain(inputs, fingerprint.inputs) if inputs else unrecorded
-        return replace(surveyed, state=BuildState.STALE, why=why)
+        no_record = ("changed since it was built; what changed was not recorded on this machine",)
+        why = explain(inputs, fingerprint.inputs) if inputs else no_record
+        return replace(unknown, state=BuildState.STALE, why=why)

@@ -16,6 +16,10 @@ from buildtools.files import write_atomically
 
 _CHUNK = 1 << 20
 
+# With paths of a hundred characters these are 45 MB. Where a project has more files, those not used longest are read
+# again.
+_MOST_ENTRIES = 200_000
+
 # A file that was changed this short a time before it was read may change again without its time stamps moving: they
 # are as coarse as the clock of its file system, at worst (FAT) two seconds. Git calls this racy and does the same:
 # https://git-scm.com/docs/racy-git
@@ -37,7 +41,7 @@ class Contents:
         directory: Path,
         *,
         learn: bool = True,
-        most_entries: int = 200_000,
+        most_entries: int = _MOST_ENTRIES,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._file = directory / "contents"

@@ -45,6 +45,7 @@ _FORMAT = "1"
 
 # The arguments whose values are shown; what a user configures is not ours to print.
 _OPEN_ARGUMENTS = ("REGISTRY", "VERSION", "REVISION")
+# Who changed more files than these has a line to read, not a page; `invoke list --why NAME` shows all.
 _MOST_NAMED = 5
 # https://docs.docker.com/reference/dockerfile/#buildkit-built-in-build-args; what a cache is told makes no other image.
 _BUILDER_ARGUMENT = re.compile(r"BUILDKIT_(?!INLINE_CACHE|CACHE_)\w+|SOURCE_DATE_EPOCH")

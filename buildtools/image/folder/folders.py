@@ -244,9 +244,9 @@ def _read(name: str, project: _Project) -> ImageFolder:
     platform = _platform(name, settings.platform) if settings.platform else project.builder
     automatic = automatic_arguments(project.builder, platform, settings.target)
     # Not every engine keeps the value of one that is declared again before the first FROM.
-    undefined = {each.name for each in dockerfile.arguments if each.default is None}
-    defined = {key: value for key, value in automatic.items() if key in undefined}
-    arguments = {**defined, **project.proxies, **build_arguments(project.settings, project.version, name)}
+    bare_names = {each.name for each in dockerfile.arguments if each.default is None}
+    automatic_values = {key: value for key, value in automatic.items() if key in bare_names}
+    arguments = {**automatic_values, **project.proxies, **build_arguments(project.settings, project.version, name)}
     own_needs = _needs(dockerfile, settings, arguments, platform, project.builder, {})
     bases = [(base, project.sibling(base, name)) for base in own_needs.bases]
     siblings = {base.mention: sibling for base, sibling in bases if sibling}

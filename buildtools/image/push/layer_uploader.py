@@ -32,8 +32,11 @@ from buildtools.schedule import awaited, side_by_side
 if TYPE_CHECKING:
     from buildtools.image.push.layers import Spool
 
-# So many uncompressed bytes of a layer the engine may send that nobody has sent before.
+# So many uncompressed bytes of a new layer the engine may send. It compresses slowly, so a larger one is read out of it
+# and compressed here, in less time than its own push would take.
 _LARGE_FOR_THE_ENGINE = 32 * 1024 * 1024
+# A registry that has cut one blob short seldom has cut two forms of the same layer; one that damages all that it stores
+# would be asked for ever.
 _VARIANTS = 3
 
 

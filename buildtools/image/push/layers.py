@@ -23,6 +23,8 @@ from buildtools.image.registry.manifest import DOCKER_LAYER, Descriptor
 _LEVEL = 2
 _BLOCK = 1024 * 1024
 _GZIP = 31
+# Small layers and their compressed forms never touch the disk; what does not fit in this goes to files in TMPDIR. A
+# small agent has so much memory to spare.
 _MOST_IN_MEMORY = 32 * 1024 * 1024
 
 

@@ -10,13 +10,14 @@ from buildtools.frozen import frozen
 from buildtools.image.registry.manifest import Descriptor
 from buildtools.image.registry.push import ImageToPush
 
-# So many bytes of one layer may be sent, or given out by an engine, without need.
+# So many bytes of one layer may be sent, or given out by an engine, without need: that costs less than a better way.
 LITTLE = 16 * 1024 * 1024
 # An engine gives out whole images, at the price of every layer below; its own push sends single layers, but slowly, and
 # only if it knows how the layers below are called in the registry. Worth a try where so many bytes of compressed layers
 # lie below, in all and for each image.
 _LARGE_BASE = 32 * 1024 * 1024
 _LARGE_FOR_EACH = 8 * 1024 * 1024
+# An engine packs each archive in a thread of its own; more than it has processors are no quicker.
 _MOST_GROUPS = 4
 
 

@@ -62,7 +62,7 @@ StoreImages = Callable[[Sequence[ImageToPush], KnownLayers], Sequence[tuple[Stor
 _ATTEMPTS = 3
 
 
-def _as_they_are(images: Sequence[ImageToPush], _stored: Mapping[str, StoredImage]) -> Sequence[ImageToPush]:
+def _as_they_are(images: Sequence[ImageToPush], _stored_images: Mapping[str, StoredImage]) -> Sequence[ImageToPush]:
     return images
 
 
@@ -119,8 +119,8 @@ def push(
 
         before_tags = request.before_tags
         for _ in range(_ATTEMPTS):
-            published, stored = tagger.look_up(request.images)
-            routes = _routes(request, tagger, published, stored, store)
+            published_images, stored_images = tagger.look_up(request.images)
+            routes = _routes(request, tagger, published_images, stored_images, store)
             if cancelled.is_set():
                 raise BuildToolsError(f"the push of {request.version} was cancelled", "run the same command again")
             if before_tags:
@@ -128,7 +128,7 @@ def push(
                 before_tags = None
                 tagger.forget_look()
             try:
-                results = _stamp(request, tagger, published, routes)
+                results = _stamp(request, tagger, published_images, routes)
                 break
             except Overtaken as error:
                 overtaken = error
@@ -145,19 +145,19 @@ def push(
 
 
 def _routes(
-    request: PushRequest, tagger: VersionTagger, published: Images, stored: Images, store: StoreImages
+    request: PushRequest, tagger: VersionTagger, published_images: Images, stored_images: Images, store: StoreImages
 ) -> dict[ImageToPush, tuple[StoredImage, PushRoute]]:
     """What to make each image of the version of, that is not published; all of their layers are in the registry.
 
     Another agent may store an image while we build on our own. Both then take the one that is there, and what was
     built on the other is built again.
     """
-    routes = {image: (source, PushRoute.STAMPED) for image, source in stored.items() if source}
-    new = [image for image in stored if image not in routes]
+    routes = {image: (source, PushRoute.STAMPED) for image, source in stored_images.items() if source}
+    new = [image for image in stored_images if image not in routes]
     for _ in range(_ATTEMPTS):
         if not new:
             return routes
-        present = {image: each for image, each in published.items() if each}
+        present = {image: each for image, each in published_images.items() if each}
         present |= {image: source for image, (source, _) in routes.items() if image not in new}
         images = request.provide(new, {image.name: source for image, source in present.items()})
         bases = tagger.base_images(request.bases)
@@ -165,7 +165,7 @@ def _routes(
         routes |= zip(new, store(images, layers), strict=True)
         tagger.forget_look()
         sources: Images = {image: source for image, (source, _) in routes.items()}
-        new = tagger.other_builds(request.images, published, sources)
+        new = tagger.other_builds(request.images, published_images, sources)
     names = ", ".join(image.name for image in new)
     raise BuildToolsError(f"other agents store other builds of the parents of {names}", "run the same command again")
 
@@ -173,7 +173,7 @@ def _routes(
 def _stamp(
     request: PushRequest,
     tagger: VersionTagger,
-    published: Images,
+    published_images: Images,
     routes: Mapping[ImageToPush, tuple[StoredImage, PushRoute]],
 ) -> dict[ImageToPush, PushedImage]:
     """Make the version, parents before what is built on them.
@@ -181,7 +181,9 @@ def _stamp(
     :raises Overtaken: another agent has made it of another build of an image.
     """
     results = {
-        image: tagger.pushed_image(image, each, PushRoute.ALREADY_THERE) for image, each in published.items() if each
+        image: tagger.pushed_image(image, each, PushRoute.ALREADY_THERE)
+        for image, each in published_images.items()
+        if each
     }
     waiting = [image for image in request.images if image not in results]
     while waiting:
