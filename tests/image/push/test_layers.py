@@ -92,7 +92,8 @@ def test_images_that_share_layers_give_them_out_once(connected: Engine, tmp_path
         seen.append(diff_id)
         found[diff_id] = content_of(spool)
 
-    configs = export(connected, ids, wanted, Spools(tmp_path, memory=-1), take)
+    with Spools(tmp_path, memory=-1) as spools:
+        configs = export(connected, ids, wanted, spools, take)
     for image_id in ids:
         connected.api.remove_image(image_id)
     assert sorted(wanted) == sorted(seen)
