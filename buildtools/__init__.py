@@ -4,7 +4,7 @@ A map of the house, from the street to the cellar; imports run downward only:
 
 * ``tasks``      Invoke tasks: arguments -> one pipeline call -> rendering, exit codes
 * ``rendering``  results as tables and documents; ``invoke_config``: Invoke's levels of configuration as settings
-* ``console``    how a run looks: live table, plain lines, JSON lines
+* ``console``    how a run looks: live table, plain lines, JSON lines; ``workboard``: what is at work in it
 * ``pipeline``   the table of contents: one function per task
 * ``stages``     the chapters: images, archives, releases, and whether the tree is what the commit says
 * ``task_context``  what a task works with: ``run``, what it was asked for; ``services``: engine, registry and store,

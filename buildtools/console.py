@@ -10,26 +10,28 @@ import json
 import re
 import threading
 import time
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
 from buildtools.events import Event, Finished, Log, Outcome, Started, Step, Transferred, Warned
+from buildtools.workboard import Work, Workboard, duration
 
 if TYPE_CHECKING:
     import rich.console
     import rich.live
 
 MODES = ("auto", "live", "plain", "json")
-# How much of a failed image's log is shown below it; all of it is in plain mode.
-_TAIL = 40
 _REDRAWS_PER_SECOND = 8
-# A whole digest is longer than most terminals have room for.
+# Below the table: as much of the running step's log as tells that it is alive.
+_LOG_LINES = 3
+# A log without a line for so many seconds looks like a job that hangs; CI systems kill some of those.
+_SILENCE_SECONDS = 30.0
 # C0 without tab and line feed, DEL, and C1: what a terminal obeys.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# A whole digest is longer than most terminals have room for.
 _DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}")
 _SHORT = r"\1"
 _MARKS = {
@@ -45,6 +47,8 @@ class Console(AbstractContextManager["Console"]):
     """What every mode does. Calls may come from any thread; each writes whole lines."""
 
     def __init__(self, stream: IO[str]) -> None:
+        self.has_result = False
+        """Whether a result was written to standard output."""
         self._stream = stream
         self._lock = threading.Lock()
 
@@ -73,13 +77,48 @@ class Console(AbstractContextManager["Console"]):
 
 
 class PlainConsole(Console):
-    """Lines that each begin with ``[subject]``; nothing is ever drawn twice."""
+    """Lines that each begin with ``[subject]``; nothing is ever drawn twice.
+
+    After 30 s of silence they say what is waited for. ``clock`` counts seconds.
+    """
+
+    def __init__(self, stream: IO[str], clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(stream)
+        self._board = Workboard(clock)
+        self._last_line = clock()
+        self._ended = threading.Event()
+
+    def __enter__(self) -> PlainConsole:
+        threading.Thread(target=self._watch, name="console", daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
 
     def __call__(self, event: Event) -> None:
         """Write the event's line; progress in bytes is not worth one."""
+        with self._lock:
+            self._board.take(event)
+            self._last_line = self._last_line if isinstance(event, Transferred) else self._board.clock()
         line = _plain_line(event)
         if line is not None:
             self._write(line)
+
+    def break_silence(self) -> None:
+        """Say what is at work, where nothing was written for long."""
+        with self._lock:
+            lines = self._board.lines()
+            if not lines or self._board.clock() - self._last_line < _SILENCE_SECONDS:
+                return
+            self._last_line = self._board.clock()
+        for subject, doing, seconds in lines:
+            self._write(f"[{subject}] still at work: {doing} ({duration(seconds)})")
+
+    def _watch(self) -> None:
+        while not self._ended.wait(1.0):
+            self.break_silence()
 
 
 def _plain_line(event: Event) -> str | None:
@@ -114,16 +153,6 @@ class JsonConsole(Console):
         self._write(json.dumps({"event": "summary", "time": round(time.time(), 3), "text": text, "failed": failed}))
 
 
-@dataclass
-class _Running:
-    action: str
-    since: float
-    step: str = ""
-    transferred: int = 0
-    total: int = 0
-    tail: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL))
-
-
 class LiveConsole(Console):
     """One line for each image at work, redrawn in place; each that ends leaves its last line above."""
 
@@ -132,7 +161,7 @@ class LiveConsole(Console):
         import rich.console
         import rich.live
 
-        self._running: dict[str, _Running] = {}
+        self._board = Workboard()
         self._screen = rich.console.Console(
             file=stream, force_terminal=True, no_color=not colour, highlight=False, markup=False, soft_wrap=False
         )
@@ -161,37 +190,25 @@ class LiveConsole(Console):
     def __call__(self, event: Event) -> None:
         """Take the event in; the next redraw shows it."""
         with self._lock:
+            work = self._board.take(event)
             match event:
-                case Started(subject, action):
-                    self._running[subject] = _Running(action, time.monotonic())
-                case Step(subject, text, number, total):
-                    self._at(subject).step = f"{_numbered(number, total)}{text}"
-                case Log(subject, line):
-                    self._at(subject).tail.append(line)
-                case Transferred(subject, done, total):
-                    running = self._at(subject)
-                    running.transferred, running.total = done, total
                 case Warned(subject, message):
                     self._print(f"! {subject + ': ' if subject else ''}{message}", "yellow")
                 case Finished():
-                    self._finish(event)
+                    self._finish(event, work)
 
     def summary(self, text: str, *, failed: bool = False) -> None:
         """The last line, below all others."""
         self.rest()
         self._print(text, "bold red" if failed else "bold")
 
-    def _at(self, subject: str) -> _Running:
-        return self._running.setdefault(subject, _Running("", time.monotonic()))
-
-    def _finish(self, event: Finished) -> None:
-        running = self._running.pop(event.subject, None)
+    def _finish(self, event: Finished, work: Work | None) -> None:
         mark, style = _MARKS[event.outcome]
         detail = f"  {_DIGEST.sub(_SHORT, event.detail)}" if event.detail else ""
         line = f"{mark} {event.subject}  {event.action} {event.outcome.value}  {duration(event.seconds)}{detail}"
         self._print(line, style)
-        if event.outcome is Outcome.FAILED and running is not None:
-            for logged in running.tail:
+        if event.outcome is Outcome.FAILED and work is not None:
+            for logged in work.tail:
                 self._print(f"  | {logged}", "")
 
     def _print(self, line: str, style: str) -> None:
@@ -203,48 +220,32 @@ class LiveConsole(Console):
         import rich.text
 
         # Called by the redrawing thread; events come from others. Never waits for one that is being printed.
-        now, width, height = time.monotonic(), self._screen.width, self._screen.height
+        width, height = self._screen.width, self._screen.height
         lines = [
-            _clipped(f"… {subject}  {_doing(running)}", f"  {duration(now - running.since)}", width)
-            for subject, running in list(self._running.items())
+            _clipped(f"… {subject}  {doing}", f"  {duration(seconds)}", width)
+            for subject, doing, seconds in self._board.lines()
         ]
+        finished, begun = self._board.counts()
+        footer = [_clipped(f"  | {line}", "", width) for line in self._board.last_log(_LOG_LINES)]
+        footer += [f"{finished} of {begun} done"] if begun > 1 else []
         room = max(1, height - 2)
+        # Of the two, what is at work counts more than what it writes.
+        footer = footer[: max(0, room - len(lines))]
         if len(lines) > room:
             lines = [*lines[: room - 1], f"  and {len(lines) - room + 1} more at work"]
-        return rich.text.Text("\n".join(lines), no_wrap=True, overflow="crop")
-
-
-def _doing(running: _Running) -> str:
-    if running.total:
-        return f"{running.action} {size(running.transferred)} of {size(running.total)}"
-    return f"{running.action}  {running.step}" if running.step else running.action
+        return rich.text.Text("\n".join([*lines, *footer]), no_wrap=True, overflow="crop")
 
 
 def _clipped(text: str, end: str, width: int) -> str:
-    room = max(8, width - len(end) - 1)
-    return (text if len(text) <= room else text[: room - 1] + "…") + end
+    """A text cut to the cells that a terminal has for it, so that ``end`` stays: some characters take two."""
+    from rich.cells import cell_len, set_cell_size
+
+    room = max(8, width - cell_len(end) - 1)
+    return (text if cell_len(text) <= room else set_cell_size(text, room - 1).rstrip() + "…") + end
 
 
 def _numbered(number: int, total: int) -> str:
     return f"{number}/{total} " if total else ""
-
-
-def duration(seconds: float) -> str:
-    """Wall time as people say it: ``0.4s``, ``12s``, ``3m05s``."""
-    if seconds < 10:
-        return f"{seconds:.1f}s"
-    if seconds < 60:
-        return f"{seconds:.0f}s"
-    return f"{int(seconds) // 60}m{int(seconds) % 60:02d}s"
-
-
-def size(count: float) -> str:
-    """A count of bytes in decimal units: ``512 B``, ``1.5 MB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    raise AssertionError("unreachable")
 
 
 def without_controls(text: str) -> str:

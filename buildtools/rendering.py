@@ -7,12 +7,13 @@ from dataclasses import asdict, is_dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from buildtools.console import size, table
+from buildtools.console import table
 from buildtools.image.assembly import BuildOutcome, LocalImage
 from buildtools.image.registry.push import PushedImage, PushRoute
 from buildtools.image.survey import BuildState, ImageStatus
 from buildtools.release import Audit, Release
 from buildtools.stages.history import HistoryEntry, VersionState
+from buildtools.workboard import size
 
 if TYPE_CHECKING:
     from buildtools.archive.distribution import Archive

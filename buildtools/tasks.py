@@ -96,7 +96,7 @@ def _image_command(function: Callable[[Context, dict[str, Any]], None]) -> Any:
 @_command()
 def version(context: Context, json: bool = False) -> None:
     """Print the version alone: the text of git describe, without the tag prefix."""
-    with _exits():
+    with _exits(json=json):
         from buildtools.git.checkout import read_version
         from buildtools.invoke_config import read_settings
 
@@ -110,7 +110,7 @@ def version(context: Context, json: bool = False) -> None:
 @_command(name="list")
 def list_images(context: Context, only: str = "", why: str = "", json: bool = False) -> None:
     """List the image folders in build order, with parents, references and state."""
-    with _running(context, only=why or only) as (run, console):
+    with _running(context, only=why or only, json=json) as (run, console):
         from buildtools import pipeline, rendering
 
         listing = pipeline.list_images(run)
@@ -133,7 +133,7 @@ def tag(context: Context, options: dict[str, Any]) -> None:
 
 
 def _bring_in(context: Context, word: str, options: dict[str, Any]) -> None:
-    json = options.pop("json")
+    json = options["json"]
     with _running(context, **options) as (run, console):
         from buildtools import pipeline, rendering
 
@@ -148,7 +148,7 @@ def _bring_in(context: Context, word: str, options: dict[str, Any]) -> None:
 @_image_command
 def push(context: Context, options: dict[str, Any]) -> None:
     """Push every image under its version, building only what the registry does not have, and read it back."""
-    json = options.pop("json")
+    json = options["json"]
     with _running(context, **options) as (run, console):
         from buildtools import pipeline, rendering
 
@@ -163,7 +163,7 @@ def push(context: Context, options: dict[str, Any]) -> None:
 @_command()
 def dist(context: Context, dry_run: bool = False, json: bool = False, progress: str = "auto") -> None:
     """Make every distribution's .tgz in dist/, the same bytes for the same input."""
-    with _running(context, dry_run=dry_run, progress=progress) as (run, console):
+    with _running(context, dry_run=dry_run, progress=progress, json=json) as (run, console):
         from buildtools import pipeline, rendering
 
         if run.dry_run:
@@ -187,7 +187,7 @@ def publish(
 ) -> None:
     """Release the version: images, archives, and last the manifest that makes it exist."""
     options: dict[str, Any] = {"jobs": jobs, "dry_run": dry_run, "no_cache": no_cache, "pull": pull}
-    with _running(context, **options, allow_dirty=allow_dirty, progress=progress) as (run, console):
+    with _running(context, **options, allow_dirty=allow_dirty, progress=progress, json=json) as (run, console):
         from buildtools import pipeline, rendering
 
         if run.dry_run:
@@ -224,7 +224,7 @@ def release(
     json: bool = False,
 ) -> None:
     """Cut the annotated release tag of HEAD and push it; `invoke publish` then releases it."""
-    with _running(context, dry_run=dry_run) as (run, console):
+    with _running(context, dry_run=dry_run, json=json) as (run, console):
         from buildtools import pipeline, rendering
 
         options: dict[str, Any] = {"bump": bump, "to": to, "first": first, "message": message, "branch": branch}
@@ -236,7 +236,7 @@ def release(
 @_command(help={"release": "The version to audit (default: that of the checkout)."})
 def verify(context: Context, release: str = "", deep: bool = False, json: bool = False) -> None:
     """Hold a release's manifest against registry and S3, without an engine; exit code 5 is drift, 4 an outage."""
-    with _running(context) as (run, console):
+    with _running(context, json=json) as (run, console):
         from buildtools import pipeline, rendering
 
         audit = pipeline.verify(run, release, deep=deep)
@@ -249,7 +249,7 @@ def verify(context: Context, release: str = "", deep: bool = False, json: bool =
 @_command()
 def history(context: Context, json: bool = False) -> None:
     """List every released or claimed version, newest first, with its commit, date, members and moving tags."""
-    with _running(context) as (run, console):
+    with _running(context, json=json) as (run, console):
         from buildtools import pipeline, rendering
 
         entries = pipeline.history(run)
@@ -293,7 +293,7 @@ def sandbox_down(context: Context) -> None:
 @_command(name="status")
 def sandbox_status(context: Context, json: bool = False) -> None:
     """Show the parts of the sandbox and whether they answer."""
-    with _running(context) as (run, console):
+    with _running(context, json=json) as (run, console):
         from buildtools import rendering, sandbox
 
         services = sandbox.status(run.settings.root / _SANDBOX)
@@ -329,9 +329,9 @@ def _environment() -> dict[str, str]:
 
 
 @contextmanager
-def _exits(console: Console | None = None) -> Iterator[None]:
-    """Turns an expected failure into its message, as the last line, and its exit code."""
-    message, code = "", 0
+def _exits(console: Console | None = None, *, json: bool = False) -> Iterator[None]:
+    """Turns an expected failure into its message, as the last line, and its exit code; with ``json`` a document too."""
+    message, code, document = "", 0, {}
     try:
         yield
     except BuildToolsError as error:
@@ -339,15 +339,20 @@ def _exits(console: Console | None = None) -> Iterator[None]:
 
         *details, last = str(error).split("\n")
         message, code = "\n".join([*details, f"error: {without_controls(last)}"]), error.exit_code
+        document = {"fact": error.fact, "remedy": error.remedy, "details": list(error.details), "exit_code": code}
     except KeyboardInterrupt as interruption:
         number = interruption.number if isinstance(interruption, Interrupted) else signal.SIGINT
         name = signal.Signals(number).name
         message = f"interrupted by {name}: nothing is left half written, run the same command to go on"
         code = 128 + number
+        document = {"fact": message, "remedy": "", "details": [], "exit_code": code}
     except BrokenPipeError:
         # Whoever read our output has what it wanted; Python would complain once more when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise Exit(code=0) from None
+    # Whoever reads the document finds the error in it, unless it has the result that the error is about.
+    if document and json and not (console and console.has_result):
+        _show(console, True, {"schema": 1, "error": document}, "")
     if message and console is not None:
         console.summary(message, failed=True)
         raise Exit(code=code)
@@ -357,7 +362,14 @@ def _exits(console: Console | None = None) -> Iterator[None]:
 
 @contextmanager
 def _running(
-    context: Context, *, only: str = "", jobs: str = "", dry_run: bool = False, progress: str = "auto", **options: Any
+    context: Context,
+    *,
+    only: str = "",
+    jobs: str = "",
+    dry_run: bool = False,
+    progress: str = "auto",
+    json: bool = False,
+    **options: Any,
 ) -> Iterator[tuple[Run, Console]]:
     """A run with its settings, its console and its signals; failures inside become exit codes."""
     from buildtools.cancellation import Cancellation
@@ -367,7 +379,7 @@ def _running(
     from buildtools.run import Run, cache_folder, job_count
 
     environment = _environment()
-    with _exits():
+    with _exits(json=json):
         if progress not in MODES:
             raise Refused(f"--progress {progress} is unknown", f"use one of {', '.join(MODES)}")
         settings = read_settings(context, environment)
@@ -376,7 +388,7 @@ def _running(
             progress = "plain"
         cancelled = Cancellation()
         console = open_console(progress, sys.stderr, environment)
-        with _exits(console), console, _signals(cancelled):
+        with _exits(console, json=json), console, _signals(cancelled):
             run = Run(
                 settings=settings,
                 environment=environment,
@@ -402,6 +414,7 @@ def _show(console: Console | None, json: bool, document: Any, text: str) -> None
     """A result on standard output: as a document for programs, else as text for people."""
     if console is not None:
         console.rest()
+        console.has_result = True
     if json:
         import json as encoder
 

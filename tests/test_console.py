@@ -5,19 +5,11 @@ import json
 import threading
 
 import pytest
+from rich.cells import cell_len
 
-from buildtools.console import (
-    Console,
-    JsonConsole,
-    LiveConsole,
-    PlainConsole,
-    duration,
-    open_console,
-    size,
-    table,
-    without_controls,
-)
+from buildtools.console import Console, JsonConsole, LiveConsole, PlainConsole, open_console, table, without_controls
 from buildtools.events import Event, Finished, Log, Outcome, Started, Step, Transferred, Warned
+from buildtools.workboard import Workboard, duration, size
 
 RUN: tuple[Event, ...] = (
     Started("app", "build"),
@@ -152,3 +144,86 @@ def test_a_table_is_as_wide_as_its_cells() -> None:
 
 def test_what_a_terminal_would_obey_is_escaped() -> None:
     assert r"a\x1b[2J\x07 b\x9b" + "\n\tc é" == without_controls("a\x1b[2J\x07 b\x9b\n\tc é")
+
+
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_the_outer_work_and_its_clock_stay_while_an_inner_one_comes_and_goes() -> None:
+    clock = Clock()
+    board = Workboard(clock)
+    board.take(Started("app", "push"))
+    clock.now = 5
+    board.take(Started("app", "build"))
+    board.take(Step("app", "RUN make", 2, 3))
+    assert [("app", "build  2/3 RUN make", 5)] == board.lines()
+    board.take(Finished("app", "build", Outcome.DONE, 1.0))
+    assert [("app", "push", 5)] == board.lines()
+    assert (0, 1) == board.counts()
+    board.take(Finished("app", "push", Outcome.DONE, 6.0))
+    assert ([], (1, 1)) == (board.lines(), board.counts())
+
+
+def test_what_ends_without_having_begun_takes_nothing_else_away() -> None:
+    board = Workboard(Clock())
+    board.take(Started("app", "push"))
+    board.take(Finished("app", "build", Outcome.UP_TO_DATE, 0.0))
+    assert ["push"] == [doing for _, doing, _ in board.lines()]
+
+
+def test_bytes_have_a_rate_and_a_time_left_once_they_have_gone_for_a_second() -> None:
+    clock = Clock()
+    board = Workboard(clock)
+    board.take(Started("app", "push"))
+    board.take(Transferred("app", 5_000_000, 1_000_000_000))
+    assert "push  5.0 MB of 1.0 GB" == board.lines()[0][1]
+    clock.now = 10
+    board.take(Transferred("app", 100_000_000, 1_000_000_000))
+    assert "push  100.0 MB of 1.0 GB, 10.0 MB/s, 1m30s left" == board.lines()[0][1]
+    board.take(Transferred("app", 100_000_000))
+    assert "push  100.0 MB, 10.0 MB/s" == board.lines()[0][1]
+
+
+def test_a_plain_log_says_what_is_waited_for_after_thirty_seconds_of_silence() -> None:
+    clock, stream = Clock(), io.StringIO()
+    console = PlainConsole(stream, clock)
+    console(Started("app", "build"))
+    for now in (29.0, 31.0, 59.0, 62.0):
+        clock.now = now
+        console(Transferred("app", int(now) * 1_000_000))
+        console.break_silence()
+    assert [
+        "[app] build started",
+        "[app] still at work: build  31.0 MB, 15.5 MB/s (31s)",
+        "[app] still at work: build  62.0 MB, 1.9 MB/s (1m02s)",
+    ] == stream.getvalue().splitlines()
+    console(Finished("app", "build", Outcome.DONE, 62.0))
+    clock.now = 200.0
+    console.break_silence()
+    assert 4 == len(stream.getvalue().splitlines())
+
+
+def test_wide_characters_do_not_cut_the_clock() -> None:
+    console = LiveConsole(io.StringIO(), colour=False)
+    console(Started("app", "build"))
+    console(Step("app", "RUN echo " + "漢字" * 100))
+    (line,) = str(console._view()).splitlines()
+    assert line.endswith("…  0.0s")
+    assert cell_len(line) <= console._screen.width
+
+
+def test_the_last_lines_of_a_log_and_a_count_stand_below_the_table() -> None:
+    console = LiveConsole(io.StringIO(), colour=False)
+    for name in ("base", "app"):
+        console(Started(name, "build"))
+    for number in range(9):
+        console(Log("app", f"line {number}"))
+    lines = str(console._view()).splitlines()
+    assert ["  | line 6", "  | line 7", "  | line 8", "0 of 2 done"] == lines[2:]

@@ -241,3 +241,14 @@ def test_bad_input_is_one_message_and_an_exit_code(project: Project, bad: Bad) -
     assert [] == [line for line in bad.details if line.format(**words) not in outcome.err]
     assert ("", before) == (outcome.out, released(project))
     assert bad.builds or not project.images()
+
+
+@pytest.mark.parametrize("command", ["version", "list", "build", "push", "publish", "verify", "dist"])
+def test_a_failure_is_a_document_too_where_one_is_asked_for(project: Project, command: str) -> None:
+    project.image("app", "RUN before any FROM\n")
+    project.configure(jobs="many")
+    project.commit("bad")
+    outcome = project.invoke(command, "--json")
+    assert outcome.code == outcome.document["error"]["exit_code"] == 2
+    error = outcome.document["error"]
+    assert outcome.last == f"error: {error['fact']}: {error['remedy']}"
