@@ -81,11 +81,15 @@ class Place:
                 found[f"{repository}:{tag}"] = self.digest(repository, tag)
         return found
 
-    def objects(self) -> dict[str, tuple[str, str]]:
-        """Every object of the bucket, its ETag and when it was written."""
+    def objects(self, *, of_preflight: bool = False) -> dict[str, tuple[str, str]]:
+        """Every object of the bucket, its ETag and when it was written; on request with what a preflight leaves."""
         with closing(self.client()) as client:
             listed = client.list_objects_v2(Bucket=self.bucket).get("Contents", ())
-            return {entry["Key"]: (entry["ETag"], str(entry["LastModified"])) for entry in listed}
+            return {
+                entry["Key"]: (entry["ETag"], str(entry["LastModified"]))
+                for entry in listed
+                if of_preflight or not entry["Key"].endswith("/.buildtools-access")
+            }
 
     def read(self, key: str) -> bytes:
         """An object's content."""
@@ -241,7 +245,7 @@ class Project(Repository):
         return {
             "images": self.images(),
             "tags": self.place.tags(*self.folders()),
-            "objects": self.place.objects(),
+            "objects": self.place.objects(of_preflight=True),
             "files": files,
         }
 

@@ -22,9 +22,8 @@ def project(project: Project) -> Project:
 
 
 def released(project: Project) -> list[str]:
-    """The tags and the objects that there are, a fingerprint's too; what a preflight leaves does not count."""
-    keys = [key for key in project.place.objects() if not key.endswith("/.buildtools-access")]
-    own = [key for key in keys if key.startswith(project.mark)]
+    """The tags and the objects that there are, a fingerprint's too."""
+    own = [key for key in project.place.objects() if key.startswith(project.mark)]
     return [*project.place.tags(*project.folders()), *own]
 
 
