@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from buildtools.events import Event, Finished, Log, Started, Step, Transferred
@@ -31,12 +31,13 @@ class Work:
 class Workboard:
     """The works of all subjects. A subject may do one within another, as a push builds first; the inner one is shown.
 
-    Not safe for threads: whoever hands events on holds a lock.
+    Whoever hands events on holds a lock. To read needs none: the works of a subject are replaced, never changed in
+    place, so that a thread which redraws meanwhile sees those of before or those of after.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
-        self.works: dict[str, list[Work]] = {}
+        self.works: dict[str, tuple[Work, ...]] = {}
         self.finished: set[str] = set()
 
     def take(self, event: Event) -> Work | None:
@@ -44,7 +45,7 @@ class Workboard:
         now = self.clock()
         match event:
             case Started(subject, action):
-                self.works.setdefault(subject, []).append(Work(action, now))
+                self.works[subject] = (*self.works.get(subject, ()), Work(action, now))
             case Step(subject, text, number, total):
                 work = self._innermost(subject)
                 work.step, work.transferred, work.total = f"{f'{number}/{total} ' if total else ''}{text}", 0, 0
@@ -62,38 +63,32 @@ class Workboard:
     def lines(self) -> list[tuple[str, str, float]]:
         """For each subject at work: its name, what it does, and the seconds since its outermost work began."""
         now = self.clock()
-        return [
-            (subject, self._doing(works, now), now - works[0].since)
-            for subject, works in list(self.works.items())
-            if works
-        ]
+        return [(subject, self._doing(works, now), now - works[0].since) for subject, works in list(self.works.items())]
 
     def last_log(self, count: int) -> list[str]:
         """The last lines that the work which began last has written."""
-        inner = [works[-1] for works in list(self.works.values()) if works and works[-1].tail]
+        inner = [works[-1] for works in list(self.works.values()) if works[-1].tail]
         return list(max(inner, key=lambda work: work.since).tail)[-count:] if inner else []
 
     def counts(self) -> tuple[int, int]:
         """How many subjects have finished all their works, and how many have begun one."""
-        return len(self.finished), len(self.finished | {subject for subject, works in self.works.items() if works})
+        return len(self.finished), len(self.finished | set(self.works))
 
     def _innermost(self, subject: str) -> Work:
-        works = self.works.setdefault(subject, [])
-        if not works:
-            works.append(Work("", self.clock()))
+        works = self.works.setdefault(subject, (Work("", self.clock()),))
         return works[-1]
 
     def _end(self, subject: str, action: str) -> Work | None:
-        works = self.works.get(subject, [])
-        ended = next((work for work in reversed(works) if work.action in (action, "")), None)
-        if ended:
-            del works[works.index(ended) :]
-        if not works:
+        works = self.works.get(subject, ())
+        position = next((at for at in reversed(range(len(works))) if works[at].action in (action, "")), len(works))
+        if outer := works[:position]:
+            self.works[subject] = outer
+        else:
             self.works.pop(subject, None)
             self.finished.add(subject)
-        return ended
+        return works[position] if position < len(works) else None
 
-    def _doing(self, works: list[Work], now: float) -> str:
+    def _doing(self, works: Sequence[Work], now: float) -> str:
         work = works[-1]
         parts = [work.action, work.step, _transfer(work, now)]
         return "  ".join(part for part in parts if part)
