@@ -19,7 +19,7 @@ A map of the house, from the street to the cellar; imports run downward only:
   ``files`` writes what nobody may see half of; ``request_log`` shows what was asked of whom
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 __version__ = "0.1.0"
 
@@ -97,3 +97,24 @@ class Failures:
             details += [*lines, ""] if len(lines) > 1 else lines
         kind = next(kind for kind in self._GRAVEST_FIRST if kind.exit_code == self.exit_code)
         return kind(fact, remedy, details)
+
+
+def failures_of(checks: Iterable[Callable[[], object]]) -> list[BuildToolsError]:
+    """The expected failures of several checks, all of which are made."""
+    errors = []
+    for check in checks:
+        try:
+            check()
+        except BuildToolsError as error:
+            errors.append(error)
+    return errors
+
+
+def expected_failures(errors: Iterable[BaseException]) -> list[BuildToolsError]:
+    """The same errors, where all of them are expected; else the first that is not is raised."""
+    expected = []
+    for error in errors:
+        if not isinstance(error, BuildToolsError):
+            raise error
+        expected.append(error)
+    return expected

@@ -9,7 +9,7 @@ from enum import Enum
 from functools import partial
 from pathlib import Path
 
-from buildtools import BuildToolsError, Failures, Refused, schedule
+from buildtools import BuildToolsError, Failures, Refused, failures_of, schedule
 from buildtools.events import Finished, Outcome, Report, Started, Warned
 from buildtools.frozen import frozen
 from buildtools.image.bases import is_built_here
@@ -137,7 +137,7 @@ class _Assembler:
             count = len(errors)
             raise Failures(errors).combined(f"{count} builds lack what they need", "fix the errors above and run again")
 
-    def _missing_inputs(self, name: str, settings: ImageSettings) -> list[BuildToolsError]:
+    def _missing_inputs(self, name: str, settings: ImageSettings) -> list[Refused]:
         from buildtools.image.engine.build import read_secret, ssh_agent
 
         environment = self._assembly.environment
@@ -147,13 +147,7 @@ class _Assembler:
         ]
         if settings.ssh:
             checks.append(partial(ssh_agent, name, environment))
-        errors: list[BuildToolsError] = []
-        for check in checks:
-            try:
-                check()
-            except BuildToolsError as error:
-                errors.append(Refused(f"image.{name}: {error.fact}", error.remedy))
-        return errors
+        return [Refused(f"image.{name}: {error.fact}", error.remedy) for error in failures_of(checks)]
 
     def keep_bases(self) -> None:
         """Give base images whose names our own images take another name, under which they are built on."""

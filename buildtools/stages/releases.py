@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from threading import Barrier, BrokenBarrierError
 from typing import TypeVar
 
-from buildtools import BuildToolsError, Conflict, Failures, Refused, Unreachable, release
+from buildtools import BuildToolsError, Conflict, Failures, Refused, Unreachable, expected_failures, release
 from buildtools.archive.checksums import Checksums
 from buildtools.git.checkout import read_version, refuse_dirty
 from buildtools.image.registry.cache import Cache
@@ -72,11 +72,8 @@ def stage(task: TaskContext) -> Release:
         errors = [error for side in (images, archives) if (error := side.exception())]
     if errors:
         # A side that only stopped waiting for the other one has nothing to say of its own.
-        causes = [error for error in errors if not isinstance(error, BrokenBarrierError)]
-        expected = [error for error in causes if isinstance(error, BuildToolsError)]
-        if len(expected) != len(causes) or not expected:
-            raise next((error for error in causes if error not in expected), errors[0])
-        raise Failures(expected).combined(
+        causes = [error for error in errors if not isinstance(error, BrokenBarrierError)] or errors
+        raise Failures(expected_failures(causes)).combined(
             "neither images nor archives are complete", "fix the errors above and run again"
         )
     return release_of(task, images.result(), archives.result())

@@ -9,12 +9,12 @@ from __future__ import annotations
 import difflib
 import heapq
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field, replace
 from functools import partial
 from pathlib import Path
 
-from buildtools import BuildToolsError, Failures, Refused
+from buildtools import BuildToolsError, Failures, Refused, failures_of
 from buildtools.frozen import frozen
 from buildtools.image.folder.context import Selection, ignore_rules
 from buildtools.image.folder.dockerfile import Base, Dockerfile, Needs, automatic_arguments, parse
@@ -96,10 +96,12 @@ def image_folders(
         unknown name in ``only`` or in the configuration, an invalid Dockerfile, a cycle.
     """
     names = _names(settings)
-    errors = _failures(
-        partial(_check_known, "", only, names),
-        partial(_check_known, " in [tool.buildtools.image.…]", settings.image, names),
-        partial(_check_names, settings, names),
+    errors = failures_of(
+        (
+            partial(_check_known, "", only, names),
+            partial(_check_known, " in [tool.buildtools.image.…]", settings.image, names),
+            partial(_check_names, settings, names),
+        )
     )
     project = _Project(settings, version, frozenset(names), builder or local_platform(), proxies or {})
     folders_by_name: dict[str, ImageFolder] = {}
@@ -110,7 +112,7 @@ def image_folders(
         if name in visited or not COMPONENT.fullmatch(name) or not _has_dockerfile(settings, name):
             continue
         visited.add(name)
-        errors += _failures(partial(_read_into, folders_by_name, name, project))
+        errors += failures_of([partial(_read_into, folders_by_name, name, project)])
         if name in folders_by_name:
             waiting += folders_by_name[name].parents
     if errors:
@@ -199,17 +201,6 @@ def _read_into(folders: dict[str, ImageFolder], name: str, project: _Project) ->
 
 def _has_dockerfile(settings: Settings, name: str) -> bool:
     return (settings.root / settings.images / name / settings.image_settings(name).dockerfile).is_file()
-
-
-def _failures(*checks: Callable[[], object]) -> list[BuildToolsError]:
-    """The errors of several checks, all of which are made."""
-    errors = []
-    for check in checks:
-        try:
-            check()
-        except BuildToolsError as error:
-            errors.append(error)
-    return errors
 
 
 def _possible(name: str) -> str:

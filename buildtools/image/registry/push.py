@@ -19,7 +19,7 @@ from dataclasses import replace
 from enum import Enum
 from typing import TypeVar
 
-from buildtools import BuildToolsError, Conflict, Failures, Refused
+from buildtools import BuildToolsError, Conflict, Failures, Refused, expected_failures
 from buildtools.events import Report, Warned
 from buildtools.frozen import frozen
 from buildtools.image.generation import PARENTS_LABEL, generation_of, other_parents
@@ -242,12 +242,9 @@ class VersionTagger:
         """What ``work`` returns for every image, at the same time; errors are raised once all are through."""
         running = {image: self._pool.submit(work, image) for image in images}
         all_ended(running.values())
-        errors = [error for future in running.values() if (error := future.exception())]
-        expected = [error for error in errors if isinstance(error, BuildToolsError)]
-        if len(expected) != len(errors):
-            raise next(error for error in errors if error not in expected)
-        if expected:
-            raise _together(expected)
+        errors = expected_failures(error for future in running.values() if (error := future.exception()))
+        if errors:
+            raise _together(errors)
         return {image: future.result() for image, future in running.items()}
 
     def _published_image(self, image: ImageToPush) -> StoredImage | None:
