@@ -1,9 +1,38 @@
 """The walk from a commit back to the nearest tag, as git walks it.
 
-Commits leave the queue newest first, of equal date the one that was queued first. A candidate is a named commit; its
-depth is the number of commits that left the queue and were not known to be its ancestors. What is known passes from a
-commit to its parents only when the commit leaves the queue, and nothing is corrected later: with skewed clocks depths
-come out "wrong", and must come out wrong in the same way.
+What it computes. A *candidate* is a commit with a usable name that the walk has met. Its *depth* is the number of
+commits that left the queue and were not known, at that moment, to be its ancestors. The answer is the candidate with
+the least depth; of equal depths the one that was met first. In a history without clock skew the depth is what
+``git rev-list TAG..COMMIT`` counts.
+
+The queue. Commits leave it newest first by committer date, and of equal date first in, first out. Each entry carries a
+serial number that grows with every push and decides ties; so two entries never compare by their commits, whose keys
+may be of several types in a repository with a partial commit-graph.
+
+The flags. Each commit that was ever queued has a bit set: one bit per candidate that it is known to be an ancestor of
+(a candidate counts among its own ancestors), and one that says that it has left the queue. Bits pass from a commit to
+its parents only when the commit leaves the queue, and nothing is corrected later. With skewed clocks a commit may leave
+before the bit of its descendant reaches it. Depths then come out "wrong", and must come out wrong in the same way.
+
+Where it stops. As git does:
+
+- when as many candidates were met as are allowed. git up to 2.47 gives up at the next commit with a usable name, git
+  from 2.48 on at the next commit of any kind, or when every name of the repository is a candidate;
+- when an annotated candidate was met, the queue is empty, and the last commit lies within all candidates of least
+  depth;
+- when the queue is empty.
+
+The commit at which it gave up goes back into the queue with a new serial number, behind the commits of its second. Then
+the best candidate's depth is completed: what is still queued and lies outside of its history is counted, along all
+parents even with ``first_parent``, until everything queued lies within.
+
+Where it may stop earlier than git. While every queued commit lies within the history of the leading candidate, nothing
+that comes can change the outcome: the leader's depth stays, the depths of others only grow, and candidates met later
+start deeper. ``outside`` counts the queued commits for which that does not hold yet.
+
+What it costs. Each commit is read once at most: O(n log q) for n commits and a queue of q, times the number
+of candidates, of which there are 27 at most. Up to the first usable name, which is most of a typical walk, there are no
+bits to pass on, and commits are only counted (:func:`_first_named`).
 
 Commits go by keys, which are ids or whatever else ``load`` takes.
 """
@@ -14,6 +43,8 @@ from collections.abc import Callable, Container, Hashable, Sequence
 from heapq import heappop, heappush, heappushpop
 from typing import Any, TypeVar
 
+# git's own limit: an object has 28 flag bits, one of them says that the commit was queued, and each candidate takes
+# another. git lowers a larger --candidates to this number without a message, and so do we.
 MOST_CANDIDATES = 27
 _LEFT = 1  # the commit has left the queue; the higher bits are one per candidate
 
