@@ -66,10 +66,11 @@ def before(host: str, habit: Habit, **options: Any) -> Iterator[Registry]:
             for name, value in answer.headers.items():
                 if value:
                     self.send_header(name, value)
+            # Ends the connection, and says so: a client that is not told may ask once more while it is being closed.
+            self.send_header("Connection", "close")
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(answer.body)
-            self.close_connection = True
 
         do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = _pass_on  # noqa: N815  the names that http.server looks for
 

@@ -129,9 +129,9 @@ def engine_that_exports(archive: bytes, promised: int) -> Iterator[Engine]:
             self.send_response(200)
             self.send_header("Api-Version", "1.44")
             self.send_header("Content-Length", str(promised if body is archive else len(body)))
+            self.send_header("Connection", "close")
             self.end_headers()
             self.wfile.write(body)
-            self.close_connection = True
 
     with serving(Exporting) as host, closing(Engine.connect({"DOCKER_HOST": f"tcp://{host}"})) as engine:
         yield engine
