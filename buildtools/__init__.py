@@ -2,7 +2,8 @@
 
 A map of the house, from the street to the cellar; imports run downward only:
 
-* ``tasks``      Invoke tasks: arguments -> one pipeline call -> rendering, exit codes
+* ``tasks``      Invoke tasks: arguments -> one pipeline call -> rendering
+* ``invocation``  one call of a task: environment, settings, console, signals, exit codes
 * ``rendering``  results as tables and documents; ``invoke_config``: Invoke's levels of configuration as settings
 * ``console``    how a run looks: live table, plain lines, JSON lines; ``workboard``: what is at work in it
 * ``pipeline``   the table of contents: one function per task

@@ -1,46 +1,23 @@
-"""The Invoke tasks: arguments to one pipeline call to what is printed, and exit codes.
+"""The Invoke tasks: arguments to one pipeline call to what is printed.
 
 ``from buildtools.tasks import namespace`` in a ``tasks.py`` is all that a repository needs. Data goes to standard
-output, everything else to standard error. This is the only module that reads the environment.
+output, everything else to standard error. To import it changes nothing of the process.
 """
 
 from __future__ import annotations
 
-import atexit
-import gc
 import inspect
-import os
 import shlex
-import signal
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from invoke.collection import Collection
 from invoke.context import Context
-from invoke.exceptions import Exit
 from invoke.tasks import task
 
-from buildtools import BuildToolsError, Refused, Unreachable
-from buildtools.cancellation import Interrupted
-from buildtools.cancellation import cancel_on_signals as _signals
-
-if TYPE_CHECKING:
-    from buildtools.console import Console
-    from buildtools.run import Run
-    from buildtools.stages.planned import Planned
-
-# Invoke switches the writing of bytecode off before it loads a tasks file, which would make every run of an
-# editable install compile all of this package anew.
-sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
-
-# Looking for garbage among modules, which stay, took a seventh of a run that finds all done: while they were loaded,
-# and when Python ended. A collection after every 20,000 objects bounds a long run as well as one after every 700.
-gc.freeze()
-gc.set_threshold(20_000)
-atexit.register(gc.freeze)
+from buildtools import Refused, Unreachable
+from buildtools.invocation import exit_codes, process_environment, process_for_a_run, running, show, show_plan
 
 _SANDBOX = ".sandbox"
 
@@ -64,7 +41,8 @@ def _command(**arguments: Any) -> Callable[[Callable[..., None]], Any]:
     def decorate(function: Callable[..., None]) -> Any:
         names = list(inspect.signature(function).parameters)[1:]
         helps = {name: _HELP[name] for name in names if name in _HELP}
-        return task(auto_shortflags=False, help=helps | arguments.pop("help", {}), **arguments)(function)
+        helps |= arguments.pop("help", {})
+        return task(auto_shortflags=False, help=helps, **arguments)(process_for_a_run()(function))
 
     return decorate
 
@@ -96,27 +74,27 @@ def _image_command(function: Callable[[Context, dict[str, Any]], None]) -> Any:
 @_command()
 def version(context: Context, json: bool = False) -> None:
     """Print the version alone: the text of git describe, without the tag prefix."""
-    with _exits(json=json):
+    with exit_codes(json=json):
         from buildtools.git.checkout import read_version
         from buildtools.invoke_config import read_settings
 
-        environment = _environment()
+        environment = process_environment()
         settings = read_settings(context, environment)
         current = read_version(settings.root, settings.tag_prefix, environment)
         parts = ("text", "base", "distance", "abbreviation", "commit", "dirty", "is_release", "image_tag")
-        _show(None, json, {"schema": 1, **{part: getattr(current, part) for part in parts}}, current.text)
+        show(None, json, {"schema": 1, **{part: getattr(current, part) for part in parts}}, current.text)
 
 
 @_command(name="list")
 def list_images(context: Context, only: str = "", why: str = "", json: bool = False) -> None:
     """List the image folders in build order, with parents, references and state."""
-    with _running(context, only=why or only, json=json) as (run, console):
+    with running(context, only=why or only, json=json) as (run, console):
         from buildtools import pipeline, rendering
 
         listing = pipeline.list_images(run)
         explained = [rendering.explanation(each) for each in listing.statuses if each.name == why]
         text = "".join(explained) or rendering.listing_table(listing)
-        _show(console, json, rendering.listing_document(listing), text)
+        show(console, json, rendering.listing_document(listing), text)
         console.summary(rendering.listing_summary(listing))
 
 
@@ -134,14 +112,14 @@ def tag(context: Context, options: dict[str, Any]) -> None:
 
 def _bring_in(context: Context, word: str, options: dict[str, Any]) -> None:
     json = options["json"]
-    with _running(context, **options) as (run, console):
+    with running(context, **options) as (run, console):
         from buildtools import pipeline, rendering
 
         if run.dry_run:
-            _plan(pipeline.plan_build(run), console, json=json)
+            show_plan(pipeline.plan_build(run), console, json=json)
             return
         images = pipeline.build(run, registry_names=word == "tagged")
-        _show(console, json, rendering.document(images), rendering.local_table(images))
+        show(console, json, rendering.document(images), rendering.local_table(images))
         console.summary(rendering.local_summary(images, word))
 
 
@@ -149,28 +127,28 @@ def _bring_in(context: Context, word: str, options: dict[str, Any]) -> None:
 def push(context: Context, options: dict[str, Any]) -> None:
     """Push every image under its version, building only what the registry does not have, and read it back."""
     json = options["json"]
-    with _running(context, **options) as (run, console):
+    with running(context, **options) as (run, console):
         from buildtools import pipeline, rendering
 
         if run.dry_run:
-            _plan(pipeline.plan_push(run), console, json=json)
+            show_plan(pipeline.plan_push(run), console, json=json)
             return
         pushed = pipeline.push(run)
-        _show(console, json, rendering.document(pushed), rendering.pushed_table(pushed))
+        show(console, json, rendering.document(pushed), rendering.pushed_table(pushed))
         console.summary(rendering.pushed_summary(pushed))
 
 
 @_command()
 def dist(context: Context, dry_run: bool = False, json: bool = False, progress: str = "auto") -> None:
     """Make every distribution's .tgz in dist/, the same bytes for the same input."""
-    with _running(context, dry_run=dry_run, progress=progress, json=json) as (run, console):
+    with running(context, dry_run=dry_run, progress=progress, json=json) as (run, console):
         from buildtools import pipeline, rendering
 
         if run.dry_run:
-            _plan(pipeline.plan_dist(run), console, json=json)
+            show_plan(pipeline.plan_dist(run), console, json=json)
             return
         archives = pipeline.dist(run)
-        _show(console, json, rendering.document(archives), rendering.archive_table(archives))
+        show(console, json, rendering.document(archives), rendering.archive_table(archives))
         console.summary(rendering.archive_summary(archives))
 
 
@@ -187,14 +165,14 @@ def publish(
 ) -> None:
     """Release the version: images, archives, and last the manifest that makes it exist."""
     options: dict[str, Any] = {"jobs": jobs, "dry_run": dry_run, "no_cache": no_cache, "pull": pull}
-    with _running(context, **options, allow_dirty=allow_dirty, progress=progress, json=json) as (run, console):
+    with running(context, **options, allow_dirty=allow_dirty, progress=progress, json=json) as (run, console):
         from buildtools import pipeline, rendering
 
         if run.dry_run:
-            _plan(pipeline.plan_publish(run), console, json=json)
+            show_plan(pipeline.plan_publish(run), console, json=json)
             return
         published = pipeline.publish(run)
-        _show(console, json, rendering.document(published), rendering.release_table(published.release))
+        show(console, json, rendering.document(published), rendering.release_table(published.release))
         console.summary(rendering.published_summary(published))
 
 
@@ -224,23 +202,23 @@ def release(
     json: bool = False,
 ) -> None:
     """Cut the annotated release tag of HEAD and push it; `invoke publish` then releases it."""
-    with _running(context, dry_run=dry_run, json=json) as (run, console):
+    with running(context, dry_run=dry_run, json=json) as (run, console):
         from buildtools import pipeline, rendering
 
         options: dict[str, Any] = {"bump": bump, "to": to, "first": first, "message": message, "branch": branch}
         cut = pipeline.release(run, remote, **options, sign=sign, push=push)
-        _show(console, json, rendering.document(cut), rendering.tag_text(cut))
+        show(console, json, rendering.document(cut), rendering.tag_text(cut))
         console.summary(rendering.tag_summary(cut))
 
 
 @_command(help={"release": "The version to audit (default: that of the checkout)."})
 def verify(context: Context, release: str = "", deep: bool = False, json: bool = False) -> None:
     """Hold a release's manifest against registry and S3, without an engine; exit code 5 is drift, 4 an outage."""
-    with _running(context, json=json) as (run, console):
+    with running(context, json=json) as (run, console):
         from buildtools import pipeline, rendering
 
         audit = pipeline.verify(run, release, deep=deep)
-        _show(console, json, rendering.document(audit), rendering.audit_table(audit))
+        show(console, json, rendering.document(audit), rendering.audit_table(audit))
         if error := audit.error():
             raise error
         console.summary(rendering.audit_summary(audit))
@@ -249,11 +227,11 @@ def verify(context: Context, release: str = "", deep: bool = False, json: bool =
 @_command()
 def history(context: Context, json: bool = False) -> None:
     """List every released or claimed version, newest first, with its commit, date, members and moving tags."""
-    with _running(context, json=json) as (run, console):
+    with running(context, json=json) as (run, console):
         from buildtools import pipeline, rendering
 
         entries = pipeline.history(run)
-        _show(console, json, rendering.document(entries), rendering.history_table(entries))
+        show(console, json, rendering.document(entries), rendering.history_table(entries))
         console.summary(rendering.history_summary(entries))
 
 
@@ -266,7 +244,7 @@ def history(context: Context, json: bool = False) -> None:
 )
 def sandbox_up(context: Context, bare: bool = False, anonymous: bool = False, progress: str = "auto") -> None:
     """Start a registry, an S3 server and, where none answers, an engine; prints what to source to use them."""
-    with _running(context, progress=progress) as (run, console):
+    with running(context, progress=progress) as (run, console):
         from buildtools import sandbox
 
         box = sandbox.up(
@@ -276,14 +254,14 @@ def sandbox_up(context: Context, bare: bool = False, anonymous: bool = False, pr
             htpasswd=not anonymous,
             report=console,
         )
-        _show(console, json=False, document={}, text=f". {shlex.quote(str(box.directory / 'env'))}")
+        show(console, json=False, document={}, text=f". {shlex.quote(str(box.directory / 'env'))}")
         console.summary(f"the sandbox is up: registry {box.registry}, S3 {box.s3_endpoint}; source the file above")
 
 
 @_command(name="down")
 def sandbox_down(context: Context) -> None:
     """Stop all that sandbox.up started, and remove it; an engine that was there before stays."""
-    with _running(context) as (run, console):
+    with running(context) as (run, console):
         from buildtools import sandbox
 
         sandbox.down(run.settings.root / _SANDBOX)
@@ -293,11 +271,11 @@ def sandbox_down(context: Context) -> None:
 @_command(name="status")
 def sandbox_status(context: Context, json: bool = False) -> None:
     """Show the parts of the sandbox and whether they answer."""
-    with _running(context, json=json) as (run, console):
+    with running(context, json=json) as (run, console):
         from buildtools import rendering, sandbox
 
         services = sandbox.status(run.settings.root / _SANDBOX)
-        _show(console, json, rendering.document(services), rendering.services_table(services))
+        show(console, json, rendering.document(services), rendering.services_table(services))
         silent = [service.name for service in services if not service.answers]
         if not services:
             raise Refused("there is no sandbox here", "start one with `invoke sandbox.up`")
@@ -319,112 +297,3 @@ namespace = Collection(
     history,
     sandbox=Collection(sandbox_up, sandbox_down, sandbox_status),
 )
-
-
-def _environment() -> dict[str, str]:
-    """The environment. Paths that git takes from the folder it is started in are absolute: ours may be another one."""
-    paths = {name: os.environ[name] for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR") if os.environ.get(name)}
-    # Joined and no more: as in git, what leads through a symbolic link stays as it is written.
-    return {**os.environ, **{name: os.path.join(os.getcwd(), path) for name, path in paths.items()}}  # noqa: PTH109, PTH118
-
-
-@contextmanager
-def _exits(console: Console | None = None, *, json: bool = False) -> Iterator[None]:
-    """Turns an expected failure into its message, as the last line, and its exit code; with ``json`` a document too."""
-    message, code, document = "", 0, {}
-    try:
-        yield
-    except BuildToolsError as error:
-        from buildtools.console import without_controls
-
-        *details, last = str(error).split("\n")
-        message, code = "\n".join([*details, f"error: {without_controls(last)}"]), error.exit_code
-        document = {"fact": error.fact, "remedy": error.remedy, "details": list(error.details), "exit_code": code}
-    except KeyboardInterrupt as interruption:
-        number = interruption.number if isinstance(interruption, Interrupted) else signal.SIGINT
-        name = signal.Signals(number).name
-        message = f"interrupted by {name}: nothing is left half written, run the same command to go on"
-        code = 128 + number
-        document = {"fact": message, "remedy": "", "details": [], "exit_code": code}
-    except BrokenPipeError:
-        # Whoever read our output has what it wanted; Python would complain once more when it flushes at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise Exit(code=0) from None
-    # Whoever reads the document finds the error in it, unless it has the result that the error is about.
-    if document and json and not (console and console.has_result):
-        _show(console, True, {"schema": 1, "error": document}, "")
-    if message and console is not None:
-        console.summary(message, failed=True)
-        raise Exit(code=code)
-    if message:
-        raise Exit(message, code)
-
-
-@contextmanager
-def _running(
-    context: Context,
-    *,
-    only: str = "",
-    jobs: str = "",
-    dry_run: bool = False,
-    progress: str = "auto",
-    json: bool = False,
-    **options: Any,
-) -> Iterator[tuple[Run, Console]]:
-    """A run with its settings, its console and its signals; failures inside become exit codes."""
-    from buildtools.cancellation import Cancellation
-    from buildtools.console import MODES, open_console
-    from buildtools.invoke_config import read_settings
-    from buildtools.request_log import open_log
-    from buildtools.run import Run, cache_folder, job_count
-
-    environment = _environment()
-    with _exits(json=json):
-        if progress not in MODES:
-            raise Refused(f"--progress {progress} is unknown", f"use one of {', '.join(MODES)}")
-        settings = read_settings(context, environment)
-        # Between the lines of a log there is no room for a live table.
-        if open_log(environment.get("BUILDTOOLS_LOG", "")) and progress == "auto":
-            progress = "plain"
-        cancelled = Cancellation()
-        console = open_console(progress, sys.stderr, environment)
-        with _exits(console, json=json), console, _signals(cancelled):
-            run = Run(
-                settings=settings,
-                environment=environment,
-                report=console,
-                cancelled=cancelled,
-                cache=cache_folder(environment),
-                only=tuple(name.strip() for name in only.split(",") if name.strip()),
-                jobs=job_count(jobs, settings.jobs),
-                dry_run=dry_run or bool(context.config.run.dry),
-                **options,
-            )
-            yield run, console
-
-
-def _plan(plan: Sequence[Planned], console: Console, *, json: bool) -> None:
-    from buildtools import rendering
-
-    _show(console, json, rendering.document(plan), rendering.plan_table(plan))
-    console.summary("dry run: nothing was touched")
-
-
-def _show(console: Console | None, json: bool, document: Any, text: str) -> None:
-    """A result on standard output: as a document for programs, else as text for people."""
-    if console is not None:
-        console.rest()
-        console.has_result = True
-    if json:
-        import json as encoder
-
-        text = encoder.dumps(document, indent=2)
-    elif not text.isprintable():
-        from buildtools.console import without_controls
-
-        text = without_controls(text)
-    if text:
-        # A terminal of an older encoding shows what it can: a result is no reason to fail.
-        encoding = sys.stdout.encoding or "utf-8"
-        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
-        sys.stdout.flush()

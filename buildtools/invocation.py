@@ -1,0 +1,155 @@
+"""One call of a task: its settings, console and signals, its result on standard output, its failure as an exit code.
+
+This is the only module that reads the environment.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from invoke.context import Context
+from invoke.exceptions import Exit
+
+from buildtools import BuildToolsError, Refused
+from buildtools.cancellation import Interrupted, cancel_on_signals
+
+if TYPE_CHECKING:
+    from buildtools.console import Console
+    from buildtools.run import Run
+    from buildtools.stages.planned import Planned
+
+
+@contextmanager
+def process_for_a_run() -> Iterator[None]:
+    """Settings of the interpreter that make a run quicker; they end with it, for the process may have other work."""
+    bytecode, thresholds = sys.dont_write_bytecode, gc.get_threshold()
+    # Invoke switches the writing of bytecode off before it loads a tasks file, which would make every run of an
+    # editable install compile all of this package anew.
+    sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
+    # Looking for garbage among modules, which stay, took a seventh of a run that finds all done: while they were
+    # loaded, and when Python ended. A collection after every 20,000 objects bounds a long run as well as one after 700.
+    gc.freeze()
+    gc.set_threshold(20_000)
+    atexit.register(gc.freeze)
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = bytecode
+        gc.set_threshold(*thresholds)
+
+
+def process_environment() -> dict[str, str]:
+    """The environment. Paths that git takes from the folder it is started in are absolute: ours may be another one."""
+    paths = {name: os.environ[name] for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR") if os.environ.get(name)}
+    # Joined and no more: as in git, what leads through a symbolic link stays as it is written.
+    return {**os.environ, **{name: os.path.join(os.getcwd(), path) for name, path in paths.items()}}  # noqa: PTH109, PTH118
+
+
+@contextmanager
+def exit_codes(console: Console | None = None, *, json: bool = False) -> Iterator[None]:
+    """Turns an expected failure into its message, as the last line, and its exit code; with ``json`` a document too."""
+    message, code, document = "", 0, {}
+    try:
+        yield
+    except BuildToolsError as error:
+        from buildtools.console import without_controls
+
+        *details, last = str(error).split("\n")
+        message, code = "\n".join([*details, f"error: {without_controls(last)}"]), error.exit_code
+        document = {"fact": error.fact, "remedy": error.remedy, "details": list(error.details), "exit_code": code}
+    except KeyboardInterrupt as interruption:
+        number = interruption.number if isinstance(interruption, Interrupted) else signal.SIGINT
+        name = signal.Signals(number).name
+        message = f"interrupted by {name}: nothing is left half written, run the same command to go on"
+        code = 128 + number
+        document = {"fact": message, "remedy": "", "details": [], "exit_code": code}
+    except BrokenPipeError:
+        # Whoever read our output has what it wanted; Python would complain once more when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise Exit(code=0) from None
+    # Whoever reads the document finds the error in it, unless it has the result that the error is about.
+    if document and json and not (console and console.has_result):
+        show(console, True, {"schema": 1, "error": document}, "")
+    if message and console is not None:
+        console.summary(message, failed=True)
+        raise Exit(code=code)
+    if message:
+        raise Exit(message, code)
+
+
+@contextmanager
+def running(
+    context: Context,
+    *,
+    only: str = "",
+    jobs: str = "",
+    dry_run: bool = False,
+    progress: str = "auto",
+    json: bool = False,
+    **options: Any,
+) -> Iterator[tuple[Run, Console]]:
+    """A run with its settings, its console and its signals; failures inside become exit codes."""
+    from buildtools.cancellation import Cancellation
+    from buildtools.console import MODES, open_console
+    from buildtools.invoke_config import read_settings
+    from buildtools.request_log import open_log
+    from buildtools.run import Run, cache_folder, job_count
+
+    environment = process_environment()
+    with exit_codes(json=json):
+        if progress not in MODES:
+            raise Refused(f"--progress {progress} is unknown", f"use one of {', '.join(MODES)}")
+        settings = read_settings(context, environment)
+        # Between the lines of a log there is no room for a live table.
+        if open_log(environment.get("BUILDTOOLS_LOG", "")) and progress == "auto":
+            progress = "plain"
+        cancelled = Cancellation()
+        console = open_console(progress, sys.stderr, environment)
+        with exit_codes(console, json=json), console, cancel_on_signals(cancelled):
+            run = Run(
+                settings=settings,
+                environment=environment,
+                report=console,
+                cancelled=cancelled,
+                cache=cache_folder(environment),
+                only=tuple(name.strip() for name in only.split(",") if name.strip()),
+                jobs=job_count(jobs, settings.jobs),
+                dry_run=dry_run or bool(context.config.run.dry),
+                **options,
+            )
+            yield run, console
+
+
+def show_plan(plan: Sequence[Planned], console: Console, *, json: bool) -> None:
+    """What a dry run found, on standard output."""
+    from buildtools import rendering
+
+    show(console, json, rendering.document(plan), rendering.plan_table(plan))
+    console.summary("dry run: nothing was touched")
+
+
+def show(console: Console | None, json: bool, document: Any, text: str) -> None:
+    """A result on standard output: as a document for programs, else as text for people."""
+    if console is not None:
+        console.rest()
+        console.has_result = True
+    if json:
+        import json as encoder
+
+        text = encoder.dumps(document, indent=2)
+    elif not text.isprintable():
+        from buildtools.console import without_controls
+
+        text = without_controls(text)
+    if text:
+        # A terminal of an older encoding shows what it can: a result is no reason to fail.
+        encoding = sys.stdout.encoding or "utf-8"
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        sys.stdout.flush()
