@@ -169,6 +169,11 @@ def manifest_key(version: Version) -> str:
     return f"releases/{version.image_tag}.json"
 
 
+def claim_key(version: Version) -> str:
+    """Where the claim of a version lies, relative to the artifacts' prefix: whose commit the version is for."""
+    return f"claims/{version.image_tag}.json"
+
+
 def archive_key(name: str, version: Version) -> str:
     """Where a distribution's archive lies, relative to the artifacts' prefix."""
     return f"{name}/{version.archive_name(name)}"

@@ -6,6 +6,7 @@ names of more than 100 bytes, names outside ASCII, and files of 8 GiB and more.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import stat
@@ -126,13 +127,16 @@ def read_entries(stream: IO[bytes], name: str) -> dict[str, tuple[object, ...]]:
     entries: dict[str, tuple[object, ...]] = {}
     stream.seek(0)
     try:
-        with tarfile.open(fileobj=stream, mode="r:gz") as archive:
+        with gzip.open(stream) as content_stream, tarfile.open(fileobj=content_stream, mode="r:") as archive:
             for entry in archive:
                 path = os.path.normpath(entry.name)
                 content = archive.extractfile(entry) if entry.isreg() else None
                 digest = hashlib.file_digest(content, "sha256").hexdigest() if content else ""  # type: ignore[arg-type]  # a reader, though of its own class
                 if path != ".":
                     entries[path] = entry.type, entry.mode, entry.linkname, digest
+            # A tar ends before its gzip stream does, and only that one's end tells whether all of it is right.
+            while content_stream.read(_CHUNK):
+                continue
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise Refused(f"{name} cannot be read as a gzipped tar ({error})", "build it again") from None
     return entries

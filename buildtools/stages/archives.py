@@ -56,6 +56,8 @@ def _archive(task: TaskContext, name: str) -> Archive:
 def store_archives(task: TaskContext, wait_for_images: Callable[[], object]) -> tuple[ReleasedArchive, ...]:
     """Make every distribution and upload its archive, as read back; ``wait_for_images`` is called in between."""
     archives = make_archives(task)
+    for archive in archives:
+        _refuse_stray_archive(task, archive)
     wait_for_images()
     releases = tuple(
         timed(task.run.report, archive.name, "upload", partial(_store_archive, task, archive)) for archive in archives
@@ -65,6 +67,25 @@ def store_archives(task: TaskContext, wait_for_images: Callable[[], object]) -> 
         with suppress(BuildToolsError):
             task.services.store.discard_unfinished(f"{archive.name}/{archive.name}-", datetime.now(UTC) - _ABANDONED)
     return releases
+
+
+def _refuse_stray_archive(task: TaskContext, archive: Archive) -> None:
+    """Nothing, where the archive's key is free, has the same content, or may be of the same commit.
+
+    Only the claim of a version tells of which commit an archive is. It must be asked for before this run takes it.
+
+    :raises Conflict: another content lies there, and nobody has claimed the version.
+    """
+    store, key, version = task.services.store, release.archive_key(archive.name, task.version), task.version
+    if version.dirty or store.head(key) is None:
+        return
+    if store.head(release.claim_key(version)) or store.head(release.manifest_key(version)):
+        return
+    if store.digest(key, archive.checksums) not in (None, archive.sha256):
+        raise Conflict(
+            f"{store.location(key)} has other content, and version {version} is neither claimed nor released",
+            "look at where it comes from; if nobody needs it, delete it and run again",
+        )
 
 
 def _store_archive(task: TaskContext, archive: Archive) -> ReleasedArchive:

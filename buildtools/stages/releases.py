@@ -241,7 +241,7 @@ def _claim(task: TaskContext) -> None:
     refuse_dirty(task.settings.root, task.run.environment)
     if read_version(task.settings.root, task.settings.tag_prefix, task.run.environment).commit != version.commit:
         raise Refused(f"another commit was checked out while {version} was made", "run again, and leave the tree alone")
-    key = f"claims/{version.image_tag}.json"
+    key = release.claim_key(version)
     claim = json.dumps({"schema": 1, "version": version.text, "commit": version.commit}).encode() + b"\n"
     if task.services.store.create(key, claim, "application/json"):
         return

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -57,11 +58,26 @@ def test_an_archive_of_another_version_is_not_adopted(store: S3Store, tmp_path: 
     assert ours.checksums == checksums_of((tmp_path / "b/daemon-1.0.tgz").read_bytes())
 
 
-@pytest.mark.parametrize("part", [0.5, 0], ids=["cut short", "empty"])
-def test_a_damaged_archive_is_not_adopted(store: S3Store, tmp_path: Path, part: float) -> None:
+def flipped(content: bytes, position: int) -> bytes:
+    return bytes(byte ^ (index == position % len(content)) for index, byte in enumerate(content))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: b"",
+        lambda content: content[:-8],
+        lambda content: flipped(content, 501),
+        # The checksum at the end: all entries can be read before it comes.
+        lambda content: flipped(content, -8),
+        lambda content: content + b"more",
+    ],
+    ids=["cut short", "empty", "without its end", "a byte changed", "another checksum", "more behind it"],
+)
+def test_a_damaged_archive_is_not_adopted(store: S3Store, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     build(tmp_path / "a", {str(n): str(n) for n in range(500)})
-    content = (tmp_path / "a/daemon-1.0.tgz").read_bytes()
-    store.create(KEY, content[: int(len(content) * part)], "application/gzip")
+    store.create(KEY, damage((tmp_path / "a/daemon-1.0.tgz").read_bytes()), "application/gzip")
     ours = build(tmp_path / "b", {"x": "2"})
     with pytest.raises(Conflict, match="is damaged, or is not an archive of this commit"):
         adopt(store, KEY, ours, tmp_path / "b/daemon-1.0.tgz")
