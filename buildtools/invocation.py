@@ -62,7 +62,7 @@ def exit_codes(console: Console | None = None, *, json: bool = False) -> Iterato
         from buildtools.console import without_controls
 
         *details, last = str(error).split("\n")
-        message, code = "\n".join([*details, f"error: {without_controls(last)}"]), error.exit_code
+        message, code = without_controls("\n".join([*details, f"error: {last}"])), error.exit_code
         document = {"fact": error.fact, "remedy": error.remedy, "details": list(error.details), "exit_code": code}
     except KeyboardInterrupt as interruption:
         number = interruption.number if isinstance(interruption, Interrupted) else signal.SIGINT

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from invoke.config import AmbiguousMergeError, Config
 from invoke.context import Context
 
-from buildtools.settings import Layer, Settings, merge_layers, read_pyproject
+from buildtools import Refused
+from buildtools.settings import Settings
+from buildtools.settings_reader import Layer, merge_layers, read_pyproject
 
 _ENVIRONMENT_PREFIX = "INVOKE_BUILDTOOLS_"
 
@@ -15,11 +18,40 @@ _ENVIRONMENT_PREFIX = "INVOKE_BUILDTOOLS_"
 def read_settings(context: Context, environment: Mapping[str, str]) -> Settings:
     """Settings from ``pyproject.toml``, then Invoke's own levels, the environment in its usual place among them.
 
-    :raises Refused: with every complaint at once.
+    :raises Refused: with every error at once.
     """
     # The folder that holds the ``tasks.py`` in use.
     root = Path(vars(context.config).get("_project_prefix") or Path.cwd()).resolve()
     return merge_layers(root, [read_pyproject(root), *_layers(context, environment)])
+
+
+def refuse_invalid_file(folder: Path) -> None:
+    """Nothing, where Invoke can use the configuration file that it looks for in a project's folder, or there is none.
+
+    Invoke reads that file right after ``tasks.py``, merges the environment into it when a task starts, and answers what
+    is wrong there with a traceback. Its user's and system's files it reads earlier, before any code of ours runs.
+
+    :raises Refused: the file, or a variable that overrides a value in it, is one that Invoke fails at.
+    """
+    path = next((path for kind in ("yaml", "yml", "json") if (path := folder / f"invoke.{kind}").exists()), None)
+    if path is None:
+        return
+    config, place = Config(project_location=folder), path.name
+    try:
+        config.load_project(merge=False)
+        if not isinstance(vars(config)["_project"], dict | None):
+            raise TypeError("it is not a table")
+        config.merge()
+        place = f"a variable INVOKE_… that overrides a value of {path.name}"
+        config.load_shell_env()
+    except AmbiguousMergeError:
+        reason = "a table stands where Invoke expects a value, or a value where it expects a table"
+    # Of what YAML, JSON, the file system and Invoke raise there is no list.
+    except Exception as error:  # noqa: BLE001
+        reason = " ".join(str(error).split())
+    else:
+        return
+    raise Refused(f"Invoke cannot use {place} ({reason})", "correct it and run again")
 
 
 def _layers(context: Context, environment: Mapping[str, str]) -> Iterator[Layer]:
@@ -28,12 +60,13 @@ def _layers(context: Context, environment: Mapping[str, str]) -> Iterator[Layer]
     for level in ("collection", "system", "user", "project", "env", "runtime", "overrides"):
         if level == "env":
             yield Layer("environment", _in_variables(environment))
-        elif (values := levels.get(f"_{level}", {}).get("buildtools")) is not None:
+        # An empty YAML file is None to Invoke.
+        elif (values := (levels.get(f"_{level}") or {}).get("buildtools")) is not None:
             yield Layer(str(levels.get(f"_{level}_path") or level), values)
 
 
 def _in_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    # Invoke reads only variables of keys that it knows already; here an unknown one is a complaint.
+    # Invoke reads only variables of keys that it knows already; here an unknown one is an error.
     return {
         name.removeprefix(_ENVIRONMENT_PREFIX).lower(): value
         for name, value in environment.items()

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import inspect
 import shlex
+import sys
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 from invoke.collection import Collection
@@ -17,6 +19,9 @@ from invoke.context import Context
 from invoke.tasks import task
 
 from buildtools import Refused, Unreachable
+
+# What handles signals was here first, and is imported from here by others.
+from buildtools.cancellation import cancel_on_signals as _signals  # noqa: F401
 from buildtools.invocation import exit_codes, process_environment, process_for_a_run, running, show, show_plan
 
 _SANDBOX = ".sandbox"
@@ -297,3 +302,15 @@ namespace = Collection(
     history,
     sandbox=Collection(sandbox_up, sandbox_down, sandbox_status),
 )
+
+
+def _check_project_file() -> None:
+    """Ends with a message where Invoke would end with a traceback, as soon as it loads this module."""
+    from buildtools.invoke_config import refuse_invalid_file
+
+    # Invoke puts the folder of the tasks file there before it loads it.
+    with exit_codes():
+        refuse_invalid_file(Path(sys.path[0]))
+
+
+_check_project_file()

@@ -28,7 +28,7 @@ LAYERS = (
     ("task_context",),
     ("services", "run", "release", "sandbox"),
     ("git", "image", "archive"),
-    ("schedule", "command"),
+    ("schedule", "command", "settings_reader"),
     ("version", "settings", "events", "cancellation"),
     ("platform",),
     ("frozen", "files", "request_log"),

@@ -4,9 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from buildtools import Refused
-from buildtools.settings import Layer, Settings, merge_layers, read_pyproject
+from buildtools.settings import KEYS, Settings
+from buildtools.settings_reader import Layer, merge_layers, read_pyproject
 
 ROOT = Path("project")
 
@@ -16,7 +19,7 @@ def resolved(*layers: dict[str, Any]) -> Settings:
     return merge_layers(ROOT, [Layer(name, values) for name, values in zip(names, layers, strict=False)])
 
 
-def complaints_of(*layers: Any) -> str:
+def errors_of(*layers: Any) -> str:
     with pytest.raises(Refused) as caught:
         resolved(*layers)
     return str(caught.value)
@@ -27,9 +30,9 @@ def test_nothing_configured_gives_the_defaults() -> None:
 
 
 def test_a_later_layer_wins_and_the_origin_says_so() -> None:
-    settings = resolved({"registry": "a.example:5000", "namespace": "widgets"}, {"registry": "b.example"})
-    assert ("b.example", "widgets") == (settings.registry, settings.namespace)
-    assert ("environment", "pyproject.toml") == (settings.origins["registry"], settings.origins["namespace"])
+    merged = resolved({"registry": "a.example:5000", "namespace": "widgets"}, {"registry": "b.example"})
+    assert ("b.example", "widgets") == (merged.registry, merged.namespace)
+    assert ("environment", "pyproject.toml") == (merged.origins["registry"], merged.origins["namespace"])
 
 
 def test_a_distribution_has_a_root_of_its_own() -> None:
@@ -41,31 +44,38 @@ def test_none_means_not_set_in_this_layer() -> None:
 
 
 def test_tables_merge_by_their_own_keys() -> None:
-    settings = resolved(
+    merged = resolved(
         {"image": {"base": {"args": {"BASE": "debian"}, "target": "final"}}}, {"image": {"base": {"args": {"X": "1"}}}}
     )
-    assert {"BASE": "debian", "X": "1"} == settings.image["base"].args
-    assert "final" == settings.image["base"].target
+    assert {"BASE": "debian", "X": "1"} == merged.image["base"].args
+    assert "final" == merged.image["base"].target
 
 
 def test_texts_from_the_environment_become_what_the_key_needs() -> None:
-    settings = resolved({}, {"jobs": "3", "moving_tags": "latest, {major}.{minor}", "s3_checksums": "false"})
-    assert (3, ("latest", "{major}.{minor}"), False) == (settings.jobs, settings.moving_tags, settings.s3_checksums)
+    merged = resolved({}, {"jobs": "3", "moving_tags": "latest, {major}.{minor}", "s3_checksums": "false"})
+    assert (3, ("latest", "{major}.{minor}"), False) == (merged.jobs, merged.moving_tags, merged.s3_checksums)
 
 
-def test_all_complaints_come_at_once_with_origin_and_key() -> None:
-    message = complaints_of(
-        {"registri": "x", "jobs": -1, "image": {"a": {"ssh": "perhaps"}}, "distribution": {"d": {}}},
+def test_all_errors_come_at_once_with_origin_and_key() -> None:
+    message = errors_of(
+        {
+            "registri": "x",
+            "jobs": -1,
+            "image": {"a": {"ssh": "perhaps"}, "b": {"platform": "lunix/amd64"}},
+            "distribution": {"d": {}},
+        },
         {"namespace": "Upper", "moving_tags": 7},
     )
     assert [
         "pyproject.toml: unknown key registri (did you mean registry?)",
-        "pyproject.toml: jobs must be a whole number, 0 or more, not -1",
-        "environment: moving_tags must be a list of texts, not 7",
+        "pyproject.toml: jobs must be a whole number from 0 to 1000000, not -1",
+        "environment: moving_tags must be a list of strings, not 7",
         "pyproject.toml: image.a.ssh must be true or false, not 'perhaps'",
         "environment: namespace must be lower-case words joined by slashes, not 'Upper'",
+        "pyproject.toml: image.b.platform must be one platform, such as linux/arm64, not 'lunix/amd64' "
+        "(unknown operating system 'lunix')",
         "pyproject.toml: distribution.d must have either root or archive",
-        "the configuration has 6 complaints: correct what is named above",
+        "invalid configuration (7 errors): fix the errors above",
     ] == message.splitlines()
 
 
@@ -86,12 +96,20 @@ def test_all_complaints_come_at_once_with_origin_and_key() -> None:
         {"args": {"X": 1}},
         {"jobs": True},
         {"jobs": "many"},
+        {"jobs": 10**20},
+        {"image": {"a": {"rebuild_after": float("nan")}}},
+        {"image": {"a": {"rebuild_after": float("inf")}}},
+        {"image": {"a": {"platform": "linux/amd64,linux/arm64"}}},
+        {"image": {"a": {"platform": "linux/amd46"}}},
+        {"args": {"X": "\0"}},
+        {"namespace": "\ud800"},
+        {7: "x"},
         {"distribution": {"d": {"root": "x", "archive": "y"}}},
         {"root": "elsewhere"},
     ],
 )
 def test_a_bad_value_is_refused(values: dict[str, Any]) -> None:
-    assert "1 complaint" in complaints_of(values)
+    assert "(1 error): fix the error above" in errors_of(values)
 
 
 @pytest.mark.parametrize(
@@ -103,18 +121,49 @@ def test_a_bad_value_is_refused(values: dict[str, Any]) -> None:
         {"args": {"PASSWORD": "hunter2", "NUMBER": 3}},
     ],
 )
-def test_a_complaint_does_not_tell_a_password(values: dict[str, Any]) -> None:
-    assert "hunter2" not in complaints_of(values)
+def test_an_error_does_not_tell_a_password(values: dict[str, Any]) -> None:
+    assert "hunter2" not in errors_of(values)
 
 
 def test_a_tool_table_that_is_no_table_is_refused() -> None:
-    assert "must be a table" in complaints_of(7)
+    assert "must be a table" in errors_of(7)
 
 
 def test_pyproject_without_a_table_or_a_file_is_an_empty_layer(tmp_path: Path) -> None:
     assert {} == read_pyproject(tmp_path).values
     (tmp_path / "pyproject.toml").write_text("[project]\nname = 'x'\n")
     assert {} == read_pyproject(tmp_path).values
+
+
+def test_a_tool_that_is_not_a_table_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("tool = 7\n")
+    with pytest.raises(Refused, match="tool must be a table"):
+        read_pyproject(tmp_path)
+
+
+def test_a_pyproject_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").mkdir()
+    with pytest.raises(Refused, match="cannot be read"):
+        read_pyproject(tmp_path)
+
+
+_TEXTS = st.text(max_size=8) | st.sampled_from(["s3://b", "r.example:5000", "latest", "\ud800"])
+_LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | _TEXTS | st.dates() | st.binary(max_size=4)
+_KEYS = st.sampled_from([*KEYS, "platform", "root", "archive", "a"]) | st.integers() | st.none() | _TEXTS
+_VALUES = st.recursive(_LEAVES, lambda below: st.lists(below, max_size=2) | st.dictionaries(_KEYS, below, max_size=3))
+
+
+@settings(max_examples=600, deadline=None)
+@given(layers=st.lists(_VALUES | st.dictionaries(_KEYS, _VALUES, max_size=6), max_size=3))
+def test_any_configuration_gives_settings_or_one_refusal(layers: list[Any]) -> None:
+    def outcome() -> Settings | tuple[str, ...]:
+        try:
+            return resolved(*layers)
+        except Refused as error:
+            return tuple(error.details)
+
+    assert outcome()
+    assert repr(outcome()) == repr(outcome())
 
 
 def test_pyproject_that_is_not_toml_is_refused(tmp_path: Path) -> None:
@@ -126,6 +175,6 @@ def test_pyproject_that_is_not_toml_is_refused(tmp_path: Path) -> None:
 def test_registry_and_artifacts_are_asked_for_only_where_they_are_needed() -> None:
     with pytest.raises(Refused, match="no registry is configured"):
         resolved().repository_prefix  # noqa: B018  the property raises
-    with pytest.raises(Refused, match="no place for archives"):
+    with pytest.raises(Refused, match="artifacts is not configured"):
         resolved().artifacts_url  # noqa: B018  the property raises
     assert "r.example:5000/a/b" == resolved({"registry": "r.example:5000", "namespace": "a/b"}).repository_prefix

@@ -119,11 +119,11 @@ CASES = {
         misconfigured_everywhere,
         "build",
         2,
-        "error: the configuration has 5 complaints: correct what is named above",
+        "error: invalid configuration (5 errors): fix the errors above",
         (
             "pyproject.toml: unknown key regstry (did you mean registry?)",
             "pyproject.toml: unknown key image.{app}.contxt (did you mean image.{app}.context?)",
-            "pyproject.toml: jobs must be a whole number, 0 or more, not 'many'",
+            "pyproject.toml: jobs must be a whole number from 0 to 1000000, not 'many'",
             "invoke.yaml: unknown key name-space (did you mean namespace?)",
             "environment: unknown key artefacts (did you mean artifacts?)",
         ),
@@ -135,7 +135,7 @@ CASES = {
         "publish --allow-dirty",
         2,
         "error: preflight failed (2 errors): fix the errors above and run again",
-        ("no registry is configured: ", "no place for archives is configured: "),
+        ("no registry is configured: ", "artifacts is not configured: "),
     ),
     "an unknown image": Bad(nothing, "build --only ap-{mark}", 2, "unknown image: ap-{mark}: did you mean {app}?"),
     "an unknown image to explain": Bad(nothing, "list --why nothing", 2, "unknown image: nothing: "),
@@ -251,3 +251,30 @@ def test_a_failure_is_a_document_too_where_one_is_asked_for(project: Project, co
     assert outcome.code == outcome.document["error"]["exit_code"] == 2
     error = outcome.document["error"]
     assert outcome.last == f"error: {error['fact']}: {error['remedy']}"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "subject"),
+    [
+        ("invoke.yaml", "{", "invoke.yaml"),
+        ("invoke.yaml", "7", "invoke.yaml"),
+        ("invoke.yaml", "tasks: 5", "invoke.yaml"),
+        ("invoke.yml", "a: !!python/name:os.system", "invoke.yml"),
+        ("invoke.json", "[]", "invoke.json"),
+        ("invoke.json", "", "invoke.json"),
+        ("invoke.yaml", "buildtools: {jobs: 3}", "a variable INVOKE_… that overrides a value of invoke.yaml"),
+    ],
+)
+def test_a_file_that_invoke_fails_at_is_refused(project: Project, name: str, content: str, subject: str) -> None:
+    project.write(name, content)
+    outcome = project.invoke("version", INVOKE_BUILDTOOLS_JOBS="many")
+    assert (2, "") == (outcome.code, outcome.out)
+    assert outcome.last.startswith(f"error: Invoke cannot use {subject} (")
+
+
+@pytest.mark.parametrize(("name", "content"), [("invoke.yaml", ""), ("invoke.yml", "# nothing"), ("invoke.json", "{}")])
+def test_an_empty_file_of_invoke_configures_nothing(project: Project, name: str, content: str) -> None:
+    project.commit("something")
+    project.tag("1.0.0")
+    project.write(name, content)
+    assert "1.0.0\n" == project.done("version").out

@@ -232,7 +232,7 @@ def _read(name: str, project: _Project) -> ImageFolder:
         dockerfile = parse(path.read_bytes(), where=where)
     except OSError as error:
         raise BuildToolsError(f"{where} cannot be read ({error.strerror})", "make it readable") from None
-    platform = _platform(name, settings.platform) if settings.platform else project.builder
+    platform = Platform.parse(settings.platform) if settings.platform else project.builder
     automatic = automatic_arguments(project.builder, platform, settings.target)
     # Not every engine keeps the value of one that is declared again before the first FROM.
     bare_names = {each.name for each in dockerfile.arguments if each.default is None}
@@ -297,16 +297,6 @@ def _needs(
         builder=builder,
         triggers=lambda image: triggers.get(image, ()),
     )
-
-
-def _platform(name: str, text: str) -> Platform:
-    try:
-        return Platform.parse(text)
-    except ValueError as error:
-        raise Refused(
-            f"invalid platform {text!r} under [tool.buildtools.image.{name}] ({error})",
-            "write one platform, such as linux/arm64",
-        ) from None
 
 
 def _check_platforms(folder: ImageFolder, folders_before: Mapping[str, ImageFolder]) -> None:

@@ -12,7 +12,8 @@ from buildtools import Refused
 from buildtools.image.folder.folders import ImageFolder, image_folders
 from buildtools.image.reference import Reference
 from buildtools.platform import Platform
-from buildtools.settings import Layer, Settings, merge_layers
+from buildtools.settings import Settings
+from buildtools.settings_reader import Layer, merge_layers
 from buildtools.version import Version
 
 VERSION = Version.parse("1.2.3")
@@ -149,14 +150,6 @@ def test_an_argument_of_the_platform_that_is_declared_before_the_first_from_keep
     (image,) = image_folders(project(tmp_path, {"image": text}), VERSION, builder=Platform("linux", "riscv64"))
     assert ("app-riscv64-other",) == image.bases
     assert "riscv64" == image.arguments["TARGETARCH"]
-
-
-@pytest.mark.parametrize("platform", ["lunix/amd64", "linux/amd64,linux/arm64", "linux/amd46"])
-def test_a_platform_that_is_not_one_is_refused_with_its_key(tmp_path: Path, platform: str) -> None:
-    settings = project(tmp_path, {"image": "FROM scratch\n"}, image={"image": {"platform": platform}})
-    error = refusal(settings)
-    assert error.fact.startswith(f"invalid platform {platform!r} under [tool.buildtools.image.image] (")
-    assert "write one platform, such as linux/arm64" == error.remedy
 
 
 def test_a_parent_of_another_platform_is_refused_with_both_keys(tmp_path: Path) -> None:

@@ -1,0 +1,268 @@
+"""Settings, read from layers: one mapping for each place that something is configured in, the lowest first.
+
+All errors, of every layer, come at once, each with its place and key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, Field, fields
+from pathlib import Path
+from typing import Any
+
+from buildtools import Refused
+from buildtools.frozen import frozen
+from buildtools.platform import Platform
+from buildtools.settings import COMPONENT, KEYS, DistributionSettings, ImageSettings, Settings, is_host
+
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+# Nobody means a larger number: it is more than hours since 1970, images or processors.
+_LARGEST_NUMBER = 1_000_000
+_MOST_QUOTED = 80
+
+
+@frozen
+class Layer:
+    """One source of settings. ``origin`` names it to the user, as ``pyproject.toml`` or ``environment``."""
+
+    origin: str
+    values: Any
+
+
+def read_pyproject(root: Path) -> Layer:
+    """The ``[tool.buildtools]`` table below ``root``; an empty layer where there is none.
+
+    :raises Refused: the file cannot be read, or is not TOML.
+    """
+    path = root / "pyproject.toml"
+    try:
+        with path.open("rb") as stream:
+            document = tomllib.load(stream)
+    except FileNotFoundError:
+        return Layer("pyproject.toml", {})
+    except OSError as error:
+        raise Refused(f"pyproject.toml cannot be read ({error.strerror})", "correct it and run again") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Refused(f"pyproject.toml is not valid TOML ({error})", "correct it and run again") from None
+    tool = document.get("tool", {})
+    if not isinstance(tool, dict):
+        raise Refused("pyproject.toml: tool must be a table", "correct it and run again")
+    return Layer("pyproject.toml", tool.get("buildtools", {}))
+
+
+def merge_layers(root: Path, layers: Iterable[Layer]) -> Settings:
+    """Settings from layers, the later ones winning key by key.
+
+    Tables (``args``, ``image``, ``distribution``) merge by their own keys. A value of ``None`` means "not set here".
+
+    :raises Refused: with every error at once: unknown key, wrong type, invalid value.
+    """
+    errors: list[str] = []
+    merged: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for layer in layers:
+        if not isinstance(layer.values, Mapping):
+            errors.append(f"{layer.origin}: buildtools must be a table")
+            continue
+        _merge(merged, layer, origins, errors)
+    values = _typed(Settings, merged, "", origins, errors, skip=("image", "distribution"))
+    for table, kind in (("image", ImageSettings), ("distribution", DistributionSettings)):
+        values[table] = _tables(table, kind, merged.get(table, {}), origins, errors)
+    errors += _value_errors(values, origins)
+    if errors:
+        count = "1 error" if len(errors) == 1 else f"{len(errors)} errors"
+        fix = "fix the error above" if len(errors) == 1 else "fix the errors above"
+        raise Refused(f"invalid configuration ({count})", fix, details=errors)
+    return Settings(root=root, origins=origins, **values)
+
+
+def _merge(merged: dict[str, Any], layer: Layer, origins: dict[str, str], errors: list[str]) -> None:
+    def descend(into: dict[str, Any], values: Mapping[Any, Any], path: str) -> None:
+        for key, value in values.items():
+            here = f"{path}{key}"
+            if value is None:
+                continue
+            # YAML has keys of other types, and JSON text that is not Unicode.
+            if not isinstance(key, str) or not _is_text(key):
+                errors.append(f"{layer.origin}: the key {path}{_quoted(key)} must be a string")
+            elif isinstance(value, Mapping):
+                subtree = into.setdefault(key, {})
+                if isinstance(subtree, dict):
+                    descend(subtree, value, f"{here}.")
+                else:
+                    errors.append(f"{layer.origin}: {here} must not be a table")
+                origins.setdefault(here, layer.origin)
+            else:
+                into[key] = value
+                origins[here] = layer.origin
+
+    descend(merged, layer.values, "")
+
+
+def _typed(
+    kind: type,
+    table: Mapping[str, Any],
+    path: str,
+    origins: Mapping[str, str],
+    errors: list[str],
+    skip: Iterable[str],
+) -> dict[str, Any]:
+    members = {f.name: f for f in fields(kind) if kind is not Settings or f.name in KEYS}
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        here = f"{path}{key}"
+        origin = origins.get(here, "configuration")
+        if key not in members:
+            errors.append(f"{origin}: unknown key {here}{_nearest(key, members, path)}")
+        elif key not in skip:
+            _convert(members[key], value, f"{origin}: {here}", values, errors)
+    return values
+
+
+def _nearest(key: str, candidates: Mapping[str, object], path: str) -> str:
+    near = difflib.get_close_matches(key.replace("-", "_"), candidates, n=1)
+    return f" (did you mean {path}{near[0]}?)" if near else ""
+
+
+def _convert(spec: Field[Any], value: Any, where: str, values: dict[str, Any], errors: list[str]) -> None:
+    default = spec.default_factory() if spec.default_factory is not MISSING else spec.default
+    expected, convert = _CONVERSIONS[type(default)]
+    try:
+        values[spec.name] = convert(value)
+    except (TypeError, ValueError, OverflowError):
+        errors.append(f"{where} must be {expected}, not {_quoted(value)}")
+
+
+def _quoted(value: Any) -> str:
+    """A value for a message, without what may be a login in it."""
+    if isinstance(value, Mapping):
+        return f"a table of {', '.join(map(ascii, value))}"
+    if isinstance(value, list | tuple):
+        return "a list"
+    if isinstance(value, str) and "@" in value:
+        value = f"…@{value.rpartition('@')[2]}"
+    text = repr(value)
+    return text if len(text) <= _MOST_QUOTED else f"{text[:_MOST_QUOTED]}…"
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can stand in a request, a path or an argument: none of them takes a NUL or half a character."""
+    return "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not _is_text(value):
+        raise TypeError
+    return value
+
+
+def _truth(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    words = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": False}
+    word = _text(value).lower()
+    if word not in words:
+        raise ValueError
+    return words[word]
+
+
+def _number(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def converted(value: Any) -> Any:
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise TypeError
+        result = convert(value)
+        if isinstance(value, float) and result != value:
+            raise ValueError
+        if not math.isfinite(result) or not 0 <= result <= _LARGEST_NUMBER:
+            raise ValueError
+        return result
+
+    return converted
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    # An environment variable has no lists, so there a comma separates.
+    if isinstance(value, str):
+        return tuple(part.strip() for part in _text(value).split(",") if part.strip())
+    if not isinstance(value, list | tuple):
+        raise TypeError
+    return tuple(_text(item) for item in value)
+
+
+def _text_table(value: Any) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise TypeError
+    return {_text(key): _text(item) for key, item in value.items()}
+
+
+_CONVERSIONS: dict[type, tuple[str, Callable[[Any], Any]]] = {
+    str: ("a string", _text),
+    bool: ("true or false", _truth),
+    int: ("a whole number from 0 to 1000000", _number(int)),
+    float: ("a number from 0 to 1000000", _number(float)),
+    tuple: ("a list of strings", _texts),
+    dict: ("a table of strings", _text_table),
+}
+
+
+def _tables(table: str, kind: type, value: Any, origins: Mapping[str, str], errors: list[str]) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        errors.append(f"{origins.get(table, 'configuration')}: {table} must be a table of tables")
+        return {}
+    tables = {}
+    for name, values in value.items():
+        here = f"{table}.{name}"
+        origin = origins.get(here, "configuration")
+        if not isinstance(values, Mapping):
+            errors.append(f"{origin}: {here} must be a table")
+            continue
+        tables[name] = kind(**_typed(kind, values, f"{here}.", origins, errors, skip=()))
+    return tables
+
+
+def _value_errors(values: Mapping[str, Any], origins: Mapping[str, str]) -> list[str]:
+    """What is wrong with values that have the right type."""
+
+    def where(key: str) -> str:
+        return f"{origins.get(key, 'configuration')}: {key}"
+
+    errors = []
+    registry = values.get("registry", "")
+    if registry and not is_host(registry):
+        errors.append(
+            f"{where('registry')} must be HOST or HOST:PORT without a scheme or a path, not {_quoted(registry)}"
+        )
+    elif registry and registry != "localhost" and not re.search(r"[.:]", registry):
+        errors.append(
+            f"{where('registry')} must have a dot or a port, or all of Docker takes it for a user of Docker Hub"
+        )
+    namespace = values.get("namespace", "")
+    if namespace and not all(COMPONENT.fullmatch(part) for part in namespace.split("/")):
+        errors.append(f"{where('namespace')} must be lower-case words joined by slashes, not {_quoted(namespace)}")
+    artifacts = values.get("artifacts", "")
+    if artifacts and not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[^\s]*)?", artifacts):
+        errors.append(f"{where('artifacts')} must be s3://BUCKET or s3://BUCKET/PREFIX, not {_quoted(artifacts)}")
+    errors += [
+        f"{where('moving_tags')}: {_quoted(pattern)} must be a tag, in which {{major}}, {{minor}} and {{patch}} may "
+        "stand"
+        for pattern in values.get("moving_tags", ())
+        if not _TAG.fullmatch(re.sub(r"\{(?:major|minor|patch)\}", "0", pattern))
+    ]
+    for name, image in values.get("image", {}).items():
+        try:
+            Platform.parse(image.platform) if image.platform else None
+        except ValueError as error:
+            errors.append(
+                f"{where(f'image.{name}.platform')} must be one platform, such as linux/arm64, not "
+                f"{_quoted(image.platform)} ({error})"
+            )
+    for name, distribution in values.get("distribution", {}).items():
+        if not COMPONENT.fullmatch(name):
+            errors.append(f"{where(f'distribution.{name}')}: a distribution's name must be lower-case words")
+        if bool(distribution.root) == bool(distribution.archive):
+            errors.append(f"{where(f'distribution.{name}')} must have either root or archive")
+    return errors
