@@ -2,6 +2,7 @@
 
 A map of the house, from the street to the cellar; imports run downward only:
 
+* ``program``    the tasks as the program ``buildtools``
 * ``tasks``      Invoke tasks: arguments -> one pipeline call -> rendering
 * ``invocation``  one call of a task: environment, settings, console, signals, exit codes
 * ``rendering``  results as tables and documents; ``invoke_config``: Invoke's levels of configuration as settings
@@ -17,7 +18,8 @@ A map of the house, from the street to the cellar; imports run downward only:
 * ``archive``    distributions, deterministic tarballs, S3
 * ``schedule``   work side by side, parents first; ``command``: programs that are run
 * ``version``, ``settings``, ``events``, ``cancellation``   the values that everyone shares; ``frozen`` makes them;
-  ``files`` writes what nobody may see half of; ``request_log`` shows what was asked of whom
+  ``files`` writes what nobody may see half of; ``request_log`` shows what was asked of whom;
+  ``toml_lines`` finds the line of a key
 """
 
 from collections.abc import Callable, Iterable, Sequence

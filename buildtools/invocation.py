@@ -93,9 +93,13 @@ def running(
     dry_run: bool = False,
     progress: str = "auto",
     json: bool = False,
+    lenient: bool = False,
     **options: Any,
 ) -> Iterator[tuple[Run, Console]]:
-    """A run with its settings, its console and its signals; failures inside become exit codes."""
+    """A run with its settings, its console and its signals; failures inside become exit codes.
+
+    With ``lenient`` errors in the configuration do not end the run; the settings have them.
+    """
     from buildtools.cancellation import Cancellation
     from buildtools.console import MODES, open_console
     from buildtools.invoke_config import read_settings
@@ -106,7 +110,7 @@ def running(
     with exit_codes(json=json):
         if progress not in MODES:
             raise Refused(f"--progress {progress} is unknown", f"use one of {', '.join(MODES)}")
-        settings = read_settings(context, environment)
+        settings = read_settings(context, environment, lenient=lenient)
         # Between the lines of a log there is no room for a live table.
         if open_log(environment.get("BUILDTOOLS_LOG", "")) and progress == "auto":
             progress = "plain"

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from invoke.config import AmbiguousMergeError, Config
 from invoke.context import Context
 
 from buildtools import Refused
-from buildtools.settings import Settings
-from buildtools.settings_reader import Layer, merge_layers, read_pyproject
+from buildtools.settings import Layer, Settings
+from buildtools.settings_reader import merge_layers, read_pyproject
 
 _ENVIRONMENT_PREFIX = "INVOKE_BUILDTOOLS_"
 
 
-def read_settings(context: Context, environment: Mapping[str, str]) -> Settings:
+def read_settings(context: Context, environment: Mapping[str, str], *, lenient: bool = False) -> Settings:
     """Settings from ``pyproject.toml``, then Invoke's own levels, the environment in its usual place among them.
 
-    :raises Refused: with every error at once.
+    :raises Refused: ``pyproject.toml`` is not TOML, or, unless ``lenient``, with every error at once.
     """
     # The folder that holds the ``tasks.py`` in use.
     root = Path(vars(context.config).get("_project_prefix") or Path.cwd()).resolve()
-    return merge_layers(root, [read_pyproject(root), *_layers(context, environment)])
+    return merge_layers(root, [read_pyproject(root), *_layers(context, environment)], lenient=lenient)
 
 
 def refuse_invalid_file(folder: Path) -> None:
@@ -62,7 +65,25 @@ def _layers(context: Context, environment: Mapping[str, str]) -> Iterator[Layer]
             yield Layer("environment", _in_variables(environment))
         # An empty YAML file is None to Invoke.
         elif (values := (levels.get(f"_{level}") or {}).get("buildtools")) is not None:
-            yield Layer(str(levels.get(f"_{level}_path") or level), values)
+            path = str(levels.get(f"_{level}_path") or level)
+            yield Layer(path, values, cache(partial(_lines_of, path)))
+
+
+def _lines_of(path: str) -> dict[str, int]:
+    if not path.endswith((".yaml", ".yml")):
+        return {}
+    # Invoke brings its own, without types.
+    yaml: Any = vars(import_module("invoke.util"))["yaml"]
+    lines: dict[str, int] = {}
+
+    def descend(node: Any, above: str) -> None:
+        for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+            lines[f"{above}{key.value}"] = key.start_mark.line + 1
+            descend(value, f"{above}{key.value}.")
+
+    prefix = "buildtools."
+    descend(yaml.compose(Path(path).read_bytes()), "")
+    return {key.removeprefix(prefix): line for key, line in lines.items() if key.startswith(prefix)}
 
 
 def _in_variables(environment: Mapping[str, str]) -> dict[str, str]:

@@ -8,6 +8,7 @@ from buildtools import Refused
 from buildtools.events import Warned
 from buildtools.frozen import frozen
 from buildtools.stages import archives, images, outputs, releases, tree
+from buildtools.stages.check import Checked, check_project
 from buildtools.stages.history import read_history
 from buildtools.task_context import TaskContext
 from buildtools.version import Version
@@ -44,6 +45,12 @@ class Published:
     written: bool
     dirty: bool
     moved: tuple[str, ...] = ()
+
+
+def check(run: Run) -> Checked:
+    """Look for every error in the configuration and the image folders; no service is needed."""
+    with TaskContext(run) as task:
+        return check_project(task)
 
 
 def list_images(run: Run) -> Listing:

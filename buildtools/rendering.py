@@ -12,6 +12,7 @@ from buildtools.image.assembly import BuildOutcome, LocalImage
 from buildtools.image.registry.push import PushedImage, PushRoute
 from buildtools.image.survey import BuildState, ImageStatus
 from buildtools.release import Audit, Release
+from buildtools.stages.check import Checked
 from buildtools.stages.history import HistoryEntry, VersionState
 from buildtools.workboard import size
 
@@ -43,6 +44,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def checked_summary(checked: Checked) -> str:
+    """What ``check`` came to, where all is well."""
+    images, distributions = len(checked.images), len(checked.distributions)
+    return f"no errors: {_count(images, 'image folder')} and {_count(distributions, 'distribution')} checked"
 
 
 def listing_document(listing: Listing) -> Any:

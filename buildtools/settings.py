@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import field, fields
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from buildtools import Refused
@@ -55,8 +56,31 @@ class DistributionSettings:
 
 
 @frozen
+class Layer:
+    """One source of settings. ``origin`` names it to the user, as ``pyproject.toml`` or ``environment``.
+
+    ``lines`` gives the line of each key, counted from 1, where the source has lines.
+    """
+
+    origin: str
+    values: Any
+    lines: Callable[[], Mapping[str, int]] = dict
+
+
+def place_of(key: str, origins: Mapping[str, Layer]) -> str:
+    """Where a key is set, as ``pyproject.toml line 12``."""
+    layer = origins.get(key, Layer("configuration", {}))
+    line = layer.lines().get(key)
+    return f"{layer.origin} line {line}" if line else layer.origin
+
+
+@frozen
 class Settings:
-    """One project's settings. ``root`` is the folder that holds ``tasks.py`` and ``pyproject.toml``."""
+    """One project's settings. ``root`` is the folder that holds ``tasks.py`` and ``pyproject.toml``.
+
+    ``origins`` has the layer that each key which is set has its value from. ``errors`` say what could not be
+    understood, and has its default; only ``check`` goes on in spite of them.
+    """
 
     root: Path
     registry: str = ""
@@ -77,11 +101,16 @@ class Settings:
     fingerprints_kept: int = 50
     image: Mapping[str, ImageSettings] = field(default_factory=dict)
     distribution: Mapping[str, DistributionSettings] = field(default_factory=dict)
-    origins: Mapping[str, str] = field(default_factory=dict)
+    origins: Mapping[str, Layer] = field(default_factory=dict, repr=False)
+    errors: tuple[str, ...] = ()
 
     def image_settings(self, name: str) -> ImageSettings:
         """The settings of one image folder; the defaults where none are configured."""
         return self.image.get(name, ImageSettings())
+
+    def place(self, key: str) -> str:
+        """Where a key is set, and the key, as ``pyproject.toml line 12: image.app.context``."""
+        return f"{place_of(key, self.origins)}: {key}"
 
     @property
     def repository_prefix(self) -> str:
@@ -111,7 +140,7 @@ class Settings:
         return self.artifacts.rstrip("/")
 
 
-KEYS = tuple(f.name for f in fields(Settings) if f.name not in ("root", "origins"))
+KEYS = tuple(f.name for f in fields(Settings) if f.name not in ("root", "origins", "errors"))
 
 
 def is_host(text: str) -> bool:

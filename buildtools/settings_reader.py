@@ -10,27 +10,29 @@ import math
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, fields, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from buildtools import Refused
-from buildtools.frozen import frozen
 from buildtools.platform import Platform
-from buildtools.settings import COMPONENT, KEYS, DistributionSettings, ImageSettings, Settings, is_host
+from buildtools.settings import (
+    COMPONENT,
+    KEYS,
+    DistributionSettings,
+    ImageSettings,
+    Layer,
+    Settings,
+    is_host,
+    place_of,
+)
+from buildtools.toml_lines import lines_of_keys
 
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 # Nobody means a larger number: it is more than hours since 1970, images or processors.
 _LARGEST_NUMBER = 1_000_000
 _MOST_QUOTED = 80
-
-
-@frozen
-class Layer:
-    """One source of settings. ``origin`` names it to the user, as ``pyproject.toml`` or ``environment``."""
-
-    origin: str
-    values: Any
 
 
 def read_pyproject(root: Path) -> Layer:
@@ -40,8 +42,8 @@ def read_pyproject(root: Path) -> Layer:
     """
     path = root / "pyproject.toml"
     try:
-        with path.open("rb") as stream:
-            document = tomllib.load(stream)
+        text = path.read_bytes().decode()
+        document = tomllib.loads(text)
     except FileNotFoundError:
         return Layer("pyproject.toml", {})
     except OSError as error:
@@ -51,19 +53,24 @@ def read_pyproject(root: Path) -> Layer:
     tool = document.get("tool", {})
     if not isinstance(tool, dict):
         raise Refused("pyproject.toml: tool must be a table", "correct it and run again")
-    return Layer("pyproject.toml", tool.get("buildtools", {}))
+    prefix = "tool.buildtools."
+
+    def lines() -> dict[str, int]:
+        return {key.removeprefix(prefix): line for key, line in lines_of_keys(text).items() if key.startswith(prefix)}
+
+    return Layer("pyproject.toml", tool.get("buildtools", {}), cache(lines))
 
 
-def merge_layers(root: Path, layers: Iterable[Layer]) -> Settings:
+def merge_layers(root: Path, layers: Iterable[Layer], *, lenient: bool = False) -> Settings:
     """Settings from layers, the later ones winning key by key.
 
     Tables (``args``, ``image``, ``distribution``) merge by their own keys. A value of ``None`` means "not set here".
 
-    :raises Refused: with every error at once: unknown key, wrong type, invalid value.
+    :raises Refused: unless ``lenient``, with every error at once: unknown key, wrong type, invalid value.
     """
     errors: list[str] = []
     merged: dict[str, Any] = {}
-    origins: dict[str, str] = {}
+    origins: dict[str, Layer] = {}
     for layer in layers:
         if not isinstance(layer.values, Mapping):
             errors.append(f"{layer.origin}: buildtools must be a table")
@@ -73,14 +80,14 @@ def merge_layers(root: Path, layers: Iterable[Layer]) -> Settings:
     for table, kind in (("image", ImageSettings), ("distribution", DistributionSettings)):
         values[table] = _tables(table, kind, merged.get(table, {}), origins, errors)
     errors += _value_errors(values, origins)
-    if errors:
+    if errors and not lenient:
         count = "1 error" if len(errors) == 1 else f"{len(errors)} errors"
         fix = "fix the error above" if len(errors) == 1 else "fix the errors above"
         raise Refused(f"invalid configuration ({count})", fix, details=errors)
-    return Settings(root=root, origins=origins, **values)
+    return Settings(root=root, origins=origins, errors=tuple(errors), **values)
 
 
-def _merge(merged: dict[str, Any], layer: Layer, origins: dict[str, str], errors: list[str]) -> None:
+def _merge(merged: dict[str, Any], layer: Layer, origins: dict[str, Layer], errors: list[str]) -> None:
     def descend(into: dict[str, Any], values: Mapping[Any, Any], path: str) -> None:
         for key, value in values.items():
             here = f"{path}{key}"
@@ -94,11 +101,11 @@ def _merge(merged: dict[str, Any], layer: Layer, origins: dict[str, str], errors
                 if isinstance(subtree, dict):
                     descend(subtree, value, f"{here}.")
                 else:
-                    errors.append(f"{layer.origin}: {here} must not be a table")
-                origins.setdefault(here, layer.origin)
+                    errors.append(f"{place_of(here, {here: layer})}: {here} must not be a table")
+                origins.setdefault(here, layer)
             else:
                 into[key] = value
-                origins[here] = layer.origin
+                origins[here] = layer
 
     descend(merged, layer.values, "")
 
@@ -107,7 +114,7 @@ def _typed(
     kind: type,
     table: Mapping[str, Any],
     path: str,
-    origins: Mapping[str, str],
+    origins: Mapping[str, Layer],
     errors: list[str],
     skip: Iterable[str],
 ) -> dict[str, Any]:
@@ -115,11 +122,10 @@ def _typed(
     values: dict[str, Any] = {}
     for key, value in table.items():
         here = f"{path}{key}"
-        origin = origins.get(here, "configuration")
         if key not in members:
-            errors.append(f"{origin}: unknown key {here}{_nearest(key, members, path)}")
+            errors.append(f"{place_of(here, origins)}: unknown key {here}{_nearest(key, members, path)}")
         elif key not in skip:
-            _convert(members[key], value, f"{origin}: {here}", values, errors)
+            _convert(members[key], value, partial(_where, here, origins), values, errors)
     return values
 
 
@@ -128,13 +134,17 @@ def _nearest(key: str, candidates: Mapping[str, object], path: str) -> str:
     return f" (did you mean {path}{near[0]}?)" if near else ""
 
 
-def _convert(spec: Field[Any], value: Any, where: str, values: dict[str, Any], errors: list[str]) -> None:
+def _where(key: str, origins: Mapping[str, Layer]) -> str:
+    return f"{place_of(key, origins)}: {key}"
+
+
+def _convert(spec: Field[Any], value: Any, where: Callable[[], str], values: dict[str, Any], errors: list[str]) -> None:
     default = spec.default_factory() if spec.default_factory is not MISSING else spec.default
     expected, convert = _CONVERSIONS[type(default)]
     try:
         values[spec.name] = convert(value)
     except (TypeError, ValueError, OverflowError):
-        errors.append(f"{where} must be {expected}, not {_quoted(value)}")
+        errors.append(f"{where()} must be {expected}, not {_quoted(value)}")
 
 
 def _quoted(value: Any) -> str:
@@ -209,26 +219,25 @@ _CONVERSIONS: dict[type, tuple[str, Callable[[Any], Any]]] = {
 }
 
 
-def _tables(table: str, kind: type, value: Any, origins: Mapping[str, str], errors: list[str]) -> dict[str, Any]:
+def _tables(table: str, kind: type, value: Any, origins: Mapping[str, Layer], errors: list[str]) -> dict[str, Any]:
     if not isinstance(value, Mapping):
-        errors.append(f"{origins.get(table, 'configuration')}: {table} must be a table of tables")
+        errors.append(f"{_where(table, origins)} must be a table of tables")
         return {}
     tables = {}
     for name, values in value.items():
         here = f"{table}.{name}"
-        origin = origins.get(here, "configuration")
         if not isinstance(values, Mapping):
-            errors.append(f"{origin}: {here} must be a table")
+            errors.append(f"{_where(here, origins)} must be a table")
             continue
         tables[name] = kind(**_typed(kind, values, f"{here}.", origins, errors, skip=()))
     return tables
 
 
-def _value_errors(values: Mapping[str, Any], origins: Mapping[str, str]) -> list[str]:
-    """What is wrong with values that have the right type."""
+def _value_errors(values: dict[str, Any], origins: Mapping[str, Layer]) -> list[str]:
+    """What is wrong with values that have the right type; a platform that is not one becomes the default."""
 
     def where(key: str) -> str:
-        return f"{origins.get(key, 'configuration')}: {key}"
+        return _where(key, origins)
 
     errors = []
     registry = values.get("registry", "")
@@ -252,7 +261,7 @@ def _value_errors(values: Mapping[str, Any], origins: Mapping[str, str]) -> list
         for pattern in values.get("moving_tags", ())
         if not _TAG.fullmatch(re.sub(r"\{(?:major|minor|patch)\}", "0", pattern))
     ]
-    for name, image in values.get("image", {}).items():
+    for name, image in [*values.get("image", {}).items()]:
         try:
             Platform.parse(image.platform) if image.platform else None
         except ValueError as error:
@@ -260,6 +269,7 @@ def _value_errors(values: Mapping[str, Any], origins: Mapping[str, str]) -> list
                 f"{where(f'image.{name}.platform')} must be one platform, such as linux/arm64, not "
                 f"{_quoted(image.platform)} ({error})"
             )
+            values["image"][name] = replace(image, platform="")
     for name, distribution in values.get("distribution", {}).items():
         if not COMPONENT.fullmatch(name):
             errors.append(f"{where(f'distribution.{name}')}: a distribution's name must be lower-case words")

@@ -90,6 +90,17 @@ def version(context: Context, json: bool = False) -> None:
         show(None, json, {"schema": 1, **{part: getattr(current, part) for part in parts}}, current.text)
 
 
+@_command()
+def check(context: Context, json: bool = False) -> None:
+    """Look for errors in the configuration and in all image folders, and tell every one; no service is needed."""
+    with running(context, json=json, lenient=True) as (run, console):
+        from buildtools import pipeline, rendering
+
+        checked = pipeline.check(run)
+        show(console, json, rendering.document(checked), "")
+        console.summary(rendering.checked_summary(checked))
+
+
 @_command(name="list")
 def list_images(context: Context, only: str = "", why: str = "", json: bool = False) -> None:
     """List the image folders in build order, with parents, references and state."""
@@ -291,6 +302,7 @@ def sandbox_status(context: Context, json: bool = False) -> None:
 
 namespace = Collection(
     version,
+    check,
     list_images,
     build,
     tag,

@@ -19,6 +19,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # Each may import those to its right and itself, never one to its left.
 LAYERS = (
+    ("program",),
     ("tasks",),
     ("invocation",),
     ("rendering", "invoke_config"),
@@ -31,7 +32,7 @@ LAYERS = (
     ("schedule", "command", "settings_reader"),
     ("version", "settings", "events", "cancellation"),
     ("platform",),
-    ("frozen", "files", "request_log"),
+    ("frozen", "files", "request_log", "toml_lines"),
 )
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 # The same inside the two largest rooms.
@@ -65,7 +66,7 @@ ONLY_IN = {
     "docker": {"image"},
     "dulwich": {"git"},
     "hpack": {"image"},
-    "invoke": {"tasks", "invocation", "invoke_config"},
+    "invoke": {"program", "tasks", "invocation", "invoke_config"},
     "isal": {"image"},
     "requests": {"image"},
     "rich": {"console"},
@@ -212,8 +213,10 @@ def test_values_never_change() -> None:
 TWINS = {
     **dict.fromkeys(("build", "push"), "a task, its function in the pipeline, and what that comes down to"),
     **dict.fromkeys(
-        ("dist", "history", "list_images", "publish", "release", "verify"), "a task and its function in the pipeline"
+        ("check", "dist", "history", "list_images", "publish", "release", "verify"),
+        "a task and its function in the pipeline",
     ),
+    "main": "two programs start here",
     "TYPE_CHECKING": "a constant of the language; to import typing takes longer than to describe a commit",
     **dict.fromkeys(("NAME", "PROGRAMS", "answers", "start", "stop"), "the parts of a sandbox are used alike"),
 }

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buildtools import Refused
-from buildtools.settings import KEYS, Settings
-from buildtools.settings_reader import Layer, merge_layers, read_pyproject
+from buildtools.settings import KEYS, Layer, Settings
+from buildtools.settings_reader import merge_layers, read_pyproject
 
 ROOT = Path("project")
 
@@ -32,7 +32,7 @@ def test_nothing_configured_gives_the_defaults() -> None:
 def test_a_later_layer_wins_and_the_origin_says_so() -> None:
     merged = resolved({"registry": "a.example:5000", "namespace": "widgets"}, {"registry": "b.example"})
     assert ("b.example", "widgets") == (merged.registry, merged.namespace)
-    assert ("environment", "pyproject.toml") == (merged.origins["registry"], merged.origins["namespace"])
+    assert ("environment", "pyproject.toml") == (merged.origins["registry"].origin, merged.origins["namespace"].origin)
 
 
 def test_a_distribution_has_a_root_of_its_own() -> None:

@@ -95,12 +95,33 @@ def image_folders(
     :raises Refused: there is no images folder or none in it, a folder without a Dockerfile, an impossible name, an
         unknown name in ``only`` or in the configuration, an invalid Dockerfile, a cycle.
     """
+    folders, errors = folders_and_errors(settings, version, only, builder=builder, proxies=proxies)
+    if errors:
+        count = len(errors)
+        raise Failures(errors).combined(f"invalid image folders ({count} errors)", "fix the errors above and run again")
+    return folders
+
+
+def folders_and_errors(
+    settings: Settings,
+    version: Version | None,
+    only: Sequence[str] = (),
+    *,
+    builder: Platform | None = None,
+    proxies: Mapping[str, str] | None = None,
+) -> tuple[tuple[ImageFolder, ...], list[BuildToolsError]]:
+    """What :func:`image_folders` gives, and every error that it raises; a folder that cannot be read is left out.
+
+    :raises Refused: there is no images folder or none in it, or a cycle.
+    """
     names = _names(settings)
+    unknown = [name for name in settings.image if name not in names]
     errors = failures_of(
         (
             partial(_check_known, "", only, names),
-            partial(_check_known, " in [tool.buildtools.image.…]", settings.image, names),
+            *(partial(_check_known, f"{settings.place(f'image.{name}')}: ", [name], names) for name in unknown),
             partial(_check_names, settings, names),
+            partial(_check_dockerfiles, settings, names),
         )
     )
     project = _Project(settings, version, frozenset(names), builder or local_platform(), proxies or {})
@@ -115,15 +136,14 @@ def image_folders(
         errors += failures_of([partial(_read_into, folders_by_name, name, project)])
         if name in folders_by_name:
             waiting += folders_by_name[name].parents
-    if errors:
-        count = len(errors)
-        raise Failures(errors).combined(f"invalid image folders ({count} errors)", "fix the errors above and run again")
+    parents = {name: tuple(filter(folders_by_name.__contains__, f.parents)) for name, f in folders_by_name.items()}
     folders: dict[str, ImageFolder] = {}
-    for name in _build_order({name: folder.parents for name, folder in folders_by_name.items()}):
-        folder = folders_by_name[name]
-        _check_platforms(folder, folders)
-        folders[name] = _with_triggers(folder, folders, project)
-    return tuple(folders.values())
+    for name in _build_order(parents):
+        folder = folders[name] = folders_by_name[name]
+        errors += failures_of(
+            [partial(_check_platforms, folder, folders), partial(_add_triggers, folders, folder, project)]
+        )
+    return tuple(folders.values()), errors
 
 
 def build_arguments(settings: Settings, version: Version | None, name: str) -> dict[str, str]:
@@ -189,6 +209,9 @@ def _check_names(settings: Settings, names: Sequence[str]) -> None:
             f"invalid image name: {', '.join(f'{settings.images}/{name}' for name in impossible)}",
             f"rename it, for example to {', '.join(_possible(name) for name in impossible)}",
         )
+
+
+def _check_dockerfiles(settings: Settings, names: Sequence[str]) -> None:
     bare = [name for name in names if not _has_dockerfile(settings, name)]
     if bare:
         paths = ", ".join(f"{settings.images}/{name}/{settings.image_settings(name).dockerfile}" for name in bare)
@@ -212,7 +235,7 @@ def _check_known(place: str, references: Iterable[str], names: Sequence[str]) ->
     if unknown:
         near = [match for name in unknown for match in difflib.get_close_matches(name.lower(), names, n=1)]
         raise Refused(
-            f"unknown image{place}: {', '.join(unknown)}",
+            f"{place}unknown image: {', '.join(unknown)}",
             f"did you mean {', '.join(near)}?" if near else f"the images are {', '.join(names)}",
         )
 
@@ -224,8 +247,8 @@ def _read(name: str, project: _Project) -> ImageFolder:
     context = project.settings.root / settings.context if settings.context else folder
     if not context.is_dir():
         raise Refused(
-            f"the context of {name} is not a folder: {settings.context}",
-            f"correct context under [tool.buildtools.image.{name}]",
+            f"{project.settings.place(f'image.{name}.context')}: {settings.context} is not a folder",
+            "name one that is there, relative to the project's root",
         )
     where = f"{project.settings.images}/{name}/{settings.dockerfile}"
     try:
@@ -260,15 +283,15 @@ def _read(name: str, project: _Project) -> ImageFolder:
     )
 
 
-def _with_triggers(folder: ImageFolder, folders_before: Mapping[str, ImageFolder], project: _Project) -> ImageFolder:
-    """The folder with what its parents' ``ONBUILD`` instructions add to its needs."""
+def _add_triggers(folders: dict[str, ImageFolder], folder: ImageFolder, project: _Project) -> None:
+    """Put into ``folders`` the folder with what its parents' ``ONBUILD`` instructions add to its needs."""
     triggers = {}
     for base in folder.own_needs.bases:
-        parent = folder.siblings.get(base.mention)
-        if parent and folders_before[parent].own_needs.triggers:
-            triggers[base.image] = folders_before[parent].own_needs.triggers
+        parent = folders.get(folder.siblings.get(base.mention, ""))
+        if parent and parent.own_needs.triggers:
+            triggers[base.image] = parent.own_needs.triggers
     if not triggers:
-        return folder
+        return
     own_needs = folder.needs(triggers)
     trigger_bases = [base for base in own_needs.bases if base.mention.start < 0]
     for base in trigger_bases:
@@ -279,7 +302,7 @@ def _with_triggers(folder: ImageFolder, folders_before: Mapping[str, ImageFolder
                 "copy from it in the Dockerfile itself",
             )
     bases = tuple(dict.fromkeys((*folder.bases, *(base.image for base in trigger_bases))))
-    return replace(folder, triggers=triggers, own_needs=own_needs, bases=bases)
+    folders[folder.name] = replace(folder, triggers=triggers, own_needs=own_needs, bases=bases)
 
 
 def _needs(
@@ -305,13 +328,13 @@ def _check_platforms(folder: ImageFolder, folders_before: Mapping[str, ImageFold
     :raises Refused: a parent is built for another platform than the one it is used for.
     """
     for base in folder.own_needs.bases:
-        parent = folder.siblings.get(base.mention)
-        if parent and folders_before[parent].platform != base.platform:
+        parent = folders_before.get(folder.siblings.get(base.mention, ""))
+        if parent and parent.platform != base.platform:
             place = f"{folder.dockerfile.where} line {base.mention.line}"
             raise Refused(
-                f"{place}: {parent} is needed for {base.platform} and built for {folders_before[parent].platform}",
+                f"{place}: {parent.name} is needed for {base.platform} and built for {parent.platform}",
                 f"set the same platform under [tool.buildtools.image.{folder.name}] and "
-                f"[tool.buildtools.image.{parent}]",
+                f"[tool.buildtools.image.{parent.name}]",
             )
 
 

@@ -12,8 +12,8 @@ from buildtools import Refused
 from buildtools.image.folder.folders import ImageFolder, image_folders
 from buildtools.image.reference import Reference
 from buildtools.platform import Platform
-from buildtools.settings import Settings
-from buildtools.settings_reader import Layer, merge_layers
+from buildtools.settings import Layer, Settings
+from buildtools.settings_reader import merge_layers
 from buildtools.version import Version
 
 VERSION = Version.parse("1.2.3")
@@ -243,7 +243,7 @@ def test_a_configured_image_without_a_folder(tmp_path: Path) -> None:
 
 def test_a_missing_context(tmp_path: Path) -> None:
     settings = project(tmp_path, {"base": "FROM scratch\n"}, image={"base": {"context": "nowhere"}})
-    assert "the context of base is not a folder: nowhere" == refusal(settings).fact
+    assert "pyproject.toml: image.base.context: nowhere is not a folder" == refusal(settings).fact
 
 
 @pytest.mark.parametrize(

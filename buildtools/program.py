@@ -1,0 +1,72 @@
+"""The program ``buildtools``: the tasks without a ``tasks.py``, in a project that ``pyproject.toml`` configures."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tomllib
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from invoke.program import Program
+
+from buildtools.invocation import exit_codes
+from buildtools.invoke_config import refuse_invalid_file
+from buildtools.tasks import namespace
+
+_DISTRIBUTION = "lockstep-buildtools"
+
+
+def main() -> None:
+    """Run the task that the command line names, and end with its exit code."""
+    # Invoke brings its own, without types.
+    yaml: Any = vars(import_module("invoke.util"))["yaml"]
+    try:
+        _Buildtools(namespace=namespace, name="buildtools", binary="buildtools").run()
+    except yaml.YAMLError as error:
+        sys.exit(_refused(f"a configuration file is not valid YAML ({' '.join(str(error).split())})"))
+    except json.JSONDecodeError as error:
+        sys.exit(_refused(f"a configuration file is not valid JSON ({error})"))
+
+
+class _Buildtools(Program):
+    """Invoke's program, which does not look for the configuration of a project when it is given its tasks."""
+
+    def parse_collection(self) -> None:
+        folder = project_folder(Path.cwd())
+        with exit_codes():
+            refuse_invalid_file(folder)
+        self.config.set_project_location(folder)
+        self.config.load_project()
+        super().parse_collection()
+
+    def print_version(self) -> None:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"buildtools {version(_DISTRIBUTION)}\n")
+
+
+def project_folder(start: Path) -> Path:
+    """The folder of the project that ``start`` is in: the nearest with a ``tasks.py`` or a ``[tool.buildtools]``.
+
+    Where there is none it is ``start`` itself.
+    """
+    folders = (start, *start.parents)
+    return next((folder for folder in folders if (folder / "tasks.py").is_file() or _is_configured(folder)), start)
+
+
+def _is_configured(folder: Path) -> bool:
+    try:
+        document = tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))
+    except OSError:
+        return False
+    except ValueError:
+        # What is wrong with it is told when it is read as configuration.
+        return True
+    return "buildtools" in document.get("tool", {})
+
+
+def _refused(fact: str) -> int:
+    sys.stderr.write(f"error: {fact}: correct it and run again\n")
+    return 2

@@ -1,0 +1,84 @@
+"""What is wrong with the configuration and the image folders, as far as files alone tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from buildtools import BuildToolsError, Refused, failures_of
+from buildtools.events import Warned
+from buildtools.frozen import frozen
+from buildtools.image.folder.folders import ImageFolder, folders_and_errors
+from buildtools.image.reference import Reference
+from buildtools.settings import Settings
+from buildtools.task_context import TaskContext
+from buildtools.version import Version
+
+# Before the first tag a Dockerfile that names VERSION is as good as after it.
+_STAND_IN = Version("0.0.0", commit="0" * 40)
+
+
+@frozen
+class Checked:
+    """The names of the image folders, in build order, and of the distributions; nothing is wrong with them."""
+
+    images: tuple[str, ...]
+    distributions: tuple[str, ...]
+
+
+def check_project(task: TaskContext) -> Checked:
+    """Look at the configuration and at every image folder; no engine, registry or store is asked.
+
+    That there is no version yet is reported as a warning: the next tag gives one.
+
+    :raises Refused: something is wrong, with every error in the details.
+    """
+    settings = task.settings
+    folders, errors = _folders(settings, _version(task))
+    errors += failures_of(_checks(settings, folders))
+    # Folders that share a context share what is wrong with its ignore file.
+    lines = dict.fromkeys([*settings.errors, *map(str, errors)])
+    if lines:
+        count = "1 error" if len(lines) == 1 else f"{len(lines)} errors"
+        fix = "fix the error above" if len(lines) == 1 else "fix the errors above"
+        raise Refused(f"the check found {count}", fix, details=tuple(lines))
+    return Checked(tuple(folder.name for folder in folders), tuple(settings.distribution))
+
+
+def _version(task: TaskContext) -> Version:
+    try:
+        return task.version
+    except Refused as error:
+        task.run.report(Warned("", str(error)))
+        return _STAND_IN
+
+
+def _folders(settings: Settings, version: Version) -> tuple[tuple[ImageFolder, ...], list[BuildToolsError]]:
+    try:
+        return folders_and_errors(settings, version)
+    except Refused as error:
+        return (), [error]
+
+
+def _checks(settings: Settings, folders: tuple[ImageFolder, ...]) -> Iterator[Callable[[], object]]:
+    yield partial(_check_file, settings, "registry_ca", settings.registry_ca)
+    for folder in folders:
+        yield partial(folder.selection, folder.needs())
+        for base in folder.outside({}):
+            yield partial(_check_reference, f"{folder.dockerfile.where} line {base.mention.line}", base.image)
+        key = f"image.{folder.name}.cache_from"
+        for reference in folder.settings.cache_from:
+            yield partial(_check_reference, settings.place(key), reference)
+
+
+def _check_file(settings: Settings, key: str, path: str) -> None:
+    if path and not Path(path).is_file():
+        raise Refused(f"{settings.place(key)}: {path} is not a file", "name one that is there")
+
+
+def _check_reference(place: str, text: str) -> None:
+    try:
+        Reference.parse(text)
+    except Refused as error:
+        raise Refused(f"{place}: {error.fact}", error.remedy) from None

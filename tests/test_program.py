@@ -1,0 +1,107 @@
+"""The program ``buildtools``: what ``invoke`` does, without a ``tasks.py``."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Repository
+
+ROOT = Path(__file__).parent.parent
+PROGRAM = "from buildtools.program import main; main()"
+
+
+def run(folder: Path, *arguments: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM, *arguments],
+        cwd=folder,
+        env={**environment, "PYTHONPATH": str(ROOT), "HOME": str(folder)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def project(repository: Repository) -> Repository:
+    repository.write("pyproject.toml", '[tool.buildtools]\ntag_prefix = "v"\n')
+    repository.write("src/docker/app/Dockerfile", "FROM scratch\n")
+    repository.commit("first")
+    repository.tag("v1.0.0")
+    return repository
+
+
+def test_a_configured_project_needs_no_tasks_file(project: Repository, environment: Mapping[str, str]) -> None:
+    for folder in (project.path, project.path / "src/docker"):
+        assert "1.0.0\n" == run(folder, "version", environment=environment).stdout
+
+
+def test_the_nearest_project_counts(project: Repository, environment: Mapping[str, str]) -> None:
+    project.write("inner/pyproject.toml", '[tool.other]\nx = 1\n[tool.buildtools]\nimages = "elsewhere"\n')
+    project.write("inner/deeper/pyproject.toml", "[project]\n")
+    done = run(project.path / "inner/deeper", "check", environment=environment)
+    assert (2, True) == (done.returncode, "elsewhere does not exist" in done.stderr)
+
+
+def test_files_and_variables_of_invoke_count_too(project: Repository, environment: Mapping[str, str]) -> None:
+    project.write("invoke.yaml", 'buildtools:\n  tag_prefix: ""\n')
+    assert "v1.0.0\n" == run(project.path, "version", environment=environment).stdout
+    named = {**environment, "INVOKE_BUILDTOOLS_TAG_PREFIX": "w"}
+    assert 2 == run(project.path, "version", environment=named).returncode
+
+
+@pytest.mark.parametrize(("name", "text"), [("invoke.yaml", "a: ["), (".invoke.yaml", "a: ["), (".invoke.json", "{")])
+def test_a_configuration_file_that_cannot_be_read_is_one_message(
+    project: Repository, environment: Mapping[str, str], name: str, text: str
+) -> None:
+    project.write(name, text)
+    done = run(project.path, "version", environment=environment)
+    assert (2, "", 1) == (done.returncode, done.stdout, done.stderr.count("\n"))
+    assert done.stderr.startswith("error: ")
+
+
+def test_its_help_lists_the_tasks(tmp_path: Path, environment: Mapping[str, str]) -> None:
+    shown = run(tmp_path, "--help", environment=environment).stdout
+    assert shown.startswith("Usage: buildtools ")
+    assert "\n  publish " in shown
+
+
+def test_it_tells_its_own_version_in_the_wheel_too(tmp_path: Path, environment: Mapping[str, str]) -> None:
+    copy = tmp_path / "copy"
+    quietly = ["-c", "advice.detachedHead=false", "clone", "--quiet"]
+    subprocess.run(["git", *quietly, "--depth", "1", ROOT.as_uri(), copy], check=True)
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+            "-w",
+            tmp_path,
+            copy,
+        ],
+        check=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "installed")
+        (entry_points,) = [name for name in archive.namelist() if name.endswith("/entry_points.txt")]
+        assert "buildtools = buildtools.program:main" in archive.read(entry_points).decode().splitlines()
+    shown = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "--version"],
+        cwd=tmp_path,
+        env={**environment, "PYTHONPATH": str(tmp_path / "installed")},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert f"buildtools {wheel.name.split('-')[1]}\n" == shown
