@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from buildtools import Refused
 from buildtools.events import Warned
 from buildtools.frozen import frozen
 from buildtools.stages import archives, images, outputs, releases, tree
 from buildtools.stages.check import Checked, check_project
 from buildtools.stages.history import read_history
 from buildtools.task_context import TaskContext
-from buildtools.version import Version
 
 if TYPE_CHECKING:
     from buildtools.archive.distribution import Archive
@@ -124,14 +122,7 @@ def release(run: Run, remote: str, **options: Any) -> CutTag:
 def verify(run: Run, wanted: str, *, deep: bool = False) -> Audit:
     """Hold a version's manifest against registry and store; the checkout's version where none is wanted."""
     with TaskContext(run) as task:
-        version = Version.parse(wanted) if wanted else task.version
-        released = releases.released(task, version)
-        location = releases.manifest_location(task, version)
-        if released is None or released.version != version.text:
-            why = f"{location} is that of {released.version}" if released else f"{location} does not exist"
-            raise Refused(
-                f"version {version} is not released: {why}", "release it with `invoke publish`, or name another version"
-            )
+        released = releases.named_release(task, wanted or task.version.text)
         return releases.audit_release(task, released, deep=deep)
 
 

@@ -177,6 +177,22 @@ def _released_versions(task: TaskContext) -> Iterator[Version]:
                 yield Version.parse(manifest.version)
 
 
+def named_release(task: TaskContext, name: str) -> Release:
+    """The release that a user means by ``name``, which is a version.
+
+    :raises Refused: there is none.
+    """
+    version = Version.parse(name)
+    release = released(task, version)
+    if release is None or release.version != version.text:
+        location = manifest_location(task, version)
+        why = f"{location} is that of {release.version}" if release else f"{location} does not exist"
+        raise Refused(
+            f"version {version} is not released: {why}", "release it with `invoke publish`, or name another version"
+        )
+    return release
+
+
 def released(task: TaskContext, version: Version) -> Release | None:
     """The release of a version, as its manifest tells; None where there is none."""
     manifest = read_manifest(task, version)
