@@ -13,14 +13,13 @@ import pytest
 from tests.conftest import Repository
 
 ROOT = Path(__file__).parent.parent
-PROGRAM = "from buildtools.program import main; main()"
 
 
 def run(folder: Path, *arguments: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", PROGRAM, *arguments],
+        [Path(sys.executable).with_name("buildtools"), *arguments],
         cwd=folder,
-        env={**environment, "PYTHONPATH": str(ROOT), "HOME": str(folder)},
+        env={**environment, "HOME": str(folder)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -97,7 +96,7 @@ def test_it_tells_its_own_version_in_the_wheel_too(tmp_path: Path, environment: 
         (entry_points,) = [name for name in archive.namelist() if name.endswith("/entry_points.txt")]
         assert "buildtools = buildtools.program:main" in archive.read(entry_points).decode().splitlines()
     shown = subprocess.run(
-        [sys.executable, "-c", PROGRAM, "--version"],
+        [sys.executable, "-c", "from buildtools.program import main; main()", "--version"],
         cwd=tmp_path,
         env={**environment, "PYTHONPATH": str(tmp_path / "installed")},
         capture_output=True,

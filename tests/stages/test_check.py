@@ -10,7 +10,6 @@ from pathlib import Path
 
 from tests.conftest import Repository
 
-ROOT = Path(__file__).parent.parent.parent
 NOWHERE = {
     "DOCKER_HOST": "unix:///nonexistent/docker.sock",
     "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1",
@@ -51,9 +50,9 @@ DOCKERFILES = {
 
 def check(repository: Repository, environment: Mapping[str, str], *flags: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", "from buildtools.program import main; main()", "check", *flags],
+        [Path(sys.executable).with_name("buildtools"), "check", *flags],
         cwd=repository.path,
-        env={**environment, **NOWHERE, "HOME": str(repository.path), "PYTHONPATH": str(ROOT)},
+        env={**environment, **NOWHERE, "HOME": str(repository.path)},
         capture_output=True,
         text=True,
         check=False,
