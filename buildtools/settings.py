@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import field, fields
+from enum import Enum
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +17,13 @@ from buildtools.frozen import frozen
 # https://distribution.github.io/distribution/spec/api/#overview
 COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 _HOST = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?")
+
+
+class MediaTypes(Enum):
+    """Whose names the parts of an image have: Docker's, which every registry and engine knows, or OCI's."""
+
+    DOCKER = "docker"
+    OCI = "oci"
 
 
 @frozen
@@ -99,6 +107,7 @@ class Settings:
     s3_checksums: bool = True
     s3_conditional_writes: bool = True
     fingerprints_kept: int = 50
+    media_types: MediaTypes = MediaTypes.DOCKER
     image: Mapping[str, ImageSettings] = field(default_factory=dict)
     distribution: Mapping[str, DistributionSettings] = field(default_factory=dict)
     origins: Mapping[str, Layer] = field(default_factory=dict, repr=False)

@@ -23,6 +23,7 @@ from buildtools.settings import (
     DistributionSettings,
     ImageSettings,
     Layer,
+    MediaTypes,
     Settings,
     is_host,
     place_of,
@@ -216,6 +217,7 @@ _CONVERSIONS: dict[type, tuple[str, Callable[[Any], Any]]] = {
     float: ("a number from 0 to 1000000", _number(float)),
     tuple: ("a list of strings", _texts),
     dict: ("a table of strings", _text_table),
+    MediaTypes: ('"docker" or "oci"', MediaTypes),
 }
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buildtools import Refused
-from buildtools.settings import KEYS, Layer, Settings
+from buildtools.settings import KEYS, Layer, MediaTypes, Settings
 from buildtools.settings_reader import merge_layers, read_pyproject
 
 ROOT = Path("project")
@@ -54,6 +54,13 @@ def test_tables_merge_by_their_own_keys() -> None:
 def test_texts_from_the_environment_become_what_the_key_needs() -> None:
     merged = resolved({}, {"jobs": "3", "moving_tags": "latest, {major}.{minor}", "s3_checksums": "false"})
     assert (3, ("latest", "{major}.{minor}"), False) == (merged.jobs, merged.moving_tags, merged.s3_checksums)
+
+
+def test_media_types_are_one_of_two() -> None:
+    assert MediaTypes.DOCKER is resolved({}).media_types
+    assert MediaTypes.OCI is resolved({"media_types": "oci"}).media_types
+    for value in ("OCI", "", 1, ["oci"]):
+        assert 'pyproject.toml: media_types must be "docker" or "oci", not ' in errors_of({"media_types": value})
 
 
 def test_all_errors_come_at_once_with_origin_and_key() -> None:

@@ -20,7 +20,7 @@ from buildtools.image.folder.fingerprint import record_inputs, recorded_inputs
 from buildtools.image.generation import PARENTS_LABEL, generation_of, parents_label
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL
 from buildtools.image.survey import BuildState, ImageStatus, changes_since, engine_name
-from buildtools.settings import ImageSettings
+from buildtools.settings import ImageSettings, MediaTypes
 
 
 class BuildOutcome(Enum):
@@ -48,7 +48,8 @@ class Assembly:
 
     ``names`` are the references to give each image; ``repository`` is where the registry has an image of this name, as
     ``HOST/REPOSITORY``; ``project`` is the folder that paths in settings are relative to; ``cache`` is where inputs are
-    noted down. Images of the names ``anew`` are built in any case, without a cache.
+    noted down. Images of the names ``anew`` are built in any case, without a cache. An engine that keeps manifests
+    is to write them with ``media_types``.
     """
 
     project: Path
@@ -57,6 +58,7 @@ class Assembly:
     names: Callable[[str], tuple[str, ...]]
     repository: Callable[[str], str]
     anew: Collection[str] = ()
+    media_types: MediaTypes = MediaTypes.DOCKER
 
 
 def assemble(
@@ -231,6 +233,7 @@ class _Assembler:
             # What the engine remembers may be older than the image's age would then say.
             no_cache=folder.name in self._assembly.anew or bool(settings.rebuild_after),
             directories=fingerprint.directories,
+            media_types=self._assembly.media_types,
             selection=status.selection(),
         )
         try:

@@ -20,7 +20,7 @@ from buildtools.image.push.routes import PushRequest, foreseen_routes, push
 from buildtools.image.reference import Reference
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.lookup import StoredImage, find_fingerprints
-from buildtools.image.registry.manifest import SOURCE_LABEL, VERSION_LABEL
+from buildtools.image.registry.manifest import CREATED_LABEL, SOURCE_LABEL, VERSION_LABEL
 from buildtools.image.registry.push import ImageToPush, PushedImage, PushRoute
 from buildtools.image.survey import BuildState, ImageStatus, engine_statuses, survey
 from buildtools.schedule import side_by_side
@@ -157,6 +157,7 @@ def push_images(task: TaskContext, wait_for_archives: Callable[[], object] | Non
                 _labels(task),
                 bases=tuple(map(Reference.parse, _outside(status.folder for status in statuses_at_start))),
                 fingerprints_kept=task.settings.fingerprints_kept,
+                media_types=task.settings.media_types,
                 provide=provide,
                 before_tags=partial(make, wait_for_archives) if wait_for_archives else None,
             ),
@@ -284,6 +285,7 @@ def _assembly(task: TaskContext, anew: Sequence[str], *, registry_names: bool) -
         names,
         lambda name: f"{task.services.registry.host}/{repository(task, name)}",
         anew,
+        task.settings.media_types,
     )
 
 
@@ -311,7 +313,7 @@ def _labels(task: TaskContext) -> dict[str, str]:
     labels = {
         VERSION_LABEL: task.version.text,
         "org.opencontainers.image.revision": task.version.commit,
-        "org.opencontainers.image.created": rfc3339(task.checkout.committed),
+        CREATED_LABEL: rfc3339(task.checkout.committed),
     }
     return {**labels, SOURCE_LABEL: task.checkout.source} if task.checkout.source else labels
 

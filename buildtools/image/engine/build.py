@@ -26,6 +26,7 @@ from buildtools.image.engine.buildkit.progress import Progress
 from buildtools.image.engine.buildkit.session import Session, open_session
 from buildtools.image.folder.context import Selection
 from buildtools.image.folder.instructions import read_directives
+from buildtools.settings import MediaTypes
 
 if TYPE_CHECKING:
     from buildtools.image.engine.client import Engine
@@ -70,6 +71,7 @@ class BuildRequest:
     pull: bool = False
     content: bytes | None = None
     directories: str = ""
+    media_types: MediaTypes = MediaTypes.DOCKER
     selection: Selection | None = None
 
 
@@ -163,7 +165,7 @@ class _Build:
                 message = Solve(
                     session.id,
                     attributes,
-                    {"name": ",".join(request.tags)} if request.tags else {},
+                    self._exporter(),
                     inline_cache=request.args.get("BUILDKIT_INLINE_CACHE") == "1",
                     inputs={"context": offered_tree("context", session.id)} if request.selection else {},
                 )
@@ -209,6 +211,12 @@ class _Build:
             if tag not in (image.get("RepoTags") or ()):
                 self.engine.tag(image_id, tag)
         return BuiltImage(self.request.name, image_id, self.request.tags)
+
+    def _exporter(self) -> dict[str, str]:
+        # Only containerd's store keeps manifests; which names an engine writes into them by itself depends on its age.
+        oci = "true" if self.request.media_types is MediaTypes.OCI else "false"
+        names = {"name": ",".join(self.request.tags)} if self.request.tags else {}
+        return {"oci-mediatypes": oci, **names}
 
     def _attributes(self) -> dict[str, str]:
         """The frontend's options; https://docs.docker.com/reference/api/engine/ says what each means."""

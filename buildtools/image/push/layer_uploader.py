@@ -28,6 +28,7 @@ from buildtools.image.registry.lookup import (
 from buildtools.image.registry.manifest import DOCKER_CONFIG, Damaged, Descriptor, Manifest, labels_of
 from buildtools.image.registry.push import ImageToPush, PushRoute
 from buildtools.schedule import awaited, side_by_side
+from buildtools.settings import MediaTypes
 
 if TYPE_CHECKING:
     from buildtools.image.push.layers import Spool
@@ -56,6 +57,7 @@ class LayerUploader:
         report: Report,
         layers: Mapping[str, tuple[Descriptor, str]],
         cancelled: threading.Event,
+        media_types: MediaTypes = MediaTypes.DOCKER,
     ) -> None:
         self._engine = engine
         self._registry = registry
@@ -65,6 +67,7 @@ class LayerUploader:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._cancelled = cancelled
+        self._media_types = media_types
         self._compressed_layers = {diff_id: layer for diff_id, (layer, _) in layers.items()}
         self._holders: dict[str, list[str]] = {}
         # Layers, by their short ids, that the registry has and the engine would nevertheless send.
@@ -222,7 +225,7 @@ class LayerUploader:
             if present and present.labels.get(PARENTS_LABEL) == labels_of(config).get(PARENTS_LABEL):
                 return present
         digest = self._registry.put_blob(image.repository, config)
-        manifest = Manifest.make(Descriptor(DOCKER_CONFIG, digest, len(config)), layers)
+        manifest = Manifest.make(Descriptor(DOCKER_CONFIG, digest, len(config)), layers, self._media_types)
         self._registry.put_manifest(image.repository, fingerprint_tag(image.fingerprint), manifest)
         # What a registry has in a damaged copy it keeps. The next push is to notice that, so it is not remembered.
         with suppress(Damaged):

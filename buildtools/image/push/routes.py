@@ -52,6 +52,7 @@ from buildtools.image.registry.push import (
     VersionTagger,
     workers,
 )
+from buildtools.settings import MediaTypes
 from buildtools.version import Version
 
 Provide = Callable[[Sequence[ImageToPush], Mapping[str, StoredImage]], Sequence[ImageToPush]]
@@ -70,12 +71,12 @@ def _as_they_are(images: Sequence[ImageToPush], _stored_images: Mapping[str, Sto
 class PushRequest:
     """What to push: one version of several images.
 
-    ``labels`` are stamped into every image. ``provide`` is asked for those images that the registry lacks, and
-    returns them with their ids: so nothing is built that is there already. It is told which images the version has
-    already, by name: what it builds must be built on these. ``before_tags`` is called once all layers
-    are there, before the first tag of the version is set; it may raise. Where something new was stored, at most
-    ``fingerprints_kept`` fingerprints stay in its repository; 0 keeps all. Layers of those ``bases`` that the registry
-    has are not sent.
+    ``labels`` are stamped into every image, and its manifest is written with ``media_types``. ``provide`` is asked for
+    those images that the registry lacks, and returns them with their ids: so nothing is built that is there already. It
+    is told which images the version has already, by name: what it builds must be built on these. ``before_tags`` is
+    called once all layers are there, before the first tag of the version is set; it may raise. Where something new was
+    stored, at most ``fingerprints_kept`` fingerprints stay in its repository; 0 keeps all. Layers of those ``bases``
+    that the registry has are not sent.
     """
 
     images: tuple[ImageToPush, ...]
@@ -83,6 +84,7 @@ class PushRequest:
     labels: Mapping[str, str]
     bases: tuple[Reference, ...] = ()
     fingerprints_kept: int = 0
+    media_types: MediaTypes = MediaTypes.DOCKER
     provide: Provide = _as_they_are
     before_tags: Callable[[], object] | None = None
 
@@ -111,10 +113,12 @@ def push(
     for image in request.images:
         report(Started(image.name, "push"))
     with workers() as pool:
-        tagger = VersionTagger(registry, request.version, request.labels, cache, report, pool)
+        media_types = request.media_types
+        tagger = VersionTagger(registry, request.version, request.labels, cache, report, pool, media_types)
 
         def store(images: Sequence[ImageToPush], layers: KnownLayers) -> list[tuple[StoredImage, PushRoute]]:
-            uploader = LayerUploader(_engine_of(engine, images), registry, cache, pool, report, layers, cancelled)
+            engine_with_all = _engine_of(engine, images)
+            uploader = LayerUploader(engine_with_all, registry, cache, pool, report, layers, cancelled, media_types)
             return uploader.store(images)
 
         before_tags = request.before_tags

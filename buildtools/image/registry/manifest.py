@@ -9,20 +9,23 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
 from buildtools import BuildToolsError
 from buildtools.frozen import frozen
 from buildtools.platform import Platform
+from buildtools.settings import MediaTypes
 
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -31,6 +34,20 @@ ACCEPTED = (DOCKER_MANIFEST, DOCKER_LIST, OCI_MANIFEST, OCI_INDEX)
 FINGERPRINT_LABEL = "lockstep.fingerprint"
 VERSION_LABEL = "org.opencontainers.image.version"
 SOURCE_LABEL = "org.opencontainers.image.source"
+CREATED_LABEL = "org.opencontainers.image.created"
+# Docker's names, and OCI's of the same: https://github.com/opencontainers/image-spec/blob/main/media-types.md
+_OCI_NAMES = {
+    DOCKER_MANIFEST: OCI_MANIFEST,
+    DOCKER_CONFIG: OCI_CONFIG,
+    DOCKER_LAYER: OCI_LAYER,
+    "application/vnd.docker.image.rootfs.diff.tar": "application/vnd.oci.image.layer.v1.tar",
+    "application/vnd.docker.image.rootfs.diff.tar.zstd": "application/vnd.oci.image.layer.v1.tar+zstd",
+    "application/vnd.docker.image.rootfs.foreign.diff.tar": "application/vnd.oci.image.layer.nondistributable.v1.tar",
+    "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip": (
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+    ),
+}
+_NAMES = {MediaTypes.OCI: _OCI_NAMES, MediaTypes.DOCKER: {oci: docker for docker, oci in _OCI_NAMES.items()}}
 # https://github.com/opencontainers/image-spec/blob/main/layer.md and Docker's own types; some lie elsewhere.
 _LAYER = re.compile(
     r"application/vnd\.docker\.image\.rootfs\.(?:foreign\.)?diff\.tar(?:\.gzip|\.zstd)?"
@@ -46,11 +63,12 @@ class Damaged(BuildToolsError):
 
 @frozen
 class Descriptor:
-    """Content in a registry. ``size`` is in bytes."""
+    """Content in a registry. ``size`` is in bytes. ``urls`` are where a layer is that registries need not have."""
 
     media_type: str
     digest: str
     size: int
+    urls: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, document: Any) -> Descriptor:
@@ -58,16 +76,22 @@ class Descriptor:
 
         :raises KeyError, TypeError, ValueError, OverflowError: it is none.
         """
-        return cls(str(document["mediaType"]), _read_digest(document), int(document["size"]))
+        media_type, digest, size = str(document["mediaType"]), _read_digest(document), int(document["size"])
+        return cls(media_type, digest, size, tuple(map(str, document.get("urls") or ())))
 
     @property
     def is_layer(self) -> bool:
         """Whether engines unpack content of this type as a layer."""
         return self.size >= 0 and _LAYER.fullmatch(self.media_type) is not None
 
+    def named(self, media_types: MediaTypes) -> Descriptor:
+        """The same content under its name in these media types."""
+        return replace(self, media_type=_NAMES[media_types].get(self.media_type, self.media_type))
+
     def document(self) -> dict[str, Any]:
         """As it is written into a manifest."""
-        return {"mediaType": self.media_type, "size": self.size, "digest": self.digest}
+        urls = {"urls": list(self.urls)} if self.urls else {}
+        return {"mediaType": self.media_type, "size": self.size, "digest": self.digest, **urls}
 
 
 @frozen
@@ -78,15 +102,18 @@ class Manifest:
     body: bytes
 
     @classmethod
-    def make(cls, config: Descriptor, layers: list[Descriptor]) -> Manifest:
-        """The manifest of an image, in Docker's form, which every engine and registry knows."""
-        document = {
-            "schemaVersion": 2,
-            "mediaType": DOCKER_MANIFEST,
-            "config": config.document(),
-            "layers": [layer.document() for layer in layers],
-        }
-        return cls(DOCKER_MANIFEST, encode(document))
+    def make(
+        cls, config: Descriptor, layers: Iterable[Descriptor], media_types: MediaTypes = MediaTypes.DOCKER
+    ) -> Manifest:
+        """The manifest of an image, the same bytes for the same parts whoever named them, and how."""
+        parts = [config, *layers]
+        # As BuildKit does: an engine that knows this compression knows it by OCI's name.
+        if any(part.media_type.endswith("zstd") for part in parts):
+            media_types = MediaTypes.OCI
+        named_config, *named_layers = (part.named(media_types).document() for part in parts)
+        media_type = OCI_MANIFEST if media_types is MediaTypes.OCI else DOCKER_MANIFEST
+        document = {"schemaVersion": 2, "mediaType": media_type, "config": named_config, "layers": named_layers}
+        return cls(media_type, encode(document))
 
     @classmethod
     def received(cls, content_type: str, body: bytes) -> Manifest:
@@ -177,11 +204,10 @@ class Manifest:
                 f"the manifest {self.digest} ({self.media_type}) is not that of one image", "name one platform's image"
             ) from None
 
-    def with_config(self, config: Descriptor) -> Manifest:
-        """The same manifest for another configuration."""
-        return Manifest(
-            self.media_type, encode({**self.document, "config": {**self.document["config"], **config.document()}})
-        )
+    def with_config(self, config: bytes, media_types: MediaTypes) -> Manifest:
+        """The manifest of the same layers with another configuration."""
+        descriptor = replace(self.config, digest=digest_of(config), size=len(config))
+        return self.make(descriptor, self.layers, media_types)
 
 
 def check_image(manifest: Manifest, config: bytes) -> None:
@@ -219,11 +245,33 @@ def check_config(config: bytes) -> None:
 
 
 def stamp(config: bytes, labels: Mapping[str, str]) -> bytes:
-    """A configuration with these labels set; history and layers stay as they are."""
-    document = json.loads(config)
-    inner = document.get("config") or {}
+    """A configuration with these labels set, and without what depends on which engine built the image, and when.
+
+    Members have one order, and those without a value, which only some engines write, are left out. Where a label says
+    when the image was created, later times become that one, as BuildKit does with ``SOURCE_DATE_EPOCH``. The layers
+    stay as they are.
+    """
+    document = _without_nulls(json.loads(config))
+    inner = _without_nulls(document.get("config") or {})
     document["config"] = {**inner, "Labels": {**(inner.get("Labels") or {}), **labels}}
-    return encode(document)
+    if CREATED_LABEL in labels:
+        history = document.get("history")
+        steps = [step for step in history if isinstance(step, dict)] if isinstance(history, list) else []
+        for part in (document, *steps):
+            if _is_later(part.get("created"), labels[CREATED_LABEL]):
+                part["created"] = labels[CREATED_LABEL]
+    return encode(document, sort_keys=True)
+
+
+def _without_nulls(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in document.items() if value is not None}
+
+
+def _is_later(time: Any, limit: str) -> bool:
+    try:
+        return datetime.fromisoformat(time) > datetime.fromisoformat(limit)
+    except (TypeError, ValueError):
+        return False
 
 
 def labels_of(config: bytes) -> Mapping[str, str]:
@@ -264,9 +312,9 @@ def _read_digest(document: Any) -> str:
     return str(digest)
 
 
-def encode(document: Any) -> bytes:
+def encode(document: Any, *, sort_keys: bool = False) -> bytes:
     """JSON without needless space, the same bytes for the same document."""
-    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False, sort_keys=sort_keys).encode()
 
 
 def digest_of(body: bytes) -> str:

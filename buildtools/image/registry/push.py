@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from enum import Enum
 from typing import TypeVar
 
@@ -35,8 +34,9 @@ from buildtools.image.registry.lookup import (
     read_image,
     tag_digest,
 )
-from buildtools.image.registry.manifest import FINGERPRINT_LABEL, SOURCE_LABEL, Damaged, diff_ids_of, digest_of, stamp
+from buildtools.image.registry.manifest import FINGERPRINT_LABEL, SOURCE_LABEL, Damaged, diff_ids_of, stamp
 from buildtools.schedule import all_ended, awaited
+from buildtools.settings import MediaTypes
 from buildtools.version import Version
 
 _Value = TypeVar("_Value")
@@ -110,7 +110,7 @@ def workers() -> Iterator[ThreadPoolExecutor]:
 class VersionTagger:
     """Finds and makes one version of many images in one registry, several at once with the threads of ``pool``.
 
-    ``labels`` are stamped into every image.
+    ``labels`` are stamped into every image, and its manifest is written with ``media_types``.
     """
 
     def __init__(
@@ -121,6 +121,7 @@ class VersionTagger:
         cache: Cache,
         report: Report,
         pool: ThreadPoolExecutor,
+        media_types: MediaTypes = MediaTypes.DOCKER,
     ) -> None:
         self._registry = registry
         self._version = version
@@ -129,6 +130,7 @@ class VersionTagger:
         self._cache = cache
         self._report = report
         self._pool = pool
+        self._media_types = media_types
         self._looked_at = float("-inf")
         self.parts = Seen()
 
@@ -196,8 +198,7 @@ class VersionTagger:
         :raises Overtaken: another agent has, out of another build of this commit.
         """
         config = stamp(source.config, self._labels)
-        descriptor = replace(source.manifest.config, digest=digest_of(config), size=len(config))
-        stamped = StoredImage(source.manifest.with_config(descriptor), config)
+        stamped = StoredImage(source.manifest.with_config(config, self._media_types), config)
         self._registry.put_blob(image.repository, config)
         self._cache.remember_config(config)
         # Another agent may have made the version since we looked, or make it now, unless we looked a moment ago.

@@ -13,6 +13,7 @@ from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.lookup import StoredImage, read_image
 from buildtools.image.registry.push import ImageToPush, PushedImage, PushRoute
+from buildtools.settings import MediaTypes
 from buildtools.version import Version
 
 VERSION = "org.opencontainers.image.version"
@@ -26,6 +27,7 @@ class Pusher:
         self.engine = engine
         self.registry = registry
         self.cache = cache
+        self.media_types = MediaTypes.DOCKER
         self.events: list[Event] = []
 
     def __call__(
@@ -38,7 +40,14 @@ class Pusher:
         provide: Provide = lambda images, _: images,
     ) -> list[PushedImage]:
         labels = {VERSION: version, REVISION: revision}
-        request = PushRequest(images, Version.parse(version), labels, bases=tuple(bases), provide=provide)
+        request = PushRequest(
+            images,
+            Version.parse(version),
+            labels,
+            bases=tuple(bases),
+            media_types=self.media_types,
+            provide=provide,
+        )
         return push(request, self.engine if engine else None, self.registry, self.cache, report=self.events.append)
 
     def stored(self, repository: str, tag: str) -> StoredImage:

@@ -12,8 +12,15 @@ from hypothesis import strategies as st
 
 from buildtools.image.registry.lookup import StoredImage
 from buildtools.image.registry.manifest import (
+    CREATED_LABEL,
+    DOCKER_CONFIG,
+    DOCKER_LAYER,
     DOCKER_MANIFEST,
+    OCI_CONFIG,
+    OCI_LAYER,
+    OCI_MANIFEST,
     Damaged,
+    Descriptor,
     Manifest,
     check_config,
     diff_ids_of,
@@ -21,6 +28,7 @@ from buildtools.image.registry.manifest import (
     labels_of,
     stamp,
 )
+from buildtools.settings import MediaTypes
 
 DIGEST = digest_of(b"")
 KEYS = st.sampled_from(
@@ -38,6 +46,7 @@ CONFIG = st.fixed_dictionaries(
         "config": st.dictionaries(KEYS, ANYTHING, max_size=2) | ANYTHING,
         "rootfs": st.dictionaries(KEYS, ANYTHING, max_size=2) | ANYTHING,
         "created": ANYTHING,
+        "history": st.lists(st.dictionaries(st.just("created"), ANYTHING), max_size=2) | ANYTHING,
     },
 )
 MANIFEST = st.fixed_dictionaries(
@@ -51,9 +60,10 @@ def test_any_configuration_is_damaged_or_can_be_read_and_stamped(document: objec
     with suppress(Damaged):
         check_config(config)
         assert all(isinstance(text, str) for text in (*labels_of(config).values(), *diff_ids_of(config)))
-        stamped = stamp(config, {"a": "b"})
+        labels = {"a": "b", CREATED_LABEL: "2026-01-01T00:00:00Z"}
+        stamped = stamp(config, labels)
         check_config(stamped)
-        assert {**labels_of(config), "a": "b"} == labels_of(stamped)
+        assert {**labels_of(config), **labels} == labels_of(stamped)
         assert diff_ids_of(config) == diff_ids_of(stamped)
         assert StoredImage(Manifest(DOCKER_MANIFEST, b""), config).created <= 0
 
@@ -70,11 +80,78 @@ def test_a_configuration_without_labels_is_stamped() -> None:
     assert {"a": "b"} == labels_of(stamp(b'{"config": null}', {"a": "b"}))
 
 
+def test_the_same_parts_are_the_same_manifest_whatever_they_were_called() -> None:
+    digests = [digest_of(content) for content in (b"config", b"1", b"2", b"3")]
+    docker = [
+        DOCKER_CONFIG,
+        DOCKER_LAYER,
+        "application/vnd.docker.image.rootfs.diff.tar",
+        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+    ]
+    oci = [
+        OCI_CONFIG,
+        OCI_LAYER,
+        "application/vnd.oci.image.layer.v1.tar",
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+    ]
+    made = {
+        media_types: {
+            Manifest.make(config, layers, media_types)
+            for names in (docker, oci)
+            for config, *layers in [[Descriptor(*each, 5) for each in zip(names, digests, strict=True)]]
+        }
+        for media_types in MediaTypes
+    }
+    for media_types, manifest_type, names in (
+        (MediaTypes.DOCKER, DOCKER_MANIFEST, docker),
+        (MediaTypes.OCI, OCI_MANIFEST, oci),
+    ):
+        (manifest,) = made[media_types]
+        assert (manifest_type, manifest_type) == (manifest.media_type, manifest.document["mediaType"])
+        assert names == [part.media_type for part in (manifest.config, *manifest.layers)]
+        assert digests == [part.digest for part in (manifest.config, *manifest.layers)]
+
+
+@pytest.mark.parametrize("name", ["docker.image.rootfs.diff.tar.zstd", "oci.image.layer.v1.tar+zstd"])
+def test_a_layer_that_only_oci_has_a_name_for_makes_the_manifest_ocis(name: str) -> None:
+    layer = Descriptor(f"application/vnd.{name}", DIGEST, 5)
+    manifest = Manifest.make(Descriptor(DOCKER_CONFIG, DIGEST, 5), [layer], MediaTypes.DOCKER)
+    assert [OCI_MANIFEST, OCI_CONFIG, "application/vnd.oci.image.layer.v1.tar+zstd"] == [
+        manifest.media_type,
+        manifest.config.media_type,
+        manifest.layers[0].media_type,
+    ]
+
+
+def test_a_layer_that_is_elsewhere_keeps_its_place() -> None:
+    foreign = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+    part = {"mediaType": foreign, "digest": DIGEST, "size": 5, "urls": ["https://example.com/layer"]}
+    config = {"mediaType": DOCKER_CONFIG, "digest": DIGEST, "size": 2}
+    stored = Manifest(DOCKER_MANIFEST, json.dumps({"config": config, "layers": [part]}).encode())
+    written = stored.with_config(b"{}", MediaTypes.OCI).document["layers"]
+    assert [["https://example.com/layer"]] == [layer["urls"] for layer in written]
+
+
+def test_a_stamped_configuration_does_not_tell_engine_and_hour() -> None:
+    base, late = {"created": "2025-01-01T00:00:00.5Z"}, "2026-01-02T03:04:06.000000001Z"
+    plain = {"created": late, "config": {"User": "1"}, "history": [base, {"created": late}, {"empty_layer": True}]}
+    other = {**plain, "created": "2026-03-01T00:00:00+02:00", "config": {"User": "1", "OnBuild": None}, "variant": None}
+    labels = {CREATED_LABEL: "2026-01-02T03:04:05Z"}
+    stamped = stamp(json.dumps(plain).encode(), labels)
+    assert stamped == stamp(json.dumps(other).encode(), labels)
+    commit = labels[CREATED_LABEL]
+    assert {
+        "created": commit,
+        "config": {"User": "1", "Labels": labels},
+        "history": [base, {"created": commit}, {"empty_layer": True}],
+    } == json.loads(stamped)
+
+
 @given(MANIFEST | ANYTHING)
 def test_any_manifest_is_damaged_or_names_its_parts(document: object) -> None:
     manifest = Manifest(DOCKER_MANIFEST, json.dumps(document).encode())
     reads: tuple[Callable[[], object], ...] = (
-        lambda: (*manifest.layers, manifest.with_config(manifest.config).digest),
+        lambda: (*manifest.layers, manifest.with_config(b"{}", MediaTypes.DOCKER).digest),
         lambda: manifest.only_image,
     )
     for read in reads:
