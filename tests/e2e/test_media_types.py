@@ -60,10 +60,3 @@ def test_a_release_has_the_media_types_that_are_configured(project: Project, fir
         pulled = engine.inspect(reference)
     assert pulled is not None
     assert "1.1.0" == pulled["Config"]["Labels"]["org.opencontainers.image.version"]
-
-
-def test_another_word_is_refused_with_its_key(project: Project) -> None:
-    project.configure(media_types="OCI")
-    refused = project.invoke("list")
-    assert 2 == refused.code
-    assert 'pyproject.toml: media_types must be "docker" or "oci", not \'OCI\'' in refused.err.splitlines()
