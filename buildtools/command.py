@@ -82,14 +82,14 @@ def _lines(process: subprocess.Popen[bytes], cancelled: threading.Event) -> Iter
     readable.register(output, select.POLLIN)
     rest = b""
     while not cancelled.is_set():
-        ended = process.poll() is not None
-        if readable.poll(0 if ended else _POLL_MILLISECONDS):
+        has_ended = process.poll() is not None
+        if readable.poll(0 if has_ended else _POLL_MILLISECONDS):
             chunk = os.read(output, _CHUNK)
             if not chunk:
                 break
             *lines, rest = (rest + chunk).split(b"\n")
             yield from (line.decode(errors="replace").rstrip("\r") for line in lines)
-        elif ended:
+        elif has_ended:
             break
     if rest:
         yield rest.decode(errors="replace")

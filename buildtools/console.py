@@ -126,7 +126,7 @@ def _plain_line(event: Event) -> str | None:
         case Started(subject, action):
             return f"[{subject}] {action} started"
         case Step(subject, text, number, total, cached):
-            return f"[{subject}] {_numbered(number, total)}{text}{' (cached)' if cached else ''}"
+            return f"[{subject}] {_count_text(number, total)}{text}{' (cached)' if cached else ''}"
         case Log(subject, line):
             return f"[{subject}] | {line}"
         case Warned(subject, message):
@@ -208,8 +208,8 @@ class LiveConsole(Console):
         line = f"{mark} {event.subject}  {event.action} {event.outcome.value}  {duration(event.seconds)}{detail}"
         self._print(line, style)
         if event.outcome is Outcome.FAILED and work is not None:
-            for logged in work.tail:
-                self._print(f"  | {logged}", "")
+            for text in work.tail:
+                self._print(f"  | {text}", "")
 
     def _print(self, line: str, style: str) -> None:
         import rich.text
@@ -222,12 +222,12 @@ class LiveConsole(Console):
         # Called by the redrawing thread; events come from others. Never waits for one that is being printed.
         width, height = self._screen.width, self._screen.height
         lines = [
-            _clipped(f"… {subject}  {doing}", f"  {duration(seconds)}", width)
+            _cut(f"… {subject}  {doing}", f"  {duration(seconds)}", width)
             for subject, doing, seconds in self._board.lines()
         ]
-        finished, begun = self._board.counts()
-        footer = [_clipped(f"  | {line}", "", width) for line in self._board.last_log(_LOG_LINES)]
-        footer += [f"{finished} of {begun} done"] if begun > 1 else []
+        ends, starts = self._board.counts()
+        footer = [_cut(f"  | {line}", "", width) for line in self._board.last_log(_LOG_LINES)]
+        footer += [f"{ends} of {starts} done"] if starts > 1 else []
         room = max(1, height - 2)
         # Of the two, what is at work counts more than what it writes.
         footer = footer[: max(0, room - len(lines))]
@@ -236,7 +236,7 @@ class LiveConsole(Console):
         return rich.text.Text("\n".join([*lines, *footer]), no_wrap=True, overflow="crop")
 
 
-def _clipped(text: str, end: str, width: int) -> str:
+def _cut(text: str, end: str, width: int) -> str:
     """A text cut to the cells that a terminal has for it, so that ``end`` stays: some characters take two."""
     from rich.cells import cell_len, set_cell_size
 
@@ -244,7 +244,7 @@ def _clipped(text: str, end: str, width: int) -> str:
     return (text if cell_len(text) <= room else set_cell_size(text, room - 1).rstrip() + "…") + end
 
 
-def _numbered(number: int, total: int) -> str:
+def _count_text(number: int, total: int) -> str:
     return f"{number}/{total} " if total else ""
 
 

@@ -22,7 +22,7 @@ def replacement(path: Path) -> Iterator[IO[bytes]]:
     :raises OSError: it cannot be written.
     """
     partial = path.with_name(f".{path.name}{_SUFFIX}")
-    with _locked(partial) as stream:
+    with _lock(partial) as stream:
         try:
             stream.truncate()
             yield stream
@@ -42,7 +42,7 @@ def delete_partial_files(folder: Path) -> None:
 
 
 @contextmanager
-def _locked(partial: Path) -> Iterator[IO[bytes]]:
+def _lock(partial: Path) -> Iterator[IO[bytes]]:
     while True:
         with os.fdopen(os.open(partial, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as stream:
             # Some network file systems have no locks; there two writers at once would damage each other's file, which

@@ -67,7 +67,7 @@ def exit_codes(console: Console | None = None, *, json: bool = False) -> Iterato
     except KeyboardInterrupt as interruption:
         number = interruption.number if isinstance(interruption, Interrupted) else signal.SIGINT
         name = signal.Signals(number).name
-        message = f"interrupted by {name}: nothing is left half written, run the same command to go on"
+        message = f"interrupted ({name}): nothing is half released; run the same command to resume"
         code = 128 + number
         document = {"fact": message, "remedy": "", "details": [], "exit_code": code}
     except BrokenPipeError:

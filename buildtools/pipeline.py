@@ -70,7 +70,7 @@ def push(run: Run) -> tuple[PushedImage, ...]:
     """Push every image under its version, building only what the registry does not have, and read it back."""
     with TaskContext(run) as task:
         if task.version.dirty:
-            run.report(Warned("", f"the tree is dirty: {task.version} is no release and may be overwritten"))
+            run.report(Warned("", f"the tree is dirty: {task.version} is not a release and may be overwritten"))
         task.services.registry.ping()
         images.run_before(task)
         images.pull_bases(task)
@@ -120,7 +120,7 @@ def release(run: Run, remote: str, **options: Any) -> CutTag:
 
 
 def verify(run: Run, wanted: str, *, deep: bool = False) -> Audit:
-    """Hold a version's manifest against registry and store; the checkout's version where none is wanted."""
+    """Verify that every member of a version still matches its manifest; the checkout's version where none is named."""
     with TaskContext(run) as task:
         released = releases.named_release(task, wanted or task.version.text)
         return releases.audit_release(task, released, deep=deep)

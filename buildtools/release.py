@@ -22,7 +22,7 @@ from buildtools.version import Version
 MANIFEST_SCHEMA = 1
 _JOBS = 8
 
-# What is no such text would fail later, in a request or on a terminal, where nobody knows what is to blame.
+# Any other text would fail later, in a request or on a terminal, where nobody knows what is to blame.
 _TEXTS: dict[str, Callable[[str], object]] = {
     "version": str.isprintable,
     "registry": is_host,
@@ -236,7 +236,7 @@ class MemberState(Enum):
 
 @frozen
 class Finding:
-    """One member of a release held against the world. ``found`` is a digest, empty where none was found."""
+    """How one member of a release was found. ``found`` is its digest now, empty where it is missing."""
 
     kind: str
     name: str
@@ -249,7 +249,7 @@ class Finding:
 
 @frozen
 class Audit:
-    """A release held against the world."""
+    """How all members of a release were found."""
 
     release: Release
     findings: tuple[Finding, ...]

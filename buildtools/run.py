@@ -53,7 +53,7 @@ def job_count(text: str, configured: int) -> int:
 
     A build waits more than it works, for containers to be made and packages to come. More than 16 at once must be said.
 
-    :raises Refused: ``text`` is no number. Invoke would answer that with a traceback, so it hands on the text.
+    :raises Refused: ``text`` is not a number. Invoke would answer that with a traceback, so it hands on the text.
     """
     if text and not (text.isdecimal() and int(text)):
         raise Refused(f"--jobs {text} is not a whole number, 1 or more", "leave it out for three per processor")

@@ -65,8 +65,8 @@ def run_graph(
             if not running:
                 skipped |= dict.fromkeys(waiting, "")
                 break
-            finished, _ = wait(running, _STEP, return_when=FIRST_COMPLETED)
-            for future in finished:
+            futures, _ = wait(running, _STEP, return_when=FIRST_COMPLETED)
+            for future in futures:
                 name = running.pop(future)
                 try:
                     done[name] = future.result()

@@ -155,7 +155,7 @@ KEYS = tuple(f.name for f in fields(Settings) if f.name not in ("root", "origins
 def is_host(text: str) -> bool:
     """Whether this is ``HOST`` or ``HOST:PORT``, as a registry is called."""
     try:
-        urlsplit(f"//{text}").port  # noqa: B018  tells of ports and IPv6 addresses that are none
+        urlsplit(f"//{text}").port  # noqa: B018  tells of invalid ports and IPv6 addresses
     except ValueError:
         return False
     return _HOST.fullmatch(text) is not None

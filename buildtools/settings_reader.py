@@ -77,7 +77,7 @@ def merge_layers(root: Path, layers: Iterable[Layer], *, lenient: bool = False) 
             errors.append(f"{layer.origin}: buildtools must be a table")
             continue
         _merge(merged, layer, origins, errors)
-    values = _typed(Settings, merged, "", origins, errors, skip=("image", "distribution"))
+    values = _values(Settings, merged, "", origins, errors, skip=("image", "distribution"))
     for table, kind in (("image", ImageSettings), ("distribution", DistributionSettings)):
         values[table] = _tables(table, kind, merged.get(table, {}), origins, errors)
     errors += _value_errors(values, origins)
@@ -111,7 +111,7 @@ def _merge(merged: dict[str, Any], layer: Layer, origins: dict[str, Layer], erro
     descend(merged, layer.values, "")
 
 
-def _typed(
+def _values(
     kind: type,
     table: Mapping[str, Any],
     path: str,
@@ -231,7 +231,7 @@ def _tables(table: str, kind: type, value: Any, origins: Mapping[str, Layer], er
         if not isinstance(values, Mapping):
             errors.append(f"{_where(here, origins)} must be a table")
             continue
-        tables[name] = kind(**_typed(kind, values, f"{here}.", origins, errors, skip=()))
+        tables[name] = kind(**_values(kind, values, f"{here}.", origins, errors, skip=()))
     return tables
 
 

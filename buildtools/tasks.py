@@ -108,8 +108,8 @@ def list_images(context: Context, only: str = "", why: str = "", json: bool = Fa
         from buildtools import pipeline, rendering
 
         listing = pipeline.list_images(run)
-        explained = [rendering.explanation(each) for each in listing.statuses if each.name == why]
-        text = "".join(explained) or rendering.listing_table(listing)
+        explanations = [rendering.explanation(each) for each in listing.statuses if each.name == why]
+        text = "".join(explanations) or rendering.listing_table(listing)
         show(console, json, rendering.listing_document(listing), text)
         console.summary(rendering.listing_summary(listing))
 
@@ -229,7 +229,7 @@ def release(
 
 @_command(help={"release": "The version to audit (default: that of the checkout)."})
 def verify(context: Context, release: str = "", deep: bool = False, json: bool = False) -> None:
-    """Hold a release's manifest against registry and S3, without an engine; exit code 5 is drift, 4 an outage."""
+    """Verify that every image and archive of a release still matches its manifest; 5 is drift, 4 an outage."""
     with running(context, json=json) as (run, console):
         from buildtools import pipeline, rendering
 

@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from semver import Version as SemanticVersion
 
-_DESCRIBED = re.compile(r"(?P<base>.+?)(?:-(?P<distance>[0-9]+)-g(?P<abbreviation>[0-9a-f]{4,64}))?(?P<dirty>-dirty)?")
+_TEXT = re.compile(r"(?P<base>.+?)(?:-(?P<distance>[0-9]+)-g(?P<abbreviation>[0-9a-f]{4,64}))?(?P<dirty>-dirty)?")
 # https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pulling-manifests
 _IMAGE_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
@@ -38,7 +38,7 @@ class Version:
 
         :raises Refused: the text is empty or could never be an image tag.
         """
-        match = _DESCRIBED.fullmatch(text)
+        match = _TEXT.fullmatch(text)
         if not match:
             raise Refused(f"{text!r} is not a version", "give one as `invoke version` or `git describe` prints it")
         version = cls(
@@ -50,8 +50,8 @@ class Version:
     @property
     def text(self) -> str:
         """As ``git describe --dirty`` prints it, without the tag prefix."""
-        described = f"-{self.distance}-g{self.abbreviation}" if self.abbreviation else ""
-        return f"{self.base}{described}{'-dirty' if self.dirty else ''}"
+        suffix = f"-{self.distance}-g{self.abbreviation}" if self.abbreviation else ""
+        return f"{self.base}{suffix}{'-dirty' if self.dirty else ''}"
 
     def __str__(self) -> str:
         return self.text
@@ -108,7 +108,7 @@ def _base_order(base: str) -> tuple[object, ...]:
     try:
         number = semver.Version.parse(base, optional_minor_and_patch=True)
     except ValueError:
-        # What is no semantic version sorts below all that are, by its numbers and words.
+        # What is not a semantic version sorts below all that are, by its numbers and words.
         return (0, tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in re.split(r"(\d+)", base)))
     return (1, *precedence(number))
 

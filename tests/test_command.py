@@ -76,7 +76,7 @@ def test_cancelling_ends_the_whole_process_group(tmp_path: Path) -> None:
     assert not Path("/proc", (tmp_path / "child").read_text().strip(), "cwd").exists()
 
 
-def test_output_that_is_no_text_does_not_stop_the_command(tmp_path: Path) -> None:
+def test_output_that_is_not_text_does_not_stop_the_command(tmp_path: Path) -> None:
     assert ["\ufffd\ufffd"] == run("printf '\\377\\376\\n'", tmp_path)
 
 

@@ -128,7 +128,7 @@ def test_two_are_equal_where_dataclasses_are(one: Callable[[Any], Any], other: C
     assert (one(THEIRS) == other(THEIRS)) == (one(OURS) == other(OURS))
 
 
-def test_what_was_worked_out_and_kept_is_no_part_of_it() -> None:
+def test_what_was_worked_out_and_kept_is_not_part_of_it() -> None:
     asked = OURS("a")
     assert "A" == asked.shouted
     assert OURS("a") == asked

@@ -292,3 +292,32 @@ def test_every_source_line_is_free_of_leftovers() -> None:
         if name.endswith((".py", ".java", ".gradle", ".toml", ".md")):
             text = (ROOT / name).read_text()
             assert not any(mark in text for mark in marks), name
+
+
+# Past participles that English forms without -ed, where the same word is not a noun or an infinitive too.
+_IRREGULAR = re.compile(
+    "begun|bent|broken|brought|built|caught|chosen|come|done|drawn|dug|fallen|fed|felt|forgotten|found|given|gone|grown|"
+    "heard|held|hidden|hung|kept|known|laid|lent|lit|lost|made|meant|met|paid|risen|said|seen|sent|shaken|shown|sold|"
+    "sought|spent|stolen|stood|struck|sunk|taken|taught|thought|thrown|told|torn|understood|woken|won|worn|written"
+)
+# ``threading``, ``concurrent.futures`` and signals say "cancelled"; a word of the other kind only looks like one.
+_REGULAR = re.compile("(?!cancelled|embed|exceed|feed|hundred|need|proceed|seed|speed|succeed)[a-z]+ed")
+
+
+def _bound_names(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.arg):
+            yield node.arg
+        elif isinstance(node, ast.FunctionDef):
+            yield node.name
+
+
+def test_names_are_nouns_rather_than_bare_participles() -> None:
+    names = [name.strip("_").lower() for path in MODULES for name in _bound_names(path)]
+    irregular = [name for name in names if _IRREGULAR.fullmatch(name)]
+    assert len(irregular) < 0.003 * len(names), sorted(irregular)
+    # A flag or a state is rightly called so: cached, signed, untracked.
+    regular = [name for name in names if _REGULAR.fullmatch(name)]
+    assert len(regular) < 0.015 * len(names), sorted(regular)

@@ -49,7 +49,7 @@ def test_the_order_of_members_does_not_change_the_manifest() -> None:
         (b'{"schema": 1, "version": "1"}', "damaged"),
     ],
 )
-def test_what_is_no_manifest_is_told_apart(manifest: bytes, said: str) -> None:
+def test_what_is_not_a_manifest_is_told_apart(manifest: bytes, said: str) -> None:
     with pytest.raises(BuildToolsError, match=said):
         Release.parse(manifest, "releases/1.4.2.json")
 
@@ -111,7 +111,7 @@ def test_a_member_of_a_wrong_type_is_named(place: tuple[Any, ...], value: object
     assert said in caught.value.fact
 
 
-def test_a_manifest_that_is_nested_without_end_is_none() -> None:
+def test_a_document_that_is_nested_without_end_is_not_a_manifest() -> None:
     with pytest.raises(BuildToolsError, match="is not a release manifest"):
         Release.parse(b"[" * 200_000, "releases/1.4.2.json")
 

@@ -21,7 +21,7 @@ RELEASE = Release("1.4.2", "d" * 40, "2026-11-23T08:00:00Z", (IMAGE,), (ARCHIVE,
 JSON_TYPES = {"string": str, "integer": int, "array": list, "object": dict}
 
 
-def complaints(value: Any, schema: dict[str, Any], path: str = "") -> Iterator[str]:
+def violations(value: Any, schema: dict[str, Any], path: str = "") -> Iterator[str]:
     """Where a value breaks the schema, for the keywords that ours has."""
     if not isinstance(value, JSON_TYPES.get(schema.get("type", ""), object)):
         yield f"{path} is not a {schema['type']}"
@@ -32,10 +32,10 @@ def complaints(value: Any, schema: dict[str, Any], path: str = "") -> Iterator[s
     elif isinstance(value, dict):
         yield from (f"{path}/{name} is missing" for name in schema.get("required", ()) if name not in value)
         for name, item in value.items():
-            yield from complaints(item, schema.get("properties", {}).get(name, {}), f"{path}/{name}")
+            yield from violations(item, schema.get("properties", {}).get(name, {}), f"{path}/{name}")
     elif isinstance(value, list):
         for number, item in enumerate(value):
-            yield from complaints(item, schema.get("items", {}), f"{path}/{number}")
+            yield from violations(item, schema.get("items", {}), f"{path}/{number}")
 
 
 def changed(path: tuple[str | int, ...], value: Any) -> Any:
@@ -48,7 +48,7 @@ def changed(path: tuple[str | int, ...], value: Any) -> Any:
 
 
 def test_what_is_written_follows_the_schema_and_no_field_is_left_out_of_it() -> None:
-    assert [] == list(complaints(json.loads(RELEASE.manifest()), SCHEMA))
+    assert [] == list(violations(json.loads(RELEASE.manifest()), SCHEMA))
     assert MANIFEST_SCHEMA == SCHEMA["properties"]["schema"]["const"]
     for kind, name in ((ReleasedImage, "images"), (ReleasedArchive, "archives")):
         assert {field.name for field in fields(kind)} <= SCHEMA["properties"][name]["items"]["properties"].keys()
@@ -72,7 +72,7 @@ def test_what_is_written_follows_the_schema_and_no_field_is_left_out_of_it() -> 
 )
 def test_what_the_schema_does_not_allow_is_refused(path: tuple[str | int, ...], value: Any) -> None:
     document = changed(path, value)
-    assert [] != list(complaints(document, SCHEMA))
+    assert [] != list(violations(document, SCHEMA))
     with pytest.raises(BuildToolsError):
         Release.parse(json.dumps(document).encode(), "releases/1.4.2.json")
 
@@ -80,7 +80,7 @@ def test_what_the_schema_does_not_allow_is_refused(path: tuple[str | int, ...], 
 @pytest.mark.parametrize("path", [("added",), ("images", 0, "added"), ("archives", 0, "added")])
 def test_a_field_that_a_later_version_adds_is_passed_over(path: tuple[str | int, ...]) -> None:
     document = changed(path, {"any": ["thing"]})
-    assert [] == list(complaints(document, SCHEMA))
+    assert [] == list(violations(document, SCHEMA))
     assert RELEASE == Release.parse(json.dumps(document).encode(), "releases/1.4.2.json")
 
 

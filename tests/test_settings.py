@@ -132,7 +132,7 @@ def test_an_error_does_not_tell_a_password(values: dict[str, Any]) -> None:
     assert "hunter2" not in errors_of(values)
 
 
-def test_a_tool_table_that_is_no_table_is_refused() -> None:
+def test_a_configuration_that_is_not_a_table_is_refused() -> None:
     assert "must be a table" in errors_of(7)
 
 

@@ -154,13 +154,13 @@ def _finished_archive(pattern: str, name: str, project_root: Path, version: Vers
             "let Gradle's distTar write one: distTar { compression = Compression.GZIP; extension = 'tgz' }",
         )
     root = tarball.root_folder(archive)
-    unversioned = [
+    strangers = [
         part for part, text in (("file name", _stem(archive)), ("root folder", root)) if not _carries(text, version)
     ]
-    if unversioned:
+    if strangers:
         raise Refused(
-            f"distribution {name}: the {' and the '.join(unversioned)} of {archive.name} (root folder {root}/) "
-            f"{'do' if len(unversioned) > 1 else 'does'} not carry the version {version}",
+            f"distribution {name}: the {' and the '.join(strangers)} of {archive.name} (root folder {root}/) "
+            f"{'do' if len(strangers) > 1 else 'does'} not carry the version {version}",
             "let the build take its version from BUILDTOOLS_VERSION: with Gradle, "
             "run `gradle -Pversion=$BUILDTOOLS_VERSION distTar` and set no version in build.gradle",
         )

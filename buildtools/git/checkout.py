@@ -20,7 +20,7 @@ from buildtools.git.worktree.status import changed_paths
 from buildtools.git.worktree.tracked_files import Files
 from buildtools.version import Version
 
-_LISTED = 10
+_MOST_NAMED = 10
 
 
 @frozen
@@ -73,7 +73,7 @@ def read_version(root: Path, tag_prefix: str, environment: Mapping[str, str]) ->
 def read_checkout(root: Path, tag_prefix: str, remote: str, environment: Mapping[str, str]) -> Checkout:
     """The checkout that holds ``root``. ``SOURCE_DATE_EPOCH`` stands in for the commit's date.
 
-    :raises Refused: as :func:`read_version`, or ``SOURCE_DATE_EPOCH`` is no number.
+    :raises Refused: as :func:`read_version`, or ``SOURCE_DATE_EPOCH`` is not a number.
     """
     version = read_version(root, tag_prefix, environment)
     repository = Repository.open(root, environment)
@@ -86,11 +86,11 @@ def refuse_dirty(root: Path, environment: Mapping[str, str]) -> None:
 
     :raises Refused: naming what has changed.
     """
-    changed = changed_paths(Repository.open(root, environment))
-    if changed:
-        more = f" and {len(changed) - _LISTED} more" if len(changed) > _LISTED else ""
+    paths = changed_paths(Repository.open(root, environment))
+    if paths:
+        more = f" and {len(paths) - _MOST_NAMED} more" if len(paths) > _MOST_NAMED else ""
         raise Refused(
-            f"the tree is dirty ({', '.join(changed[:_LISTED])}{more})",
+            f"the tree is dirty ({', '.join(paths[:_MOST_NAMED])}{more})",
             "commit or stash the changes; a release must be what its commit says",
         )
 

@@ -88,20 +88,22 @@ class Config:
             return default
         value = boolean(values[-1])
         if value is None:
-            raise BadConfig(f"git configuration {name} is {values[-1]!r}, which is no boolean", "write true or false")
+            raise BadConfig(
+                f"git configuration {name} is {values[-1]!r}, which is not a boolean", "write true or false"
+            )
         return value
 
     def int(self, name: str, default: int = 0) -> int:
         """As a whole number, with k, m or g for powers of 1024.
 
-        :raises BadConfig: it is no number.
+        :raises BadConfig: it is not a number.
         """
         value = self.get(name)
         if value is None:
             return default
         as_number = number(value)
         if as_number is None:
-            raise BadConfig(f"git configuration {name} is {value!r}, which is no number", "write a number")
+            raise BadConfig(f"git configuration {name} is {value!r}, which is not a number", "write a number")
         return as_number
 
     def path(self, name: str, home: str) -> str | None:
@@ -205,7 +207,7 @@ class Reader:
         count = environment.get("GIT_CONFIG_COUNT", "")
         if count:
             if not re.fullmatch(r"\s*\+?\d{1,9}", count):
-                raise BadConfig("GIT_CONFIG_COUNT is no number", "unset it")
+                raise BadConfig("GIT_CONFIG_COUNT is not a number", "unset it")
             for index in range(int(count)):
                 try:
                     name = environment[f"GIT_CONFIG_KEY_{index}"]
@@ -221,7 +223,7 @@ class Reader:
         section, _, rest = name.partition(".")
         key = rest.rpartition(".")[2]
         if not re.fullmatch(r"[A-Za-z0-9-]+", section) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", key):
-            raise BadConfig(f"{name!r} is no name of a git configuration value", "correct GIT_CONFIG_*")
+            raise BadConfig(f"{name!r} is not the name of a git configuration value", "correct GIT_CONFIG_*")
         self._set(_normal(name), value, "", 0)
 
     def read_file(self, path: str, depth: int = 0, *, is_users: bool = False) -> None:
@@ -307,7 +309,7 @@ def parse_config(data: bytes, path: str) -> list[tuple[str, str | None]]:
     while True:
         line = match(text, at)
         if line is None:
-            raise BadConfig(f"line {text.count(chr(10), 0, at) + 1} of {path} is no git configuration", "correct it")
+            raise BadConfig(f"line {text.count(chr(10), 0, at) + 1} of {path} is not a git configuration", "correct it")
         at = line.end()
         section, key = line["section"], line["key"]
         if section is not None:
@@ -322,44 +324,44 @@ def parse_config(data: bytes, path: str) -> list[tuple[str, str | None]]:
             elif line["next"] in ("\n", ""):
                 value = _SPACE.sub(" ", line["plain"].rstrip())
             else:
-                value, at = _quoted(text, line.start("plain"), path)
+                value, at = _quoted_value(text, line.start("plain"), path)
             settings.append((prefix + key.lower(), value))
         elif line["end"] is not None:
             return settings
 
 
-def _quoted(text: str, at: int, path: str) -> tuple[str, int]:
+def _quoted_value(text: str, at: int, path: str) -> tuple[str, int]:
     """A value with quotes, escapes or a comment, and where the text goes on."""
     out: list[str] = []
     length = 0  # white space outside quotes counts only when something follows
-    quoted = False
+    in_quotes = False
     end = len(text)
     while at < end and text[at] != "\n":
         char = text[at]
         at += 1
-        if not quoted and char in "#;":
+        if not in_quotes and char in "#;":
             newline = text.find("\n", at)
             at = end if newline < 0 else newline
             break
-        if not quoted and char.isspace():
+        if not in_quotes and char.isspace():
             if out:
                 out.append(" ")
             continue
         if char == "\\":
-            escaped = text[at : at + 1]
+            letter = text[at : at + 1]
             at += 1
-            if escaped == "\n":
+            if letter == "\n":
                 continue
-            if escaped not in _ESCAPES:
+            if letter not in _ESCAPES:
                 raise BadConfig(f"line {text.count(chr(10), 0, at) + 1} of {path} has an unknown escape", "correct it")
-            char = _ESCAPES[escaped]
+            char = _ESCAPES[letter]
         elif char == '"':
-            quoted = not quoted
+            in_quotes = not in_quotes
             length = len(out)
             continue
         out.append(char)
         length = len(out)
-    if quoted:
+    if in_quotes:
         raise BadConfig(f"line {text.count(chr(10), 0, at) + 1} of {path} has an open quote", "correct it")
     return "".join(out[:length]), at + 1
 

@@ -75,17 +75,17 @@ class Repository:
         """
         folder = os.path.realpath(path)
         if not os.path.isdir(folder):
-            raise NotARepository(f"{folder} is no folder", "give the folder of a git repository")
+            raise NotARepository(f"{folder} is not a folder", "give the folder of a git repository")
         explicit = environment.get("GIT_DIR")
         if explicit:
             git_dir = os.path.normpath(os.path.join(folder, explicit))
             if os.path.isfile(git_dir):
                 git_dir = _git_file(git_dir)
             if not is_git_dir(git_dir, environment, folder):
-                raise NotARepository(f"GIT_DIR is {explicit}, which is no git repository", "correct it or unset it")
+                raise NotARepository(f"GIT_DIR is {explicit}, which is not a git repository", "correct it or unset it")
             directory, place, inside = git_dir, folder, False
         else:
-            directory, place, inside = _discovered(folder, environment)
+            directory, place, inside = _discovery(folder, environment)
         common = common_dir(directory, environment)
         reader, trusted = _read_config(directory, common, environment)
         if not explicit:
@@ -135,8 +135,8 @@ def common_dir(git_dir: str, environment: Mapping[str, str]) -> str:
     """The folder that holds what all worktrees share."""
     if environment.get("GIT_COMMON_DIR"):
         return os.path.abspath(environment["GIT_COMMON_DIR"])
-    shared = text(f"{git_dir}/commondir")
-    return git_dir if shared is None else os.path.normpath(os.path.join(git_dir, shared.rstrip("\r\n")))
+    common = text(f"{git_dir}/commondir")
+    return git_dir if common is None else os.path.normpath(os.path.join(git_dir, common.rstrip("\r\n")))
 
 
 def is_git_dir(git_dir: str, environment: Mapping[str, str], folder: str = "") -> bool:
@@ -162,7 +162,7 @@ def is_git_dir(git_dir: str, environment: Mapping[str, str], folder: str = "") -
 def _git_file(path: str) -> str:
     """Where a ``.git`` file leads.
 
-    :raises NotARepository: it is no such file.
+    :raises NotARepository: it is not such a file.
     """
     try:
         line = text(path) or ""
@@ -174,7 +174,7 @@ def _git_file(path: str) -> str:
     return os.path.normpath(os.path.join(os.path.dirname(path), target))
 
 
-def _discovered(folder: str, environment: Mapping[str, str]) -> tuple[str, str, bool]:
+def _discovery(folder: str, environment: Mapping[str, str]) -> tuple[str, str, bool]:
     """Git folder, the folder it was found from, and whether that is the git folder itself.
 
     :raises NotARepository: none up to the root, a ceiling, or the file system's border.
@@ -188,7 +188,7 @@ def _discovered(folder: str, environment: Mapping[str, str]) -> tuple[str, str, 
         if os.path.isfile(inner):
             target = _git_file(inner)
             if not is_git_dir(target, environment, folder):
-                raise NotARepository(f"{inner} leads to {target}, which is no git repository", "correct it")
+                raise NotARepository(f"{inner} leads to {target}, which is not a git repository", "correct it")
             return target, place, False
         if is_git_dir(inner, environment, folder):
             return inner, place, False
@@ -313,12 +313,12 @@ def _work_tree(
         return os.path.normpath(os.path.join(folder, environment["GIT_WORK_TREE"]))
     # What the shared file says of these is about the main work tree, unless each work tree has a file of its own.
     is_linked = common != git_dir and not config.bool("extensions.worktreeconfig")
-    configured = None if is_linked else config.get("core.worktree")
+    worktree = None if is_linked else config.get("core.worktree")
     bare = not is_linked and config.bool("core.bare")
-    if configured is not None:
+    if worktree is not None:
         if bare:
             raise BadConfig("core.bare and core.worktree do not make sense together", "unset one of them")
-        return os.path.normpath(os.path.join(git_dir, configured))
+        return os.path.normpath(os.path.join(git_dir, worktree))
     if bare or inside or (explicit and boolean(environment.get("GIT_IMPLICIT_WORK_TREE", "true")) is False):
         return None
     return place

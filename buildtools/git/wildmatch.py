@@ -38,13 +38,13 @@ def wildmatch(pattern: bytes, text: bytes, *, pathname: bool = False, ignore_cas
 def compiled(pattern: bytes, *, pathname: bool = False, ignore_case: bool = False) -> re.Pattern[bytes]:
     """The regular expression that ``wildmatch`` uses, to be asked with ``fullmatch``."""
     try:
-        expression = _translated(pattern, pathname=pathname)
+        expression = _translation(pattern, pathname=pathname)
     except _MalformedError:
         return _NEVER
     return re.compile(expression, re.DOTALL | (re.IGNORECASE if ignore_case else 0))
 
 
-def _translated(pattern: bytes, *, pathname: bool) -> bytes:
+def _translation(pattern: bytes, *, pathname: bool) -> bytes:
     one = b"[^/]" if pathname else b"."
     out = []
     at, end = 0, len(pattern)
@@ -86,8 +86,8 @@ def _translated(pattern: bytes, *, pathname: bool) -> bytes:
 
 def _bracket(pattern: bytes, at: int) -> tuple[set[int], int]:
     """The bytes a bracket expression stands for, and where the pattern goes on after it."""
-    negated = pattern[at : at + 1] in (b"!", b"^")
-    if negated:
+    is_negative = pattern[at : at + 1] in (b"!", b"^")
+    if is_negative:
         at += 1
     members: set[int] = set()
     previous = 0
@@ -129,6 +129,6 @@ def _bracket(pattern: bytes, at: int) -> tuple[set[int], int]:
             members.add(char)
         previous = char
         at += 1
-    if negated:
+    if is_negative:
         members = set(range(256)) - members
     return members, at + 1

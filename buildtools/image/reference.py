@@ -36,16 +36,16 @@ class Reference:
     def parse(cls, text: str) -> Reference:
         """The reference that ``text`` spells.
 
-        :raises Refused: it is none, with the part that is wrong.
+        :raises Refused: it is not a reference, with the part that is wrong.
         """
         rest, has_digest, digest = text.partition("@")
         if has_digest and not _DIGEST.fullmatch(digest):
-            raise _refused(text, f"{digest!r} is not a digest")
+            raise _refusal(text, f"{digest!r} is not a digest")
         head, has_tag, tag = rest.rpartition(":")
         if not has_tag or "/" in tag:
             head, tag = rest, ""
         elif not _TAG.fullmatch(tag):
-            raise _refused(text, f"{tag!r} is not a tag")
+            raise _refusal(text, f"{tag!r} is not a tag")
         first, slash, path = head.partition("/")
         # A first word is a host only if it has what a repository's name has not; capitals alone are an oversight.
         if slash and (first == "localhost" or re.search(r"[.:\[]", first)):
@@ -56,14 +56,14 @@ class Reference:
             registry = DOCKER_HUB
             repository = repository if "/" in repository else f"library/{repository}"
         if not _REGISTRY.fullmatch(registry):
-            raise _refused(text, f"{registry!r} is not a registry's host")
+            raise _refusal(text, f"{registry!r} is not a registry's host")
         for part in repository.split("/"):
             if not COMPONENT.fullmatch(part):
-                raise _refused(text, f"{part!r} is not a lower-case name")
+                raise _refusal(text, f"{part!r} is not a lower-case name")
         if _IMAGE_ID.fullmatch(head):
-            raise _refused(text, "64 hexadecimal digits are an image's id, not a name")
+            raise _refusal(text, "64 hexadecimal digits are an image's id, not a name")
         if len(registry) + 1 + len(repository) > _LONGEST_NAME:
-            raise _refused(text, f"a name has at most {_LONGEST_NAME} characters")
+            raise _refusal(text, f"a name has at most {_LONGEST_NAME} characters")
         return cls(registry, repository, tag, digest)
 
     def __str__(self) -> str:
@@ -82,5 +82,5 @@ class Reference:
         return self.digest or self.tag or "latest"
 
 
-def _refused(text: str, fact: str) -> Refused:
+def _refusal(text: str, fact: str) -> Refused:
     return Refused(f"{text!r} is not an image reference ({fact})", "write [REGISTRY/]NAME[:TAG][@sha256:DIGEST]")

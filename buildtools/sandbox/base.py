@@ -45,7 +45,7 @@ def busybox(engine: EngineAddress, *, environment: Mapping[str, str]) -> str:
     :raises Refused: Debian's package is missing.
     :raises Unreachable: no engine answers.
     """
-    return _imported(engine, BUSYBOX, "busybox-1.tar", lambda tar: _make_busybox(tar, environment), environment)
+    return _import_image(engine, BUSYBOX, "busybox-1.tar", lambda tar: _make_busybox(tar, environment), environment)
 
 
 def python(engine: EngineAddress, *, environment: Mapping[str, str], report: Report) -> str:
@@ -55,7 +55,7 @@ def python(engine: EngineAddress, *, environment: Mapping[str, str], report: Rep
     :raises Unreachable: no engine answers.
     :raises BuildToolsError: mmdebstrap failed.
     """
-    return _imported(
+    return _import_image(
         engine, PYTHON, _PYTHON_TAR, lambda tar: _make_python(tar, environment, report), environment, report
     )
 
@@ -65,7 +65,7 @@ def is_cached(environment: Mapping[str, str]) -> bool:
     return (base_cache(environment) / _PYTHON_TAR).exists()
 
 
-def _imported(
+def _import_image(
     engine: EngineAddress,
     image: str,
     file: str,
@@ -78,7 +78,7 @@ def _imported(
     folder = base_cache(environment)
     folder.mkdir(parents=True, exist_ok=True)
     tar = folder / file
-    with _locked(folder / f"{file}.lock"):
+    with _lock(folder / f"{file}.lock"):
         if engine.has(image):
             return image
         if not tar.exists():
@@ -91,7 +91,7 @@ def _imported(
 
 
 @contextmanager
-def _locked(file: Path) -> Iterator[None]:
+def _lock(file: Path) -> Iterator[None]:
     with file.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

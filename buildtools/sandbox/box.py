@@ -104,7 +104,7 @@ def up(
     :raises Unreachable: a service does not come up.
     """
     directory = directory.absolute()
-    with _locked(directory):
+    with _lock(directory):
         _own_folder(directory)
         docker = engine.EngineAddress.named(environment)
         environment = _with_our_programs(environment)
@@ -133,7 +133,7 @@ def down(directory: Path) -> None:
     :raises Refused: the folder holds something else.
     """
     directory = directory.absolute()
-    with _locked(directory):
+    with _lock(directory):
         if not directory.exists():
             return
         _own_folder(directory)
@@ -264,7 +264,7 @@ def _own_folder(directory: Path) -> None:
 
 
 @contextmanager
-def _locked(directory: Path) -> Iterator[None]:
+def _lock(directory: Path) -> Iterator[None]:
     # The folder itself comes and goes, so its parent is what two at once meet at.
     parent = os.open(directory.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:

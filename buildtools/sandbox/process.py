@@ -19,7 +19,7 @@ from buildtools import BuildToolsError, Unreachable
 
 _RECORD_THEN_BECOME = 'read -r line </proc/$$/stat && printf "%s\\n" "$line" >"$0" && cd "$1" && shift && exec "$@"'
 _PAUSE = 0.02
-_SEEN = frozenset({"PATH", "HOME", "TMPDIR", "LANG", "LC_ALL"})
+_VISIBLE = frozenset({"PATH", "HOME", "TMPDIR", "LANG", "LC_ALL"})
 
 
 def start(
@@ -54,10 +54,10 @@ def start(
         os.close(output)
     end = time.monotonic() + seconds
     while not answers():
-        ended = _reaped(pid)
-        if ended or time.monotonic() > end:
+        has_ended = _reap(pid)
+        if has_ended or time.monotonic() > end:
             stop(name, directory)
-            why = "ended at once" if ended else f"did not answer within {seconds:.0f} s"
+            why = "ended at once" if has_ended else f"did not answer within {seconds:.0f} s"
             raise Unreachable(f"{name} {why}", f"its log {log} ends with\n{tail(log)}")
         time.sleep(_PAUSE)
 
@@ -70,18 +70,18 @@ def is_running(name: str, directory: Path) -> bool:
 def pid(name: str, directory: Path) -> int | None:
     """The process id of the program on record, or None where it no longer runs."""
     try:
-        recorded = _record(directory, name).read_text()
+        text = _record(directory, name).read_text()
     except FileNotFoundError:
         return None
-    if not recorded.endswith("\n"):
+    if not text.endswith("\n"):
         return None
-    number = int(recorded.split(" ", 1)[0])
-    _reaped(number)
+    number = int(text.split(" ", 1)[0])
+    _reap(number)
     try:
         now = Path(f"/proc/{number}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    alive = _fields(now)[0] not in "ZX" and _fields(now)[19] == _fields(recorded)[19]
+    alive = _fields(now)[0] not in "ZX" and _fields(now)[19] == _fields(text)[19]
     return number if alive else None
 
 
@@ -107,7 +107,7 @@ def stop(name: str, directory: Path, *, seconds: float = 15) -> None:
 
 def bare(environment: Mapping[str, str]) -> dict[str, str]:
     """What a service may see of the environment; ``REGISTRY_HTTP_ADDR`` and its like would change what it does."""
-    return {name: value for name, value in environment.items() if name in _SEEN or name.lower().endswith("_proxy")}
+    return {name: value for name, value in environment.items() if name in _VISIBLE or name.lower().endswith("_proxy")}
 
 
 def free_ports(count: int) -> list[int]:
@@ -135,7 +135,7 @@ def _fields(stat: str) -> list[str]:
     return stat.rpartition(")")[2].split()
 
 
-def _reaped(number: int) -> bool:
+def _reap(number: int) -> bool:
     with suppress(ChildProcessError):
         return os.waitpid(number, os.WNOHANG)[0] == number
     return False

@@ -84,11 +84,11 @@ def bcrypt(password: str) -> str:
         library.crypt.restype = library.crypt_gensalt.restype = ctypes.c_char_p
         library.crypt_gensalt.argtypes = [ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p, ctypes.c_int]
         salt = library.crypt_gensalt(b"$2b$", 5, None, 0)
-        hashed: bytes = library.crypt(password.encode(), salt) if salt else b""
+        digest: bytes = library.crypt(password.encode(), salt) if salt else b""
     except (OSError, AttributeError):
-        hashed = b""
-    if not hashed.startswith(b"$2"):
+        digest = b""
+    if not digest.startswith(b"$2"):
         raise BuildToolsError(
             "this machine's C library cannot hash a password with bcrypt", "install Debian's libcrypt1"
         )
-    return hashed.decode()
+    return digest.decode()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 20
 # No upload that still runs is as old.
-_ABANDONED = timedelta(days=1)
+_ABANDONED_AGE = timedelta(days=1)
 # So many are enough to see which part of a build writes the time.
 _DIFFERENCES_IN_WARNING = 10
 
@@ -65,7 +65,9 @@ def store_archives(task: TaskContext, wait_for_images: Callable[[], object]) -> 
     for archive in archives:
         # A release needs no right to list uploads, and must not fail for what an earlier one left.
         with suppress(BuildToolsError):
-            task.services.store.discard_unfinished(f"{archive.name}/{archive.name}-", datetime.now(UTC) - _ABANDONED)
+            task.services.store.discard_unfinished(
+                f"{archive.name}/{archive.name}-", datetime.now(UTC) - _ABANDONED_AGE
+            )
     return releases
 
 

@@ -65,7 +65,7 @@ def read_history(task: TaskContext) -> tuple[HistoryEntry, ...]:
     cache = _ManifestCache(task.run.cache / "manifests", store.location(_RELEASES))
     missing = [key for key, etag in manifests.items() if cache.get(key, etag) is None]
     keys = [*missing, *claims]
-    # One that was deleted since it was listed is no version any more.
+    # One that was deleted since it was listed is not a version any more.
     contents = {key: each.data for key, each in zip(keys, store.read_all(keys), strict=True) if each}
     for key in contents.keys() & manifests.keys():
         cache.add(key, manifests[key], contents[key])

@@ -179,10 +179,10 @@ def _refuse_changed(task: TaskContext, statuses: Sequence[ImageStatus]) -> None:
     bases = {name: base for each in statuses for name, base in each.bases.items()}
     now = survey(task.image_folders(), bases, cache=task.run.project_cache)
     for before, after in zip(statuses, now, strict=True):
-        changed = explain(before.fingerprint.inputs, after.fingerprint.inputs)
-        if changed:
+        differences = explain(before.fingerprint.inputs, after.fingerprint.inputs)
+        if differences:
             raise BuildToolsError(
-                f"{before.name} changed while the release was made ({'; '.join(changed)})",
+                f"{before.name} changed while the release was made ({'; '.join(differences)})",
                 f"let the command `before` of image.{before.name} make what its context holds, or ignore the rest",
             )
 

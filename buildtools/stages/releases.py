@@ -1,4 +1,4 @@
-"""Releases: what stands in the way of one, its members, its manifest, its moving tags, its audit."""
+"""Releases: preflight, members, manifest, moving tags, audit."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _CHECKS = 8
 
 
 def preflight(task: TaskContext) -> None:
-    """Everything that could stop a release, found out before anything costs; all complaints at once.
+    """Everything that could stop a release, found out before anything costs; all errors at once.
 
     :raises Conflict: the version is released from another commit.
     :raises BuildToolsError: with every failure.
@@ -211,7 +211,7 @@ def manifest_location(task: TaskContext, version: Version) -> str:
 
 
 def audit_release(task: TaskContext, released: Release, *, deep: bool) -> Audit:
-    """A release held against registry and store, several members at once.
+    """How every member of a release is found in registry and store, several at once.
 
     A service that once did not answer is not asked again.
     """
@@ -289,8 +289,8 @@ def manifest_plan(task: TaskContext) -> Planned:
 
 
 def _errors(check: Callable[[], Iterable[str] | None]) -> list[BuildToolsError]:
-    """What is wrong, by an exception or by a list of complaints."""
+    """What is wrong, by an exception or by a list of reasons."""
     try:
-        return [Refused(complaint) for complaint in check() or ()]
+        return [Refused(reason) for reason in check() or ()]
     except BuildToolsError as error:
         return [error]

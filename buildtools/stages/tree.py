@@ -19,7 +19,7 @@ from buildtools.image.folder.folders import ImageFolder
 from buildtools.image.survey import ImageStatus, survey
 from buildtools.task_context import TaskContext
 
-_LISTED = 5
+_MOST_NAMED = 5
 # Where the tasks and the configuration come from: Invoke's own files, and ours.
 _DECIDING = ("pyproject.toml", "invoke.yaml", "invoke.yml", "invoke.json", "invoke.py", "tasks.py", "tasks/__init__.py")
 
@@ -35,16 +35,16 @@ def to_release(task: TaskContext) -> TaskContext:
         return task
     folders = task.image_folders()
     # Without base images, which take time: what an ONBUILD of theirs takes in is seen later.
-    complaint = _untracked(
+    warning = _untracked(
         task, folders, partial(survey, folders, {}, cache=task.run.project_cache, learn=not task.run.dry_run)
     )
-    if complaint and not task.run.allow_dirty:
-        raise _refusal(complaint)
+    if warning and not task.run.allow_dirty:
+        raise _refusal(warning)
     _refuse_uncommitted_settings(task, folders)
-    if not complaint:
+    if not warning:
         return task
     version = replace(task.version, dirty=True)
-    task.run.report(Warned("", f"{complaint}: this is {version}"))
+    task.run.report(Warned("", f"{warning}: this is {version}"))
     return task.with_checkout(replace(task.checkout, version=version))
 
 
@@ -55,29 +55,29 @@ def mind_untracked(task: TaskContext, statuses: Sequence[ImageStatus], *, releas
     """
     if task.version.dirty:
         return
-    complaint = _untracked(task, [status.folder for status in statuses], lambda: statuses)
-    if complaint and release:
-        raise _refusal(complaint)
-    if complaint:
-        task.run.report(Warned("", f"{complaint}: {task.version} is not what its commit says"))
+    warning = _untracked(task, [status.folder for status in statuses], lambda: statuses)
+    if warning and release:
+        raise _refusal(warning)
+    if warning:
+        task.run.report(Warned("", f"{warning}: {task.version} is not what its commit says"))
 
 
 def _refuse_uncommitted_settings(task: TaskContext, folders: Sequence[ImageFolder]) -> None:
     """What decides a release must be in its commit too, whether git ignores it or not."""
     root = task.settings.root
     paths = [root / name for name in _DECIDING] + [path for folder in folders for path in _own_files(folder)]
-    uncommitted = uncommitted_files(root, paths, task.run.environment)
-    if uncommitted and not task.run.allow_dirty:
-        names = ", ".join(_printable(str(path), task) for path in uncommitted)
+    strangers = uncommitted_files(root, paths, task.run.environment)
+    if strangers and not task.run.allow_dirty:
+        names = ", ".join(_printable(str(path), task) for path in strangers)
         raise Refused(
-            f"the release would be decided by files that no commit has ({names})",
+            f"uncommitted files would decide the release ({names})",
             "commit them, then tag that commit and publish again",
         )
 
 
-def _refusal(complaint: str) -> Refused:
+def _refusal(warning: str) -> Refused:
     return Refused(
-        complaint,
+        warning,
         "commit or delete them; or list them in .gitignore if they are made anew for each build, "
         "in .dockerignore if no image needs them",
     )
@@ -89,10 +89,10 @@ def _untracked(
     """Which folders take in what git neither tracks nor ignores, in words; empty where none does."""
     own = {folder.name: _own_files(folder) for folder in folders}
     places = {path.parent for files in own.values() for path in files} | {folder.context for folder in folders}
-    untracked = untracked_files(task.settings.root, places, task.run.environment)
-    if not untracked:
+    strangers = untracked_files(task.settings.root, places, task.run.environment)
+    if not strangers:
         return ""
-    files, repositories = set(untracked), tuple(path for path in untracked if path.endswith("/"))
+    files, repositories = set(strangers), tuple(path for path in strangers if path.endswith("/"))
     takers = []
     paths: set[str] = set()
     for status in status_reader():
@@ -109,9 +109,9 @@ def _untracked(
             paths.update(matches)
     if not paths:
         return ""
-    names = [_printable(path, task) for path in sorted(paths)[:_LISTED]]
-    more = f" and {len(paths) - _LISTED} more" if len(paths) > _LISTED else ""
-    return f"{', '.join(takers)} would be made with files that no commit has ({', '.join(names)}{more})"
+    names = [_printable(path, task) for path in sorted(paths)[:_MOST_NAMED]]
+    more = f" and {len(paths) - _MOST_NAMED} more" if len(paths) > _MOST_NAMED else ""
+    return f"untracked files would be included in {', '.join(takers)} ({', '.join(names)}{more})"
 
 
 def _own_files(folder: ImageFolder) -> list[Path]:

@@ -115,7 +115,7 @@ def test_extended_headers_appear_only_where_a_name_needs_one(tree: Path) -> None
     assert {"long-" * 30: {"path"}, "naïve ☃.txt": {"path"}} == {name: keys for name, keys in extended.items() if keys}
 
 
-def test_names_that_are_no_text_are_kept_byte_for_byte(tmp_path: Path) -> None:
+def test_names_that_are_not_text_are_kept_byte_for_byte(tmp_path: Path) -> None:
     root = tmp_path / "daemon"
     root.mkdir()
     (root / os.fsdecode(b"caf\xe9")).write_text("latin")

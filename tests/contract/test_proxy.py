@@ -151,7 +151,7 @@ def test_looking_for_a_proxy_changes_nothing_of_the_process() -> None:
 
 
 @pytest.mark.parametrize("address", ["socks5://me:secret@proxy.example", "http://", "http://proxy.example:none"])
-def test_an_address_that_is_no_proxys_is_refused_and_not_shown(address: str) -> None:
+def test_an_address_that_is_not_a_proxys_is_refused_and_not_shown(address: str) -> None:
     with pytest.raises(Refused, match="HTTPS_PROXY is not the address of an HTTP proxy") as caught:
         proxy_for(NAME, 443, {"HTTPS_PROXY": address})
     assert "secret" not in str(caught.value)

@@ -287,7 +287,9 @@ def test_a_registry_that_wants_a_certificate_is_shown_the_one_that_docker_would_
             with closing(Registry(own.host, certificates=folder.parent)) as client:
                 client.ping()
 
-        with pytest.raises(Refused, match=r"without a certificate .*: put one into .*client.cert and client.key"):
+        with pytest.raises(
+            Refused, match=r"requires a client certificate .*: put one into .*client.cert and client.key"
+        ):
             ping()
         (folder / "client.cert").write_bytes(certificate.read_bytes())
         with pytest.raises(Refused, match=r"client.cert and .*client.key cannot be used \(No such file"):
@@ -296,7 +298,7 @@ def test_a_registry_that_wants_a_certificate_is_shown_the_one_that_docker_would_
         ping()
 
 
-def test_an_authority_that_is_no_certificate_is_named(tls: tuple[str, Path], tmp_path: Path) -> None:
+def test_an_authority_that_is_not_a_certificate_is_named(tls: tuple[str, Path], tmp_path: Path) -> None:
     (tmp_path / "ca.crt").write_text("nonsense")
     with pytest.raises(Refused, match=r"ca.crt cannot be read as certificates"):
         Registry(tls[0], ca=str(tmp_path / "ca.crt")).ping()

@@ -97,7 +97,7 @@ def test_many_objects_are_read_in_the_order_of_their_keys_and_missing_ones_are_n
     assert [] == store.read_all([])
 
 
-def test_deleting_twice_is_no_error(store: S3Store) -> None:
+def test_deleting_twice_is_not_an_error(store: S3Store) -> None:
     store.create("a", b"a", "text/plain")
     store.delete("a")
     store.delete("a")
@@ -240,8 +240,8 @@ def test_a_bucket_that_is_not_there_is_told_by_whatever_is_asked(s3: S3Service) 
 )
 def test_wrong_keys_are_told_before_anything_costs(s3: S3Service, bucket: str, name: str, words: str) -> None:
     store = S3Store.connect(f"s3://{bucket}", environment={**s3.environment, name: "wrong"})
-    (complaint,) = store.check_access()
-    assert words in complaint
+    (reason,) = store.check_access()
+    assert words in reason
 
 
 @pytest.mark.parametrize("endpoint", ["me:hunter2@h", "http://me:hunter2@h:1", "http://me:hun/ter2@h", "http://[h"])

@@ -48,7 +48,7 @@ def test_a_failed_publish_names_nothing_and_is_completed_when_it_is_corrected(br
     assert "1.0.0 released 4 images and 0 archives" in broken.done("publish").last
 
 
-def test_a_dockerfile_that_is_none_is_refused_with_its_line(project: Project) -> None:
+def test_a_file_that_is_not_a_dockerfile_is_refused_with_its_line(project: Project) -> None:
     project.image("app", "FROM {base}\nRUM true\n")
     project.commit("all")
     project.tag("1.0.0")

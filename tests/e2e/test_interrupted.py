@@ -115,7 +115,7 @@ def test_killed_at_many_moments_it_completes_the_same_release(wired: Wired) -> N
         assert (-what if what is signal.SIGKILL else 128 + what) == killed.code, killed.err
         assert not missing(project, name), f"{moment}: the manifest names what is not there"
         if what is not signal.SIGKILL:
-            assert killed.last.startswith(f"interrupted by {what.name}: "), killed.err
+            assert killed.last.startswith(f"interrupted ({what.name}): "), killed.err
         again = wired.publish(Trigger(0, what))
         assert (0, []) == (again.code, missing(project, name)), again.err
     repository = project.repository("app")
@@ -164,7 +164,7 @@ def test_a_signal_ends_the_wait_for_a_registry_that_has_fallen_silent(wired: Wir
     outcome = wired.project.finish(process[0])
     ended.set()
     assert 128 + signal.SIGINT == outcome.code, outcome.err
-    assert outcome.last.startswith("interrupted by SIGINT: ")
+    assert outcome.last.startswith("interrupted (SIGINT): ")
     assert False not in silent
 
 
@@ -214,6 +214,6 @@ def test_a_signal_ends_what_runs_and_the_command_says_so(
     assert 128 + number == outcome.code, outcome.err
     # The engine, told to stop, takes a moment to end a container.
     until(lambda: not running(mark))
-    assert outcome.last.startswith(f"interrupted by {number.name}: ")
+    assert outcome.last.startswith(f"interrupted ({number.name}): ")
     assert "" == outcome.out
     assert [] == [tag for tag in project.place.tags(*project.folders()) if tag.endswith(":1.0.0")]

@@ -139,7 +139,7 @@ CASES = {
     ),
     "an unknown image": Bad(nothing, "build --only ap-{mark}", 2, "unknown image: ap-{mark}: did you mean {app}?"),
     "an unknown image to explain": Bad(nothing, "list --why nothing", 2, "unknown image: nothing: "),
-    "jobs that are no number": Bad(
+    "jobs that are not a number": Bad(
         nothing, "build --jobs many", 2, "error: --jobs many is not a whole number, 1 or more: "
     ),
     "no jobs at all": Bad(nothing, "build --jobs -1", 2, "error: --jobs -1 is not a whole number, 1 or more: "),
@@ -162,7 +162,7 @@ CASES = {
         (),
         {"DOCKER_HOST": "unix:///nonexistent/docker.sock"},
     ),
-    "a DOCKER_HOST that is none": Bad(
+    "a DOCKER_HOST that is not an address": Bad(
         nothing, "build", 2, "error: DOCKER_HOST=nonsense:// cannot be used", (), {"DOCKER_HOST": "nonsense://"}
     ),
     "a login that is refused": Bad(
@@ -206,8 +206,8 @@ CASES = {
     "a version that is not released": Bad(
         nothing, "verify --release 9.9.9", 2, "error: version 9.9.9 is not released: s3://"
     ),
-    "a version that is none": Bad(nothing, "verify --release -9", 2, "-9"),
-    "a date that is none": Bad(
+    "a version that is not one": Bad(nothing, "verify --release -9", 2, "-9"),
+    "a date that is not one": Bad(
         nothing, "publish", 2, "error: SOURCE_DATE_EPOCH is 'today'", (), {"SOURCE_DATE_EPOCH": "today"}
     ),
     "a date after all calendars": Bad(

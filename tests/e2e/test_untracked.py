@@ -40,9 +40,7 @@ def refused(project: Project, *command: str) -> Outcome:
 def test_what_no_commit_has_is_not_released(project: Project, command: tuple[str, ...]) -> None:
     app = f"src/docker/{project.name('app')}"
     project.write(f"{app}/stray")
-    assert (
-        f"error: {app} would be made with files that no commit has ({app}/stray): " in refused(project, *command).last
-    )
+    assert f"error: untracked files would be included in {app} ({app}/stray): " in refused(project, *command).last
     for number in range(6):
         project.write(f"{app}/deep/{number}")
     few = ", ".join(f"{app}/deep/{number}" for number in range(5))
@@ -64,16 +62,13 @@ def test_what_decides_a_release_must_be_committed(project: Project, name: str, i
     project.tag("1.0.0")
     outcome = project.invoke("publish")
     assert (2, []) == (outcome.code, released(project)), outcome.err
-    assert f"error: the release would be decided by files that no commit has ({name}): commit them" in outcome.last
+    assert f"error: uncommitted files would decide the release ({name}): commit them" in outcome.last
 
 
 def test_a_new_image_folder_must_be_committed(project: Project) -> None:
     project.image("new", "FROM scratch\nCOPY tracked /\n", tracked="")
     new = f"src/docker/{project.name('new')}"
-    assert (
-        f"error: {new} would be made with files that no commit has ({new}/Dockerfile, "
-        in refused(project, "publish").last
-    )
+    assert f"error: untracked files would be included in {new} ({new}/Dockerfile, " in refused(project, "publish").last
 
 
 def test_a_new_ignore_file_must_be_committed(project: Project) -> None:
@@ -124,7 +119,7 @@ def test_a_context_may_be_the_whole_project_or_lie_outside_of_the_repository(pro
     project.tag("1.0.1")
     project.write("src/stray")
     assert (
-        f"error: src/docker/{project.name('app')} would be made with files that no commit has (src/stray): "
+        f"error: untracked files would be included in src/docker/{project.name('app')} (src/stray): "
         in refused(project, "publish").last
     )
     (project.path / "src/stray").unlink()

@@ -177,7 +177,7 @@ def test_drift_is_found(
     assert 0 == released.verify()[0]
 
 
-def test_a_registry_that_is_down_is_no_drift(released: Released) -> None:
+def test_a_registry_that_is_down_is_not_drift(released: Released) -> None:
     released.registry.stop()
     try:
         code, last = released.verify()
@@ -189,7 +189,7 @@ def test_a_registry_that_is_down_is_no_drift(released: Released) -> None:
     assert f"could not be verified (the registry {released.registry.host} is out of reach" in last
 
 
-def test_a_store_that_is_down_is_no_drift(released: Released, closed: str) -> None:
+def test_a_store_that_is_down_is_not_drift(released: Released, closed: str) -> None:
     code, last = released.verify(AWS_ENDPOINT_URL_S3=f"http://{closed}")
     assert (4, True) == (code, closed in last)
 

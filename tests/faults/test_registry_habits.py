@@ -124,7 +124,7 @@ def test_any_success_for_a_manifest_is_one_if_it_is_there(registry: str, reposit
         assert image == client.get_manifest(repository, "1.0")
 
 
-def test_a_success_that_stored_nothing_is_none(registry: str, repository: str) -> None:
+def test_a_success_that_stored_nothing_is_not_a_success(registry: str, repository: str) -> None:
     def stores_nothing(answer: Answer) -> None:
         if "/manifests/" in answer.path:
             replaced(answer, 202 if answer.method == "PUT" else 404, b"{}")
@@ -143,7 +143,7 @@ def test_a_digest_that_is_said_not_to_match_is_tried_again(registry: str, reposi
 
 
 @pytest.mark.parametrize("status", [400, 404, 405, 403])
-def test_a_mount_that_is_declined_is_no_error(registry: str, repository: str, status: int) -> None:
+def test_a_mount_that_is_declined_is_not_an_error(registry: str, repository: str, status: int) -> None:
     with before(registry, always("POST", "mount=", lambda answer: replaced(answer, status, b"{}"))) as client:
         client.put_blob(repository, BLOB)
         assert not client.mount_blob(f"{repository}/other", DIGEST, repository)

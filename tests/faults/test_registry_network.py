@@ -133,7 +133,7 @@ def test_what_is_refused_is_not_asked_again(status: int, error: type[BuildToolsE
         assert 1 == len(script.asked)
 
 
-def test_an_answer_that_is_no_list_of_tags_is_told() -> None:
+def test_an_answer_that_is_not_a_list_of_tags_is_told() -> None:
     told = pytest.raises(BuildToolsError, match="answers for app tags with what is not a list of tags")
     with answering() as script, closing(Registry(script.host, pause=0.001)) as client, told:
         client.tags("app")

@@ -112,7 +112,7 @@ def test_a_part_that_is_damaged_on_its_way_is_sent_again(store: S3Store, direct:
 
 
 @pytest.mark.parametrize("data", [b"small", LARGE], ids=["small", "large"])
-def test_an_answer_that_is_lost_is_no_conflict_with_oneself(
+def test_an_answer_that_is_lost_is_not_a_conflict_with_oneself(
     store: S3Store, direct: S3Store, wire: Wire, data: bytes
 ) -> None:
     lost: list[bytes] = []

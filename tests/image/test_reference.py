@@ -55,7 +55,7 @@ def test_a_reference_is_parsed_into_its_parts(text: str, expected: Reference) ->
         ("host.io/" + "a" * 250, "at most 255"),
     ],
 )
-def test_what_is_no_reference_is_refused_with_the_part_that_is_wrong(text: str, wrong: str) -> None:
+def test_what_is_not_a_reference_is_refused_with_the_part_that_is_wrong(text: str, wrong: str) -> None:
     with pytest.raises(Refused) as caught:
         Reference.parse(text)
     assert wrong in caught.value.fact

@@ -212,7 +212,7 @@ def test_empty_lines_are_nothing(daemon: Daemon) -> None:
     assert [] == daemon.batches()
 
 
-# Each line that is no event, and what is said of it.
+# Each line that is not an event, and what is said of it.
 NO_EVENTS = [
     (b"share clicked", "not a JSON object, at byte 1"),
     (b"[1]", "not a JSON object, at byte 1"),
@@ -235,7 +235,7 @@ NO_EVENTS = [
 ]
 
 
-def test_lines_that_are_no_events_are_kept_as_they_came(daemon: Daemon) -> None:
+def test_lines_that_are_not_events_are_kept_as_they_came(daemon: Daemon) -> None:
     lines = [line for line, _ in NO_EVENTS]
     said = daemon.run(b"\n".join((b'{"n":1}', *lines, b'{"n":2}')))
     assert [1, 2] == numbers(daemon.events())

@@ -33,7 +33,7 @@ def test_two_at_once_make_a_base_once(engine: EngineService, tmp_path: Path) -> 
 
     with ThreadPoolExecutor(2) as pool:
         cache = {"XDG_CACHE_HOME": str(tmp_path)}
-        names = list(pool.map(lambda _: base._imported(found, image, "one.tar", make, cache), range(2)))
+        names = list(pool.map(lambda _: base._import_image(found, image, "one.tar", make, cache), range(2)))
     there = found.has(image)
     found.forget(image)
     assert (names, len(made), there, found.has(image)) == ([image, image], 1, True, False)

@@ -61,11 +61,11 @@ def test_an_address_that_cannot_be_spoken_to_is_refused(host: str) -> None:
         EngineAddress(host).answers()
 
 
-def test_a_dead_socket_is_no_engine(tmp_path: Path) -> None:
+def test_a_dead_socket_is_not_an_engine(tmp_path: Path) -> None:
     assert not EngineAddress(f"unix://{tmp_path}/docker.sock").answers()
 
 
-def test_a_tar_that_is_none_is_refused_by_the_engine(engine: EngineService, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_tar_is_refused_by_the_engine(engine: EngineService, tmp_path: Path) -> None:
     bad = tmp_path / "bad.tar"
     bad.write_bytes(b"no tar" * 1000)
     with pytest.raises(Unreachable, match="did not import lockstep-test/bad:1"):

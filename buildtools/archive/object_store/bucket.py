@@ -172,21 +172,21 @@ class Bucket:
         from urllib3.exceptions import HTTPError
 
         first: dict[str, Any] = {}
-        received = failures = 0
+        size = failures = 0
         while True:
-            rest: dict[str, Any] = {"Range": f"bytes={received}-", "IfMatch": first["ETag"]} if received else {}
-            required = ("ETag", "ContentLength", *(("ContentRange",) if received else ()))
-            response = self.ask("get_object", key, tolerates=("NoSuchKey",), requires=required, **rest)
+            rest: dict[str, Any] = {"Range": f"bytes={size}-", "IfMatch": first["ETag"]} if size else {}
+            headers = ("ETag", "ContentLength", *(("ContentRange",) if size else ()))
+            response = self.ask("get_object", key, tolerates=("NoSuchKey",), requires=headers, **rest)
             if refusals.code(response):
                 return None
             first = first or response
-            start = received
+            start = size
             try:
                 for chunk in response["Body"].iter_chunks(_CHUNK):
                     out.write(chunk)
-                    received += len(chunk)
+                    size += len(chunk)
             except (exceptions.BotoCoreError, HTTPError) as error:
-                failures = 1 if received - start >= _CHUNK else failures + 1
+                failures = 1 if size - start >= _CHUNK else failures + 1
                 if failures >= self._patience.attempts:
                     raise refusals.failure(error, self._endpoint, self.location(key)) from None
                 time.sleep(self._patience.pause)

@@ -88,17 +88,17 @@ class S3Store:
 
         :raises Unreachable: the service does not answer.
         """
-        complaints: dict[str, None] = {}
+        errors: dict[str, None] = {}
         for probe in (self._probe_parts if dry_run else self._probe_creating, self._probe_listing):
             try:
                 probe()
             except Unreachable:
                 # What is known to be wrong is worth more than an outage after it.
-                if not complaints:
+                if not errors:
                     raise
             except BuildToolsError as error:
-                complaints[str(error)] = None
-        return tuple(complaints)
+                errors[str(error)] = None
+        return tuple(errors)
 
     def head(self, key: str) -> StoredObject | None:
         """What the service knows of an object without reading it; None where there is none."""
@@ -116,8 +116,8 @@ class S3Store:
     def read(self, key: str) -> Content | None:
         """A small object's content; None where there is none."""
         out = io.BytesIO()
-        stored = self.download(key, out)
-        return Content(out.getvalue(), stored.etag) if stored else None
+        entry = self.download(key, out)
+        return Content(out.getvalue(), entry.etag) if entry else None
 
     def read_all(self, keys: Sequence[str]) -> list[Content | None]:
         """The contents of many small objects, several of which are read at once, in the order of their keys."""
@@ -136,10 +136,10 @@ class S3Store:
     def digest(self, key: str, checksums: Checksums | None = None, *, deep: bool = False) -> str | None:
         """The SHA-256 of an object's content, which is read unless the service's checksum agrees with ours."""
         if checksums and not deep:
-            stored = self.head(key)
-            if stored is None:
+            entry = self.head(key)
+            if entry is None:
                 return None
-            if stored.size == checksums.size and checksums.agrees(stored.checksum):
+            if entry.size == checksums.size and checksums.agrees(entry.checksum):
                 return checksums.sha256
         content = ChecksumWriter()
         return content.checksums().sha256 if self.download(key, content) else None
@@ -152,8 +152,8 @@ class S3Store:
 
     def replace(self, key: str, data: bytes, etag: str, content_type: str) -> bool:
         """Overwrites an object that still is what it was when it was read; False where it no longer is."""
-        stored = None if self._conditional else self.head(key)
-        if not self._conditional and (stored is None or stored.etag != etag):
+        entry = None if self._conditional else self.head(key)
+        if not self._conditional and (entry is None or entry.etag != etag):
             return False
         return self._put(key, data, content_type, {"IfMatch": etag} if self._conditional else {})
 
@@ -172,16 +172,16 @@ class S3Store:
     def discard_unfinished(self, prefix: str, older_than: datetime) -> int:
         """Cancels the uploads to keys below ``prefix`` that a killed run left; their number."""
         markers = {"KeyMarker": "NextKeyMarker", "UploadIdMarker": "NextUploadIdMarker"}
-        unfinished = [
+        uploads = [
             upload
             for page in self._pages("list_multipart_uploads", prefix, markers)
             for upload in page.get("Uploads", ())
             if upload["Initiated"] < older_than
         ]
-        for upload in unfinished:
+        for upload in uploads:
             key = upload["Key"].removeprefix(self._prefix)
             self._bucket.ask("abort_multipart_upload", key, tolerates=("NoSuchUpload",), UploadId=upload["UploadId"])
-        return len(unfinished)
+        return len(uploads)
 
     def upload(
         self,
@@ -210,10 +210,10 @@ class S3Store:
             write(upload)
             is_new = upload.complete(checksums)
         # A replicated store may show an object a moment late.
-        stored = awaited(lambda: self.head(key))
-        if stored is None:
+        entry = awaited(lambda: self.head(key))
+        if entry is None:
             raise Unreachable(f"{self.location(key)} is not there after it was written", "try again")
-        return replace(self._same(stored, checksums), is_new=is_new)
+        return replace(self._same(entry, checksums), is_new=is_new)
 
     @property
     def _prefix(self) -> str:

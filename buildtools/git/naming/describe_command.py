@@ -29,8 +29,8 @@ of its own it has
 
 _SWITCHES = {"all", "tags", "long", "always", "first-parent"}
 _LISTS = {"match", "exclude"}
-_KNOWN = (*sorted(_SWITCHES), *sorted(_LISTS), "abbrev", "broken", "candidates", "contains", "debug", "dirty")
-_KNOWN += ("exact-match", "walk")
+_OPTIONS = (*sorted(_SWITCHES), *sorted(_LISTS), "abbrev", "broken", "candidates", "contains", "debug", "dirty")
+_OPTIONS += ("exact-match", "walk")
 
 
 class _MisusedError(Exception):
@@ -69,13 +69,13 @@ def _apply(options: Options, lists: dict[str, list[bytes]], word: str, value: st
         setattr(options, name.replace("-", "_"), on)
     elif name in _LISTS:
         if on:
-            lists[name].append(os.fsencode(_required(word, value, rest)))
+            lists[name].append(os.fsencode(_value_of(word, value, rest)))
         else:
             lists[name].clear()
     elif name == "abbrev":
         options.abbrev = (AUTOMATIC if on else 0) if value is None else _digits(word, value)
     elif name == "candidates":
-        options.candidates = _number(word, _required(word, value, rest)) if on else 0
+        options.candidates = _number(word, _value_of(word, value, rest)) if on else 0
     elif name == "exact-match":
         options.candidates = 0 if on else 10
     elif name == "dirty":
@@ -85,7 +85,7 @@ def _apply(options: Options, lists: dict[str, list[bytes]], word: str, value: st
     elif name == "contains" and on:
         raise _MisusedError("--contains is not supported here; use git for it")
     elif name == "walk":
-        walk = _required(word, value, rest)
+        walk = _value_of(word, value, rest)
         if walk not in ("2.47", "2.48"):
             raise _MisusedError("--walk is 2.47 or 2.48")
         options.old_git = walk == "2.47"
@@ -93,21 +93,21 @@ def _apply(options: Options, lists: dict[str, list[bytes]], word: str, value: st
 
 def _option(word: str) -> tuple[str, bool]:
     """The option meant, which may be shortened as long as it stays unambiguous; False when it begins with ``no-``."""
-    if word in _KNOWN:
+    if word in _OPTIONS:
         return word, True
-    spelled = [(name, True) for name in _KNOWN if name.startswith(word)]
+    candidates = [(name, True) for name in _OPTIONS if name.startswith(word)]
     if word.startswith("no-"):
-        if word[3:] in _KNOWN:
+        if word[3:] in _OPTIONS:
             return word[3:], False
-        spelled += [(name, False) for name in _KNOWN if name.startswith(word[3:])]
+        candidates += [(name, False) for name in _OPTIONS if name.startswith(word[3:])]
     elif "no-".startswith(word):
-        spelled += [(name, False) for name in _KNOWN]
-    if len(spelled) != 1:
-        raise _MisusedError(f"{'ambiguous' if spelled else 'unknown'} option --{word}")
-    return spelled[0]
+        candidates += [(name, False) for name in _OPTIONS]
+    if len(candidates) != 1:
+        raise _MisusedError(f"{'ambiguous' if candidates else 'unknown'} option --{word}")
+    return candidates[0]
 
 
-def _required(word: str, value: str | None, rest: Iterator[str]) -> str:
+def _value_of(word: str, value: str | None, rest: Iterator[str]) -> str:
     if value is None:
         value = next(rest, None)
     if value is None:

@@ -63,8 +63,8 @@ class Describer:
         self._repository = repository
         self._objects = repository.objects
         self._options = options
-        configured = configured_abbrev(repository)
-        self._abbrev = configured if options.abbrev is None or options.abbrev < 0 else options.abbrev
+        length = configured_abbrev(repository)
+        self._abbrev = length if options.abbrev is None or options.abbrev < 0 else options.abbrev
         if options.long and self._abbrev == 0:
             raise BadRevision("--long and --abbrev=0 cannot be used together", "leave one of them out")
         self._shallow = read_shallow(repository.common_dir, repository.hash_size, repository.environment)
@@ -190,17 +190,17 @@ class Describer:
             elsewhere = any(parent in self._objects for parent in self._true_parents(best.commit))
             border -= set() if elsewhere else {best.commit}
         if border:
-            raise ShallowClone("this clone is shallow, and the nearest tag may lie beyond its border", FETCH_ALL)
+            raise ShallowClone("shallow clone: the nearest tag may be outside the fetched history", FETCH_ALL)
 
     def _true_parents(self, commit: bytes) -> list[bytes]:
         return Commits(self._objects, {}, strict=True, use_graph=False).load(commit)[1]
 
-    def _exact(self, name: Name, commit: bytes, untagged: bytes) -> CommitName:
+    def _exact(self, name: Name, commit: bytes, object_id: bytes) -> CommitName:
         text, is_misnamed = self._shown_name(name)
         if not (is_misnamed or self._options.long):
             return CommitName(text, text, 0, commit)
         # git abbreviates what the tag object points to, which for a nested tag is another tag.
-        short = self._objects.abbreviated(name.tag.target if name.tag else untagged, self._abbrev)
+        short = self._objects.abbreviated(name.tag.target if name.tag else object_id, self._abbrev)
         return CommitName(f"{text}-0-g{short}", text, 0, commit, short)
 
     def _distant(self, name: Name, depth: int, commit: bytes) -> CommitName:

@@ -34,7 +34,7 @@ class Tag:
 
 
 def read_tag(objects: Objects, oid: bytes) -> Tag | None:
-    """The tag object, or ``None`` where it is none or cannot be read."""
+    """The tag object, or ``None`` where it is not one or cannot be read."""
     try:
         kind, content = objects.read(oid)
         return Tag(content, objects.hash_size) if kind == "tag" else None
@@ -43,7 +43,7 @@ def read_tag(objects: Objects, oid: bytes) -> Tag | None:
 
 
 def peeled(objects: Objects, oid: bytes) -> bytes | None:
-    """What a tag leads to in the end, ``None`` where that cannot be told; the id itself when it is no tag."""
+    """What a tag leads to in the end, ``None`` where that cannot be told; the id itself where it is not a tag."""
     try:
         if objects.kind(oid) != "tag":
             return oid

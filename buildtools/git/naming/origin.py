@@ -32,25 +32,25 @@ def first_holder(repository: Repository, commits: Commits, blob: bytes) -> tuple
                 date, grandparents = commits.load(parent)
                 heappush(queue, (-date, len(marks), parent, grandparents))
                 marks.add(parent)
-    searched: set[bytes] = set()
+    trees: set[bytes] = set()
     digits = repository.hash_size * 2
     for commit in reversed(order):
         tree = bytes.fromhex(repository.objects.read(commit)[1][5 : 5 + digits].decode("latin-1"))
-        path = _path_in(repository, tree, blob, b"", searched)
+        path = _path_in(repository, tree, blob, b"", trees)
         if path is not None:
             return commit, path
     return None
 
 
-def _path_in(repository: Repository, tree: bytes, blob: bytes, prefix: bytes, searched: set[bytes]) -> bytes | None:
-    if tree in searched:
+def _path_in(repository: Repository, tree: bytes, blob: bytes, prefix: bytes, trees: set[bytes]) -> bytes | None:
+    if tree in trees:
         return None
-    searched.add(tree)
+    trees.add(tree)
     for mode, name, oid in entries(repository.objects.read(tree)[1], repository.hash_size):
         if oid == blob:
             return prefix + name
         if mode == _FOLDER:
-            path = _path_in(repository, oid, blob, prefix + name + b"/", searched)
+            path = _path_in(repository, oid, blob, prefix + name + b"/", trees)
             if path is not None:
                 return path
     return None

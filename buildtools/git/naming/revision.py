@@ -18,9 +18,9 @@ from buildtools.git.storage.trees import entries
 _RULES = (b"%s", b"refs/%s", b"refs/tags/%s", b"refs/heads/%s", b"refs/remotes/%s", b"refs/remotes/%s/HEAD")
 _STEP = re.compile(r"(.*)([~^])(\d*)", re.DOTALL)
 _PEEL = re.compile(r"(.+)\^\{(commit|tag|tree|blob|object|/[^{]*|)\}", re.DOTALL)
-_DESCRIBED = re.compile(r"(.+)-[0-9a-fA-F]+-g([0-9a-fA-F]+)", re.DOTALL)
+_DESCRIPTION = re.compile(r"(.+)-[0-9a-fA-F]+-g([0-9a-fA-F]+)", re.DOTALL)
 _PRIOR = re.compile(r"@\{-([1-9]\d*)\}")
-_LOGGED = re.compile(r"(.*?)@\{(?!-)([^}]+)\}", re.DOTALL)
+_LOG_ENTRY = re.compile(r"(.*?)@\{(?!-)([^}]+)\}", re.DOTALL)
 _MOST_STEPS = (1 << 31) - 1
 _FIRST_TIME = 100_000_000  # a lower number in @{…} counts entries, from here on it is a time
 _SHORTEST = 4
@@ -115,8 +115,8 @@ class Revisions:
         if not peel:
             return None
         outer, kind = peel[1], peel[2]
-        searched = kind[1:] if kind.startswith("/") else None
-        if searched is not None:
+        pattern = kind[1:] if kind.startswith("/") else None
+        if pattern is not None:
             kind = "commit"
         oid = self._find(outer, kind if kind in ("commit", "tree") else "")
         if oid is None or kind == "object":
@@ -125,16 +125,16 @@ class Revisions:
             oid = self.peel_to(oid, kind)
         except MissingObject:
             return None
-        if oid is None or not searched:
+        if oid is None or not pattern:
             return oid
-        return self._by_message(searched, [oid])
+        return self._by_message(pattern, [oid])
 
     def _basic(self, name: str) -> bytes | None:
         if re.fullmatch(f"[0-9a-fA-F]{{{self._objects.hash_size * 2}}}", name):
             return bytes.fromhex(name)
-        logged = _LOGGED.fullmatch(self._full_name(name))
-        if logged:
-            return self._from_log(logged[1], logged[2])
+        match = _LOG_ENTRY.fullmatch(self._full_name(name))
+        if match:
+            return self._from_log(match[1], match[2])
         ref = self._ref(self._full_name(name))
         return ref[1] if ref else None
 
@@ -171,10 +171,10 @@ class Revisions:
             full = resolve(self._repository.refs, b"HEAD")[0].decode("utf-8", "surrogateescape")
             branch = full.removeprefix("refs/heads/")
         config = self._repository.config
-        tracked = pushed_to(config, branch) if mark[2].lower() == "push" else upstream(config, branch)
-        if tracked is None:
+        ref = pushed_to(config, branch) if mark[2].lower() == "push" else upstream(config, branch)
+        if ref is None:
             raise BadRevision(f"branch {branch!r} follows no other branch", "set one with `git branch -u`")
-        return tracked
+        return ref
 
     def _checked_out_before(self, count: int) -> str | None:
         for entry in reversed(self._repository.refs.log(b"HEAD")):
@@ -195,9 +195,9 @@ class Revisions:
                 full = rule % short.encode("utf-8", "surrogateescape")
                 last, oid = resolve(refs, full) if is_safe(full) else (full, None)
                 if oid is not None:
-                    logged = next((name for name in (full, last) if refs.log(name)), None)
-                    if logged:
-                        ref = logged, oid
+                    log = next((name for name in (full, last) if refs.log(name)), None)
+                    if log:
+                        ref = log, oid
                         break
         if ref is None:
             return None
@@ -226,7 +226,7 @@ class Revisions:
         return entries[0].old if any(entries[0].old) else entries[0].new
 
     def _describe_output(self, name: str) -> bytes | None:
-        match = _DESCRIBED.fullmatch(name)
+        match = _DESCRIPTION.fullmatch(name)
         return self._abbreviation(match[2], "only commit") if match else None
 
     def _abbreviation(self, name: str, kind: str) -> bytes | None:

@@ -8,10 +8,10 @@ from buildtools.git.config import Config
 def upstream(config: Config, branch: str) -> str | None:
     """The full name of the ref behind ``BRANCH@{upstream}``; ``None`` where none is configured."""
     remote = config.get(f"branch.{branch}.remote")
-    merged = config.get(f"branch.{branch}.merge")
-    if remote is None or merged is None:
+    branch_ref = config.get(f"branch.{branch}.merge")
+    if remote is None or branch_ref is None:
         return None
-    return merged if remote == "." else _mapped(config.get_all(f"remote.{remote}.fetch"), merged)
+    return branch_ref if remote == "." else _target(config.get_all(f"remote.{remote}.fetch"), branch_ref)
 
 
 def pushed_to(config: Config, branch: str) -> str | None:
@@ -20,20 +20,20 @@ def pushed_to(config: Config, branch: str) -> str | None:
     remote = config.get(f"branch.{branch}.pushremote") or config.get("remote.pushdefault") or own or "origin"
     full = f"refs/heads/{branch}"
     fetch_specs = config.get_all(f"remote.{remote}.fetch")
-    configured = config.get_all(f"remote.{remote}.push")
-    if configured:
-        pushed = _mapped(configured, full)
-        return _mapped(fetch_specs, pushed) if pushed else None
+    refspecs = config.get_all(f"remote.{remote}.push")
+    if refspecs:
+        target = _target(refspecs, full)
+        return _target(fetch_specs, target) if target else None
     way = (config.get("push.default") or "simple").lower()
     if way in ("current", "matching") or (way == "simple" and remote != (own or "origin")):
-        return _mapped(fetch_specs, full)
-    followed = upstream(config, branch)
-    if way == "upstream" or (way == "simple" and followed == _mapped(fetch_specs, full)):
-        return followed
+        return _target(fetch_specs, full)
+    ref = upstream(config, branch)
+    if way == "upstream" or (way == "simple" and ref == _target(fetch_specs, full)):
+        return ref
     return None
 
 
-def _mapped(refspecs: list[str], name: str) -> str | None:
+def _target(refspecs: list[str], name: str) -> str | None:
     for refspec in refspecs:
         source, _, target = refspec.removeprefix("+").partition(":")
         before, star, after = source.partition("*")

@@ -23,7 +23,7 @@ class _Layer:
         self.first = first
         data = mapped(path)
         if len(data) < 8 or data[:4] != b"CGPH" or data[4] != 1 or _HASH_VERSIONS.get(data[5]) != hash_size:
-            raise DamagedRepository(f"{path} is no commit-graph that is understood")
+            raise DamagedRepository(f"{path} is not a commit-graph that is understood")
         if data[-hash_size:] == bytes(hash_size):
             raise DamagedRepository(f"{path} has no checksum")
         self.bases = data[7]

@@ -164,10 +164,10 @@ def _over_pack(
         first = oid[0]
         low = starts[first]
         begin = before + (low + ((starts[first + 1] - low) * number(oid[1:4], "big") >> 24)) * width
-        found = index[begin : begin + both].find(oid)
-        if found < 0 or begin < 0 or found % width:
+        place = index[begin : begin + both].find(oid)
+        if place < 0 or begin < 0 or place % width:
             return otherwise(oid)
-        at = u32(index, offsets + (begin + found - names) // width * 4)[0]
+        at = u32(index, offsets + (begin + place - names) // width * 4)[0]
         byte = data[at] if at < large else 0
         if byte & 0x70 != _COMMIT:
             return otherwise(oid)
@@ -222,7 +222,7 @@ def read_shallow(common_dir: str, hash_size: int, environment: Mapping[str, str]
     ids = []
     for line in _lines(path):
         if not re.fullmatch(f"[0-9a-f]{{{hash_size * 2}}}", line):
-            raise DamagedRepository(f"{path} has a line that is no object name")
+            raise DamagedRepository(f"{path} has a line that is not an object name")
         ids.append(bytes.fromhex(line))
     return ids
 

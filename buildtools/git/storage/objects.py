@@ -154,12 +154,12 @@ class Objects:
 
     def count(self) -> int:
         """About how many objects are packed: what git derives the length of abbreviations from."""
-        total, covered = 0, set()
+        total, names_in_index = 0, set()
         for folder in self.folders if self._use_multi_pack_index and len(self.packs) > 1 else ():
             count, names = summary(folder)
             total += count
-            covered |= {f"{folder}/pack/{name[:-4]}.pack" for name in names}
-        return total + sum(pack.ids.total for pack in self.packs if pack.path not in covered)
+            names_in_index |= {f"{folder}/pack/{name[:-4]}.pack" for name in names}
+        return total + sum(pack.ids.total for pack in self.packs if pack.path not in names_in_index)
 
     def starting_with(self, prefix: str) -> Iterator[str]:
         """The full ids, in hexadecimal, that start so; an id in two places comes twice. Two digits at least."""
@@ -261,8 +261,8 @@ def unquoted(text: str) -> str:
     simple = {"a": 7, "b": 8, "t": 9, "n": 10, "v": 11, "f": 12, "r": 13, '"': 34, "\\": 92}
 
     def byte(match: re.Match[bytes]) -> bytes:
-        escaped = match[1].decode("latin-1")
-        return bytes([simple[escaped] if escaped in simple else int(escaped, 8)])
+        letters = match[1].decode("latin-1")
+        return bytes([simple[letters] if letters in simple else int(letters, 8)])
 
     inside = text[1:-1].encode("utf-8", "surrogateescape")
     return re.sub(rb'\\([abtnvfr"\\]|[0-3][0-7]{2})', byte, inside).decode("utf-8", "surrogateescape")

@@ -112,7 +112,7 @@ class Pack:
         if data[:4] != b"\xfftOc":
             ids = SortedIds(data, 0, 1024 + 4, size + 4, size, path)
             self.offsets = 0
-            expected = [1024 + ids.total * (size + 4) + 2 * size]
+            sizes = [1024 + ids.total * (size + 4) + 2 * size]
         else:
             if u32(data, 4)[0] != 2:
                 raise DamagedRepository(f"{path} is of an unknown version", "use a pack index of version 1 or 2")
@@ -120,8 +120,8 @@ class Pack:
             self.offsets = ids.names + ids.total * (size + 4)
             self._large_offsets = self.offsets + ids.total * 4
             least = self._large_offsets + 2 * size
-            expected = [least, least + max(ids.total - 1, 0) * 8]
-        if not expected[0] <= len(data) <= expected[-1]:
+            sizes = [least, least + max(ids.total - 1, 0) * 8]
+        if not sizes[0] <= len(data) <= sizes[-1]:
             raise DamagedRepository(f"{path} has the wrong size")
         return ids
 
@@ -165,7 +165,7 @@ class Pack:
             raise DamagedRepository(f"{self.path} cannot be read ({error.strerror})") from None
         self.stamp = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
         if len(data) < 12 + size or data[:4] != b"PACK" or u32(data, 4)[0] not in (2, 3):
-            raise DamagedRepository(f"{self.path} is no pack, or cut short")
+            raise DamagedRepository(f"{self.path} is not a pack, or is cut short")
         if u32(data, 8)[0] != self.ids.total:
             raise DamagedRepository(f"{self.path} and its index hold different numbers of objects")
         index = self.ids.data
@@ -275,8 +275,8 @@ def apply_delta(base: bytes, delta: bytes) -> bytes:
     :raises ValueError: the delta does not fit the base.
     :raises IndexError: the delta is cut short.
     """
-    expected, at = _size(delta, 0)
-    if expected != len(base):
+    base_size, at = _size(delta, 0)
+    if base_size != len(base):
         raise ValueError("another base")
     size, at = _size(delta, at)
     out = []

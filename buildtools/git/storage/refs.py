@@ -194,7 +194,7 @@ class RefFiles:
         ):
             oid, name, peeled, odd = line.groups()
             if odd:
-                raise DamagedRepository(f"{self._common_dir}/packed-refs has a line that is no ref")
+                raise DamagedRepository(f"{self._common_dir}/packed-refs has a line that is not a ref")
             if not name.startswith(prefix):
                 continue
             if not is_well_formed(name):

@@ -176,26 +176,26 @@ class _Table:
                 old, new = block[at : at + size], block[at + size : at + 2 * size]
                 at += 2 * size
                 for _ in ("name", "address"):
-                    skipped, at = _varint(block, at)
-                    at += skipped
+                    text_size, at = _varint(block, at)
+                    at += text_size
                 time, at = _varint(block, at)
-                skipped, at = _varint(block, at + 2)
-                entry = LogEntry(old, new, time, block[at : at + skipped].rstrip(b"\n"))
-                at += skipped
+                text_size, at = _varint(block, at + 2)
+                entry = LogEntry(old, new, time, block[at : at + text_size].rstrip(b"\n"))
+                at += text_size
             if name == ref_name:
                 entries[index] = entry
 
     def _damaged(self) -> DamagedRepository:
-        return DamagedRepository(f"{self._path} is no table of refs, or damaged")
+        return DamagedRepository(f"{self._path} is not a table of refs, or is damaged")
 
 
 def _key(data: bytes, at: int, previous: bytes) -> tuple[bytes, int, int]:
-    shared, at = _varint(data, at)
+    prefix_size, at = _varint(data, at)
     suffix, at = _varint(data, at)
     kind, length = suffix & 7, suffix >> 3
-    if shared > len(previous) or at + length > len(data):
+    if prefix_size > len(previous) or at + length > len(data):
         raise ValueError("a name that reaches outside")
-    return previous[:shared] + data[at : at + length], kind, at + length
+    return previous[:prefix_size] + data[at : at + length], kind, at + length
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

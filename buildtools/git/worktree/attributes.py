@@ -132,9 +132,9 @@ def _parse(data: bytes, folder: bytes) -> _File:
         start = line.lstrip(_BLANK)
         if not start or start.startswith(b"#") or len(line) >= _LONGEST_LINE:
             continue
-        quoted = _QUOTED.match(start)
-        if quoted:
-            pattern, rest = _ESCAPE.sub(_unescaped, quoted[1]), start[quoted.end() :]
+        match = _QUOTED.match(start)
+        if match:
+            pattern, rest = _ESCAPE.sub(_literal, match[1]), start[match.end() :]
         else:
             pattern = re.split(rb"[ \t\r\n]", start, maxsplit=1)[0]
             rest = start[len(pattern) :]
@@ -153,7 +153,7 @@ def _parse(data: bytes, folder: bytes) -> _File:
     return _File(tuple(rules), macros)
 
 
-def _unescaped(match: re.Match[bytes]) -> bytes:
+def _literal(match: re.Match[bytes]) -> bytes:
     letter = match[1]
     return bytes([int(letter, 8)]) if len(letter) == 3 else _ESCAPES.get(letter, letter)
 

@@ -48,13 +48,13 @@ def read_cone(path: str) -> Cone | None:
         if line in (b"/*", b"!/*/"):
             everything = line == b"/*"
             continue
-        negated = line.startswith(b"!")
-        folder = line.removeprefix(b"!").removesuffix(b"/*/" if negated else b"/")
+        is_negative = line.startswith(b"!")
+        folder = line.removeprefix(b"!").removesuffix(b"/*/" if is_negative else b"/")
         name = re.sub(rb"\\(.)", rb"\1", folder)
-        is_expected = name in whole if negated else name not in shallow
+        is_expected = name in whole if is_negative else name not in shallow
         if not folder.startswith(b"/") or folder == line or not is_expected or _SPECIAL.search(folder):
             return None
-        if negated:
+        if is_negative:
             whole.remove(name)
             shallow.add(name)
         else:

@@ -100,7 +100,7 @@ class Conversion:
         :raises DamagedRepository: a required filter failed.
         """
         if plan.driver:
-            data = self._filtered(path, data, plan.driver)
+            data = self._clean(path, data, plan.driver)
         if plan.encoding and data:
             from buildtools.git.worktree.encoding import utf8_from
 
@@ -119,7 +119,7 @@ class Conversion:
         blob = self._read_indexed(path)
         return blob is not None and b"\r\n" in blob and not _is_binary(blob)
 
-    def _filtered(self, path: bytes, data: bytes, driver: Driver) -> bytes:
+    def _clean(self, path: bytes, data: bytes, driver: Driver) -> bytes:
         if driver.process:
             output = self._by_process(driver.process, path, data)
         elif driver.clean:
@@ -156,10 +156,10 @@ class Conversion:
         import subprocess
 
         name = path.decode("utf-8", "surrogateescape")
-        expanded = _PLACEHOLDER.sub(lambda match: "%" if match[1] == "%" else shlex.quote(name), command)
+        program = _PLACEHOLDER.sub(lambda match: "%" if match[1] == "%" else shlex.quote(name), command)
         try:
             process = subprocess.run(
-                ["/bin/sh", "-c", expanded],
+                ["/bin/sh", "-c", program],
                 input=data,
                 stdout=subprocess.PIPE,
                 cwd=self._work_tree,

@@ -25,15 +25,15 @@ def utf8_from(encoding: str, data: bytes) -> bytes:
     marks = _MARKS.get(name)
     if marks and not data.startswith(marks):
         return data
-    ordered = _MARKS.get(name[:-2]) if name[-2:] in ("be", "le") else None
-    if ordered and data.startswith(ordered):
+    mark = _MARKS.get(name[:-2]) if name[-2:] in ("be", "le") else None
+    if mark and data.startswith(mark):
         return data
     if name == "utf-16le-bom":
         encoding = "UTF-16"
     for source in dict.fromkeys((encoding, "ISO-8859-1" if name == "latin-1" else encoding)):
-        converted = _iconv(source, data)
-        if converted is not None:
-            return converted
+        text = _iconv(source, data)
+        if text is not None:
+            return text
     return data
 
 
@@ -45,8 +45,8 @@ def _iconv(source: str, data: bytes) -> bytes | None:
     library.iconv.restype = ctypes.c_size_t
     library.iconv.argtypes = [pointer] * 5
     descriptor = library.iconv_open(b"UTF-8", source.encode("latin-1"))
-    failed = ctypes.c_size_t(-1).value
-    if descriptor in (None, failed):
+    error = ctypes.c_size_t(-1).value
+    if descriptor in (None, error):
         return None
     try:
         # No encoding's character takes more than four bytes for each of its own in UTF-8.
@@ -56,7 +56,7 @@ def _iconv(source: str, data: bytes) -> bytes | None:
         at, left = pointer(ctypes.addressof(in_buffer)), ctypes.c_size_t(len(data))
         out, free = pointer(ctypes.addressof(target)), ctypes.c_size_t(room)
         references = [ctypes.byref(value) for value in (at, left, out, free)]
-        if library.iconv(descriptor, *references) == failed:
+        if library.iconv(descriptor, *references) == error:
             return None
         return target.raw[: room - free.value]
     finally:

@@ -32,10 +32,10 @@ class FilterProcess:
             self._send([data[at : at + _LARGEST_PACKET] for at in range(0, len(data), _LARGEST_PACKET)])
             status = self._status(b"")
             if status == b"success":
-                cleaned = b"".join(self._receive())
+                content = b"".join(self._receive())
                 status = self._status(status)
                 if status == b"success":
-                    return cleaned
+                    return content
             if status == b"abort":
                 self._can_clean = False
             elif status != b"error":

@@ -186,12 +186,12 @@ def _layout(oid_length: int) -> struct.Struct:
 def _read_entries(data: bytes, count: int, oid_length: int) -> Generator[tuple[bytes, int, int, Fields], None, int]:
     """The entries of versions 2 and 3; returns where they end."""
     layout = _layout(oid_length)
-    unpack, fixed = layout.unpack_from, layout.size
+    unpack, fixed_length = layout.unpack_from, layout.size
     at = 12
     for _ in range(count):
         fields: Fields = unpack(data, at)
         flags = fields[8]
-        start = at + fixed
+        start = at + fixed_length
         if flags & _EXTENDED:
             fields = _extended(fields, data, start)
             start += 2
@@ -208,12 +208,12 @@ def _read_compressed_entries(
 ) -> Generator[tuple[bytes, int, int, Fields], None, int]:
     """The entries of version 4, where a name tells only how it differs from the one before; returns where they end."""
     layout = _layout(oid_length)
-    unpack, fixed = layout.unpack_from, layout.size
+    unpack, fixed_length = layout.unpack_from, layout.size
     at = 12
     name = b""
     for _ in range(count):
         fields: Fields = unpack(data, at)
-        at += fixed
+        at += fixed_length
         if fields[8] & _EXTENDED:
             fields = _extended(fields, data, at)
             at += 2
@@ -286,33 +286,33 @@ def _parsed_cache_tree(data: bytes, oid_length: int) -> dict[bytes, bytes]:
 
 def _join(index: Index, base: Index, bitmaps: bytes) -> None:
     """Fill ``index``, which holds only what differs, from the shared index it builds on."""
-    deleted: set[int] = set()
-    replaced: list[int] = []
+    gaps: set[int] = set()
+    patches: list[int] = []
     if bitmaps:
         first, rest = _bits(bitmaps)
         second, rest = _bits(rest)
         if rest:
             raise ValueError("garbage at the end of the link extension")
-        deleted, replaced = set(first), second
-    if (deleted or replaced) and max([*deleted, *replaced]) >= len(base.names):
+        gaps, patches = set(first), second
+    if (gaps or patches) and max([*gaps, *patches]) >= len(base.names):
         raise ValueError("the link extension names entries that are not there")
     names, own_fields = index.names, index.fields
-    own = len(replaced)
+    own = len(patches)
     if any(names[:own]) or not all(names[own:]):
         raise ValueError("the link extension does not fit the entries")
     # The first own entries, nameless, take the place of the base's in the bitmap's order; the others are new.
     fields = base.fields
-    for position, replacement in zip(replaced, own_fields, strict=False):
+    for position, replacement in zip(patches, own_fields, strict=False):
         fields[position] = replacement
     entries = {
         (name, entry[FLAGS] & STAGE): entry
         for position, (name, entry) in enumerate(zip(base.names, fields, strict=True))
-        if position not in deleted
+        if position not in gaps
     }
     for name, entry in zip(names[own:], own_fields[own:], strict=True):
         entries[name, entry[FLAGS] & STAGE] = entry
-    ordered = sorted(entries)
-    index.replace([name for name, _ in ordered], [entries[key] for key in ordered])
+    paths = sorted(entries)
+    index.replace([name for name, _ in paths], [entries[key] for key in paths])
 
 
 def _bits(data: bytes) -> tuple[list[int], bytes]:

@@ -42,12 +42,12 @@ class PathPattern(NamedTuple):
         """Whether it matches a path, relative to the work tree and without a slash at its end."""
         if self.name_only:
             return wildmatch(self.text, path[path.rfind(b"/") + 1 :], ignore_case=ignore_case)
-        skipped = self.text.startswith(b"/")
-        text = self.text[skipped:]
-        literal = self.literal - skipped
+        start = self.text.startswith(b"/")
+        text = self.text[start:]
+        literal = self.literal - start
         folder = len(self.folder)
-        fixed, below = path[: folder + literal], self.folder + text[:literal]
-        if fixed != below and not (ignore_case and fixed.lower() == below.lower()):
+        prefix, below = path[: folder + literal], self.folder + text[:literal]
+        if prefix != below and not (ignore_case and prefix.lower() == below.lower()):
             return False
         rest = path[folder + literal :]
         if literal == len(text) and not rest:

@@ -34,7 +34,7 @@ class Staged:
 def tree_entries(objects: Objects, oid: bytes) -> list[TreeEntry]:
     """The entries of one tree object, in its order.
 
-    :raises DamagedRepository: it is missing, or is no tree.
+    :raises DamagedRepository: it is missing, or is not a tree.
     """
     kind, data = objects.read(oid)
     if kind != "tree":
@@ -48,7 +48,7 @@ def _canonical(mode: int) -> int:
 
 
 def tree_files(objects: Objects, oid: bytes, folder: bytes) -> Iterator[TreeEntry]:
-    """Everything below a tree that is no folder, with its full name; ``folder`` is ``b""`` or ends in a slash."""
+    """Everything below a tree that is not a folder, with its full name; ``folder`` is ``b""`` or ends in a slash."""
     for name, mode, entry_oid in tree_entries(objects, oid):
         if mode == _FOLDER:
             yield from tree_files(objects, entry_oid, folder + name + b"/")
@@ -75,16 +75,14 @@ def _compare(
     if index.cached_tree(folder) == tree and not objects.replacements:
         return
     names, fields = index.names, index.fields
-    expected = {
-        folder + name + b"/" * (mode == _FOLDER): (oid, mode) for name, mode, oid in tree_entries(objects, tree)
-    }
+    entries = {folder + name + b"/" * (mode == _FOLDER): (oid, mode) for name, mode, oid in tree_entries(objects, tree)}
     depth = len(folder)
     at = start
     while at < stop:
         name = names[at]
         slash = name.find(b"/", depth)
         if slash < 0 or (fields[at][MODE] == SPARSE_DIRECTORY and slash == len(name) - 1):
-            entry = expected.pop(name, None)
+            entry = entries.pop(name, None)
             if entry is None:
                 difference.added.add(at)
             elif fields[at][FLAGS] & STAGE or entry != (fields[at][OID], fields[at][MODE]):
@@ -96,7 +94,7 @@ def _compare(
         inner = name[: slash + 1]
         # "0" is the character after "/"
         end = bisect_left(names, inner[:-1] + b"0", at, stop)
-        entry = expected.pop(inner, None)
+        entry = entries.pop(inner, None)
         if entry is None:
             difference.added.update(
                 below for below in range(at, end) if below == at or names[below] != names[below - 1]
@@ -104,7 +102,7 @@ def _compare(
         else:
             _compare(index, objects, entry[0], inner, at, end, difference)
         at = end
-    for name, (oid, mode) in expected.items():
+    for name, (oid, mode) in entries.items():
         if mode == _FOLDER:
             difference.removed |= {file: file_mode for file, file_mode, _ in tree_files(objects, oid, name)}
         else:

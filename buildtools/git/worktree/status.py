@@ -143,7 +143,7 @@ class WorkTree:
         kind, data = self.repository.objects.read(commit)
         match = re.match(rb"tree ([0-9a-f]{%d})\n" % (2 * self.repository.hash_size), data)
         if kind != "commit" or not match:
-            raise DamagedRepository(f"HEAD leads to {commit.hex()}, which is no commit")
+            raise DamagedRepository(f"HEAD leads to {commit.hex()}, which is not a commit")
         return bytes.fromhex(match[1].decode())
 
     def _look_at_files(self, suspects: list[int]) -> None:
@@ -179,17 +179,17 @@ class WorkTree:
 
         :raises DamagedRepository: the repository in it is broken.
         """
-        ignored = self.submodules.ignored(path)
+        mode = self.submodules.ignored(path)
         place = self.files.top + b"/" + path
         environment = self.repository.environment
-        if ignored == "all":
+        if mode == "all":
             return False
         head = gitlink_head(place, environment)
         has_moved = head is not None and head != oid
-        if (has_moved and not self._thorough) or ignored == "dirty" or not os.path.exists(place + b"/.git"):
+        if (has_moved and not self._thorough) or mode == "dirty" or not os.path.exists(place + b"/.git"):
             return has_moved
         try:
-            return _status_differs(open_gitlink(place, environment), untracked=ignored == "none") or has_moved
+            return _status_differs(open_gitlink(place, environment), untracked=mode == "none") or has_moved
         except BuildToolsError as error:
             raise DamagedRepository(
                 f"the submodule {os.fsdecode(path)} cannot be read: {error.fact}",

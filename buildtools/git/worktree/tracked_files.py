@@ -205,18 +205,18 @@ class Files:
         if status.st_size & _LOW != size and size:
             # Git does not ask a filter about a file of another size.
             return True
-        touched = (
+        is_touched = (
             status.st_size & _LOW != size
             or (not size and oid != self._empty_blob)
             or int(status[8]) & _LOW != mtime
             or (self._trust_ctime and int(status[9]) & _LOW != ctime)
             or not (self._minimal or (status.st_ino & _LOW, status.st_uid, status.st_gid) == (inode, user, group))
         )
-        if touched and not self._refresh:
+        if is_touched and not self._refresh:
             return True
         # As new as the index: the file may have been written after it was looked at, within the same second.
         racy = 0 < self.index.mtime <= mtime
-        return (touched or racy) and self._stored_id(name, path, kind) != oid
+        return (is_touched or racy) and self._stored_id(name, path, kind) != oid
 
     def _stored_id(self, name: bytes, path: bytes, kind: int) -> bytes | None:
         """The id the file would be stored under; ``None`` if it cannot be read."""
@@ -333,9 +333,9 @@ class Files:
 
 def user_file(repository: Repository, key: str, name: str) -> list[str]:
     """The user's file that a configuration key names, or by default ``git/NAME`` below the XDG folder."""
-    configured = repository.config.path(key, repository.home())
-    if configured is not None:
-        return [os.path.join(repository.work_tree or "", configured)]
+    path = repository.config.path(key, repository.home())
+    if path is not None:
+        return [os.path.join(repository.work_tree or "", path)]
     environment = repository.environment
     base = environment.get("XDG_CONFIG_HOME") or (environment.get("HOME") and f"{environment['HOME']}/.config")
     return [f"{base}/git/{name}"] if base else []

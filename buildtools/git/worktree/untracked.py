@@ -29,8 +29,8 @@ def has_untracked(files: Files) -> bool:
 def untracked_paths(files: Files, folders: Sequence[bytes] = (b"",), *, in_submodules: bool = False) -> Iterator[bytes]:
     """The untracked files that are not ignored, as ``git ls-files --others --exclude-standard`` has them, unsorted.
 
-    Only those in ``folders`` (``b""`` or ``b"a/b/"``). A repository that is no submodule is one path, with a slash at
-    its end. With ``in_submodules`` those of each submodule, too, unless it is configured to ignore them.
+    Only those in ``folders`` (``b""`` or ``b"a/b/"``). A repository that is not a submodule is one path, with a slash
+    at its end. With ``in_submodules`` those of each submodule, too, unless it is configured to ignore them.
     """
     repository = files.repository
     patterns: list[PathPattern] = []

@@ -99,10 +99,10 @@ class Credentials:
         username, password = str(entry.get("username", "")), str(entry.get("password", ""))
         if entry.get("auth"):
             try:
-                decoded = base64.b64decode(str(entry["auth"]), validate=True).decode()
+                login = base64.b64decode(str(entry["auth"]), validate=True).decode()
             except (binascii.Error, UnicodeDecodeError):
-                decoded = ""
-            username, colon, password = decoded.partition(":")
+                login = ""
+            username, colon, password = login.partition(":")
             if not colon:
                 raise Refused(
                     f"{self._path} has an entry for {key} that is not base64 of USER:PASSWORD",

@@ -102,7 +102,7 @@ def build(
     :raises Refused: the request names something that is not there.
     :raises Unreachable: the engine went away.
     """
-    begun = time.monotonic()
+    start = time.monotonic()
     outcome, detail = Outcome.FAILED, ""
     report(Started(request.name, "build"))
     try:
@@ -115,7 +115,7 @@ def build(
         detail = error.fact
         raise
     finally:
-        report(Finished(request.name, "build", outcome, time.monotonic() - begun, detail))
+        report(Finished(request.name, "build", outcome, time.monotonic() - start, detail))
     return image
 
 
@@ -145,8 +145,8 @@ class _Build:
             return self._confirmed_image(self._solve(attributes))
         except BuildFailed as error:
             syntax = read_directives(self.text).get("syntax", "")
-            failed = self.progress.failed()
-            if not (failed and failed.name.startswith("resolve image config for") and _is_official(syntax)):
+            vertex = self.progress.failed()
+            if not (vertex and vertex.name.startswith("resolve image config for") and _is_official(syntax)):
                 raise
             self.report(
                 Warned(
@@ -237,7 +237,7 @@ class _Build:
     def _handlers(self, credentials: attachables.LoginSource, environment: Mapping[str, str]) -> dict[str, Handler]:
         request = self.request
         if not request.context.is_dir():
-            raise Refused(f"{request.name}: the context {request.context} is no folder", "correct its context")
+            raise Refused(f"{request.name}: the context {request.context} is not a folder", "correct its context")
         # The names are ours: the Dockerfile may lie anywhere and be called anything.
         virtual = {"Dockerfile": self.dockerfile}
         beside = request.dockerfile.with_name(f"{request.dockerfile.name}.dockerignore")
@@ -245,7 +245,7 @@ class _Build:
             virtual["Dockerfile.dockerignore"] = _read(beside, "the ignore file")
         trees = {"context": folder(request.context, request.selection), "dockerfile": files(virtual)}
         handlers = {
-            "/moby.filesync.v1.FileSync/DiffCopy": diff_copy(trees, self._transferred),
+            "/moby.filesync.v1.FileSync/DiffCopy": diff_copy(trees, self._report_transfer),
             **attachables.health(),
             **attachables.auth(credentials),
         }
@@ -255,7 +255,7 @@ class _Build:
             handlers |= attachables.ssh(ssh_agent(request.name, environment))
         return handlers
 
-    def _transferred(self, tree: str, total: int) -> None:
+    def _report_transfer(self, tree: str, total: int) -> None:
         if tree == "context":
             self.report(Transferred(self.request.name, total))
 

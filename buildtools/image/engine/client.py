@@ -360,8 +360,8 @@ def _unreachable(address: str, error: BaseException) -> Unreachable | UnusableEn
 
 def _root_cause(error: BaseException) -> BaseException:
     while True:
-        nested = [error.__cause__, error.__context__, *error.args, getattr(error, "reason", None)]
-        inner = next((n for n in nested if isinstance(n, BaseException) and n is not error), None)
+        errors = [error.__cause__, error.__context__, *error.args, getattr(error, "reason", None)]
+        inner = next((n for n in errors if isinstance(n, BaseException) and n is not error), None)
         if inner is None:
             return error
         error = inner

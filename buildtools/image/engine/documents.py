@@ -75,7 +75,7 @@ def driver_status(data: bytes) -> list[Any]:
 
 
 def failure_reason(status: int, data: bytes) -> str:
-    """The reason that an answer gives for being an error; of one that is no document, its first line."""
+    """The reason that an answer gives for being an error; of one that is not JSON, its first line."""
     try:
         return _text(_as_object(_document(data)), "message")
     except ValueError:

@@ -73,9 +73,9 @@ class Contents:
         if entry and entry.startswith(stamp):
             self._recent[path] = entry
             return entry[len(stamp) :]
-        begun = self._clock()
+        start = self._clock()
         digest, status = _read(path)
-        if status.st_ctime_ns < begun - _RACY_NANOSECONDS:
+        if status.st_ctime_ns < start - _RACY_NANOSECONDS:
             self._entries[path] = self._recent[path] = f"{_stamp(status)}{digest}"
             self._is_new = True
         return digest

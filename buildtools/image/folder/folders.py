@@ -127,12 +127,12 @@ def folders_and_errors(
     project = _Project(settings, version, frozenset(names), builder or local_platform(), proxies or {})
     folders_by_name: dict[str, ImageFolder] = {}
     waiting = [name for name in only if name in names] if only else list(names)
-    visited: set[str] = set()
+    names_before: set[str] = set()
     while waiting:
         name = waiting.pop()
-        if name in visited or not COMPONENT.fullmatch(name) or not _has_dockerfile(settings, name):
+        if name in names_before or not COMPONENT.fullmatch(name) or not _has_dockerfile(settings, name):
             continue
-        visited.add(name)
+        names_before.add(name)
         errors += failures_of([partial(_read_into, folders_by_name, name, project)])
         if name in folders_by_name:
             waiting += folders_by_name[name].parents

@@ -72,14 +72,14 @@ class Connections:
         """
         head = self._head(method, target, headers, body)
         stopwatch = Stopwatch(attempt)
-        sent = len(body) if isinstance(body, bytes) else int(headers.get("Content-Length", "0"))
+        size = len(body) if isinstance(body, bytes) else int(headers.get("Content-Length", "0"))
         try:
             response = self._exchange(method, head, body, seconds or self._seconds, keep=keep)
         except (OSError, HTTPException) as error:
-            stopwatch.log(self._service, method, f"{self._origin}{target}", f"failed ({error})", sent=sent)
+            stopwatch.log(self._service, method, f"{self._origin}{target}", f"failed ({error})", sent=size)
             raise
-        received = response.size
-        stopwatch.log(self._service, method, f"{self._origin}{target}", response.status, sent=sent, received=received)
+        url = f"{self._origin}{target}"
+        stopwatch.log(self._service, method, url, response.status, sent=size, received=response.size)
         return response
 
     def _exchange(

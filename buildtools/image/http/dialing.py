@@ -61,12 +61,12 @@ def dial_tls(host: str, port: int, tls: Any) -> socket.socket:
         context.load_cert_chain(*tls.cert)
     raw = dial_tcp(host, port)
     try:
-        wrapped = context.wrap_socket(raw, server_hostname=host)
+        sock = context.wrap_socket(raw, server_hostname=host)
     except BaseException:
         raw.close()
         raise
     ours, theirs = socket.socketpair()
-    threading.Thread(target=_relay, args=(wrapped, theirs), name="engine-tls", daemon=True).start()
+    threading.Thread(target=_relay, args=(sock, theirs), name="engine-tls", daemon=True).start()
     return ours
 
 

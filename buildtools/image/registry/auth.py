@@ -45,8 +45,8 @@ def read_challenges(header: str) -> list[Challenge]:
         Challenge(
             mark[1].lower(),
             {
-                name.lower(): re.sub(r"\\(.)", r"\1", quoted) or bare
-                for name, quoted, bare in _PARAMETER.findall(header[mark.end() : end])
+                name.lower(): re.sub(r"\\(.)", r"\1", text) or bare
+                for name, text, bare in _PARAMETER.findall(header[mark.end() : end])
             },
         )
         for mark, end in zip(marks, ends, strict=True)
@@ -113,7 +113,7 @@ class Authenticator:
         realm = challenge.parameters.get("realm", "")
         if not realm.startswith(("https://", "http://") if self._plain_http else "https://"):
             raise BuildToolsError(
-                f"the registry {self._host} names {realm!r} as its token service, which is no https address",
+                f"the registry {self._host} names {realm!r} as its token service, which is not an https address",
                 "its administrator must correct that",
             )
         service = [("service", challenge.parameters["service"])] if "service" in challenge.parameters else []

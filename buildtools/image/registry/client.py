@@ -97,7 +97,7 @@ class Registry:
     def check_push_access(self, repository: str) -> None:
         """Find out whether we may push to a repository, leaving nothing behind.
 
-        A manifest that is none is offered: whoever may not push is refused, whoever may is told that it is invalid. To
+        An invalid manifest is offered: whoever may not push is refused, whoever may is told that it is invalid. To
         begin an upload and to cancel it would leave a folder in Distribution's store that nothing ever removes.
 
         :raises Refused: we may not, or nobody may.
@@ -176,8 +176,8 @@ class Registry:
         digest = response.header("Docker-Content-Digest") or manifest.digest
         if response.status != 201:
             # Quay and others answer like that where the specification has 201. Whether it is there is then asked.
-            stored = awaited(lambda: self.head_manifest(repository, target), seconds=self._replication_seconds)
-            digest = stored.digest if stored else "nothing"
+            manifest_digest = awaited(lambda: self.head_manifest(repository, target), seconds=self._replication_seconds)
+            digest = manifest_digest.digest if manifest_digest else "nothing"
         if digest != manifest.digest:
             raise self._wrong(repository, target, f"that it stored {digest}, not {manifest.digest}")
         return manifest.digest

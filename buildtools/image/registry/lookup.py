@@ -194,7 +194,7 @@ def prune_fingerprints(
     with ThreadPoolExecutor(max_workers=_JOBS) as pool:
         images = dict(zip(tags, pool.map(lambda tag: read_image(registry, repository, tag, cache), tags), strict=True))
     oldest = sorted((image.created if image else 0.0, tag) for tag, image in images.items() if tag not in keep_tags)
-    deleted = []
+    names = []
     for _, tag in oldest[:surplus]:
         image = images[tag]
         digest = image.digest if image else tag_digest(registry, repository, tag)
@@ -204,5 +204,5 @@ def prune_fingerprints(
             continue
         if not registry.delete_manifest(repository, digest):
             break
-        deleted.append(tag)
-    return deleted
+        names.append(tag)
+    return names

@@ -74,7 +74,7 @@ class Descriptor:
     def read(cls, document: Any) -> Descriptor:
         """The descriptor that a manifest holds.
 
-        :raises KeyError, TypeError, ValueError, OverflowError: it is none.
+        :raises KeyError, TypeError, ValueError, OverflowError: it is not a descriptor.
         """
         media_type, digest, size = str(document["mediaType"]), _read_digest(document), int(document["size"])
         return cls(media_type, digest, size, tuple(map(str, document.get("urls") or ())))
@@ -174,8 +174,8 @@ class Manifest:
             with suppress(AttributeError, KeyError, TypeError, ValueError):
                 parts = [str(entry["platform"].get(key) or "") for key in ("os", "architecture", "variant")]
                 digests.setdefault(Platform.parse("/".join(filter(None, parts))), _read_digest(entry))
-        related = [each for each in digests if replace(each, variant=platform.variant) == platform]
-        usable = [each for each in related if each.variant <= platform.variant]
+        digests_of_variants = [each for each in digests if replace(each, variant=platform.variant) == platform]
+        usable = [each for each in digests_of_variants if each.variant <= platform.variant]
         if not usable:
             raise Damaged(f"the index {self.digest} has no image for {platform}", "name another image or platform")
         return digests[max(usable, key=lambda each: each.variant)]
@@ -291,7 +291,7 @@ def diff_ids_of(config: bytes) -> list[str]:
 
 
 def read_object(body: bytes) -> dict[str, Any] | None:
-    """The JSON object that these bytes are; None where they are none, or one that cannot be written again."""
+    """The JSON object that these bytes are; None where they are not one, or one that cannot be written again."""
     try:
         document = json.loads(body)
         encode(document)

@@ -162,14 +162,14 @@ class VersionTagger:
             source = published.get(image) or stored.get(image)
             if source is None:
                 continue
-            needed = {names[each]: generations.get(each, "") for each in image.parents if each in names}
-            parents = other_parents(source.labels, needed)
+            generations_of_parents = {names[each]: generations.get(each, "") for each in image.parents if each in names}
+            parents = other_parents(source.labels, generations_of_parents)
             if parents and not published.get(image):
                 others.append(image)
                 continue
             generations[image.repository] = generation_of(diff_ids_of(source.config))
             # What was pushed before images carried this label stays as it is.
-            if parents and all(needed.values()) and PARENTS_LABEL in source.labels:
+            if parents and all(generations_of_parents.values()) and PARENTS_LABEL in source.labels:
                 raise Conflict(
                     f"{self._reference(image)} was built on other builds of {', '.join(parents)} than the version has",
                     "a version never changes: cut a new version",

@@ -148,10 +148,10 @@ class Transport:
         """What a status means that is neither expected nor worth another attempt."""
         reason = _reason_of(response)
         if response.status in (401, 403):
-            offered = _challenge(response)
-            if response.status == 401 and offered and not read_challenges(offered):
+            challenge = _challenge(response)
+            if response.status == 401 and challenge and not read_challenges(challenge):
                 reason = (
-                    f"{reason}; it asks for a login by {offered.split()[0][:_LONGEST_SAYING]}, which is not supported"
+                    f"{reason}; it asks for a login by {challenge.split()[0][:_LONGEST_SAYING]}, which is not supported"
                 )
             return refused(self.host, scope, reason, self.credential)
         if response.status == 413:
@@ -221,8 +221,8 @@ class Transport:
         for _ in range(_REDIRECTS):
             ours = target.startswith(self._origin())
             authorization = self._authenticator.header(scope) if ours else ""
-            authorized = {**(headers or {}), **({"Authorization": authorization} if authorization else {})}
-            answer = self._send(method, target, authorized, body, attempt, seconds, keep=keep)
+            fields = {**(headers or {}), **({"Authorization": authorization} if authorization else {})}
+            answer = self._send(method, target, fields, body, attempt, seconds, keep=keep)
             if answer.status == 401 and ours and renewals:
                 renewals -= 1
                 if self._authenticator.challenged(_challenge(answer), scope, authorization):
@@ -258,12 +258,12 @@ class Transport:
                 f"the certificate of {self.host} is not trusted ({_reason(error)})",
                 f"set registry_ca to its certificate authority, or put that into {CERTIFICATES / self.host / 'ca.crt'}",
             ) from None
-        # The last is said of an address that is none.
+        # The last is said of an invalid address.
         except (OSError, http.client.HTTPException, ValueError) as error:
             # Some alert that has the word: required, unknown, bad, expired, revoked.
             if isinstance(error, ssl.SSLError) and re.search("ALERT.*CERTIFICATE", error.reason or ""):
                 raise Refused(
-                    f"{self.host} does not let us in without a certificate that it trusts ({_reason(error)})",
+                    f"the registry {self.host} requires a client certificate that it trusts ({_reason(error)})",
                     f"put one into {CERTIFICATES / self.host}, as client.cert and client.key",
                 ) from None
             raise _Interrupted(_reason(error) + through) from None
@@ -294,7 +294,7 @@ class Transport:
 
         dial = {"http": plain, "https": tls}.get(server.scheme)
         if not (host and dial):
-            raise ValueError(f"{server.geturl()} is no address of a server")
+            raise ValueError(f"{server.geturl()} is not the address of a server")
         address = server.netloc.rpartition("@")[2]
         origin = f"{server.scheme}://{address}"
         connections = Connections(dial, address, _READ_SECONDS, service="registry", origin=origin)

@@ -71,7 +71,7 @@ class Settings:
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Settings:
-        """:raises Failure: something is missing or is no number."""
+        """:raises Failure: something is missing or is not a number."""
         table = environment.get("LOGUPLOADER_TABLE", "")
         if not re.fullmatch(r"([a-z0-9:.-]+\.)?\w+\.[\w $-]+", table):
             raise Failure("LOGUPLOADER_TABLE must name a table, as PROJECT.DATASET.TABLE or DATASET.TABLE")
@@ -129,7 +129,7 @@ class Loader:
     """Loads files into one table."""
 
     def __init__(self, settings: Settings) -> None:
-        """:raises Failure: the credentials or the table's name are no good."""
+        """:raises Failure: the credentials or the table's name are invalid."""
         # Here and not above: --version, --help and a missing key shall not wait for Google's client to be imported.
         import requests
         from google.api_core import exceptions

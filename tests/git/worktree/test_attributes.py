@@ -77,7 +77,7 @@ CASES: dict[str, dict[str, str]] = {
     "a macro is expanded where it is set": {
         ".gitattributes": "[attr]mac one -two text=auto\n*.c mac\na.c -mac\ndir/b.c mac !one\n* two\n",
     },
-    "a macro below the top is none": {"dir/.gitattributes": "[attr]mac one\n* mac\n"},
+    "a macro below the top is not a macro": {"dir/.gitattributes": "[attr]mac one\n* mac\n"},
     "macros can nest and be binary": {".gitattributes": "[attr]mac binary one\n*.c mac\na binary\n"},
     "user file": {"home/.config/git/attributes": "* one=user\n*.c two\n", ".gitattributes": "a.c one\n"},
     "quoting": {".gitattributes": '"with space" one\n"q\\"uote" two\n"\\141" text\n"\\41bang" one\n\\#hash two\n'},

@@ -150,7 +150,7 @@ def test_a_project_may_lie_deep_in_its_repository_and_behind_symbolic_links(work
     assert ["in/a"] == untracked(work, work / "in", root=work.parent / "link")
 
 
-def test_a_folder_in_a_repository_that_is_no_submodule_is_untracked(work: Path) -> None:
+def test_a_folder_in_a_repository_that_is_not_a_submodule_is_untracked(work: Path) -> None:
     write(work, "in/other/deep/a")
     git(work / "in/other", "init", "-q")
     commit(work / "in/other")

@@ -158,9 +158,9 @@ def test_a_context_and_a_dockerfile_may_lie_anywhere(builder: Builder) -> None:
     assert ["./data/file"] == builder.output()
 
 
-def test_a_context_that_is_no_folder_is_refused(builder: Builder) -> None:
+def test_a_context_that_is_not_a_folder_is_refused(builder: Builder) -> None:
     folder = builder.folder("FROM BASE\n")
-    with pytest.raises(Refused, match="is no folder"):
+    with pytest.raises(Refused, match="is not a folder"):
         builder.build(folder, context=Path("/no/such/folder"))
     with pytest.raises(Refused, match="cannot be read"):
         builder.build(folder, dockerfile=folder / "None")

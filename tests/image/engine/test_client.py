@@ -63,7 +63,7 @@ def test_what_needs_no_engine_goes_on_without_one_that_may_not_be_used(forbidden
         assert services.engine_if_any() is None
 
 
-def test_a_file_that_is_no_socket_is_no_engine(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_socket_is_not_an_engine(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.touch()
     with pytest.raises(Unreachable, match="no engine answers at"):
@@ -82,7 +82,7 @@ def test_certificates_that_are_not_there_are_refused(tmp_path: Path) -> None:
         )
 
 
-def test_a_server_that_is_no_engine_is_not_taken_for_one() -> None:
+def test_a_server_that_is_not_an_engine_is_not_taken_for_one() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def answer() -> None:

@@ -41,7 +41,7 @@ def test_arguments_before_the_first_from_expand_in_from_alone() -> None:
     assert ["x"] == images(needs(text, {"BASE": "x"}))
 
 
-def test_an_argument_that_only_from_uses_is_no_argument_of_the_build() -> None:
+def test_an_argument_that_only_from_uses_is_not_an_argument_of_the_build() -> None:
     assert {} == needs("ARG VERSION\nFROM base:${VERSION}\nRUN x\n", {"VERSION": "1"}).arguments
 
 
@@ -84,11 +84,11 @@ def test_windows_line_ends_and_a_byte_order_mark() -> None:
     assert ("docker/dockerfile:1", ["one:2"]) == (dockerfile.syntax, images(dockerfile.needs({})))
 
 
-def test_a_comment_that_is_no_directive_ends_the_directives() -> None:
+def test_a_comment_that_is_not_a_directive_ends_the_directives() -> None:
     assert "\\" == parse(b"# a comment\n# escape=`\nFROM x\n").escape
 
 
-def test_here_documents_are_no_instructions() -> None:
+def test_here_documents_are_not_instructions() -> None:
     text = (
         "FROM one\nRUN <<EOF cat <<-'B C'\nFROM two\nEOF\nCOPY x y\n\t\tB C\nCOPY <<A <<B /d/\nA\nB\nCOPY z <<E /\nE\n"
     )
@@ -96,7 +96,7 @@ def test_here_documents_are_no_instructions() -> None:
     assert (["one"], ("z",)) == (images(found), found.sources)
 
 
-def test_shifts_and_here_strings_are_no_here_documents() -> None:
+def test_shifts_and_here_strings_are_not_here_documents() -> None:
     assert ("z",) == needs('FROM one\nRUN echo $((1<<3)) "<<EOF" <<< x\nCOPY z /\n').sources
 
 
@@ -195,7 +195,7 @@ def test_references_are_replaced_and_all_else_stays() -> None:
         ('FROM a\nRUN --mount=from=b"c" x\n', "line 2: the mount's from is quoted in parts"),
     ],
 )
-def test_what_is_no_dockerfile_is_refused_with_its_line(text: str, message: str) -> None:
+def test_what_is_not_a_dockerfile_is_refused_with_its_line(text: str, message: str) -> None:
     with pytest.raises(Refused) as refusal:
         parse(text.encode())
     assert message in refusal.value.fact

@@ -192,7 +192,7 @@ def test_triggers_of_a_parent_count_in_its_children(tmp_path: Path) -> None:
     )
 
 
-def test_hidden_folders_and_files_are_no_images(tmp_path: Path) -> None:
+def test_hidden_folders_and_files_are_not_images(tmp_path: Path) -> None:
     settings = project(tmp_path, {"a": "FROM scratch\n"})
     (tmp_path / "src" / "docker" / ".cache").mkdir()
     (tmp_path / "src" / "docker" / "README.md").touch()

@@ -106,7 +106,7 @@ def test_rules_match_as_mobys_do(lines: list[str], path: str, expected: bool) ->
 
 
 @pytest.mark.parametrize("line", ["[", "a[b", "a\\", "!", "! ", "[]a]", "[^]", "[a-]", "[z-a]", "\\y", "[[:nope:]]"])
-def test_what_is_no_pattern_is_refused_and_its_line_is_named(line: str) -> None:
+def test_what_is_not_a_pattern_is_refused_and_its_line_is_named(line: str) -> None:
     with pytest.raises(Refused) as refusal:
         Patterns.parse(["# comment", "", "fine", line], source="x/.dockerignore")
     assert refusal.value.fact.startswith("x/.dockerignore line 4 is an invalid pattern")
@@ -162,5 +162,5 @@ def test_a_glob_matches_as_gos_does(pattern: str, name: str, expected: bool) -> 
     assert expected == match(name)
 
 
-def test_an_open_bracket_is_no_glob() -> None:
+def test_an_open_bracket_is_not_a_glob() -> None:
     assert glob("[") is None

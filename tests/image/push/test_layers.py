@@ -181,7 +181,7 @@ def test_a_layer_on_disk_has_no_name_that_a_killed_run_could_leave(tmp_path: Pat
             assert (b"con", b"content", b"tent") == (one.read(3), other.read(), one.read())
 
 
-def test_a_cache_that_cannot_be_written_is_no_failure(tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_not_a_failure(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     cache = Cache(tmp_path / "file" / "cache")
     cache.remember_config(b"{}")

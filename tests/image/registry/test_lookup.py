@@ -84,7 +84,7 @@ def test_fingerprints_are_found_where_they_are(client: Registry, repository: str
 
 
 @pytest.mark.parametrize("config", [b"<html>", b"[]", b'{"config": {"Labels": ["a"]}}', b'{"config": 5}'])
-def test_a_fingerprint_whose_configuration_is_none_counts_as_lost(
+def test_a_fingerprint_whose_configuration_is_damaged_counts_as_lost(
     client: Registry, repository: str, cache: Cache, config: bytes
 ) -> None:
     fingerprint = "a" * 64

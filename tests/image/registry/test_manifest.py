@@ -71,7 +71,7 @@ def test_any_configuration_is_damaged_or_can_be_read_and_stamped(document: objec
 @pytest.mark.parametrize(
     "config", [b"", b"<html>", b"[]", b"\xff", b"[" * 200_000, b'{"config": {"Labels": {"a": 1}}}']
 )
-def test_what_is_no_configuration_is_told_with_its_digest(config: bytes) -> None:
+def test_what_is_not_a_configuration_is_told_with_its_digest(config: bytes) -> None:
     with pytest.raises(Damaged, match=f"{digest_of(config)} is not the configuration of an image: push"):
         check_config(config)
 
@@ -160,7 +160,7 @@ def test_any_manifest_is_damaged_or_names_its_parts(document: object) -> None:
 
 
 @pytest.mark.parametrize("digest", ["../../secret", "sha256:../x", "a b:c", ""])
-def test_a_digest_is_no_path(digest: str) -> None:
+def test_a_digest_is_not_a_path(digest: str) -> None:
     part = {"mediaType": "x", "digest": digest, "size": 1}
     with pytest.raises(Damaged, match="is not that of one image"):
         Manifest(DOCKER_MANIFEST, json.dumps({"config": part, "layers": []}).encode()).config  # noqa: B018

@@ -11,7 +11,7 @@ from buildtools.image.engine.buildkit.progress import Vertex
 from buildtools.image.folder.instructions import read_directives, read_instructions
 
 # What BuildKit's dockerfile2llb counts as a step of a stage, beside its FROM.
-_COUNTED = ("RUN", "COPY", "ADD", "WORKDIR")
+_STEPS = ("RUN", "COPY", "ADD", "WORKDIR")
 # A base image appears in a step's name as the engine spells it out.
 _SPELLED_OUT = re.compile(r"(?:docker-image://)?(?:docker\.io/(?:library/)?)?(?P<name>[^@\s]+?)(?::latest)?(?:@\S+)?")
 
@@ -49,11 +49,11 @@ def locate(text: str, vertex: Vertex) -> Place | None:
     # Without a name it is the only stage that is built, which is most often the last.
     stage_number = max((each.stage for each in places), default=0)
     own = [each for each in places if each.stage == stage_number]
-    counted = [each for each in own if each.keyword in _COUNTED]
+    steps = [each for each in own if each.keyword in _STEPS]
     # Before them come FROM, if it is counted, and what an ONBUILD of the base image added.
-    position = vertex.number - (vertex.total - len(counted)) - 1
-    if 0 <= position < len(counted) and counted[position].keyword == command.partition(" ")[0]:
-        return counted[position]
+    position = vertex.number - (vertex.total - len(steps)) - 1
+    if 0 <= position < len(steps) and steps[position].keyword == command.partition(" ")[0]:
+        return steps[position]
     return next((each for each in own if each.keyword == "FROM" and command.startswith("FROM ")), None)
 
 
@@ -71,12 +71,12 @@ def _places(text: str) -> Iterator[Place]:
 
 def _mentioning(places: list[Place], name: str) -> Place | None:
     words = name.split()
-    spelled = _SPELLED_OUT.fullmatch(words[-1]) if words else None
-    if not spelled:
+    match = _SPELLED_OUT.fullmatch(words[-1]) if words else None
+    if not match:
         return None
     for place in places:
         for word in place.text.split()[1:]:
-            mentioned = _SPELLED_OUT.fullmatch(re.sub(r"^--(?:from=|mount=.*from=)", "", word).partition(",")[0])
-            if mentioned and mentioned["name"] == spelled["name"]:
+            match = _SPELLED_OUT.fullmatch(re.sub(r"^--(?:from=|mount=.*from=)", "", word).partition(",")[0])
+            if match and match["name"] == match["name"]:
                 return place
     return None

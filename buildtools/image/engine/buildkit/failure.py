@@ -70,7 +70,7 @@ class BuildFailed(BuildToolsError):
         details = _excerpt(text, *lines) if self.line else []
         if self.log:
             details += ["its last lines:", *(f"  | {line}" for line in self.log)]
-        what = f"{_shortened(instruction)}: {reason}" if instruction else reason
+        what = f"{_first_line(instruction)}: {reason}" if instruction else reason
         super().__init__(f"{image}: {what} ({where})", remedy, details)
 
 
@@ -86,8 +86,8 @@ def explained(image: str, dockerfile: Path, text: str, error: Status, vertex: Ve
     """The failure for a build of the Dockerfile ``text`` that ended with ``error`` at the step ``vertex``."""
     details = _details(error.details)
     reason = error.message
-    while (stripped := _WRAPPING.sub("", reason)) != reason:
-        reason = stripped
+    while (rest := _WRAPPING.sub("", reason)) != reason:
+        reason = rest
     status = details.status
     if status is None and (code := _EXIT_CODE.search(error.message)):
         status = int(code[1])
@@ -127,11 +127,11 @@ def _remedy(reason: str) -> str:
     return "run again when it can be reached" if _WORTH_A_RETRY.search(reason) else ""
 
 
-def _details(encoded: bytes) -> _Details:
+def _details(data: bytes) -> _Details:
     lines: tuple[int, int] = (0, 0)
     status = None
     try:
-        for any_value in Message(encoded).messages(3):
+        for any_value in Message(data).messages(3):
             kind = any_value.text(1).rpartition("/")[2]
             if kind == "errdefs.Source+json" and not lines[0]:
                 ranges = json.loads(any_value.blob(2)).get("ranges") or [{}]
@@ -147,7 +147,7 @@ def _line(span: dict[str, dict[str, int]], end: str) -> int:
     return int((span.get(end) or {}).get("line", 0))
 
 
-def _shortened(instruction: str) -> str:
+def _first_line(instruction: str) -> str:
     if len(instruction) <= _LONGEST_INSTRUCTION:
         return instruction
     return f"{instruction[:_LONGEST_INSTRUCTION].rstrip()}..."

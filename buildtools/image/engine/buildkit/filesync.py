@@ -99,7 +99,7 @@ def diff_copy(trees: Mapping[str, Tree], progress: Callable[[str, int], None]) -
 
 
 def _requested_items(tree: Tree, stream: Stream) -> Iterator[Item]:
-    """What the engine wants of a tree; a pattern that is none is an error while that is listed, of which it is told."""
+    """What the engine wants of a tree; an invalid pattern is an error while that is listed, of which it is told."""
     yield from tree(
         Selection(
             exclude=Patterns(_values(stream, "exclude-patterns")),

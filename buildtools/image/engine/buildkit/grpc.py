@@ -260,12 +260,12 @@ class Connection:
             self._http.send_headers(stream.number, [(":status", "200"), ("content-type", "application/grpc")])
 
     def _answers(self, stream: Stream, path: str, sent: int, stopwatch: Stopwatch) -> Iterator[bytes]:
-        received = 0
+        size = 0
         while (message := stream.receive()) is not None:
-            received += len(message)
+            size += len(message)
             yield message
         status = stream.status()
-        stopwatch.log("buildkit", "CALL", path, status.code, sent=sent, received=received)
+        stopwatch.log("buildkit", "CALL", path, status.code, sent=sent, received=size)
         if status.code != OK:
             raise status
 

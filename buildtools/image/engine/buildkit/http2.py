@@ -194,19 +194,19 @@ class Http2:
     def _content(self, flags: int, stream: int, content: memoryview) -> Iterator[FrameEvent]:
         # Padding counts too. That all was read is told once it is worth a frame: sections 5.2 and 6.9.
         for which in (0, stream):
-            unreported = self._unreported.get(which, 0) + len(content)
-            if unreported >= self._window // 2:
-                self._add(_WINDOW_UPDATE, 0, which, unreported.to_bytes(4))
-                unreported = 0
-            self._unreported[which] = unreported
-        if data := _unpadded(flags, content):
+            size = self._unreported.get(which, 0) + len(content)
+            if size >= self._window // 2:
+                self._add(_WINDOW_UPDATE, 0, which, size.to_bytes(4))
+                size = 0
+            self._unreported[which] = size
+        if data := _without_padding(flags, content):
             yield DataCame(stream, data)
         if flags & _END_STREAM:
             yield StreamEnded(stream)
 
     def _header(self, kind: int, flags: int, stream: int, content: memoryview) -> Iterator[FrameEvent]:
         if kind == _HEADERS:
-            content = _unpadded(flags, content)
+            content = _without_padding(flags, content)
             self._block = stream, flags, [content[5:] if flags & _WITH_PRIORITY else content]
         elif self._block is None:
             raise Broken("a header went on that had not begun")
@@ -259,7 +259,7 @@ class Http2:
             self._first_room = value
 
 
-def _unpadded(flags: int, content: memoryview) -> memoryview:
+def _without_padding(flags: int, content: memoryview) -> memoryview:
     if not flags & _PADDED:
         return content
     end = len(content) - content[0]

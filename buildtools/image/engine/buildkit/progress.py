@@ -15,7 +15,7 @@ _LONGEST_LINE = 64 * 1024
 _SHORTEST_SECRET = 4  # to hide less would hide half of the alphabet
 
 # The Dockerfile frontend's prefixCommand: "[linux/arm64 builder 2/5] RUN make".
-_NUMBERED = re.compile(r"\[(?:(?P<stage>.*) )?(?P<number>\d+)/(?P<total>\d+)\] (?P<text>.*)", re.DOTALL)
+_STEP = re.compile(r"\[(?:(?P<stage>.*) )?(?P<number>\d+)/(?P<total>\d+)\] (?P<text>.*)", re.DOTALL)
 
 _LINE = re.compile(r" \(line \d+\)$")
 
@@ -65,17 +65,18 @@ class Progress:
 
     def failed(self) -> Vertex | None:
         """The step that failed: not one that was only stopped because another had failed."""
-        failed = [vertex for vertex in self._vertices.values() if vertex.error]
-        return next((vertex for vertex in failed if "context canceled" not in vertex.error), next(iter(failed), None))
+        failures = [vertex for vertex in self._vertices.values() if vertex.error]
+        causes = (vertex for vertex in failures if "context canceled" not in vertex.error)
+        return next(causes, next(iter(failures), None))
 
     def _hear_vertex(self, message: Message) -> None:
         vertex = self._vertices.setdefault(message.text(1), Vertex())
         if not vertex.name:
             vertex.name = vertex.text = message.text(3)
-            if numbered := _NUMBERED.fullmatch(vertex.name):
-                vertex.stage = numbered["stage"] or ""
-                vertex.text = numbered["text"]
-                vertex.number, vertex.total = int(numbered["number"]), int(numbered["total"])
+            if match := _STEP.fullmatch(vertex.name):
+                vertex.stage = match["stage"] or ""
+                vertex.text = match["text"]
+                vertex.number, vertex.total = int(match["number"]), int(match["total"])
         vertex.error = message.text(7) or vertex.error
         if not vertex.announced and message.message(5):
             vertex.announced = True

@@ -56,7 +56,7 @@ def map_field(field: int, values: Mapping[str, str]) -> bytes:
 class Message:
     """A received message. What was not sent reads as the field's zero value, as the encoding demands.
 
-    :raises ValueError: the bytes are no message.
+    :raises ValueError: the bytes are not a message.
     """
 
     def __init__(self, data: bytes | memoryview = b"") -> None:

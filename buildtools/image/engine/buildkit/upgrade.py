@@ -78,13 +78,13 @@ def _refusal(engine: Engine, path: str, status: int, reason: str) -> BuildToolsE
 
 
 def _read_head(sock: socket.socket) -> tuple[bytes, bytes]:
-    received = b""
-    while b"\r\n\r\n" not in received:
+    head = b""
+    while b"\r\n\r\n" not in head:
         data = sock.recv(4096)
-        if not data or len(received) > _LONGEST_HEAD:
+        if not data or len(head) > _LONGEST_HEAD:
             raise ConnectionError("its answer is cut off")
-        received += data
-    head, _, rest = received.partition(b"\r\n\r\n")
+        head += data
+    head, _, rest = head.partition(b"\r\n\r\n")
     return head, rest
 
 

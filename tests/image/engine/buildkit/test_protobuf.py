@@ -58,7 +58,7 @@ def test_a_file_name_keeps_bytes_that_are_not_utf_8() -> None:
 
 
 @given(st.binary(max_size=40))
-def test_bytes_that_are_no_message_raise_nothing_but_value_error(data: bytes) -> None:
+def test_bytes_that_are_not_a_message_raise_nothing_but_value_error(data: bytes) -> None:
     with contextlib.suppress(ValueError):
         assert Message(data).number(1000) == 0
 

@@ -14,7 +14,7 @@ final class Json {
     /** Far deeper than BigQuery takes (15), and far from the end of the stack. */
     private static final int MAX_DEPTH = 200;
 
-    /** A line that is no event; the message says why, and at which byte. */
+    /** A line that is not an event; the message says why, and at which byte. */
     static final class Malformed extends Exception {
         private static final long serialVersionUID = 1;
 

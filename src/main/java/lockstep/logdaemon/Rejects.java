@@ -6,7 +6,7 @@ import java.io.IOException;
 import java.nio.file.Path;
 
 /**
- * The lines that are no events, as they came: whoever mends them can hand them in again. The file is opened anew after
+ * The lines that are not events, as they came: whoever mends them can hand them in again. The file is opened anew after
  * each {@link #save}, so that it may be moved away at any time.
  */
 final class Rejects implements AutoCloseable {
