@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -9,9 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from buildtools.git.naming.describe_command import describe_command
 from tests.compat.histories import HISTORIES, STORAGES, TAGS, made, questions
-from tests.compat.oracle import GIT, Question, Worker, differences
-from tests.compat.workshop import Workshop
+from tests.compat.oracle import GIT, WALK, Question, Worker, differences
+from tests.compat.workshop import CLEAN, Workshop
 
 SEEDS = 130
 QUESTIONS_EACH = 25
@@ -22,6 +26,32 @@ def test_a_random_history_is_described_as_git_does(seed: int, tmp_path: Path, wo
     history = made(seed, tmp_path)
     asked = questions(history, seed, QUESTIONS_EACH)
     assert [] == differences(worker, asked)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_walk_is_reported_as_git_reports_it(seed: int, tmp_path: Path) -> None:
+    for question in questions(made(seed, tmp_path), seed, 8):
+        arguments = ["--debug", *question.arguments]
+        asked = subprocess.run(
+            ["git", "describe", *arguments],
+            cwd=question.cwd,
+            env={**CLEAN, **question.environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+        _, _, ours = describe_command(
+            str(question.cwd), [f"--walk={WALK}", *arguments], {**CLEAN, **question.environment}
+        )
+        assert reported(os.fsdecode(asked.stderr)) == reported(ours), question
+
+
+_REPORTED = re.compile(r"describe |No exact|finished| (head|lightweight|annotated) |traversed|more than|gave up|found ")
+
+
+def reported(stderr: str) -> list[str]:
+    """What was said of the walk, without warnings and messages."""
+    return [line for line in stderr.splitlines() if _REPORTED.match(line)]
 
 
 def test_enough_is_asked_and_every_kind_comes_up(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from buildtools import BuildToolsError
 from buildtools.git.errors import BadRevision
@@ -17,7 +17,7 @@ FAILED, MISUSED = 128, 129  # git's own
 USAGE = """\
 usage: python -m buildtools.git.describe [--all] [--tags] [--abbrev[=N]] [--candidates=N] [--exact-match] [--long]
            [--match P] [--no-match] [--exclude P] [--no-exclude] [--always] [--first-parent]
-           [--dirty[=MARK]] [--broken[=MARK]] [COMMIT-ISH...]
+           [--dirty[=MARK]] [--broken[=MARK]] [--debug] [COMMIT-ISH...]
 
 stdout and exit status are those of `git describe` with the same arguments in the same folder and environment.
 
@@ -82,6 +82,8 @@ def _apply(options: Options, lists: dict[str, list[bytes]], word: str, value: st
         options.dirty = (DIRTY if value is None else value) if on else None
     elif name == "broken":
         options.broken = (BROKEN if value is None else value) if on else None
+    elif name == "debug":
+        options.debug = on
     elif name == "contains" and on:
         raise _MisusedError("--contains is not supported here; use git for it")
     elif name == "walk":
@@ -127,14 +129,16 @@ def _digits(word: str, value: str) -> int:
     return max(number, LEAST_ABBREVIATION) if number else 0
 
 
-def answers(cwd: str, arguments: Sequence[str], environment: Mapping[str, str]) -> Iterator[str]:
-    """One line, without its end, per commit-ish, as soon as it is known.
+def answers(
+    cwd: str, arguments: Sequence[str], environment: Mapping[str, str], report: Callable[[str], object]
+) -> Iterator[str]:
+    """One line, without its end, per commit-ish, as soon as it is known; ``report`` gets those of ``--debug``.
 
     :raises BuildToolsError: the next one cannot be described.
     :raises _MisusedError: the arguments are wrong.
     """
     options, names = parse_arguments(arguments)
-    describer = Describer(Repository.open(cwd, environment), options)
+    describer = Describer(Repository.open(cwd, environment), options, report)
     if not names:
         yield describer.head()[0].text
         return
@@ -148,15 +152,16 @@ def answers(cwd: str, arguments: Sequence[str], environment: Mapping[str, str]) 
 def describe_command(cwd: str, arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str, str]:
     """Exit status, stdout and stderr."""
     out: list[str] = []
+    debug: list[str] = []
     try:
         if "-h" in arguments or "--help" in arguments:
             return (MISUSED, USAGE, "") if "-h" in arguments else (0, USAGE, "")
-        out.extend(f"{line}\n" for line in answers(cwd, arguments, environment))
+        out.extend(f"{line}\n" for line in answers(cwd, arguments, environment, debug.append))
     except _MisusedError as error:
         return MISUSED, "", f"error: {error}\n{USAGE}"
     except BuildToolsError as error:
-        return FAILED, "".join(out), f"fatal: {error}\n"
-    return 0, "".join(out), ""
+        return FAILED, "".join(out), "".join(f"{line}\n" for line in [*debug, f"fatal: {error}"])
+    return 0, "".join(out), "".join(f"{line}\n" for line in debug)
 
 
 def main() -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from buildtools import BuildToolsError
 from buildtools.git.errors import BadConfig, BadRevision, NoCommit, NoTag, NotARepository, ShallowClone
-from buildtools.git.naming.names import ANNOTATED, Name, known_names
+from buildtools.git.naming.names import ANNOTATED, BRANCH, LIGHTWEIGHT, Name, known_names
 from buildtools.git.naming.revision import Revisions
-from buildtools.git.naming.walk import Candidate, nearest
+from buildtools.git.naming.walk import Candidate, WalkRecord, nearest
 from buildtools.git.repository import Repository
 from buildtools.git.storage.commits import Commits, read_grafts, read_shallow
 
 AUTOMATIC = -1
 LEAST_ABBREVIATION = 4
 DIRTY, BROKEN = "-dirty", "-broken"
+# As git calls names by their priority.
+_KINDS = {BRANCH: "head", LIGHTWEIGHT: "lightweight", ANNOTATED: "annotated"}
 MAKE_A_TAG = "make one with `git tag -a NAME -m MESSAGE`, or with `invoke release --first 0.1.0`"
 FETCH_ALL = (
     "run `git fetch --unshallow --tags`; in Jenkins untick “Shallow clone” and tick “Fetch tags” in the job's "
@@ -28,6 +32,7 @@ class Options:
     ``abbrev`` is ``None`` for what git is configured to, and 0 for no suffix. ``dirty`` and ``broken`` are the marks,
     ``None`` for not asked. ``old_git`` is to answer as git did up to 2.47, where that is another answer. With
     ``strict`` a history that is cut off or has holes is refused where git would give a version that may be wrong.
+    ``debug`` is to report what git's ``--debug`` writes to stderr.
     """
 
     def __init__(self) -> None:
@@ -40,6 +45,7 @@ class Options:
         self.broken: str | None = None
         self.old_git = False
         self.strict = False
+        self.debug = False
 
 
 class CommitName:
@@ -52,17 +58,20 @@ class CommitName:
 
 
 class Describer:
-    """Describes commits of one repository.
+    """Describes commits of one repository. ``report`` is called with each line of debug output.
 
     :raises BadConfig: ``core.abbrev`` is nothing that git accepts.
     :raises BadRevision: the options contradict each other.
     :raises NoTag: there are no names at all, and ``always`` is off.
     """
 
-    def __init__(self, repository: Repository, options: Options) -> None:
+    def __init__(
+        self, repository: Repository, options: Options, report: Callable[[str], object] = lambda _: None
+    ) -> None:
         self._repository = repository
         self._objects = repository.objects
         self._options = options
+        self._report = report
         length = configured_abbrev(repository)
         self._abbrev = length if options.abbrev is None or options.abbrev < 0 else options.abbrev
         if options.long and self._abbrev == 0:
@@ -85,6 +94,7 @@ class Describer:
         :raises NoCommit: the branch has no commit yet.
         """
         dirty, mark = self._state()
+        self._debug("describe HEAD")
         commit = self._repository.head()
         if commit is None:
             raise NoCommit("there is no commit yet", "make one with `git commit`, then a tag with `git tag -a`")
@@ -117,6 +127,7 @@ class Describer:
         :raises ShallowClone: with ``strict``, when a tag may lie where the history is cut off.
         :raises DamagedRepository: something on the way cannot be read.
         """
+        self._debug(f"describe {name}")
         revisions = Revisions(self._repository, self._commits)
         return self._answer(revisions, revisions.resolve(name), name)
 
@@ -146,9 +157,11 @@ class Describer:
             return self._exact(exact, commit, commit_asked if options.old_git else commit)
         if not options.candidates:
             raise NoTag(f"no tag is exactly at {commit.hex()}", MAKE_A_TAG)
+        self._debug("No exact match on refs or tags, searching to describe")
         usable = {oid: name for oid, name in names.items() if any_kind or name.priority == ANNOTATED}
         if usable:
-            key, load = self._commits.walker(commit)
+            record = WalkRecord() if options.debug else None
+            key, load = self._commits.walker(commit, by_id=options.debug)
             names_by_key = {key(oid): name for oid, name in usable.items()}
             best = nearest(
                 key(commit),
@@ -159,7 +172,10 @@ class Describer:
                 names=len(names),
                 first_parent=options.first_parent,
                 old_git=options.old_git,
+                record=record,
             )
+            if record:
+                self._report_walk(record, names_by_key)
             if options.strict:
                 self._check_border(best)
             if best is not None:
@@ -172,6 +188,28 @@ class Describer:
         if any_kind or not any(name.priority < ANNOTATED for name in names.values()):
             raise self._no_tag(f"no tag is reachable from {commit.hex()}")
         raise self._no_tag(f"no annotated tag is reachable from {commit.hex()}")
+
+    def _report_walk(self, record: WalkRecord, names: Mapping[Any, Name]) -> None:
+        """What git's ``--debug`` tells of a walk."""
+        lines = [f"finished search at {record.finished_at.hex()}"] if record.finished_at else []
+        for candidate in record.candidates:
+            name = names[candidate.commit]
+            lines.append(f" {_KINDS[name.priority]:11} {candidate.depth:8} {os.fsdecode(name.path)}")
+        if record.candidates:
+            lines.append(f"traversed {record.commits} commits")
+        if record.gave_up_at:
+            most, commit = self._options.candidates, record.gave_up_at.hex()
+            if self._options.old_git:
+                lines.append(f"more than {most} tags found; listed {most} most recent")
+                lines.append(f"gave up search at {commit}")
+            else:
+                lines.append(f"found {most} tags; gave up search at {commit}")
+        for line in lines:
+            self._debug(line)
+
+    def _debug(self, line: str) -> None:
+        if self._options.debug:
+            self._report(line)
 
     def _no_tag(self, fact: str) -> NoTag | ShallowClone:
         if self._options.strict and self._shallow:

@@ -28,7 +28,8 @@ parents even with ``first_parent``, until everything queued lies within.
 
 Where it may stop earlier than git. While every queued commit lies within the history of the leading candidate, nothing
 that comes can change the outcome: the leader's depth stays, the depths of others only grow, and candidates met later
-start deeper. ``outside`` counts the queued commits for which that does not hold yet.
+start deeper. ``outside`` counts the queued commits for which that does not hold yet. A walk that is recorded goes as
+far as git's: ``--debug`` shows how far that is.
 
 What it costs. Each commit is read once at most: O(n log q) for n commits and a queue of q, times the number
 of candidates, of which there are 27 at most. Up to the first usable name, which is most of a typical walk, there are no
@@ -60,6 +61,18 @@ class Candidate:
         self.commit, self.order, self.depth, self.bit = commit, order, depth, 2 << order
 
 
+class WalkRecord:
+    """What one walk met: its candidates in the order of their depths, how many commits left the queue, and where it
+    stopped before the queue was empty. ``gave_up_at`` is the commit after the last possible candidate.
+    """
+
+    def __init__(self) -> None:
+        self.candidates: list[Candidate] = []
+        self.commits = 0
+        self.finished_at: Any = None
+        self.gave_up_at: Any = None
+
+
 def nearest(
     start: _Key,
     load: Callable[[_Key], tuple[int, Sequence[_Key]]],
@@ -70,6 +83,7 @@ def nearest(
     names: int,
     first_parent: bool,
     old_git: bool,
+    record: WalkRecord | None = None,
 ) -> Candidate | None:
     """The candidate with the least depth, the first one met among equals; ``None`` when none is reachable.
 
@@ -79,6 +93,7 @@ def nearest(
     :param names: the number of names of any kind in the repository.
     :param old_git: give up at the first *named* commit after the last possible candidate, as git did up to 2.47;
         else at the first commit after it.
+    :param record: is told what the walk meets.
     """
     queue, flags, count = _first_named(start, load, usable, first_parent=first_parent)
     serial = len(flags) + 1
@@ -95,6 +110,8 @@ def nearest(
         if (has_name and len(candidates) == most) if old_git else (len(candidates) in (most, names)):
             heappush(queue, (date, serial, commit, parents))
             serial += 1
+            if record:
+                record.gave_up_at = commit
             break
         count += 1
         before = flags[commit]
@@ -114,6 +131,8 @@ def nearest(
         if any_annotated and not queue:
             least = min(candidate.depth for candidate in candidates)
             if all(within & candidate.bit for candidate in candidates if candidate.depth == least):
+                if record:
+                    record.finished_at = commit
                 break
         ancestry = within & ~_LEFT
         lead = leader.bit if leader else 0
@@ -129,7 +148,7 @@ def nearest(
                 if ancestry & lead and not parent_flags & (lead | _LEFT):
                     outside -= 1
                 flags[parent] = parent_flags | ancestry
-        if leader and not outside:
+        if leader and not outside and not record:
             best = _best(candidates)
             if best is leader:
                 return best
@@ -137,13 +156,20 @@ def nearest(
             outside = sum(1 for entry in queue if not flags[entry[2]] & leader.bit)
     if not candidates:
         return None
-    best = _best(candidates)
-    _finish(best, queue, flags, serial, load)
+    candidates.sort(key=_rank)
+    best = candidates[0]
+    count += _finish(best, queue, flags, serial, load)
+    if record:
+        record.candidates, record.commits = candidates, count
     return best
 
 
 def _best(candidates: list[Candidate]) -> Candidate:
-    return min(candidates, key=lambda candidate: (candidate.depth, candidate.order))
+    return min(candidates, key=_rank)
+
+
+def _rank(candidate: Candidate) -> tuple[int, int]:
+    return candidate.depth, candidate.order
 
 
 def _first_named(
@@ -194,12 +220,16 @@ def _finish(
     flags: dict[_Key, int],
     serial: int,
     load: Callable[[_Key], tuple[int, Sequence[_Key]]],
-) -> None:
-    """Count what is still queued and lies outside of the best candidate's history; here git follows all parents."""
-    bit = best.bit
+) -> int:
+    """Count what is still queued and lies outside of the best candidate's history; here git follows all parents.
+
+    :return: how many commits leave the queue. git takes one more to see that it is done.
+    """
+    bit, count = best.bit, 0
     outside = sum(1 for entry in queue if not flags[entry[2]] & bit)
     while outside:
         _, _, commit, parents = heappop(queue)
+        count += 1
         ancestry = flags[commit] & bit
         flags[commit] |= _LEFT
         if not ancestry:
@@ -216,3 +246,4 @@ def _finish(
             elif ancestry:
                 outside -= not parent_flags & (bit | _LEFT)
                 flags[parent] = parent_flags | ancestry
+    return count + bool(queue)

@@ -96,14 +96,15 @@ class Commits:
         return date, self._grafts.get(oid, parents)
 
     def walker(
-        self, start: bytes | None = None
+        self, start: bytes | None = None, *, by_id: bool = False
     ) -> tuple[Callable[[bytes], CommitKey], Callable[[CommitKey], tuple[int, Sequence[CommitKey]]]]:
         """How a long walk goes: what makes a key of an id, and what gives date and parents by key.
 
         :param start: where the walk starts, when it starts at one commit only; it may be quicker then.
+        :param by_id: whether the keys must be ids, which may be slower.
         """
         load: Callable[[CommitKey], tuple[int, Sequence[CommitKey]]] = self.load  # type: ignore[assignment]  # ids are keys
-        if self._grafts or self._objects.replacements:
+        if by_id or self._grafts or self._objects.replacements:
             return bytes, load
         graph = commitgraph.find(self._objects.folders, self._objects.hash_size) if self._use_graph else None
         if graph is not None:
