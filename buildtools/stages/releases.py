@@ -1,4 +1,33 @@
-"""Releases: preflight, members, manifest, moving tags, audit."""
+"""Releases: preflight, members, manifest, moving tags, audit.
+
+The problem. A version consists of images in registries and archives in an object store. No transaction spans these
+services, any request may fail, and a run may be killed between any two of them. Yet a version must exist as a whole or
+not at all, and must be one commit's only.
+
+The answer is one small object that is written last, by a conditional write, and names everything by its content:
+
+1. **Make.** Build images and archives under names that belong to no version (``fp-`` tags, ``dist/``). What fails here
+   leaves nothing of the version.
+2. **Claim** (:func:`_claim`). ``claims/V.json`` is created with ``If-None-Match: *``. It holds the commit and nothing
+   that differs between two runs, so the same commit finds its own claim again and another one is refused. From here on
+   only one commit writes under the names of ``V``. Both sides, images and archives, wait for each other before it
+   (the barrier in :func:`stage`), so that a version that cannot be made is not claimed.
+3. **Stage.** Set the tags ``:V``, upload the archives, and read back each of them. Neither is a release yet: a reader
+   looks at manifests alone.
+4. **Commit** (:func:`commit`). ``releases/V.json`` is created with ``If-None-Match: *``, and read back. This write is
+   the release. Who comes second reads what is there and compares: equal content is success, other content a conflict.
+5. **Point** (:func:`point`). Move moving tags such as ``latest``. They follow from the manifests that exist, so each
+   run may do it anew; a run that sees a newer release afterwards gives the tag back to that one.
+
+Why a kill is harmless: each step's write is one request, takes effect whole or not at all, and is repeated safely by
+the next run, which finds out by reading where the last one stopped. There is no state on the machine that runs it.
+
+Why a race is harmless: the two conditional writes decide. Between claim and manifest two runs of one commit may both
+stage; whose bytes the manifest names is released, and the other one's tag is moved back.
+
+What is believed: a member's digest after it was read back, or a checksum that the service computed itself; never the
+answer to a write, nor a note that an uploader left. ``docs/internals.md`` has the states and races as tables.
+"""
 
 from __future__ import annotations
 

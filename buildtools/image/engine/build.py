@@ -36,6 +36,7 @@ _LARGEST_SECRET = 500 * 1024
 # What an engine with containerd's store says when builds get in each other's way at the end: two make one name, or one
 # unpacks layers that another has; https://github.com/ddev/ddev/issues/8136. The same build then finds its steps cached.
 _IN_THE_WAY = re.compile(r'image "[^"]+": already exists$|parent snapshot \S+ does not exist: not found$')
+# Each attempt waits for one other build at most, and no more than a few builds end at once.
 _ATTEMPTS = 5
 _OFFICIAL_SYNTAX = ("docker/dockerfile", "docker.io/docker/dockerfile")
 

@@ -19,7 +19,7 @@ from buildtools.image.engine.client import Engine, EngineError
 from buildtools.image.registry.manifest import DOCKER_LAYER, Descriptor
 
 # What the compressor is fed decides, with the level, about every byte that comes out, so both are fixed.
-# ISA-L up to level 2 gives the same bytes on every processor; level 3 does not.
+# ISA-L up to level 2 gives the same bytes on every x86-64 processor with AVX2; level 3 does not.
 _LEVEL = 2
 _BLOCK = 1024 * 1024
 _GZIP = 31
@@ -237,10 +237,11 @@ def _room(folder: Path) -> Iterator[None]:
 
 
 def compress(source: Spool, target: Spool, variant: int = 0) -> Descriptor:
-    """Write ``source`` to ``target`` as gzip: the same bytes for the same content, every time.
+    """Write ``source`` to ``target`` as gzip: the same bytes for the same content, on machines of one kind.
 
-    At this level ISA-L's bytes are the same on all machines with AVX2; on older ones a layer may get another digest,
-    which costs a transfer and nothing else, because images are found again by their fingerprint. Each ``variant``
+    At this level ISA-L's bytes are the same on all x86-64 machines with AVX2. On older ones, and on aarch64, a layer may
+    get another digest. That costs a transfer and nothing else, because images are found again by their fingerprint; an
+    archive, which is compared by its bytes, takes a slower codec for that reason (``archive.gzip``). Each ``variant``
     has a digest of its own: it is written where gzip has room for a time (RFC 1952, 2.3.1).
     """
     from isal import isal_zlib

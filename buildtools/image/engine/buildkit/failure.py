@@ -33,7 +33,9 @@ _MISSING = re.compile(
     r"|lstat (?:/\S*/buildkit-mount\d+)?(?P<walked>/.*): no such file or directory$"
 )
 _FROM_CONTEXT = re.compile(r"(?:COPY|ADD) (?!.*--from=)")
+# One line of a wide terminal; a RUN of a hundred lines is recognised by its beginning.
 _LONGEST_INSTRUCTION = 100
+# The end of the failing step's output, which says why. More would push the message of another image off the screen.
 _MOST_LINES = 12
 
 

@@ -30,8 +30,11 @@ _WINDOW = 16 * 1024 * 1024
 _HEADERS = 16 * 1024 * 1024
 # So much is made ready while as much is being written. Small messages go out together this way.
 _BATCH = 256 * 1024
+# Four of the largest frames that there may be; a Unix socket gives little more at once.
 _READ = 64 * 1024
-_CALL_ENDS = 0.5  # seconds
+# How long, in seconds, a thread of a call may take to notice that the connection has ended. One that lists a large
+# folder notices late, and must not hold up Ctrl-C.
+_CALL_ENDS = 0.5
 
 
 class Gone(Exception):

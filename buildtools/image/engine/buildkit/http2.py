@@ -1,7 +1,32 @@
 """The frames of HTTP/2: https://www.rfc-editor.org/rfc/rfc9113.
 
-A build sends and hears thousands of them, so they are cut and read with little ado, and only as far as two sides need
-that both want the whole of every stream: no priorities, no pushes.
+The shape. :class:`Http2` is one side of one connection as a state machine without input or output: bytes that were read
+go into ``take_in``, which yields events; calls such as ``send_data`` leave frames that ``take_out`` gives away. Who
+owns the socket, and which thread reads it, is decided in ``grpc``. Both roles exist: we are the client of the engine's
+``Control`` service and the server of the services that it calls in our session.
+
+The connection. A client sends the preface, then both sides send SETTINGS as their first frame (section 3.4). Whoever
+sends anything else does not speak HTTP/2, which is worth an exception of its own (:class:`NotHttp2`): it is how an
+engine, or a proxy before it, is told apart from one that breaks a rule.
+
+A stream is one call. Its frames come in the order HEADERS, DATA, HEADERS (trailers), and END_STREAM on the last of each
+side. Numbers of a client's streams are odd and grow (section 5.1.1). A block of headers may be cut into HEADERS and
+CONTINUATION frames, between which no other frame may come (section 4.3), so it is gathered in ``_block`` and decoded at
+once: HPACK's table (RFC 7541) is a state of the connection, and every block must pass through it in order, also one of
+a stream that nobody wants any more.
+
+Flow control (sections 5.2 and 6.9) counts bytes of DATA twice, for the stream and for the connection, in both
+directions:
+
+* Towards the other side, ``room(stream)`` is what may be sent: the lesser of the two counters. Both shrink with each
+  DATA frame and grow with WINDOW_UPDATE. SETTINGS_INITIAL_WINDOW_SIZE changes the counters of open streams too, by the
+  difference, and may make them negative (section 6.9.2).
+* Towards us, ``window`` is promised once for both, and all that comes is wanted at once. What was taken is reported
+  when it is half a window, so that a sender never waits and few frames are spent on it. Padding counts.
+
+What is left out, because both sides want the whole of every stream: priorities (a received one is skipped) and pushes
+(declined in SETTINGS, so one that comes is an error). Frames of unknown types are ignored, as section 4.1 demands.
+Everything that is malformed raises :class:`Broken`: there is nobody to recover for, a build has one connection.
 """
 
 from __future__ import annotations

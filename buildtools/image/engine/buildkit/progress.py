@@ -10,9 +10,12 @@ from dataclasses import dataclass, field
 from buildtools.events import Log, Report, Step, Warned
 from buildtools.image.engine.buildkit.protobuf import Message
 
+# Of each step, for the message should it fail: more than a message shows.
 _KEPT_LINES = 20
+# A step may print for ever without a line end; what is longer comes as several lines.
 _LONGEST_LINE = 64 * 1024
-_SHORTEST_SECRET = 4  # to hide less would hide half of the alphabet
+# To hide shorter ones would hide half of the alphabet.
+_SHORTEST_SECRET = 4
 
 # The Dockerfile frontend's prefixCommand: "[linux/arm64 builder 2/5] RUN make".
 _STEP = re.compile(r"\[(?:(?P<stage>.*) )?(?P<number>\d+)/(?P<total>\d+)\] (?P<text>.*)", re.DOTALL)

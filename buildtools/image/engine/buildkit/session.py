@@ -1,4 +1,32 @@
-"""A session: what the engine may ask of us while one build runs, ``POST /session``."""
+"""A session: what the engine may ask of us while one build runs.
+
+A build needs what only the client has: its files, its secrets, its ssh agent, its logins. BuildKit turns the roles
+around for that. The client opens a *session*, a gRPC connection in which it is the **server**, and tells in the header
+which methods it serves; the build names the session by its id and calls them when a step needs something:
+
+======================================  ==========================================================
+``moby.filesync.v1.FileSync``           lists and sends the files of the build context, the Dockerfile
+``moby.filesync.v1.Auth``               logins and tokens for registries that bases come from
+``moby.buildkit.secrets.v1.Secrets``    the values of ``RUN --mount=type=secret``
+``moby.sshforward.v1.SSH``              a tunnel to the ssh agent, for ``RUN --mount=type=ssh``
+======================================  ==========================================================
+
+Two ways lead to one. Where the engine has the route, ``POST /session`` with ``Upgrade: h2c`` turns that connection
+around. From API 1.53 on the route is deprecated; an engine that answers 404 gets the session as the bidirectional call
+``Control/Session`` on its socket, whose messages carry the bytes of the inner connection (``tunnel``). What runs inside
+is the same.
+
+The order. The session must be there before the build is asked for, for the first step may call at once; a build that
+names an unknown session waits for it for a few seconds and fails. It must outlive the last step, and ends when the build
+has. Each session serves one build only: the engine keeps what it has read in a session, by the session's shared key,
+and would not see that a file has changed since.
+
+Failures. What goes wrong on our side while the engine calls (an unreadable file, a secret that is gone) is answered with
+a gRPC status, from which BuildKit makes a build error of its own words. The first such failure is kept in
+:attr:`Session.failure`, because our own words say better what is wrong.
+
+Source: https://github.com/moby/buildkit, ``session/`` and ``api/services/control/control.proto``.
+"""
 
 from __future__ import annotations
 
