@@ -239,10 +239,10 @@ def _room(folder: Path) -> Iterator[None]:
 def compress(source: Spool, target: Spool, variant: int = 0) -> Descriptor:
     """Write ``source`` to ``target`` as gzip: the same bytes for the same content, on machines of one kind.
 
-    At this level ISA-L's bytes are the same on all x86-64 machines with AVX2. On older ones, and on aarch64, a layer may
-    get another digest. That costs a transfer and nothing else, because images are found again by their fingerprint; an
-    archive, which is compared by its bytes, takes a slower codec for that reason (``archive.gzip``). Each ``variant``
-    has a digest of its own: it is written where gzip has room for a time (RFC 1952, 2.3.1).
+    At this level ISA-L's bytes are the same on all x86-64 machines with AVX2. On older ones, and on aarch64, a layer
+    may get another digest. That costs a transfer and nothing else, because images are found again by their
+    fingerprint; an archive, which is compared by its bytes, takes a slower codec for that reason (``archive.gzip``).
+    Each ``variant`` has a digest of its own: it is written where gzip has room for a time (RFC 1952, 2.3.1).
     """
     from isal import isal_zlib
 

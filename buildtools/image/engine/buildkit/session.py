@@ -17,12 +17,12 @@ around. From API 1.53 on the route is deprecated; an engine that answers 404 get
 is the same.
 
 The order. The session must be there before the build is asked for, for the first step may call at once; a build that
-names an unknown session waits for it for a few seconds and fails. It must outlive the last step, and ends when the build
-has. Each session serves one build only: the engine keeps what it has read in a session, by the session's shared key,
-and would not see that a file has changed since.
+names an unknown session waits for it for a few seconds and fails. It must outlive the last step, and ends when the
+build has. Each session serves one build only: the engine keeps what it has read in a session, by the session's shared
+key, and would not see that a file has changed since.
 
-Failures. What goes wrong on our side while the engine calls (an unreadable file, a secret that is gone) is answered with
-a gRPC status, from which BuildKit makes a build error of its own words. The first such failure is kept in
+Failures. What goes wrong on our side while the engine calls (an unreadable file, a secret that is gone) is answered
+with a gRPC status, from which BuildKit makes a build error of its own words. The first such failure is kept in
 :attr:`Session.failure`, because our own words say better what is wrong.
 
 Source: https://github.com/moby/buildkit, ``session/`` and ``api/services/control/control.proto``.
