@@ -11,12 +11,14 @@ A map of the house, from the street to the cellar; imports run downward only:
 * ``stages``     the chapters: images, archives, releases, and whether the tree is what the commit says
 * ``task_context``  what a task works with: ``run``, what it was asked for; ``services``: engine, registry and store,
   each connected at its first use; and the checkout
+* ``channel``    a name that points to a release, and its past (pure)
 * ``release``    what a release is: manifest, comparison, audit (pure)
 * ``sandbox``    a registry, an S3 server and an engine on loopback
 * ``git``        repository -> version: describe, worktree state, release tags
 * ``image``      image folders, contexts, fingerprints, engine, BuildKit, registry
 * ``archive``    distributions, deterministic tarballs, S3
-* ``schedule``   work side by side, parents first; ``command``: programs that are run
+* ``schedule``   work side by side, parents first; ``command``: programs that are run;
+  ``json_document``: what lies in the store
 * ``version``, ``settings``, ``events``, ``cancellation``   the values that everyone shares; ``frozen`` makes them;
   ``files`` writes what nobody may see half of; ``request_log`` shows what was asked of whom;
   ``toml_lines`` finds the line of a key

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from buildtools.events import Warned
 from buildtools.frozen import frozen
-from buildtools.stages import archives, images, outputs, releases, tree
+from buildtools.stages import archives, channels, images, outputs, releases, tree
 from buildtools.stages.check import Checked, check_project
 from buildtools.stages.history import read_history
 from buildtools.task_context import TaskContext
+from buildtools.version import Version
 
 if TYPE_CHECKING:
     from buildtools.archive.distribution import Archive
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from buildtools.image.survey import ImageStatus
     from buildtools.release import Audit, Release
     from buildtools.run import Run
+    from buildtools.stages.channels import ChannelState
     from buildtools.stages.history import HistoryEntry
     from buildtools.stages.planned import Planned
 
@@ -124,6 +126,20 @@ def verify(run: Run, wanted: str, *, deep: bool = False) -> Audit:
     with TaskContext(run) as task:
         released = releases.named_release(task, wanted or task.version.text)
         return releases.audit_release(task, released, deep=deep)
+
+
+def channel(run: Run, name: str, wanted: str) -> ChannelState:
+    """Where a channel points; with a version wanted, after it was moved forward to that."""
+    with TaskContext(run) as task:
+        if wanted:
+            return channels.move_forward(task, name, Version.parse(wanted))
+        return channels.show_channel(task, name)
+
+
+def rollback(run: Run, name: str, wanted: str) -> ChannelState:
+    """Move a channel back to a version; to the one before where none is wanted."""
+    with TaskContext(run) as task:
+        return channels.roll_back(task, name, Version.parse(wanted) if wanted else None)
 
 
 def history(run: Run) -> tuple[HistoryEntry, ...]:

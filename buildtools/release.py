@@ -5,32 +5,20 @@ A version exists only if its manifest exists; the manifest names every image by 
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, field, fields
 from enum import Enum
 from functools import partial
 from typing import Any, TypeVar
 
-from buildtools import BuildToolsError, Conflict, Drifted, Refused, Unreachable
+from buildtools import BuildToolsError, Conflict, Drifted, Unreachable
 from buildtools.frozen import frozen
+from buildtools.json_document import encode_document, parse_document, value_of
 from buildtools.schedule import side_by_side
-from buildtools.settings import is_host
 from buildtools.version import Version
 
 MANIFEST_SCHEMA = 1
 _JOBS = 8
-
-# Any other text would fail later, in a request or on a terminal, where nobody knows what is to blame.
-_TEXTS: dict[str, Callable[[str], object]] = {
-    "version": str.isprintable,
-    "registry": is_host,
-    "digest": re.compile(r"sha256:[0-9a-f]{64}").fullmatch,
-    "sha256": re.compile(r"[0-9a-f]{64}").fullmatch,
-}
-_ANY_TEXT = re.compile(r"[!-~]*").fullmatch
-_MOST_SHOWN = 80
 
 
 @frozen
@@ -77,14 +65,13 @@ class Release:
     def manifest(self) -> bytes:
         """The release manifest: JSON, keys and members sorted, so that equal releases have equal bytes."""
         document = {
-            "schema": MANIFEST_SCHEMA,
             "version": self.version,
             "commit": self.commit,
             "created": self.created,
             "images": [asdict(image) for image in sorted(self.images, key=lambda image: image.name)],
             "archives": [asdict(archive) for archive in sorted(self.archives, key=lambda archive: archive.name)],
         }
-        return (json.dumps(document, indent=2, sort_keys=True) + "\n").encode()
+        return encode_document(MANIFEST_SCHEMA, document)
 
     @classmethod
     def parse(cls, manifest: bytes, where: str) -> Release:
@@ -92,30 +79,17 @@ class Release:
 
         :raises BuildToolsError: it is not a manifest, or of a schema that this version does not know.
         """
-        try:
-            document = json.loads(manifest)
-            schema = document["schema"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise BuildToolsError(
-                f"{where} is not a release manifest", "something else wrote there; look at it and remove it by hand"
-            ) from None
-        if schema != MANIFEST_SCHEMA:
-            raise BuildToolsError(
-                f"{where} has schema {schema!r}, this version knows {MANIFEST_SCHEMA}",
-                "use a newer lockstep-buildtools",
-            )
-        try:
-            return cls(
-                Version.parse(_value(document, "version", "str")).text,
-                _value(document, "commit", "str"),
-                _value(document, "created", "str"),
-                tuple(_member(ReleasedImage, image) for image in _value(document, "images", "list")),
-                tuple(_member(ReleasedArchive, archive) for archive in _value(document, "archives", "list")),
-            )
-        except (KeyError, TypeError, Refused) as error:
-            raise BuildToolsError(
-                f"{where} is a damaged release manifest ({error})", "restore it from a backup of the bucket"
-            ) from None
+        return parse_document(manifest, where, "release manifest", MANIFEST_SCHEMA, cls._of)
+
+    @classmethod
+    def _of(cls, document: Mapping[str, Any]) -> Release:
+        return cls(
+            Version.parse(value_of(document, "version", "str")).text,
+            value_of(document, "commit", "str"),
+            value_of(document, "created", "str"),
+            tuple(_member(ReleasedImage, image) for image in value_of(document, "images", "list")),
+            tuple(_member(ReleasedArchive, archive) for archive in value_of(document, "archives", "list")),
+        )
 
     def differences(self, other: Release) -> tuple[str, ...]:
         """What ``other`` has otherwise, a line each; empty where both release the same content."""
@@ -138,18 +112,7 @@ Member = TypeVar("Member", ReleasedImage, ReleasedArchive)
 def _member(kind: type[Member], document: Mapping[str, Any]) -> Member:
     # What is not compared came later, and an earlier manifest lacks it.
     keys = {part.name: str(part.type) for part in fields(kind) if part.compare or part.name in document}
-    return kind(**{key: _value(document, key, type_name) for key, type_name in keys.items()})
-
-
-def _value(document: Mapping[str, Any], key: str, kind: str) -> Any:
-    """What a manifest has under a key.
-
-    :raises TypeError: it is of another type, or a text that cannot stand there.
-    """
-    value = document[key]
-    if type(value).__name__ != kind or (kind == "str" and not _TEXTS.get(key, _ANY_TEXT)(value)):
-        raise TypeError(f"{key} cannot be {str(value)[:_MOST_SHOWN]!a}")
-    return value
+    return kind(**{key: value_of(document, key, type_name) for key, type_name in keys.items()})
 
 
 def _contents(release: Release) -> dict[str, str]:

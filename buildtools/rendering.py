@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from buildtools.git.tagging.tags import CutTag
     from buildtools.pipeline import Listing, Published
     from buildtools.sandbox import Service
+    from buildtools.stages.channels import ChannelState
     from buildtools.stages.planned import Planned
 
 # Raised when a field of a document changes its meaning or goes away.
@@ -97,10 +98,8 @@ def explanation(status: ImageStatus) -> str:
 
 def local_table(images: Sequence[LocalImage]) -> str:
     """The images that the engine has now."""
-    # As much of an id as docker shows; all of it is in the document.
     rows = [
-        (image.references[-1], image.image_id[: len("sha256:") + 12], image.outcome.value, "; ".join(image.why))
-        for image in images
+        (image.references[-1], _short(image.image_id), image.outcome.value, "; ".join(image.why)) for image in images
     ]
     return table(("REFERENCE", "ID", "STATE", "WHY"), rows)
 
@@ -191,6 +190,45 @@ def audit_summary(audit: Audit) -> str:
     return f"release {release.version} is intact: {members}"
 
 
+def channel_document(state: ChannelState) -> Any:
+    """A channel as ``channel`` and ``rollback`` print it with ``--json``; its moves are oldest first."""
+    channel = state.channel
+    return {
+        "schema": DOCUMENT_SCHEMA,
+        "channel": channel.name,
+        **_plain(channel.moves[-1]),
+        "location": state.location,
+        "before": state.before,
+        "dry_run": state.dry_run,
+        "tags": _plain(state.tags),
+        "moves": _plain(channel.moves),
+    }
+
+
+def channel_table(state: ChannelState) -> str:
+    """The tags that were moved; where there are none, the channel's past, newest first."""
+    channel = state.channel
+    tags = [(tag.reference, _short(tag.before), _short(tag.after)) for tag in state.tags]
+    past = [
+        (move.version, move.commit[:12], direction.value)
+        for move, direction in zip(channel.moves, channel.directions, strict=True)
+    ]
+    return table(("TAG", "BEFORE", "AFTER"), tags) if tags else table(("VERSION", "COMMIT", "MOVED"), past[::-1])
+
+
+def channel_summary(state: ChannelState) -> str:
+    """What ``channel`` or ``rollback`` came to."""
+    name, version, before, count = state.channel.name, state.version, state.before, _count(len(state.tags), "tag")
+    moved = "would move" if state.dry_run else "moved"
+    if before == version:
+        outcome = f"{name} points to {version}" + (f"; {moved} {count} to where it points" if state.tags else "")
+    elif before:
+        outcome = f"{name} {moved} {state.channel.directions[-1].value} from {before} to {version}, {count} with it"
+    else:
+        outcome = f"{name} is a new channel and {moved} to {version}, {count} with it"
+    return f"dry run: nothing was touched; {outcome}" if state.dry_run else outcome
+
+
 def history_table(entries: Sequence[HistoryEntry]) -> str:
     """The versions, newest first."""
     rows = [
@@ -203,10 +241,11 @@ def history_table(entries: Sequence[HistoryEntry]) -> str:
             if each.state is not VersionState.CLAIMED
             else "",
             ", ".join(each.moving_tags),
+            ", ".join(each.channels),
         )
         for each in entries
     ]
-    return table(("VERSION", "STATE", "DATE", "COMMIT", "MEMBERS", "TAGS"), rows)
+    return table(("VERSION", "STATE", "DATE", "COMMIT", "MEMBERS", "TAGS", "CHANNELS"), rows)
 
 
 def history_summary(entries: Sequence[HistoryEntry]) -> str:
@@ -235,6 +274,11 @@ def _counted(word: str, states: Sequence[Enum], kind: type[Enum], noun: str = "i
 
 def _members(images: int, archives: int) -> str:
     return f"{_count(images, 'image')} and {_count(archives, 'archive')}"
+
+
+def _short(digest: str) -> str:
+    """As much of a digest as docker shows; all of it is in the document."""
+    return digest[: len("sha256:") + 12]
 
 
 def _count(number: int, noun: str) -> str:

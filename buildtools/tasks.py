@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from invoke.collection import Collection
 from invoke.context import Context
@@ -23,6 +23,10 @@ from buildtools import Refused, Unreachable
 # What handles signals was here first, and is imported from here by others.
 from buildtools.cancellation import cancel_on_signals as _signals  # noqa: F401
 from buildtools.invocation import exit_codes, process_environment, process_for_a_run, running, show, show_plan
+
+if TYPE_CHECKING:
+    from buildtools.console import Console
+    from buildtools.stages.channels import ChannelState
 
 _SANDBOX = ".sandbox"
 
@@ -240,9 +244,41 @@ def verify(context: Context, release: str = "", deep: bool = False, json: bool =
         console.summary(rendering.audit_summary(audit))
 
 
+@_command(
+    help={"name": "The channel's name, as stage.", "to": "The released version to point it to, newer than now's."}
+)
+def channel(context: Context, name: str, to: str = "", dry_run: bool = False, json: bool = False) -> None:
+    """Show where a channel points, and its past; with --to, move it forward, and the images' tags with it."""
+    with running(context, dry_run=dry_run, json=json) as (run, console):
+        from buildtools import pipeline
+
+        _show_channel(pipeline.channel(run, name, to), console, json=json)
+
+
+@_command(
+    help={
+        "channel": "The channel's name, as stage.",
+        "to": "The version to go back to (default: the one that it pointed to before).",
+    }
+)
+def rollback(context: Context, channel: str, to: str = "", dry_run: bool = False, json: bool = False) -> None:
+    """Move a channel back to an older version, and the images' tags with it; nothing is deleted."""
+    with running(context, dry_run=dry_run, json=json) as (run, console):
+        from buildtools import pipeline
+
+        _show_channel(pipeline.rollback(run, channel, to), console, json=json)
+
+
+def _show_channel(state: ChannelState, console: Console, *, json: bool) -> None:
+    from buildtools import rendering
+
+    show(console, json, rendering.channel_document(state), rendering.channel_table(state))
+    console.summary(rendering.channel_summary(state))
+
+
 @_command()
 def history(context: Context, json: bool = False) -> None:
-    """List every released or claimed version, newest first, with its commit, date, members and moving tags."""
+    """List every released or claimed version, newest first, with commit, date, members, moving tags and channels."""
     with running(context, json=json) as (run, console):
         from buildtools import pipeline, rendering
 
@@ -311,6 +347,8 @@ namespace = Collection(
     publish,
     release,
     verify,
+    channel,
+    rollback,
     history,
     sandbox=Collection(sandbox_up, sandbox_down, sandbox_status),
 )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _TEXT = re.compile(r"(?P<base>.+?)(?:-(?P<distance>[0-9]+)-g(?P<abbreviation>[0-9a-f]{4,64}))?(?P<dirty>-dirty)?")
 # https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pulling-manifests
-_IMAGE_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+IMAGE_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
 @total_ordering
@@ -71,7 +71,7 @@ class Version:
         :raises Refused: no tag can be made: too long, or a first character that a tag cannot start with.
         """
         tag = re.sub(r"[^A-Za-z0-9_.-]", "_", self.text)
-        if not _IMAGE_TAG.fullmatch(tag):
+        if not IMAGE_TAG.fullmatch(tag):
             raise Refused(
                 f"the version {self.text!r} cannot be an image tag",
                 "a tag has at most 128 characters and starts with a letter, a digit or _; rename the git tag",

@@ -26,10 +26,10 @@ LAYERS = (
     ("console", "pipeline"),
     ("workboard",),
     ("stages",),
-    ("task_context",),
+    ("task_context", "channel"),
     ("services", "run", "release", "sandbox"),
     ("git", "image", "archive"),
-    ("schedule", "command", "settings_reader"),
+    ("schedule", "command", "settings_reader", "json_document"),
     ("version", "settings", "events", "cancellation"),
     ("platform",),
     ("frozen", "files", "request_log", "toml_lines"),
@@ -213,7 +213,7 @@ def test_values_never_change() -> None:
 TWINS = {
     **dict.fromkeys(("build", "push"), "a task, its function in the pipeline, and what that comes down to"),
     **dict.fromkeys(
-        ("check", "dist", "history", "list_images", "publish", "release", "verify"),
+        ("channel", "check", "dist", "history", "list_images", "publish", "release", "rollback", "verify"),
         "a task and its function in the pipeline",
     ),
     "main": "two programs start here",

@@ -14,9 +14,11 @@ from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
 from buildtools import BuildToolsError, Refused
+from buildtools.channel import Channel
 from buildtools.files import write_atomically
 from buildtools.frozen import frozen
-from buildtools.release import Release, manifest_key, moving_tags
+from buildtools.release import Release, claim_key, manifest_key, moving_tags
+from buildtools.stages.channels import read_channels
 from buildtools.task_context import TaskContext
 from buildtools.version import Version
 
@@ -36,7 +38,7 @@ class HistoryEntry:
     """One version. ``created`` is its commit's date, RFC 3339; ``images`` and ``archives`` are names.
 
     Of a version that is claimed only, nothing but the commit is known; of an unreadable manifest, nothing but
-    ``reason``. ``moving_tags`` are those that it has as the newest version.
+    ``reason``. ``moving_tags`` are those that it has as the newest version, ``channels`` those that point to it.
     """
 
     version: str
@@ -46,6 +48,7 @@ class HistoryEntry:
     images: tuple[str, ...] = ()
     archives: tuple[str, ...] = ()
     moving_tags: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
     reason: str = ""
 
 
@@ -72,8 +75,9 @@ def read_history(task: TaskContext) -> tuple[HistoryEntry, ...]:
     cache.save(manifests)
     releases = {key: _parse(store.location(key), cache.get(key, etag)) for key, etag in manifests.items()}
     tags = _tags(task, [each for each in releases.values() if isinstance(each, Release)])
+    channels = read_channels(task)
     entries = [
-        *(_release_entry(key, each, tags) for key, each in releases.items() if each),
+        *(_release_entry(key, each, tags, channels) for key, each in releases.items() if each),
         *(_claim_entry(key, contents[key]) for key in claims if key in contents),
     ]
     return tuple(sorted(entries, key=lambda entry: Version.parse(entry.version), reverse=True))
@@ -86,7 +90,7 @@ def _is_about_version(key: str) -> bool:
         version = Version.parse(path.stem)
     except Refused:
         return False
-    return key in (manifest_key(version), f"{_CLAIMS}{version.image_tag}.json")
+    return key in (manifest_key(version), claim_key(version))
 
 
 def _parse(location: str, manifest: bytes | None) -> Release | BuildToolsError | None:
@@ -96,7 +100,9 @@ def _parse(location: str, manifest: bytes | None) -> Release | BuildToolsError |
         return error
 
 
-def _release_entry(key: str, content: Release | BuildToolsError, tags: Mapping[str, tuple[str, ...]]) -> HistoryEntry:
+def _release_entry(
+    key: str, content: Release | BuildToolsError, tags: Mapping[str, tuple[str, ...]], channels: Iterable[Channel]
+) -> HistoryEntry:
     if isinstance(content, BuildToolsError):
         return HistoryEntry(PurePosixPath(key).stem, VersionState.UNREADABLE, reason=content.fact)
     return HistoryEntry(
@@ -107,6 +113,7 @@ def _release_entry(key: str, content: Release | BuildToolsError, tags: Mapping[s
         tuple(image.name for image in content.images),
         tuple(archive.name for archive in content.archives),
         tags.get(content.version, ()),
+        tuple(channel.name for channel in channels if channel.moves[-1].version == content.version),
     )
 
 

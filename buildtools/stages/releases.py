@@ -41,11 +41,12 @@ from pathlib import PurePosixPath
 from threading import Barrier, BrokenBarrierError
 from typing import TypeVar
 
-from buildtools import BuildToolsError, Conflict, Failures, Refused, Unreachable, expected_failures, release
+from buildtools import BuildToolsError, Conflict, Drifted, Failures, Refused, Unreachable, expected_failures, release
 from buildtools.archive.checksums import Checksums
+from buildtools.channel import CHANNELS, Channel, channel_key, channel_name, may_be_channel
 from buildtools.git.checkout import read_version, refuse_dirty
 from buildtools.image.registry.cache import Cache
-from buildtools.image.registry.lookup import is_whole, move_tag, read_image, tag_digest
+from buildtools.image.registry.lookup import is_whole, move_tag, read_image
 from buildtools.image.registry.manifest import Damaged
 from buildtools.image.registry.push import PushedImage
 from buildtools.release import Audit, Release, ReleasedArchive, ReleasedImage
@@ -53,6 +54,7 @@ from buildtools.schedule import all_ended, awaited
 from buildtools.stages.archives import store_archives
 from buildtools.stages.images import push_images, repository, rfc3339
 from buildtools.stages.planned import Planned
+from buildtools.stages.tag_moves import move_tags, outdated_tags
 from buildtools.task_context import TaskContext
 from buildtools.version import Version
 
@@ -70,11 +72,12 @@ def preflight(task: TaskContext) -> None:
     names = [folder.name for folder in task.image_folders()]
     with ThreadPoolExecutor(max_workers=_CHECKS) as pool:
         of_store = pool.submit(_errors, lambda: task.services.store.check_access(dry_run=task.run.dry_run))
+        of_channels = pool.submit(_errors, partial(_channel_complaints, task))
         errors = _errors(lambda: task.services.registry.ping())
         if not errors:
             accesses = [partial(task.services.registry.check_push_access, repository(task, name)) for name in names]
             errors = [error for some in pool.map(_errors, accesses) for error in some]
-        errors += of_store.result()
+        errors += [*of_store.result(), *of_channels.result()]
     if errors:
         failures = Failures(errors)
         count = len(failures.errors)
@@ -82,6 +85,17 @@ def preflight(task: TaskContext) -> None:
     existing = None if task.version.dirty else released(task, task.version)
     if existing and existing.commit != task.version.commit:
         release.refuse_other_content(replace(existing, commit=task.version.commit), existing)
+
+
+def _channel_complaints(task: TaskContext) -> list[str]:
+    """A tag that is a channel's belongs to no version, and is no moving tag."""
+    moving = release.moving_tags(task.settings.moving_tags, task.version, ())
+    names = {channel_name(entry.key) for entry in task.services.store.list(CHANNELS)}
+    return [
+        f"{tag} is the name of a channel: rename the git tag, or take {tag} out of moving_tags"
+        for tag in dict.fromkeys((task.version.image_tag, *moving))
+        if tag in names
+    ]
 
 
 def stage(task: TaskContext) -> Release:
@@ -172,10 +186,9 @@ def point(task: TaskContext, version: Version, staged: Release) -> tuple[str, ..
     references = []
     tags = release.moving_tags(patterns, version, list(_released_versions(task)))
     for tag in tags:
-        for image in staged.images:
-            if tag_digest(task.services.registry, image.repository, tag) != image.digest:
-                move_tag(task.services.registry, image.repository, tag, image.digest)
-                references.append(f"{image.registry}/{image.repository}:{tag}")
+        moves = outdated_tags(task, staged.images, tag)
+        move_tags(task, moves)
+        references += [move.reference for move in moves]
     # A release writes its manifest before it moves a tag, so whoever moves one last sees all that are newer.
     for later in _released_versions(task) if references else ():
         if later > version and not set(tags).isdisjoint(release.moving_tags(patterns, later, ())):
@@ -207,25 +220,52 @@ def _released_versions(task: TaskContext) -> Iterator[Version]:
 
 
 def named_release(task: TaskContext, name: str) -> Release:
-    """The release that a user means by ``name``, which is a version.
+    """The release that a user means by ``name``, which is a version or a channel.
 
     :raises Refused: there is none.
     """
-    version = Version.parse(name)
-    release = released(task, version)
-    if release is None or release.version != version.text:
-        location = manifest_location(task, version)
-        why = f"{location} is that of {release.version}" if release else f"{location} does not exist"
-        raise Refused(
-            f"version {version} is not released: {why}", "release it with `invoke publish`, or name another version"
+    content = task.services.store.read(channel_key(name)) if may_be_channel(name) else None
+    if content:
+        return channel_release(task, Channel.parse(content.data, task.services.store.location(channel_key(name))))
+    return released_version(task, Version.parse(name))
+
+
+def channel_release(task: TaskContext, channel: Channel) -> Release:
+    """The release that a channel points to.
+
+    :raises Drifted: it is not released any more, or from another commit.
+    """
+    last = channel.moves[-1]
+    version = Version.parse(last.version)
+    existing = released(task, version)
+    if existing is None or (existing.version, existing.commit) != (last.version, last.commit):
+        raise Drifted(
+            f"{channel.name} points to {version} of commit {last.commit[:12]}, "
+            f"and {manifest_location(task, version)} is not that",
+            f"restore the manifest, or point {channel.name} to another version with --to",
         )
-    return release
+    return existing
 
 
 def released(task: TaskContext, version: Version) -> Release | None:
     """The release of a version, as its manifest tells; None where there is none."""
     manifest = read_manifest(task, version)
     return Release.parse(manifest, manifest_location(task, version)) if manifest else None
+
+
+def released_version(task: TaskContext, version: Version) -> Release:
+    """The release of a version.
+
+    :raises Refused: the version is not released.
+    """
+    existing = released(task, version)
+    if existing is None or existing.version != version.text:
+        location = manifest_location(task, version)
+        why = f"{location} is that of {existing.version}" if existing else f"{location} does not exist"
+        raise Refused(
+            f"version {version} is not released: {why}", "release it with `invoke publish`, or name another version"
+        )
+    return existing
 
 
 def read_manifest(task: TaskContext, version: Version) -> bytes:

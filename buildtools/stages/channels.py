@@ -1,0 +1,222 @@
+"""Channels: where they point, and moving them forward and back.
+
+A move is two steps: the channel's file in the store, by compare-and-swap, then the tags of the images, which follow the
+file. A run that is killed in between is put right by the next one about this channel: whatever it was asked for, it
+looks at the tags.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from buildtools import BuildToolsError, Conflict, Refused, Unreachable
+from buildtools.channel import CHANNELS, Channel, Direction, channel_key, channel_name, refuse_name
+from buildtools.events import Warned
+from buildtools.frozen import frozen
+from buildtools.release import Release, claim_key, manifest_key
+from buildtools.schedule import awaited
+from buildtools.stages import releases
+from buildtools.stages.tag_moves import TagMove, check_rights, move_tags, outdated_tags
+from buildtools.task_context import TaskContext
+from buildtools.version import Version
+
+_JSON = "application/json"
+
+
+@frozen
+class ChannelState:
+    """Where a channel points now, and what was done for it, or would be in a ``dry_run``.
+
+    ``before`` is the version that it pointed to when the run began, empty where there was no such channel. ``tags`` are
+    those that were moved: by a channel that did not move, those that a killed run had left behind.
+    """
+
+    channel: Channel
+    location: str
+    before: str
+    tags: tuple[TagMove, ...]
+    dry_run: bool
+
+    @property
+    def version(self) -> str:
+        """The version that it points to."""
+        return str(self.channel.version)
+
+
+def read_channels(task: TaskContext) -> tuple[Channel, ...]:
+    """Every channel, by name; one that cannot be read is warned of.
+
+    :raises Unreachable: the store does not answer.
+    """
+    store = task.services.store
+    keys = [entry.key for entry in store.list(CHANNELS) if channel_name(entry.key)]
+    channels = []
+    for key, content in zip(keys, store.read_all(keys), strict=True):
+        try:
+            # One that was deleted since it was listed is no channel any more.
+            channels += [Channel.parse(content.data, store.location(key))] if content else []
+        except BuildToolsError as error:
+            task.run.report(Warned("", error.fact))
+    return tuple(channels)
+
+
+def show_channel(task: TaskContext, name: str) -> ChannelState:
+    """Where a channel points; tags that do not follow it are moved.
+
+    :raises Refused: there is no such channel.
+    """
+    channel, _ = _read_existing(task, name)
+    return _follow(task, channel, channel)
+
+
+def move_forward(task: TaskContext, name: str, version: Version) -> ChannelState:
+    """Point a channel to a version that is newer than what it points to; make it where there is none.
+
+    :raises Refused: the version is older or not released, or nothing may be called so.
+    :raises Drifted: the release is not intact.
+    :raises Conflict: another run has moved the channel meanwhile.
+    """
+    channel, etag = _read(task, name)
+    if channel.version is None:
+        _refuse_version(task, name)
+    elif version < channel.version:
+        raise Refused(
+            f"{name} points to {channel.version}, which is newer than {version}",
+            f"to go back, run `invoke rollback {name} --to {version}`",
+        )
+    return _move(task, channel, etag, version)
+
+
+def roll_back(task: TaskContext, name: str, version: Version | None) -> ChannelState:
+    """Point a channel to an older version; where none is named, to the one before. Nothing is deleted.
+
+    A rollback to the version before that was killed half way is finished, and does not go back further.
+
+    :raises Refused: there is no such channel, nothing older, or the version is newer.
+    :raises Drifted: the release is not intact.
+    :raises Conflict: another run has moved the channel meanwhile.
+    """
+    channel, etag = _read_existing(task, name)
+    if version is None and channel.directions[-1] is Direction.BACK:
+        state = _follow(task, channel, channel)
+        if state.tags:
+            task.run.report(Warned("", f"the last rollback of {name} was cut off; finishing it, and no more"))
+            return state
+    target = version or channel.previous
+    if target is None:
+        raise Refused(
+            f"{name} has never pointed to a version older than {channel.version}",
+            f"name a released version, `invoke rollback {name} --to VERSION`",
+        )
+    assert channel.version
+    if target > channel.version:
+        raise Refused(
+            f"{name} points to {channel.version}, which is older than {target}",
+            f"to go forward, run `invoke channel {name} --to {target}`",
+        )
+    return _move(task, channel, etag, target)
+
+
+def _read(task: TaskContext, name: str) -> tuple[Channel, str]:
+    """A channel and its ETag, which is empty where there is no such channel."""
+    refuse_name(name, task.settings.moving_tags)
+    key = channel_key(name)
+    content = task.services.store.read(key)
+    if content is None:
+        return Channel(name), ""
+    location = task.services.store.location(key)
+    channel = Channel.parse(content.data, location)
+    if channel.name != name:
+        raise BuildToolsError(f"{location} is the channel {channel.name}", "restore it from a backup of the bucket")
+    return channel, content.etag
+
+
+def _read_existing(task: TaskContext, name: str) -> tuple[Channel, str]:
+    channel, etag = _read(task, name)
+    if not channel.moves:
+        raise Refused(f"there is no channel {name}", f"make it with `invoke channel {name} --to VERSION`")
+    return channel, etag
+
+
+def _refuse_version(task: TaskContext, name: str) -> None:
+    """A git tag may be any word, and a version then is; ``publish`` refuses one that a channel is called as."""
+    version = Version.parse(name)
+    for key in (manifest_key(version), claim_key(version)):
+        if task.services.store.head(key):
+            raise Refused(
+                f"a channel cannot be called {name}: {task.services.store.location(key)} says that it is a version",
+                "choose another name",
+            )
+
+
+def _move(task: TaskContext, channel: Channel, etag: str, version: Version) -> ChannelState:
+    """Point the channel to a version, which is checked first; nothing is written where that fails."""
+    target = releases.released_version(task, version)
+    if error := releases.audit_release(task, target, deep=False).error():
+        raise error
+    moved = channel
+    if version != channel.version:
+        moved = channel.moved_to(target)
+        check_rights(task, outdated_tags(task, target.images, channel.name))
+        if not task.run.dry_run:
+            moved = _write(task, moved, etag)
+        _warn_of_abandoned_tags(task, channel, target)
+    return _follow(task, channel, moved)
+
+
+def _write(task: TaskContext, channel: Channel, etag: str) -> Channel:
+    """Write the channel in place of the one with this ETag; the channel as it is then.
+
+    A write whose answer was lost finds its own move, and so does a second run that made the same one.
+    """
+    store, key = task.services.store, channel_key(channel.name)
+    if etag:
+        store.replace(key, channel.document(), etag, _JSON)
+    else:
+        store.create(key, channel.document(), _JSON)
+
+    def written() -> Channel | None:
+        current, current_etag = _read(task, channel.name)
+        return current if current_etag != etag else None
+
+    # A replicated store may show an object a moment late.
+    current = awaited(written)
+    if current is None:
+        raise Unreachable(f"{store.location(key)} is not what was written", "check the store, then run the same again")
+    if current.moves[: len(channel.moves)] != channel.moves:
+        raise Conflict(
+            f"another run has moved {channel.name} to {current.version} meanwhile",
+            f"look at `invoke channel {channel.name}`, then run the same again if it still is what you want",
+        )
+    return current
+
+
+def _follow(task: TaskContext, before: Channel, channel: Channel) -> ChannelState:
+    """Move the tags that do not follow the channel.
+
+    Whoever moves one last looks whether the channel was moved meanwhile.
+    """
+    tags: tuple[TagMove, ...] = ()
+    while True:
+        moves = outdated_tags(task, releases.channel_release(task, channel).images, channel.name)
+        tags += moves
+        current = channel
+        if moves and not task.run.dry_run:
+            move_tags(task, moves)
+            current, _ = _read_existing(task, channel.name)
+        if current == channel:
+            location = task.services.store.location(channel_key(channel.name))
+            return ChannelState(channel, location, str(before.version or ""), tags, task.run.dry_run)
+        channel = current
+        task.run.report(Warned("", f"another run has moved {channel.name} to {channel.version} meanwhile"))
+
+
+def _warn_of_abandoned_tags(task: TaskContext, channel: Channel, target: Release) -> None:
+    """Nothing is deleted, so the tag of an image that the target does not have stays where it is."""
+    repositories = {(image.registry, image.repository) for image in target.images}
+    # A channel can be moved away from a release whose manifest is gone or damaged.
+    with suppress(BuildToolsError):
+        for image in releases.channel_release(task, channel).images if channel.moves else ():
+            if (image.registry, image.repository) not in repositories:
+                place = f"{image.registry}/{image.repository}:{channel.name}"
+                task.run.report(Warned("", f"{place} stays at {channel.version}: {target.version} has no such image"))
