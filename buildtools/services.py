@@ -14,6 +14,7 @@ from buildtools.settings import Settings
 
 if TYPE_CHECKING:
     from buildtools.archive.store import ArtifactStore
+    from buildtools.image.builder import Builder
     from buildtools.image.docker.credentials import Credentials
     from buildtools.image.engine.client import Engine
     from buildtools.image.registry.client import Registry
@@ -53,6 +54,13 @@ class Services:
         from buildtools.image.engine.client import Engine
 
         return self._open.enter_context(contextlib.closing(Engine.connect(chosen_engine(self._environment))))
+
+    @cached_property
+    def builder(self) -> Builder:
+        """What builds images: the engine."""
+        from buildtools.image.engine.engine_builder import EngineBuilder
+
+        return EngineBuilder(self.engine, self.credentials, self._environment)
 
     @cached_property
     def build_proxies(self) -> Mapping[str, str]:

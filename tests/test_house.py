@@ -42,6 +42,7 @@ INNER_LAYERS = {
         ("survey", "push"),
         ("bases",),
         ("engine",),
+        ("builder",),
         ("registry", "folder"),
         ("docker",),
         ("http",),

@@ -25,7 +25,8 @@ from pathlib import Path
 
 from bench.docker import docker_with_buildkit
 from buildtools.events import Event, Log
-from buildtools.image.engine.build import BuildCancelled, BuildRequest, build
+from buildtools.image.builder import BuildRequest
+from buildtools.image.engine.build import BuildCancelled, build
 from buildtools.image.engine.client import Engine
 from buildtools.image.folder.context import Selection, ignore_rules
 

@@ -13,8 +13,7 @@ from buildtools import BuildToolsError, Failures, Refused, failures_of, schedule
 from buildtools.events import Finished, Outcome, Report, Started, Warned
 from buildtools.frozen import frozen
 from buildtools.image.bases import is_built_here
-from buildtools.image.docker.credentials import Credentials
-from buildtools.image.engine.client import Engine
+from buildtools.image.builder import Builder, BuildRequest
 from buildtools.image.folder.contents import Contents
 from buildtools.image.folder.fingerprint import record_inputs, recorded_inputs
 from buildtools.image.generation import PARENTS_LABEL, generation_of, parents_label
@@ -44,7 +43,7 @@ class LocalImage:
 
 @frozen
 class Assembly:
-    """How images are brought into one engine.
+    """How images are brought into one builder.
 
     ``names`` are the references to give each image; ``repository`` is where the registry has an image of this name, as
     ``HOST/REPOSITORY``; ``project`` is the folder that paths in settings are relative to; ``cache`` is where inputs are
@@ -66,8 +65,7 @@ def assemble(
     targets: Collection[str],
     assembly: Assembly,
     *,
-    engine: Engine,
-    credentials: Credentials,
+    builder: Builder,
     jobs: int,
     report: Report,
     cancelled: threading.Event,
@@ -80,7 +78,7 @@ def assemble(
     """
     by_name = {status.name: status for status in statuses}
     with Contents(assembly.cache) as contents:
-        assembler = _Assembler(by_name, assembly, contents, engine, credentials, report, cancelled)
+        assembler = _Assembler(by_name, assembly, contents, builder, report, cancelled)
         assembler.keep_bases()
         names = assembler.closure(targets)
         assembler.refuse_missing_inputs(names)
@@ -99,16 +97,14 @@ class _Assembler:
         statuses: Mapping[str, ImageStatus],
         assembly: Assembly,
         contents: Contents,
-        engine: Engine,
-        credentials: Credentials,
+        builder: Builder,
         report: Report,
         cancelled: threading.Event,
     ) -> None:
         self._statuses = statuses
         self._assembly = assembly
         self._contents = contents
-        self._engine = engine
-        self._credentials = credentials
+        self._builder = builder
         self._report = report
         self._cancelled = cancelled
         self._image_ids: dict[str, str] = {}
@@ -154,9 +150,9 @@ class _Assembler:
     def keep_bases(self) -> None:
         """Give base images whose names our own images take another name, under which they are built on."""
         for base in {base for status in self._statuses.values() for base in status.bases.values() if base.kept_name}:
-            image = self._engine.inspect(base.reference)
+            image = self._builder.image(base.reference)
             if image and not is_built_here(image, base.reference):
-                self._engine.tag(image["Id"], base.kept_name)
+                self._builder.tag(image["Id"], base.kept_name)
 
     def bring_in(self, name: str) -> LocalImage:
         status = self._statuses[name]
@@ -178,13 +174,13 @@ class _Assembler:
         self._image_ids[name] = image_id
         for reference in (*names, _pinned_name(status)):
             if reference not in names_there:
-                self._engine.tag(image_id, reference)
+                self._builder.tag(image_id, reference)
         return LocalImage(name, image_id, names, outcome, status.why)
 
     def _warn_of_others(self, status: ImageStatus, names: Iterable[str]) -> None:
         """Tell of names that an image has which this project did not build last: another project may count on them."""
         for reference in names:
-            image = self._engine.inspect(reference)
+            image = self._builder.image(reference)
             labels = ((image or {}).get("Config") or {}).get("Labels") or {}
             fingerprint = labels.get(FINGERPRINT_LABEL, "")
             if image is None or fingerprint == status.fingerprint.value:
@@ -209,7 +205,6 @@ class _Assembler:
 
     def _build(self, status: ImageStatus, names: tuple[str, ...]) -> str:
         # The greater part of all code, and most runs build nothing.
-        from buildtools.image.engine.build import BuildRequest, build
         from buildtools.image.engine.buildkit.failure import BuildFailed
 
         folder, fingerprint = status.folder, status.fingerprint
@@ -237,14 +232,7 @@ class _Assembler:
             selection=status.selection(),
         )
         try:
-            image = build(
-                self._engine,
-                request,
-                credentials=self._credentials,
-                environment=self._assembly.environment,
-                report=self._report,
-                cancel=self._cancelled,
-            )
+            image_id = self._builder.build(request, self._report, self._cancelled)
         except BuildFailed as error:
             # Where no instruction is to blame, it may be a file that changed on its way to the engine.
             if not error.line:
@@ -252,19 +240,19 @@ class _Assembler:
             raise
         self._refuse_changed(status, names)
         self._record(status)
-        return image.image_id
+        return image_id
 
     def _refuse_changed(self, status: ImageStatus, names: tuple[str, ...] = ()) -> None:
         parents = {parent: self._statuses[parent].fingerprint for parent in status.folder.parents}
         changes = list(changes_since(status, parents, self._contents))
         for parent in status.folder.parents:
-            image = self._engine.inspect(_pinned_name(self._statuses[parent]))
+            image = self._builder.image(_pinned_name(self._statuses[parent]))
             if image is None or image["Id"] != self._image_ids[parent]:
                 changes.append(f"its parent {parent} was built anew")
         if changes:
             # Without a name the image goes, and its label with it, which may be wrong.
             for reference in names:
-                self._engine.untag(reference)
+                self._builder.untag(reference)
             raise BuildToolsError(
                 f"{status.name} changed while it was built ({'; '.join(changes)})",
                 "run again while nothing else writes to its files",
@@ -273,7 +261,7 @@ class _Assembler:
     def _parents_label(self, parents: Sequence[str]) -> dict[str, str]:
         generations = {}
         for parent in parents:
-            image = self._engine.inspect(self._image_ids[parent])
+            image = self._builder.image(self._image_ids[parent])
             if image is None:
                 raise BuildToolsError(f"the image of {parent} was removed from the engine meanwhile", "run again")
             generations[parent] = generation_of(image["RootFS"].get("Layers") or ())
@@ -288,7 +276,7 @@ class _Assembler:
         outcome, detail = Outcome.FAILED, ""
         try:
             reference = f"{self._assembly.repository(status.name)}@{status.registry_digest}"
-            image_id = self._engine.pull(reference, self._credentials.for_image(reference))
+            image_id = self._builder.pull(reference)
             outcome, detail = Outcome.DONE, image_id
             return image_id
         except BuildToolsError as error:

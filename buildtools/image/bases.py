@@ -8,7 +8,7 @@ for the configuration. Both ways give the same answer for the same image, so tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -144,7 +144,7 @@ def _digests(image: dict[str, Any], name: Reference) -> set[str]:
     return {each.digest for each in map(Reference.parse, image.get("RepoDigests") or ()) if each.name == name.name}
 
 
-def is_built_here(image: dict[str, Any], reference: str) -> bool:
+def is_built_here(image: Mapping[str, Any], reference: str) -> bool:
     """Whether an image of the engine is not what came from outside under a name, but what we built and named so."""
     labels = (image.get("Config") or {}).get("Labels") or {}
     own_name = f"{reference.rpartition(':')[0]}:{fingerprint_tag(labels.get(FINGERPRINT_LABEL, ''))}"

@@ -97,15 +97,14 @@ def bring_in(task: TaskContext, *, registry_names: bool) -> tuple[LocalImage, ..
     """Bring every image into the engine; what the registry has already is pulled rather than built."""
     if registry_names:
         task.settings.repository_prefix  # noqa: B018  refuses where none is configured
-    engine = task.services.engine
+    task.services.engine  # noqa: B018  without one nothing can be brought in
     statuses = _with_stored(task, survey_images(task, complete=True))
     names = [status.name for status in statuses]
     images = assemble(
         statuses,
         names,
         _assembly(task, names if task.run.no_cache else (), registry_names=registry_names),
-        engine=engine,
-        credentials=task.services.credentials,
+        builder=task.services.builder,
         jobs=task.run.jobs,
         report=task.run.report,
         cancelled=task.run.cancelled,
@@ -137,8 +136,7 @@ def push_images(task: TaskContext, wait_for_archives: Callable[[], object] | Non
             statuses,
             names,
             _assembly(task, names if task.run.no_cache else (), registry_names=True),
-            engine=task.services.engine,
-            credentials=task.services.credentials,
+            builder=task.services.builder,
             jobs=task.run.jobs,
             report=task.run.report,
             cancelled=task.run.cancelled,

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from buildtools.events import Event, Log
+from buildtools.image.builder import BuildRequest
 from buildtools.image.docker.credentials import Credentials
-from buildtools.image.engine.build import BuildRequest, BuiltImage, build
+from buildtools.image.engine.build import BuiltImage, build
 from buildtools.image.engine.client import Engine
 
 

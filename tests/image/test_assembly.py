@@ -16,6 +16,7 @@ from buildtools.image.assembly import Assembly, BuildOutcome, LocalImage, assemb
 from buildtools.image.bases import find_bases
 from buildtools.image.docker.credentials import Credentials
 from buildtools.image.engine.client import Engine
+from buildtools.image.engine.engine_builder import EngineBuilder
 from buildtools.image.folder.folders import image_folders
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
@@ -73,8 +74,7 @@ class Project:
             statuses,
             targets or [status.name for status in statuses],
             Assembly(self.root, self.root / "cache", {}, lambda name: (f"{name}:1.0.0",), str, anew),
-            engine=self.engine,
-            credentials=Credentials(self.root, {}),
+            builder=EngineBuilder(self.engine, Credentials(self.root, {}), {}),
             jobs=2,
             report=report,
             cancelled=threading.Event(),

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from buildtools.events import unheard
+from buildtools.image.builder import BuildRequest
 from buildtools.image.docker.credentials import Credentials
-from buildtools.image.engine.build import BuildRequest, build
+from buildtools.image.engine.build import build
 from buildtools.image.engine.client import Engine
 from buildtools.sandbox import base
 from buildtools.sandbox import engine as engines

@@ -9,13 +9,13 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from buildtools import BuildToolsError, Refused, Unreachable
 from buildtools.events import Finished, Outcome, Report, Started, Transferred, Warned
 from buildtools.frozen import frozen
+from buildtools.image.builder import BuildRequest
 from buildtools.image.engine.buildkit import attachables
 from buildtools.image.engine.buildkit.control import Solve, SolveCancelled, solve
 from buildtools.image.engine.buildkit.failure import BuildFailed, explained
@@ -24,7 +24,6 @@ from buildtools.image.engine.buildkit.grpc import Gone, Handler, NotGrpc, Status
 from buildtools.image.engine.buildkit.llb import offered_tree
 from buildtools.image.engine.buildkit.progress import Progress
 from buildtools.image.engine.buildkit.session import Session, open_session
-from buildtools.image.folder.context import Selection
 from buildtools.image.folder.instructions import read_directives
 from buildtools.settings import MediaTypes
 
@@ -43,37 +42,6 @@ _OFFICIAL_SYNTAX = ("docker/dockerfile", "docker.io/docker/dockerfile")
 
 class BuildCancelled(BuildToolsError):
     """The build was told to stop, and the engine has stopped it."""
-
-
-@frozen
-class BuildRequest:
-    """What to build. ``name`` is the image's name in events and errors, ``tags`` are full references.
-
-    ``secrets`` maps an id to the path of a file or to ``env:NAME``; ``cache_from`` are references of images that were
-    built with the argument ``BUILDKIT_INLINE_CACHE=1``. ``pull`` asks the registry for base images the engine has.
-    ``content`` is built instead of what the Dockerfile holds; errors still name that file. ``directories`` is a digest
-    of the modes of the context's directories: the engine, which does not look for a change of these in the copy it
-    keeps, gets a new copy when it changes. ``selection`` is what the build may take of the context; without it the
-    engine reads the ignore file, as a tree of its own, and then chooses.
-    """
-
-    name: str
-    context: Path
-    dockerfile: Path
-    tags: tuple[str, ...]
-    args: Mapping[str, str] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
-    target: str = ""
-    platform: str = ""
-    secrets: Mapping[str, str] = field(default_factory=dict)
-    ssh: bool = False
-    cache_from: tuple[str, ...] = ()
-    no_cache: bool = False
-    pull: bool = False
-    content: bytes | None = None
-    directories: str = ""
-    media_types: MediaTypes = MediaTypes.DOCKER
-    selection: Selection | None = None
 
 
 @frozen

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from buildtools import BuildToolsError, Refused, Unreachable
 from buildtools.cancellation import Cancellation
+from buildtools.image.builder import BuildRequest
 from buildtools.image.docker.credentials import Credentials
-from buildtools.image.engine.build import BuildRequest, build
+from buildtools.image.engine.build import build
 from buildtools.image.engine.buildkit.upgrade import upgrade
 from buildtools.image.engine.client import Engine
 from buildtools.services import Services

@@ -1,0 +1,89 @@
+"""What assembly needs of whatever builds images and keeps them under names.
+
+:class:`Builder` is the seam; ``engine.engine_builder`` is the one adapter. Its contract:
+
+* **Names** are full references, ``REPOSITORY:TAG``. A name points to one image; to give it to another takes it away
+  from the first. An image without a name may be gone at any time.
+* **Retries.** None but those that are said: an engine is next to us, and one that does not answer has a reason that
+  passes by itself only when somebody restarts it. A build is tried again where builds got in each other's way.
+* **Idempotent** are ``image``, ``tag``, ``untag`` and ``pull``. ``build`` makes an image each time; it may be the same
+  one, where the builder remembers every step.
+* **Final** is ``BuildFailed``: the same build fails again. ``Unreachable`` is worth another run. ``BuildCancelled`` is
+  raised soon after the event was set, and leaves nothing running.
+* Events about a build (its start, steps, output, bytes sent, end) go to the ``report`` that it was given, from any
+  thread, and none comes after the call has returned.
+
+A builder is safe to share between threads.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import field
+from pathlib import Path
+from typing import Any, Protocol
+
+from buildtools.events import Report
+from buildtools.frozen import frozen
+from buildtools.image.folder.context import Selection
+from buildtools.settings import MediaTypes
+
+
+@frozen
+class BuildRequest:
+    """What to build. ``name`` is the image's name in events and errors, ``tags`` are full references.
+
+    ``secrets`` maps an id to the path of a file or to ``env:NAME``; ``cache_from`` are references of images that were
+    built with the argument ``BUILDKIT_INLINE_CACHE=1``. ``pull`` asks the registry for base images the engine has.
+    ``content`` is built instead of what the Dockerfile holds; errors still name that file. ``directories`` is a digest
+    of the modes of the context's directories: the engine, which does not look for a change of these in the copy it
+    keeps, gets a new copy when it changes. ``selection`` is what the build may take of the context; without it the
+    engine reads the ignore file, as a tree of its own, and then chooses.
+    """
+
+    name: str
+    context: Path
+    dockerfile: Path
+    tags: tuple[str, ...]
+    args: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    target: str = ""
+    platform: str = ""
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    ssh: bool = False
+    cache_from: tuple[str, ...] = ()
+    no_cache: bool = False
+    pull: bool = False
+    content: bytes | None = None
+    directories: str = ""
+    media_types: MediaTypes = MediaTypes.DOCKER
+    selection: Selection | None = None
+
+
+class Builder(Protocol):
+    """Builds images and keeps them; the module's text is the contract."""
+
+    def image(self, reference: str) -> Mapping[str, Any] | None:
+        """What is known of the image with this name or id, as the engine's API has it; None where there is none."""
+
+    def build(self, request: BuildRequest, report: Report, cancelled: threading.Event) -> str:
+        """Builds an image, which then has all of the request's tags; its id.
+
+        :raises BuildFailed: it could not be built.
+        :raises BuildCancelled: ``cancelled`` was set.
+        :raises Refused: the request names something that is not there.
+        :raises Unreachable: the builder went away.
+        """
+
+    def pull(self, reference: str) -> str:
+        """Fetches an image from its registry; its id. Its other names stay.
+
+        :raises BuildToolsError: the registry does not have it, or does not give it away.
+        """
+
+    def tag(self, image_id: str, reference: str) -> None:
+        """Gives an image one more name."""
+
+    def untag(self, reference: str) -> None:
+        """Takes a name away; nothing where there is no such name."""

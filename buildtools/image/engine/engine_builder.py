@@ -1,0 +1,53 @@
+"""The adapter that builds with a Docker engine, and keeps images in its store."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from buildtools.events import Report
+from buildtools.image.builder import BuildRequest
+from buildtools.image.docker.credentials import Credentials
+
+if TYPE_CHECKING:
+    from buildtools.image.engine.client import Engine
+
+
+class EngineBuilder:
+    """A :class:`~buildtools.image.builder.Builder`. ``environment`` has what secrets and the ssh agent are named by."""
+
+    def __init__(self, engine: Engine, credentials: Credentials, environment: Mapping[str, str]) -> None:
+        self._engine = engine
+        self._credentials = credentials
+        self._environment = environment
+
+    def image(self, reference: str) -> Mapping[str, Any] | None:
+        """See the protocol."""
+        return self._engine.inspect(reference)
+
+    def build(self, request: BuildRequest, report: Report, cancelled: threading.Event) -> str:
+        """See the protocol."""
+        # The greater part of all code, and most runs build nothing.
+        from buildtools.image.engine.build import build
+
+        return build(
+            self._engine,
+            request,
+            credentials=self._credentials,
+            environment=self._environment,
+            report=report,
+            cancel=cancelled,
+        ).image_id
+
+    def pull(self, reference: str) -> str:
+        """See the protocol."""
+        return self._engine.pull(reference, self._credentials.for_image(reference))
+
+    def tag(self, image_id: str, reference: str) -> None:
+        """See the protocol."""
+        self._engine.tag(image_id, reference)
+
+    def untag(self, reference: str) -> None:
+        """See the protocol."""
+        self._engine.untag(reference)
