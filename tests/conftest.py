@@ -27,6 +27,7 @@ from buildtools.sandbox import base, process, s3
 from buildtools.sandbox import engine as engines
 from buildtools.sandbox import registry as registries
 
+_ROOT = Path(__file__).parent.parent
 # What a program may see of the environment that pytest was started in; nothing of the user's own settings.
 _PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "XDG_CACHE_HOME", "DOCKER_HOST", "VIRTUAL_ENV")
 
@@ -200,6 +201,25 @@ def engine(services: Services) -> EngineService:
         return {"host": found.host, "busybox": base.busybox(found, environment=services.environment)}
 
     found = services.shared("engine", start)
+    return EngineService(found["host"], {"DOCKER_HOST": found["host"]}, found["busybox"])
+
+
+@pytest.fixture(scope="session", params=["26", "26c"])
+def other_engine(request: pytest.FixtureRequest, services: Services) -> EngineService:
+    """An engine of Debian 13, started for this run: once with its own image store, once (c) with containerd's."""
+    name = f"engine-{request.param}"
+
+    def start() -> dict[str, Any]:
+        socket = services.folder / f"{name}.sock"
+        found = engines.EngineAddress(f"unix://{socket}")
+        command = [str(_ROOT / "script/engines"), request.param, "--serve", str(socket)]
+        # Debian's packages have to come first, where this machine has not yet fetched them.
+        process.start(
+            name, command, services.folder, environment=services.environment, answers=found.answers, seconds=300
+        )
+        return {"host": found.host, "busybox": base.busybox(found, environment=services.environment)}
+
+    found = services.shared(name, start)
     return EngineService(found["host"], {"DOCKER_HOST": found["host"]}, found["busybox"])
 
 
