@@ -19,7 +19,7 @@ from buildtools.image.builder import BuildRequest
 from buildtools.image.engine.buildkit import attachables
 from buildtools.image.engine.buildkit.control import Solve, SolveCancelled, solve
 from buildtools.image.engine.buildkit.failure import BuildFailed, explained
-from buildtools.image.engine.buildkit.filesync import diff_copy, files, folder
+from buildtools.image.engine.buildkit.filesync import diff_copy, files, folder, refuse_undecodable_names
 from buildtools.image.engine.buildkit.grpc import Gone, Handler, NotGrpc, Status
 from buildtools.image.engine.buildkit.llb import offered_tree
 from buildtools.image.engine.buildkit.progress import Progress
@@ -155,14 +155,23 @@ class _Build:
         return self._solve(attributes, attempts - 1)
 
     def _failure(self, error: Status, session: Session) -> Exception:
-        ours = session.failure
         name, dockerfile = self.request.name, self.request.dockerfile
+        ours = session.failure or self._undecodable_name(error)
         if isinstance(ours, BuildToolsError):
             return BuildFailed(name, dockerfile, ours.fact, ours.remedy, exit_code=ours.exit_code)
         if isinstance(ours, (OSError, ValueError)):
             # An SSH agent that is gone, a request of the engine that cannot be read.
             return BuildFailed(name, dockerfile, f"{error.message} ({ours})")
         return ours or explained(name, dockerfile, self.text, error, self.progress.failed())
+
+    def _undecodable_name(self, error: Status) -> BuildToolsError | None:
+        """What the engine does not tell: which of the names that it was sent it cannot read."""
+        if "invalid UTF-8" in error.message:
+            try:
+                refuse_undecodable_names(self.request.context, self.request.selection)
+            except BuildToolsError as named:
+                return named
+        return None
 
     def _confirmed_image(self, answer: Mapping[str, str]) -> BuiltImage:
         """The image, once the engine has been asked for it again, under every name."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -36,6 +37,24 @@ def test_events_tell_steps_with_their_numbers_and_what_was_cached(builder: Build
     finished = builder.events[-1]
     assert isinstance(finished, Finished)
     assert (Outcome.DONE, image.image_id) == (finished.outcome, finished.detail)
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_a_name_that_is_not_utf8_is_built_or_told(builder: Builder, kind: str) -> None:
+    folder = builder.folder("FROM scratch\nCOPY . /c/\n", other="x")
+    name = os.fsdecode(b"caf\xe9")
+    if kind == "file":
+        (folder / name).write_text("x")
+    else:
+        (folder / "link").symlink_to(name)
+    reason = ""
+    try:
+        builder.build(folder)
+    except BuildFailed as failed:
+        reason = failed.reason
+    # Engines from 28 on take no such name, and do not say which it is.
+    shown = "caf\\xe9" if kind == "file" else "link"
+    assert reason in ("", f"{folder}/{shown} cannot be sent to this engine (its name or its target is not UTF-8)")
 
 
 def test_a_failure_names_line_instruction_status_and_last_words(builder: Builder) -> None:

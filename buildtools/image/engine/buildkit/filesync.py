@@ -65,6 +65,22 @@ def folder(root: Path, selection: Selection | None = None) -> Tree:
     return items
 
 
+def refuse_undecodable_names(root: Path, selection: Selection | None = None) -> None:
+    """Tell which entry below a folder has a name, or a link's target, that is not UTF-8: engines from 28 on take none.
+
+    :raises BuildToolsError: there is one; the message names the first.
+    """
+    for entry in walk(root, selection or Selection(Patterns(()))):
+        try:
+            f"{entry.path}{entry.link_target}".encode()
+        except UnicodeEncodeError:
+            path = os.fsencode(entry.absolute).decode("utf-8", "backslashreplace")
+            raise BuildToolsError(
+                f"{path} cannot be sent to this engine (its name or its target is not UTF-8)",
+                "rename it, or leave it out with a line in .dockerignore",
+            ) from None
+
+
 def files(contents: Mapping[str, bytes]) -> Tree:
     """Files that are not on disk, in one flat directory."""
 
