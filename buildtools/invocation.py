@@ -11,7 +11,9 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invoke.context import Context
@@ -22,6 +24,8 @@ from buildtools.cancellation import Interrupted, cancel_on_signals
 
 if TYPE_CHECKING:
     from buildtools.console import Console
+    from buildtools.events import Event
+    from buildtools.junit import Cases
     from buildtools.run import Run
     from buildtools.stages.planned import Planned
 
@@ -129,6 +133,36 @@ def running(
                 **options,
             )
             yield run, console
+
+
+@contextmanager
+def junit_report(path: str, task: str, run: Run) -> Iterator[tuple[Run, Cases]]:
+    """The run, reporting to the cases of a JUnit file too, which is written when the block ends, however it ends.
+
+    :raises BuildToolsError: what the block raises; else, that the file cannot be written.
+    """
+    from buildtools.junit import Cases
+
+    cases, console = Cases(task), run.report
+
+    def report(event: Event) -> None:
+        cases(event)
+        console(event)
+
+    if not path or run.dry_run:
+        yield run, cases
+        return
+    try:
+        yield replace(run, report=report), cases
+    except BuildToolsError as error:
+        with suppress(BuildToolsError):
+            cases.write(Path(path), str(error))
+        raise
+    except KeyboardInterrupt:
+        with suppress(BuildToolsError):
+            cases.write(Path(path), "interrupted")
+        raise
+    cases.write(Path(path))
 
 
 def show_plan(plan: Sequence[Planned], console: Console, *, json: bool) -> None:

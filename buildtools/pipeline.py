@@ -9,6 +9,7 @@ from buildtools.frozen import frozen
 from buildtools.stages import archives, channels, images, outputs, releases, tree
 from buildtools.stages.check import Checked, check_project
 from buildtools.stages.history import read_history
+from buildtools.stages.new_project import NewProject, begin_project
 from buildtools.task_context import TaskContext
 from buildtools.version import Version
 
@@ -45,6 +46,12 @@ class Published:
     written: bool
     dirty: bool
     moved: tuple[str, ...] = ()
+
+
+def init(run: Run) -> NewProject:
+    """Write the first files of a project, beside what is there."""
+    with TaskContext(run) as task:
+        return begin_project(task)
 
 
 def check(run: Run) -> Checked:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from buildtools.console import table
+from buildtools.events import Finished, Outcome
 from buildtools.image.assembly import BuildOutcome, LocalImage
 from buildtools.image.registry.push import PushedImage, PushRoute
 from buildtools.image.survey import BuildState, ImageStatus
-from buildtools.release import Audit, Release
+from buildtools.release import Audit, MemberState, Release
 from buildtools.stages.check import Checked
 from buildtools.stages.history import HistoryEntry, VersionState
+from buildtools.stages.new_project import NewProject
 from buildtools.workboard import size
 
 if TYPE_CHECKING:
@@ -45,6 +47,19 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def new_project_document(project: NewProject) -> Any:
+    """What ``init`` did, as ``--json`` prints it: paths only."""
+    written = [file.path for file in project.written]
+    return document({"written": written, "kept": project.kept, "commands": project.commands})
+
+
+def new_project_summary(project: NewProject, *, dry_run: bool) -> str:
+    """What ``init`` came to."""
+    words = [f"{'added to' if file.is_added_to else 'wrote'} {file.path}" for file in project.written]
+    words += [f"kept {path}" for path in project.kept]
+    return f"{'dry run, nothing was touched: ' if dry_run else ''}{', '.join(words)}; next: the commands above"
 
 
 def checked_summary(checked: Checked) -> str:
@@ -181,6 +196,15 @@ def audit_table(audit: Audit) -> str:
         for each in audit.findings
     ]
     return table(("KIND", "PLACE", "STATE", "EXPECTED", "FOUND"), rows)
+
+
+def audit_events(audit: Audit) -> Iterator[Finished]:
+    """The findings as the ends of so many checks, for a report of cases."""
+    for each in audit.findings:
+        is_intact = each.state is MemberState.INTACT
+        found = each.reason or f"{each.found or 'nothing'} instead of {each.expected}"
+        detail = "" if is_intact else f"{each.place} {each.state.value}: {found}"
+        yield Finished(f"{each.kind} {each.name}", "verify", Outcome.DONE if is_intact else Outcome.FAILED, 0.0, detail)
 
 
 def audit_summary(audit: Audit) -> str:

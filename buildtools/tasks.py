@@ -22,7 +22,15 @@ from buildtools import Refused, Unreachable
 
 # What handles signals was here first, and is imported from here by others.
 from buildtools.cancellation import cancel_on_signals as _signals  # noqa: F401
-from buildtools.invocation import exit_codes, process_environment, process_for_a_run, running, show, show_plan
+from buildtools.invocation import (
+    exit_codes,
+    junit_report,
+    process_environment,
+    process_for_a_run,
+    running,
+    show,
+    show_plan,
+)
 
 if TYPE_CHECKING:
     from buildtools.console import Console
@@ -40,6 +48,7 @@ _HELP = {
     "pull": "Ask the registries for newer base images.",
     "allow_dirty": "Go on with uncommitted changes; writes neither a manifest nor a moving tag.",
     "deep": "Read every archive back in full instead of believing the store's checksum.",
+    "junit": "Write a JUnit XML file with a case for each image or archive, also where the run fails.",
     "why": "Explain the state of this one image: every input, and what changed.",
 }
 
@@ -65,6 +74,7 @@ _IMAGE_OPTIONS: dict[str, Any] = {
     "pull": False,
     "json": False,
     "progress": "auto",
+    "junit": "",
 }
 
 
@@ -92,6 +102,17 @@ def version(context: Context, json: bool = False) -> None:
         current = read_version(settings.root, settings.tag_prefix, environment)
         parts = ("text", "base", "distance", "abbreviation", "commit", "dirty", "is_release", "image_tag")
         show(None, json, {"schema": 1, **{part: getattr(current, part) for part in parts}}, current.text)
+
+
+@_command()
+def init(context: Context, dry_run: bool = False, json: bool = False) -> None:
+    """Write what a repository lacks to begin, change nothing that is there, and print the next three commands."""
+    with running(context, dry_run=dry_run, json=json) as (run, console):
+        from buildtools import pipeline, rendering
+
+        project = pipeline.init(run)
+        show(console, json, rendering.new_project_document(project), "\n".join(project.commands))
+        console.summary(rendering.new_project_summary(project, dry_run=run.dry_run))
 
 
 @_command()
@@ -131,8 +152,9 @@ def tag(context: Context, options: dict[str, Any]) -> None:
 
 
 def _bring_in(context: Context, word: str, options: dict[str, Any]) -> None:
-    json = options["json"]
-    with running(context, **options) as (run, console):
+    json, junit = options["json"], options.pop("junit")
+    task = "build" if word == "built" else "tag"
+    with running(context, **options) as (asked, console), junit_report(junit, task, asked) as (run, _):
         from buildtools import pipeline, rendering
 
         if run.dry_run:
@@ -146,8 +168,8 @@ def _bring_in(context: Context, word: str, options: dict[str, Any]) -> None:
 @_image_command
 def push(context: Context, options: dict[str, Any]) -> None:
     """Push every image under its version, building only what the registry does not have, and read it back."""
-    json = options["json"]
-    with running(context, **options) as (run, console):
+    json, junit = options["json"], options.pop("junit")
+    with running(context, **options) as (asked, console), junit_report(junit, "push", asked) as (run, _):
         from buildtools import pipeline, rendering
 
         if run.dry_run:
@@ -182,10 +204,12 @@ def publish(
     allow_dirty: bool = False,
     json: bool = False,
     progress: str = "auto",
+    junit: str = "",
 ) -> None:
     """Release the version: images, archives, and last the manifest that makes it exist."""
     options: dict[str, Any] = {"jobs": jobs, "dry_run": dry_run, "no_cache": no_cache, "pull": pull}
-    with running(context, **options, allow_dirty=allow_dirty, progress=progress, json=json) as (run, console):
+    options |= {"allow_dirty": allow_dirty, "progress": progress, "json": json}
+    with running(context, **options) as (asked, console), junit_report(junit, "publish", asked) as (run, _):
         from buildtools import pipeline, rendering
 
         if run.dry_run:
@@ -232,12 +256,14 @@ def release(
 
 
 @_command(help={"release": "The version to audit (default: that of the checkout)."})
-def verify(context: Context, release: str = "", deep: bool = False, json: bool = False) -> None:
+def verify(context: Context, release: str = "", deep: bool = False, json: bool = False, junit: str = "") -> None:
     """Verify that every image and archive of a release still matches its manifest; 5 is drift, 4 an outage."""
-    with running(context, json=json) as (run, console):
+    with running(context, json=json) as (asked, console), junit_report(junit, "verify", asked) as (run, cases):
         from buildtools import pipeline, rendering
 
         audit = pipeline.verify(run, release, deep=deep)
+        for event in rendering.audit_events(audit):
+            cases(event)
         show(console, json, rendering.document(audit), rendering.audit_table(audit))
         if error := audit.error():
             raise error
@@ -338,6 +364,7 @@ def sandbox_status(context: Context, json: bool = False) -> None:
 
 namespace = Collection(
     version,
+    init,
     check,
     list_images,
     build,

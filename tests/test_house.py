@@ -23,7 +23,7 @@ LAYERS = (
     ("tasks",),
     ("invocation",),
     ("rendering", "invoke_config"),
-    ("console", "pipeline"),
+    ("console", "pipeline", "junit"),
     ("workboard",),
     ("stages",),
     ("task_context", "channel"),
@@ -214,7 +214,7 @@ def test_values_never_change() -> None:
 TWINS = {
     **dict.fromkeys(("build", "push"), "a task, its function in the pipeline, and what that comes down to"),
     **dict.fromkeys(
-        ("channel", "check", "dist", "history", "list_images", "publish", "release", "rollback", "verify"),
+        ("channel", "check", "dist", "history", "init", "list_images", "publish", "release", "rollback", "verify"),
         "a task and its function in the pipeline",
     ),
     "main": "two programs start here",

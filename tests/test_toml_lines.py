@@ -6,7 +6,7 @@ import tomllib
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buildtools.toml_lines import lines_of_keys
@@ -70,6 +70,7 @@ VALUES = st.sampled_from(["1", '"x"', "[\n1,\n2,\n]", '"""\n[a]\nb = 1\n"""', "'
 TABLES = st.lists(st.tuples(st.lists(KEYS, min_size=1, max_size=2), st.dictionaries(KEYS, VALUES)), max_size=4)
 
 
+@settings(deadline=None)
 @given(TABLES)
 def test_the_keys_are_those_that_tomllib_reads(tables: list[tuple[list[str], dict[str, str]]]) -> None:
     text = "".join(

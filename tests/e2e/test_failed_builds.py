@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from xml.etree import ElementTree
+
 import pytest
 
 from tests.e2e.project import Project
@@ -56,3 +58,33 @@ def test_a_file_that_is_not_a_dockerfile_is_refused_with_its_line(project: Proje
     assert (True, True) == (f"{project.name('app')}/Dockerfile" in outcome.err, "RUM" in outcome.err), outcome.err
     assert outcome.code in (1, 2)
     assert {} == project.images()
+
+
+@pytest.mark.parametrize("command", ["build", "publish"])
+def test_a_junit_file_has_a_case_for_each_image_and_one_for_the_task(broken: Project, command: str) -> None:
+    file = broken.home / "results/junit.xml"
+    outcome = broken.invoke(command, "--junit", str(file))
+    suite = ElementTree.parse(file).getroot()
+    cases = {case.attrib["name"]: case for case in suite.iter("testcase")}
+    results = {name: [child.tag for child in case] for name, case in cases.items()}
+    assert {
+        broken.name("base"): [],
+        broken.name("broken"): ["failure", "system-out"],
+        broken.name("child"): ["skipped"],
+        broken.name("other"): [],
+        command: ["failure"],
+    } == results
+    assert ("5", "2", "1") == tuple(suite.attrib[key] for key in ("tests", "failures", "skipped"))
+    assert "about to fail" in (cases[broken.name("broken")].findtext("system-out") or "").splitlines()
+    failure = cases[command].find("failure")
+    assert failure is not None
+    assert f"error: {failure.attrib['message']}" == outcome.last
+
+
+def test_a_junit_file_that_cannot_be_written_fails_the_task_at_its_end(project: Project) -> None:
+    project.image("app", "FROM {base}\nCOPY mark /\n", mark=project.mark)
+    project.commit("all")
+    project.tag("1.0.0")
+    outcome = project.invoke("build", "--junit", "/proc/junit.xml")
+    assert (1, True) == (outcome.code, outcome.last.startswith("error: cannot write /proc/junit.xml (")), outcome.err
+    assert f"{project.name('app')}:1.0.0" in project.images()
