@@ -122,6 +122,14 @@ def test_a_blob_comes_back_as_it_was_sent(client: Registry, repository: str) -> 
     assert sorted(told) == told
 
 
+def test_a_blob_of_any_size_is_handed_on_as_it_comes(client: Registry, repository: str) -> None:
+    body, blocks = os.urandom(3_000_000), list[bytes]()
+    assert not client.download_blob(repository, digest_of(body), blocks.append)
+    client.put_blob(repository, body)
+    assert client.download_blob(repository, digest_of(body), blocks.append)
+    assert (body, True) == (b"".join(blocks), len(blocks) > 1)
+
+
 def test_an_empty_blob_can_be_stored(client: Registry, repository: str) -> None:
     client.upload_blob(repository, digest_of(b""), 0, lambda: io.BytesIO(b""))
     assert b"" == client.get_blob(repository, digest_of(b""))

@@ -7,6 +7,7 @@ import json
 import secrets
 from collections.abc import Mapping
 from contextlib import closing
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from random import Random
 
@@ -15,11 +16,12 @@ import pytest
 from buildtools import BuildToolsError, Refused, Unreachable
 from buildtools.image.docker.credentials import Credentials
 from buildtools.image.registry.client import Registry
-from buildtools.image.registry.manifest import digest_of
+from buildtools.image.registry.manifest import Damaged, digest_of
 from tests.contract.registries import own_registry
 from tests.faults.answers import answering
 from tests.faults.proxy import wire_to
 from tests.faults.uploads import resumable_uploads
+from tests.servers import Quiet, serving
 
 # Sent apart from the request that ends the upload, and with it.
 LARGE, SMALL = (Random(1).randbytes(size) for size in (9_000_000, 3_000_000))
@@ -74,6 +76,83 @@ def test_a_real_registry_gets_a_blob_whose_connection_broke(registry: str, dies:
             upload(client, repository, content)
             assert broken
             assert content == client.get_blob(repository, digest_of(content))
+
+
+def test_a_download_goes_on_where_the_connection_broke(registry: str) -> None:
+    repository = f"test-{secrets.token_hex(6)}"
+    with closing(Registry(registry)) as client:
+        upload(client, repository)
+    breaks, carried, ranges = [1_000_000, 4_000_000], 0, list[str]()
+
+    def sent(data: bytes) -> bytes:
+        ranges.extend(line.decode() for line in data.splitlines() if line.startswith(b"Range: "))
+        return data
+
+    def answered(data: bytes) -> bytes | None:
+        nonlocal carried
+        carried += len(data)
+        if breaks and carried > breaks[0]:
+            breaks.pop(0)
+            return None
+        return data
+
+    blocks = list[bytes]()
+    with wire_to(registry) as wire:
+        wire.sent, wire.answered = sent, answered
+        with closing(Registry(wire.address, pause=0.001)) as client:
+            assert client.download_blob(repository, DIGEST, blocks.append)
+    assert (LARGE, 2) == (b"".join(blocks), len(ranges))
+
+
+@pytest.mark.parametrize("damage", [0, 1])
+def test_a_registry_that_sends_all_again_after_a_break_is_read_on(damage: int) -> None:
+    cuts = iter([2_000_000, 5_000_000])
+
+    class Forgetful(Quiet, BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(LARGE)))
+            self.end_headers()
+            self.wfile.write(LARGE[: next(cuts, len(LARGE) - damage)] + bytes(damage))
+            self.close_connection = True
+
+    blocks = list[bytes]()
+    with serving(Forgetful) as host, closing(Registry(host, pause=0.001)) as client:
+        if damage:
+            with pytest.raises(Damaged, match="bytes whose digest is"):
+                client.download_blob("app", DIGEST, blocks.append)
+        else:
+            assert client.download_blob("app", DIGEST, blocks.append)
+            assert b"".join(blocks) == LARGE
+
+
+def test_a_download_that_never_gets_on_is_given_up() -> None:
+    requests = list[str]()
+
+    class Broken(Quiet, BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            requests.append(self.path)
+            self.close_connection = True
+
+    with (
+        serving(Broken) as host,
+        closing(Registry(host, pause=0.001)) as client,
+        pytest.raises(Unreachable, match="is out of reach"),
+    ):
+        client.download_blob("app", DIGEST, lambda _: None)
+    assert 5 == len(requests)
+
+
+def test_a_web_page_is_not_a_blob() -> None:
+    blocks = list[bytes]()
+    page = (200, {"Content-Type": "text/html"})
+    with (
+        answering(*[page] * 5) as server,
+        closing(Registry(server.host, pause=0.001)) as client,
+        pytest.raises(Unreachable, match="with a web page"),
+    ):
+        client.download_blob("app", DIGEST, blocks.append)
+    assert [] == blocks
 
 
 def test_a_small_blob_whose_answer_is_lost_is_there(registry: str) -> None:

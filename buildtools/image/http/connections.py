@@ -9,11 +9,12 @@ import select
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from http.client import HTTPException
 from string import punctuation
 from urllib.parse import quote
 
-from buildtools.image.http.responses import Response, read_response
+from buildtools.image.http.responses import Destination, Response, read_response
 from buildtools.request_log import Stopwatch
 
 
@@ -59,11 +60,12 @@ class Connections:
         attempt: int = 1,
         seconds: float = 0.0,
         keep: bool = True,
+        destination: Destination = lambda _: None,
     ) -> Response:
         """Ask for ``target``, a path and perhaps a query; ``attempt`` is for the log.
 
         For this request the server may be silent for ``seconds``, if given. Unless ``keep``, the body of the response
-        is only measured.
+        is only measured; one that has a ``destination`` goes there.
         A body that is not ``bytes`` needs a ``Content-Length``.
 
         :raises OSError: no connection, or it broke.
@@ -74,7 +76,8 @@ class Connections:
         stopwatch = Stopwatch(attempt)
         size = len(body) if isinstance(body, bytes) else int(headers.get("Content-Length", "0"))
         try:
-            response = self._exchange(method, head, body, seconds or self._seconds, keep=keep)
+            read = partial(read_response, method=method, keep=keep, destination=destination)
+            response = self._exchange(head, body, seconds or self._seconds, read)
         except (OSError, HTTPException) as error:
             stopwatch.log(self._service, method, f"{self._origin}{target}", f"failed ({error})", sent=size)
             raise
@@ -83,7 +86,7 @@ class Connections:
         return response
 
     def _exchange(
-        self, method: str, head: bytes, body: bytes | Iterable[bytes], seconds: float, *, keep: bool
+        self, head: bytes, body: bytes | Iterable[bytes], seconds: float, read: Callable[[socket.socket], Response]
     ) -> Response:
         connection = self._connected()
         connection.sock.settimeout(seconds)
@@ -94,7 +97,7 @@ class Connections:
             # A server that has seen enough of a body answers and hangs up: the answer tells more.
             with suppress(BrokenPipeError, ConnectionResetError):
                 connection.send(head, body)
-            response = read_response(connection.sock, method, keep=keep)
+            response = read(connection.sock)
         except BaseException:
             connection.close()
             raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import socket
+from collections.abc import Callable
 from http.client import HTTPException, HTTPMessage, HTTPResponse, IncompleteRead
 from typing import Any, Literal
 
@@ -18,6 +19,9 @@ from buildtools.frozen import frozen
 # manifest, 4 MiB. A server that sends more is not what we take it for, and must not fill the memory.
 _LARGEST_BODY = 64 * 1024 * 1024
 _BLOCK = 1024 * 1024
+
+# By the head of a response, what takes its body block by block; None where the body is to be kept.
+Destination = Callable[[HTTPResponse], Callable[[bytes], object] | None]
 
 
 @frozen
@@ -42,10 +46,18 @@ class Response:
         return [" ".join(value.split()) for value in self.headers.get_all(name) or ()]
 
 
-def read_response(sock: socket.socket, method: str, *, largest: int = _LARGEST_BODY, keep: bool = True) -> Response:
+def read_response(
+    sock: socket.socket,
+    method: str,
+    *,
+    largest: int = _LARGEST_BODY,
+    keep: bool = True,
+    destination: Destination = lambda _: None,
+) -> Response:
     """The response to a request with this method, whose body has at most ``largest`` bytes.
 
     Unless it is to be kept, the body is only measured; it may then have any size, and is not read where that is told.
+    One that has a ``destination`` goes there and may have any size, too.
 
     :raises HTTPException: what comes is not HTTP, ends too early, or is too large.
     :raises OSError: the connection broke, or was silent for too long.
@@ -60,6 +72,14 @@ def read_response(sock: socket.socket, method: str, *, largest: int = _LARGEST_B
             if size is None:
                 size = sum(map(len, iter(lambda: response.read(_BLOCK), b"")))
             return Response(response.status, response.headers, b"", True, size)
+        if write := destination(response):
+            size = 0
+            while block := response.read(_BLOCK):
+                write(block)
+                size += len(block)
+            if response.length:
+                raise IncompleteRead(b"", response.length)
+            return Response(response.status, response.headers, b"", response.will_close, size)
         data = response.read(largest + 1)
         if len(data) > largest or (response.length or 0) > largest:
             raise HTTPException(f"a response of more than {largest} bytes")

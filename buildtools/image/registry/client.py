@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import io
 import json
-import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO
@@ -18,6 +18,7 @@ from urllib.parse import urlencode, urlsplit
 from buildtools import BuildToolsError, Refused, Unreachable
 from buildtools.image.docker.credentials import Credential, Credentials
 from buildtools.image.http.responses import Response
+from buildtools.image.registry.download import Download, lacks_json
 from buildtools.image.registry.manifest import (
     ACCEPTED,
     DOCKER_MANIFEST,
@@ -26,7 +27,6 @@ from buildtools.image.registry.manifest import (
     Manifest,
     digest_of,
     is_digest,
-    read_object,
 )
 from buildtools.image.registry.transport import CERTIFICATES, Body, Transport
 from buildtools.schedule import REPLICATION_SECONDS, awaited
@@ -146,7 +146,7 @@ class Registry:
             expected=(200, 404),
             scope=_scope(repository, _PULL),
             headers={"Accept": ", ".join(ACCEPTED)},
-            is_outage=_lacks_json,
+            is_outage=lacks_json,
         )
         if response.status == 404:
             return None
@@ -240,13 +240,29 @@ class Registry:
             f"/v2/{repository}/blobs/{digest}",
             expected=(200, 404),
             scope=_scope(repository, _PULL),
-            is_outage=lambda response: _lacks_json(response) if response.status == 404 else _is_empty(response, digest),
+            is_outage=lambda response: lacks_json(response) if response.status == 404 else _is_empty(response, digest),
         )
         if response.status == 404:
             return None
         if digest_of(response.data) != digest:
             raise self._wrong(repository, digest, f"bytes whose digest is {digest_of(response.data)}")
         return response.data
+
+    def download_blob(self, repository: str, digest: str, write: Callable[[bytes], object]) -> bool:
+        """Hand a blob of any size to ``write``, block by block; False where the repository does not have it.
+
+        After a break it goes on where it stopped. Only after the end is it known whether the bytes are right.
+
+        :raises Damaged: they are not what the digest says.
+        """
+        request = partial(
+            self._transport.request, "GET", f"/v2/{repository}/blobs/{digest}", scope=_scope(repository, _PULL)
+        )
+        download = Download(digest, write)
+        is_there = download.complete(request, self._transport.wait)
+        if is_there and download.digest != digest:
+            raise self._wrong(repository, digest, f"bytes whose digest is {download.digest}")
+        return is_there
 
     def mount_blob(self, repository: str, digest: str, source: str) -> bool:
         """Make a blob of another repository one of this repository, without sending it; whether that worked."""
@@ -304,7 +320,7 @@ class Registry:
                     raise
             else:
                 return
-            time.sleep(self._transport.backoff(breaks))
+            self._transport.wait(breaks)
             state = self._upload_state(repository, location)
             if state is None:
                 if self.blob_size(repository, digest) == size:
@@ -418,11 +434,6 @@ def _blocks(
 
 def _media_type(response: Response) -> str:
     return response.header("Content-Type").partition(";")[0].strip()
-
-
-def _lacks_json(response: Response) -> bool:
-    """Whether this is from something before the registry, whose manifests and errors are JSON objects."""
-    return response.status in (200, 404) and read_object(response.data) is None
 
 
 def _is_empty(response: Response, digest: str) -> bool:

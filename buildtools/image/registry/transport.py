@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Generator, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from buildtools import BuildToolsError, Refused, Unreachable, __version__
@@ -23,7 +24,7 @@ from buildtools.cancellation import SignalSafeEvent
 from buildtools.image.docker.credentials import Credential, Credentials
 from buildtools.image.http.connections import Connections
 from buildtools.image.http.dialing import connected
-from buildtools.image.http.responses import Response
+from buildtools.image.http.responses import Destination, Response
 from buildtools.image.reference import DOCKER_HUB
 from buildtools.image.registry.auth import Authenticator, read_challenges, refused
 from buildtools.image.registry.proxy import proxy_for
@@ -105,13 +106,14 @@ class Transport:
         is_outage: Callable[[Response], bool] = lambda _: False,
         seconds: float = 0.0,
         keep: bool = True,
+        destination: Destination = lambda _: None,
     ) -> Response:
         """The response, whose status is one of ``expected``. ``url`` may be a path.
 
         A ``body`` that is a function is called for every attempt. ``is_outage`` tells of a response that is worth
         another attempt whatever its status; a web page always is, which comes from something before the registry.
         ``seconds`` is how long the registry may be silent, if not as long as usual. Unless ``keep``, the body is only
-        measured.
+        measured; one that has a ``destination`` goes there, where a second attempt would write it again.
 
         :raises Unreachable: no response, or only 429, 5xx and outages, in so many attempts or in two minutes.
         :raises Refused: the registry, or its token service, declines the login or the right; or TLS is not trusted.
@@ -123,7 +125,9 @@ class Transport:
                 raise Unreachable(f"the connection to registry {self.host} was cancelled", "run the same again")
             attempt += 1
             try:
-                response = self._send_authorized(method, url, scope, headers, body, attempt, seconds, keep=keep)
+                response = self._send_authorized(
+                    method, url, scope, headers, body, attempt, seconds, keep=keep, destination=destination
+                )
             except _Interrupted as error:
                 failure, wait = error.reason, 0.0
             else:
@@ -142,7 +146,7 @@ class Transport:
                     f"the registry {self.host} is out of reach ({failure})",
                     "check that it runs and can be reached from here, then run the same again",
                 )
-            self._aborted.wait(max(wait, self.backoff(attempt)))
+            self.wait(attempt, wait)
 
     def _error(self, method: str, url: str, scope: str, response: Response, body: Body) -> BuildToolsError:
         """What a status means that is neither expected nor worth another attempt."""
@@ -163,6 +167,10 @@ class Transport:
         return BuildToolsError(
             f"the registry {self.host} answers {method} {urlsplit(url).path} with {reason}", "its log may tell more"
         )
+
+    def wait(self, attempt: int, least: float = 0.0) -> None:
+        """Wait after the attempt of this number, for ``least`` seconds or longer; not where all is aborted."""
+        self._aborted.wait(max(least, self.backoff(attempt)))
 
     def backoff(self, attempt: int) -> float:
         """How long to wait after the attempt of this number (from 1), in seconds: it grows, with jitter."""
@@ -212,8 +220,7 @@ class Transport:
         body: Body,
         attempt: int,
         seconds: float,
-        *,
-        keep: bool,
+        **reading: Any,
     ) -> Response:
         target = self._origin() + url[1:] if url.startswith("/") else url
         # The first request tells how to authenticate, the second that a token at hand is no longer good.
@@ -222,7 +229,7 @@ class Transport:
             ours = target.startswith(self._origin())
             authorization = self._authenticator.header(scope) if ours else ""
             fields = {**(headers or {}), **({"Authorization": authorization} if authorization else {})}
-            answer = self._send(method, target, fields, body, attempt, seconds, keep=keep)
+            answer = self._send(method, target, fields, body, attempt, seconds, **reading)
             if answer.status == 401 and ours and renewals:
                 renewals -= 1
                 if self._authenticator.challenged(_challenge(answer), scope, authorization):
@@ -242,8 +249,7 @@ class Transport:
         body: Body,
         attempt: int,
         seconds: float = 0.0,
-        *,
-        keep: bool = True,
+        **reading: Any,
     ) -> Response:
         data = body() if callable(body) else body
         parts = urlsplit(url)
@@ -252,7 +258,7 @@ class Transport:
             target = parts._replace(scheme="", netloc="").geturl() or "/"
             connections, through = self._connections_to(parts)
             fields = {"User-Agent": _CLIENT, **headers}
-            return connections.request(method, target, fields, data, attempt=attempt, seconds=seconds, keep=keep)
+            return connections.request(method, target, fields, data, attempt=attempt, seconds=seconds, **reading)
         except ssl.SSLCertVerificationError as error:
             raise Refused(
                 f"the certificate of {self.host} is not trusted ({_reason(error)})",
