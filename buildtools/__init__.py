@@ -13,6 +13,7 @@ A map of the house, from the street to the cellar; imports run downward only:
   each connected at its first use; and the checkout
 * ``channel``    a name that points to a release, and its past (pure)
 * ``release``    what a release is: manifest, comparison, audit (pure)
+* ``deployment``  a folder with versions, one of which is current
 * ``sandbox``    a registry, an S3 server and an engine on loopback
 * ``git``        repository -> version: describe, worktree state, release tags
 * ``image``      image folders, contexts, fingerprints, engine, BuildKit, registry

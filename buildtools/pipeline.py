@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from buildtools.events import Warned
 from buildtools.frozen import frozen
 from buildtools.stages import archives, channels, images, outputs, releases, tree
 from buildtools.stages.check import Checked, check_project
+from buildtools.stages.fetch import FetchRequest, fetch_plan, fetch_release
 from buildtools.stages.history import read_history
 from buildtools.stages.new_project import NewProject, begin_project
 from buildtools.task_context import TaskContext
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from buildtools.release import Audit, Release
     from buildtools.run import Run
     from buildtools.stages.channels import ChannelState
+    from buildtools.stages.fetch import Fetched
     from buildtools.stages.history import HistoryEntry
     from buildtools.stages.planned import Planned
 
@@ -149,6 +152,12 @@ def rollback(run: Run, name: str, wanted: str) -> ChannelState:
         return channels.roll_back(task, name, Version.parse(wanted) if wanted else None)
 
 
+def fetch(run: Run, name: str, to: Path, *, layout: bool = False) -> Fetched:
+    """Bring the release of a version or a channel to this machine: into a folder, made current, and into the engine."""
+    with TaskContext(run) as task:
+        return fetch_release(task, FetchRequest(releases.named_release(task, name), to, layout))
+
+
 def history(run: Run) -> tuple[HistoryEntry, ...]:
     """Every version that the store knows, newest first."""
     with TaskContext(run) as task:
@@ -183,3 +192,9 @@ def plan_publish(run: Run) -> tuple[Planned, ...]:
             *archives.archive_plan(task, "be made and uploaded"),
             releases.manifest_plan(task),
         )
+
+
+def plan_fetch(run: Run, name: str, to: Path, *, layout: bool = False) -> tuple[Planned, ...]:
+    """What ``fetch`` would do."""
+    with TaskContext(run) as task:
+        return fetch_plan(task, FetchRequest(releases.named_release(task, name), to, layout))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from buildtools.console import table
@@ -14,6 +15,7 @@ from buildtools.image.registry.push import PushedImage, PushRoute
 from buildtools.image.survey import BuildState, ImageStatus
 from buildtools.release import Audit, MemberState, Release
 from buildtools.stages.check import Checked
+from buildtools.stages.fetch import Fetched, FetchState
 from buildtools.stages.history import HistoryEntry, VersionState
 from buildtools.stages.new_project import NewProject
 from buildtools.workboard import size
@@ -253,6 +255,20 @@ def channel_summary(state: ChannelState) -> str:
     return f"dry run: nothing was touched; {outcome}" if state.dry_run else outcome
 
 
+def fetch_table(result: Fetched) -> str:
+    """The members of a release, and where they are on this machine."""
+    rows = [(each.kind, each.place, each.digest, each.state.value) for each in result.members]
+    return table(("KIND", "PLACE", "DIGEST", "STATE"), rows)
+
+
+def fetch_summary(result: Fetched) -> str:
+    """What ``fetch`` came to."""
+    folder = Path(result.folder)
+    place = "" if result.previous in ("", folder.name) else f" in place of {result.previous}"
+    states = [each.state for each in result.members]
+    return f"{result.version} is current in {folder.parent}{place}: {_counts(states, FetchState)}"
+
+
 def history_table(entries: Sequence[HistoryEntry]) -> str:
     """The versions, newest first."""
     rows = [
@@ -292,8 +308,11 @@ def services_table(services: Sequence[Service]) -> str:
 
 
 def _counted(word: str, states: Sequence[Enum], kind: type[Enum], noun: str = "image") -> str:
-    counts = [f"{states.count(state)} {state.value}" for state in kind if state in states]
-    return f"{word} {_count(len(states), noun)}: {', '.join(counts)}"
+    return f"{word} {_count(len(states), noun)}: {_counts(states, kind)}"
+
+
+def _counts(states: Sequence[Enum], kind: type[Enum]) -> str:
+    return ", ".join(f"{states.count(state)} {state.value}" for state in kind if state in states)
 
 
 def _members(images: int, archives: int) -> str:

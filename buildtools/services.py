@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from buildtools import Unreachable
@@ -78,6 +79,18 @@ class Services:
             return self.engine
         except (Unreachable, UnusableEngine):
             return None
+
+    def engine_if_installed(self) -> Engine | None:
+        """The engine, or None where its socket does not exist: this machine has none.
+
+        :raises Unreachable: there is one, and it does not answer.
+        :raises Refused: this user may not use it, or the choice makes no sense.
+        """
+        from buildtools.image.docker.configuration import chosen_engine
+        from buildtools.image.engine.client import address_of
+
+        scheme, _, path = address_of(chosen_engine(self._environment)).partition("://")
+        return None if scheme == "unix" and not Path(path).exists() else self.engine
 
     @cached_property
     def registry(self) -> Registry:

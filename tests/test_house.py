@@ -27,7 +27,7 @@ LAYERS = (
     ("workboard",),
     ("stages",),
     ("task_context", "channel"),
-    ("services", "run", "release", "sandbox"),
+    ("services", "run", "release", "deployment", "sandbox"),
     ("git", "image", "archive"),
     ("schedule", "command", "settings_reader", "json_document"),
     ("version", "settings", "events", "cancellation"),
@@ -41,7 +41,7 @@ INNER_LAYERS = {
         ("assembly",),
         ("survey", "push"),
         ("bases",),
-        ("engine",),
+        ("engine", "layout"),
         ("builder",),
         ("registry", "folder"),
         ("docker",),
@@ -214,7 +214,10 @@ def test_values_never_change() -> None:
 TWINS = {
     **dict.fromkeys(("build", "push"), "a task, its function in the pipeline, and what that comes down to"),
     **dict.fromkeys(
-        ("channel", "check", "dist", "history", "init", "list_images", "publish", "release", "rollback", "verify"),
+        (
+            *("channel", "check", "dist", "fetch", "history", "init", "list_images", "publish", "release", "rollback"),
+            "verify",
+        ),
         "a task and its function in the pipeline",
     ),
     "main": "two programs start here",

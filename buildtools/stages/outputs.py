@@ -21,8 +21,11 @@ from buildtools.release import Release, ReleasedArchive
 from buildtools.task_context import TaskContext
 from buildtools.version import Version
 
+RELEASE = "release.json"
 _VARIABLES = "release.env"
 _COMPOSE = "compose.override.yaml"
+# The files that tell of a release.
+DOCUMENTS = (RELEASE, _VARIABLES, _COMPOSE)
 _PREFIX = ".outputs-"
 
 
@@ -46,7 +49,10 @@ def _write(dist: Path, members: Release, location: Callable[[str], str], manifes
             shutil.rmtree(path, ignore_errors=True)
         new = Path(tempfile.mkdtemp(dir=dist, prefix=_PREFIX))
         new.chmod(0o755)
-        _write_files(new, members, location, manifest)
+        write_documents(new, members, location, manifest)
+        if members.archives:
+            digests = [f"{archive.sha256}  {_file_name(archive)}\n" for archive in members.archives]
+            (new / "digests.txt").write_text("".join(digests))
         for archive in members.archives:
             _link(dist, new, archive)
         for path in dist.iterdir():
@@ -61,7 +67,11 @@ def _write(dist: Path, members: Release, location: Callable[[str], str], manifes
     return folder
 
 
-def _write_files(folder: Path, members: Release, location: Callable[[str], str], manifest: bytes) -> None:
+def write_documents(folder: Path, members: Release, location: Callable[[str], str], manifest: bytes) -> None:
+    """Write what tells of a release's members to shells and to Compose; and to programs, where there is a manifest.
+
+    :raises OSError: the folder cannot be written.
+    """
     lines = [f"{name}={shlex.quote(value)}" for name, value in _variables(members, location)]
     (folder / _VARIABLES).write_text("".join(f"{line}\n" for line in lines))
     # JSON strings are YAML's double-quoted ones.
@@ -70,11 +80,8 @@ def _write_files(folder: Path, members: Release, location: Callable[[str], str],
         for image in members.images
     ]
     (folder / _COMPOSE).write_text(f"services:\n{''.join(services)}" if services else "services: {}\n")
-    if members.archives:
-        digests = [f"{archive.sha256}  {_file_name(archive)}\n" for archive in members.archives]
-        (folder / "digests.txt").write_text("".join(digests))
     if manifest:
-        (folder / "release.json").write_bytes(manifest)
+        (folder / RELEASE).write_bytes(manifest)
 
 
 def _variables(members: Release, location: Callable[[str], str]) -> Iterator[tuple[str, str]]:

@@ -187,8 +187,15 @@ class Engine:
         names = urllib.parse.urlencode({"repo": repository, "tag": tag})
         self._ask("POST", f"{self._image(image_id)}/tag?{names}")
 
-    def pull(self, reference: str, credential: Credential | None) -> str:
+    def pull(
+        self,
+        reference: str,
+        credential: Credential | None,
+        layer_arrived: Callable[[str, int, int], object] = lambda *_: None,
+    ) -> str:
         """Fetch an image from its registry, which is shown ``credential``; its id. Its other names stay.
+
+        ``layer_arrived`` is told how many bytes of how many have come of a layer.
 
         :raises EngineError: the registry does not have it, or does not give it away.
         """
@@ -202,6 +209,9 @@ class Engine:
                 for line in self.api.pull(parts.name, tag=parts.target, stream=True, decode=True, auth_config=login):
                     if "error" in line:
                         raise EngineError(str(line["error"]))
+                    detail = line.get("progressDetail") or {}
+                    if line.get("status") == "Downloading" and "current" in detail:
+                        layer_arrived(str(line.get("id")), detail["current"], detail.get("total", 0))
         except EngineError as error:
             raise EngineError(f"the engine cannot pull {reference} ({error.fact})", remedy) from None
         image = self.inspect(reference)

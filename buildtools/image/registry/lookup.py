@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import cached_property
@@ -139,6 +139,47 @@ class Seen:
 def is_whole(registry: Registry, repository: str, manifest: Manifest, parts: Seen | None = None) -> bool:
     """Whether all that a manifest names is there, in its full size; what is in it is not read."""
     return (parts or Seen()).has_all(registry, repository, (manifest.config, *manifest.layers))
+
+
+def image_manifests(
+    registry: Registry, repository: str, digest: str
+) -> Iterator[tuple[Manifest, tuple[Descriptor, ...]]]:
+    """The manifests of an image, each with the blobs that it names; those that an index lists come before it.
+
+    :raises Damaged: one is not there, or is not a manifest.
+    """
+    manifest = registry.get_manifest(repository, digest)
+    if manifest is None:
+        raise _missing(registry, repository, digest)
+    if not manifest.is_index:
+        yield manifest, (manifest.config, *manifest.layers)
+        return
+    for entry in manifest.entries:
+        yield from image_manifests(registry, repository, entry.digest)
+    yield manifest, ()
+
+
+def download_blob(registry: Registry, repository: str, digest: str, write: Callable[[bytes], object]) -> None:
+    """Hand a blob to ``write`` as it comes.
+
+    :raises Damaged: it is not there, or has other bytes than its digest says.
+    """
+    if not registry.download_blob(repository, digest, write):
+        raise _missing(registry, repository, digest)
+
+
+def refuse_damaged(registry: Registry, repository: str, digest: str) -> None:
+    """Nothing, where all of an image is there, byte for byte; all of it is read.
+
+    :raises Damaged: it is not.
+    """
+    for _, blobs in image_manifests(registry, repository, digest):
+        for blob in blobs:
+            download_blob(registry, repository, blob.digest, lambda _: None)
+
+
+def _missing(registry: Registry, repository: str, digest: str) -> Damaged:
+    return Damaged(f"{registry.host}/{repository} does not have {digest}", "push the image anew")
 
 
 def find_fingerprints(

@@ -149,6 +149,17 @@ class Manifest:
         return self.media_type in (OCI_INDEX, DOCKER_LIST)
 
     @cached_property
+    def entries(self) -> tuple[Descriptor, ...]:
+        """What an index lists, attestations too.
+
+        :raises Damaged: it cannot be read.
+        """
+        try:
+            return tuple(map(Descriptor.read, self.document["manifests"]))
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise Damaged(f"the index {self.digest} cannot be read", "push the image anew") from None
+
+    @cached_property
     def only_image(self) -> str:
         """The digest of an index's one image for a platform; attestations, which are for none, do not count.
 

@@ -1,0 +1,147 @@
+"""Images as files: an OCI image layout, for a machine that cannot reach their registry.
+
+Manifests and blobs are the registry's own bytes, so every digest stays what it is.
+https://github.com/opencontainers/image-spec/blob/main/image-layout.md
+
+Two things are for those who read it:
+
+* skopeo finds an image by its name only where the list of images has a manifest or an index of OCI's own types. So a
+  manifest of Docker's type is put into an index of its own.
+* ``docker load`` of engines that keep no images in containerd wants a ``manifest.json``. A layout may hold more files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from buildtools import BuildToolsError
+from buildtools.image.reference import Reference
+from buildtools.image.registry.client import Registry
+from buildtools.image.registry.lookup import download_blob, image_manifests
+from buildtools.image.registry.manifest import DOCKER_MANIFEST, OCI_INDEX, Descriptor, Manifest, encode, read_object
+
+
+class Layout:
+    """A layout that is written into a new ``folder``. Safe for threads, each of which may add an image.
+
+    Blobs that one of the ``others``, which are layouts too, has already are linked from there.
+    """
+
+    def __init__(self, folder: Path, others: Sequence[Path] = ()) -> None:
+        self._folder = folder
+        self._others = others
+        self._images: dict[str, dict[str, Any]] = {}
+        self._loadable: dict[str, dict[str, Any]] = {}
+        self._locks: dict[str, threading.Lock] = {}
+
+    def add(self, registry: Registry, image: Reference, name: str, progress: Callable[[int], object]) -> None:
+        """Add an image with all that it names, by its digest; ``name`` is what it is called in the layout.
+
+        ``progress`` is told the size of every block that comes.
+
+        :raises Damaged: a part is missing in the registry, or has other bytes than its digest says.
+        :raises BuildToolsError: the layout cannot be written.
+        """
+        for manifest, blobs in image_manifests(registry, image.repository, image.digest):
+            for blob in blobs:
+                # Whoever shares it waits until it is there.
+                with self._locks.setdefault(blob.digest, threading.Lock()):
+                    self._add_blob(registry, image.repository, blob.digest, progress)
+            with self._new(manifest.digest) as write:
+                write(manifest.body)
+        # The last one is the image itself.
+        reference = f"{image.name}:{image.tag}"
+        names = {"org.opencontainers.image.ref.name": name, "io.containerd.image.name": reference}
+        self._images[name] = {**self._list_entry(manifest), "annotations": names}
+        if not manifest.is_index:
+            config, *layers = (str(_blob_path(Path(), blob.digest)) for blob in (manifest.config, *manifest.layers))
+            self._loadable[name] = {"Config": config, "RepoTags": [reference], "Layers": layers}
+
+    def finish(self) -> None:
+        """Write what makes it a layout: its version, and the list of its images.
+
+        :raises OSError: it cannot be written.
+        """
+        (self._folder / "index.json").write_bytes(encode(_index(_by_name(self._images))))
+        (self._folder / "manifest.json").write_bytes(encode(_by_name(self._loadable)))
+        (self._folder / "oci-layout").write_bytes(encode({"imageLayoutVersion": "1.0.0"}))
+
+    def _list_entry(self, manifest: Manifest) -> dict[str, Any]:
+        """How an image is listed among the others."""
+        descriptor = Descriptor(manifest.media_type, manifest.digest, len(manifest.body)).document()
+        if manifest.media_type != DOCKER_MANIFEST:
+            return descriptor
+        config = read_object(_blob_path(self._folder, manifest.config.digest).read_bytes()) or {}
+        platform = {key: config[key] for key in ("os", "architecture", "variant") if key in config}
+        index = Manifest(OCI_INDEX, encode(_index([{**descriptor, "platform": platform}])))
+        with self._new(index.digest) as write:
+            write(index.body)
+        return self._list_entry(index)
+
+    def _add_blob(self, registry: Registry, repository: str, digest: str, progress: Callable[[int], object]) -> None:
+        path = _blob_path(self._folder, digest)
+        if path.exists():
+            return
+        for other in self._others:
+            with suppress(OSError):
+                if _has(_blob_path(other, digest), digest):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    os.link(_blob_path(other, digest), path)
+                    return
+        with self._new(digest) as write:
+
+            def take(block: bytes) -> None:
+                write(block)
+                progress(len(block))
+
+            download_blob(registry, repository, digest, take)
+
+    @contextmanager
+    def _new(self, digest: str) -> Iterator[Callable[[bytes], object]]:
+        """What writes the file of a blob; its errors are not those of a connection."""
+        path = _blob_path(self._folder, digest)
+        with _writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("wb")
+
+        def write(block: bytes) -> None:
+            with _writing(path):
+                file.write(block)
+
+        try:
+            yield write
+        finally:
+            with _writing(path):
+                file.close()
+
+
+def _index(manifests: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests}
+
+
+def _by_name(entries: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    return [entries[name] for name in sorted(entries)]
+
+
+def _blob_path(folder: Path, digest: str) -> Path:
+    algorithm, _, value = digest.partition(":")
+    return folder / "blobs" / algorithm / value
+
+
+def _has(path: Path, digest: str) -> bool:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, digest.partition(":")[0]).hexdigest() == digest.partition(":")[2]
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BuildToolsError(f"{path} cannot be written ({error.strerror})", "correct it and run again") from None
