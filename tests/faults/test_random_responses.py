@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,6 +24,7 @@ from buildtools.image.registry.manifest import (
     digest_of,
     stamp,
 )
+from tests.faults.raw_server import raw_server
 
 DIGEST = digest_of(b"content")
 MANIFEST = json.dumps(
@@ -102,41 +101,15 @@ def responses(draw: st.DrawFn) -> bytes:
     return whole if draw(st.integers(0, 3)) else whole[: draw(st.integers(0, len(whole)))]
 
 
-@contextmanager
-def answering(script: list[bytes]) -> Iterator[str]:
-    """A server that sends one response after the other, each on a connection of its own, and then the last again."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        thread = threading.Thread(target=_serve, args=(server, script), daemon=True)
-        thread.start()
-        yield f"127.0.0.1:{server.getsockname()[1]}"
-        server.shutdown(socket.SHUT_RDWR)
-        thread.join()
-
-
-def _serve(server: socket.socket, script: list[bytes]) -> None:
-    position = 0
-    while True:
-        try:
-            connection, _ = server.accept()
-        except OSError:
-            return
-        with connection, suppress(OSError):
-            connection.settimeout(1)
-            request = connection.recv(65536)
-            # What does not look like a request is a client that tries TLS.
-            if request[:1].isupper():
-                connection.sendall(script[min(position, len(script) - 1)])
-                position += 1
-
-
 @settings(max_examples=800, deadline=None, derandomize=True)
 @given(st.lists(responses(), min_size=1, max_size=4), st.sampled_from(range(len(OPERATIONS))))
 def test_any_response_gives_a_result_or_one_message(script: list[bytes], operation: int) -> None:
     with (
-        answering(script) as host,
-        closing(Registry(host, plain_http=True, pause=0, replication_seconds=0)) as client,
+        raw_server() as server,
+        closing(Registry(server.host, plain_http=True, pause=0, replication_seconds=0)) as client,
         suppress(BuildToolsError),
     ):
+        server.play(script)
         OPERATIONS[operation](client)
 
 

@@ -60,6 +60,10 @@ class Bucket:
         """``s3://bucket/prefix/key``, for people."""
         return f"s3://{self._name}/{self.prefix}{key}"
 
+    def foreign(self, reason: str) -> Unreachable:
+        """The error for an answer about this bucket that is not S3's own."""
+        return refusals.foreign(self._endpoint, self.location(""), reason)
+
     def ask(
         self,
         operation: str,
@@ -126,8 +130,15 @@ class Bucket:
         except (exceptions.BotoCoreError, HTTPError) as error:
             # botocore translates what urllib3 raises while it sends, but not while it reads.
             return refusals.failure(error, self._endpoint, place), type(error).__name__
-        except (parsers.ResponseParserError, ValueError, KeyError, TypeError) as error:
-            # The last three come out of botocore's reading of headers that make no sense.
+        except (
+            parsers.ResponseParserError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ) as error:
+            # All but the first come out of botocore's reading of nonsense; the last of redirections without end.
             return refusals.foreign(self._endpoint, place, type(error).__name__), type(error).__name__
         status = response["ResponseMetadata"]["HTTPStatusCode"]
         missing = [name for name in requires if name not in response]

@@ -159,10 +159,10 @@ class S3Store:
 
     def list(self, prefix: str = "") -> tuple[StoredObject, ...]:
         """The objects whose keys start with ``prefix``, without their checksums."""
+        pages = self._pages("list_objects_v2", prefix, {"ContinuationToken": "NextContinuationToken"})
         return tuple(
             StoredObject(entry["Key"].removeprefix(self._prefix), entry["Size"], entry["ETag"])
-            for page in self._pages("list_objects_v2", prefix, {"ContinuationToken": "NextContinuationToken"})
-            for entry in page.get("Contents", ())
+            for entry in self._entries(pages, "Contents", ("Key", "Size", "ETag"))
         )
 
     def delete(self, key: str) -> None:
@@ -172,12 +172,9 @@ class S3Store:
     def discard_unfinished(self, prefix: str, older_than: datetime) -> int:
         """Cancels the uploads to keys below ``prefix`` that a killed run left; their number."""
         markers = {"KeyMarker": "NextKeyMarker", "UploadIdMarker": "NextUploadIdMarker"}
-        uploads = [
-            upload
-            for page in self._pages("list_multipart_uploads", prefix, markers)
-            for upload in page.get("Uploads", ())
-            if upload["Initiated"] < older_than
-        ]
+        pages = self._pages("list_multipart_uploads", prefix, markers)
+        entries = self._entries(pages, "Uploads", ("Key", "UploadId", "Initiated"))
+        uploads = [entry for entry in entries if entry["Initiated"] < older_than]
         for upload in uploads:
             key = upload["Key"].removeprefix(self._prefix)
             self._bucket.ask("abort_multipart_upload", key, tolerates=("NoSuchUpload",), UploadId=upload["UploadId"])
@@ -316,6 +313,17 @@ class S3Store:
             if not page["IsTruncated"] or not following:
                 return
             parameters = {**parameters, **following}
+
+    def _entries(
+        self, pages: Iterator[dict[str, Any]], name: str, requires: tuple[str, ...]
+    ) -> Iterator[dict[str, Any]]:
+        """What the pages of a listing list under ``name``, with all of ``requires``."""
+        for page in pages:
+            for entry in page.get(name, ()):
+                missing = [key for key in requires if key not in entry]
+                if missing:
+                    raise self._bucket.foreign(f"an entry without {missing[0]}")
+                yield entry
 
 
 def _stored_object(key: str, response: Mapping[str, Any]) -> StoredObject:

@@ -1,0 +1,47 @@
+"""A server that sends bytes, whatever they are, in answer to requests."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+
+class RawServer:
+    """Sends one response after the other, each on a connection of its own, and then the last again."""
+
+    def __init__(self, server: socket.socket) -> None:
+        self._server = server
+        self._script: list[bytes] = []
+        self.host = f"127.0.0.1:{server.getsockname()[1]}"
+
+    def play(self, script: Sequence[bytes]) -> None:
+        """Begin with these responses."""
+        self._script = list(script)
+
+    def serve(self) -> None:
+        """Answer until the socket is shut down."""
+        while True:
+            try:
+                connection, _ = self._server.accept()
+            except OSError:
+                return
+            with connection, suppress(OSError):
+                connection.settimeout(1)
+                request = connection.recv(65536)
+                # What does not look like a request is a client that tries TLS.
+                if request[:1].isupper():
+                    connection.sendall(self._script.pop(0) if len(self._script) > 1 else self._script[0])
+
+
+@contextmanager
+def raw_server() -> Iterator[RawServer]:
+    """A server for as long as the context lasts."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = RawServer(listener)
+        thread = threading.Thread(target=server.serve, daemon=True)
+        thread.start()
+        yield server
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
