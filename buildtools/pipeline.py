@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from buildtools.events import Warned
 from buildtools.frozen import frozen
-from buildtools.stages import archives, channels, images, outputs, releases, tree
+from buildtools.stages import archives, channels, images, outputs, releases, tree, verification
 from buildtools.stages.check import Checked, check_project
 from buildtools.stages.fetch import FetchRequest, fetch_plan, fetch_release
 from buildtools.stages.history import read_history
@@ -16,12 +16,15 @@ from buildtools.task_context import TaskContext
 from buildtools.version import Version
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from buildtools.archive.distribution import Archive
+    from buildtools.audit import Verification
     from buildtools.git.tagging.tags import CutTag
     from buildtools.image.assembly import LocalImage
     from buildtools.image.registry.push import PushedImage
     from buildtools.image.survey import ImageStatus
-    from buildtools.release import Audit, Release
+    from buildtools.release import Release
     from buildtools.run import Run
     from buildtools.stages.channels import ChannelState
     from buildtools.stages.fetch import Fetched
@@ -131,11 +134,12 @@ def release(run: Run, remote: str, **options: Any) -> CutTag:
     return cut_tag(settings.root, request, run.environment, run.report)
 
 
-def verify(run: Run, wanted: str, *, deep: bool = False) -> Audit:
-    """Verify that every member of a version still matches its manifest; the checkout's version where none is named."""
+def verify(run: Run, names: Sequence[str], *, everything: bool = False, deep: bool = False) -> Verification:
+    """Hold releases against registry and store: all, or those named, or else that of the checkout's version."""
     with TaskContext(run) as task:
-        released = releases.named_release(task, wanted or task.version.text)
-        return releases.audit_release(task, released, deep=deep)
+        if everything:
+            return verification.verify_all(task, deep=deep)
+        return verification.verify_named(task, names or (task.version.text,), deep=deep)
 
 
 def channel(run: Run, name: str, wanted: str) -> ChannelState:

@@ -1,24 +1,21 @@
-"""What a release is: its members, its manifest, and how it compares with another release and with the world. Pure.
+"""What a release is: its members, its manifest, and how it compares with another release. Pure.
 
 A version exists only if its manifest exists; the manifest names every image by digest and every archive by checksum.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, field, fields
-from enum import Enum
-from functools import partial
+from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
-from buildtools import BuildToolsError, Conflict, Drifted, Unreachable
+from buildtools import Conflict, Refused
 from buildtools.frozen import frozen
 from buildtools.json_document import encode_document, parse_document, value_of
-from buildtools.schedule import side_by_side
 from buildtools.version import Version
 
 MANIFEST_SCHEMA = 1
-_JOBS = 8
 
 
 @frozen
@@ -132,6 +129,16 @@ def manifest_key(version: Version) -> str:
     return f"releases/{version.image_tag}.json"
 
 
+def version_of(key: str) -> Version | None:
+    """The version whose manifest lies under a key, with ``_`` where it may have another character; else None."""
+    path = PurePosixPath(key)
+    try:
+        version = Version.parse(path.stem)
+    except Refused:
+        return None
+    return version if key == manifest_key(version) else None
+
+
 def claim_key(version: Version) -> str:
     """Where the claim of a version lies, relative to the artifacts' prefix: whose commit the version is for."""
     return f"claims/{version.image_tag}.json"
@@ -186,86 +193,3 @@ def _numbers(version: Version) -> dict[str, str] | None:
     if number.prerelease:
         return None
     return {"major": str(number.major), "minor": str(number.minor), "patch": str(number.patch)}
-
-
-class MemberState(Enum):
-    """How a member of a release was found."""
-
-    INTACT = "intact"
-    MISSING = "missing"
-    CHANGED = "changed"
-    UNREACHABLE = "unreachable"
-
-
-@frozen
-class Finding:
-    """How one member of a release was found. ``found`` is its digest now, empty where it is missing."""
-
-    kind: str
-    name: str
-    place: str
-    expected: str
-    found: str
-    state: MemberState
-    reason: str = ""
-
-
-@frozen
-class Audit:
-    """How all members of a release were found."""
-
-    release: Release
-    findings: tuple[Finding, ...]
-
-    def error(self) -> BuildToolsError | None:
-        """Why the audit did not pass: drift where any is known, else an outage; None where all is intact."""
-        drifted = [
-            f"{finding.kind} {finding.name} {finding.state.value}" for finding in self.findings if _drift(finding)
-        ]
-        if drifted:
-            return Drifted(
-                f"release {self.release.version} has drifted ({', '.join(drifted)})",
-                "restore what is named, or cut a new release; a released version must not change",
-            )
-        silent = sorted({finding.reason for finding in self.findings if finding.state is MemberState.UNREACHABLE})
-        if silent:
-            return Unreachable(
-                f"release {self.release.version} could not be verified ({'; '.join(silent)})", "try again"
-            )
-        return None
-
-
-def _drift(finding: Finding) -> bool:
-    return finding.state in (MemberState.MISSING, MemberState.CHANGED)
-
-
-def audit(
-    release: Release,
-    image_digest: Callable[[ReleasedImage], str | None],
-    archive_digest: Callable[[ReleasedArchive], str | None],
-) -> Audit:
-    """Every member looked up in the world, several at once.
-
-    The look-ups give a digest, None for absent, or raise ``Unreachable``.
-    """
-    members = [
-        partial(_finding, "image", image.name, image.reference, image.digest, partial(image_digest, image))
-        for image in release.images
-    ]
-    members += [
-        partial(
-            _finding, "archive", archive.name, archive.key, f"sha256:{archive.sha256}", partial(archive_digest, archive)
-        )
-        for archive in release.archives
-    ]
-    return Audit(release, tuple(side_by_side(members, jobs=_JOBS)))
-
-
-def _finding(kind: str, name: str, place: str, expected: str, look_up: Callable[[], str | None]) -> Finding:
-    try:
-        found = look_up()
-    except Unreachable as error:
-        return Finding(kind, name, place, expected, "", MemberState.UNREACHABLE, error.fact)
-    if found is None:
-        return Finding(kind, name, place, expected, "", MemberState.MISSING)
-    return Finding(kind, name, place, expected, found, MemberState.INTACT if found == expected else MemberState.CHANGED)

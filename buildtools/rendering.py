@@ -8,12 +8,13 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from buildtools.audit import MemberState, Verification
 from buildtools.console import table
 from buildtools.events import Finished, Outcome
 from buildtools.image.assembly import BuildOutcome, LocalImage
 from buildtools.image.registry.push import PushedImage, PushRoute
 from buildtools.image.survey import BuildState, ImageStatus
-from buildtools.release import Audit, MemberState, Release
+from buildtools.release import Release
 from buildtools.stages.check import Checked
 from buildtools.stages.fetch import Fetched, FetchState
 from buildtools.stages.history import HistoryEntry, VersionState
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 # Raised when a field of a document changes its meaning or goes away.
 DOCUMENT_SCHEMA = 1
+# What a person reads of what may be hundreds; all of them are in the document.
+_FINDINGS_SHOWN = 20
 
 
 def document(value: Any) -> Any:
@@ -191,29 +194,46 @@ def tag_summary(tag: CutTag) -> str:
     return f"pushed the {signed}tag {tag.name} to {tag.remote}; next: `invoke publish`"
 
 
-def audit_table(audit: Audit) -> str:
-    """Every member of a release and how it was found."""
+def verification_document(verified: Verification) -> Any:
+    """What ``verify --json`` prints: an audit of each release, with all findings."""
+    return {**document(verified.audits), "unreadable": [str(error) for error in verified.unreadable]}
+
+
+def verification_table(verified: Verification) -> str:
+    """The members of releases and how they were found, those first that are not intact; of many, the first ones."""
+    findings = verified.findings
     rows = [
-        (each.kind, each.place, each.state.value, each.expected, each.found if each.found != each.expected else "")
-        for each in audit.findings
+        (
+            each.kind,
+            each.place,
+            each.state.value,
+            _short(each.expected),
+            _short(each.found) if each.found != each.expected else "",
+        )
+        for each in findings[:_FINDINGS_SHOWN]
     ]
-    return table(("KIND", "PLACE", "STATE", "EXPECTED", "FOUND"), rows)
+    more = [each.state for each in findings[_FINDINGS_SHOWN:]]
+    text = table(("KIND", "PLACE", "STATE", "EXPECTED", "FOUND"), rows)
+    return f"{text}\n{_counted('and', more, MemberState, 'more member')}" if more else text
 
 
-def audit_events(audit: Audit) -> Iterator[Finished]:
+def audit_events(verified: Verification) -> Iterator[Finished]:
     """The findings as the ends of so many checks, for a report of cases."""
-    for each in audit.findings:
+    for each in verified.findings:
         is_intact = each.state is MemberState.INTACT
         found = each.reason or f"{each.found or 'nothing'} instead of {each.expected}"
         detail = "" if is_intact else f"{each.place} {each.state.value}: {found}"
         yield Finished(f"{each.kind} {each.name}", "verify", Outcome.DONE if is_intact else Outcome.FAILED, 0.0, detail)
 
 
-def audit_summary(audit: Audit) -> str:
+def verification_summary(verified: Verification) -> str:
     """What ``verify`` came to, where all is well."""
-    release = audit.release
-    members = _members(len(release.images), len(release.archives))
-    return f"release {release.version} is intact: {members}"
+    released = [audit.release for audit in verified.audits]
+    if not released:
+        return "no version is released yet; release one with `invoke publish`"
+    which = f"release {released[0].version} is" if len(released) == 1 else f"{len(released)} releases are"
+    members = _members(sum(len(each.images) for each in released), sum(len(each.archives) for each in released))
+    return f"{which} intact: {members}"
 
 
 def channel_document(state: ChannelState) -> Any:

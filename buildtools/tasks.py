@@ -255,19 +255,34 @@ def release(
         console.summary(rendering.tag_summary(cut))
 
 
-@_command(help={"release": "The version to audit (default: that of the checkout)."})
-def verify(context: Context, release: str = "", deep: bool = False, json: bool = False, junit: str = "") -> None:
-    """Verify that every image and archive of a release still matches its manifest; 5 is drift, 4 an outage."""
+@_command(
+    help={
+        "release": "Versions and channels to verify, separated by commas (default: the version of the checkout).",
+        "all": "Verify every release.",
+    }
+)
+def verify(
+    context: Context,
+    release: str = "",
+    all: bool = False,  # noqa: A002  the flag's name
+    deep: bool = False,
+    json: bool = False,
+    junit: str = "",
+) -> None:
+    """Verify that every image and archive of releases still matches their manifests; 5 is drift, 4 an outage."""
     with running(context, json=json) as (asked, console), junit_report(junit, "verify", asked) as (run, cases):
         from buildtools import pipeline, rendering
 
-        audit = pipeline.verify(run, release, deep=deep)
-        for event in rendering.audit_events(audit):
+        names = [name.strip() for name in release.split(",") if name.strip()]
+        if names and all:
+            raise Refused("--release and --all contradict each other", "leave one of them out")
+        verified = pipeline.verify(run, names, everything=all, deep=deep)
+        for event in rendering.audit_events(verified):
             cases(event)
-        show(console, json, rendering.document(audit), rendering.audit_table(audit))
-        if error := audit.error():
+        show(console, json, rendering.verification_document(verified), rendering.verification_table(verified))
+        if error := verified.error():
             raise error
-        console.summary(rendering.audit_summary(audit))
+        console.summary(rendering.verification_summary(verified))
 
 
 @_command(

@@ -26,7 +26,7 @@ LAYERS = (
     ("console", "pipeline", "junit"),
     ("workboard",),
     ("stages",),
-    ("task_context", "channel"),
+    ("task_context", "channel", "audit"),
     ("services", "run", "release", "deployment", "sandbox"),
     ("git", "image", "archive"),
     ("schedule", "command", "settings_reader", "json_document"),

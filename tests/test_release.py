@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -10,14 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from buildtools import BuildToolsError, Conflict, Drifted, Unreachable
+from buildtools import BuildToolsError, Conflict
 from buildtools.release import (
-    MemberState,
     Release,
     ReleasedArchive,
     ReleasedImage,
     archive_key,
-    audit,
     manifest_key,
     moving_tags,
     refuse_other_content,
@@ -154,46 +151,3 @@ def test_moving_tags_move_only_forward_and_only_for_releases(
 ) -> None:
     others = [Version.parse(text) for text in released]
     assert taken == moving_tags(("latest", "{major}.{minor}"), Version.parse(version), others)
-
-
-def unreachable(member: object) -> str:
-    raise Unreachable("r.example does not answer")
-
-
-def test_an_intact_release_passes_its_audit() -> None:
-    found = audit(RELEASE, lambda image: image.digest, lambda archive: f"sha256:{archive.sha256}")
-    assert [MemberState.INTACT] * 3 == [finding.state for finding in found.findings]
-    assert found.error() is None
-
-
-def test_members_are_looked_up_side_by_side() -> None:
-    meeting = threading.Barrier(3, timeout=30)
-
-    def meet(member: ReleasedImage | ReleasedArchive) -> str:
-        meeting.wait()
-        return member.digest if isinstance(member, ReleasedImage) else f"sha256:{member.sha256}"
-
-    assert [MemberState.INTACT] * 3 == [finding.state for finding in audit(RELEASE, meet, meet).findings]
-
-
-def test_drift_is_named_and_weighs_more_than_an_outage() -> None:
-    found = audit(RELEASE, unreachable, lambda archive: None)
-    assert [MemberState.UNREACHABLE, MemberState.UNREACHABLE, MemberState.MISSING] == [
-        finding.state for finding in found.findings
-    ]
-    error = found.error()
-    assert isinstance(error, Drifted)
-    assert "archive daemon missing" in error.fact
-
-
-def test_an_outage_alone_is_worth_a_retry() -> None:
-    error = audit(RELEASE, unreachable, lambda archive: f"sha256:{archive.sha256}").error()
-    assert isinstance(error, Unreachable)
-    assert "r.example does not answer" in error.fact
-
-
-def test_another_digest_is_a_change() -> None:
-    found = audit(RELEASE, lambda image: "sha256:" + "9" * 64, lambda archive: f"sha256:{archive.sha256}")
-    assert [MemberState.CHANGED, MemberState.CHANGED, MemberState.INTACT] == [
-        finding.state for finding in found.findings
-    ]

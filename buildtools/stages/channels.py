@@ -10,6 +10,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from buildtools import BuildToolsError, Conflict, Refused, Unreachable
+from buildtools.audit import Verification
 from buildtools.channel import CHANNELS, Channel, Direction, channel_key, channel_name, refuse_name
 from buildtools.events import Warned
 from buildtools.frozen import frozen
@@ -17,6 +18,7 @@ from buildtools.release import Release, claim_key, manifest_key
 from buildtools.schedule import awaited
 from buildtools.stages import releases
 from buildtools.stages.tag_moves import TagMove, check_rights, move_tags, outdated_tags
+from buildtools.stages.verification import audit_releases
 from buildtools.task_context import TaskContext
 from buildtools.version import Version
 
@@ -152,7 +154,7 @@ def _refuse_version(task: TaskContext, name: str) -> None:
 def _move(task: TaskContext, channel: Channel, etag: str, version: Version) -> ChannelState:
     """Point the channel to a version, which is checked first; nothing is written where that fails."""
     target = releases.released_version(task, version)
-    if error := releases.audit_release(task, target, deep=False).error():
+    if error := Verification(audit_releases(task, (target,))).error():
         raise error
     moved = channel
     if version != channel.version:

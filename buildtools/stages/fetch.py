@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from buildtools import BuildToolsError, Conflict, Drifted, Failures, Refused
+from buildtools.audit import audit
 from buildtools.deployment import CURRENT, Deployment
 from buildtools.events import Transferred, Warned, timed
 from buildtools.frozen import frozen
@@ -22,7 +23,7 @@ from buildtools.image.layout import Layout
 from buildtools.image.reference import Reference
 from buildtools.image.registry.lookup import refuse_damaged
 from buildtools.image.registry.manifest import Damaged
-from buildtools.release import Release, ReleasedArchive, ReleasedImage, audit
+from buildtools.release import Release, ReleasedArchive, ReleasedImage
 from buildtools.schedule import run_graph, side_by_side
 from buildtools.settings import COMPONENT
 from buildtools.stages.outputs import DOCUMENTS, RELEASE, write_documents
@@ -247,7 +248,8 @@ def _refuse_incomplete(task: TaskContext, missing: Release) -> None:
             return None
         return f"sha256:{archive.sha256}" if existing.size == archive.size else f"{existing.size} bytes"
 
-    if error := audit(missing, image_digest, archive_digest).error():
+    (found,) = audit((missing,), image_digest, archive_digest)
+    if error := found.error():
         raise error
 
 

@@ -1,4 +1,4 @@
-"""Releases: preflight, members, manifest, moving tags, audit.
+"""Releases: preflight, members, manifest, moving tags.
 
 The problem. A version consists of images in registries and archives in an object store. No transaction spans these
 services, any request may fail, and a run may be killed between any two of them. Yet a version must exist as a whole or
@@ -34,22 +34,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import PurePosixPath
 from threading import Barrier, BrokenBarrierError
 from typing import TypeVar
 
 from buildtools import BuildToolsError, Conflict, Drifted, Failures, Refused, Unreachable, expected_failures, release
-from buildtools.archive.checksums import Checksums
 from buildtools.channel import CHANNELS, Channel, channel_key, channel_name, may_be_channel
 from buildtools.git.checkout import read_version, refuse_dirty
-from buildtools.image.registry.cache import Cache
-from buildtools.image.registry.lookup import is_whole, move_tag, read_image
-from buildtools.image.registry.manifest import Damaged
+from buildtools.image.registry.lookup import move_tag
 from buildtools.image.registry.push import PushedImage
-from buildtools.release import Audit, Release, ReleasedArchive, ReleasedImage
+from buildtools.release import Release, ReleasedArchive, ReleasedImage
 from buildtools.schedule import all_ended, awaited
 from buildtools.stages.archives import store_archives
 from buildtools.stages.images import push_images, repository, rfc3339
@@ -197,17 +192,18 @@ def point(task: TaskContext, version: Version, staged: Release) -> tuple[str, ..
     return tuple(dict.fromkeys(references))
 
 
+def manifest_keys(task: TaskContext) -> list[str]:
+    """Where manifests lie; what else lies beside them is left alone."""
+    return [entry.key for entry in task.services.store.list("releases/") if release.version_of(entry.key)]
+
+
 def _released_versions(task: TaskContext) -> Iterator[Version]:
-    """Every version that has a manifest; what else lies there is left alone."""
-    for entry in task.services.store.list("releases/"):
-        path = PurePosixPath(entry.key)
-        with suppress(Refused):
-            version = Version.parse(path.stem)
-            if entry.key != release.manifest_key(version):
-                continue
-            if "_" not in path.stem:
-                yield version
-                continue
+    """Every version that has a manifest."""
+    for key in manifest_keys(task):
+        version = release.version_of(key)
+        if version and "_" not in version.text:
+            yield version
+        elif version:
             # A name has "_" where the version may have "+", and then only the manifest can tell.
             try:
                 manifest = released(task, version)
@@ -277,47 +273,6 @@ def read_manifest(task: TaskContext, version: Version) -> bytes:
 def manifest_location(task: TaskContext, version: Version) -> str:
     """Where the manifest of a version is, for people."""
     return task.services.store.location(release.manifest_key(version))
-
-
-def audit_release(task: TaskContext, released: Release, *, deep: bool) -> Audit:
-    """How every member of a release is found in registry and store, several at once.
-
-    A service that once did not answer is not asked again.
-    """
-    silent: dict[str, Unreachable] = {}
-
-    def ask(service: str, question: Callable[[], str | None]) -> str | None:
-        if service in silent:
-            raise silent[service]
-        try:
-            return question()
-        except Unreachable as error:
-            silent[service] = error
-            raise
-
-    def image_digest(image: ReleasedImage) -> str | None:
-        registry = task.services.registry_at(image.registry)
-        try:
-            current = read_image(registry, image.repository, image.tag, Cache(task.run.cache))
-        except Damaged:
-            return None
-        # Each repository is asked for all of its layers: a registry can lose one in one repository alone.
-        if current is None or (
-            current.digest == image.digest and not is_whole(registry, image.repository, current.manifest)
-        ):
-            return None
-        return current.digest
-
-    def archive_digest(archive: ReleasedArchive) -> str | None:
-        checksums = Checksums(archive.size, archive.sha256, archive.composite)
-        current = task.services.store.digest(archive.key, checksums, deep=deep)
-        return f"sha256:{current}" if current else None
-
-    return release.audit(
-        released,
-        lambda image: ask(image.registry, lambda: image_digest(image)),
-        lambda archive: ask("store", lambda: archive_digest(archive)),
-    )
 
 
 def _claim(task: TaskContext) -> None:

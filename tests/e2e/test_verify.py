@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import S3Service
 from tests.contract.registries import OwnRegistry, own_registry
 from tests.e2e.conftest import MakeProject
 from tests.e2e.project import MANIFEST_KINDS, Place, Project
+from tests.releases import release_place
 
 MANIFEST = MANIFEST_KINDS.partition(",")[0]
 NO_ENGINE = {"DOCKER_HOST": "unix:///nonexistent/docker.sock"}
@@ -151,6 +153,7 @@ def test_an_intact_release_is_intact(released: Released) -> None:
     assert (0, "release 1.0.0 is intact: 1 image and 1 archive") == released.verify()
     assert 0 == released.verify("--deep")[0]
     assert 0 == released.verify("--release", "1.0.0")[0]
+    assert (0, "release 1.0.0 is intact: 1 image and 1 archive") == released.verify("--all")
 
 
 @pytest.mark.parametrize(
@@ -202,3 +205,25 @@ def test_a_manifest_under_another_versions_name_is_not_that_version(released: Re
         code, last = released.verify("--release", "1.0+a")
         client.delete_object(**target)
     assert (2, True) == (code, "version 1.0+a is not released" in last and "is that of 1.0.0" in last)
+
+
+def test_several_releases_are_verified_at_once_and_a_person_reads_the_worst_twenty_lines(
+    tmp_path: Path, registry: str, s3: S3Service, environment: Mapping[str, str]
+) -> None:
+    names = [f"app{number}" for number in range(12)]
+    with release_place(tmp_path, registry, s3, environment) as place:
+        first, second = place.release("1.0.0", names), place.release("1.1.0", names, ("daemon",))
+        intact = place.invoke("verify", "--release", "1.0.0, 1.1.0")
+        assert (0, "2 releases are intact: 24 images and 1 archive\n") == (intact.returncode, intact.stderr)
+        place.store.delete(second.archives[0].key)
+        drifted = place.invoke("verify", "--all")
+        document = json.loads(place.invoke("verify", "--all", "--json").stdout)
+        contradiction = place.invoke("verify", "--all", "--release", "1.0.0")
+    header, worst, *others, rest = drifted.stdout.splitlines()
+    assert ["KIND", "PLACE", "STATE", "EXPECTED"] == header.split()
+    assert ["archive", second.archives[0].key, "missing"] == worst.split()[:3]
+    assert ({"intact"}, 19, "and 5 more members: 5 intact") == ({line.split()[2] for line in others}, len(others), rest)
+    assert (5, True) == (drifted.returncode, drifted.stderr.startswith("error: release 1.1.0 has drifted (archive "))
+    assert ([12, 13], []) == ([len(item["findings"]) for item in document["items"]], document["unreadable"])
+    assert first.commit == document["items"][0]["release"]["commit"]
+    assert 2 == contradiction.returncode

@@ -60,10 +60,12 @@ def fingerprint_tag(fingerprint: str) -> str:
     return f"fp-{fingerprint[:40]}"
 
 
-def read_image(registry: Registry, repository: str, target: str, cache: Cache) -> StoredImage | None:
+def read_image(
+    registry: Registry, repository: str, target: str, cache: Cache, parts: Seen | None = None
+) -> StoredImage | None:
     """The image under a tag or digest; None where there is none, or its configuration is gone.
 
-    Of an index, that is its one image for a platform.
+    Of an index, that is its one image for a platform. A configuration that had to be read is one of ``parts`` then.
 
     :raises Damaged: it is not an image that can be pulled; an index of several platforms is not one either.
     """
@@ -79,6 +81,8 @@ def read_image(registry: Registry, repository: str, target: str, cache: Cache) -
         if config is None:
             return None
         cache.remember_config(config)
+        if parts and len(config) == manifest.config.size:
+            parts.add(manifest.config)
     check_image(manifest, config)
     return StoredImage(manifest, config)
 
@@ -121,6 +125,10 @@ class Seen:
     def __init__(self, parts: Iterable[Descriptor] = ()) -> None:
         self._parts = set(parts)
         self._locks: dict[Descriptor, threading.Lock] = {}
+
+    def add(self, part: Descriptor) -> None:
+        """Take a part as seen."""
+        self._parts.add(part)
 
     def has(self, registry: Registry, repository: str, part: Descriptor) -> bool:
         """Whether the registry has a part in its full size."""

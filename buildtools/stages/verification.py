@@ -1,0 +1,84 @@
+"""Whether releases still are what their manifests say: which ones, and how each member is found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from buildtools import BuildToolsError, Unreachable
+from buildtools.archive.checksums import Checksums
+from buildtools.audit import Audit, Verification, audit
+from buildtools.image.registry.cache import Cache
+from buildtools.image.registry.lookup import Seen, is_whole, read_image
+from buildtools.image.registry.manifest import Damaged
+from buildtools.release import Release, ReleasedArchive, ReleasedImage
+from buildtools.stages import releases
+from buildtools.task_context import TaskContext
+
+
+def verify_named(task: TaskContext, names: Sequence[str], *, deep: bool) -> Verification:
+    """The audits of the releases that these versions and channels name.
+
+    :raises Refused: one of them names no release.
+    :raises BuildToolsError: a manifest cannot be read.
+    """
+    named = [releases.named_release(task, name) for name in dict.fromkeys(names)]
+    return Verification(audit_releases(task, named, deep=deep))
+
+
+def verify_all(task: TaskContext, *, deep: bool) -> Verification:
+    """The audits of every release; a manifest that cannot be read is a failure among them."""
+    store = task.services.store
+    keys = releases.manifest_keys(task)
+    readable, unreadable = [], []
+    for key, content in zip(keys, store.read_all(keys), strict=True):
+        try:
+            # One that was deleted since it was listed is no release any more.
+            readable += [Release.parse(content.data, store.location(key))] if content else []
+        except BuildToolsError as error:
+            unreadable.append(error)
+    return Verification(audit_releases(task, readable, deep=deep), tuple(unreadable))
+
+
+def audit_releases(task: TaskContext, released: Sequence[Release], *, deep: bool = False) -> tuple[Audit, ...]:
+    """How every member of these releases is found in registry and store, several at once.
+
+    A service that once did not answer is not asked again.
+    """
+    silent: dict[str, Unreachable] = {}
+    cache = Cache(task.run.cache)
+    # Each repository is asked for all of its layers, for a registry can lose one in one repository alone; but once
+    # only, for most layers of one release are those of the next.
+    parts: dict[tuple[str, str], Seen] = {}
+
+    def ask(service: str, question: Callable[[], str | None]) -> str | None:
+        if service in silent:
+            raise silent[service]
+        try:
+            return question()
+        except Unreachable as error:
+            silent[service] = error
+            raise
+
+    def image_digest(image: ReleasedImage) -> str | None:
+        registry = task.services.registry_at(image.registry)
+        seen = parts.setdefault((image.registry, image.repository), Seen())
+        try:
+            current = read_image(registry, image.repository, image.tag, cache, seen)
+        except Damaged:
+            return None
+        if current is None or (
+            current.digest == image.digest and not is_whole(registry, image.repository, current.manifest, seen)
+        ):
+            return None
+        return current.digest
+
+    def archive_digest(archive: ReleasedArchive) -> str | None:
+        checksums = Checksums(archive.size, archive.sha256, archive.composite)
+        current = task.services.store.digest(archive.key, checksums, deep=deep)
+        return f"sha256:{current}" if current else None
+
+    return audit(
+        released,
+        lambda image: ask(image.registry, lambda: image_digest(image)),
+        lambda archive: ask("store", lambda: archive_digest(archive)),
+    )
