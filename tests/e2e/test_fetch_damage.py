@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -11,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from buildtools.archive.object_store.s3_store import S3Store
-from buildtools.image.registry.client import Registry
 from tests.contract.registries import OwnRegistry, own_registry
 from tests.e2e.conftest import MakeProject
+from tests.e2e.machine import NO_ENGINE, Machine, make_machine, make_releases
 from tests.e2e.project import MANIFEST_KINDS, Outcome, Place, Project
-from tests.e2e.test_fetch import NO_ENGINE, Host, make_host
-from tests.members import put_archive, put_image, put_release, tgz
+
+# A machine, and how it fetches the second release.
+Fetching = tuple[Machine, Callable[..., Outcome]]
 
 
 @dataclass(frozen=True)
@@ -52,14 +51,7 @@ def released(
 ) -> Iterator[Released]:
     with own_registry(tmp_path_factory.mktemp("own") / "registry", environment) as own:
         project = make_project_here(replace(place, registry=own.host, login=""))
-        store = S3Store.connect(f"s3://{place.bucket}/{project.mark}", environment=place.variables)
-        with closing(Registry(own.host)) as registry:
-            for version in ("1.0.0", "1.1.0"):
-                image = put_image(registry, project.repository("app"), version, {"app": os.urandom(1000)})
-                content = tgz("daemon", {"bin/daemon": version.encode(), "lib/data": os.urandom(3_000_000)})
-                archive = put_archive(store, project.name("daemon"), version, content)
-                put_release(store, version, image, archive)
-        yield Released(project, own, image.digest)
+        yield Released(project, own, make_releases(project, "1.0.0", "1.1.0").digest)
 
 
 @contextmanager
@@ -133,14 +125,12 @@ def configuration_changed(released: Released) -> AbstractContextManager[None]:
 
 
 @pytest.fixture(scope="module", params=["into the engine", "into a layout"])
-def fetch(
-    request: pytest.FixtureRequest, released: Released, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Host, Callable[..., Outcome]]:
+def fetch(request: pytest.FixtureRequest, released: Released, tmp_path_factory: pytest.TempPathFactory) -> Fetching:
     """A machine that has the first release, and how it fetches another."""
-    host = make_host(released.project, tmp_path_factory.mktemp("machine"))
+    machine = make_machine(released.project, tmp_path_factory.mktemp("machine"))
     flags, variables = (("--oci",), NO_ENGINE) if request.param == "into a layout" else ((), {})
-    host.states("1.0.0", *flags, **variables)
-    return host, lambda **others: host.fetch("1.1.0", *flags, **variables, **others)
+    machine.states("1.0.0", *flags, **variables)
+    return machine, lambda **others: machine.fetch("1.1.0", *flags, **variables, **others)
 
 
 @pytest.mark.parametrize(
@@ -159,12 +149,12 @@ def fetch(
 )
 def test_damage_is_told_and_the_old_version_stays(
     released: Released,
-    fetch: tuple[Host, Callable[..., Outcome]],
+    fetch: Fetching,
     damage: Callable[[Released], AbstractContextManager[None]],
     fact: str,
 ) -> None:
-    host, fetch_next = fetch
-    before = host.tree()
+    machine, fetch_next = fetch
+    before = machine.tree()
     # An earlier test may have pulled it.
     released.project.forget_images()
     with damage(released):
@@ -172,19 +162,19 @@ def test_damage_is_told_and_the_old_version_stays(
     names = {short: released.project.name(short) for short in ("app", "daemon")}
     assert (5, True) == (outcome.code, fact.format(**names) in outcome.last), outcome.err
     assert outcome.last.startswith("error: ")
-    assert before == host.tree()
+    assert before == machine.tree()
 
 
-def test_a_store_that_is_down_is_an_outage(fetch: tuple[Host, Callable[..., Outcome]], closed: str) -> None:
-    host, fetch_next = fetch
-    before = host.tree()
+def test_a_store_that_is_down_is_an_outage(fetch: Fetching, closed: str) -> None:
+    machine, fetch_next = fetch
+    before = machine.tree()
     assert 4 == fetch_next(AWS_ENDPOINT_URL_S3=f"http://{closed}").code
-    assert before == host.tree()
+    assert before == machine.tree()
 
 
-def test_a_registry_that_is_down_is_an_outage(released: Released, fetch: tuple[Host, Callable[..., Outcome]]) -> None:
-    host, fetch_next = fetch
-    before = host.tree()
+def test_a_registry_that_is_down_is_an_outage(released: Released, fetch: Fetching) -> None:
+    machine, fetch_next = fetch
+    before = machine.tree()
     released.project.forget_images()
     released.registry.stop()
     try:
@@ -192,9 +182,9 @@ def test_a_registry_that_is_down_is_an_outage(released: Released, fetch: tuple[H
     finally:
         released.registry.start()
     assert (4, True) == (outcome.code, f"registry {released.registry.host} is out of reach" in outcome.last)
-    assert before == host.tree()
+    assert before == machine.tree()
 
 
-def test_what_was_restored_is_fetched(fetch: tuple[Host, Callable[..., Outcome]]) -> None:
-    host, fetch_next = fetch
-    assert (0, "1.1.0", []) == (fetch_next().code, host.current, host.leftovers())
+def test_what_was_restored_is_fetched(fetch: Fetching) -> None:
+    machine, fetch_next = fetch
+    assert (0, "1.1.0", []) == (fetch_next().code, machine.current, machine.leftovers())
