@@ -15,15 +15,19 @@ from buildtools.git.storage.small_file import content
 from buildtools.git.wildmatch import wildmatch
 
 SYSTEM_CONFIG = "/etc/gitconfig"
+REMOTE_URL = re.compile(r"remote\..+\.url")
 _DEEPEST_INCLUDE = 10
 
+# git's own idea of white space, which has neither form feed nor vertical tab: ``sane-ctype.h``.
+_SPACES = " \t\r\n"
 _LINE = re.compile(
-    r"[ \t\r\n\v\f]*(?:[#;][^\n]*(?:\n|$)|(?P<end>$)"
-    r'|\[(?P<section>[A-Za-z0-9.-]+)(?:[ \t]+"(?P<subsection>(?:[^"\\\n]|\\[^\n])*)")?\]'
-    r"|(?P<key>[A-Za-z][A-Za-z0-9-]*)[ \t]*(?:(?P<bare>\r?\n|$)|=[ \t]*(?P<plain>[^\"\\#;\n]*)(?P<next>[\"\\#;]|\n|$)))"
+    r"[ \t\r\n]*(?:[#;][^\n]*(?:\n|$)|(?P<end>$)"
+    r'|\[(?P<section>[A-Za-z0-9.-]+)(?:[ \t\r]+"(?P<subsection>(?:[^"\\\n]|\\[^\n])*)")?\]'
+    r"|(?P<key>[A-Za-z][A-Za-z0-9-]*)[ \t]*"
+    r"(?:(?P<bare>\r?\n|$)|=[ \t\r]*(?P<plain>[^\"\\#;\n]*)(?P<next>[\"\\#;]|\n|$)))"
 )
 _ESCAPES = {"n": "\n", "t": "\t", "b": "\b", "\\": "\\", '"': '"'}
-_SPACE = re.compile(r"\s")
+_SPACE = re.compile(f"[{_SPACES}]")
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
@@ -124,7 +128,7 @@ def boolean(value: str | None) -> bool | None:
 
 def number(value: str) -> int | None:
     """The number the text spells, with git's units."""
-    match = re.fullmatch(r"\s*([+-]?)(0[xX][0-9a-fA-F]+|\d+)([kKmMgG]?)", value)
+    match = re.fullmatch(r"(?a)\s*([+-]?)(0[xX][0-9a-fA-F]+|\d+)([kKmMgG]?)", value)
     if not match:
         return None
     digits = match[2]
@@ -166,7 +170,8 @@ class Reader:
     """Reads files into one :class:`Config`, following includes.
 
     ``git_dir`` is empty while no repository is known. ``branch`` gives the short name of the current branch, and
-    ``remote_urls`` the URLs of all remotes; few files ask for either.
+    ``remote_urls`` the URLs of all remotes; few files ask for either. ``None`` for the latter is for a reading that is
+    to find the URLs out: then what is included for a URL is always included, and may not name one itself.
     """
 
     def __init__(
@@ -174,9 +179,10 @@ class Reader:
         environment: Mapping[str, str],
         git_dir: str = "",
         branch: Callable[[], str] = str,
-        remote_urls: Callable[[], Sequence[str]] = tuple,
+        remote_urls: Callable[[], Sequence[str]] | None = tuple,
     ) -> None:
         self._remote_urls = remote_urls
+        self._is_conditional = False
         self.config = Config()
         self._home = environment.get("HOME", "")
         self._git_dir = git_dir
@@ -206,7 +212,7 @@ class Reader:
         # From low to high: https://git-scm.com/docs/git-config#ENVIRONMENT
         count = environment.get("GIT_CONFIG_COUNT", "")
         if count:
-            if not re.fullmatch(r"\s*\+?\d{1,9}", count):
+            if not re.fullmatch(r"(?a)\s*\+?\d{1,9}", count):
                 raise BadConfig("GIT_CONFIG_COUNT is not a number", "unset it")
             for index in range(int(count)):
                 try:
@@ -244,6 +250,10 @@ class Reader:
 
     def _set(self, name: str, value: str | None, path: str, depth: int) -> None:
         self.config.add(name, value)
+        if self._remote_urls is None and self._is_conditional and REMOTE_URL.fullmatch(name):
+            raise BadConfig(
+                f"{path} names the URL of a remote, and is included because of one", "name the remote in another file"
+            )
         if not name.startswith("include"):
             return
         if name == "include.path" or (
@@ -260,7 +270,9 @@ class Reader:
                 if not path:
                     raise BadConfig("a relative include.path can only stand in a file", "write it in full")
                 target = os.path.join(os.path.dirname(os.path.abspath(path)), target)
+            outer, self._is_conditional = self._is_conditional, self._is_conditional or name != "include.path"
             self.read_file(target, depth + 1)
+            self._is_conditional = outer
 
     def _holds(self, condition: str, path: str) -> bool:
         kind, _, pattern = condition.partition(":")
@@ -272,6 +284,8 @@ class Reader:
             branch = self._branch().encode("utf-8", "surrogateescape")
             return bool(branch) and wildmatch(pattern.encode("utf-8", "surrogateescape"), branch, pathname=True)
         if kind == "hasconfig" and pattern.startswith("remote.*.url:"):
+            if self._remote_urls is None:
+                return True
             glob = pattern.removeprefix("remote.*.url:").encode("utf-8", "surrogateescape")
             urls = (url.encode("utf-8", "surrogateescape") for url in self._remote_urls())
             return any(wildmatch(glob, url, pathname=True) for url in urls)
@@ -322,7 +336,7 @@ def parse_config(data: bytes, path: str) -> list[tuple[str, str | None]]:
             if line["bare"] is not None:
                 value = None
             elif line["next"] in ("\n", ""):
-                value = _SPACE.sub(" ", line["plain"].rstrip())
+                value = _SPACE.sub(" ", line["plain"].rstrip(_SPACES))
             else:
                 value, at = _quoted_value(text, line.start("plain"), path)
             settings.append((prefix + key.lower(), value))
@@ -343,7 +357,7 @@ def _quoted_value(text: str, at: int, path: str) -> tuple[str, int]:
             newline = text.find("\n", at)
             at = end if newline < 0 else newline
             break
-        if not in_quotes and char.isspace():
+        if not in_quotes and char in _SPACES:
             if out:
                 out.append(" ")
             continue

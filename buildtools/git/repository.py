@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 
-from buildtools.git.config import Config, Reader, boolean, expand_home
+from buildtools.git.config import REMOTE_URL, Config, Reader, boolean, expand_home
 from buildtools.git.errors import BadConfig, NotARepository
 from buildtools.git.storage.objects import Objects, unquoted
 from buildtools.git.storage.refs import RefFiles, Refs, resolve
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 _ANY_FORMAT = {"noop", "preciousobjects", "partialclone", "worktreeconfig"}
 _FORMAT_1 = {"noop-v1", "objectformat", "compatobjectformat", "refstorage", "relativeworktrees"}
 _HASH_SIZES = {"sha1": 20, "sha256": 32}
-_REMOTE_URL = re.compile(r"remote\..+\.url")
+# https://git-scm.com/docs/git-config#SCOPES: "protected configuration".
+_PROTECTED = ("safe.directory", "safe.barerepository")
 
 
 class Repository:
@@ -87,9 +88,11 @@ class Repository:
         else:
             directory, place, inside = _discovery(folder, environment)
         common = common_dir(directory, environment)
-        reader, trusted = _read_config(directory, common, environment)
+        reader, protected = _read_config(directory, common, environment)
         if not explicit:
-            _check_owner(directory, None if inside else place, trusted, environment)
+            _check_owner(directory, None if inside else place, protected["safe.directory"], environment)
+        if inside:
+            _check_bare(directory, protected["safe.barerepository"])
         _check_format(reader.config, directory)
         work_tree = _work_tree(
             reader.config, directory, common, place, folder, environment, explicit=bool(explicit), inside=inside
@@ -214,32 +217,50 @@ def _ceilings(environment: Mapping[str, str]) -> set[str]:
     return folders
 
 
-def _read_config(git_dir: str, common: str, environment: Mapping[str, str]) -> tuple[Reader, list[str]]:
-    """The configuration, and the places that it trusts apart from what the repository itself says."""
+def _read_config(git_dir: str, common: str, environment: Mapping[str, str]) -> tuple[Reader, dict[str, list[str]]]:
+    """The configuration, and the values of what counts only apart from what the repository itself says."""
 
-    def read(reader: Reader) -> list[str]:
+    def read(reader: Reader) -> dict[str, list[str]]:
+        config = reader.config
         reader.read_user()
-        trusted = reader.config.get_all("safe.directory")
+        protected = {name: config.get_all(name) for name in _PROTECTED}
         reader.read_file(f"{common}/config")
-        if reader.config.bool("extensions.worktreeconfig"):
+        if config.bool("extensions.worktreeconfig"):
             reader.read_file(f"{git_dir}/config.worktree")
-        own = len(reader.config.get_all("safe.directory"))
+        own = {name: len(config.get_all(name)) for name in _PROTECTED}
         reader.read_environment()
-        return trusted + reader.config.get_all("safe.directory")[own:]
+        return {name: values + config.get_all(name)[own[name] :] for name, values in protected.items()}
 
     def branch() -> str:
         return _branch(git_dir)
 
     def remote_urls() -> list[str]:
         # What is included for the URL of a remote may not name a remote itself, so one reading without it tells all.
-        unconditional = Reader(environment, git_dir, branch)
+        unconditional = Reader(environment, git_dir, branch, None)
         read(unconditional)
         config = unconditional.config
-        return [url for name in config.names() if _REMOTE_URL.fullmatch(name) for url in config.get_all(name)]
+        return [url for name in config.names() if REMOTE_URL.fullmatch(name) for url in config.get_all(name)]
 
     reader = Reader(environment, git_dir, branch, remote_urls)
-    trusted = read(reader)
-    return reader, trusted
+    protected = read(reader)
+    return reader, protected
+
+
+def _check_bare(git_dir: str, values: list[str]) -> None:
+    """Refuse a bare repository that nobody named, where the user wants that: it may lie in what somebody cloned.
+
+    https://git-scm.com/docs/git-config#Documentation/git-config.txt-safebareRepository
+
+    :raises BadConfig: the value is neither ``all`` nor ``explicit``.
+    """
+    for value in values:
+        if value not in ("all", "explicit"):
+            raise BadConfig(f"git configuration safe.bareRepository is {value!r}", "write all or explicit")
+    # The folders of git itself, below a work tree's, are not what is meant.
+    if values[-1:] == ["explicit"] and not re.search(r"/\.git(/(worktrees|modules)/|$)", git_dir):
+        raise NotARepository(
+            f"{git_dir} is a bare repository, and safe.bareRepository is 'explicit'", "name it by GIT_DIR"
+        )
 
 
 def _check_owner(git_dir: str, place: str | None, trusted: list[str], environment: Mapping[str, str]) -> None:

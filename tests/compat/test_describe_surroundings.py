@@ -14,6 +14,7 @@ import pytest
 
 from buildtools import BuildToolsError
 from buildtools.git.checkout import read_version
+from buildtools.git.naming.describe_command import describe_command
 from tests.git.reference import environment, git, tried
 
 
@@ -79,6 +80,19 @@ def test_a_file_is_included_for_the_url_of_a_remote(project: Path, glob: str, is
     (project / "file").chmod(0o755)
     expected = "1.0.0-dirty" if is_dirty else "1.0.0"
     assert (expected, expected) == both(project)
+
+
+@pytest.mark.parametrize("condition", ["hasconfig:remote.*.url:https://example.com/**", "gitdir:/"])
+@pytest.mark.parametrize("asks", [True, False])
+def test_a_file_that_is_included_for_a_url_names_none(project: Path, condition: str, asks: bool) -> None:
+    git(project, "config", "remote.origin.url", "https://example.com/a/b.git")
+    (project / "home").mkdir()
+    (project / "home/more").write_text('[remote "other"]\nurl = https://other.example\n')
+    if asks:
+        git(project, "config", "includeIf.hasconfig:remote.*.url:nothing.path", "/absent")
+    git(project, "config", f"includeIf.{condition}.path", str(project / "home/more"))
+    theirs, ours = both(project)
+    assert theirs == ours
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who may not read a file")
@@ -155,3 +169,28 @@ def test_paths_of_git_in_the_environment_are_taken_from_where_the_command_is_sta
         check=False,
     )
     assert ("1.1.0\n", "") == (done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize("value", ["all", "explicit", "implicit", ""])
+@pytest.mark.parametrize("way", ["found", "named", "own file", "from within"])
+def test_a_bare_repository_is_used_where_the_user_lets_it_be_found(
+    project: Path, tmp_path: Path, value: str, way: str
+) -> None:
+    git(tmp_path, "clone", "--quiet", "--bare", "project", "bare.git")
+    bare = tmp_path / "bare.git"
+    variables: dict[str, str] = {}
+    if way == "own file":
+        # What a repository says of itself does not count.
+        git(bare, "config", "safe.bareRepository", value or "explicit")
+    else:
+        variables |= {
+            "GIT_CONFIG_COUNT": "1",
+            "GIT_CONFIG_KEY_0": "safe.bareRepository",
+            "GIT_CONFIG_VALUE_0": value,
+        }
+    variables |= {"GIT_DIR": str(bare)} if way == "named" else {}
+    folder = bare / "refs" if way == "from within" else bare
+    surroundings = {**environment(tmp_path / "home"), **variables}
+    theirs = subprocess.run(["git", "describe"], cwd=folder, env=surroundings, capture_output=True, check=False)
+    ours = describe_command(str(folder), [], surroundings)
+    assert (theirs.returncode, theirs.stdout.decode()) == ours[:2]

@@ -6,6 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from buildtools.git.config import Reader, boolean, number, parse_config
 from buildtools.git.errors import BadConfig
@@ -50,6 +52,25 @@ def test_a_file_is_read_as_git_reads_it(text: str, tmp_path: Path) -> None:
 def test_what_git_refuses_is_an_error_with_the_line(text: str) -> None:
     with pytest.raises(BadConfig, match="of FILE"):
         parse_config(text.encode(), "FILE")
+
+
+PIECES = ("[a]", '[a "b c"]', "[A.b]", "[", "]", "key", "=", " = ", "value", '"', "\\", "\\\n", "\\n", "#", ";", "\n")
+SPACES = (" ", "\t", "\r", "\r\n", "\f", "\v", "\x01", "\x1c", "\u00a0", "\u2003", "\n", "", "-", "9", "_")
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(st.lists(st.sampled_from(PIECES + SPACES), max_size=12))
+def test_any_text_is_read_or_refused_as_by_git(pieces: list[str]) -> None:
+    data = "".join(pieces).encode()
+    listing = subprocess.run(
+        ["git", "config", "--list", "-z", "--file", "-"], input=data, capture_output=True, env=CLEAN, check=False
+    )
+    expected = None if listing.returncode else listed(listing.stdout.decode())
+    try:
+        actual = parse_config(data, "FILE")
+    except BadConfig:
+        actual = None
+    assert expected == actual
 
 
 def test_everything_git_would_list_is_found(tmp_path: Path) -> None:
