@@ -28,6 +28,21 @@ def test_a_random_history_is_described_as_git_does(seed: int, tmp_path: Path, wo
     assert [] == differences(worker, asked)
 
 
+# Where ties decide, in a graph that has a part of the commits only: their keys are then of two types.
+TIES = [
+    seed
+    for seed in range(len(STORAGES) * len(HISTORIES) * 8)
+    if STORAGES[seed % len(STORAGES)] == "commit-graph chain"
+    and HISTORIES[seed % len(HISTORIES)] in ("criss-cross", "equal dates")
+]
+
+
+@pytest.mark.parametrize("seed", TIES)
+def test_ties_in_a_part_of_a_graph_are_decided_as_git_decides_them(seed: int, tmp_path: Path, worker: Worker) -> None:
+    history = made(seed, tmp_path)
+    assert [] == differences(worker, questions(history, seed, QUESTIONS_EACH))
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_the_walk_is_reported_as_git_reports_it(seed: int, tmp_path: Path) -> None:
     for question in questions(made(seed, tmp_path), seed, 8):
