@@ -1,0 +1,53 @@
+"""The Invoke tasks: arguments to one pipeline call to what is printed.
+
+``from buildtools.tasks import namespace`` in a ``tasks.py`` is all that a repository needs. Data goes to standard
+output, everything else to standard error. To import it changes nothing of the process.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from invoke.collection import Collection
+
+# What handles signals was here first, and is imported from here by others.
+from buildtools.cancellation import cancel_on_signals as _signals  # noqa: F401
+from buildtools.invocation import exit_codes
+from buildtools.tasks.channel_tasks import channel, rollback
+from buildtools.tasks.host_tasks import fetch
+from buildtools.tasks.image_tasks import build, list_images, push, tag
+from buildtools.tasks.project_tasks import check, init, version
+from buildtools.tasks.release_tasks import dist, history, publish, release, verify
+from buildtools.tasks.sandbox_tasks import sandbox_down, sandbox_status, sandbox_up
+
+namespace = Collection(
+    version,
+    init,
+    check,
+    list_images,
+    build,
+    tag,
+    push,
+    dist,
+    publish,
+    release,
+    verify,
+    channel,
+    rollback,
+    fetch,
+    history,
+    sandbox=Collection(sandbox_up, sandbox_down, sandbox_status),
+)
+
+
+def _check_project_file() -> None:
+    """Ends with a message where Invoke would end with a traceback, as soon as it loads this module."""
+    from buildtools.invoke_config import refuse_invalid_file
+
+    # Invoke puts the folder of the tasks file there before it loads it.
+    with exit_codes():
+        refuse_invalid_file(Path(sys.path[0]))
+
+
+_check_project_file()

@@ -1,0 +1,65 @@
+"""How a task is declared: its options with their help, read off its signature."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from invoke.context import Context
+from invoke.tasks import task
+
+from buildtools.invocation import process_for_a_run
+
+_HELP = {
+    "only": "Image folders to work on, separated by commas; their parents come along.",
+    "jobs": "How many images to work on at once (default: three for each processor, up to 16).",
+    "dry_run": "Say what would happen, touch nothing.",
+    "json": "Print the result as JSON on standard output.",
+    "progress": "How to show progress: auto, live, plain or json.",
+    "no_cache": "Build without any cache, even what is up to date.",
+    "pull": "Ask the registries for newer base images.",
+    "allow_dirty": "Go on with uncommitted changes; writes neither a manifest nor a moving tag.",
+    "deep": "Read every archive back in full instead of believing the store's checksum.",
+    "junit": "Write a JUnit XML file with a case for each image or archive, also where the run fails.",
+    "why": "Explain the state of this one image: every input, and what changed.",
+}
+
+
+def command(**arguments: Any) -> Callable[[Callable[..., None]], Any]:
+    """A task without Invoke's guessed one-letter flags, which would change meaning as flags are added."""
+
+    def decorate(function: Callable[..., None]) -> Any:
+        names = list(inspect.signature(function).parameters)[1:]
+        helps = {name: _HELP[name] for name in names if name in _HELP}
+        helps |= arguments.pop("help", {})
+        return task(auto_shortflags=False, help=helps, **arguments)(process_for_a_run()(function))
+
+    return decorate
+
+
+# What every task about images takes; Invoke reads a task's options off its signature.
+_IMAGE_OPTIONS: dict[str, Any] = {
+    "only": "",
+    "jobs": "",
+    "dry_run": False,
+    "no_cache": False,
+    "pull": False,
+    "json": False,
+    "progress": "auto",
+    "junit": "",
+}
+
+
+def image_command(function: Callable[[Context, dict[str, Any]], None]) -> Any:
+    """A task that takes the options of all tasks about images, which its function gets in one dictionary."""
+    @wraps(function)
+    def body(context: Context, **options: Any) -> None:
+        function(context, {**_IMAGE_OPTIONS, **options})
+
+    keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [inspect.Parameter(name, keyword, default=value) for name, value in _IMAGE_OPTIONS.items()]
+    signature = inspect.Signature([inspect.Parameter("context", keyword), *parameters])
+    body.__signature__ = signature  # type: ignore[attr-defined]  # what inspect.signature, and so Invoke, looks for
+    return command()(body)

@@ -1,0 +1,41 @@
+"""Tasks on the machines that run a release."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from invoke.context import Context
+
+from buildtools import Refused
+from buildtools.invocation import running, show, show_plan
+from buildtools.tasks.declaration import command
+
+
+@command(
+    help={
+        "version": "The version to fetch, or the channel that points to it.",
+        "to": "The folder that holds the versions; its link `current` then leads to this one.",
+        "oci": "Write the images into files, an OCI image layout, instead of pulling them into the engine.",
+    }
+)
+def fetch(
+    context: Context,
+    version: str,
+    to: str = "",
+    oci: bool = False,
+    dry_run: bool = False,
+    json: bool = False,
+    progress: str = "auto",
+) -> None:
+    """Bring a release to this machine: archives checked, unpacked and made current, images pulled by digest."""
+    with running(context, dry_run=dry_run, progress=progress, json=json) as (run, console):
+        from buildtools import pipeline, rendering
+
+        if not to:
+            raise Refused("fetch needs a folder", "say which: `invoke fetch VERSION --to DIR`")
+        if run.dry_run:
+            show_plan(pipeline.plan_fetch(run, version, Path(to), layout=oci), console, json=json)
+            return
+        result = pipeline.fetch(run, version, Path(to), layout=oci)
+        show(console, json, rendering.document(result), rendering.fetch_table(result))
+        console.summary(rendering.fetch_summary(result))

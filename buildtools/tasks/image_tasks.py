@@ -1,0 +1,64 @@
+"""Tasks about images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from invoke.context import Context
+
+from buildtools.invocation import junit_report, running, show, show_plan
+from buildtools.tasks.declaration import command, image_command
+
+
+@command(name="list")
+def list_images(context: Context, only: str = "", why: str = "", json: bool = False) -> None:
+    """List the image folders in build order, with parents, references and state."""
+    with running(context, only=why or only, json=json) as (run, console):
+        from buildtools import pipeline, rendering
+
+        listing = pipeline.list_images(run)
+        explanations = [rendering.explanation(each) for each in listing.statuses if each.name == why]
+        text = "".join(explanations) or rendering.listing_table(listing)
+        show(console, json, rendering.listing_document(listing), text)
+        console.summary(rendering.listing_summary(listing))
+
+
+@image_command
+def build(context: Context, options: dict[str, Any]) -> None:
+    """Build what is out of date, parents first, in parallel; the engine then has NAME:VERSION."""
+    _bring_in(context, "built", options)
+
+
+@image_command
+def tag(context: Context, options: dict[str, Any]) -> None:
+    """Build, then give every image its registry name REGISTRY/NAMESPACE/NAME:VERSION."""
+    _bring_in(context, "tagged", options)
+
+
+def _bring_in(context: Context, word: str, options: dict[str, Any]) -> None:
+    json, junit = options["json"], options.pop("junit")
+    task = "build" if word == "built" else "tag"
+    with running(context, **options) as (asked, console), junit_report(junit, task, asked) as (run, _):
+        from buildtools import pipeline, rendering
+
+        if run.dry_run:
+            show_plan(pipeline.plan_build(run), console, json=json)
+            return
+        images = pipeline.build(run, registry_names=word == "tagged")
+        show(console, json, rendering.document(images), rendering.local_table(images))
+        console.summary(rendering.local_summary(images, word))
+
+
+@image_command
+def push(context: Context, options: dict[str, Any]) -> None:
+    """Push every image under its version, building only what the registry does not have, and read it back."""
+    json, junit = options["json"], options.pop("junit")
+    with running(context, **options) as (asked, console), junit_report(junit, "push", asked) as (run, _):
+        from buildtools import pipeline, rendering
+
+        if run.dry_run:
+            show_plan(pipeline.plan_push(run), console, json=json)
+            return
+        pushed = pipeline.push(run)
+        show(console, json, rendering.document(pushed), rendering.pushed_table(pushed))
+        console.summary(rendering.pushed_summary(pushed))

@@ -1,0 +1,62 @@
+"""Tasks about the sandbox."""
+
+from __future__ import annotations
+
+import shlex
+
+from invoke.context import Context
+
+from buildtools import Refused, Unreachable
+from buildtools.invocation import running, show
+from buildtools.tasks.declaration import command
+
+_SANDBOX = ".sandbox"
+
+
+@command(
+    name="up",
+    help={
+        "bare": "Leave out the Debian base image, which takes a while to make the first time.",
+        "anonymous": "Let everybody into the registry.",
+    },
+)
+def sandbox_up(context: Context, bare: bool = False, anonymous: bool = False, progress: str = "auto") -> None:
+    """Start a registry, an S3 server and, where none answers, an engine; prints what to source to use them."""
+    with running(context, progress=progress) as (run, console):
+        from buildtools import sandbox
+
+        box = sandbox.up(
+            run.settings.root / _SANDBOX,
+            environment=run.environment,
+            base=not bare,
+            htpasswd=not anonymous,
+            report=console,
+        )
+        show(console, json=False, document={}, text=f". {shlex.quote(str(box.directory / 'env'))}")
+        console.summary(f"the sandbox is up: registry {box.registry}, S3 {box.s3_endpoint}; source the file above")
+
+
+@command(name="down")
+def sandbox_down(context: Context) -> None:
+    """Stop all that sandbox.up started, and remove it; an engine that was there before stays."""
+    with running(context) as (run, console):
+        from buildtools import sandbox
+
+        sandbox.down(run.settings.root / _SANDBOX)
+        console.summary("the sandbox is down")
+
+
+@command(name="status")
+def sandbox_status(context: Context, json: bool = False) -> None:
+    """Show the parts of the sandbox and whether they answer."""
+    with running(context, json=json) as (run, console):
+        from buildtools import rendering, sandbox
+
+        services = sandbox.status(run.settings.root / _SANDBOX)
+        show(console, json, rendering.document(services), rendering.services_table(services))
+        silent = [service.name for service in services if not service.answers]
+        if not services:
+            raise Refused("there is no sandbox here", "start one with `invoke sandbox.up`")
+        if silent:
+            raise Unreachable(f"not answering: {', '.join(silent)}", "`invoke sandbox.up` repairs it")
+        console.summary("the sandbox is up")
