@@ -93,7 +93,8 @@ class TokenService:
     """The token service of a registry: grants pull to everybody, and everything to the one user.
 
     ``asked`` is what it was asked for, ``stale`` how many of the next tokens are given out past their end. A request
-    that has ``refused`` in its scope gets no token at all, as some services do it.
+    that has ``refused`` in its scope gets no token at all, as some services do it. ``most`` are all the actions that
+    anybody is granted.
     """
 
     certificate: Path
@@ -101,6 +102,7 @@ class TokenService:
     asked: list[dict[str, list[str]]] = field(default_factory=list)
     stale: int = 0
     refused: str = "nothing"
+    most: frozenset[str] = frozenset({"pull", "push", "delete", "*"})
     url: str = ""
 
     def answer(self, query: dict[str, list[str]], authorization: str) -> tuple[int, dict[str, Any]]:
@@ -114,7 +116,7 @@ class TokenService:
         access = []
         for scope in " ".join(query.get("scope", [])).split():
             kind, name, actions = scope.split(":")
-            granted = [action for action in actions.split(",") if known or action == "pull"]
+            granted = [action for action in actions.split(",") if (known or action == "pull") and action in self.most]
             access.append({"type": kind, "name": name, "actions": granted})
         now = int(time.time()) - (3600 if self.stale > 0 else 0)
         self.stale -= 1

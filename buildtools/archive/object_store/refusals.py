@@ -13,6 +13,9 @@ COLLISION = "ConditionalRequestConflict"
 
 _SET_KEYS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 _DENIED = ("{endpoint} denies {right} on {place}", "grant the access key that right below the configured prefix")
+# What S3 says of what does not exist to whoever may not list.
+_LISTING_TOO = ", and s3:ListBucket: without it, what does not exist is denied too"
+_READ = "s3:GetObject"
 _CLOCK = ("{endpoint} says that this machine's clock is wrong", "set the clock (timedatectl set-ntp true)")
 _REGION = ("bucket {bucket} is in another region", "set AWS_REGION to the bucket's region")
 
@@ -40,8 +43,8 @@ _REFUSALS = {
 }
 # What a policy must allow for each operation; all others write.
 _RIGHTS = {
-    "head_object": "s3:GetObject",
-    "get_object": "s3:GetObject",
+    "head_object": _READ,
+    "get_object": _READ,
     "list_objects_v2": "s3:ListBucket",
     "delete_object": "s3:DeleteObject",
     "list_multipart_uploads": "s3:ListBucketMultipartUploads",
@@ -66,6 +69,8 @@ def refusal(response: dict[str, Any], operation: str, bucket: str, endpoint: str
     name = code(response)
     if name in _REFUSALS:
         fact, remedy = _REFUSALS[name]
+        if (fact, remedy) == _DENIED and right == _READ:
+            remedy += _LISTING_TOO
         values = {"bucket": bucket, "endpoint": endpoint, "place": place, "message": message, "right": right}
         return Refused(fact.format_map(values), remedy)
     if name in _DAMAGED:

@@ -1,0 +1,210 @@
+"""The rights that docs/rights.md grants are enough, and none of them can be left out unnoticed."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from buildtools.image.registry.client import Registry
+from buildtools.sandbox import process, s3
+from buildtools.sandbox import registry as registries
+from tests.conftest import Services
+from tests.contract.registries import PASSWORD, USER, TokenService, own_registry, token_options, token_service
+from tests.e2e.conftest import MakeProject
+from tests.e2e.machine import NO_ENGINE, make_machine
+from tests.e2e.project import Place, Project
+
+PAGE = Path(__file__).parent.parent.parent / "docs" / "rights.md"
+RELEASE_JOB, MACHINE = "Release job", "Machine that runs a release"
+SECRET = "a-secret-key-of-a-test"
+
+
+def policy(job: str) -> dict[str, Any]:
+    """The policy that the page has for a job."""
+    section = PAGE.read_text().partition(f"## {job}\n")[2].partition("\n## ")[0]
+    found = re.search("```json\n(.*?)```", section, re.DOTALL)
+    assert found
+    document: dict[str, Any] = json.loads(found[1])
+    return document
+
+
+def rights(job: str) -> list[str]:
+    """The rights in the policy of a job."""
+    return [right for statement in policy(job)["Statement"] for right in actions(statement)]
+
+
+def actions(statement: Mapping[str, Any]) -> list[str]:
+    listed = statement["Action"]
+    return [listed] if isinstance(listed, str) else listed
+
+
+def without(job: str, right: str) -> dict[str, Any]:
+    """The policy of a job with one right less."""
+    statements = [
+        {**statement, "Action": [action for action in actions(statement) if action != right]}
+        for statement in policy(job)["Statement"]
+    ]
+    return {"Version": "2012-10-17", "Statement": [statement for statement in statements if statement["Action"]]}
+
+
+@contextmanager
+def gateway(
+    folder: Path, environment: Mapping[str, str], services: Services, policies: Mapping[str, Mapping[str, Any]]
+) -> Iterator[str]:
+    """Another door to the S3 server of all tests, with a user for each policy, whose access key is its name."""
+    ports = s3.Ports(**json.loads((services.folder / f"{s3.NAME}.ports").read_text()))
+    port, grpc = process.free_ports(2)
+    users = [
+        {"name": name, "credentials": [{"accessKey": name, "secretKey": SECRET}], "policyNames": [name]}
+        for name in policies
+    ]
+    documents = [{"name": name, "content": json.dumps(document)} for name, document in policies.items()]
+    (folder / "users.json").write_text(json.dumps({"identities": users, "policies": documents}))
+    options = {
+        "ip.bind": "127.0.0.1",
+        "filer": f"127.0.0.1:{ports.filer}.{ports.filer_grpc}",
+        "config": folder / "users.json",
+        "port": port,
+        "port.grpc": grpc,
+        "port.iceberg": 0,
+        "port.lance": 0,
+        "localSocket": folder / "gateway.sock",
+    }
+    command = ["weed", "-logtostderr", "s3", *(f"-{option}={value}" for option, value in options.items())]
+    process.start("gateway", command, folder, environment=environment, answers=lambda: s3.answers(port))
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.stop("gateway", folder, seconds=0)
+
+
+@dataclass(frozen=True)
+class World:
+    """A project, its registry's token service, and a door to S3. ``logins`` is a folder with the registry's login."""
+
+    project: Project
+    tokens: TokenService
+    endpoint: str
+    logins: Path
+
+    def variables(self, user: str, *actions: str) -> dict[str, str]:
+        """What makes a command that of a user, whom the registry grants these actions at most."""
+        self.tokens.most = frozenset(actions)
+        return {
+            "AWS_ENDPOINT_URL_S3": self.endpoint,
+            "AWS_ACCESS_KEY_ID": user,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "DOCKER_CONFIG": str(self.logins),
+        }
+
+    def next_version(self) -> str:
+        self.project.write("change", secrets.token_hex(8))
+        self.project.commit("change")
+        return self.project.done("version").out.strip()
+
+    def state(self) -> dict[str, object]:
+        """All tags and objects, as whoever may see all of them sees them."""
+        self.tokens.most = frozenset({"pull"})
+        with closing(Registry(self.project.place.registry)) as registry:
+            tags = [f"{name}:{tag}" for name in self.project.folders() for tag in sorted(registry.tags(name))]
+        return {"objects": self.project.place.objects(of_preflight=True), "tags": tags}
+
+
+@pytest.fixture(scope="module")
+def world(
+    place: Place,
+    make_project_here: MakeProject,
+    services: Services,
+    environment: Mapping[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("rights")
+    with token_service(folder) as tokens, own_registry(folder, environment, **token_options(tokens)) as registry:
+        project = make_project_here(replace(place, registry=registry.host, login=""))
+        registries.write_docker_config(folder / "docker", registry.host, USER, PASSWORD)
+        project.image("app", "FROM scratch\nCOPY mark /\n", mark=project.mark)
+        project.configure(
+            distribution={
+                project.name("daemon"): {"command": "mkdir -p build/d && cp change build/d", "root": "build/d"}
+            }
+        )
+        project.write("change", "0")
+        project.commit("all")
+        project.tag("1.0.0")
+        policies = {"release": policy(RELEASE_JOB), "machine": policy(MACHINE)}
+        policies |= {f"release-but-{right}": without(RELEASE_JOB, right) for right in rights(RELEASE_JOB)}
+        policies |= {f"machine-but-{right}": without(MACHINE, right) for right in rights(MACHINE)}
+        text = json.dumps(policies).replace("release-artifacts", place.bucket).replace("widgets/", f"{project.mark}/")
+        with gateway(folder, environment, services, json.loads(text)) as endpoint:
+            yield World(project, tokens, endpoint, folder / "docker")
+
+
+def test_a_release_job_can_do_all_of_its_tasks(world: World) -> None:
+    release_job = world.variables("release", "pull", "push")
+    world.project.done("publish", **release_job)
+    world.project.done("channel", "stage", "--to", "1.0.0", **release_job)
+    world.next_version()
+    world.project.tag("1.1.0")
+    for command in ("publish", "verify", "history", "channel stage --to 1.1.0", "rollback stage", "channel stage"):
+        world.project.done(*command.split(), **release_job)
+
+
+def test_a_build_agent_needs_no_right_in_the_store(world: World) -> None:
+    world.next_version()
+    world.project.done("push", **world.variables("nobody", "pull", "push"))
+
+
+# Amazon's S3 and this one let whoever began an upload take it back, so that one right is not missed.
+@pytest.mark.parametrize("right", [right for right in rights(RELEASE_JOB) if right != "s3:AbortMultipartUpload"])
+def test_a_release_job_with_one_right_less_is_refused_before_anything_is_written(world: World, right: str) -> None:
+    version = world.next_version()
+    # What a preflight leaves is there.
+    before = world.state()
+    outcome = world.project.invoke("publish", **world.variables(f"release-but-{right}", "pull", "push"))
+    assert (2, True) == (outcome.code, f"denies {right} on s3://" in outcome.err), outcome.err
+    assert before == world.state(), version
+
+
+@pytest.mark.parametrize("right", ["pull", "push"])
+def test_a_release_job_that_may_not_pull_or_push_is_refused(world: World, right: str) -> None:
+    world.next_version()
+    before = world.state()
+    outcome = world.project.invoke("publish", **world.variables("release", *({"pull", "push"} - {right})))
+    repository = world.project.repository("app")
+    assert (2, True) == (outcome.code, f"denied, pull,push for {repository}" in outcome.err), outcome.err
+    assert before == world.state()
+
+
+@pytest.mark.parametrize("flags", [(), ("--oci",)])
+def test_a_machine_can_do_all_of_its_tasks_and_asks_for_no_other_right(
+    world: World, tmp_path: Path, flags: tuple[str, ...]
+) -> None:
+    machine = make_machine(world.project, tmp_path)
+    variables = world.variables("machine", "pull")
+    world.tokens.asked.clear()
+    world.project.forget_images()
+    machine.states("1.0.0", *flags, **variables)
+    for command in ("verify --release 1.0.0", "history"):
+        machine.project.done(*command.split(), **variables)
+    assert {"pull"} == {
+        action for query in world.tokens.asked for scope in query.get("scope", ()) for action in [scope.split(":")[2]]
+    }
+
+
+def test_a_machine_that_may_not_read_is_refused_with_the_name_of_the_right(world: World, tmp_path: Path) -> None:
+    machine = make_machine(world.project, tmp_path)
+    outcome = machine.fetch("1.0.0", **NO_ENGINE, **world.variables("machine-but-s3:GetObject", "pull"))
+    assert (2, True) == (outcome.code, "denies s3:GetObject on s3://" in outcome.last), outcome.err
+    outcome = machine.fetch("1.0.0", "--oci", **world.variables("machine"))
+    assert (2, True) == (outcome.code, f"denied, pull for {world.project.repository('app')}" in outcome.last)
+    outcome = machine.project.invoke("history", **world.variables("machine-but-s3:ListBucket", "pull"))
+    assert (2, True) == (outcome.code, "denies s3:ListBucket on s3://" in outcome.last), outcome.err
+    assert not (machine.to / "current").exists()
