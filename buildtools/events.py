@@ -91,6 +91,21 @@ def unheard(event: Event) -> None:
     del event
 
 
+class PartialTransfers:
+    """Adds up the parts of a transfer that come side by side, as layers do, and reports their sum."""
+
+    def __init__(self, report: Report, subject: str) -> None:
+        self._report = report
+        self._subject = subject
+        self._parts: dict[str, tuple[int, int]] = {}
+
+    def __call__(self, part: str, done: int, total: int) -> None:
+        """``done`` bytes of ``total`` have come of a part."""
+        self._parts[part] = done, total
+        sums = [sum(column) for column in zip(*self._parts.values(), strict=True)]
+        self._report(Transferred(self._subject, *sums))
+
+
 def timed(report: Report, subject: str, action: str, work: Callable[[], _Value]) -> _Value:
     """What ``work`` returns, with its start and its end reported; a failure's first line is the detail."""
     began = time.monotonic()

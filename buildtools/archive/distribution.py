@@ -13,7 +13,7 @@ from buildtools.archive import tarball
 from buildtools.archive.checksums import Checksums, ChecksumWriter, Sink
 from buildtools.archive.gzip import GzipWriter
 from buildtools.command import run_command
-from buildtools.events import Report
+from buildtools.events import Report, Transferred, unheard
 from buildtools.files import delete_partial_files, replacement
 from buildtools.frozen import frozen
 from buildtools.settings import DistributionSettings
@@ -90,8 +90,10 @@ def make(
     return Distribution(name, source, version.archive_name(name), version.root_name(name), is_archive=False)
 
 
-def write(distribution: Distribution, epoch: int, out: Sink) -> Archive:
+def write(distribution: Distribution, epoch: int, out: Sink, report: Report = unheard) -> Archive:
     """Writes the archive; a folder is packed with ``epoch`` (seconds since 1970) as every time in it.
+
+    ``report`` is told how much of a folder is packed.
 
     :raises BuildToolsError: something in the folder cannot be packed.
     """
@@ -102,11 +104,17 @@ def write(distribution: Distribution, epoch: int, out: Sink) -> Archive:
                 writer.write(chunk)
     else:
         with GzipWriter(writer) as compressor:
-            tarball.pack(distribution.source, distribution.root_name, epoch, compressor)
+            tarball.pack(
+                distribution.source,
+                distribution.root_name,
+                epoch,
+                compressor,
+                lambda done, total: report(Transferred(distribution.name, done, total)),
+            )
     return Archive(distribution.name, distribution.file_name, distribution.root_name, writer.checksums())
 
 
-def save(distribution: Distribution, epoch: int, folder: Path) -> Archive:
+def save(distribution: Distribution, epoch: int, folder: Path, report: Report = unheard) -> Archive:
     """Writes the archive as ``folder/file_name``, which appears when it is whole.
 
     :raises BuildToolsError: something in the distribution cannot be packed, or the folder is not writable.
@@ -115,7 +123,7 @@ def save(distribution: Distribution, epoch: int, folder: Path) -> Archive:
         folder.mkdir(parents=True, exist_ok=True)
         delete_partial_files(folder)
         with replacement(folder / distribution.file_name) as out:
-            archive = write(distribution, epoch, out)
+            archive = write(distribution, epoch, out, report)
             os.fchmod(out.fileno(), 0o644)
     except OSError as error:
         raise BuildToolsError(

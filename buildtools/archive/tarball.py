@@ -12,7 +12,7 @@ import os
 import stat
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -22,24 +22,39 @@ from buildtools.archive.checksums import Sink
 _CHUNK = 1 << 20
 
 
-def pack(source: Path, root_name: str, epoch: int, out: Sink) -> None:
+def pack(
+    source: Path, root_name: str, epoch: int, out: Sink, progress: Callable[[int, int], object] = lambda *_: None
+) -> None:
     """Writes the tree below ``source`` as a tar whose one root folder is ``root_name``.
 
     Entries come folder by folder, sorted by the bytes of their names; owner 0:0 without names; every time is ``epoch``;
     modes are 755 (folders, and files their owner may execute) or 644. Symbolic links are kept as they are, hard links
-    become files.
+    become files. ``progress`` is told after each entry how many bytes of how many have been packed, about.
 
     :raises BuildToolsError: an entry is neither file, folder nor link, cannot be read, or changes while it is read.
     """
+    entries = list(_entries(source, root_name))
+    total = sum(_size(path) for path, _ in entries)
     size = 0
-    for path, name in _entries(source, root_name):
+    for path, name in entries:
         try:
             size += _write_entry(path, name, epoch, out)
+            progress(min(size, total), total)
         except OSError as error:
             raise BuildToolsError(f"{path} cannot be packed ({error.strerror})", "correct it and run again") from None
     # The end is two empty blocks, the whole filled up to a record, as every tar program does.
     end = 2 * tarfile.BLOCKSIZE
     out.write(bytes(end + -(size + end) % tarfile.RECORDSIZE))
+
+
+def _size(path: Path) -> int:
+    """What an entry takes; 0 where that is found out, and told, when it is packed."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return 0
+    content = status.st_size if stat.S_ISREG(status.st_mode) else 0
+    return tarfile.BLOCKSIZE + content + -content % tarfile.BLOCKSIZE
 
 
 def _entries(folder: Path, name: str) -> Iterator[tuple[Path, str]]:

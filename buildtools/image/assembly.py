@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from buildtools import BuildToolsError, Failures, Refused, failures_of, schedule
-from buildtools.events import Finished, Outcome, Report, Started, Warned
+from buildtools.events import Finished, Outcome, PartialTransfers, Report, Started, Warned
 from buildtools.frozen import frozen
 from buildtools.image.bases import is_built_here
 from buildtools.image.builder import Builder, BuildRequest
@@ -276,7 +276,7 @@ class _Assembler:
         outcome, detail = Outcome.FAILED, ""
         try:
             reference = f"{self._assembly.repository(status.name)}@{status.registry_digest}"
-            image_id = self._builder.pull(reference)
+            image_id = self._builder.pull(reference, PartialTransfers(self._report, status.name))
             outcome, detail = Outcome.DONE, image_id
             return image_id
         except BuildToolsError as error:

@@ -19,7 +19,7 @@ A builder is safe to share between threads.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import field
 from pathlib import Path
 from typing import Any, Protocol
@@ -76,8 +76,10 @@ class Builder(Protocol):
         :raises Unreachable: the builder went away.
         """
 
-    def pull(self, reference: str) -> str:
+    def pull(self, reference: str, layer_arrived: Callable[[str, int, int], object]) -> str:
         """Fetches an image from its registry; its id. Its other names stay.
+
+        ``layer_arrived`` is told of a layer how many bytes of how many have come.
 
         :raises BuildToolsError: the registry does not have it, or does not give it away.
         """

@@ -50,7 +50,7 @@ def _archive(task: TaskContext, name: str) -> Archive:
         task.run.report,
         task.run.cancelled,
     )
-    return distribution.save(distribution_tree, task.checkout.committed, task.settings.root / "dist")
+    return distribution.save(distribution_tree, task.checkout.committed, task.settings.root / "dist", task.run.report)
 
 
 def store_archives(task: TaskContext, wait_for_images: Callable[[], object]) -> tuple[ReleasedArchive, ...]:

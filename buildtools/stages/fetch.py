@@ -16,7 +16,7 @@ from pathlib import Path
 from buildtools import BuildToolsError, Conflict, Drifted, Failures, Refused
 from buildtools.audit import audit
 from buildtools.deployment import CURRENT, Deployment
-from buildtools.events import Transferred, Warned, timed
+from buildtools.events import PartialTransfers, Transferred, Warned, timed
 from buildtools.frozen import frozen
 from buildtools.image.engine.client import EngineError
 from buildtools.image.layout import Layout
@@ -260,15 +260,9 @@ def _pull_images(task: TaskContext, images: Iterable[ReleasedImage]) -> None:
 
 def _pull(task: TaskContext, image: ReleasedImage) -> None:
     engine, reference = task.services.engine, _pinned(image)
-    sizes: dict[str, tuple[int, int]] = {}
-
-    def layer_arrived(layer: str, size: int, total: int) -> None:
-        sizes[layer] = size, total
-        done, total = (sum(column) for column in zip(*sizes.values(), strict=True))
-        task.run.report(Transferred(image.name, done, total))
-
+    credential = task.services.credentials.for_image(reference)
     try:
-        image_id = engine.pull(reference, task.services.credentials.for_image(reference), layer_arrived)
+        image_id = engine.pull(reference, credential, PartialTransfers(task.run.report, image.name))
     except EngineError:
         # An engine says in many ways that an image is damaged. Its bytes tell for sure.
         with _damage_as_drift():

@@ -10,7 +10,7 @@ from functools import partial
 
 from buildtools import BuildToolsError, Failures, Unreachable
 from buildtools.command import run_command
-from buildtools.events import Warned, timed
+from buildtools.events import PartialTransfers, Warned, timed
 from buildtools.image.assembly import Assembly, LocalImage, assemble
 from buildtools.image.bases import BaseImage, find_bases
 from buildtools.image.engine.client import EngineError
@@ -48,7 +48,7 @@ def pull_bases(task: TaskContext) -> None:
         return
     for reference in _outside(task.image_folders()):
         try:
-            task.services.engine.pull(reference, task.services.credentials.for_image(reference))
+            timed(task.run.report, reference, "pull", partial(_pull, task, reference))
         except Unreachable:
             raise
         except BuildToolsError as error:
@@ -235,12 +235,16 @@ def _before(task: TaskContext, folder: ImageFolder, variables: dict[str, str]) -
     )
 
 
+def _pull(task: TaskContext, reference: str) -> str:
+    return task.services.builder.pull(reference, PartialTransfers(task.run.report, reference))
+
+
 def _pull_unknown(task: TaskContext, bases: Sequence[BaseImage]) -> dict[str, BuildToolsError]:
     """Let the engine fetch base images, for it may know a mirror; the errors, by reference."""
 
     def pull(base: BaseImage) -> BuildToolsError | None:
         try:
-            task.services.engine.pull(base.reference, task.services.credentials.for_image(base.reference))
+            timed(task.run.report, base.reference, "pull", partial(_pull, task, base.reference))
         except EngineError as error:
             return Unreachable(error.fact, error.remedy) if base.unreachable else error
         except BuildToolsError as error:

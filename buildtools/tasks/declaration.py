@@ -54,6 +54,7 @@ _IMAGE_OPTIONS: dict[str, Any] = {
 
 def image_command(function: Callable[[Context, dict[str, Any]], None]) -> Any:
     """A task that takes the options of all tasks about images, which its function gets in one dictionary."""
+
     @wraps(function)
     def body(context: Context, **options: Any) -> None:
         function(context, {**_IMAGE_OPTIONS, **options})

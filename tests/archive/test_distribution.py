@@ -14,7 +14,7 @@ from buildtools import BuildToolsError, Refused
 from buildtools.archive import distribution
 from buildtools.archive.distribution import Distribution
 from buildtools.command import CommandFailed
-from buildtools.events import Event, Log, unheard
+from buildtools.events import Event, Log, Transferred, unheard
 from buildtools.settings import DistributionSettings
 from buildtools.version import Version
 
@@ -155,7 +155,10 @@ def test_a_plain_tar_or_zip_is_refused_with_what_to_tell_gradle(
 def test_a_saved_archive_is_the_same_and_appears_whole(project: Path, environment: Mapping[str, str]) -> None:
     made = make(project, environment, command="mkdir out; echo x > out/x", root="out")
     out = io.BytesIO()
-    assert distribution.write(made, EPOCH, out) == distribution.save(made, EPOCH, project / "dist")
+    events: list[Event] = []
+    assert distribution.write(made, EPOCH, out) == distribution.save(made, EPOCH, project / "dist", events.append)
+    *_, last = [(event.done, event.total) for event in events if isinstance(event, Transferred)]
+    assert last[0] == last[1] > 0
     saved = project / f"dist/logdaemon-{TEXT}.tgz"
     assert [saved] == list((project / "dist").iterdir())
     assert out.getvalue() == saved.read_bytes()

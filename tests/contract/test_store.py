@@ -183,7 +183,7 @@ def test_a_writer_that_fails_leaves_nothing(store: S3Store) -> None:
 def test_bytes_are_reported_as_they_arrive(store: S3Store) -> None:
     heard: list[Event] = []
     store.upload("daemon.tgz", writes(WHOLE_PARTS), checksums_of(WHOLE_PARTS), subject="daemon", report=heard.append)
-    assert [Transferred("daemon", PART), Transferred("daemon", 2 * PART)] == heard
+    assert [Transferred("daemon", PART, 2 * PART), Transferred("daemon", 2 * PART, 2 * PART)] == heard
 
 
 @pytest.mark.parametrize("size", [100, PART + 1], ids=["small", "large"])

@@ -202,7 +202,7 @@ class S3Store:
             attributes,
             self._if_absent,
             checksums=self._checksums,
-            arrived=lambda size: report(Transferred(subject or key, size)),
+            arrived=lambda size: report(Transferred(subject or key, size, checksums.size)),
         ) as upload:
             write(upload)
             is_new = upload.complete(checksums)

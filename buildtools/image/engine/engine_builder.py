@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from buildtools.events import Report
@@ -40,9 +40,9 @@ class EngineBuilder:
             cancel=cancelled,
         ).image_id
 
-    def pull(self, reference: str) -> str:
+    def pull(self, reference: str, layer_arrived: Callable[[str, int, int], object]) -> str:
         """See the protocol."""
-        return self._engine.pull(reference, self._credentials.for_image(reference))
+        return self._engine.pull(reference, self._credentials.for_image(reference), layer_arrived)
 
     def tag(self, image_id: str, reference: str) -> None:
         """See the protocol."""

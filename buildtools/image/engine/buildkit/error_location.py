@@ -71,12 +71,12 @@ def _places(text: str) -> Iterator[Place]:
 
 def _mentioning(places: list[Place], name: str) -> Place | None:
     words = name.split()
-    match = _SPELLED_OUT.fullmatch(words[-1]) if words else None
-    if not match:
+    base = _SPELLED_OUT.fullmatch(words[-1]) if words else None
+    if not base:
         return None
     for place in places:
         for word in place.text.split()[1:]:
-            match = _SPELLED_OUT.fullmatch(re.sub(r"^--(?:from=|mount=.*from=)", "", word).partition(",")[0])
-            if match and match["name"] == match["name"]:
+            mention = _SPELLED_OUT.fullmatch(re.sub(r"^--(?:from=|mount=.*from=)", "", word).partition(",")[0])
+            if mention and mention["name"] == base["name"]:
                 return place
     return None

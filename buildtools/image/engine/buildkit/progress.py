@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from buildtools.events import Log, Report, Step, Warned
+from buildtools.events import Log, PartialTransfers, Report, Step, Warned
 from buildtools.image.engine.buildkit.protobuf import Message
 
 # Of each step, for the message should it fail: more than a message shows.
@@ -49,12 +49,17 @@ class Progress:
         self._dockerfile = dockerfile
         self._report = report
         self._vertices: dict[str, Vertex] = {}
+        self._layer_arrived = PartialTransfers(report, subject)
         self._hide = _hiding(hidden)
 
     def hear(self, status: Message) -> None:
         """Take one ``StatusResponse``."""
         for message in status.messages(1):
             self._hear_vertex(message)
+        for message in status.messages(2):
+            # A layer of a base that is pulled. What else counts bytes does not know how many there will be.
+            if message.text(1).startswith("sha256:") and (total := message.number(5)):
+                self._layer_arrived(message.text(1), min(message.number(4), total), total)
         for message in status.messages(3):
             vertex = self._vertices.setdefault(message.text(1), Vertex())
             *lines, vertex.unfinished_line = (vertex.unfinished_line + message.blob(4)).split(b"\n")

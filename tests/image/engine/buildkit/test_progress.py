@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from buildtools.events import Event, Log, Step, Warned
+from buildtools.events import Event, Log, Step, Transferred, Warned
 from buildtools.image.engine.buildkit.progress import Progress
 from buildtools.image.engine.buildkit.protobuf import Message, bytes_field, int_field, string_field
 
@@ -90,3 +90,20 @@ def test_a_warning_says_where_and_where_to_read_more() -> None:
             "see https://docs.docker.com/go/dockerfile/rule/from-as-casing/",
         )
     ] == events
+
+
+def layer(digest: str, current: int, total: int) -> bytes:
+    return bytes_field(
+        2, string_field(1, digest) + string_field(2, "sha256:1") + int_field(4, current) + int_field(5, total)
+    )
+
+
+def test_layers_of_a_base_add_up() -> None:
+    events, _ = heard(
+        layer("sha256:a", 5, 10),
+        layer("sha256:b", 0, 30),
+        layer("sha256:a", 11, 10),
+        layer("transferring context:", 7, 0),
+        layer("extracting sha256:a", 1, 2),
+    )
+    assert [Transferred("app", 5, 10), Transferred("app", 5, 40), Transferred("app", 10, 40)] == events
