@@ -17,6 +17,7 @@ from buildtools.version import Version
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from buildtools.archive.distribution import Archive
     from buildtools.audit import Verification
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from buildtools.stages.fetch import Fetched
     from buildtools.stages.history import HistoryEntry
     from buildtools.stages.planned import Planned
+    from buildtools.stages.service_folder import ServiceFolder
 
 
 @frozen
@@ -166,6 +168,14 @@ def history(run: Run) -> tuple[HistoryEntry, ...]:
     """Every version that the store knows, newest first."""
     with TaskContext(run) as task:
         return read_history(task)
+
+
+def runit(run: Run, image: str, folder: Path, release_name: str) -> ServiceFolder:
+    """Write the folder of a runit service that runs an image of a release."""
+    from buildtools.stages.service_folder import write_service_folder
+
+    with TaskContext(run) as task:
+        return write_service_folder(task, image, folder, release_name)
 
 
 def plan_build(run: Run) -> tuple[Planned, ...]:

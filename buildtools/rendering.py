@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from buildtools.sandbox import Service
     from buildtools.stages.channels import ChannelState
     from buildtools.stages.planned import Planned
+    from buildtools.stages.service_folder import ServiceFolder
 
 # Raised when a field of a document changes its meaning or goes away.
 DOCUMENT_SCHEMA = 1
@@ -313,6 +314,15 @@ def history_summary(entries: Sequence[HistoryEntry]) -> str:
     if not entries:
         return "no version is released yet; release one with `invoke publish`"
     return _counted("listed", [each.state for each in entries], VersionState, "version")
+
+
+def service_folder_summary(service: ServiceFolder, *, dry_run: bool) -> str:
+    """What ``runit`` came to, and what comes next."""
+    if not service.written:
+        return f"{service.path} runs {service.version} already: nothing was written"
+    if dry_run:
+        return f"dry run: {', '.join(service.written)} would be written in {service.path}; nothing was touched"
+    return f"{service.path} is to run {service.version}; next: `sv restart {service.path}`, or link it for runsvdir"
 
 
 def plan_table(plan: Sequence[Planned]) -> str:

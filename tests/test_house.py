@@ -216,6 +216,7 @@ TWINS = {
     **dict.fromkeys(
         (
             *("channel", "check", "dist", "fetch", "history", "init", "list_images", "publish", "release", "rollback"),
+            "runit",
             "verify",
         ),
         "a task and its function in the pipeline",

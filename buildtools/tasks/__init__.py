@@ -15,7 +15,7 @@ from invoke.collection import Collection
 from buildtools.cancellation import cancel_on_signals as _signals  # noqa: F401
 from buildtools.invocation import exit_codes
 from buildtools.tasks.channel_tasks import channel, rollback
-from buildtools.tasks.host_tasks import fetch
+from buildtools.tasks.host_tasks import fetch, runit
 from buildtools.tasks.image_tasks import build, list_images, push, tag
 from buildtools.tasks.project_tasks import check, init, version
 from buildtools.tasks.release_tasks import dist, history, publish, release, verify
@@ -37,6 +37,7 @@ namespace = Collection(
     rollback,
     fetch,
     history,
+    runit,
     sandbox=Collection(sandbox_up, sandbox_down, sandbox_status),
 )
 

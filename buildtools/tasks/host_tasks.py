@@ -39,3 +39,24 @@ def fetch(
         result = pipeline.fetch(run, version, Path(to), layout=oci)
         show(console, json, rendering.document(result), rendering.fetch_table(result))
         console.summary(rendering.fetch_summary(result))
+
+
+@command(
+    help={
+        "image": "The image's name.",
+        "to": "The service folder to write, as /etc/sv/app.",
+        "release": "The version or the channel whose image runs (default: the version of the checkout).",
+    }
+)
+def runit(
+    context: Context, image: str, to: str = "", release: str = "", dry_run: bool = False, json: bool = False
+) -> None:
+    """Write the folder of a runit service that runs an image of a release, by digest."""
+    with running(context, dry_run=dry_run, json=json) as (run, console):
+        from buildtools import pipeline, rendering
+
+        if not to:
+            raise Refused("runit needs a folder", "say which: `invoke runit IMAGE --to DIR`")
+        service = pipeline.runit(run, image, Path(to), release)
+        show(console, json, rendering.document(service), service.image)
+        console.summary(rendering.service_folder_summary(service, dry_run=run.dry_run))

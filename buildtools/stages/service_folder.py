@@ -1,0 +1,104 @@
+"""The folder of a runit service that runs one image of a release, by digest."""
+
+from __future__ import annotations
+
+import difflib
+import shutil
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+
+from buildtools import BuildToolsError, Refused
+from buildtools.frozen import frozen
+from buildtools.release import Release, ReleasedImage
+from buildtools.stages.releases import named_release, released_version
+from buildtools.task_context import TaskContext
+
+# Ours, by which another service's is told.
+_MARK = b"written by `buildtools runit`"
+_SCRIPTS = ("run", "finish", "control/t", "log/run")
+_CONFIGURATION = "log/main/config"
+_IMAGE = "env/IMAGE"
+
+
+@frozen
+class ServiceFolder:
+    """A service folder, the version that it runs, its image by digest, and the files that this run wrote."""
+
+    path: str
+    version: str
+    image: str
+    written: tuple[str, ...]
+
+
+def write_service_folder(task: TaskContext, name: str, folder: Path, release_name: str) -> ServiceFolder:
+    """Write what ``folder`` lacks to run the image ``name`` of a release; other files in it stay.
+
+    ``release_name`` is a version or a channel; empty for the version of the checkout. Each file is replaced as a whole,
+    a folder that is new appears as a whole. With a dry run nothing is written.
+
+    :raises Refused: there is no such release or image in it, or the folder is another service's.
+    :raises BuildToolsError: it cannot be written.
+    """
+    release = named_release(task, release_name) if release_name else released_version(task, task.version)
+    image = _image(release, name)
+    reference = f"{image.registry}/{image.repository}@{image.digest}"
+    try:
+        _refuse_stranger(folder)
+        written = tuple(_outdated(folder, reference))
+        if written and not task.run.dry_run:
+            _write(folder, dict(written))
+    except OSError as error:
+        raise BuildToolsError(f"cannot write {folder} ({error.strerror})", "correct that, and run it again") from None
+    return ServiceFolder(str(folder), release.version, reference, tuple(path for path, _ in written))
+
+
+def _image(release: Release, name: str) -> ReleasedImage:
+    images = {image.name: image for image in release.images}
+    if name not in images:
+        near = difflib.get_close_matches(name, images, n=1)
+        raise Refused(
+            f"release {release.version} has no image {name}",
+            f"did you mean {near[0]}?" if near else f"its images are {', '.join(images)}",
+        )
+    return images[name]
+
+
+def _refuse_stranger(folder: Path) -> None:
+    run = folder / "run"
+    if run.exists() and _MARK not in run.read_bytes():
+        raise Refused(f"{run} is another service's", "name another folder by --to, or move that one away")
+
+
+def _outdated(folder: Path, reference: str) -> Iterator[tuple[str, bytes]]:
+    """The files that are not as they should be. The image comes last: until then all else is what it was."""
+    template = files("buildtools").joinpath("templates/runit")
+    for path in (*_SCRIPTS, _CONFIGURATION):
+        content = template.joinpath(path).read_bytes()
+        # How much of the log is kept is the host's affair.
+        if not (folder / path).exists() or (path != _CONFIGURATION and (folder / path).read_bytes() != content):
+            yield path, content
+    content = f"{reference}\n".encode()
+    if not (folder / _IMAGE).exists() or (folder / _IMAGE).read_bytes() != content:
+        yield _IMAGE, content
+
+
+def _write(folder: Path, contents: dict[str, bytes]) -> None:
+    # runsvdir, which may be watching, starts what it finds unless the name begins with a dot.
+    new = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(new, ignore_errors=True)
+    is_new = not folder.exists()
+    target = new if is_new else folder
+    for path, content in contents.items():
+        file = target / path
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        # chpst takes no file for a variable whose name begins with a dot.
+        partial = file.with_name(f".{file.name}.partial")
+        partial.unlink(missing_ok=True)
+        partial.write_bytes(content)
+        partial.chmod(0o755 if path in _SCRIPTS else 0o644)
+        partial.replace(file)
+    if is_new:
+        # Secrets may come to lie in it.
+        (target / "env").chmod(0o700)
+        new.rename(folder)
