@@ -11,7 +11,8 @@ A map of the house, from the street to the cellar; imports run downward only:
 * ``stages``     the chapters: images, archives, releases, and whether the tree is what the commit says
 * ``task_context``  what a task works with: ``run``, what it was asked for; ``services``: engine, registry and store,
   each connected at its first use; and the checkout
-* ``channel``    a name that points to a release, and its past; ``audit``: releases held against the world (pure)
+* ``channel``    a name that points to a release, and its past; ``audit``: releases held against the world;
+  ``gates``: what a version has passed (pure)
 * ``release``    what a release is: manifest, comparison (pure)
 * ``deployment``  a folder with versions, one of which is current
 * ``sandbox``    a registry, an S3 server and an engine on loopback

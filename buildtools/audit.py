@@ -86,8 +86,8 @@ class Verification:
 
     def error(self) -> BuildToolsError | None:
         """Why it did not pass; None where all is intact. Of many failures the gravest are named."""
-        failed = [error for audit in self.audits if (error := audit.error())]
-        errors = sorted([*failed, *self.unreadable], key=lambda error: _GRAVITY[error.exit_code])
+        drifts = [error for audit in self.audits if (error := audit.error())]
+        errors = sorted([*drifts, *self.unreadable], key=lambda error: _GRAVITY[error.exit_code])
         if not errors:
             return None
         count = len(self.audits) + len(self.unreadable)

@@ -23,7 +23,7 @@ from buildtools.version import IMAGE_TAG, Version
 CHANNEL_SCHEMA = 1
 CHANNELS = "channels/"
 
-_TAKEN = {
+_OTHER_TAGS = {
     re.compile(r"[vV]?[0-9].*|.*-[0-9]+-g[0-9a-f]{4,64}|.*-dirty"): "a version",
     re.compile(r"fp-.*"): "the tag of a fingerprint",
 }
@@ -109,7 +109,7 @@ def channel_key(name: str) -> str:
 
 def may_be_channel(name: str) -> bool:
     """Whether a channel can be called so, whatever moving tags there are."""
-    return bool(IMAGE_TAG.fullmatch(name)) and not any(pattern.fullmatch(name) for pattern in _TAKEN)
+    return bool(IMAGE_TAG.fullmatch(name)) and not any(pattern.fullmatch(name) for pattern in _OTHER_TAGS)
 
 
 def channel_name(key: str) -> str:
@@ -129,6 +129,6 @@ def refuse_name(name: str, moving_tags: Iterable[str]) -> None:
             "a channel is a tag in the registry: at most 128 letters, digits, _, . and -, as in `stage`",
         )
     patterns = {re.compile(_PARTS.sub("[0-9]+", re.escape(tag))): f"the moving tag {tag}" for tag in moving_tags}
-    for pattern, meaning in {**_TAKEN, **patterns}.items():
+    for pattern, meaning in {**_OTHER_TAGS, **patterns}.items():
         if pattern.fullmatch(name):
             raise Refused(f"a channel cannot be called {name}: that is {meaning}", "choose another name, as `stage`")

@@ -33,14 +33,14 @@ def parse_document(
     """
     try:
         document = json.loads(content)
-        found = document["schema"]
+        number = document["schema"]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise BuildToolsError(
             f"{where} is not a {noun}", "something else wrote there; look at it and remove it by hand"
         ) from None
-    if found != schema:
+    if number != schema:
         raise BuildToolsError(
-            f"{where} has schema {found!r}, this version knows {schema}", "use a newer lockstep-buildtools"
+            f"{where} has schema {number!r}, this version knows {schema}", "use a newer lockstep-buildtools"
         )
     try:
         return build(document)

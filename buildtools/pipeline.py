@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from buildtools.events import Warned
 from buildtools.frozen import frozen
-from buildtools.stages import archives, channels, images, outputs, releases, tree, verification
+from buildtools.stages import archives, channels, images, outputs, promotion, releases, tree, verification
 from buildtools.stages.check import Checked, check_project
 from buildtools.stages.fetch import FetchRequest, fetch_plan, fetch_release
 from buildtools.stages.history import read_history
@@ -164,6 +164,19 @@ def fetch(run: Run, name: str, to: Path, *, layout: bool = False) -> Fetched:
         return fetch_release(task, FetchRequest(releases.named_release(task, name), to, layout))
 
 
+def promote(run: Run, name: str, target_name: str) -> Published:
+    """Take a version, or what a channel points to, over into a target: preflight, stage, commit, point."""
+    with TaskContext(run) as task, promotion.target_task(task, target_name) as target:
+        source = releases.named_release(task, name)
+        promotion.check_promotion(task, target, target_name, source)
+        replica = promotion.stage_replica(task, target, source)
+        release, written = releases.commit(target, replica)
+        promotion.record_gate(task, target_name, source)
+        version = Version.parse(release.version)
+        moved = releases.point(target, version, release)
+        return Published(release, releases.manifest_location(target, version), written, dirty=False, moved=moved)
+
+
 def history(run: Run) -> tuple[HistoryEntry, ...]:
     """Every version that the store knows, newest first."""
     with TaskContext(run) as task:
@@ -194,6 +207,14 @@ def plan_dist(run: Run) -> tuple[Planned, ...]:
     """What ``dist`` would do."""
     with TaskContext(run) as task:
         return archives.archive_plan(task, "be made")
+
+
+def plan_promote(run: Run, name: str, target_name: str) -> tuple[Planned, ...]:
+    """What ``promote`` would do."""
+    with TaskContext(run) as task, promotion.target_task(task, target_name) as target:
+        source = releases.named_release(task, name)
+        promotion.check_promotion(task, target, target_name, source)
+        return promotion.promotion_plan(task, target, source)
 
 
 def plan_publish(run: Run) -> tuple[Planned, ...]:

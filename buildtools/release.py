@@ -16,6 +16,8 @@ from buildtools.json_document import encode_document, parse_document, value_of
 from buildtools.version import Version
 
 MANIFEST_SCHEMA = 1
+# What the name of an object ends with that lies beside a manifest and says which gates its version has passed.
+GATES = ".gates.json"
 
 
 @frozen
@@ -131,12 +133,11 @@ def manifest_key(version: Version) -> str:
 
 def version_of(key: str) -> Version | None:
     """The version whose manifest lies under a key, with ``_`` where it may have another character; else None."""
-    path = PurePosixPath(key)
     try:
-        version = Version.parse(path.stem)
+        version = None if key.endswith(GATES) else Version.parse(PurePosixPath(key).stem)
     except Refused:
         return None
-    return version if key == manifest_key(version) else None
+    return version if version and key == manifest_key(version) else None
 
 
 def claim_key(version: Version) -> str:

@@ -168,10 +168,21 @@ def published_summary(published: Published) -> str:
     if published.dirty:
         return f"staged {release.version}: {members}; the tree is dirty, so nothing is released"
     word = "released" if published.written else "was released before with the same content:"
+    return f"{release.version} {word} {members}, {published.manifest}{_moved_tags(published)}"
+
+
+def promoted_summary(published: Published, target: str) -> str:
+    """What ``promote`` came to."""
+    release = published.release
+    word = "promoted to" if published.written else "was promoted before to"
+    members = _members(len(release.images), len(release.archives))
+    return f"{release.version} {word} {target}: {members}, {published.manifest}{_moved_tags(published)}"
+
+
+def _moved_tags(published: Published) -> str:
     # One name for all images that it moved on: the references of sixty would hide what matters.
     names = sorted({reference.rpartition(":")[2] for reference in published.moved})
-    moved = f", moved {', '.join(names)}" if names else ""
-    return f"{release.version} {word} {members}, {published.manifest}{moved}"
+    return f", moved {', '.join(names)}" if names else ""
 
 
 def tag_text(tag: CutTag) -> str:
@@ -195,14 +206,14 @@ def tag_summary(tag: CutTag) -> str:
     return f"pushed the {signed}tag {tag.name} to {tag.remote}; next: `invoke publish`"
 
 
-def verification_document(verified: Verification) -> Any:
+def verification_document(verification: Verification) -> Any:
     """What ``verify --json`` prints: an audit of each release, with all findings."""
-    return {**document(verified.audits), "unreadable": [str(error) for error in verified.unreadable]}
+    return {**document(verification.audits), "unreadable": [str(error) for error in verification.unreadable]}
 
 
-def verification_table(verified: Verification) -> str:
+def verification_table(verification: Verification) -> str:
     """The members of releases and how they were found, those first that are not intact; of many, the first ones."""
-    findings = verified.findings
+    findings = verification.findings
     rows = [
         (
             each.kind,
@@ -218,22 +229,22 @@ def verification_table(verified: Verification) -> str:
     return f"{text}\n{_counted('and', more, MemberState, 'more member')}" if more else text
 
 
-def audit_events(verified: Verification) -> Iterator[Finished]:
+def audit_events(verification: Verification) -> Iterator[Finished]:
     """The findings as the ends of so many checks, for a report of cases."""
-    for each in verified.findings:
+    for each in verification.findings:
         is_intact = each.state is MemberState.INTACT
         found = each.reason or f"{each.found or 'nothing'} instead of {each.expected}"
         detail = "" if is_intact else f"{each.place} {each.state.value}: {found}"
         yield Finished(f"{each.kind} {each.name}", "verify", Outcome.DONE if is_intact else Outcome.FAILED, 0.0, detail)
 
 
-def verification_summary(verified: Verification) -> str:
+def verification_summary(verification: Verification) -> str:
     """What ``verify`` came to, where all is well."""
-    released = [audit.release for audit in verified.audits]
-    if not released:
+    releases = [audit.release for audit in verification.audits]
+    if not releases:
         return "no version is released yet; release one with `invoke publish`"
-    which = f"release {released[0].version} is" if len(released) == 1 else f"{len(released)} releases are"
-    members = _members(sum(len(each.images) for each in released), sum(len(each.archives) for each in released))
+    which = f"release {releases[0].version} is" if len(releases) == 1 else f"{len(releases)} releases are"
+    members = _members(sum(len(each.images) for each in releases), sum(len(each.archives) for each in releases))
     return f"{which} intact: {members}"
 
 
@@ -266,13 +277,13 @@ def channel_table(state: ChannelState) -> str:
 def channel_summary(state: ChannelState) -> str:
     """What ``channel`` or ``rollback`` came to."""
     name, version, before, count = state.channel.name, state.version, state.before, _count(len(state.tags), "tag")
-    moved = "would move" if state.dry_run else "moved"
+    verb = "would move" if state.dry_run else "moved"
     if before == version:
-        outcome = f"{name} points to {version}" + (f"; {moved} {count} to where it points" if state.tags else "")
+        outcome = f"{name} points to {version}" + (f"; {verb} {count} to where it points" if state.tags else "")
     elif before:
-        outcome = f"{name} {moved} {state.channel.directions[-1].value} from {before} to {version}, {count} with it"
+        outcome = f"{name} {verb} {state.channel.directions[-1].value} from {before} to {version}, {count} with it"
     else:
-        outcome = f"{name} is a new channel and {moved} to {version}, {count} with it"
+        outcome = f"{name} is a new channel and {verb} to {version}, {count} with it"
     return f"dry run: nothing was touched; {outcome}" if state.dry_run else outcome
 
 

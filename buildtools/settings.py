@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import field, fields
+from dataclasses import field, fields, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,26 @@ class DistributionSettings:
 
 
 @frozen
+class TargetSettings:
+    """Where a release can be promoted to, ``[tool.buildtools.target.NAME]``.
+
+    An empty registry, namespace or place for artifacts is the project's own. The other settings of ``registry`` and
+    ``s3_endpoint`` go with these: where one of them is the project's own, so are they. ``requires`` names the targets
+    that a version must have been promoted to before.
+    """
+
+    registry: str = ""
+    namespace: str = ""
+    artifacts: str = ""
+    registry_plain_http: bool = False
+    registry_ca: str = ""
+    s3_endpoint: str = ""
+    s3_checksums: bool = True
+    s3_conditional_writes: bool = True
+    requires: tuple[str, ...] = ()
+
+
+@frozen
 class Layer:
     """One source of settings. ``origin`` names it to the user, as ``pyproject.toml`` or ``environment``.
 
@@ -110,12 +130,30 @@ class Settings:
     media_types: MediaTypes = MediaTypes.DOCKER
     image: Mapping[str, ImageSettings] = field(default_factory=dict)
     distribution: Mapping[str, DistributionSettings] = field(default_factory=dict)
+    target: Mapping[str, TargetSettings] = field(default_factory=dict)
     origins: Mapping[str, Layer] = field(default_factory=dict, repr=False)
     errors: tuple[str, ...] = ()
 
     def image_settings(self, name: str) -> ImageSettings:
         """The settings of one image folder; the defaults where none are configured."""
         return self.image.get(name, ImageSettings())
+
+    def of_target(self, name: str) -> Settings:
+        """The settings as they are for a target: those of the project, with other places.
+
+        :raises Refused: there is no such target.
+        """
+        if name not in self.target:
+            names = ", ".join(self.target) or "none"
+            raise Refused(
+                f"there is no target {name} (there is {names})",
+                f"add [tool.buildtools.target.{name}] to pyproject.toml, or name another one",
+            )
+        target = self.target[name]
+        own = [key for key in ("namespace", "artifacts") if getattr(target, key)]
+        own += ("registry", "registry_plain_http", "registry_ca") if target.registry else ()
+        own += ("s3_endpoint", "s3_checksums", "s3_conditional_writes") if target.s3_endpoint else ()
+        return replace(self, **{key: getattr(target, key) for key in own})
 
     def place(self, key: str) -> str:
         """Where a key is set, and the key, as ``pyproject.toml line 12: image.app.context``."""

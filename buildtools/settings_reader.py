@@ -25,6 +25,7 @@ from buildtools.settings import (
     Layer,
     MediaTypes,
     Settings,
+    TargetSettings,
     is_host,
     place_of,
 )
@@ -33,6 +34,7 @@ from buildtools.toml_lines import lines_of_keys
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 # Nobody means a larger number: it is more than hours since 1970, images or processors.
 _LARGEST_NUMBER = 1_000_000
+_TABLES = {"image": ImageSettings, "distribution": DistributionSettings, "target": TargetSettings}
 _MOST_QUOTED = 80
 
 
@@ -65,7 +67,8 @@ def read_pyproject(root: Path) -> Layer:
 def merge_layers(root: Path, layers: Iterable[Layer], *, lenient: bool = False) -> Settings:
     """Settings from layers, the later ones winning key by key.
 
-    Tables (``args``, ``image``, ``distribution``) merge by their own keys. A value of ``None`` means "not set here".
+    Tables (``args``, ``image``, ``distribution``, ``target``) merge by their own keys. A value of ``None`` means "not
+    set here".
 
     :raises Refused: unless ``lenient``, with every error at once: unknown key, wrong type, invalid value.
     """
@@ -77,8 +80,8 @@ def merge_layers(root: Path, layers: Iterable[Layer], *, lenient: bool = False) 
             errors.append(f"{layer.origin}: buildtools must be a table")
             continue
         _merge(merged, layer, origins, errors)
-    values = _values(Settings, merged, "", origins, errors, skip=("image", "distribution"))
-    for table, kind in (("image", ImageSettings), ("distribution", DistributionSettings)):
+    values = _values(Settings, merged, "", origins, errors, skip=_TABLES)
+    for table, kind in _TABLES.items():
         values[table] = _tables(table, kind, merged.get(table, {}), origins, errors)
     errors += _value_errors(values, origins)
     if errors and not lenient:
@@ -235,11 +238,11 @@ def _tables(table: str, kind: type, value: Any, origins: Mapping[str, Layer], er
     return tables
 
 
-def _value_errors(values: dict[str, Any], origins: Mapping[str, Layer]) -> list[str]:
-    """What is wrong with values that have the right type; a platform that is not one becomes the default."""
+def _place_errors(values: Mapping[str, Any], path: str, origins: Mapping[str, Layer]) -> list[str]:
+    """What is wrong with where images and archives go; ``path`` is that of the table which says so."""
 
     def where(key: str) -> str:
-        return _where(key, origins)
+        return _where(f"{path}{key}", origins)
 
     errors = []
     registry = values.get("registry", "")
@@ -257,6 +260,16 @@ def _value_errors(values: dict[str, Any], origins: Mapping[str, Layer]) -> list[
     artifacts = values.get("artifacts", "")
     if artifacts and not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[^\s]*)?", artifacts):
         errors.append(f"{where('artifacts')} must be s3://BUCKET or s3://BUCKET/PREFIX, not {_quoted(artifacts)}")
+    return errors
+
+
+def _value_errors(values: dict[str, Any], origins: Mapping[str, Layer]) -> list[str]:
+    """What is wrong with values that have the right type; a platform that is not one becomes the default."""
+
+    def where(key: str) -> str:
+        return _where(key, origins)
+
+    errors = _place_errors(values, "", origins)
     errors += [
         f"{where('moving_tags')}: {_quoted(pattern)} must be a tag, in which {{major}}, {{minor}} and {{patch}} may "
         "stand"
@@ -272,6 +285,10 @@ def _value_errors(values: dict[str, Any], origins: Mapping[str, Layer]) -> list[
                 f"{_quoted(image.platform)} ({error})"
             )
             values["image"][name] = replace(image, platform="")
+    for name, target in values.get("target", {}).items():
+        errors += _place_errors(vars(target), f"target.{name}.", origins)
+        if unknown := [required for required in target.requires if required not in values["target"]]:
+            errors.append(f"{where(f'target.{name}.requires')} names {_quoted(unknown[0])}, which is not a target")
     for name, distribution in values.get("distribution", {}).items():
         if not COMPONENT.fullmatch(name):
             errors.append(f"{where(f'distribution.{name}')}: a distribution's name must be lower-case words")

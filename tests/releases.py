@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,9 +21,11 @@ from buildtools.release import Release, ReleasedArchive, ReleasedImage, archive_
 from buildtools.run import Run
 from buildtools.services import Services
 from buildtools.settings import Settings
+from buildtools.settings_reader import merge_layers, read_pyproject
 from buildtools.task_context import TaskContext
 from buildtools.version import Version
 from tests.conftest import S3Service
+from tests.e2e.project import toml_lines
 
 SHARED_LAYER = b"a layer, shared by all"
 
@@ -127,9 +128,10 @@ def release_place(
         **settings,
     }
     (folder / "tasks.py").write_text("from buildtools.tasks import namespace\n")
-    lines = [f"{key} = {json.dumps(value)}\n" for key, value in values.items()]
-    (folder / "pyproject.toml").write_text("[tool.buildtools]\n" + "".join(lines))
+    lines = ["[tool.buildtools]", *toml_lines(values, "tool.buildtools"), ""]
+    (folder / "pyproject.toml").write_text("\n".join(lines))
+    read = merge_layers(folder, [read_pyproject(folder)])
     variables = {**environment, **s3.environment, "HOME": str(folder)}
     store = S3Store.connect(values["artifacts"], endpoint=values["s3_endpoint"], environment=variables)
     with closing(Registry(registry, pause=0.01)) as client:
-        yield ReleasePlace(Settings(folder, **values), variables, store, client)
+        yield ReleasePlace(read, variables, store, client)

@@ -26,7 +26,7 @@ LAYERS = (
     ("console", "pipeline", "junit"),
     ("workboard",),
     ("stages",),
-    ("task_context", "channel", "audit"),
+    ("task_context", "channel", "audit", "gates"),
     ("services", "run", "release", "deployment", "sandbox"),
     ("git", "image", "archive"),
     ("schedule", "command", "settings_reader", "json_document"),
@@ -215,8 +215,8 @@ TWINS = {
     **dict.fromkeys(("build", "push"), "a task, its function in the pipeline, and what that comes down to"),
     **dict.fromkeys(
         (
-            *("channel", "check", "dist", "fetch", "history", "init", "list_images", "publish", "release", "rollback"),
-            "runit",
+            *("channel", "check", "dist", "fetch", "history", "init", "list_images", "promote", "publish", "release"),
+            *("rollback", "runit"),
             "verify",
         ),
         "a task and its function in the pipeline",

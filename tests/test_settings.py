@@ -185,3 +185,46 @@ def test_registry_and_artifacts_are_asked_for_only_where_they_are_needed() -> No
     with pytest.raises(Refused, match="artifacts is not configured"):
         resolved().artifacts_url  # noqa: B018  the property raises
     assert "r.example:5000/a/b" == resolved({"registry": "r.example:5000", "namespace": "a/b"}).repository_prefix
+
+
+TARGETS = {
+    "registry": "r.example:5000",
+    "namespace": "widgets",
+    "artifacts": "s3://own/widgets",
+    "registry_ca": "own.pem",
+    "s3_checksums": False,
+    "target": {
+        "stage": {"namespace": "stage", "artifacts": "s3://stage/widgets"},
+        "production": {"registry": "p.example", "s3_endpoint": "http://s.example", "requires": ["stage"]},
+    },
+}
+
+
+def test_a_target_is_the_project_in_other_places() -> None:
+    stage = resolved(TARGETS).of_target("stage")
+    assert ("r.example:5000", "stage", "s3://stage/widgets") == (stage.registry, stage.namespace, stage.artifacts)
+    assert ("own.pem", False) == (stage.registry_ca, stage.s3_checksums)
+
+
+def test_settings_of_a_registry_and_a_store_go_with_these() -> None:
+    production = resolved(TARGETS).of_target("production")
+    assert ("p.example", "widgets", "s3://own/widgets") == (
+        production.registry,
+        production.namespace,
+        production.artifacts,
+    )
+    assert ("", "http://s.example", True) == (production.registry_ca, production.s3_endpoint, production.s3_checksums)
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ({"registry": "http://x"}, "target.p.registry must be HOST"),
+        ({"namespace": "A"}, "target.p.namespace must be lower-case"),
+        ({"artifacts": "x"}, "target.p.artifacts must be s3://"),
+        ({"requires": ["q"]}, "target.p.requires names 'q', which is not a target"),
+        ({"images": "x"}, "target.p.images"),
+    ],
+)
+def test_what_is_wrong_with_a_target_is_told(target: dict[str, Any], said: str) -> None:
+    assert said in errors_of({"target": {"p": target}})

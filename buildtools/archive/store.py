@@ -5,9 +5,9 @@
 * **Retries** are the store's own. A method is tried again while an outage may pass: a connection that breaks, a service
   that asks to wait, an answer that is cut short or is not the service's own (a proxy's page). It ends within three
   minutes, with ``Unreachable``. Every method may raise that.
-* **Idempotent** are all methods that only read, ``delete``, ``discard_unfinished``, and ``upload`` of the same content.
-  ``create`` and ``replace`` may find their own object where an answer was lost and the request was sent again: they
-  return False then, and the caller compares before it complains.
+* **Idempotent** are all methods that only read, ``delete``, ``discard_unfinished``, and ``upload`` and ``copy`` of the
+  same content. ``create`` and ``replace`` may find their own object where an answer was lost and the request was sent
+  again: they return False then, and the caller compares before it complains.
 * **Final** is ``Refused``: credentials, rights, an address that is wrong, a service that lacks what a release needs. So
   is ``Conflict``: a key has another content. Neither is tried again.
 * An object appears whole or not at all. None is ever overwritten, except by ``replace``, on purpose.
@@ -26,6 +26,8 @@ from typing import Protocol
 from buildtools.archive.checksums import Checksums, Sink
 from buildtools.events import Report, unheard
 from buildtools.frozen import frozen
+
+ARCHIVE_TYPE = "application/gzip"
 
 
 @frozen
@@ -114,7 +116,7 @@ class ArtifactStore(Protocol):
         write: Callable[[Sink], object],
         checksums: Checksums,
         *,
-        content_type: str = "application/gzip",
+        content_type: str = ARCHIVE_TYPE,
         subject: str = "",
         report: Report = unheard,
     ) -> StoredArchive:
@@ -124,4 +126,21 @@ class ArtifactStore(Protocol):
 
         :raises Conflict: there is another content under this key, before or after.
         :raises BuildToolsError: what was written is not what ``checksums`` say.
+        """
+
+    def copy(
+        self,
+        key: str,
+        source: ArtifactStore,
+        checksums: Checksums,
+        *,
+        subject: str = "",
+        report: Report = unheard,
+    ) -> StoredArchive:
+        """Takes over the archive that ``source`` has under the same key, and reads back what the service has.
+
+        Where both are of one service it may copy by itself. For the rest, it is as :meth:`upload` of the same content.
+
+        :raises Conflict: there is another content under this key, before or after.
+        :raises BuildToolsError: the source does not have what ``checksums`` say.
         """

@@ -156,14 +156,14 @@ def _move(task: TaskContext, channel: Channel, etag: str, version: Version) -> C
     target = releases.released_version(task, version)
     if error := Verification(audit_releases(task, (target,))).error():
         raise error
-    moved = channel
+    successor = channel
     if version != channel.version:
-        moved = channel.moved_to(target)
+        successor = channel.moved_to(target)
         check_rights(task, outdated_tags(task, target.images, channel.name))
         if not task.run.dry_run:
-            moved = _write(task, moved, etag)
+            successor = _write(task, successor, etag)
         _warn_of_abandoned_tags(task, channel, target)
-    return _follow(task, channel, moved)
+    return _follow(task, channel, successor)
 
 
 def _write(task: TaskContext, channel: Channel, etag: str) -> Channel:
@@ -177,12 +177,12 @@ def _write(task: TaskContext, channel: Channel, etag: str) -> Channel:
     else:
         store.create(key, channel.document(), _JSON)
 
-    def written() -> Channel | None:
+    def look_up() -> Channel | None:
         current, current_etag = _read(task, channel.name)
         return current if current_etag != etag else None
 
     # A replicated store may show an object a moment late.
-    current = awaited(written)
+    current = awaited(look_up)
     if current is None:
         raise Unreachable(f"{store.location(key)} is not what was written", "check the store, then run the same again")
     if current.moves[: len(channel.moves)] != channel.moves:

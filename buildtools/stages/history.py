@@ -17,7 +17,7 @@ from buildtools import BuildToolsError, Refused
 from buildtools.channel import Channel
 from buildtools.files import write_atomically
 from buildtools.frozen import frozen
-from buildtools.release import Release, claim_key, manifest_key, moving_tags
+from buildtools.release import Release, moving_tags, version_of
 from buildtools.stages.channels import read_channels
 from buildtools.task_context import TaskContext
 from buildtools.version import Version
@@ -85,12 +85,7 @@ def read_history(task: TaskContext) -> tuple[HistoryEntry, ...]:
 
 def _is_about_version(key: str) -> bool:
     """Whether an object is a manifest or a claim; others may lie beside them."""
-    path = PurePosixPath(key)
-    try:
-        version = Version.parse(path.stem)
-    except Refused:
-        return False
-    return key in (manifest_key(version), claim_key(version))
+    return version_of(key.replace(_CLAIMS, _RELEASES, 1)) is not None
 
 
 def _parse(location: str, manifest: bytes | None) -> Release | BuildToolsError | None:

@@ -146,7 +146,7 @@ def commit(task: TaskContext, staged: Release) -> tuple[Release, bool]:
     :raises Conflict: the version is released with other content.
     :raises Unreachable: the store says that it wrote the manifest, and does not have it.
     """
-    version, manifest = task.version, staged.manifest()
+    version, manifest = Version.parse(staged.version), staged.manifest()
     written = task.services.store.create(release.manifest_key(version), manifest, "application/json")
     # A replicated store may show an object a moment late.
     existing = awaited(lambda: released(task, version))
@@ -281,8 +281,16 @@ def _claim(task: TaskContext) -> None:
     refuse_dirty(task.settings.root, task.run.environment)
     if read_version(task.settings.root, task.settings.tag_prefix, task.run.environment).commit != version.commit:
         raise Refused(f"another commit was checked out while {version} was made", "run again, and leave the tree alone")
+    claim_version(task, version, version.commit)
+
+
+def claim_version(task: TaskContext, version: Version, commit: str) -> None:
+    """Take a version for a commit.
+
+    :raises Conflict: another commit has it.
+    """
     key = release.claim_key(version)
-    claim = json.dumps({"schema": 1, "version": version.text, "commit": version.commit}).encode() + b"\n"
+    claim = json.dumps({"schema": 1, "version": version.text, "commit": commit}).encode() + b"\n"
     if task.services.store.create(key, claim, "application/json"):
         return
     existing = awaited(lambda: task.services.store.read(key))

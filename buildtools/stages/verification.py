@@ -39,7 +39,7 @@ def verify_all(task: TaskContext, *, deep: bool) -> Verification:
     return Verification(audit_releases(task, readable, deep=deep), tuple(unreadable))
 
 
-def audit_releases(task: TaskContext, released: Sequence[Release], *, deep: bool = False) -> tuple[Audit, ...]:
+def audit_releases(task: TaskContext, subjects: Sequence[Release], *, deep: bool = False) -> tuple[Audit, ...]:
     """How every member of these releases is found in registry and store, several at once.
 
     A service that once did not answer is not asked again.
@@ -61,13 +61,13 @@ def audit_releases(task: TaskContext, released: Sequence[Release], *, deep: bool
 
     def image_digest(image: ReleasedImage) -> str | None:
         registry = task.services.registry_at(image.registry)
-        seen = parts.setdefault((image.registry, image.repository), Seen())
+        parts_there = parts.setdefault((image.registry, image.repository), Seen())
         try:
-            current = read_image(registry, image.repository, image.tag, cache, seen)
+            current = read_image(registry, image.repository, image.tag, cache, parts_there)
         except Damaged:
             return None
         if current is None or (
-            current.digest == image.digest and not is_whole(registry, image.repository, current.manifest, seen)
+            current.digest == image.digest and not is_whole(registry, image.repository, current.manifest, parts_there)
         ):
             return None
         return current.digest
@@ -78,7 +78,7 @@ def audit_releases(task: TaskContext, released: Sequence[Release], *, deep: bool
         return f"sha256:{current}" if current else None
 
     return audit(
-        released,
+        subjects,
         lambda image: ask(image.registry, lambda: image_digest(image)),
         lambda archive: ask("store", lambda: archive_digest(archive)),
     )

@@ -1,4 +1,4 @@
-"""Tasks that point channels at releases."""
+"""Tasks that move what is released: channels to other releases, releases to other places."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
-from buildtools.invocation import running, show
+from buildtools import Refused
+from buildtools.invocation import running, show, show_plan
 from buildtools.tasks.declaration import command
 
 if TYPE_CHECKING:
@@ -42,3 +43,26 @@ def _show_channel(state: ChannelState, console: Console, *, json: bool) -> None:
 
     show(console, json, rendering.channel_document(state), rendering.channel_table(state))
     console.summary(rendering.channel_summary(state))
+
+
+@command(
+    help={
+        "version": "The version to promote, or the channel that points to it.",
+        "to": "The name of a target, [tool.buildtools.target.NAME].",
+    }
+)
+def promote(
+    context: Context, version: str, to: str = "", dry_run: bool = False, json: bool = False, progress: str = "auto"
+) -> None:
+    """Take a release over into another registry and store, byte for byte, the manifest last."""
+    with running(context, dry_run=dry_run, json=json, progress=progress) as (run, console):
+        from buildtools import pipeline, rendering
+
+        if not to:
+            raise Refused("promote needs a target", "say which: `invoke promote VERSION --to NAME`")
+        if run.dry_run:
+            show_plan(pipeline.plan_promote(run, version, to), console, json=json)
+            return
+        published = pipeline.promote(run, version, to)
+        show(console, json, rendering.document(published), rendering.release_table(published.release))
+        console.summary(rendering.promoted_summary(published, to))

@@ -107,13 +107,13 @@ def verify(
         names = [name.strip() for name in release.split(",") if name.strip()]
         if names and all:
             raise Refused("--release and --all contradict each other", "leave one of them out")
-        verified = pipeline.verify(run, names, everything=all, deep=deep)
-        for event in rendering.audit_events(verified):
+        verification = pipeline.verify(run, names, everything=all, deep=deep)
+        for event in rendering.audit_events(verification):
             cases(event)
-        show(console, json, rendering.verification_document(verified), rendering.verification_table(verified))
-        if error := verified.error():
+        show(console, json, rendering.verification_document(verification), rendering.verification_table(verification))
+        if error := verification.error():
             raise error
-        console.summary(rendering.verification_summary(verified))
+        console.summary(rendering.verification_summary(verification))
 
 
 @command()

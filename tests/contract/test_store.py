@@ -16,6 +16,7 @@ from buildtools.archive.object_store.s3_store import S3Store
 from buildtools.archive.store import StoredArchive, StoredObject
 from buildtools.events import Event, Transferred
 from tests.conftest import S3Service
+from tests.faults.proxy import wire_to
 
 SMALL = b"a small archive"
 LARGE = Random(1).randbytes(PART + 1000)
@@ -40,6 +41,10 @@ def never(out: Sink) -> None:
 
 def upload(store: S3Store, data: bytes) -> StoredArchive:
     return store.upload("daemon.tgz", writes(data), checksums_of(data))
+
+
+def copy(store: S3Store, source: S3Store, data: bytes) -> StoredArchive:
+    return store.copy("daemon.tgz", source, checksums_of(data))
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +210,62 @@ def test_who_comes_second_with_the_same_content_succeeds_without_writing(store: 
         out.write(b"a" * size)
 
     assert not store.upload("daemon.tgz", write, checksums_of(b"a" * size)).is_new
+    assert () == unfinished(store)
+
+
+@pytest.fixture
+def source(store: S3Store, s3: S3Service) -> S3Store:
+    """Another bucket of the same service."""
+    return S3Store.connect(f"s3://{s3.bucket()}", environment=s3.environment)
+
+
+@pytest.mark.parametrize("data", [b"", SMALL, LARGE, WHOLE_PARTS], ids=["empty", "small", "large", "whole parts"])
+def test_an_archive_is_copied_from_another_store(store: S3Store, source: S3Store, data: bytes) -> None:
+    upload(source, data)
+    assert StoredArchive("daemon.tgz", checksums_of(data), is_new=True) == copy(store, source, data)
+    assert sha256(data) == store.digest("daemon.tgz", deep=True)
+    assert StoredArchive("daemon.tgz", checksums_of(data), is_new=False) == copy(store, source, data)
+    assert () == unfinished(store)
+
+
+def test_a_large_archive_of_the_same_service_does_not_pass_this_machine(
+    s3: S3Service, bucket: str, source: S3Store
+) -> None:
+    upload(source, LARGE)
+    received: list[int] = []
+
+    def count(data: bytes) -> bytes:
+        received.append(len(data))
+        return data
+
+    with wire_to(s3.endpoint.removeprefix("http://")) as wire:
+        wire.sent = wire.answered = count
+        environment = {**s3.environment, "AWS_ENDPOINT_URL_S3": f"http://{wire.address}"}
+        store = S3Store.connect(f"s3://{bucket}/{secrets.token_hex(8)}", environment=environment)
+        assert copy(store, S3Store.connect(source.location("").rstrip("/"), environment=environment), LARGE).is_new
+        assert checksums_of(LARGE).composite == described(store, "daemon.tgz").checksum
+    assert sum(received) < len(LARGE) / 100
+
+
+@pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
+def test_a_copy_never_takes_the_place_of_another_content(store: S3Store, source: S3Store, data: bytes) -> None:
+    upload(source, data)
+    upload(store, b"another")
+    with pytest.raises(Conflict, match="already exists with other content"):
+        copy(store, source, data)
+    assert sha256(b"another") == store.digest("daemon.tgz", deep=True)
+
+
+@pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
+def test_a_copy_of_what_is_not_there_or_another_content_is_not_stored(
+    store: S3Store, source: S3Store, data: bytes
+) -> None:
+    for content in (None, data[:-1] + b"!"):
+        if content:
+            upload(source, content)
+        with pytest.raises(BuildToolsError):
+            copy(store, source, data)
+        assert None is store.head("daemon.tgz")
     assert () == unfinished(store)
 
 

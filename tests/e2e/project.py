@@ -138,7 +138,7 @@ class Project(Repository):
             "artifacts": f"s3://{self.place.bucket}/{self.mark}",
             **extra,
         }
-        lines = ["[tool.buildtools]", *_toml(settings, "tool.buildtools")]
+        lines = ["[tool.buildtools]", *toml_lines(settings, "tool.buildtools")]
         self.write("pyproject.toml", "\n".join(lines) + "\n")
 
     def image(self, short: str, dockerfile: str, **files: str) -> None:
@@ -262,12 +262,13 @@ def make_project(folder: Path, place: Place, mark: str) -> Project:
     return project
 
 
-def _toml(values: Mapping[str, Any], path: str) -> list[str]:
+def toml_lines(values: Mapping[str, Any], path: str) -> list[str]:
+    """The lines of a table and of those below it."""
     plain = [f"{key} = {json.dumps(value)}" for key, value in values.items() if not isinstance(value, Mapping)]
     tables = [
         line
         for key, value in values.items()
         if isinstance(value, Mapping)
-        for line in (f"[{path}.{key}]", *_toml(value, f"{path}.{key}"))
+        for line in (f"[{path}.{key}]", *toml_lines(value, f"{path}.{key}"))
     ]
     return [*plain, *tables]

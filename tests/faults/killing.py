@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,9 @@ class KillSwitch:
         """Do ``work`` in a process; whether it was killed, for it may end without so many requests."""
         with self._lock:
             self._left = at
-            self._process = _FORKING.Process(target=_do, args=(self.place.settings, self.place.environment, work))
+            # Where each setting comes from cannot be sent to another process.
+            settings = replace(self.place.settings, origins={})
+            self._process = _FORKING.Process(target=_do, args=(settings, self.place.environment, work))
             self._process.start()
         self._process.join()
         code, self._process = self._process.exitcode, None
@@ -68,12 +71,16 @@ def _do(settings: Settings, environment: Mapping[str, str], work: Callable[[Task
 
 
 @contextmanager
-def killable_place(folder: Path, registry: str, s3: S3Service, environment: Mapping[str, str]) -> Iterator[KillSwitch]:
+def killable_place(
+    folder: Path, registry: str, s3: S3Service, environment: Mapping[str, str], **settings: Any
+) -> Iterator[KillSwitch]:
     """A place of releases whose registry and store are reached over wires."""
     with (
         wire_to(registry) as to_registry,
         wire_to(s3.endpoint.removeprefix("http://")) as to_store,
-        release_place(folder, to_registry.address, s3, environment, s3_endpoint=f"http://{to_store.address}") as place,
+        release_place(
+            folder, to_registry.address, s3, environment, s3_endpoint=f"http://{to_store.address}", **settings
+        ) as place,
     ):
         switch = KillSwitch(place)
         to_registry.sent = to_store.sent = switch.sent

@@ -64,6 +64,14 @@ class Bucket:
         """The error for an answer about this bucket that is not S3's own."""
         return refusals.foreign(self._endpoint, self.location(""), reason)
 
+    def address(self, key: str) -> dict[str, str]:
+        """Where an object is, as S3 wants it of a source that is copied."""
+        return {"Bucket": self._name, "Key": self.prefix + key}
+
+    def is_beside(self, other: Bucket) -> bool:
+        """Whether both are of one service, which may then copy between them."""
+        return self._endpoint == other._endpoint
+
     def ask(
         self,
         operation: str,

@@ -14,12 +14,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from buildtools import BuildToolsError, Conflict, Refused, Unreachable
-from buildtools.archive.checksums import Checksums, ChecksumWriter, Sink
+from buildtools.archive.checksums import PART, Checksums, ChecksumWriter, Sink
 from buildtools.archive.object_store import botocore_client
 from buildtools.archive.object_store.bucket import Bucket, Patience
 from buildtools.archive.object_store.refusals import COLLISION, EXISTS, code
+from buildtools.archive.object_store.server_copy import copy_parts
 from buildtools.archive.object_store.upload import Upload
-from buildtools.archive.store import Content, StoredArchive, StoredObject
+from buildtools.archive.store import ARCHIVE_TYPE, ArtifactStore, Content, StoredArchive, StoredObject
 from buildtools.events import Report, Transferred, unheard
 from buildtools.schedule import awaited, side_by_side
 
@@ -74,6 +75,11 @@ class S3Store:
         host = urlsplit(client.meta.endpoint_url).netloc
         bucket = Bucket(client, name, f"{prefix}/" if prefix else "", host, patience)
         return cls(bucket, checksums=checksums, conditional_writes=conditional_writes)
+
+    @property
+    def bucket(self) -> Bucket:
+        """The bucket, for a store that copies from this one."""
+        return self._bucket
 
     def location(self, key: str) -> str:
         """``s3://bucket/prefix/key``, for people."""
@@ -186,7 +192,7 @@ class S3Store:
         write: Callable[[Sink], object],
         checksums: Checksums,
         *,
-        content_type: str = "application/gzip",
+        content_type: str = ARCHIVE_TYPE,
         subject: str = "",
         report: Report = unheard,
     ) -> StoredArchive:
@@ -194,18 +200,60 @@ class S3Store:
         existing = self.head(key)
         if existing:
             return self._same(existing, checksums)
-        # For people who look at the bucket; nothing here believes it.
-        attributes = {"ContentType": content_type, "Metadata": {"sha256": checksums.sha256}}
         with Upload(
             self._bucket,
             key,
-            attributes,
+            _attributes(content_type, checksums),
             self._if_absent,
             checksums=self._checksums,
             arrived=lambda size: report(Transferred(subject or key, size, checksums.size)),
         ) as upload:
             write(upload)
             is_new = upload.complete(checksums)
+        return self._read_back(key, checksums, is_new=is_new)
+
+    def copy(
+        self,
+        key: str,
+        source: ArtifactStore,
+        checksums: Checksums,
+        *,
+        subject: str = "",
+        report: Report = unheard,
+    ) -> StoredArchive:
+        """Takes over the archive that ``source`` has under the same key, and reads back what the service has."""
+        existing = self.head(key)
+        if existing:
+            return self._same(existing, checksums)
+        # One part is sent by the request that creates the object; for the service to copy it takes three.
+        if checksums.size > PART and isinstance(source, S3Store) and self._bucket.is_beside(source.bucket):
+            is_new = self._copy_inside(key, source, checksums)
+            if is_new is not None:
+                return self._read_back(key, checksums, is_new=is_new)
+        if not checksums.composite:
+            content = ChecksumWriter()
+            source.download(key, content)
+            checksums = replace(checksums, composite=content.checksums().composite)
+        return self.upload(key, lambda out: source.download(key, out), checksums, subject=subject, report=report)
+
+    def _copy_inside(self, key: str, source: S3Store, checksums: Checksums) -> bool | None:
+        """Whether a copy made by the service itself is new; None where it makes none."""
+        stored = source.head(key)
+        # Unless the service vouches for the source, its bytes are looked at while they are sent.
+        if stored is None or stored.size != checksums.size or not checksums.agrees(stored.checksum):
+            return None
+        attributes = _attributes(ARCHIVE_TYPE, checksums)
+        try:
+            return copy_parts(
+                self._bucket, source.bucket, stored, attributes, self._if_absent, checksums=self._checksums
+            )
+        except Unreachable:
+            raise
+        except BuildToolsError:
+            # Not every service copies, nor lets the login of one bucket read the other.
+            return None
+
+    def _read_back(self, key: str, checksums: Checksums, *, is_new: bool) -> StoredArchive:
         # A replicated store may show an object a moment late.
         entry = awaited(lambda: self.head(key))
         if entry is None:
@@ -328,3 +376,8 @@ class S3Store:
 
 def _stored_object(key: str, response: Mapping[str, Any]) -> StoredObject:
     return StoredObject(key, response["ContentLength"], response["ETag"], response.get("ChecksumSHA256", ""))
+
+
+def _attributes(content_type: str, checksums: Checksums) -> dict[str, Any]:
+    # For people who look at the bucket; nothing here believes it.
+    return {"ContentType": content_type, "Metadata": {"sha256": checksums.sha256}}

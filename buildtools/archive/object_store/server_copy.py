@@ -1,0 +1,78 @@
+"""Copying one object inside a service, from bucket to bucket, without its bytes passing this machine.
+
+It is copied in the parts that an upload has, so that the service computes the same checksum, and created by the request
+that completes an upload, for that one has conditions wherever uploads have them.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+from buildtools import BuildToolsError
+from buildtools.archive.checksums import PART
+from buildtools.archive.object_store.bucket import Bucket
+from buildtools.archive.object_store.refusals import COLLISION, EXISTS, code
+from buildtools.archive.store import StoredObject
+from buildtools.schedule import all_ended
+
+# A service copies a part within itself; to wait for it takes no memory here.
+_IN_FLIGHT = 8
+
+
+def copy_parts(
+    bucket: Bucket,
+    source: Bucket,
+    stored: StoredObject,
+    attributes: dict[str, Any],
+    conditions: dict[str, Any],
+    *,
+    checksums: bool,
+) -> bool:
+    """Create the object that ``source`` has in ``bucket`` too, under the same key; False where there is one already.
+
+    :raises BuildToolsError: the service does not copy, or may not read the source; no object appears.
+    """
+    key = stored.key
+    algorithm: dict[str, Any] = {"ChecksumAlgorithm": "SHA256"} if checksums else {}
+    upload_id = bucket.ask("create_multipart_upload", key, requires=("UploadId",), **attributes, **algorithm)[
+        "UploadId"
+    ]
+
+    def copy(number: int) -> dict[str, Any]:
+        start = (number - 1) * PART
+        answer = bucket.ask(
+            "upload_part_copy",
+            key,
+            requires=("CopyPartResult",),
+            UploadId=upload_id,
+            PartNumber=number,
+            CopySource=source.address(key),
+            CopySourceIfMatch=stored.etag,
+            CopySourceRange=f"bytes={start}-{min(start + PART, stored.size) - 1}",
+        )["CopyPartResult"]
+        names = ("ETag", "ChecksumSHA256") if checksums else ("ETag",)
+        return {"PartNumber": number, **{name: answer[name] for name in names if name in answer}}
+
+    is_complete = False
+    try:
+        with ThreadPoolExecutor(_IN_FLIGHT) as pool:
+            parts = [pool.submit(copy, number + 1) for number in range(-(-stored.size // PART))]
+            all_ended(parts)
+        response = bucket.ask(
+            "complete_multipart_upload",
+            key,
+            tolerates={*EXISTS, COLLISION, "NoSuchUpload", "NoSuchKey"},
+            requires=("ETag",),
+            UploadId=upload_id,
+            MultipartUpload={"Parts": [part.result() for part in parts]},
+            **conditions,
+        )
+        is_complete = not code(response)
+    finally:
+        if not is_complete:
+            # The first error is the one to tell.
+            with suppress(BuildToolsError):
+                bucket.ask("abort_multipart_upload", key, tolerates=("NoSuchUpload",), attempts=1, UploadId=upload_id)
+    return is_complete

@@ -1,0 +1,233 @@
+"""Promotion: a release taken over into another registry and another store, every byte of it unchanged.
+
+On the target it is what ``publish`` is: the version is claimed, images and archives are staged and read back, and the
+manifest is written last. So a version exists there as a whole or not at all, and a run that was killed is finished by
+the same command. The manifest names the places in the target, and is the same otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+from buildtools import Conflict, Failures, Refused, failures_of
+from buildtools.archive.checksums import Checksums
+from buildtools.audit import Verification
+from buildtools.events import Transferred, timed
+from buildtools.gates import Gates, gates_key
+from buildtools.image.reference import Reference
+from buildtools.image.registry.image_copier import ImageCopier
+from buildtools.image.registry.manifest import Manifest
+from buildtools.release import Release, ReleasedArchive, ReleasedImage, refuse_other_content
+from buildtools.schedule import run_graph
+from buildtools.services import Services
+from buildtools.stages import releases
+from buildtools.stages.images import repository
+from buildtools.stages.planned import Planned
+from buildtools.stages.tag_moves import outdated_tags
+from buildtools.stages.verification import audit_releases
+from buildtools.task_context import TaskContext
+from buildtools.version import Version
+
+
+def target_task(task: TaskContext, name: str) -> TaskContext:
+    """The same task in a target of the configuration.
+
+    :raises Refused: there is no such target, or its store is the project's own.
+    """
+    settings = task.settings.of_target(name)
+    if (settings.artifacts_url, settings.s3_endpoint) == (task.settings.artifacts_url, task.settings.s3_endpoint):
+        raise Refused(
+            f"the target {name} has the same artifacts as the project itself",
+            f"set artifacts under [tool.buildtools.target.{name}] to another place",
+        )
+    run = replace(task.run, settings=settings)
+    return TaskContext(run, Services(settings, run.environment, run.cancelled))
+
+
+def target_release(target: TaskContext, release: Release) -> Release:
+    """The release as it is in the target: other places, the same content."""
+    images = tuple(
+        replace(image, registry=target.settings.registry, repository=repository(target, image.name))
+        for image in release.images
+    )
+    return replace(release, images=images)
+
+
+def check_promotion(task: TaskContext, target: TaskContext, name: str, release: Release) -> None:
+    """Everything that could stop a promotion, found out before anything is written; all complaints at once.
+
+    :raises Refused: a gate has not been passed, or the target may not be written to.
+    :raises Drifted: the release is not intact.
+    :raises Conflict: the target has the version with other content.
+    """
+    replica = target_release(target, release)
+    registry = target.services.registry
+    checks: list[Callable[[], object]] = [
+        partial(_refuse_closed_gates, task, name, release),
+        partial(_refuse_drift, task, release),
+        partial(_refuse_conflict, target, replica),
+        partial(_refuse_store, target),
+        registry.ping,
+        *(partial(registry.check_push_access, image.repository) for image in replica.images),
+    ]
+    if errors := failures_of(checks):
+        failures = Failures(errors)
+        count = len(failures.errors)
+        raise failures.combined(f"preflight failed ({count} errors)", "fix the errors above and run again")
+
+
+def stage_replica(task: TaskContext, target: TaskContext, release: Release) -> Release:
+    """Take images and archives over into the target, and read back every one; the release as it is there.
+
+    No tag of the version is set before all parts of all images are there.
+
+    :raises Conflict: the target has a tag or an archive of the version with other content, or its claim by another
+        commit.
+    """
+    replica = target_release(target, release)
+    images = _missing_images(task, target, release)
+    releases.claim_version(target, Version.parse(replica.version), replica.commit)
+    copier = ImageCopier(target.services.registry)
+    work: dict[str, Callable[[], Manifest | None]] = {
+        **{f"image {source.name}": partial(_copy_image, task, target, copier, source) for source in images},
+        **{f"archive {archive.name}": partial(_copy_archive, task, target, archive) for archive in release.archives},
+    }
+    results = run_graph(dict.fromkeys(work, ()), lambda key: work[key](), jobs=target.run.jobs)
+    if results.failed:
+        raise Failures(results.failed.values()).combined(
+            f"{len(results.failed)} of {len(work)} members were not promoted", "fix the errors above and run again"
+        )
+    for image in replica.images:
+        if manifest := results.done.get(f"image {image.name}"):
+            target.services.registry.put_manifest(image.repository, image.tag, manifest)
+    _refuse_drift(target, replica)
+    return replica
+
+
+def record_gate(task: TaskContext, name: str, release: Release) -> None:
+    """Write beside the release's manifest that it has been promoted to the target of this name.
+
+    :raises Conflict: there is such a record of another commit.
+    """
+    store, key = task.services.store, gates_key(Version.parse(release.version))
+    while True:
+        gates, etag = _read_gates(task, release)
+        more = gates.with_gate(name)
+        if more == gates:
+            return
+        # Another run may have added its own meanwhile; then both are kept.
+        if etag:
+            store.replace(key, more.document(), etag, "application/json")
+        else:
+            store.create(key, more.document(), "application/json")
+
+
+def promotion_plan(task: TaskContext, target: TaskContext, release: Release) -> tuple[Planned, ...]:
+    """What would become of each member in the target."""
+    replica, version = target_release(target, release), Version.parse(release.version)
+    missing = {image.name for image in _missing_images(task, target, release)}
+    store = target.services.store
+    return (
+        *(_entry(each.reference, "be copied", is_there=each.name not in missing) for each in replica.images),
+        *(
+            _entry(store.location(each.key), "be copied", is_there=store.head(each.key) is not None)
+            for each in replica.archives
+        ),
+        _entry(
+            releases.manifest_location(target, version),
+            "be written",
+            is_there=releases.released(target, version) is not None,
+        ),
+    )
+
+
+def _entry(name: str, action: str, *, is_there: bool) -> Planned:
+    return Planned(name, "not change" if is_there else action, ("already there",) if is_there else ())
+
+
+def _missing_images(task: TaskContext, target: TaskContext, release: Release) -> list[ReleasedImage]:
+    """The images that the target does not have, each with the digest that its tag points to: an index, if it is one."""
+    tag = Version.parse(release.version).image_tag
+    indexes = {move.reference: move.before for move in outdated_tags(task, release.images, tag)}
+    sources = [replace(each, digest=indexes.get(each.reference) or each.digest) for each in release.images]
+    goals = target_release(target, replace(release, images=tuple(sources))).images
+    moves = {move.reference: move for move in outdated_tags(target, goals, tag)}
+    if others := [f"{move.reference} is {move.before}" for move in moves.values() if move.before]:
+        raise Conflict(
+            f"version {release.version} already exists in the target with other content ({'; '.join(others)})",
+            "a release version never changes; commit, cut a new version, and promote that",
+        )
+    return [source for source, goal in zip(sources, goals, strict=True) if goal.reference in moves]
+
+
+def _copy_image(task: TaskContext, target: TaskContext, copier: ImageCopier, image: ReleasedImage) -> Manifest:
+    size_so_far = 0
+
+    def add_size(size: int) -> None:
+        nonlocal size_so_far
+        size_so_far += size
+        task.run.report(Transferred(image.name, size_so_far))
+
+    source = Reference(image.registry, image.repository, image.tag, image.digest)
+    copy = partial(
+        copier.copy, task.services.registry_at(image.registry), source, repository(target, image.name), add_size
+    )
+    return timed(task.run.report, image.name, "promote", copy)
+
+
+def _copy_archive(task: TaskContext, target: TaskContext, archive: ReleasedArchive) -> None:
+    copy = partial(
+        target.services.store.copy,
+        archive.key,
+        task.services.store,
+        Checksums(archive.size, archive.sha256, archive.composite),
+        subject=archive.name,
+        report=task.run.report,
+    )
+    timed(task.run.report, archive.name, "promote", copy)
+
+
+def _refuse_closed_gates(task: TaskContext, name: str, release: Release) -> None:
+    gates, _ = _read_gates(task, release)
+    gates_left = [gate for gate in task.settings.target[name].requires if gate not in gates.names]
+    if gates_left:
+        raise Refused(
+            f"{release.version} may not be promoted to {name}: it has not been promoted to {', '.join(gates_left)}",
+            f"run `invoke promote {release.version} --to {gates_left[0]}` first",
+        )
+
+
+def _read_gates(task: TaskContext, release: Release) -> tuple[Gates, str]:
+    """The gates that a release has passed, and the record's ETag, which is empty where there is none."""
+    key = gates_key(Version.parse(release.version))
+    content = task.services.store.read(key)
+    if content is None:
+        return Gates.of(release), ""
+    location = task.services.store.location(key)
+    gates = Gates.parse(content.data, location)
+    if replace(gates, names=()) != Gates.of(release):
+        raise Conflict(
+            f"{location} is of {gates.version}, commit {gates.commit[:12]}, not of commit {release.commit[:12]}",
+            "look at it, then delete it",
+        )
+    return gates, content.etag
+
+
+def _refuse_drift(task: TaskContext, release: Release) -> None:
+    if error := Verification(audit_releases(task, (release,))).error():
+        raise error
+
+
+def _refuse_conflict(target: TaskContext, replica: Release) -> None:
+    existing = releases.released(target, Version.parse(replica.version))
+    if existing:
+        refuse_other_content(replica, existing)
+
+
+def _refuse_store(target: TaskContext) -> None:
+    if complaints := target.services.store.check_access(dry_run=target.run.dry_run):
+        raise Failures(Refused(complaint) for complaint in complaints).combined(
+            "the target's store cannot be written to", "fix the errors above and run again"
+        )

@@ -1,0 +1,64 @@
+"""A promotion is killed at each of its requests; the same command again finishes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from buildtools import pipeline
+from buildtools.audit import Verification
+from buildtools.stages import promotion, releases
+from buildtools.stages.verification import audit_releases
+from buildtools.task_context import TaskContext
+from buildtools.version import Version
+from tests.conftest import S3Service
+from tests.faults.killing import killable_place
+
+MOST_REQUESTS = 120
+
+
+class Promote:
+    """Promotes to a target, as a task does."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+
+    def __call__(self, task: TaskContext) -> None:
+        pipeline.promote(task.run, "1.0.0", self._target)
+
+
+def test_killed_at_any_request_it_leaves_no_manifest_that_names_what_is_missing(
+    tmp_path: Path, registry: str, s3: S3Service, environment: Mapping[str, str]
+) -> None:
+    bucket = s3.bucket()
+    targets = {
+        f"t{at}": {"namespace": f"{bucket}/t{at}", "artifacts": f"s3://{bucket}/t{at}"} for at in range(MOST_REQUESTS)
+    }
+    with killable_place(tmp_path, registry, s3, environment, target=targets) as switch:
+        place = switch.place
+        place.release("1.0.0", ("app",), ("daemon",))
+
+        def state(name: str) -> tuple[bool, bool | None]:
+            """Whether the target has a claim, and whether all is there that its manifest names; None without one."""
+            with place.task() as task, promotion.target_task(task, name) as target:
+                released = releases.released(target, Version.parse("1.0.0"))
+                is_claimed = target.services.store.head("claims/1.0.0.json") is not None
+                is_whole = Verification(audit_releases(target, (released,))).error() is None if released else None
+            return is_claimed, is_whole
+
+        at, was_killed, states, finished = 0, True, set(), set()
+        while was_killed:
+            at += 1
+            was_killed = switch.killed(at, Promote(f"t{at}"))
+            states.add(found := state(f"t{at}"))
+            # Before the claim nothing is written, and the next run is a first one.
+            if found[0]:
+                with place.task() as task:
+                    pipeline.promote(task.run, "1.0.0", f"t{at}")
+                assert (True, True) == state(f"t{at}"), at
+                finished.add(f"t{at}")
+        gates = place.store.read("releases/1.0.0.gates.json")
+    assert {(False, None), (True, None), (True, True)} == states
+    assert gates
+    assert finished == set(json.loads(gates.data)["gates"])
