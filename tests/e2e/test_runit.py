@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -201,10 +202,22 @@ def test_restarts_leave_no_container_no_mount_and_no_growth(project: Project) ->
         assert before + 1 >= mounts()
 
 
-def start_engine(service: Service, folder: Path) -> subprocess.Popen[bytes]:
+@contextmanager
+def bridge() -> Iterator[str]:
+    """A network bridge for an engine of a test's own. Without one, that engine would delete docker0."""
+    name = f"bt{secrets.token_hex(4)}"
+    subprocess.run(["ip", "link", "add", name, "type", "bridge"], check=True)
+    try:
+        subprocess.run(["ip", "address", "add", "172.31.254.1/24", "dev", name], check=True)
+        yield name
+    finally:
+        subprocess.run(["ip", "link", "delete", name], check=True)
+
+
+def start_engine(service: Service, folder: Path, bridge_name: str) -> subprocess.Popen[bytes]:
     socket = folder / "docker.sock"
     options = ["--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec", "--pidfile", f"{folder}/pid"]
-    options += ["--host", f"unix://{socket}", "--bridge", "none", "--iptables=false", "--storage-driver", "vfs"]
+    options += ["--host", f"unix://{socket}", "--bridge", bridge_name, "--iptables=false", "--storage-driver", "vfs"]
     with (folder / "log").open("ab") as log:
         engine = subprocess.Popen(["dockerd", *options], env=service.environment, stdout=log, stderr=log)
     until(lambda: subprocess.run(["docker", "version"], env=service.environment, capture_output=True).returncode == 0)
@@ -215,22 +228,23 @@ def test_it_comes_back_when_the_engine_does(project: Project, tmp_path: Path) ->
     require("dockerd")
     ours = write(released(project, SERVES))
     service = Service(ours.folder, {**ours.environment, "DOCKER_HOST": f"unix://{tmp_path}/docker.sock"})
-    engine = start_engine(service, tmp_path)
-    try:
-        with service.supervised():
-            service.starts(1)
+    with bridge() as name:
+        engine = start_engine(service, tmp_path, name)
+        try:
+            with service.supervised():
+                service.starts(1)
+                engine.terminate()
+                engine.wait()
+                engine = start_engine(service, tmp_path, name)
+                service.starts(2)
+                assert 1 == len(service.containers)
+        finally:
             engine.terminate()
             engine.wait()
-            engine = start_engine(service, tmp_path)
-            service.starts(2)
-            assert 1 == len(service.containers)
-    finally:
-        engine.terminate()
-        engine.wait()
-        # What the engine leaves mounted.
-        for line in Path("/proc/self/mounts").read_text().splitlines():
-            if line.split()[1].startswith(f"{tmp_path}/"):
-                subprocess.run(["umount", "--lazy", line.split()[1]], check=True)
+            # What the engine leaves mounted.
+            for line in Path("/proc/self/mounts").read_text().splitlines():
+                if line.split()[1].startswith(f"{tmp_path}/"):
+                    subprocess.run(["umount", "--lazy", line.split()[1]], check=True)
 
 
 def test_a_dry_run_and_a_refusal_write_nothing(project: Project) -> None:
