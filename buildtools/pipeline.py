@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from buildtools.release import Release
     from buildtools.run import Run
     from buildtools.stages.channels import ChannelState
+    from buildtools.stages.doctor import Examination
     from buildtools.stages.fetch import Fetched
     from buildtools.stages.history import HistoryEntry
     from buildtools.stages.planned import Planned
@@ -181,6 +182,14 @@ def history(run: Run) -> tuple[HistoryEntry, ...]:
     """Every version that the store knows, newest first."""
     with TaskContext(run) as task:
         return read_history(task)
+
+
+def doctor(run: Run) -> Examination:
+    """Whether everything that a release needs is there and well."""
+    from buildtools.stages.doctor import examine
+
+    with TaskContext(run) as task:
+        return examine(task)
 
 
 def runit(run: Run, image: str, folder: Path, release_name: str) -> ServiceFolder:

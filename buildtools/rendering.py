@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from buildtools.pipeline import Listing, Published
     from buildtools.sandbox import Service
     from buildtools.stages.channels import ChannelState
+    from buildtools.stages.doctor import Examination
     from buildtools.stages.planned import Planned
     from buildtools.stages.service_folder import ServiceFolder
 
@@ -57,14 +58,14 @@ def _plain(value: Any) -> Any:
 
 def new_project_document(project: NewProject) -> Any:
     """What ``init`` did, as ``--json`` prints it: paths only."""
-    written = [file.path for file in project.written]
-    return document({"written": written, "kept": project.kept, "commands": project.commands})
+    files = [file.path for file in project.files]
+    return document({"files": files, "unchanged": project.unchanged, "commands": project.commands})
 
 
 def new_project_summary(project: NewProject, *, dry_run: bool) -> str:
     """What ``init`` came to."""
-    words = [f"{'added to' if file.is_added_to else 'wrote'} {file.path}" for file in project.written]
-    words += [f"kept {path}" for path in project.kept]
+    words = [f"{'added to' if file.is_added_to else 'wrote'} {file.path}" for file in project.files]
+    words += [f"kept {path}" for path in project.unchanged]
     return f"{'dry run, nothing was touched: ' if dry_run else ''}{', '.join(words)}; next: the commands above"
 
 
@@ -329,11 +330,23 @@ def history_summary(entries: Sequence[HistoryEntry]) -> str:
 
 def service_folder_summary(service: ServiceFolder, *, dry_run: bool) -> str:
     """What ``runit`` came to, and what comes next."""
-    if not service.written:
+    if not service.changes:
         return f"{service.path} runs {service.version} already: nothing was written"
     if dry_run:
-        return f"dry run: {', '.join(service.written)} would be written in {service.path}; nothing was touched"
+        return f"dry run: {', '.join(service.changes)} would be written in {service.path}; nothing was touched"
     return f"{service.path} is to run {service.version}; next: `sv restart {service.path}`, or link it for runsvdir"
+
+
+def examination_table(examination: Examination) -> str:
+    """What ``doctor`` found, each with what to do."""
+    rows = [(each.health.value, each.subject, each.fact, each.remedy) for each in examination.diagnoses]
+    return table(("STATE", "SUBJECT", "FOUND", "WHAT TO DO"), rows)
+
+
+def examination_summary(examination: Examination) -> str:
+    """What ``doctor`` came to, where nothing failed."""
+    warnings = sum(each.health.value == "warning" for each in examination.diagnoses)
+    return f"all is well, with {_count(warnings, 'warning')}" if warnings else "all is well"
 
 
 def plan_table(plan: Sequence[Planned]) -> str:

@@ -215,8 +215,8 @@ TWINS = {
     **dict.fromkeys(("build", "push"), "a task, its function in the pipeline, and what that comes down to"),
     **dict.fromkeys(
         (
-            *("channel", "check", "dist", "fetch", "history", "init", "list_images", "promote", "publish", "release"),
-            *("rollback", "runit"),
+            *("channel", "check", "dist", "doctor", "fetch", "history", "init", "list_images", "promote", "publish"),
+            *("release", "rollback", "runit"),
             "verify",
         ),
         "a task and its function in the pipeline",

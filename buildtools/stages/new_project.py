@@ -55,8 +55,8 @@ class FirstFile:
 class NewProject:
     """The files that were written, those that were there and are as before, and the commands to go on with."""
 
-    written: tuple[FirstFile, ...]
-    kept: tuple[str, ...]
+    files: tuple[FirstFile, ...]
+    unchanged: tuple[str, ...]
     commands: tuple[str, ...]
 
 
@@ -71,17 +71,17 @@ def begin_project(task: TaskContext) -> NewProject:
     if repository.work_tree is None:
         raise Refused(f"{root} is in a bare repository", "run this in a clone")
     plan = [*_plan(task, repository)]
-    written = tuple(file for file in plan if file.content)
+    new = tuple(file for file in plan if file.content)
     if not task.run.dry_run:
         for file in plan:
             # What a run that was killed left of it.
             _partial(root / file.path).unlink(missing_ok=True)
             if file.content:
                 _write(root / file.path, file)
-    kept = tuple(file.path for file in plan if not file.content and (root / file.path).exists())
-    for advice in _advice(root, kept):
+    old = tuple(file.path for file in plan if not file.content and (root / file.path).exists())
+    for advice in _advice(root, old):
         task.run.report(Warned("", advice))
-    return NewProject(written, kept, _commands(task, repository, [file.path for file in plan]))
+    return NewProject(new, old, _commands(task, repository, [file.path for file in plan]))
 
 
 def _plan(task: TaskContext, repository: Repository) -> Iterator[FirstFile]:
@@ -89,8 +89,8 @@ def _plan(task: TaskContext, repository: Repository) -> Iterator[FirstFile]:
     root = task.settings.root
     place, gradle_name = _images_folder(root), _gradle_name(root)
     yield _new(root, "tasks.py", _TASKS)
-    configured = {layer.origin for layer in task.settings.origins.values()} - {"environment"}
-    configuration = "" if configured else _configuration(task, repository, place, gradle_name)
+    origins = {layer.origin for layer in task.settings.origins.values()} - {"environment"}
+    configuration = "" if origins else _configuration(task, repository, place, gradle_name)
     yield _extended(root, "pyproject.toml", configuration)
     if not place and _has_room_for_example(root, task.settings.images):
         # The Dockerfile comes last: with it the example is whole.
@@ -142,8 +142,8 @@ def _text(path: Path) -> str:
         raise Refused(f"{path} cannot be read ({error})", "correct it and run again") from None
 
 
-def _advice(root: Path, kept: Sequence[str]) -> Iterator[str]:
-    if "tasks.py" in kept and "buildtools" not in _text(root / "tasks.py"):
+def _advice(root: Path, old: Sequence[str]) -> Iterator[str]:
+    if "tasks.py" in old and "buildtools" not in _text(root / "tasks.py"):
         yield "tasks.py is as it was: import the namespace of buildtools.tasks there, or run `buildtools`, not `invoke`"
     if (root / "Dockerfile").exists():
         yield (
@@ -167,8 +167,8 @@ def _gradle_name(root: Path) -> str:
     build = "".join(_text(root / f"build.{kind}") for kind in kinds)
     if not _MAKES_A_DISTRIBUTION.search(build):
         return ""
-    named = _NAME_OF_A_BUILD.search("".join(_text(root / f"settings.{kind}") for kind in kinds))
-    name = named[1] if named else root.name
+    name_match = _NAME_OF_A_BUILD.search("".join(_text(root / f"settings.{kind}") for kind in kinds))
+    name = name_match[1] if name_match else root.name
     return name if COMPONENT.fullmatch(name) else ""
 
 

@@ -28,7 +28,7 @@ class ServiceFolder:
     path: str
     version: str
     image: str
-    written: tuple[str, ...]
+    changes: tuple[str, ...]
 
 
 def write_service_folder(task: TaskContext, name: str, folder: Path, release_name: str) -> ServiceFolder:
@@ -45,12 +45,12 @@ def write_service_folder(task: TaskContext, name: str, folder: Path, release_nam
     reference = f"{image.registry}/{image.repository}@{image.digest}"
     try:
         _refuse_stranger(folder)
-        written = tuple(_outdated(folder, reference))
-        if written and not task.run.dry_run:
-            _write(folder, dict(written))
+        changes = tuple(_outdated(folder, reference))
+        if changes and not task.run.dry_run:
+            _write(folder, dict(changes))
     except OSError as error:
         raise BuildToolsError(f"cannot write {folder} ({error.strerror})", "correct that, and run it again") from None
-    return ServiceFolder(str(folder), release.version, reference, tuple(path for path, _ in written))
+    return ServiceFolder(str(folder), release.version, reference, tuple(path for path, _ in changes))
 
 
 def _image(release: Release, name: str) -> ReleasedImage:

@@ -174,7 +174,7 @@ def test_the_next_release_changes_the_image_alone_and_runs_after_a_restart(proje
         outcome = project.done(
             "runit", project.name("app"), "--to", str(service.folder), "--release", "stage", "--json"
         )
-        assert (["env/IMAGE"], "1.0.1") == (outcome.document["written"], outcome.document["version"])
+        assert (["env/IMAGE"], "1.0.1") == (outcome.document["changes"], outcome.document["version"])
         assert [service.folder / "env/IMAGE"] == [p for p, time_ns in before.items() if p.stat().st_mtime_ns != time_ns]
         service.sv("restart")
         until(lambda: "serving 2" in service.log)

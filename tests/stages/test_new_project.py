@@ -70,7 +70,7 @@ def test_the_commands_that_it_prints_work(
     again = init(repository, environment, "--json")
     document = json.loads(again.stdout)
     assert ([], ["buildtools check", "buildtools build", "buildtools list"]) == (
-        document["written"],
+        document["files"],
         document["commands"],
     )
 

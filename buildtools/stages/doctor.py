@@ -1,0 +1,254 @@
+"""Whether everything that a release needs is there and well: each finding with what to do about it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from enum import Enum
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from buildtools import BuildToolsError, Failures, Refused
+from buildtools.frozen import frozen
+from buildtools.image.engine.client import Engine, EngineError
+from buildtools.schedule import side_by_side
+from buildtools.task_context import TaskContext
+
+_FREE_SHARE_WARNED_OF = 0.1
+_FREE_SHARE_NEEDED = 0.01
+# Dates of certificates, tokens and signatures are compared with clocks; S3 refuses at 15 minutes.
+_SECONDS_OFF = 5
+_DANGLING_WARNED_OF = 50
+_DEAD_WARNED_OF = 50
+_IDLE = ("created", "exited", "dead")
+_JOBS = 8
+
+
+class Health(Enum):
+    """How well something is."""
+
+    WELL = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+@frozen
+class Diagnosis:
+    """How one thing was found, and what to do about it. ``exit_code`` is that of a task that would fail for it."""
+
+    subject: str
+    health: Health
+    fact: str
+    remedy: str = ""
+    exit_code: int = 0
+
+
+@frozen
+class Examination:
+    """All that was looked at."""
+
+    diagnoses: tuple[Diagnosis, ...]
+
+    def error(self) -> BuildToolsError | None:
+        """One error for all that failed, with the exit code of the gravest; None where nothing did."""
+        failed = [each for each in self.diagnoses if each.health is Health.FAILED]
+        if not failed:
+            return None
+        errors = [_error(each) for each in failed]
+        subjects = ", ".join(dict.fromkeys(each.subject for each in failed))
+        summary = Failures(errors).summarized(f"not well: {subjects}", "do what is said above")
+        # What it says in detail is shown as findings.
+        return type(summary)(summary.fact, summary.remedy)
+
+
+def _error(diagnosis: Diagnosis) -> BuildToolsError:
+    error = BuildToolsError(diagnosis.fact)
+    error.exit_code = diagnosis.exit_code
+    return error
+
+
+def examine(task: TaskContext) -> Examination:
+    """Look at everything, side by side; what fails is a finding.
+
+    Nothing is changed, but for the object that the check of a store's rights leaves, unless the run is dry.
+    """
+    examinations: tuple[tuple[str, Callable[[TaskContext], Iterator[Diagnosis]]], ...] = (
+        ("buildtools", _tool),
+        ("configuration", _configuration),
+        ("git", _git),
+        ("engine", _engine),
+        ("disk", _disks),
+        ("registry", _registry),
+        ("store", _store),
+    )
+    rows = side_by_side([partial(_diagnoses, task, *each) for each in examinations], jobs=_JOBS)
+    return Examination(tuple(diagnosis for row in rows for diagnosis in row))
+
+
+def _diagnoses(
+    task: TaskContext, subject: str, examination: Callable[[TaskContext], Iterator[Diagnosis]]
+) -> list[Diagnosis]:
+    diagnoses: list[Diagnosis] = []
+    try:
+        diagnoses.extend(examination(task))
+    except BuildToolsError as error:
+        fact = "; ".join((*error.details, error.fact))
+        diagnoses.append(Diagnosis(subject, Health.FAILED, fact, error.remedy, error.exit_code))
+    return diagnoses
+
+
+def _tool(task: TaskContext) -> Iterator[Diagnosis]:
+    del task
+    fact = f"{version('lockstep-buildtools')}, Python {platform.python_version()}, {platform.platform()}"
+    yield Diagnosis("buildtools", Health.WELL, fact)
+
+
+def _configuration(task: TaskContext) -> Iterator[Diagnosis]:
+    for error in task.settings.errors:
+        yield Diagnosis("configuration", Health.FAILED, error, "correct it", Refused.exit_code)
+    if not task.settings.errors:
+        yield Diagnosis("configuration", Health.WELL, "`invoke check` looks at the image folders too")
+
+
+def _git(task: TaskContext) -> Iterator[Diagnosis]:
+    current = task.version
+    if current.dirty:
+        yield Diagnosis("git", Health.WARNING, f"the tree is dirty: {current}", "commit or stash before you publish")
+    else:
+        yield Diagnosis("git", Health.WELL, f"version {current}")
+
+
+def _engine(task: TaskContext) -> Iterator[Diagnosis]:
+    engine = task.services.engine
+    with engine.errors():
+        info: dict[str, Any] = engine.api.info()
+        dangling = engine.api.images(filters={"dangling": True})
+        idle = engine.api.containers(all=True, filters={"status": [*_IDLE]})
+        running = engine.api.containers()
+    fact = f"{info['ServerVersion']} at {engine.address}, API {engine.api_version}, {engine.platform}"
+    yield Diagnosis("engine", Health.WELL, fact)
+    yield _image_store(info, containerd=engine.containerd_store)
+    yield _clock(info)
+    size = sum(each["Size"] for each in dangling) // 1_000_000
+    yield _counted(
+        "images", len(dangling), f"dangling, {size} MB", _DANGLING_WARNED_OF, "`docker image prune` removes them"
+    )
+    yield _counted("containers", len(idle), "not running", _DEAD_WARNED_OF, "`docker container prune` removes them")
+    root = Path(info["DockerRootDir"])
+    if engine.address.startswith("unix://") and root.is_dir():
+        yield from _disk("engine's disk", root)
+        yield _mounts(root, [*_details(engine, running)])
+
+
+def _image_store(info: Mapping[str, Any], *, containerd: bool) -> Diagnosis:
+    driver = info["Driver"]
+    if driver == "vfs":
+        fact = "the storage driver vfs copies every layer in full"
+        return Diagnosis("engine's store", Health.WARNING, fact, "use overlay2, or fuse-overlayfs where that cannot be")
+    return Diagnosis(
+        "engine's store", Health.WELL, f"{driver}, {'containerd' if containerd else 'classic'} image store"
+    )
+
+
+def _clock(info: Mapping[str, Any]) -> Diagnosis:
+    # RFC 3339 with nanoseconds, of which Python takes six digits.
+    text = info["SystemTime"].partition(".")[0].rstrip("Z")
+    there = datetime.fromisoformat(text).replace(tzinfo=UTC) if len(text) == len("2026-01-31T00:00:00") else None
+    if there is None:
+        return Diagnosis("clock", Health.WARNING, f"the engine says {info['SystemTime']}", "compare it by hand")
+    seconds = abs((datetime.now(UTC) - there).total_seconds())
+    if seconds > _SECONDS_OFF:
+        fact = f"the engine's clock and this one are {seconds:.0f} s apart"
+        return Diagnosis("clock", Health.WARNING, fact, "set both by NTP")
+    return Diagnosis("clock", Health.WELL, "the engine's and this one agree")
+
+
+def _counted(subject: str, count: int, what: str, limit: int, remedy: str) -> Diagnosis:
+    health = Health.WARNING if count > limit else Health.WELL
+    return Diagnosis(subject, health, f"{count} {what}", remedy if count > limit else "")
+
+
+def _details(engine: Engine, containers: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for container in containers:
+        # It may have ended meanwhile.
+        with suppress(EngineError), engine.errors():
+            yield engine.api.inspect_container(container["Id"])
+
+
+def _mounts(root: Path, running: list[dict[str, Any]]) -> Diagnosis:
+    """The file systems of containers that are mounted though none of theirs runs: what kills and bugs leave."""
+    holders = {each["Id"] for each in running}
+    layers = {((each.get("GraphDriver") or {}).get("Data") or {}).get("MergedDir") for each in running}
+    strays = []
+    for line in Path("/proc/self/mounts").read_text(errors="surrogateescape").splitlines():
+        place = line.split()[1]
+        of_container = place.removeprefix(f"{root}/containers/").partition("/")[0]
+        is_shm = place.startswith(f"{root}/containers/") and of_container not in holders
+        is_layer = place.startswith(f"{root}/") and place.endswith("/merged") and place not in layers
+        if is_shm or is_layer:
+            strays.append(place)
+    if strays:
+        fact = f"{len(strays)} mounts that no container holds, such as {strays[0]}"
+        return Diagnosis("mounts", Health.WARNING, fact, "where nothing is being built, restart the engine")
+    return Diagnosis("mounts", Health.WELL, "each is held by a container that runs")
+
+
+def _disks(task: TaskContext) -> Iterator[Diagnosis]:
+    yield from _disk("project's disk", task.settings.root)
+    yield from _disk("cache's disk", task.run.cache)
+
+
+def _disk(subject: str, folder: Path) -> Iterator[Diagnosis]:
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    state = os.statvfs(there)
+    shares = {"space": state.f_bavail / max(state.f_blocks, 1)}
+    # Some file systems make inodes as they need them, and say 0.
+    if state.f_files:
+        shares["inodes"] = state.f_favail / state.f_files
+    for what, share in shares.items():
+        fact = f"{share:.0%} of the {what} of {there} is free"
+        if share < _FREE_SHARE_NEEDED:
+            yield Diagnosis(subject, Health.FAILED, fact, "make room", BuildToolsError.exit_code)
+        elif share < _FREE_SHARE_WARNED_OF:
+            yield Diagnosis(subject, Health.WARNING, fact, "make room")
+        elif what == "space":
+            yield Diagnosis(subject, Health.WELL, fact)
+
+
+def _registry(task: TaskContext) -> Iterator[Diagnosis]:
+    settings = task.settings
+    if not settings.registry:
+        yield Diagnosis("registry", Health.WARNING, "none is configured", "set registry before you push")
+        return
+    registry = task.services.registry
+    registry.ping()
+    login = f"logs in as {registry.credential.username or 'a token'}" if registry.credential else "asks for no login"
+    yield Diagnosis("registry", Health.WELL, f"{settings.registry} answers, and {login}")
+    folder = settings.root / settings.images
+    names = sorted(path.name for path in folder.glob("*") if path.is_dir())
+    if names:
+        repository = f"{settings.repository_prefix}/{names[0]}".partition("/")[2]
+        registry.check_push_access(repository)
+        yield Diagnosis("registry", Health.WELL, f"takes pushes to {repository}")
+
+
+def _store(task: TaskContext) -> Iterator[Diagnosis]:
+    settings = task.settings
+    if not settings.artifacts:
+        yield Diagnosis("store", Health.WARNING, "none is configured", "set artifacts before you publish")
+        return
+    complaints = task.services.store.check_access(dry_run=task.run.dry_run)
+    for complaint in complaints:
+        fact, _, remedy = complaint.partition(": ")
+        yield Diagnosis("store", Health.FAILED, fact, remedy, Refused.exit_code)
+    if not complaints:
+        yield Diagnosis("store", Health.WELL, f"{settings.artifacts} can be written, and read back")
+    for name in ("s3_conditional_writes", "s3_checksums"):
+        if not getattr(settings, name):
+            remedy = "see docs/release.md on what that gives up"
+            yield Diagnosis("store", Health.WARNING, f"{settings.place(name)} is false", remedy)

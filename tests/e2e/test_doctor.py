@@ -1,0 +1,120 @@
+"""``doctor``: what is well, what is not, what to do, and an exit code by the worst."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from buildtools.sandbox.process import free_ports
+from tests.e2e.project import Outcome, Project
+
+CLOSED = f"127.0.0.1:{free_ports(1)[0]}"
+NO_ENGINE = {"DOCKER_HOST": "unix:///nonexistent/docker.sock"}
+NO_REGISTRY = {"INVOKE_BUILDTOOLS_REGISTRY": CLOSED}
+NO_STORE = {"AWS_ENDPOINT_URL_S3": f"http://{CLOSED}"}
+
+
+@pytest.fixture
+def healthy(project: Project) -> Project:
+    project.image("app", "FROM {base}\n")
+    project.commit("all")
+    project.tag("1.0.0")
+    return project
+
+
+def states(outcome: Outcome) -> dict[str, set[str]]:
+    """How each subject was found."""
+    found: dict[str, set[str]] = {}
+    for each in outcome.document["diagnoses"]:
+        found.setdefault(each["subject"], set()).add(each["health"])
+    return found
+
+
+def test_what_is_well_is_said_and_nothing_is_changed(healthy: Project) -> None:
+    before = healthy.world()
+    outcome = healthy.invoke("doctor", "--json", "--dry-run")
+    assert before == healthy.world()
+    found = states(outcome)
+    assert 0 == outcome.code, outcome.out
+    # The machine's own disks, and what other tests leave in its engine, may be worth a warning.
+    well = ("buildtools", "configuration", "git", "engine", "clock", "registry", "store")
+    assert [{"ok"}] * len(well) == [found[subject] for subject in well]
+    assert {"engine's store", "images", "containers", "engine's disk", "mounts", "project's disk"} < found.keys()
+    facts = [each["fact"] for each in outcome.document["diagnoses"]]
+    assert "version 1.0.0" in facts
+    assert f"takes pushes to {healthy.repository('app')}" in facts
+
+
+@dataclass(frozen=True)
+class Ill:
+    """Variables that make something fail, what is then not well, and the exit code."""
+
+    variables: Mapping[str, str]
+    subjects: str
+    code: int
+
+
+@pytest.mark.parametrize(
+    "ill",
+    [
+        Ill(NO_ENGINE, "engine", 4),
+        Ill(NO_REGISTRY, "registry", 4),
+        Ill(NO_STORE, "store", 4),
+        Ill({**NO_ENGINE, **NO_REGISTRY, **NO_STORE}, "engine, registry, store", 4),
+        Ill({"DOCKER_CONFIG": "/nonexistent"}, "registry", 2),
+        Ill({"AWS_SECRET_ACCESS_KEY": "wrong"}, "store", 2),
+        Ill({**NO_ENGINE, "AWS_SECRET_ACCESS_KEY": "wrong"}, "engine, store", 2),
+        Ill({**NO_ENGINE, "INVOKE_BUILDTOOLS_REGSTRY": "x"}, "configuration, engine", 2),
+    ],
+    ids=lambda ill: f"{ill.subjects} {ill.code}",
+)
+def test_what_is_not_well_is_named_and_the_worst_gives_the_exit_code(healthy: Project, ill: Ill) -> None:
+    outcome = healthy.invoke("doctor", **ill.variables)
+    assert (ill.code, f"error: not well: {ill.subjects}: do what is said above") == (outcome.code, outcome.last)
+    lines = [line for line in outcome.out.splitlines() if line.startswith("failed ")]
+    assert set(ill.subjects.split(", ")) == {line.split()[1] for line in lines}
+
+
+def test_a_dirty_tree_is_a_warning(healthy: Project) -> None:
+    healthy.write("tasks.py", "from buildtools.tasks import namespace  # mine\n")
+    outcome = healthy.invoke("doctor", "--json")
+    assert (0, {"warning"}) == (outcome.code, states(outcome)["git"])
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[None]:
+    """A file system of a megabyte, for as long as the context lasts."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount")
+    folder.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_fails(healthy: Project) -> None:
+    with small_disk(healthy.home / "cache"):
+        (healthy.home / "cache/data").write_bytes(bytes(1024 * 1024))
+        outcome = healthy.invoke("doctor", "--json")
+    assert (1, {"failed"}) == (outcome.code, states(outcome)["cache's disk"])
+
+
+def test_a_mount_that_no_container_holds_is_named(healthy: Project) -> None:
+    folder = Path("/var/lib/docker/overlay2") / f"lost-{healthy.mark}" / "merged"
+    if not folder.parents[1].is_dir():
+        pytest.skip("the engine's images are elsewhere")
+    try:
+        with small_disk(folder):
+            outcome = healthy.invoke("doctor", "--json")
+            assert {"warning"} == states(outcome)["mounts"]
+    finally:
+        folder.rmdir()
+        folder.parent.rmdir()
