@@ -12,6 +12,7 @@ from buildtools.stages.check import Checked, check_project
 from buildtools.stages.fetch import FetchRequest, fetch_plan, fetch_release
 from buildtools.stages.history import read_history
 from buildtools.stages.new_project import NewProject, begin_project
+from buildtools.stages.pruning import prune_releases
 from buildtools.task_context import TaskContext
 from buildtools.version import Version
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from buildtools.stages.fetch import Fetched
     from buildtools.stages.history import HistoryEntry
     from buildtools.stages.planned import Planned
+    from buildtools.stages.pruning import PruneEntry
     from buildtools.stages.service_folder import ServiceFolder
 
 
@@ -176,6 +178,12 @@ def promote(run: Run, name: str, target_name: str) -> Published:
         version = Version.parse(release.version)
         moved = releases.point(target, version, release)
         return Published(release, releases.manifest_location(target, version), written, dirty=False, moved=moved)
+
+
+def prune(run: Run, keep: int, days: int) -> tuple[PruneEntry, ...]:
+    """Take releases away: all but the newest ``keep``, those of the last days, and what something points to."""
+    with TaskContext(run) as task:
+        return prune_releases(task, keep, days)
 
 
 def history(run: Run) -> tuple[HistoryEntry, ...]:

@@ -18,6 +18,7 @@ from buildtools.version import Version
 MANIFEST_SCHEMA = 1
 # What the name of an object ends with that lies beside a manifest and says which gates its version has passed.
 GATES = ".gates.json"
+PRUNES = "prunes/"
 
 
 @frozen
@@ -143,6 +144,11 @@ def version_of(key: str) -> Version | None:
 def claim_key(version: Version) -> str:
     """Where the claim of a version lies, relative to the artifacts' prefix: whose commit the version is for."""
     return f"claims/{version.image_tag}.json"
+
+
+def prune_key(version: Version) -> str:
+    """Where a copy of a version's manifest lies while the version is being pruned."""
+    return f"{PRUNES}{version.image_tag}.json"
 
 
 def archive_key(name: str, version: Version) -> str:

@@ -19,6 +19,7 @@ from buildtools.stages.check import Checked
 from buildtools.stages.fetch import Fetched, FetchState
 from buildtools.stages.history import HistoryEntry, VersionState
 from buildtools.stages.new_project import NewProject
+from buildtools.stages.pruning import PruneState
 from buildtools.workboard import size
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from buildtools.stages.channels import ChannelState
     from buildtools.stages.doctor import Examination
     from buildtools.stages.planned import Planned
+    from buildtools.stages.pruning import PruneEntry
     from buildtools.stages.service_folder import ServiceFolder
 
 # Raised when a field of a document changes its meaning or goes away.
@@ -347,6 +349,22 @@ def examination_summary(examination: Examination) -> str:
     """What ``doctor`` came to, where nothing failed."""
     warnings = sum(each.health.value == "warning" for each in examination.diagnoses)
     return f"all is well, with {_count(warnings, 'warning')}" if warnings else "all is well"
+
+
+def prune_table(entries: Sequence[PruneEntry]) -> str:
+    """The versions and what became of them, the newest first."""
+    rows = [(each.version, each.created[: len("2026-01-31")], each.state.value, each.why) for each in entries]
+    return table(("VERSION", "DATE", "STATE", "WHY"), rows)
+
+
+def prune_summary(entries: Sequence[PruneEntry], *, dry_run: bool) -> str:
+    """What ``prune`` came to."""
+    states = [each.state for each in entries]
+    count = _count(states.count(PruneState.PRUNED), "version")
+    kept = f"{states.count(PruneState.KEPT)} kept"
+    if dry_run:
+        return f"dry run: nothing was touched; {count} would be pruned, {kept}; do it with --yes"
+    return f"pruned {count}, {kept}"
 
 
 def plan_table(plan: Sequence[Planned]) -> str:

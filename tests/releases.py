@@ -54,13 +54,19 @@ class ReleasePlace:
         with TaskContext(run, services) as task:
             yield task
 
-    def release(self, version: str, images: Sequence[str] = ("app", "web"), archives: Sequence[str] = ()) -> Release:
+    def release(
+        self,
+        version: str,
+        images: Sequence[str] = ("app", "web"),
+        archives: Sequence[str] = (),
+        created: str = "2026-11-23T08:00:00Z",
+    ) -> Release:
         """A released version; each member's content is its name and the version."""
         parsed = Version.parse(version)
         release = Release(
             version,
             digest_of(version.encode()).removeprefix("sha256:")[:40],
-            "2026-11-23T08:00:00Z",
+            created,
             tuple(self.put_image(name, parsed.image_tag) for name in images),
             tuple(self._put_archive(name, parsed) for name in archives),
         )

@@ -81,6 +81,19 @@ def read_checkout(root: Path, tag_prefix: str, remote: str, environment: Mapping
     return Checkout(version, _date(repository, version, environment), without_login(url))
 
 
+def tag_names(root: Path, tag_prefix: str, environment: Mapping[str, str]) -> tuple[str, ...]:
+    """The names of all tags that start with the prefix, without it, lightweight ones too.
+
+    :raises Refused: no repository, or one without any tag, as a clone is that did not fetch them.
+    """
+    start = b"refs/tags/"
+    refs = Repository.open(root, environment).refs.under(start)
+    if not refs:
+        raise Refused("this repository has no tags", "fetch them with `git fetch --tags`")
+    names = [os.fsdecode(ref.name.removeprefix(start)) for ref in refs]
+    return tuple(name.removeprefix(tag_prefix) for name in names if name.startswith(tag_prefix))
+
+
 def refuse_dirty(root: Path, environment: Mapping[str, str]) -> None:
     """Nothing, where the tree is clean.
 

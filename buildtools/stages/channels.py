@@ -7,6 +7,7 @@ looks at the tags.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from buildtools import BuildToolsError, Conflict, Refused, Unreachable
@@ -50,16 +51,25 @@ def read_channels(task: TaskContext) -> tuple[Channel, ...]:
 
     :raises Unreachable: the store does not answer.
     """
+    return tuple(parse_channels(task, lambda error: task.run.report(Warned("", error.fact))))
+
+
+def parse_channels(task: TaskContext, failed: Callable[[BuildToolsError], object] | None = None) -> Iterator[Channel]:
+    """Every channel, by name; ``failed`` is told of one that cannot be read.
+
+    :raises BuildToolsError: one cannot be read, and nobody wants to be told.
+    """
     store = task.services.store
     keys = [entry.key for entry in store.list(CHANNELS) if channel_name(entry.key)]
-    channels = []
     for key, content in zip(keys, store.read_all(keys), strict=True):
         try:
             # One that was deleted since it was listed is no channel any more.
-            channels += [Channel.parse(content.data, store.location(key))] if content else []
+            if content:
+                yield Channel.parse(content.data, store.location(key))
         except BuildToolsError as error:
-            task.run.report(Warned("", error.fact))
-    return tuple(channels)
+            if failed is None:
+                raise
+            failed(error)
 
 
 def show_channel(task: TaskContext, name: str) -> ChannelState:
@@ -153,6 +163,7 @@ def _refuse_version(task: TaskContext, name: str) -> None:
 
 def _move(task: TaskContext, channel: Channel, etag: str, version: Version) -> ChannelState:
     """Point the channel to a version, which is checked first; nothing is written where that fails."""
+    releases.refuse_pruned(task, version)
     target = releases.released_version(task, version)
     if error := Verification(audit_releases(task, (target,))).error():
         raise error
@@ -162,6 +173,8 @@ def _move(task: TaskContext, channel: Channel, etag: str, version: Version) -> C
         check_rights(task, outdated_tags(task, target.images, channel.name))
         if not task.run.dry_run:
             successor = _write(task, successor, etag)
+            # Who prunes looks at channels after it has said so, and this looks for that after the channel was moved.
+            releases.refuse_pruned(task, version)
         _warn_of_abandoned_tags(task, channel, target)
     return _follow(task, channel, successor)
 

@@ -197,6 +197,31 @@ def manifest_keys(task: TaskContext) -> list[str]:
     return [entry.key for entry in task.services.store.list("releases/") if release.version_of(entry.key)]
 
 
+def read_releases(task: TaskContext) -> tuple[list[Release], list[BuildToolsError]]:
+    """Every release, and the failures of manifests that cannot be read."""
+    store, keys = task.services.store, manifest_keys(task)
+    readable, errors = [], []
+    for key, content in zip(keys, store.read_all(keys), strict=True):
+        try:
+            # One that was deleted since it was listed is no release any more.
+            readable += [Release.parse(content.data, store.location(key))] if content else []
+        except BuildToolsError as error:
+            errors.append(error)
+    return readable, errors
+
+
+def refuse_pruned(task: TaskContext, version: Version) -> None:
+    """Nothing, unless a run is taking the version away, or was killed while it did.
+
+    :raises Conflict: it is.
+    """
+    if task.services.store.head(release.prune_key(version)):
+        raise Conflict(
+            f"version {version} is being pruned ({task.services.store.location(release.prune_key(version))})",
+            "let `invoke prune` finish that, or choose another version",
+        )
+
+
 def _released_versions(task: TaskContext) -> Iterator[Version]:
     """Every version that has a manifest."""
     for key in manifest_keys(task):
@@ -292,6 +317,7 @@ def claim_version(task: TaskContext, version: Version, commit: str) -> None:
     key = release.claim_key(version)
     claim = json.dumps({"schema": 1, "version": version.text, "commit": commit}).encode() + b"\n"
     if task.services.store.create(key, claim, "application/json"):
+        refuse_pruned(task, version)
         return
     existing = awaited(lambda: task.services.store.read(key))
     if existing is None:
@@ -301,6 +327,7 @@ def claim_version(task: TaskContext, version: Version, commit: str) -> None:
             f"version {version} is claimed by another commit (publish running or unfinished)",
             f"cut a new version, or delete {task.services.store.location(key)} to abandon that one",
         )
+    refuse_pruned(task, version)
 
 
 def _side(barrier: Barrier, work: Callable[[Callable[[], object]], _Value]) -> _Value:

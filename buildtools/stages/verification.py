@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from buildtools import BuildToolsError, Unreachable
+from buildtools import Unreachable
 from buildtools.archive.checksums import Checksums
 from buildtools.audit import Audit, Verification, audit
 from buildtools.image.registry.cache import Cache
@@ -27,15 +27,7 @@ def verify_named(task: TaskContext, names: Sequence[str], *, deep: bool) -> Veri
 
 def verify_all(task: TaskContext, *, deep: bool) -> Verification:
     """The audits of every release; a manifest that cannot be read is a failure among them."""
-    store = task.services.store
-    keys = releases.manifest_keys(task)
-    readable, unreadable = [], []
-    for key, content in zip(keys, store.read_all(keys), strict=True):
-        try:
-            # One that was deleted since it was listed is no release any more.
-            readable += [Release.parse(content.data, store.location(key))] if content else []
-        except BuildToolsError as error:
-            unreadable.append(error)
+    readable, unreadable = releases.read_releases(task)
     return Verification(audit_releases(task, readable, deep=deep), tuple(unreadable))
 
 

@@ -1,4 +1,4 @@
-"""Tasks that move what is released: channels to other releases, releases to other places."""
+"""Tasks that move what is released: channels to other releases, releases to other places and away."""
 
 from __future__ import annotations
 
@@ -66,3 +66,27 @@ def promote(
         published = pipeline.promote(run, version, to)
         show(console, json, rendering.document(published), rendering.release_table(published.release))
         console.summary(rendering.promoted_summary(published, to))
+
+
+@command(
+    help={
+        "keep": "How many of the newest versions to keep, whatever their age.",
+        "older_than": "Of the others, prune those whose commit is older than so many days.",
+        "yes": "Do it; without, it is only said what would be pruned.",
+    }
+)
+def prune(
+    context: Context, keep: str = "", older_than: str = "", yes: bool = False, dry_run: bool = False, json: bool = False
+) -> None:
+    """Delete releases as a whole, and none that a channel, a gate or a git tag points to."""
+    with running(context, dry_run=dry_run or not yes, json=json) as (run, console):
+        from buildtools import pipeline, rendering
+
+        if not (keep.isdecimal() and older_than.isdecimal() and int(keep)):
+            raise Refused(
+                "prune needs two whole numbers, and keeps at least one version",
+                "run it as `invoke prune --keep 20 --older-than 90`",
+            )
+        entries = pipeline.prune(run, int(keep), int(older_than))
+        show(console, json, rendering.document(entries), rendering.prune_table(entries))
+        console.summary(rendering.prune_summary(entries, dry_run=run.dry_run))

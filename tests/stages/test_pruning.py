@@ -1,0 +1,221 @@
+"""Releases are taken away from a real registry and a real store, and what is needed stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from buildtools import BuildToolsError, Conflict, Refused
+from buildtools.audit import Verification
+from buildtools.channel import Channel
+from buildtools.events import Warned
+from buildtools.gates import Gates, gates_key
+from buildtools.image.registry.lookup import fingerprint_tag, move_tag, tag_digest
+from buildtools.release import Release, manifest_key, prune_key
+from buildtools.stages.channels import move_forward, roll_back
+from buildtools.stages.pruning import PruneState, prune_releases
+from buildtools.stages.releases import claim_version
+from buildtools.stages.verification import audit_releases, verify_all
+from buildtools.version import Version
+from tests.conftest import S3Service, make_repository
+from tests.contract.registries import own_registry
+from tests.releases import ReleasePlace, release_place
+
+OLD, RECENT = "2020-01-01T00:00:00Z", "2999-01-01T00:00:00Z"
+
+
+@pytest.fixture(scope="module")
+def deleting_registry(tmp_path_factory: pytest.TempPathFactory, environment: Mapping[str, str]) -> Iterator[str]:
+    with own_registry(tmp_path_factory.mktemp("own"), environment) as registry:
+        yield registry.host
+
+
+@pytest.fixture
+def place(
+    tmp_path: Path, deleting_registry: str, s3: S3Service, environment: Mapping[str, str]
+) -> Iterator[ReleasePlace]:
+    repository = make_repository(tmp_path / "repository")
+    repository.commit("all")
+    repository.tag("v0.9.0")
+    with release_place(repository.path, deleting_registry, s3, environment, tag_prefix="v") as place:
+        yield place
+
+
+def prune(place: ReleasePlace, keep: int = 1, days: int = 30, *, dry_run: bool = False) -> dict[str, str]:
+    """What keeps each version; empty for one that was pruned."""
+    with place.task(dry_run=dry_run) as task:
+        entries = prune_releases(task, keep, days)
+    assert [bool(entry.why) for entry in entries if entry.state is PruneState.KEPT].count(False) == 0
+    return {entry.version: entry.why if entry.state is PruneState.KEPT else "" for entry in entries}
+
+
+def keys(place: ReleasePlace) -> list[str]:
+    return [entry.key for entry in place.store.list()]
+
+
+def is_intact(place: ReleasePlace) -> bool:
+    with place.task() as task:
+        return verify_all(task, deep=False).error() is None
+
+
+def test_an_old_release_goes_with_all_that_it_has_and_the_others_stay(place: ReleasePlace) -> None:
+    old = place.release("1.0.0", archives=("daemon",), created=OLD)
+    new = place.release("1.1.0", archives=("daemon",), created=OLD)
+    assert {"1.1.0": "one of the newest 1", "1.0.0": ""} == prune(place)
+    assert {"app": "", "web": ""} == place.tags("1.0.0")
+    assert [None] == [place.store.head(old.archives[0].key)]
+    assert ["claims/1.1.0.json", new.archives[0].key, "releases/1.1.0.json"] == keys(place)
+    assert is_intact(place)
+    assert {"1.1.0": "one of the newest 1"} == prune(place)
+
+
+def test_a_dry_run_says_the_same_and_touches_nothing(place: ReleasePlace) -> None:
+    for version in ("1.0.0", "1.1.0"):
+        place.release(version, archives=("daemon",), created=OLD)
+    before = keys(place)
+    assert {"1.1.0": "one of the newest 1", "1.0.0": ""} == prune(place, dry_run=True)
+    assert before == keys(place)
+    assert is_intact(place)
+
+
+def test_what_something_points_to_is_kept(place: ReleasePlace) -> None:
+    for version in ("0.9.0", "1.0.0", "1.1.0", "1.2.0", "1.3.0", "1.4.0", "1.5.0"):
+        place.release(version, ("app",), created=OLD)
+    place.release("1.6.0", ("app",), created=RECENT)
+    with place.task() as task:
+        for version in ("1.1.0", "1.2.0", "1.3.0"):
+            move_forward(task, "stage", Version.parse(version))
+        roll_back(task, "stage", None)
+    promoted = Gates("1.4.0", "c" * 40).with_gate("production")
+    place.store.create(gates_key(Version.parse("1.4.0")), promoted.document(), "application/json")
+    assert {
+        "1.6.0": "one of the newest 1",
+        "1.5.0": "",
+        "1.4.0": "it was promoted",
+        "1.3.0": "",
+        "1.2.0": "the channel stage needs it",
+        "1.1.0": "the channel stage needs it",
+        "1.0.0": "",
+        "0.9.0": "there is a git tag of it",
+    } == prune(place)
+    assert is_intact(place)
+    with place.task() as task:
+        assert "1.1.0" == roll_back(task, "stage", None).version
+
+
+def test_a_young_release_is_kept(place: ReleasePlace) -> None:
+    for version, created in (("1.0.0", OLD), ("1.1.0", RECENT), ("1.2.0", "some day"), ("1.3.0", OLD)):
+        place.release(version, ("app",), created=created.replace(" ", "-"))
+    kept = prune(place)
+    assert {"1.2.0": "younger than 30 days", "1.1.0": "younger than 30 days", "1.0.0": ""} == {
+        version: why for version, why in kept.items() if version != "1.3.0"
+    }
+
+
+def test_images_and_fingerprints_of_other_releases_stay(place: ReleasePlace) -> None:
+    old, new = place.release("1.0.0", created=OLD), place.release("1.1.0", created=OLD)
+    app, web = old.images
+    for image, fingerprint in ((app, "a" * 64), (web, "b" * 64)):
+        built = place.put_image(image.name, fingerprint_tag(fingerprint))
+        assert built.digest == tag_digest(place.client, image.repository, fingerprint_tag(fingerprint))
+    # The app of the newer release is the very same image, its web was built from the same inputs.
+    move_tag(place.client, app.repository, "1.1.0", app.digest)
+    rewrite(place, replace(old, images=(replace(app, fingerprint="a" * 64), replace(web, fingerprint="b" * 64))))
+    images = (replace(app, tag="1.1.0", fingerprint="c" * 64), replace(new.images[1], fingerprint="b" * 64))
+    rewrite(place, replace(new, images=images))
+    assert "" == prune(place)["1.0.0"]
+    assert is_intact(place)
+    tags = [fingerprint_tag(letter * 64) for letter in "ab"]
+    assert [None, True] == [
+        tag_digest(place.client, image.repository, tag) and True for image, tag in zip((app, web), tags, strict=True)
+    ]
+
+
+def rewrite(place: ReleasePlace, release: Release) -> None:
+    key = manifest_key(Version.parse(release.version))
+    place.store.delete(key)
+    assert place.store.create(key, release.manifest(), "application/json")
+
+
+def test_what_cannot_be_read_may_point_to_anything(place: ReleasePlace) -> None:
+    for version in ("1.0.0", "1.1.0"):
+        place.release(version, ("app",), created=OLD)
+    for key in ("channels/stage.json", "releases/1.2.0.json"):
+        place.store.create(key, b"<html>", "application/json")
+        with pytest.raises(BuildToolsError, match="is not a"):
+            prune(place)
+        place.store.delete(key)
+    assert is_intact(place)
+
+
+def test_without_git_tags_nothing_is_pruned(
+    tmp_path: Path, registry: str, s3: S3Service, environment: Mapping[str, str]
+) -> None:
+    repository = make_repository(tmp_path / "repository")
+    repository.commit("all")
+    with release_place(repository.path, registry, s3, environment) as place:
+        for version in ("1.0.0", "1.1.0"):
+            place.release(version, ("app",), created=OLD)
+        with pytest.raises(Refused, match="this repository has no tags"):
+            prune(place)
+        assert is_intact(place)
+
+
+def test_nobody_publishes_or_points_to_a_version_that_is_being_pruned(place: ReleasePlace) -> None:
+    release = place.release("1.0.0", ("app",), created=OLD)
+    version = Version.parse("1.0.0")
+    place.store.delete("claims/1.0.0.json")
+    place.store.create(prune_key(version), release.manifest(), "application/json")
+    for _ in range(2):
+        with place.task() as task, pytest.raises(Conflict, match="is being pruned"):
+            claim_version(task, version, release.commit)
+    with place.task() as task, pytest.raises(Conflict, match="is being pruned"):
+        move_forward(task, "stage", version)
+    assert None is place.store.head("channels/stage.json")
+
+
+def test_who_prunes_sees_a_channel_that_was_moved_meanwhile(place: ReleasePlace) -> None:
+    release = place.release("1.0.0", ("app",), created=OLD)
+    place.store.create(prune_key(Version.parse("1.0.0")), release.manifest(), "application/json")
+    channel = Channel("stage").moved_to(release).document()
+    place.store.create("channels/stage.json", channel, "application/json")
+    place.release("1.1.0", ("app",), created=OLD)
+    assert "the channel stage needs it" == prune(place)["1.0.0"]
+
+
+def test_what_a_killed_run_began_is_finished(place: ReleasePlace) -> None:
+    old = place.release("1.0.0", archives=("daemon",), created=OLD)
+    place.release("1.1.0", created=OLD)
+    version = Version.parse("1.0.0")
+    place.store.create(prune_key(version), old.manifest(), "application/json")
+    place.store.delete(manifest_key(version))
+    assert {"1.1.0": "one of the newest 5", "1.0.0": ""} == prune(place, keep=5)
+    assert ["claims/1.1.0.json", "releases/1.1.0.json"] == keys(place)
+    assert {"app": "", "web": ""} == place.tags("1.0.0")
+
+
+def test_a_registry_that_does_not_delete_keeps_its_tags_and_is_named(
+    tmp_path: Path, s3: S3Service, environment: Mapping[str, str]
+) -> None:
+    repository = make_repository(tmp_path / "repository")
+    repository.commit("all")
+    repository.tag("0.1.0")
+    storage = {
+        "filesystem": {"rootdirectory": str(tmp_path / "store")},
+        "maintenance": {"uploadpurging": {"enabled": False}},
+    }
+    with (
+        own_registry(tmp_path / "registry", environment, storage=storage) as registry,
+        release_place(repository.path, registry.host, s3, environment) as place,
+    ):
+        for version in ("1.0.0", "1.1.0"):
+            place.release(version, ("app",), created=OLD)
+        assert "" == prune(place)["1.0.0"]
+        assert [Warned] == [type(event) for event in place.events]
+        with place.task() as task:
+            (audit,) = audit_releases(task, [place.release("1.2.0", ("app",))])
+        assert None is Verification((audit,)).error()
+    assert "releases/1.0.0.json" not in keys(place)
