@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from buildtools.stages.doctor import Examination
     from buildtools.stages.fetch import Fetched
     from buildtools.stages.history import HistoryEntry
+    from buildtools.stages.leftovers import Leftover
     from buildtools.stages.planned import Planned
     from buildtools.stages.pruning import PruneEntry
     from buildtools.stages.service_folder import ServiceFolder
@@ -198,6 +199,14 @@ def doctor(run: Run) -> Examination:
 
     with TaskContext(run) as task:
         return examine(task)
+
+
+def clean(run: Run, days: int) -> tuple[Leftover, ...]:
+    """What nobody has used for so many days; it is removed, unless the run is dry."""
+    from buildtools.stages.leftovers import leftovers, remove
+
+    with TaskContext(run) as task:
+        return tuple(each for each in leftovers(task, days) if run.dry_run or remove(task, each))
 
 
 def runit(run: Run, image: str, folder: Path, release_name: str) -> ServiceFolder:

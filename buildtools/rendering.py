@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from buildtools.sandbox import Service
     from buildtools.stages.channels import ChannelState
     from buildtools.stages.doctor import Examination
+    from buildtools.stages.leftovers import Leftover
     from buildtools.stages.planned import Planned
     from buildtools.stages.pruning import PruneEntry
     from buildtools.stages.service_folder import ServiceFolder
@@ -365,6 +366,19 @@ def prune_summary(entries: Sequence[PruneEntry], *, dry_run: bool) -> str:
     if dry_run:
         return f"dry run: nothing was touched; {count} would be pruned, {kept}; do it with --yes"
     return f"pruned {count}, {kept}"
+
+
+def leftovers_table(leftovers: Sequence[Leftover]) -> str:
+    """What nobody uses, and for how long."""
+    return table(("KIND", "NAME", "DAYS"), [(each.kind.value, each.name, str(each.days)) for each in leftovers])
+
+
+def leftovers_summary(leftovers: Sequence[Leftover], *, dry_run: bool) -> str:
+    """What ``clean`` came to."""
+    things = _count(len(leftovers), "thing")
+    if dry_run:
+        return f"dry run: nothing was touched; {things} would be removed; do it with --yes"
+    return f"removed {things}"
 
 
 def plan_table(plan: Sequence[Planned]) -> str:

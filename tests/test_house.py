@@ -216,7 +216,7 @@ TWINS = {
     **dict.fromkeys(
         (
             *("channel", "check", "dist", "doctor", "fetch", "history", "init", "list_images", "promote", "publish"),
-            *("prune", "release", "rollback", "runit"),
+            *("clean", "prune", "release", "rollback", "runit"),
             "verify",
         ),
         "a task and its function in the pipeline",

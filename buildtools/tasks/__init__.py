@@ -20,7 +20,7 @@ from buildtools.tasks.image_tasks import build, list_images, push, tag
 from buildtools.tasks.project_tasks import check, init, version
 from buildtools.tasks.release_tasks import dist, history, publish, release, verify
 from buildtools.tasks.sandbox_tasks import sandbox_down, sandbox_status, sandbox_up
-from buildtools.tasks.upkeep_tasks import doctor
+from buildtools.tasks.upkeep_tasks import clean, doctor
 
 namespace = Collection(
     version,
@@ -42,6 +42,7 @@ namespace = Collection(
     history,
     runit,
     doctor,
+    clean,
     sandbox=Collection(sandbox_up, sandbox_down, sandbox_status),
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from invoke.context import Context
 
+from buildtools import Refused
 from buildtools.invocation import running, show
 from buildtools.tasks.declaration import command
 
@@ -19,3 +20,23 @@ def doctor(context: Context, dry_run: bool = False, json: bool = False) -> None:
         if error := examination.error():
             raise error
         console.summary(rendering.examination_summary(examination))
+
+
+@command(
+    help={
+        "older_than": "How many days ago something must have been used last to be removed (default: 14).",
+        "yes": "Remove what is found; without it, it is only shown.",
+    }
+)
+def clean(
+    context: Context, older_than: str = "14", yes: bool = False, dry_run: bool = False, json: bool = False
+) -> None:
+    """Show what this tool has made here and nobody uses any more: images, archives, caches; with --yes remove it."""
+    with running(context, dry_run=dry_run or not yes, json=json) as (run, console):
+        from buildtools import pipeline, rendering
+
+        if not older_than.isdecimal():
+            raise Refused(f"--older-than {older_than} is not a whole number of days", "give one, such as 14")
+        leftovers = pipeline.clean(run, int(older_than))
+        show(console, json, rendering.document(leftovers), rendering.leftovers_table(leftovers))
+        console.summary(rendering.leftovers_summary(leftovers, dry_run=run.dry_run))

@@ -1,0 +1,137 @@
+"""What this tool has made on a machine and nobody uses any more: images, archives, caches of other projects."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+from buildtools.events import Warned
+from buildtools.frozen import frozen
+from buildtools.image.engine.client import Engine, EngineError
+from buildtools.image.engine.documents import EngineImage
+from buildtools.image.registry.manifest import FINGERPRINT_LABEL
+from buildtools.image.survey import BuildState, engine_name
+from buildtools.stages.images import survey_images
+from buildtools.task_context import TaskContext
+
+_SECONDS_A_DAY = 86_400
+_ARCHIVE = re.compile(r"(?P<name>.+)-(?P<version>\d.*)\.tgz")
+
+
+class LeftoverKind(Enum):
+    """What a leftover is, and so what its name means."""
+
+    IMAGE = "image"
+    ARCHIVE = "archive"
+    CACHE = "cache"
+
+
+@frozen
+class Leftover:
+    """One thing that nobody uses, and how many days ago somebody last did.
+
+    ``name`` is a name in the engine, or a path; that of an archive is relative to the project.
+    """
+
+    kind: LeftoverKind
+    name: str
+    days: int
+
+
+def leftovers(task: TaskContext, days: int) -> tuple[Leftover, ...]:
+    """Whatever nobody has used for so many days; an engine that cannot be used is none that needs cleaning.
+
+    :raises BuildToolsError: the image folders cannot be read, for then nobody knows what is in use.
+    """
+    engine = task.services.engine_if_any()
+    everything = [*(_images(task, engine) if engine else ()), *_archives(task), *_caches(task)]
+    return tuple(each for each in everything if each.days >= days)
+
+
+def remove(task: TaskContext, each: Leftover) -> bool:
+    """Take one thing away, and tell whether it went; where somebody has begun to use it meanwhile, it stays."""
+    try:
+        if each.kind is LeftoverKind.IMAGE:
+            task.services.engine.untag(each.name)
+        elif each.kind is LeftoverKind.ARCHIVE:
+            (task.settings.root / each.name).unlink(missing_ok=True)
+        else:
+            shutil.rmtree(each.name)
+    except EngineError as error:
+        task.run.report(Warned("", f"{each.name} stays: {error.fact}"))
+        return False
+    except OSError as error:
+        task.run.report(Warned("", f"{each.name} stays: {error.strerror}"))
+        return False
+    return True
+
+
+def _images(task: TaskContext, engine: Engine) -> Iterator[Leftover]:
+    """Images of this project's folders that were built or pulled by the tool, and that no container has.
+
+    Those of a folder whose own image cannot be told, because its base is out of reach, are left alone. The label alone
+    does not tell that an image is ours: what somebody builds on top of it has it too.
+    """
+    statuses = survey_images(task)
+    known = [status for status in statuses if status.state is not BuildState.UNKNOWN]
+    current = {engine_name(status.name, status.fingerprint.value) for status in known}
+    names = [status.name for status in known]
+    with engine.errors():
+        in_containers = {container["ImageID"] for container in engine.api.containers(all=True)}
+    for image in engine.images(FINGERPRINT_LABEL):
+        name = _folder_name(image, names)
+        if not name or not current.isdisjoint(image.tags) or image.id in in_containers:
+            continue
+        if not _has_own_names(task, image, name):
+            continue
+        details = engine.inspect(image.id)
+        if details:
+            for tag in sorted(image.tags, key=lambda tag: ":fp-" in tag):
+                yield Leftover(LeftoverKind.IMAGE, tag, _days_since_tagged(details, image))
+
+
+def _folder_name(image: EngineImage, names: Collection[str]) -> str:
+    fingerprint = image.labels[FINGERPRINT_LABEL]
+    return next((name for name in names if engine_name(name, fingerprint) in image.tags), "")
+
+
+def _has_own_names(task: TaskContext, image: EngineImage, name: str) -> bool:
+    """Whether all names are of our making: somebody who has given it another one may count on it."""
+    prefix = f"{task.settings.repository_prefix}/" if task.settings.registry else ""
+    return {tag.rpartition(":")[0] for tag in image.tags} <= {name, f"{prefix}{name}"}
+
+
+def _days_since_tagged(details: dict[str, Any], image: EngineImage) -> int:
+    """A build that finds an image up to date gives it the name of the new version: that is its last use."""
+    last = 0.0
+    with suppress(ValueError, AttributeError):
+        # Nanoseconds are more than Python reads.
+        text = (details.get("Metadata") or {}).get("LastTagTime", "")
+        last = datetime.fromisoformat(re.sub(r"\.\d+", "", text)).timestamp()
+    return _days(max(last, image.created))
+
+
+def _archives(task: TaskContext) -> Iterator[Leftover]:
+    """Archives in ``dist/`` of other versions than that of the checkout."""
+    for path in sorted((task.settings.root / "dist").glob("*.tgz")):
+        match = _ARCHIVE.fullmatch(path.name)
+        if match and match["name"] in task.settings.distribution and match["version"] != task.version.image_tag:
+            yield Leftover(LeftoverKind.ARCHIVE, f"dist/{path.name}", _days(path.stat().st_mtime))
+
+
+def _caches(task: TaskContext) -> Iterator[Leftover]:
+    """What is remembered of other projects; losing it costs time only."""
+    for folder in sorted(task.run.project_cache.parent.glob("*")):
+        if folder != task.run.project_cache and folder.is_dir():
+            last = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
+            yield Leftover(LeftoverKind.CACHE, str(folder), _days(last))
+
+
+def _days(seconds: float) -> int:
+    return int(max(0.0, time.time() - seconds) // _SECONDS_A_DAY)
