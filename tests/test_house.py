@@ -68,7 +68,7 @@ ONLY_IN = {
     "dulwich": {"git"},
     "hpack": {"image"},
     "invoke": {"program", "tasks", "invocation", "invoke_config"},
-    "isal": {"image"},
+    "isal": {"archive", "image"},
     "requests": {"image"},
     "rich": {"console"},
     "semver": {"git", "release", "version"},

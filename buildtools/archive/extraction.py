@@ -23,7 +23,6 @@ import gzip
 import hashlib
 import io
 import os
-import shutil
 import stat
 import tarfile
 from collections.abc import Callable
@@ -38,6 +37,8 @@ from buildtools import Drifted, Refused
 from buildtools.archive.store import ArtifactStore
 
 _CHUNK = 1 << 20
+# What tarfile reads beyond what it is asked for, it copies twice.
+_BLOCK = 1 << 16
 # What others may be given: to read, and to run or look into.
 _FILE_MODE = _FOLDER_MODE = 0o755
 
@@ -100,9 +101,14 @@ class _HashingPipe:
     def write(self, data: bytes, /) -> None:
         self.sha256.update(data)
         self._progress(len(data))
-        rest = memoryview(data)
-        while rest:
-            rest = rest[self._pipe.write(rest) :]
+        _write_all(self._pipe, data)
+
+
+def _write_all(out: io.RawIOBase, data: bytes) -> None:
+    # A file with a buffer would complain a second time of a disk that is full, when it is closed.
+    rest = memoryview(data)
+    while rest:
+        rest = rest[out.write(rest) :]
 
 
 class _NotUnpacked(Exception):
@@ -123,15 +129,15 @@ class _Extraction:
         self._links: dict[PurePosixPath, str] = {}
 
     def run(self, stream: IO[bytes]) -> None:
-        from zlib_ng import gzip_ng, zlib_ng
+        from isal import igzip, isal_zlib
 
-        unreadable: Any = (tarfile.TarError, gzip.BadGzipFile, zlib_ng.error, EOFError)
+        unreadable: Any = (tarfile.TarError, gzip.BadGzipFile, isal_zlib.error, EOFError)
         # What tarfile raises where a header makes no sense.
         unreadable += (ValueError, RecursionError)
         self._folder.mkdir()
         try:
-            content = gzip_ng.open(stream, "rb")  # type: ignore[no-untyped-call]  # its stubs leave this module out
-            with tarfile.open(fileobj=content, mode="r|", bufsize=_CHUNK) as archive:
+            content = igzip.open(stream, "rb")  # type: ignore[no-untyped-call]  # its stubs leave this module out
+            with tarfile.open(fileobj=content, mode="r|", bufsize=_BLOCK) as archive:
                 for entry in archive:
                     self._take(archive, entry)
         except unreadable as error:
@@ -202,7 +208,8 @@ class _Extraction:
             raise _NotUnpacked(f"{entry.name} would run as its owner or group (setuid, setgid)")
         content = cast(IO[bytes], archive.extractfile(entry))
         with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0) as out:  # noqa: PTH123  a descriptor
-            shutil.copyfileobj(content, out, _CHUNK)
+            while block := content.read(_CHUNK):
+                _write_all(out, block)
             os.fchmod(out.fileno(), entry.mode & _FILE_MODE | stat.S_IRUSR | stat.S_IWUSR)
             os.utime(out.fileno(), (entry.mtime, entry.mtime))
 

@@ -47,7 +47,7 @@ class FetchState(Enum):
 
 @frozen
 class FetchedMember:
-    """A member of a release on this machine. ``place`` is a folder, or an image's reference by digest."""
+    """A member of a release on this machine. ``place`` is a folder, or what an image is called in the engine."""
 
     kind: str
     name: str
@@ -208,7 +208,7 @@ def _members(task: TaskContext, request: FetchRequest, missing: Release) -> tupl
         FetchedMember(
             "image",
             each.name,
-            f"{folder / _LAYOUT}:{each.name}" if request.layout else _pinned(each),
+            f"{folder / _LAYOUT}:{each.name}" if request.layout else each.reference,
             each.digest,
             FetchState.LEFT_OUT if lacks_engine else state(each),
         )

@@ -33,10 +33,11 @@ def fetch(
 
         if not to:
             raise Refused("fetch needs a folder", "say which: `invoke fetch VERSION --to DIR`")
+        folder = Path(to).resolve()
         if run.dry_run:
-            show_plan(pipeline.plan_fetch(run, version, Path(to), layout=oci), console, json=json)
+            show_plan(pipeline.plan_fetch(run, version, folder, layout=oci), console, json=json)
             return
-        result = pipeline.fetch(run, version, Path(to), layout=oci)
+        result = pipeline.fetch(run, version, folder, layout=oci)
         show(console, json, rendering.document(result), rendering.fetch_table(result))
         console.summary(rendering.fetch_summary(result))
 

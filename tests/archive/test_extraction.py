@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import os
+import resource
 import secrets
 import subprocess
 import tarfile
@@ -174,6 +175,21 @@ def test_whoever_counts_the_bytes_can_stop_it(store: S3Store, tmp_path: Path) ->
 
     with pytest.raises(BuildToolsError, match="stopped after 1048576 bytes"):
         unpack(store, "large.tgz", hashlib.sha256(content).hexdigest(), tmp_path / "out", stop)
+
+
+@pytest.mark.parametrize("size", [4_000_000, 1_001_000])
+def test_a_file_that_cannot_be_written_in_full_is_an_error(store: S3Store, tmp_path: Path, size: int) -> None:
+    content = tgz(entry("d/a", text=os.urandom(size)))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    key = f"{secrets.token_hex(8)}.tgz"
+    assert store.create(key, content, "application/gzip")
+    # As on a disk that is full, the last block that fits is written in part.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_500, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            unpack(store, key, hashlib.sha256(content).hexdigest(), tmp_path / "out", lambda _: None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_nothing_leads_out_whatever_an_archive_holds(store: S3Store, tmp_path: Path) -> None:

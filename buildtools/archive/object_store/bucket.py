@@ -12,6 +12,7 @@ import io
 import threading
 import time
 from collections.abc import Collection
+from contextlib import closing
 from typing import Any
 
 from buildtools import BuildToolsError, Unreachable
@@ -201,9 +202,10 @@ class Bucket:
             first = first or response
             start = size
             try:
-                for chunk in response["Body"].iter_chunks(_CHUNK):
-                    out.write(chunk)
-                    size += len(chunk)
+                with closing(response["Body"]) as body:
+                    for chunk in body.iter_chunks(_CHUNK):
+                        out.write(chunk)
+                        size += len(chunk)
             except (exceptions.BotoCoreError, HTTPError) as error:
                 failures = 1 if size - start >= _CHUNK else failures + 1
                 if failures >= self._patience.attempts:
