@@ -48,6 +48,10 @@ class BuildToolsError(Exception):
         self.details = tuple(details)
 
 
+class Cancelled(BuildToolsError):
+    """Work that was ended because the run was told to stop."""
+
+
 class Refused(BuildToolsError):
     """Refused or misused: a dirty tree, a shallow clone, no tag, bad configuration, an unknown name."""
 

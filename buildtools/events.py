@@ -11,7 +11,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import TypeVar
 
-from buildtools import BuildToolsError
+from buildtools import BuildToolsError, Cancelled
 from buildtools.frozen import frozen
 
 _Value = TypeVar("_Value")
@@ -106,15 +106,27 @@ class PartialTransfers:
         self._report(Transferred(self._subject, *sums))
 
 
-def timed(report: Report, subject: str, action: str, work: Callable[[], _Value]) -> _Value:
-    """What ``work`` returns, with its start and its end reported; a failure's first line is the detail."""
+def timed(
+    report: Report,
+    subject: str,
+    action: str,
+    work: Callable[[], _Value],
+    detail_of: Callable[[_Value], str] = lambda _: "",
+) -> _Value:
+    """What ``work`` returns, with its start and its end reported.
+
+    The detail of the end is ``detail_of`` the value, or a failure's first line.
+    """
     began = time.monotonic()
     report(Started(subject, action))
     outcome, detail = Outcome.FAILED, ""
     try:
         value = work()
-        outcome = Outcome.DONE
+        outcome, detail = Outcome.DONE, detail_of(value)
         return value
+    except Cancelled:
+        outcome = Outcome.CANCELLED
+        raise
     except BuildToolsError as error:
         detail = error.fact.partition("\n")[0]
         raise

@@ -24,9 +24,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bench.docker import docker_with_buildkit
+from buildtools import Cancelled
 from buildtools.events import Event, Log
 from buildtools.image.builder import BuildRequest
-from buildtools.image.engine.build import BuildCancelled, build
+from buildtools.image.engine.build import build
 from buildtools.image.engine.client import Engine
 from buildtools.image.folder.context import Selection, ignore_rules
 
@@ -167,7 +168,7 @@ def endurance(bench: Bench, builds: int, cancelled: int) -> str:
     longest = 0.0
     for _ in range(cancelled):
         at: list[float] = []
-        with contextlib.suppress(BuildCancelled):
+        with contextlib.suppress(Cancelled):
             bench.ours(slow, heard=lambda event: at.append(time.perf_counter()) if isinstance(event, Log) else None)  # noqa: B023  it is called in this round
         longest = max(longest, time.perf_counter() - at[-1])
     return (

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from enum import Enum
 from functools import partial
 from pathlib import Path
 
 from buildtools import BuildToolsError, Failures, Refused, failures_of, schedule
-from buildtools.events import Finished, Outcome, PartialTransfers, Report, Started, Warned
+from buildtools.events import Finished, Outcome, PartialTransfers, Report, Warned, timed
 from buildtools.frozen import frozen
 from buildtools.image.bases import is_built_here
 from buildtools.image.builder import Builder, BuildRequest
@@ -271,19 +270,9 @@ class _Assembler:
         return source if source.startswith("env:") else str(self._assembly.project / source)
 
     def _pull(self, status: ImageStatus) -> str:
-        began = time.monotonic()
-        self._report(Started(status.name, "pull"))
-        outcome, detail = Outcome.FAILED, ""
-        try:
-            reference = f"{self._assembly.repository(status.name)}@{status.registry_digest}"
-            image_id = self._builder.pull(reference, PartialTransfers(self._report, status.name))
-            outcome, detail = Outcome.DONE, image_id
-            return image_id
-        except BuildToolsError as error:
-            detail = error.fact
-            raise
-        finally:
-            self._report(Finished(status.name, "pull", outcome, time.monotonic() - began, detail))
+        reference = f"{self._assembly.repository(status.name)}@{status.registry_digest}"
+        arrival = PartialTransfers(self._report, status.name)
+        return timed(self._report, status.name, "pull", lambda: self._builder.pull(reference, arrival), str)
 
 
 def _pinned_name(status: ImageStatus) -> str:

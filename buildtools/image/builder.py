@@ -8,7 +8,7 @@
   passes by itself only when somebody restarts it. A build is tried again where builds got in each other's way.
 * **Idempotent** are ``image``, ``tag``, ``untag`` and ``pull``. ``build`` makes an image each time; it may be the same
   one, where the builder remembers every step.
-* **Final** is ``BuildFailed``: the same build fails again. ``Unreachable`` is worth another run. ``BuildCancelled`` is
+* **Final** is ``BuildFailed``: the same build fails again. ``Unreachable`` is worth another run. ``Cancelled`` is
   raised soon after the event was set, and leaves nothing running.
 * Events about a build (its start, steps, output, bytes sent, end) go to the ``report`` that it was given, from any
   thread, and none comes after the call has returned.
@@ -71,7 +71,7 @@ class Builder(Protocol):
         """Builds an image, which then has all of the request's tags; its id.
 
         :raises BuildFailed: it could not be built.
-        :raises BuildCancelled: ``cancelled`` was set.
+        :raises Cancelled: ``cancelled`` was set.
         :raises Refused: the request names something that is not there.
         :raises Unreachable: the builder went away.
         """

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from buildtools import BuildToolsError, Conflict, release
+from buildtools import BuildToolsError, Cancelled, Conflict, release
 from buildtools.events import Warned, timed
 from buildtools.release import ReleasedArchive
 from buildtools.stages.planned import Planned
@@ -97,7 +97,7 @@ def _store_archive(task: TaskContext, archive: Archive) -> ReleasedArchive:
         with path.open("rb") as stream:
             while chunk := stream.read(_CHUNK):
                 if task.run.cancelled.is_set():
-                    raise BuildToolsError(f"the upload of {archive.file_name} was cancelled", "run the same again")
+                    raise Cancelled(f"the upload of {archive.file_name} was cancelled", "run the same again")
                 sink.write(chunk)
 
     key = release.archive_key(archive.name, task.version)

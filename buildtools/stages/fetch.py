@@ -13,7 +13,7 @@ from enum import Enum
 from functools import partial
 from pathlib import Path
 
-from buildtools import BuildToolsError, Conflict, Drifted, Failures, Refused
+from buildtools import BuildToolsError, Cancelled, Conflict, Drifted, Failures, Refused
 from buildtools.audit import audit
 from buildtools.deployment import CURRENT, Deployment
 from buildtools.events import PartialTransfers, Transferred, Warned, timed
@@ -308,7 +308,7 @@ def _progress(task: TaskContext, subject: str, total: int = 0) -> Callable[[int]
     def progress(size: int) -> None:
         nonlocal done
         if task.run.cancelled.is_set():
-            raise BuildToolsError(f"the download of {subject} was cancelled", "run the same again")
+            raise Cancelled(f"the download of {subject} was cancelled", "run the same again")
         done += size
         task.run.report(Transferred(subject, done, total))
 

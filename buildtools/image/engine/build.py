@@ -7,13 +7,12 @@ import os
 import re
 import socket
 import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from buildtools import BuildToolsError, Refused, Unreachable
-from buildtools.events import Finished, Outcome, Report, Started, Transferred, Warned
+from buildtools import BuildToolsError, Cancelled, Refused, Unreachable
+from buildtools.events import Report, Transferred, Warned, timed
 from buildtools.frozen import frozen
 from buildtools.image.builder import BuildRequest
 from buildtools.image.engine.buildkit import attachables
@@ -40,10 +39,6 @@ _ATTEMPTS = 5
 _OFFICIAL_SYNTAX = ("docker/dockerfile", "docker.io/docker/dockerfile")
 
 
-class BuildCancelled(BuildToolsError):
-    """The build was told to stop, and the engine has stopped it."""
-
-
 @frozen
 class BuiltImage:
     """An image that the engine has, under all of ``tags``."""
@@ -67,25 +62,15 @@ def build(
     ``environment`` is where ``env:`` secrets and ``SSH_AUTH_SOCK`` are looked up.
 
     :raises BuildFailed: it could not be built.
-    :raises BuildCancelled: ``cancel`` was set.
+    :raises Cancelled: ``cancel`` was set.
     :raises Refused: the request names something that is not there.
     :raises Unreachable: the engine went away.
     """
-    start = time.monotonic()
-    outcome, detail = Outcome.FAILED, ""
-    report(Started(request.name, "build"))
-    try:
-        image = _Build(engine, request, credentials, environment, report, cancel).run()
-        outcome, detail = Outcome.DONE, image.image_id
-    except BuildCancelled:
-        outcome = Outcome.CANCELLED
-        raise
-    except BuildToolsError as error:
-        detail = error.fact
-        raise
-    finally:
-        report(Finished(request.name, "build", outcome, time.monotonic() - start, detail))
-    return image
+
+    def work() -> BuiltImage:
+        return _Build(engine, request, credentials, environment, report, cancel).run()
+
+    return timed(report, request.name, "build", work, lambda image: image.image_id)
 
 
 class _Build:
@@ -144,7 +129,7 @@ class _Build:
                     if attempts == 1 or not _IN_THE_WAY.search(error.message):
                         raise self._failure(error, session) from None
         except SolveCancelled:
-            raise BuildCancelled(f"{request.name}: the build was cancelled") from None
+            raise Cancelled(f"{request.name}: the build was cancelled") from None
         except NotGrpc:
             raise self.engine.without_buildkit() from None
         except Gone as error:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from buildtools import BuildToolsError, Refused
+from buildtools import BuildToolsError, Cancelled, Refused
 from buildtools.events import Report, Transferred
 from buildtools.image.engine.client import Engine, EngineError
 from buildtools.image.generation import PARENTS_LABEL
@@ -211,7 +211,7 @@ class LayerUploader:
 
     def _go_on(self, image: ImageToPush) -> None:
         if self._stop.is_set() or self._cancelled.is_set():
-            raise BuildToolsError(f"the push of {image.name} was cancelled", "run the same command again")
+            raise Cancelled(f"the push of {image.name} was cancelled", "run the same command again")
 
     def _finish(self, image: ImageToPush, config: bytes, layers: list[Descriptor]) -> StoredImage:
         """Put configuration and manifest of an image whose layers are all there; what its fingerprint's tag has.

@@ -33,7 +33,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from buildtools import BuildToolsError
+from buildtools import BuildToolsError, Cancelled
 from buildtools.events import Finished, Outcome, Report, Started, unheard
 from buildtools.frozen import frozen
 from buildtools.image.engine.client import Engine
@@ -126,7 +126,7 @@ def push(
             published_images, stored_images = tagger.look_up(request.images)
             routes = _routes(request, tagger, published_images, stored_images, store)
             if cancelled.is_set():
-                raise BuildToolsError(f"the push of {request.version} was cancelled", "run the same command again")
+                raise Cancelled(f"the push of {request.version} was cancelled", "run the same command again")
             if before_tags:
                 before_tags()
                 before_tags = None

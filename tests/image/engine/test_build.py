@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from buildtools import Refused
+from buildtools import Cancelled, Refused
 from buildtools.events import Finished, Log, Outcome, Started, Step, Warned
-from buildtools.image.engine.build import BuildCancelled
 from buildtools.image.engine.buildkit.failure import BuildFailed
 from tests.image.building import Builder
 
@@ -142,7 +141,7 @@ def test_cancelling_stops_the_command_on_the_engine(builder: Builder) -> None:
     cancel = threading.Event()
     folder = builder.folder("FROM BASE\nRUN echo begun; sleep 3600\n")
 
-    with pytest.raises(BuildCancelled):
+    with pytest.raises(Cancelled):
         builder.build(folder, cancel=cancel, heard=lambda event: cancel.set() if isinstance(event, Log) else None)
 
     finished = builder.events[-1]

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from buildtools import BuildToolsError, Refused
+from buildtools import BuildToolsError, Cancelled, Refused
 from buildtools.events import Log, Step
-from buildtools.image.engine.build import BuildCancelled
 from buildtools.image.engine.buildkit.failure import BuildFailed
 from buildtools.image.engine.client import Engine
 from tests.conftest import HtpasswdRegistry
@@ -151,7 +150,7 @@ def test_builds_leave_no_thread_and_no_socket_behind(builder: Builder) -> None:
         with pytest.raises(BuildFailed):
             builder.build(bad)
         cancel = threading.Event()
-        with pytest.raises(BuildCancelled):
+        with pytest.raises(Cancelled):
             builder.build(slow, cancel=cancel, heard=lambda event: cancel.set() if isinstance(event, Log) else None)  # noqa: B023  it is called in this round
     assert before == (threading.active_count(), open_files())
 
