@@ -56,6 +56,11 @@ def process_environment() -> dict[str, str]:
     return {**os.environ, **{name: os.path.join(os.getcwd(), path) for name, path in paths.items()}}  # noqa: PTH109, PTH118
 
 
+def drop_output() -> None:
+    """Write to nowhere: whoever read our output has what it wanted, and Python would complain when it flushes it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 @contextmanager
 def exit_codes(console: Console | None = None, *, json: bool = False) -> Iterator[None]:
     """Turns an expected failure into its message, as the last line, and its exit code; with ``json`` a document too."""
@@ -75,8 +80,7 @@ def exit_codes(console: Console | None = None, *, json: bool = False) -> Iterato
         code = 128 + number
         document = {"fact": message, "remedy": "", "details": [], "exit_code": code}
     except BrokenPipeError:
-        # Whoever read our output has what it wanted; Python would complain once more when it flushes at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         raise Exit(code=0) from None
     # Whoever reads the document finds the error in it, unless it has the result that the error is about.
     if document and json and not (console and console.has_result):

@@ -11,7 +11,7 @@ from typing import Any
 
 from invoke.program import Program
 
-from buildtools.invocation import exit_codes
+from buildtools.invocation import drop_output, exit_codes
 from buildtools.invoke_config import refuse_invalid_file
 from buildtools.tasks import namespace
 
@@ -23,7 +23,13 @@ def main() -> None:
     # Invoke brings its own, without types.
     yaml: Any = vars(import_module("invoke.util"))["yaml"]
     try:
-        _Buildtools(namespace=namespace, name="buildtools", binary="buildtools").run()
+        try:
+            _Buildtools(namespace=namespace, name="buildtools", binary="buildtools").run()
+        finally:
+            # What Invoke itself prints, as its help, is still in the buffer.
+            sys.stdout.flush()
+    except BrokenPipeError:
+        drop_output()
     except yaml.YAMLError as error:
         sys.exit(_refused(f"a configuration file is not valid YAML ({' '.join(str(error).split())})"))
     except json.JSONDecodeError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -69,6 +70,22 @@ def test_its_help_lists_the_tasks(tmp_path: Path, environment: Mapping[str, str]
     shown = run(tmp_path, "--help", environment=environment).stdout
     assert shown.startswith("Usage: buildtools ")
     assert "\n  publish " in shown
+
+
+@pytest.mark.parametrize("flag", ["--help", "--list", "--print-completion-script=bash", "--version"])
+def test_a_reader_that_goes_away_is_no_failure(tmp_path: Path, environment: Mapping[str, str], flag: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [Path(sys.executable).with_name("buildtools"), flag],
+        cwd=tmp_path,
+        env={**environment, "HOME": str(tmp_path)},
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(writing)
+    assert (0, b"") == (done.returncode, done.stderr)
 
 
 def test_it_tells_its_own_version_in_the_wheel_too(tmp_path: Path, environment: Mapping[str, str]) -> None:

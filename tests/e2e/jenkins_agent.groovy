@@ -25,7 +25,7 @@ abstract class Pipeline extends Script {
     Map variables = new TreeMap(build.variables)
     boolean failed = false
     boolean wanted = true
-    boolean inPost = false
+    List results = []
 
     static void tell(Map event) {
         println JsonOutput.toJson(event)
@@ -55,13 +55,18 @@ abstract class Pipeline extends Script {
             failed = true
         }
     }
-    void when(Closure condition) { wanted = wanted && condition() }
-    void steps(Closure body) { if (wanted) { tell(steps: true); body() } }
-    boolean expression(Closure body) { body() }
-    boolean tag(Map condition) {
-        assert condition.comparator == 'REGEXP'
-        variables.TAG_NAME != null && variables.TAG_NAME ==~ condition.pattern
+    void when(Closure conditions) {
+        results = []
+        conditions()
+        wanted = wanted && results.every()
     }
+    void steps(Closure body) { if (wanted) { tell(steps: true); body() } }
+    void expression(Closure body) { results << body() }
+    void tag(Map condition) {
+        assert condition.comparator == 'REGEXP'
+        results << (variables.TAG_NAME != null && variables.TAG_NAME ==~ condition.pattern)
+    }
+    Map getEnv() { variables }
     void script(Closure body) { body() }
     void post(Closure body) { body() }
     void always(Closure body) { body() }

@@ -129,7 +129,7 @@ def test_a_tag_with_a_slash_is_released_from_a_shallow_detached_clone_of_somebod
     for path in (workspace, *workspace.rglob("*")):
         os.chown(path, SOMEBODY, SOMEBODY, follow_symlinks=False)
     events = built.build(TAG_NAME="release/1.0.0")
-    assert ["version", "build", "gate", "publish"] == values(events, "stage")
+    assert ["version", "build", "gate", "publish", "promote"] == values(events, "stage")
     assert ["1.0.0"] == values(events, "description")
     assert {0} == set(values(events, "code"))
     assert not (tmp_path / "a job@2@tmp/docker").exists()
@@ -224,3 +224,15 @@ def test_a_gate_that_fails_keeps_the_release_back(released: Project, tmp_path: P
     events = job(released, released.clone(tmp_path / "agent").path, program=":").build(code=1, TAG_NAME="1.0.0")
     assert ["script returned exit code 7"] == values(events, "failure")
     assert [] == [line for line in values(events, "sh") if "publish" in line]
+
+
+@pytest.mark.parametrize("variables", [{}, {"PROMOTE_TO": "stage"}, {"PROMOTE_TO": "stage", "TAG_NAME": ""}])
+def test_a_tag_is_promoted_where_the_job_says_to_where(
+    released: Project, tmp_path: Path, variables: dict[str, str]
+) -> None:
+    stand_in = '[ "$1" != version ] || echo 1.0.0'
+    built = job(released, released.clone(tmp_path / "agent").path, program=stand_in)
+    built.build(code=0, **{"TAG_NAME": "release/1.0.0", **variables})
+    calls = (built.workspace.parent / "calls").read_text().splitlines()
+    promoted = ["promote 1.0.0 --to stage"] if variables == {"PROMOTE_TO": "stage"} else []
+    assert promoted == [call for call in calls if call.startswith("promote")]
