@@ -15,19 +15,25 @@ import time
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from enum import Enum
+from functools import partial
 
 from buildtools import Refused
 from buildtools.events import Warned
 from buildtools.frozen import frozen
 from buildtools.git.checkout import tag_names
 from buildtools.image.registry.lookup import fingerprint_tag, tag_digest
+from buildtools.image.registry.manifest import digest_of
 from buildtools.release import GATES, PRUNES, Release, ReleasedImage, claim_key, manifest_key, prune_key
+from buildtools.schedule import side_by_side
 from buildtools.stages import releases
 from buildtools.stages.channels import parse_channels
 from buildtools.task_context import TaskContext
 from buildtools.version import Version
 
 _SECONDS_A_DAY = 86_400
+_QUESTIONS = 8
+# The digest of no bytes at all, which are not a manifest.
+_NOTHING = digest_of(b"")
 
 
 class PruneState(Enum):
@@ -59,6 +65,8 @@ def prune_releases(task: TaskContext, keep: int, days: int) -> tuple[PruneEntry,
     remaining, errors = releases.read_releases(task)
     if errors:
         raise errors[0]
+    if not task.run.dry_run:
+        _check_rights(task, remaining)
     remaining.sort(key=lambda release: Version.parse(release.version), reverse=True)
     unfinished = _unfinished(task, {_tag(release) for release in remaining})
     reasons = _reasons(task)
@@ -77,6 +85,19 @@ def prune_releases(task: TaskContext, keep: int, days: int) -> tuple[PruneEntry,
         why = "an earlier run began with it"
         entries.append(PruneEntry(release.version, release.created, PruneState.PRUNED, why))
     return tuple(entries)
+
+
+def _check_rights(task: TaskContext, existing: Sequence[Release]) -> None:
+    """Find out whether we may delete, before the first manifest goes, by deleting what is not there.
+
+    :raises Refused: we may not.
+    """
+    task.services.store.delete(f"{PRUNES}{_NOTHING}")
+    places = sorted({(image.registry, image.repository) for release in existing for image in release.images})
+    questions = [
+        partial(task.services.registry_at(host).delete_manifest, repository, _NOTHING) for host, repository in places
+    ]
+    side_by_side(questions, jobs=_QUESTIONS)
 
 
 def _tag(release: Release) -> str:

@@ -23,7 +23,7 @@ from tests.e2e.machine import NO_ENGINE, make_machine
 from tests.e2e.project import Place, Project
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "rights.md"
-RELEASE_JOB, MACHINE = "Release job", "Machine that runs a release"
+RELEASE_JOB, MACHINE, PROMOTION, CLEANER = "Release job", "Machine that runs a release", "Promotion", "Cleaner"
 SECRET = "a-secret-key-of-a-test"
 
 
@@ -53,6 +53,17 @@ def without(job: str, right: str) -> dict[str, Any]:
         for statement in policy(job)["Statement"]
     ]
     return {"Version": "2012-10-17", "Statement": [statement for statement in statements if statement["Action"]]}
+
+
+def in_bucket(document: Mapping[str, Any], bucket: str, prefix: str) -> dict[str, Any]:
+    """The same policy for a bucket of the tests, where a target is another prefix."""
+    statements = []
+    for statement in document["Statement"]:
+        text = json.dumps(statement)
+        here = f"{prefix}-production/" if "production-artifacts" in text else f"{prefix}/"
+        text = text.replace("production-artifacts", bucket).replace("release-artifacts", bucket)
+        statements.append(json.loads(text.replace("widgets/", here)))
+    return {**document, "Statement": statements}
 
 
 @contextmanager
@@ -131,19 +142,29 @@ def world(
         project = make_project_here(replace(place, registry=registry.host, login=""))
         registries.write_docker_config(folder / "docker", registry.host, USER, PASSWORD)
         project.image("app", "FROM scratch\nCOPY mark /\n", mark=project.mark)
+        command = "mkdir -p build/d && cp change build/d"
+        target = {
+            "namespace": f"e2e/{project.mark}/production",
+            "artifacts": f"s3://{place.bucket}/{project.mark}-production",
+        }
         project.configure(
-            distribution={
-                project.name("daemon"): {"command": "mkdir -p build/d && cp change build/d", "root": "build/d"}
-            }
+            distribution={project.name("daemon"): {"command": command, "root": "build/d"}},
+            target={"production": target},
         )
         project.write("change", "0")
         project.commit("all")
         project.tag("1.0.0")
-        policies = {"release": policy(RELEASE_JOB), "machine": policy(MACHINE)}
-        policies |= {f"release-but-{right}": without(RELEASE_JOB, right) for right in rights(RELEASE_JOB)}
-        policies |= {f"machine-but-{right}": without(MACHINE, right) for right in rights(MACHINE)}
-        text = json.dumps(policies).replace("release-artifacts", place.bucket).replace("widgets/", f"{project.mark}/")
-        with gateway(folder, environment, services, json.loads(text)) as endpoint:
+        policies = {
+            "release": policy(RELEASE_JOB),
+            "machine": policy(MACHINE),
+            "promotion": policy(PROMOTION),
+            "cleaner": policy(CLEANER),
+            **{f"release-but-{right}": without(RELEASE_JOB, right) for right in rights(RELEASE_JOB)},
+            **{f"machine-but-{right}": without(MACHINE, right) for right in rights(MACHINE)},
+            **{f"cleaner-but-{right}": without(CLEANER, right) for right in rights(CLEANER)},
+        }
+        policies = {name: in_bucket(document, place.bucket, project.mark) for name, document in policies.items()}
+        with gateway(folder, environment, services, policies) as endpoint:
             yield World(project, tokens, endpoint, folder / "docker")
 
 
@@ -151,6 +172,9 @@ def test_a_release_job_can_do_all_of_its_tasks(world: World) -> None:
     release_job = world.variables("release", "pull", "push")
     world.project.done("publish", **release_job)
     world.project.done("channel", "stage", "--to", "1.0.0", **release_job)
+    # One that nothing keeps.
+    world.next_version()
+    world.project.done("publish", **release_job)
     world.next_version()
     world.project.tag("1.1.0")
     for command in ("publish", "verify", "history", "channel stage --to 1.1.0", "rollback stage", "channel stage"):
@@ -208,3 +232,31 @@ def test_a_machine_that_may_not_read_is_refused_with_the_name_of_the_right(world
     outcome = machine.project.invoke("history", **world.variables("machine-but-s3:ListBucket", "pull"))
     assert (2, True) == (outcome.code, "denies s3:ListBucket on s3://" in outcome.last), outcome.err
     assert not (machine.to / "current").exists()
+
+
+def test_a_promotion_needs_no_more_than_the_page_says(world: World) -> None:
+    variables = world.variables("promotion", "pull", "push")
+    world.project.done("promote", "1.0.0", "--to", "production", **variables)
+
+
+@pytest.mark.parametrize("right", rights(CLEANER))
+def test_a_cleaner_with_one_right_less_is_refused_before_anything_is_deleted(world: World, right: str) -> None:
+    before = world.state()
+    variables = world.variables(f"cleaner-but-{right}", "pull", "delete")
+    outcome = world.project.invoke("prune", "--keep", "1", "--older-than", "0", "--yes", **variables)
+    assert (2, True) == (outcome.code, f"denies {right} on s3://" in outcome.last), outcome.err
+    assert before == world.state()
+
+
+def test_a_cleaner_that_may_not_delete_images_is_refused_before_anything_is_deleted(world: World) -> None:
+    before = world.state()
+    variables = world.variables("cleaner", "pull")
+    outcome = world.project.invoke("prune", "--keep", "1", "--older-than", "0", "--yes", **variables)
+    assert (2, True) == (outcome.code, "denied, pull,delete for" in outcome.last), outcome.err
+    assert before == world.state()
+
+
+def test_a_cleaner_needs_no_more_than_the_page_says(world: World) -> None:
+    variables = world.variables("cleaner", "pull", "delete")
+    outcome = world.project.done("prune", "--keep", "1", "--older-than", "0", "--yes", "--json", **variables)
+    assert "pruned" in {item["state"] for item in outcome.document["items"]}
