@@ -83,6 +83,7 @@ def listing_document(listing: Listing) -> Any:
     rows = [
         {
             "name": each.name,
+            "platform": str(each.folder.platform),
             "parents": list(each.folder.parents),
             "bases": list(each.folder.bases),
             "reference": reference,

@@ -32,13 +32,15 @@ class ImageSettings:
 
     Paths are relative to the project's root, but ``dockerfile``, which is relative to the image folder.
     ``secrets`` maps an id to ``path/to/file`` or ``env:NAME``. ``before`` is a command that is run first.
-    ``rebuild_after`` is an age in hours after which an up-to-date image is built anew; 0 means never.
+    ``rebuild_after`` is an age in hours after which an up-to-date image is built anew; 0 means never. ``platforms`` has
+    several, and ``platform`` one.
     """
 
     context: str = ""
     dockerfile: str = "Dockerfile"
     target: str = ""
     platform: str = ""
+    platforms: tuple[str, ...] = ()
     args: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict)
     ssh: bool = False
@@ -120,6 +122,8 @@ class Settings:
     release_branch: str = "main"
     remote: str = "origin"
     jobs: int = 0
+    platform: str = ""
+    platforms: tuple[str, ...] = ()
     args: Mapping[str, str] = field(default_factory=dict)
     registry_plain_http: bool = False
     registry_ca: str = ""
@@ -154,6 +158,14 @@ class Settings:
         own += ("registry", "registry_plain_http", "registry_ca") if target.registry else ()
         own += ("s3_endpoint", "s3_checksums", "s3_conditional_writes") if target.s3_endpoint else ()
         return replace(self, **{key: getattr(target, key) for key in own})
+
+    def platforms_of(self, name: str) -> tuple[str, ...]:
+        """The platforms that an image is built for; none where that is the builder's own."""
+        own = self.image_settings(name)
+        for level in (own, self):
+            if level.platforms or level.platform:
+                return level.platforms or (level.platform,)
+        return ()
 
     def place(self, key: str) -> str:
         """Where a key is set, and the key, as ``pyproject.toml line 12: image.app.context``."""

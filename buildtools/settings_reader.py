@@ -276,15 +276,13 @@ def _value_errors(values: dict[str, Any], origins: Mapping[str, Layer]) -> list[
         for pattern in values.get("moving_tags", ())
         if not _TAG.fullmatch(re.sub(r"\{(?:major|minor|patch)\}", "0", pattern))
     ]
+    if general_errors := _platform_errors("", values.get("platform", ""), values.get("platforms", ()), where):
+        errors += general_errors
+        values |= {"platform": "", "platforms": ()}
     for name, image in [*values.get("image", {}).items()]:
-        try:
-            Platform.parse(image.platform) if image.platform else None
-        except ValueError as error:
-            errors.append(
-                f"{where(f'image.{name}.platform')} must be one platform, such as linux/arm64, not "
-                f"{_quoted(image.platform)} ({error})"
-            )
-            values["image"][name] = replace(image, platform="")
+        if own_errors := _platform_errors(f"image.{name}.", image.platform, image.platforms, where):
+            errors += own_errors
+            values["image"][name] = replace(image, platform="", platforms=())
     for name, target in values.get("target", {}).items():
         errors += _place_errors(vars(target), f"target.{name}.", origins)
         if unknown := [required for required in target.requires if required not in values["target"]]:
@@ -294,4 +292,24 @@ def _value_errors(values: dict[str, Any], origins: Mapping[str, Layer]) -> list[
             errors.append(f"{where(f'distribution.{name}')}: a distribution's name must be lower-case words")
         if bool(distribution.root) == bool(distribution.archive):
             errors.append(f"{where(f'distribution.{name}')} must have either root or archive")
+    return errors
+
+
+def _platform_errors(path: str, one: str, several: Iterable[str], where: Callable[[str], str]) -> list[str]:
+    """What is wrong with the keys ``platform`` and ``platforms`` of one table."""
+    if one and several:
+        return [f"{where(f'{path}platforms')} must not stand beside platform: put that one into the list"]
+    key = where(f"{path}{'platforms' if several else 'platform'}")
+    kind = "a list of platforms" if several else "one platform"
+    errors = []
+    platforms = set()
+    for text in several or ((one,) if one else ()):
+        try:
+            platform = Platform.parse(text)
+        except ValueError as error:
+            errors.append(f"{key} must be {kind}, such as linux/arm64, not {_quoted(text)} ({error})")
+            continue
+        if platform in platforms:
+            errors.append(f"{key} has {platform} twice")
+        platforms.add(platform)
     return errors

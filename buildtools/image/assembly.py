@@ -44,10 +44,10 @@ class LocalImage:
 class Assembly:
     """How images are brought into one builder.
 
-    ``names`` are the references to give each image; ``repository`` is where the registry has an image of this name, as
-    ``HOST/REPOSITORY``; ``project`` is the folder that paths in settings are relative to; ``cache`` is where inputs are
-    noted down. Images of the names ``anew`` are built in any case, without a cache. An engine that keeps manifests
-    is to write them with ``media_types``.
+    ``names`` are the references to give each image, none to a variant that is known by its fingerprint alone;
+    ``repository`` is where the registry has an image of this name, as ``HOST/REPOSITORY``; ``project`` is the folder
+    that paths in settings are relative to; ``cache`` is where inputs are noted down. Images of the names ``anew`` are
+    built in any case, without a cache. An engine that keeps manifests is to write them with ``media_types``.
     """
 
     project: Path
@@ -174,7 +174,7 @@ class _Assembler:
         for reference in (*names, _pinned_name(status)):
             if reference not in names_there:
                 self._builder.tag(image_id, reference)
-        return LocalImage(name, image_id, names, outcome, status.why)
+        return LocalImage(name, image_id, names or (_pinned_name(status),), outcome, status.why)
 
     def _warn_of_others(self, status: ImageStatus, names: Iterable[str]) -> None:
         """Tell of names that an image has which this project did not build last: another project may count on them."""
@@ -216,11 +216,11 @@ class _Assembler:
                 {parent: _pinned_name(self._statuses[parent]) for parent in folder.parents}
                 | {name: base.kept_name for name, base in status.bases.items() if base.kept_name}
             ),
-            tags=names,
+            tags=names or (_pinned_name(status),),
             args=folder.arguments,
             labels={**settings.labels, FINGERPRINT_LABEL: fingerprint.value, **self._parents_label(folder.parents)},
             target=settings.target,
-            platform=str(folder.platform) if settings.platform else "",
+            platform="" if folder.platform == folder.builder else str(folder.platform),
             secrets={key: self._secret(source) for key, source in settings.secrets.items()},
             ssh=settings.ssh,
             cache_from=settings.cache_from,

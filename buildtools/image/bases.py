@@ -51,21 +51,29 @@ def find_bases(
     registry_at: Callable[[str], Registry],
     cache: Cache,
     own_names: Collection[str] = (),
-) -> dict[str, BaseImage]:
-    """All images from outside that folders are built on, by reference, with those that an ``ONBUILD`` names.
+) -> dict[Platform, dict[str, BaseImage]]:
+    """All images from outside that folders are built on, with those that an ``ONBUILD`` names.
 
-    ``own_names`` are those that the images of the folders get in the engine: one may be that of a base image as well.
+    The keys are the platform that a folder's image is for, and the reference, which may mean another image on each
+    platform. ``own_names`` are those that the images of the folders get in the engine: one may be that of a base image
+    as well.
     """
-    bases: dict[str, BaseImage] = {}
+    bases: dict[Platform, dict[str, BaseImage]] = {folder.platform: {} for folder in folders}
     find = partial(_find, engine=engine, registry_at=registry_at, cache=cache, own_names=own_names)
     with ThreadPoolExecutor(max_workers=_JOBS) as pool:
         while True:
-            triggers = {name: base.triggers for name, base in bases.items()}
-            needs = [base for folder in folders for base in folder.outside(triggers)]
-            platforms = {base.image: base.platform for base in needs if base.image not in bases}
-            if not platforms:
+            # By what is to be found: the variants of one image share much of it.
+            wanted: dict[tuple[str, Platform], set[Platform]] = {}
+            for folder in folders:
+                known = bases[folder.platform]
+                for base in folder.outside({name: each.triggers for name, each in known.items()}):
+                    if base.image not in known:
+                        wanted.setdefault((base.image, base.platform), set()).add(folder.platform)
+            if not wanted:
                 return bases
-            bases |= zip(platforms, pool.map(find, platforms, platforms.values()), strict=True)
+            for platforms, base_image in zip(wanted.values(), pool.map(find, *zip(*wanted, strict=True)), strict=True):
+                for platform in platforms:
+                    bases[platform][base_image.reference] = base_image
 
 
 def _find(

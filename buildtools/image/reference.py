@@ -19,6 +19,16 @@ _LONGEST_NAME = 255
 DOCKER_HUB = "docker.io"
 
 
+def variant_name(image: str, platform: object) -> str:
+    """What is said of an image for one of several platforms: ``app@linux/arm64``. No image's own name has an ``@``."""
+    return f"{image}@{platform}"
+
+
+def image_name(name: str) -> str:
+    """The image that a name means which may be that of a variant."""
+    return name.partition("@")[0]
+
+
 @frozen
 class Reference:
     """An image in a registry. ``tag`` and ``digest`` are empty where the text had none.

@@ -18,8 +18,10 @@ from buildtools.image.folder.context import Selection
 from buildtools.image.folder.fingerprint import Fingerprint, explain, folder_fingerprint, recorded_inputs
 from buildtools.image.folder.folders import ImageFolder
 from buildtools.image.generation import generation_of, other_parents
+from buildtools.image.reference import image_name
 from buildtools.image.registry.lookup import StoredImage, fingerprint_tag
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL, diff_ids_of
+from buildtools.platform import Platform
 
 _SECONDS_AN_HOUR = 3600
 
@@ -77,7 +79,7 @@ class ImageStatus:
 
 def survey(
     folders: Sequence[ImageFolder],
-    bases: Mapping[str, BaseImage],
+    bases: Mapping[Platform, Mapping[str, BaseImage]],
     *,
     cache: Path,
     learn: bool = True,
@@ -85,19 +87,21 @@ def survey(
 ) -> tuple[ImageStatus, ...]:
     """Each folder with its fingerprint, in their order, which has parents first; see :func:`engine_statuses`.
 
-    ``base_errors`` says why a base image cannot be had. Unless ``learn``, the cache stays as it is.
+    ``bases`` is what :func:`find_bases` has found, if anything, and ``base_errors`` says why a base image cannot be
+    had. Unless ``learn``, the cache stays as it is.
     """
     errors = base_errors or {}
     fingerprints: dict[str, Fingerprint] = {}
     statuses = []
     with Contents(cache, learn=learn) as contents:
         for folder in folders:
-            fingerprint = _fingerprint(folder, fingerprints, bases, contents)
+            own_bases = bases.get(folder.platform, {})
+            fingerprint = _fingerprint(folder, fingerprints, own_bases, contents)
             fingerprints[folder.name] = fingerprint
             error = next((errors[name] for name in fingerprint.unknown if name in errors), None)
             why = ("no engine answers",)
             statuses.append(
-                ImageStatus(folder, fingerprint, BuildState.UNKNOWN, why=why, bases=bases, base_error=error)
+                ImageStatus(folder, fingerprint, BuildState.UNKNOWN, why=why, bases=own_bases, base_error=error)
             )
     return tuple(statuses)
 
@@ -163,7 +167,7 @@ def engine_name(name: str, fingerprint: str) -> str:
 
     The label alone does not tell: what somebody builds or commits on top of an image has the same labels.
     """
-    return f"{name}:{fingerprint_tag(fingerprint)}"
+    return f"{image_name(name)}:{fingerprint_tag(fingerprint)}"
 
 
 class _EngineImages:
@@ -200,7 +204,7 @@ class _EngineImages:
             else:
                 return replace(unknown, state=BuildState.UP_TO_DATE, image_id=image.id, tags=image.tags, why=())
             return replace(unknown, state=BuildState.STALE, why=why)
-        last = self._by_name.get(folder.name)
+        last = self._by_name.get(folder.image)
         if last is None:
             return replace(unknown, state=BuildState.NOT_BUILT, why=("never built in this engine",))
         inputs = recorded_inputs(self._cache, folder.name, last.labels.get(FINGERPRINT_LABEL, ""))

@@ -43,7 +43,7 @@ def check_project(task: TaskContext) -> Checked:
         count = "1 error" if len(lines) == 1 else f"{len(lines)} errors"
         fix = "fix the error above" if len(lines) == 1 else "fix the errors above"
         raise Refused(f"the check found {count}", fix, details=tuple(lines))
-    return Checked(tuple(folder.name for folder in folders), tuple(settings.distribution))
+    return Checked(tuple(dict.fromkeys(folder.image for folder in folders)), tuple(settings.distribution))
 
 
 def _version(task: TaskContext) -> Version:
@@ -67,7 +67,7 @@ def _checks(settings: Settings, folders: tuple[ImageFolder, ...]) -> Iterator[Ca
         yield partial(folder.selection, folder.needs())
         for base in folder.outside({}):
             yield partial(_check_reference, f"{folder.dockerfile.where} line {base.mention.line}", base.image)
-        key = f"image.{folder.name}.cache_from"
+        key = f"image.{folder.image}.cache_from"
         for reference in folder.settings.cache_from:
             yield partial(_check_reference, settings.place(key), reference)
 

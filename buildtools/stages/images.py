@@ -17,7 +17,7 @@ from buildtools.image.engine.client import EngineError
 from buildtools.image.folder.fingerprint import explain
 from buildtools.image.folder.folders import ImageFolder
 from buildtools.image.push.routes import PushRequest, foreseen_routes, push
-from buildtools.image.reference import Reference
+from buildtools.image.reference import Reference, image_name
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.lookup import StoredImage, find_fingerprints
 from buildtools.image.registry.manifest import CREATED_LABEL, SOURCE_LABEL, VERSION_LABEL
@@ -37,9 +37,10 @@ def run_before(task: TaskContext) -> None:
         return
     version = task.version
     variables = {"BUILDTOOLS_VERSION": version.text, "BUILDTOOLS_REVISION": version.commit}
-    for folder in task.image_folders():
+    # Once for all variants of an image: they share a context.
+    for folder in {folder.image: folder for folder in task.image_folders()}.values():
         if folder.settings.before:
-            timed(task.run.report, folder.name, "before", partial(_before, task, folder, variables))
+            timed(task.run.report, folder.image, "before", partial(_before, task, folder, variables))
 
 
 def pull_bases(task: TaskContext) -> None:
@@ -69,23 +70,27 @@ def survey_images(task: TaskContext, *, complete: bool = False) -> tuple[ImageSt
 
 def listed_statuses(task: TaskContext) -> tuple[ImageStatus, ...]:
     """Where every image folder stands, and of each name that is somebody else's image in the engine, that it is."""
+    statuses = survey_images(task)
+    named = _named(statuses)
 
     def listed(status: ImageStatus) -> ImageStatus:
-        name = f"{status.name}:{task.version.image_tag}"
-        if status.state is not BuildState.UP_TO_DATE or name in status.tags or not task.services.engine.inspect(name):
+        name = f"{status.folder.image}:{task.version.image_tag}"
+        is_named = status.state is not BuildState.UP_TO_DATE or name in status.tags or status.name not in named
+        if is_named or not task.services.engine.inspect(name):
             return status
         return replace(status, why=(f"the name {name} is another image's; `invoke build` moves it to this one",))
 
-    return tuple(map(listed, survey_images(task)))
+    return tuple(map(listed, statuses))
 
 
 def _survey(task: TaskContext, *, complete: bool) -> tuple[ImageStatus, ...]:
     image_folders = task.image_folders()
     engine = task.services.engine_if_any()
-    own_names = {f"{folder.name}:{task.version.image_tag}" for folder in image_folders}
+    own_names = {f"{folder.image}:{task.version.image_tag}" for folder in image_folders}
     find = partial(find_bases, image_folders, engine, task.services.registry_at, _cache(task), own_names)
     bases = find()
-    unknown = [base for base in bases.values() if not base.digest] if complete else []
+    without_digest = {base.reference: base for each in bases.values() for base in each.values() if not base.digest}
+    unknown = list(without_digest.values()) if complete else []
     errors = _pull_unknown(task, unknown)
     if len(errors) < len(unknown):
         bases = find()
@@ -103,7 +108,7 @@ def bring_in(task: TaskContext, *, registry_names: bool) -> tuple[LocalImage, ..
     images = assemble(
         statuses,
         names,
-        _assembly(task, names if task.run.no_cache else (), registry_names=registry_names),
+        _assembly(task, statuses, names if task.run.no_cache else (), registry_names=registry_names),
         builder=task.services.builder,
         jobs=task.run.jobs,
         report=task.run.report,
@@ -135,7 +140,7 @@ def push_images(task: TaskContext, wait_for_archives: Callable[[], object] | Non
         images = assemble(
             statuses,
             names,
-            _assembly(task, names if task.run.no_cache else (), registry_names=True),
+            _assembly(task, statuses, names if task.run.no_cache else (), registry_names=True),
             builder=task.services.builder,
             jobs=task.run.jobs,
             report=task.run.report,
@@ -174,14 +179,15 @@ def _outside(image_folders: Iterable[ImageFolder]) -> list[str]:
 
 
 def _refuse_changed(task: TaskContext, statuses: Sequence[ImageStatus]) -> None:
-    bases = {name: base for each in statuses for name, base in each.bases.items()}
+    bases = {each.folder.platform: each.bases for each in statuses}
     now = survey(task.image_folders(), bases, cache=task.run.project_cache)
     for before, after in zip(statuses, now, strict=True):
         differences = explain(before.fingerprint.inputs, after.fingerprint.inputs)
         if differences:
             raise BuildToolsError(
                 f"{before.name} changed while the release was made ({'; '.join(differences)})",
-                f"let the command `before` of image.{before.name} make what its context holds, or ignore the rest",
+                f"let the command `before` of image.{before.folder.image} make what its context holds, "
+                "or ignore the rest",
             )
 
 
@@ -227,7 +233,7 @@ def _cache(task: TaskContext) -> Cache:
 def _before(task: TaskContext, folder: ImageFolder, variables: dict[str, str]) -> None:
     run_command(
         folder.settings.before,
-        subject=folder.name,
+        subject=folder.image,
         folder=task.settings.root,
         environment={**task.run.environment, **variables},
         report=task.run.report,
@@ -273,11 +279,25 @@ def _with_stored(task: TaskContext, statuses: tuple[ImageStatus, ...]) -> tuple[
     return engine_statuses(statuses, task.services.engine, cache=task.run.project_cache, stored=stored)
 
 
-def _assembly(task: TaskContext, anew: Sequence[str], *, registry_names: bool) -> Assembly:
-    version = task.version
+def _named(statuses: Sequence[ImageStatus]) -> frozenset[str]:
+    """Of each image the variant that an engine calls by the image's name: the one for its own platform, else the first.
+
+    A name means one image in an engine that does not keep indexes.
+    """
+    first = {status.folder.image: status.name for status in reversed(statuses)}
+    own = {each.folder.image: each.name for each in statuses if each.folder.platform == each.folder.builder}
+    return frozenset({**first, **own}.values())
+
+
+def _assembly(
+    task: TaskContext, statuses: Sequence[ImageStatus], anew: Sequence[str], *, registry_names: bool
+) -> Assembly:
+    version, named = task.version, _named(statuses)
 
     def names(name: str) -> tuple[str, ...]:
-        local = f"{name}:{version.image_tag}"
+        if name not in named:
+            return ()
+        local = f"{image_name(name)}:{version.image_tag}"
         return (local, reference(task, name)) if registry_names else (local,)
 
     return Assembly(
@@ -303,8 +323,9 @@ def _to_push(task: TaskContext, statuses: Sequence[ImageStatus]) -> tuple[ImageT
             status.name,
             repository(task, status.name),
             status.fingerprint.value,
-            parents=tuple(repository(task, parent) for parent in status.folder.parents),
+            parents=tuple(_place(task, parent) for parent in status.folder.parents),
             built_since=oldest(status),
+            platform=None if status.folder.image == status.name else status.folder.platform,
         )
         for status in statuses
     )
@@ -321,14 +342,20 @@ def _labels(task: TaskContext) -> dict[str, str]:
 
 
 def repository(task: TaskContext, name: str) -> str:
-    """An image's repository in the registry."""
-    return f"{task.settings.namespace}/{name}" if task.settings.namespace else name
+    """An image's repository in the registry, which its variants share."""
+    image = image_name(name)
+    return f"{task.settings.namespace}/{image}" if task.settings.namespace else image
+
+
+def _place(task: TaskContext, name: str) -> str:
+    """An image's repository, and which of its variants is meant, as :attr:`ImageToPush.place` has it."""
+    return f"{repository(task, name)}{name.removeprefix(image_name(name))}"
 
 
 def reference(task: TaskContext, name: str) -> str:
     """An image's reference: in the registry, or in the engine alone where no registry is configured."""
     prefix = f"{task.settings.repository_prefix}/" if task.settings.registry else ""
-    return f"{prefix}{name}:{task.version.image_tag}"
+    return f"{prefix}{image_name(name)}:{task.version.image_tag}"
 
 
 def rfc3339(seconds: int) -> str:

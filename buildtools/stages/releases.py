@@ -64,7 +64,7 @@ def preflight(task: TaskContext) -> None:
     :raises Conflict: the version is released from another commit.
     :raises BuildToolsError: with every failure.
     """
-    names = [folder.name for folder in task.image_folders()]
+    names = dict.fromkeys(folder.image for folder in task.image_folders())
     with ThreadPoolExecutor(max_workers=_CHECKS) as pool:
         of_store = pool.submit(_errors, lambda: task.services.store.check_access(dry_run=task.run.dry_run))
         of_channels = pool.submit(_errors, partial(_channel_complaints, task))

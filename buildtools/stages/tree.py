@@ -105,13 +105,13 @@ def _untracked(
         ]
         matches = [path for path in inputs if path in files or path.startswith(repositories)]
         if matches:
-            takers.append(f"{task.settings.images}/{status.name}")
+            takers.append(f"{task.settings.images}/{status.folder.image}")
             paths.update(matches)
     if not paths:
         return ""
     names = [_printable(path, task) for path in sorted(paths)[:_MOST_NAMED]]
     more = f" and {len(paths) - _MOST_NAMED} more" if len(paths) > _MOST_NAMED else ""
-    return f"untracked files would be included in {', '.join(takers)} ({', '.join(names)}{more})"
+    return f"untracked files would be included in {', '.join(dict.fromkeys(takers))} ({', '.join(names)}{more})"
 
 
 def _own_files(folder: ImageFolder) -> list[Path]:

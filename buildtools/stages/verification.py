@@ -8,7 +8,7 @@ from buildtools import Unreachable
 from buildtools.archive.checksums import Checksums
 from buildtools.audit import Audit, Verification, audit
 from buildtools.image.registry.cache import Cache
-from buildtools.image.registry.lookup import Seen, is_whole, read_image
+from buildtools.image.registry.lookup import Seen, is_whole, read_images
 from buildtools.image.registry.manifest import Damaged
 from buildtools.release import Release, ReleasedArchive, ReleasedImage
 from buildtools.stages import releases
@@ -55,14 +55,14 @@ def audit_releases(task: TaskContext, subjects: Sequence[Release], *, deep: bool
         registry = task.services.registry_at(image.registry)
         parts_there = parts.setdefault((image.registry, image.repository), Seen())
         try:
-            current = read_image(registry, image.repository, image.tag, cache, parts_there)
+            digest, variants = read_images(registry, image.repository, image.tag, cache, parts_there) or ("", ())
         except Damaged:
             return None
-        if current is None or (
-            current.digest == image.digest and not is_whole(registry, image.repository, current.manifest, parts_there)
+        if digest == image.digest and not all(
+            variant and is_whole(registry, image.repository, variant.manifest, parts_there) for variant in variants
         ):
             return None
-        return current.digest
+        return digest or None
 
     def archive_digest(archive: ReleasedArchive) -> str | None:
         checksums = Checksums(archive.size, archive.sha256, archive.composite)

@@ -17,7 +17,9 @@ def list_images(context: Context, only: str = "", why: str = "", json: bool = Fa
         from buildtools import pipeline, rendering
 
         listing = pipeline.list_images(run)
-        explanations = [rendering.explanation(each) for each in listing.statuses if each.name == why]
+        explanations = [
+            rendering.explanation(each) for each in listing.statuses if why in (each.name, each.folder.image)
+        ]
         text = "".join(explanations) or rendering.listing_table(listing)
         show(console, json, rendering.listing_document(listing), text)
         console.summary(rendering.listing_summary(listing))

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
+from buildtools.image.registry.manifest import ACCEPTED
 from tests.conftest import EngineService, Repository, S3Service, make_repository
 
-MANIFEST_KINDS = "application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json"
+MANIFEST_KINDS = ", ".join(ACCEPTED)
 _INVOKE = (sys.executable, "-m", "invoke")
 
 

@@ -55,7 +55,7 @@ def built_on(root: Path, *references: str, builder: Platform = AMD) -> tuple[Ima
 @pytest.fixture
 def find(client: Registry, cache: Cache, tmp_path: Path) -> Callable[..., dict[str, BaseImage]]:
     def find(*references: str, engine: Engine | None = None, builder: Platform = AMD) -> dict[str, BaseImage]:
-        return find_bases(built_on(tmp_path, *references, builder=builder), engine, lambda _: client, cache)
+        return find_bases(built_on(tmp_path, *references, builder=builder), engine, lambda _: client, cache)[builder]
 
     return find
 
@@ -145,7 +145,7 @@ def test_by_its_digest_an_image_is_asked_for_once(
     reference = f"{client.host}/{namespace}/base@{digest}"
     bases = find(reference)
     with closing(Registry("127.0.0.1:9", pause=0.01)) as nobody:
-        assert bases == find_bases(built_on(tmp_path, reference), None, lambda _: nobody, cache)
+        assert {AMD: bases} == find_bases(built_on(tmp_path, reference), None, lambda _: nobody, cache)
 
 
 @pytest.mark.parametrize("kind", ["manifests", "configs"])
@@ -166,4 +166,4 @@ def test_what_nobody_has_has_no_digest_and_an_outage_is_told_apart(
     assert {reference: BaseImage(reference)} == find(reference)
     with closing(Registry("127.0.0.1:9", pause=0.01)) as nobody:
         away = find_bases(built_on(tmp_path, reference), None, lambda _: nobody, cache)
-    assert {reference: BaseImage(reference, unreachable=True)} == away
+    assert {AMD: {reference: BaseImage(reference, unreachable=True)}} == away

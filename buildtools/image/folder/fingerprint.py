@@ -166,7 +166,8 @@ def recorded_inputs(directory: Path, name: str, value: str) -> Mapping[str, str]
 
 
 def _record(directory: Path, name: str) -> Path:
-    return directory / "inputs" / f"{name}.json"
+    # That of a variant holds the slashes of its platform.
+    return directory / "inputs" / f"{name.replace('/', '-')}.json"
 
 
 def _builder_arguments(arguments: Mapping[str, str]) -> dict[str, str]:

@@ -19,6 +19,7 @@ from buildtools.frozen import frozen
 from buildtools.image.folder.context import Selection, ignore_rules
 from buildtools.image.folder.dockerfile import Base, Dockerfile, Needs, automatic_arguments, parse
 from buildtools.image.folder.instructions import ImageMention
+from buildtools.image.reference import image_name, variant_name
 from buildtools.platform import Platform, local_platform
 from buildtools.settings import COMPONENT, ImageSettings, Settings
 from buildtools.version import Version
@@ -28,6 +29,7 @@ from buildtools.version import Version
 class ImageFolder:
     """A direct child of the images folder, with all that is known of its image without an engine.
 
+    An image for several platforms has one for each of them, whose ``name`` tells the platform: ``app@linux/arm64``.
     ``parents`` are the siblings it is built from, ``bases`` the images from outside, both in the order of their first
     mention. ``platform`` is what the image is for, ``builder`` the platform of what builds it. ``arguments`` are the
     values of all build arguments, also of those that only an ``ONBUILD`` of a base image may declare.
@@ -49,6 +51,11 @@ class ImageFolder:
     siblings: Mapping[ImageMention, str]
     triggers: Mapping[str, tuple[str, ...]]
     own_needs: Needs
+
+    @property
+    def image(self) -> str:
+        """The image's name."""
+        return image_name(self.name)
 
     def needs(self, triggers: Mapping[str, Sequence[str]] | None = None) -> Needs:
         """What building the configured target takes, given the ``ONBUILD`` instructions of images from outside."""
@@ -115,6 +122,8 @@ def folders_and_errors(
     :raises Refused: there is no images folder or none in it, or a cycle.
     """
     names = _names(settings)
+    project = _Project(settings, version, frozenset(names), builder or local_platform(), proxies or {})
+    variants = {variant: name for name in names for variant in project.variants(name)}
     unknown = [name for name in settings.image if name not in names]
     errors = failures_of(
         (
@@ -124,24 +133,27 @@ def folders_and_errors(
             partial(_check_dockerfiles, settings, names),
         )
     )
-    project = _Project(settings, version, frozenset(names), builder or local_platform(), proxies or {})
     folders_by_name: dict[str, ImageFolder] = {}
-    waiting = [name for name in only if name in names] if only else list(names)
+    waiting = [variant for variant, name in variants.items() if not only or name in only]
     names_before: set[str] = set()
     while waiting:
-        name = waiting.pop()
-        if name in names_before or not COMPONENT.fullmatch(name) or not _has_dockerfile(settings, name):
+        variant = waiting.pop()
+        name = variants[variant]
+        if variant in names_before or not COMPONENT.fullmatch(name) or not _has_dockerfile(settings, name):
             continue
-        names_before.add(name)
-        errors += failures_of([partial(_read_into, folders_by_name, name, project)])
-        if name in folders_by_name:
-            waiting += folders_by_name[name].parents
+        names_before.add(variant)
+        errors += failures_of([partial(_read_into, folders_by_name, variant, project)])
+        if variant in folders_by_name:
+            # With all of their variants: a version has either all platforms of an image or none.
+            waiting += [
+                each for parent in folders_by_name[variant].parents for each in project.variants(image_name(parent))
+            ]
     parents = {name: tuple(filter(folders_by_name.__contains__, f.parents)) for name, f in folders_by_name.items()}
     folders: dict[str, ImageFolder] = {}
     for name in _build_order(parents):
         folder = folders[name] = folders_by_name[name]
         errors += failures_of(
-            [partial(_check_platforms, folder, folders), partial(_add_triggers, folders, folder, project)]
+            [partial(_check_platforms, folder, folders, project), partial(_add_triggers, folders, folder, project)]
         )
     return tuple(folders.values()), errors
 
@@ -168,6 +180,18 @@ class _Project:
     names: frozenset[str]
     builder: Platform
     proxies: Mapping[str, str] = field(repr=False)
+
+    def variants(self, name: str) -> dict[str, Platform]:
+        """What an image is built for: one variant of it for each of several platforms, else the image itself."""
+        platforms = [Platform.parse(text) for text in self.settings.platforms_of(name)] or [self.builder]
+        if len(platforms) == 1:
+            return {name: platforms[0]}
+        return {variant_name(name, platform): platform for platform in platforms}
+
+    def variant_for(self, name: str, platform: Platform) -> str:
+        """The variant of an image for a platform; where there is none, another."""
+        variants = self.variants(name)
+        return next((variant for variant, each in variants.items() if each == platform), next(iter(variants)))
 
     def sibling(self, base: Base, of: str) -> str:
         """The folder whose image of this version a Dockerfile in the folder ``of`` means; empty if it is from outside.
@@ -218,8 +242,8 @@ def _check_dockerfiles(settings: Settings, names: Sequence[str]) -> None:
         raise Refused(f"no Dockerfile: {paths}", "write it, or move the folder elsewhere")
 
 
-def _read_into(folders: dict[str, ImageFolder], name: str, project: _Project) -> None:
-    folders[name] = _read(name, project)
+def _read_into(folders: dict[str, ImageFolder], variant: str, project: _Project) -> None:
+    folders[variant] = _read(variant, project)
 
 
 def _has_dockerfile(settings: Settings, name: str) -> bool:
@@ -240,7 +264,8 @@ def _check_known(place: str, references: Iterable[str], names: Sequence[str]) ->
         )
 
 
-def _read(name: str, project: _Project) -> ImageFolder:
+def _read(variant: str, project: _Project) -> ImageFolder:
+    name = image_name(variant)
     settings = project.settings.image_settings(name)
     folder = project.settings.root / project.settings.images / name
     path = folder / settings.dockerfile
@@ -255,7 +280,7 @@ def _read(name: str, project: _Project) -> ImageFolder:
         dockerfile = parse(path.read_bytes(), where=where)
     except OSError as error:
         raise BuildToolsError(f"{where} cannot be read ({error.strerror})", "make it readable") from None
-    platform = Platform.parse(settings.platform) if settings.platform else project.builder
+    platform = project.variants(name)[variant]
     automatic = automatic_arguments(project.builder, platform, settings.target)
     # Not every engine keeps the value of one that is declared again before the first FROM.
     bare_names = {each.name for each in dockerfile.arguments if each.default is None}
@@ -263,10 +288,10 @@ def _read(name: str, project: _Project) -> ImageFolder:
     arguments = {**automatic_values, **project.proxies, **build_arguments(project.settings, project.version, name)}
     own_needs = _needs(dockerfile, settings, arguments, platform, project.builder, {})
     bases = [(base, project.sibling(base, name)) for base in own_needs.bases]
-    siblings = {base.mention: sibling for base, sibling in bases if sibling}
+    siblings = {base.mention: project.variant_for(sibling, base.platform) for base, sibling in bases if sibling}
     outside = [base.image for base, sibling in bases if not sibling]
     return ImageFolder(
-        name,
+        variant,
         folder,
         path,
         context,
@@ -295,7 +320,7 @@ def _add_triggers(folders: dict[str, ImageFolder], folder: ImageFolder, project:
     own_needs = folder.needs(triggers)
     trigger_bases = [base for base in own_needs.bases if base.mention.start < 0]
     for base in trigger_bases:
-        if project.sibling(base, folder.name):
+        if project.sibling(base, folder.image):
             place = f"{folder.dockerfile.where} line {base.mention.line}"
             raise Refused(
                 f"{place}: an ONBUILD of its base names the folder {base.image}",
@@ -322,7 +347,7 @@ def _needs(
     )
 
 
-def _check_platforms(folder: ImageFolder, folders_before: Mapping[str, ImageFolder]) -> None:
+def _check_platforms(folder: ImageFolder, folders_before: Mapping[str, ImageFolder], project: _Project) -> None:
     """BuildKit takes no image of another platform for a parent, and would look for it in a registry.
 
     :raises Refused: a parent is built for another platform than the one it is used for.
@@ -331,10 +356,11 @@ def _check_platforms(folder: ImageFolder, folders_before: Mapping[str, ImageFold
         parent = folders_before.get(folder.siblings.get(base.mention, ""))
         if parent and parent.platform != base.platform:
             place = f"{folder.dockerfile.where} line {base.mention.line}"
+            platforms = ", ".join(map(str, project.variants(parent.image).values()))
             raise Refused(
-                f"{place}: {parent.name} is needed for {base.platform} and built for {parent.platform}",
-                f"set the same platform under [tool.buildtools.image.{folder.name}] and "
-                f"[tool.buildtools.image.{parent.name}]",
+                f"{place}: {parent.image} is needed for {base.platform} and built for {platforms}",
+                f"set the same platform under [tool.buildtools.image.{folder.image}] and "
+                f"[tool.buildtools.image.{parent.image}]",
             )
 
 

@@ -100,7 +100,7 @@ class LayerUploader:
         repository_layers = {}
         for diff_id in dict.fromkeys(diff_ids):
             layer = self._compressed_layers.get(diff_id) or self._cache.layer(diff_id)
-            if layer and self._place(image, layer, image.parents):
+            if layer and self._place(image, layer, image.parent_repositories):
                 repository_layers[diff_id] = layer
         return LayerPlan(image, diff_ids, repository_layers)
 

@@ -50,6 +50,7 @@ from buildtools.image.registry.push import (
     PushedImage,
     PushRoute,
     VersionTagger,
+    variants_by_repository,
     workers,
 )
 from buildtools.settings import MediaTypes
@@ -133,6 +134,7 @@ def push(
                 tagger.forget_look()
             try:
                 results = _stamp(request, tagger, published_images, routes)
+                pushed = _joined(request, tagger, results)
                 break
             except Overtaken as error:
                 overtaken = error
@@ -145,7 +147,7 @@ def push(
         if request.fingerprints_kept:
             new = [image for image in request.images if results[image].is_new]
             tagger.prune(new, request.fingerprints_kept)
-    return [results[image] for image in request.images]
+    return pushed
 
 
 def _routes(
@@ -191,11 +193,24 @@ def _stamp(
     }
     waiting = [image for image in request.images if image not in results]
     while waiting:
-        repositories = {image.repository for image in waiting}
-        ready = [image for image in waiting if repositories.isdisjoint(image.parents)]
+        places = {image.place for image in waiting}
+        ready = [image for image in waiting if places.isdisjoint(image.parents)]
         results |= tagger.each(lambda image: tagger.stamp(image, *routes[image]), ready)
         waiting = [image for image in waiting if image not in ready]
     return results
+
+
+def _joined(
+    request: PushRequest, tagger: VersionTagger, results: Mapping[ImageToPush, PushedImage]
+) -> list[PushedImage]:
+    """The version's images, in their order, where the variants of one are one image.
+
+    :raises Overtaken: another agent has made one of another build.
+    """
+    return [
+        tagger.join(images, [results[image] for image in images]) if images[0].platform else results[images[0]]
+        for images in variants_by_repository(request.images)
+    ]
 
 
 def foreseen_routes(request: PushRequest, registry: Registry, cache: Cache) -> list[PushRoute | None]:

@@ -20,9 +20,11 @@ from buildtools.image.registry.manifest import (
     Damaged,
     Descriptor,
     Manifest,
+    OtherPlatforms,
     check_image,
     labels_of,
 )
+from buildtools.platform import Platform
 
 _JOBS = 8
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -61,19 +63,52 @@ def fingerprint_tag(fingerprint: str) -> str:
 
 
 def read_image(
-    registry: Registry, repository: str, target: str, cache: Cache, parts: Seen | None = None
+    registry: Registry,
+    repository: str,
+    target: str,
+    cache: Cache,
+    parts: Seen | None = None,
+    *,
+    platform: Platform | None = None,
 ) -> StoredImage | None:
     """The image under a tag or digest; None where there is none, or its configuration is gone.
 
-    Of an index, that is its one image for a platform. A configuration that had to be read is one of ``parts`` then.
+    Of an index, that is its image for ``platform``; without a platform, the only one that it has. A configuration that
+    had to be read is one of ``parts`` then.
 
-    :raises Damaged: it is not an image that can be pulled; an index of several platforms is not one either.
+    :raises OtherPlatforms: it is an index without that platform, or one of several.
+    :raises Damaged: it is not an image that can be pulled.
     """
     manifest = registry.get_manifest(repository, target)
     if manifest and manifest.is_index:
-        manifest = registry.get_manifest(repository, manifest.only_image)
-    if manifest is None:
-        return None
+        digest = manifest.platforms.get(platform) if platform else manifest.only_image
+        if digest is None:
+            raise OtherPlatforms(f"the index {manifest.digest} has no image for {platform}", "name another platform")
+        manifest = registry.get_manifest(repository, digest)
+    return _with_config(registry, repository, manifest, cache, parts) if manifest else None
+
+
+def read_images(
+    registry: Registry, repository: str, tag: str, cache: Cache, parts: Seen
+) -> tuple[str, tuple[StoredImage | None, ...]] | None:
+    """The digest that a version's tag has, and its image, or those of all its platforms; None where there is none.
+
+    :raises Damaged: one is not an image that can be pulled.
+    """
+    manifest = registry.get_manifest(repository, tag)
+    if manifest and manifest.is_index and len(manifest.platforms) > 1:
+        variants = manifest.platforms.values()
+        return manifest.digest, tuple(read_image(registry, repository, each, cache, parts) for each in variants)
+    if manifest and manifest.is_index:
+        image = read_image(registry, repository, manifest.only_image, cache, parts)
+    else:
+        image = _with_config(registry, repository, manifest, cache, parts) if manifest else None
+    return (image.digest, (image,)) if image else None
+
+
+def _with_config(
+    registry: Registry, repository: str, manifest: Manifest, cache: Cache, parts: Seen | None
+) -> StoredImage | None:
     digest = manifest.config.digest
     config = cache.config(digest)
     if config is None:

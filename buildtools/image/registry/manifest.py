@@ -61,6 +61,10 @@ class Damaged(BuildToolsError):
     """What a registry has or gave is not what was stored: other bytes than asked for, or no image."""
 
 
+class OtherPlatforms(Damaged):
+    """An index has no image for the platform that is meant, or several where there is to be one."""
+
+
 @frozen
 class Descriptor:
     """Content in a registry. ``size`` is in bytes. ``urls`` are where a layer is that registries need not have."""
@@ -116,6 +120,22 @@ class Manifest:
         return cls(media_type, encode(document))
 
     @classmethod
+    def index(cls, images: Mapping[Platform, Manifest]) -> Manifest:
+        """The index of one image for several platforms, in whatever order these are given."""
+        entries = [
+            {
+                **Descriptor(manifest.media_type, manifest.digest, len(manifest.body)).document(),
+                "platform": {
+                    "architecture": platform.architecture,
+                    "os": platform.system,
+                    **({"variant": platform.variant} if platform.variant else {}),
+                },
+            }
+            for platform, manifest in sorted(images.items(), key=lambda item: str(item[0]))
+        ]
+        return cls(OCI_INDEX, encode({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}))
+
+    @classmethod
     def received(cls, content_type: str, body: bytes) -> Manifest:
         """A manifest with the media type that it names itself, where the response's type is not one of a manifest."""
         if content_type in ACCEPTED:
@@ -163,7 +183,7 @@ class Manifest:
     def only_image(self) -> str:
         """The digest of an index's one image for a platform; attestations, which are for none, do not count.
 
-        :raises Damaged: there are several, or none.
+        :raises OtherPlatforms: there are several, or none.
         """
         entries = self.document.get("manifests") or ()
         try:
@@ -171,20 +191,30 @@ class Manifest:
         except (AttributeError, KeyError, TypeError, ValueError):
             digests = []
         if len(digests) != 1:
-            raise Damaged(f"the index {self.digest} lists {len(digests)} images", "name one platform's image")
+            raise OtherPlatforms(f"the index {self.digest} lists {len(digests)} images", "name one platform's image")
         return digests[0]
+
+    @cached_property
+    def platforms(self) -> Mapping[Platform, str]:
+        """The digests of an index's images, by platform.
+
+        :raises Damaged: this is not a JSON object.
+        """
+        digests: dict[Platform, str] = {}
+        entries = self.document.get("manifests")
+        for entry in entries if isinstance(entries, list) else ():
+            # Attestations are for no platform that there is, and whatever else cannot be read is not for ours.
+            with suppress(AttributeError, KeyError, TypeError, ValueError):
+                parts = [str(entry["platform"].get(key) or "") for key in ("os", "architecture", "variant")]
+                digests.setdefault(Platform.parse("/".join(filter(None, parts))), _read_digest(entry))
+        return digests
 
     def image_for(self, platform: Platform) -> str:
         """The digest of an index's image for a platform; an image of an older variant serves a newer one.
 
         :raises Damaged: there is none.
         """
-        digests: dict[Platform, str] = {}
-        for entry in self.document.get("manifests") or ():
-            # Attestations are for no platform that there is, and whatever else cannot be read is not for ours.
-            with suppress(AttributeError, KeyError, TypeError, ValueError):
-                parts = [str(entry["platform"].get(key) or "") for key in ("os", "architecture", "variant")]
-                digests.setdefault(Platform.parse("/".join(filter(None, parts))), _read_digest(entry))
+        digests = self.platforms
         digests_of_variants = [each for each in digests if replace(each, variant=platform.variant) == platform]
         usable = [each for each in digests_of_variants if each.variant <= platform.variant]
         if not usable:

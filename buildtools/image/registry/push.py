@@ -22,7 +22,7 @@ from buildtools import BuildToolsError, Conflict, Failures, Refused, expected_fa
 from buildtools.events import Report, Warned
 from buildtools.frozen import frozen
 from buildtools.image.generation import PARENTS_LABEL, generation_of, other_parents
-from buildtools.image.reference import Reference
+from buildtools.image.reference import Reference, image_name, variant_name
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.lookup import (
@@ -34,7 +34,17 @@ from buildtools.image.registry.lookup import (
     read_image,
     tag_digest,
 )
-from buildtools.image.registry.manifest import FINGERPRINT_LABEL, SOURCE_LABEL, Damaged, diff_ids_of, stamp
+from buildtools.image.registry.manifest import (
+    FINGERPRINT_LABEL,
+    SOURCE_LABEL,
+    Damaged,
+    Manifest,
+    OtherPlatforms,
+    diff_ids_of,
+    digest_of,
+    stamp,
+)
+from buildtools.platform import Platform
 from buildtools.schedule import all_ended, awaited
 from buildtools.settings import MediaTypes
 from buildtools.version import Version
@@ -61,8 +71,10 @@ class PushRoute(Enum):
 class ImageToPush:
     """One image of a version.
 
-    ``image_id`` may be empty where the registry has the fingerprint. ``parents`` are the repositories whose layers this
-    image may share. What the registry has is not used if it was built before ``built_since``, in seconds since 1970.
+    ``image_id`` may be empty where the registry has the fingerprint. ``parents`` are the places of the images whose
+    layers this one may share. What the registry has is not used if it was built before ``built_since``, in seconds
+    since 1970. ``platform`` is set for each variant of an image for several platforms: they share the repository and
+    the version's tag, which points to their index.
     """
 
     name: str
@@ -71,11 +83,26 @@ class ImageToPush:
     image_id: str = ""
     parents: tuple[str, ...] = ()
     built_since: float = 0.0
+    platform: Platform | None = None
+
+    @property
+    def place(self) -> str:
+        """Its repository, and which of the variants there it is."""
+        return variant_name(self.repository, self.platform) if self.platform else self.repository
+
+    @property
+    def parent_repositories(self) -> tuple[str, ...]:
+        """The repositories of its parents."""
+        return tuple(map(image_name, self.parents))
 
 
 @frozen
 class PushedImage:
-    """An image in the registry, as that confirmed it. ``size`` is that of its compressed layers in bytes."""
+    """An image in the registry, as that confirmed it. ``size`` is that of its compressed layers in bytes.
+
+    Of an image for several platforms these are the digest of the index, a digest of all fingerprints, and the size of
+    all variants.
+    """
 
     name: str
     reference: str
@@ -88,6 +115,14 @@ class PushedImage:
     def is_new(self) -> bool:
         """Whether the registry did not have this fingerprint before."""
         return self.route in (PushRoute.DIRECT, PushRoute.ENGINE)
+
+
+def variants_by_repository(images: Iterable[ImageToPush]) -> list[list[ImageToPush]]:
+    """The images, in their order, with all variants of one where its first stands."""
+    variants: dict[str, list[ImageToPush]] = {}
+    for image in images:
+        variants.setdefault(image.repository, []).append(image)
+    return list(variants.values())
 
 
 class Overtaken(Exception):
@@ -132,6 +167,7 @@ class VersionTagger:
         self._pool = pool
         self._media_types = media_types
         self._looked_at = float("-inf")
+        self._versions: dict[ImageToPush, StoredImage] = {}
         self.parts = Seen()
 
     def look_up(self, images: Sequence[ImageToPush]) -> tuple[Images, Images]:
@@ -144,6 +180,7 @@ class VersionTagger:
         self._registry.ping()
         published = self.each(self._published_image, images)
         self._looked_at = time.monotonic()
+        self._refuse_other_platforms(images, published)
         missing = [image for image in images if published[image] is None]
         stored = self.each(self._stored_image, missing)
         for image in self.other_builds(images, published, stored):
@@ -155,7 +192,7 @@ class VersionTagger:
 
         :raises Conflict: one that is published was.
         """
-        names = {image.repository: image.name for image in images}
+        names = {image.place: image.name for image in images}
         generations: dict[str, str] = {}
         others = []
         for image in images:
@@ -167,7 +204,7 @@ class VersionTagger:
             if parents and not published.get(image):
                 others.append(image)
                 continue
-            generations[image.repository] = generation_of(diff_ids_of(source.config))
+            generations[image.place] = generation_of(diff_ids_of(source.config))
             # What was pushed before images carried this label stays as it is.
             if parents and all(generations_of_parents.values()) and PARENTS_LABEL in source.labels:
                 raise Conflict(
@@ -198,42 +235,80 @@ class VersionTagger:
         :raises Overtaken: another agent has, out of another build of this commit.
         """
         config = stamp(source.config, self._labels)
-        stamped = StoredImage(source.manifest.with_config(config, self._media_types), config)
+        media_types = MediaTypes.OCI if image.platform else self._media_types
+        stamped = StoredImage(source.manifest.with_config(config, media_types), config)
         self._registry.put_blob(image.repository, config)
         self._cache.remember_config(config)
-        # Another agent may have made the version since we looked, or make it now, unless we looked a moment ago.
-        just_looked = time.monotonic() - self._looked_at < _LOOK_LASTS
-        if just_looked or self._version.dirty or self._published_image(image) is None:
-            self._registry.put_manifest(image.repository, self._tag, stamped.manifest)
-        if not just_looked and not self._shows(image, stamped):
-            theirs = read_image(self._registry, image.repository, self._tag, self._cache)
-            if theirs is None or not self._is_same(theirs, image):
-                raise self._conflict(image, theirs.digest if theirs else "none")
-            if diff_ids_of(theirs.config) != diff_ids_of(config):
-                raise Overtaken(image.name)
-            stamped = theirs
+        if image.platform:
+            self._registry.put_manifest(image.repository, stamped.digest, stamped.manifest)
+            return self.pushed_image(image, stamped, route)
+        if not self._set_tag([image], stamped.manifest):
+            stamped = self._theirs(image, stamped)
         return self.pushed_image(image, stamped, route)
 
-    def _shows(self, image: ImageToPush, stamped: StoredImage) -> bool:
-        """Whether the version's tag points to an image that was just made, as a replicated registry may show late."""
+    def join(self, images: Sequence[ImageToPush], members: Sequence[PushedImage]) -> PushedImage:
+        """The version of an image for several platforms, whose variants are all there: their index gets the tag.
+
+        :raises Conflict: another commit has made it meanwhile.
+        :raises Overtaken: another agent has, out of another build of this commit.
+        """
+        first = images[0]
+        index = _index({image: self._versions[image] for image in images})
+        current = tag_digest(self._registry, first.repository, self._tag)
+        if current != index.digest and not self._set_tag(images, index):
+            index = _index({image: self._theirs(image, self._versions[image]) for image in images})
+        fingerprints = sorted(f"{image.platform} {image.fingerprint}" for image in images)
+        routes = {member.route for member in members}
+        return PushedImage(
+            image_name(first.name),
+            self._reference(first),
+            digest_of("\n".join(fingerprints).encode()).removeprefix("sha256:"),
+            index.digest,
+            sum(member.size for member in members),
+            next(route for route in reversed(PushRoute) if route in routes),
+        )
+
+    def _set_tag(self, images: Sequence[ImageToPush], manifest: Manifest) -> bool:
+        """Point the version's tag to one of these images, or to the index of all; whether it does then.
+
+        Another agent may have made the version since we looked, or make it now, unless we looked a moment ago.
+        """
+        just_looked = time.monotonic() - self._looked_at < _LOOK_LASTS
+        if just_looked or self._version.dirty or any(self._published_image(image) is None for image in images):
+            self._registry.put_manifest(images[0].repository, self._tag, manifest)
+        return just_looked or self._shows(images[0], manifest.digest)
+
+    def _theirs(self, image: ImageToPush, ours: StoredImage) -> StoredImage:
+        """The image of the version that another agent has made where we made ours; it is as good."""
+        theirs = read_image(self._registry, image.repository, self._tag, self._cache, platform=image.platform)
+        if theirs is None or not self._is_same(theirs, image):
+            raise self._conflict(image, theirs.digest if theirs else "none")
+        if diff_ids_of(theirs.config) != diff_ids_of(ours.config):
+            raise Overtaken(image.name)
+        return theirs
+
+    def _shows(self, image: ImageToPush, digest: str) -> bool:
+        """Whether the version's tag points to what was just put there, as a replicated registry may show late."""
 
         def look() -> bool | None:
-            digest = tag_digest(self._registry, image.repository, self._tag)
-            return None if digest is None else digest == stamped.digest
+            current = tag_digest(self._registry, image.repository, self._tag)
+            return None if current is None else current == digest
 
         return awaited(look) or False
 
     def pushed_image(self, image: ImageToPush, source: StoredImage, route: PushRoute) -> PushedImage:
         """An image of the version, as the registry has it."""
+        self._versions[image] = source
         size = sum(layer.size for layer in source.manifest.layers)
         return PushedImage(image.name, self._reference(image), image.fingerprint, source.digest, size, route)
 
     def prune(self, images: Iterable[ImageToPush], most: int) -> None:
         """Delete fingerprints above the bound; not being allowed to does not fail the push."""
+        kept = [image.fingerprint for image in self._versions]
 
         def prune_one(image: ImageToPush) -> None:
             try:
-                prune_fingerprints(self._registry, image.repository, [image.fingerprint], most, self._cache)
+                prune_fingerprints(self._registry, image.repository, kept, most, self._cache)
             except BuildToolsError as error:
                 self._report(Warned(image.name, f"old fingerprints stay in the registry: {error.fact}"))
 
@@ -250,18 +325,21 @@ class VersionTagger:
 
     def _published_image(self, image: ImageToPush) -> StoredImage | None:
         """The version as the registry has it, or None where it is to be made."""
-        published = self._unless_hidden(
-            image, lambda: read_image(self._registry, image.repository, self._tag, self._cache)
-        )
+        try:
+            published = self._unless_hidden(
+                image,
+                lambda: read_image(self._registry, image.repository, self._tag, self._cache, platform=image.platform),
+            )
+        except OtherPlatforms:
+            self._refuse_other(image, tag_digest(self._registry, image.repository, self._tag) or "none")
+            return None
         if published is None:
             return None
         if self._is_same(published, image):
             whole = is_whole(self._registry, image.repository, published.manifest, self.parts)
             return published if whole else None
-        if self._version.dirty:
-            self._report(Warned(image.name, f"{self._reference(image)} has other content and is overwritten"))
-            return None
-        raise self._conflict(image, published.digest)
+        self._refuse_other(image, published.digest)
+        return None
 
     def _stored_image(self, image: ImageToPush) -> StoredImage | None:
         """The image as the registry has it under its fingerprint, young enough; see :func:`find_to_stamp`."""
@@ -291,11 +369,30 @@ class VersionTagger:
     def _reference(self, image: ImageToPush) -> str:
         return f"{self._registry.host}/{image.repository}:{self._tag}"
 
+    def _refuse_other(self, image: ImageToPush, digest: str) -> None:
+        """A version never changes, except a dirty one."""
+        if not self._version.dirty:
+            raise self._conflict(image, digest)
+        self._report(Warned(image.name, f"{self._reference(image)} has other content and is overwritten"))
+
+    def _refuse_other_platforms(self, images: Sequence[ImageToPush], published: Images) -> None:
+        """A version that has every variant, and more of them, is another one."""
+        for variants in variants_by_repository(images):
+            present = {image: each for image in variants if image.platform and (each := published[image])}
+            if len(present) == len(variants):
+                digest = tag_digest(self._registry, variants[0].repository, self._tag)
+                if digest != _index(present).digest:
+                    self._refuse_other(variants[0], digest or "none")
+
     def _conflict(self, image: ImageToPush, digest: str) -> Conflict:
         return Conflict(
             f"{self._reference(image)} exists with other content, {digest}",
             "a version never changes: commit and cut a new version, or delete that tag in the registry",
         )
+
+
+def _index(variants: Mapping[ImageToPush, StoredImage]) -> Manifest:
+    return Manifest.index({image.platform: each.manifest for image, each in variants.items() if image.platform})
 
 
 def _together(errors: Sequence[BuildToolsError]) -> BuildToolsError:

@@ -38,6 +38,16 @@ def test_events_tell_steps_with_their_numbers_and_what_was_cached(builder: Build
     assert (Outcome.DONE, image.image_id) == (finished.outcome, finished.detail)
 
 
+def test_a_program_of_another_platform_is_told_with_what_to_do(builder: Builder) -> None:
+    folder = builder.folder("FROM scratch\nCOPY --chmod=755 sh /bin/sh\nRUN true\n", sh=b"\x7fELF" + bytes(100))
+
+    with pytest.raises(BuildFailed, match="for the engine cannot run this program") as caught:
+        builder.build(folder)
+
+    assert 3 == caught.value.line
+    assert "apt-get install qemu-user-static" in caught.value.remedy
+
+
 @pytest.mark.parametrize("kind", ["file", "link"])
 def test_a_name_that_is_not_utf8_is_built_or_told(builder: Builder, kind: str) -> None:
     folder = builder.folder("FROM scratch\nCOPY . /c/\n", other="x")

@@ -290,6 +290,7 @@ def test_an_image_that_was_built_on_another_build_of_its_parent_is_asked_for(
     assert tars == pusher.layer_tars(app.repository, fingerprint_tag(app.fingerprint))
 
 
+@pytest.mark.usefixtures("engine_gives_layers_out")
 def test_what_was_built_on_a_parent_that_another_agent_stored_meanwhile_is_built_again(
     pusher: Pusher, make_image: MakeImage
 ) -> None:

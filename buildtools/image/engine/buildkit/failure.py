@@ -33,6 +33,10 @@ _MISSING = re.compile(
     r"|lstat (?:/\S*/buildkit-mount\d+)?(?P<walked>/.*): no such file or directory$"
 )
 _FROM_CONTEXT = re.compile(r"(?:COPY|ADD) (?!.*--from=)")
+_EMULATION = (
+    "if it is one of another platform, let the engine's machine emulate it (apt-get install qemu-user-static), "
+    "or run the step in a stage with --platform=$BUILDPLATFORM"
+)
 # One line of a wide terminal; a RUN of a hundred lines is recognised by its beginning.
 _LONGEST_INSTRUCTION = 100
 # The end of the failing step's output, which says why. More would push the message of another image off the screen.
@@ -97,6 +101,9 @@ def explained(image: str, dockerfile: Path, text: str, error: Status, vertex: Ve
         reason = f"exit code {status}"
     place = locate(text, vertex) if vertex else None
     remedy = _remedy(reason) if vertex and not vertex.number else ""
+    if vertex and any("exec format error" in line for line in vertex.last_lines):
+        reason += ", for the engine cannot run this program"
+        remedy = _EMULATION
     if vertex and vertex.number and (missing := _MISSING.search(reason)):
         reason = f"{missing['looked_up'] or missing['walked']}: not found"
         if _FROM_CONTEXT.match(vertex.text):

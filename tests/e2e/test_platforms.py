@@ -1,0 +1,229 @@
+"""One image for several platforms: one index, of variants that are built, skipped and stamped each by itself."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import signal
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from buildtools.image.engine.client import Engine
+from buildtools.image.registry.manifest import ACCEPTED, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
+from tests.e2e.conftest import MakeProject
+from tests.e2e.project import Place, Project
+from tests.faults.proxy import wire_to
+
+BOTH = ["linux/amd64", "aarch64"]
+KINDS = ", ".join(ACCEPTED)
+
+
+def get(project: Project, short: str, target: str) -> dict[str, Any]:
+    """A manifest or an index, as the registry has it."""
+    status, body, _ = project.place.request("GET", f"{project.repository(short)}/manifests/{target}", Accept=KINDS)
+    assert 200 == status, body
+    document: dict[str, Any] = json.loads(body)
+    return document
+
+
+def blob(project: Project, short: str, digest: str) -> bytes:
+    status, body, _ = project.place.request("GET", f"{project.repository(short)}/blobs/{digest}")
+    assert 200 == status, body
+    return body
+
+
+def variants(project: Project, short: str, tag: str) -> dict[str, dict[str, Any]]:
+    """The manifests that a version's index lists, by architecture."""
+    index = get(project, short, tag)
+    assert OCI_INDEX == index["mediaType"]
+    return {
+        entry["platform"]["architecture"]: {"digest": entry["digest"], **get(project, short, entry["digest"])}
+        for entry in index["manifests"]
+    }
+
+
+def files(project: Project, short: str, manifest: dict[str, Any]) -> dict[str, str]:
+    """The files in the layers of an image."""
+    found: dict[str, str] = {}
+    for layer in manifest["layers"]:
+        with tarfile.open(fileobj=io.BytesIO(blob(project, short, layer["digest"]))) as archive:
+            found |= {member.name: archive.extractfile(member).read().decode() for member in archive if member.isreg()}  # type: ignore[union-attr]
+    return found
+
+
+@pytest.fixture
+def several(project: Project) -> Project:
+    return for_several_platforms(project)
+
+
+def for_several_platforms(project: Project) -> Project:
+    """A project whose image ``app`` is built on ``base``, both for two platforms, and needs nothing that runs."""
+    stages = "".join(f"FROM scratch AS {name}\nCOPY {name} /base\n" for name in ("amd64", "arm64", "riscv64"))
+    project.image("base", f"{stages}FROM $TARGETARCH\n", amd64="on intel", arm64="on arm", riscv64="on risc")
+    project.image("app", "FROM base-{mark}\nCOPY app /\n", app=project.mark)
+    project.configure(platforms=BOTH)
+    project.commit("all")
+    project.tag("1.0.0")
+    return project
+
+
+def test_a_release_has_one_index_with_an_image_for_each_platform(several: Project) -> None:
+    outcome = several.done("publish", "--json")
+    assert "1.0.0 released 2 images and 0 archives" in outcome.last
+    assert "release 1.0.0 is intact: 2 images" in several.done("verify").last
+    for short, expected in (("base", {"base"}), ("app", {"base", "app"})):
+        members = variants(several, short, "1.0.0")
+        assert {"amd64", "arm64"} == set(members)
+        for architecture, manifest in members.items():
+            names = {
+                manifest["mediaType"],
+                manifest["config"]["mediaType"],
+                *(x["mediaType"] for x in manifest["layers"]),
+            }
+            assert {OCI_MANIFEST, OCI_CONFIG, OCI_LAYER} == names
+            config = json.loads(blob(several, short, manifest["config"]["digest"]))
+            assert architecture == config["architecture"]
+            assert "1.0.0" == config["config"]["Labels"]["org.opencontainers.image.version"]
+            content = files(several, short, manifest)
+            assert expected == set(content)
+            assert {"amd64": "on intel", "arm64": "on arm"}[architecture] == content["base"]
+
+
+def test_only_the_variant_that_changed_is_built_and_sent(several: Project) -> None:
+    several.done("push")
+    before = {short: variants(several, short, "1.0.0") for short in ("base", "app")}
+    several.write(f"src/docker/{several.name('base')}/arm64", "on another arm")
+    several.commit("arm")
+    several.tag("1.1.0")
+    plan = several.done("push", "--dry-run").out
+    assert f"{several.name('base')}@linux/amd64 would be stamped, unchanged" in plan
+    assert f"{several.name('app')}@linux/arm64 would be built and pushed" in plan
+    several.done("push")
+    for short in ("base", "app"):
+        after = variants(several, short, "1.1.0")
+        assert before[short]["amd64"]["layers"] == after["amd64"]["layers"]
+        assert before[short]["arm64"]["layers"] != after["arm64"]["layers"]
+        assert "on another arm" == files(several, short, after["arm64"])["base"]
+        assert before[short] == variants(several, short, "1.0.0")
+
+
+def test_publishing_again_and_from_a_fresh_agent_changes_nothing(several: Project, tmp_path: Path) -> None:
+    several.done("publish")
+    world = several.world()
+    several.done("publish")
+    assert world["tags"] == several.world()["tags"]
+    several.forget_images()
+    agent = several.clone(tmp_path / "agent")
+    assert "2 already there" in agent.done("push").last
+    assert world["tags"] == several.world()["tags"]
+    assert {} == agent.images()
+
+
+def test_an_engine_pulls_its_own_platform_and_builds_have_one_name_for_that(several: Project) -> None:
+    built = several.done("build", "--json").document["items"]
+    ids = {item["name"]: item["image_id"] for item in built}
+    app = several.name("app")
+    assert {f"{several.name(short)}@linux/{each}" for short in ("app", "base") for each in ("amd64", "arm64")} == set(
+        ids
+    )
+    assert ids[f"{app}@linux/amd64"] == several.images()[f"{app}:1.0.0"]
+    states = {item["name"]: item["state"] for item in several.done("list", "--json").document["items"]}
+    assert {"up to date"} == set(states.values())
+    several.done("push")
+    several.forget_images()
+    reference = several.reference("app", "1.0.0")
+    with closing(Engine.connect(several.place.engine.environment)) as engine:
+        user, _, password = several.place.login.partition(":")
+        engine.api.pull(reference, auth_config={"username": user, "password": password})
+        pulled = engine.inspect(reference)
+    assert pulled is not None
+    assert ("amd64", "1.0.0") == (
+        pulled["Architecture"],
+        pulled["Config"]["Labels"]["org.opencontainers.image.version"],
+    )
+
+
+@pytest.mark.parametrize("others", [["linux/amd64"], ["linux/arm64"], [*BOTH, "linux/riscv64"]])
+def test_a_version_never_gets_other_platforms(several: Project, others: list[str]) -> None:
+    several.done("push")
+    tags = several.world()["tags"]
+    refused = several.invoke("push", INVOKE_BUILDTOOLS_PLATFORMS=",".join(others))
+    assert (3, tags) == (refused.code, several.world()["tags"])
+    assert f"{several.reference('app', '1.0.0')} exists with other content, sha256:" in refused.err
+
+
+def test_a_parent_is_pushed_for_all_of_its_platforms_whoever_needs_it(several: Project) -> None:
+    app = several.name("app")
+    several.configure(platforms=BOTH, image={app: {"platform": "linux/arm64"}})
+    several.commit("one platform")
+    several.tag("1.0.1")
+    assert "pushed 2 images" in several.done("push", "--only", app).last
+    assert {"amd64", "arm64"} == set(variants(several, "base", "1.0.1"))
+    assert "config" in get(several, "app", "1.0.1")
+    assert "2 already there" in several.done("push").last
+
+
+def test_a_variant_that_is_gone_is_missed(several: Project) -> None:
+    several.done("publish")
+    gone = variants(several, "app", "1.0.0")["arm64"]["digest"]
+    assert 202 == several.place.request("DELETE", f"{several.repository('app')}/manifests/{gone}")[0]
+    drifted = several.invoke("verify")
+    assert (5, True) == (drifted.code, f"{several.repository('app')}:1.0.0" in drifted.err + drifted.out)
+
+
+def test_what_cannot_be_is_told_before_anything_is_built(several: Project) -> None:
+    app, base = several.name("app"), several.name("base")
+    several.configure(platforms=BOTH, image={base: {"platforms": ["linux/arm64", "linux/riscv64"]}})
+    refused = several.invoke("build")
+    assert 2 == refused.code
+    assert (
+        f"src/docker/{app}/Dockerfile line 1: {base} is needed for linux/amd64 and built for linux/arm64" in refused.err
+    )
+    several.configure(
+        platforms=["linux/amd64", "x86_64"], platform="arm64", image={app: {"platforms": ["linux/amr64"]}}
+    )
+    refused = several.invoke("build")
+    assert 2 == refused.code
+    assert "platforms must not stand beside platform" in refused.err
+    assert f"image.{app}.platforms must be a list of platforms, such as linux/arm64, not 'linux/amr64'" in refused.err
+
+
+def test_killed_at_any_manifest_that_it_writes_it_is_finished_by_the_next_run(
+    place: Place, registry: str, project_in: MakeProject
+) -> None:
+    with wire_to(registry) as wire:
+        project = for_several_platforms(project_in(replace(place, registry=wire.address, login="")))
+        kills = 0
+        while True:
+            process = project.start("push")
+            left = itertools.count(kills, -1)
+
+            def kill_at_last(
+                data: bytes, left: Iterator[int] = left, process: subprocess.Popen[str] = process
+            ) -> bytes | None:
+                writes_manifest = data.startswith(b"PUT ") and b"/manifests/" in data.partition(b"\r\n")[0]
+                if not writes_manifest or next(left):
+                    return data
+                process.kill()
+                return None
+
+            wire.sent = kill_at_last
+            process.communicate()
+            for short in ("base", "app"):
+                if project.place.digest(project.repository(short), "1.0.0"):
+                    assert {"amd64", "arm64"} == set(variants(project, short, "1.0.0"))
+            if process.returncode == 0:
+                break
+            assert -signal.SIGKILL == process.returncode
+            kills += 1
+        wire.sent = lambda data: data
+        assert kills > 5
+        assert "2 already there" in project.done("push").last
