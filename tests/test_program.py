@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Repository
+from tests.conftest import Repository, make_repository
 
 ROOT = Path(__file__).parent.parent
 
@@ -89,29 +90,25 @@ def test_a_reader_that_goes_away_is_no_failure(tmp_path: Path, environment: Mapp
 
 
 def test_it_tells_its_own_version_in_the_wheel_too(tmp_path: Path, environment: Mapping[str, str]) -> None:
-    copy = tmp_path / "copy"
-    quietly = ["-c", "advice.detachedHead=false", "clone", "--quiet"]
-    subprocess.run(["git", *quietly, "--depth", "1", ROOT.as_uri(), copy], check=True)
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "wheel",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--no-deps",
-            "-w",
-            tmp_path,
-            copy,
-        ],
-        check=True,
-    )
+    source = make_repository(tmp_path / "source")
+    for name in subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split():
+        (source.path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, source.path / name)
+    source.commit("first")
+    source.tag("9.8.7")
+    source.commit("second")
+    options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--wheel-dir", str(tmp_path)]
+    subprocess.run([sys.executable, "-m", "pip", "wheel", *options, source.path], check=True)
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "installed")
-        (entry_points,) = [name for name in archive.namelist() if name.endswith("/entry_points.txt")]
+        names = archive.namelist()
+        (entry_points,) = [name for name in names if name.endswith("/entry_points.txt")]
         assert "buildtools = buildtools.program:main" in archive.read(entry_points).decode().splitlines()
+    templates = [str(path.relative_to(ROOT)) for path in (ROOT / "buildtools/templates").rglob("*") if path.is_file()]
+    assert [] == [name for name in templates if name not in names]
     shown = subprocess.run(
         [sys.executable, "-c", "from buildtools.program import main; main()", "--version"],
         cwd=tmp_path,
@@ -120,4 +117,5 @@ def test_it_tells_its_own_version_in_the_wheel_too(tmp_path: Path, environment: 
         text=True,
         check=True,
     ).stdout
-    assert f"buildtools {wheel.name.split('-')[1]}\n" == shown
+    abbreviation = source.git("describe").rpartition("-")[2]
+    assert f"buildtools 9.8.7.post1+{abbreviation}\n" == shown
