@@ -33,7 +33,7 @@ from buildtools.toml_lines import lines_of_keys
 
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 # Nobody means a larger number: it is more than hours since 1970, images or processors.
-_LARGEST_NUMBER = 1_000_000
+LARGEST_NUMBER = 1_000_000
 _TABLES = {"image": ImageSettings, "distribution": DistributionSettings, "target": TargetSettings}
 _MOST_QUOTED = 80
 
@@ -191,7 +191,7 @@ def _number(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
         result = convert(value)
         if isinstance(value, float) and result != value:
             raise ValueError
-        if not math.isfinite(result) or not 0 <= result <= _LARGEST_NUMBER:
+        if not math.isfinite(result) or not 0 <= result <= LARGEST_NUMBER:
             raise ValueError
         return result
 

@@ -3,39 +3,21 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from buildtools import BuildToolsError
 from buildtools.release import MANIFEST_SCHEMA, Release, ReleasedArchive, ReleasedImage
 
-SCHEMA = json.loads((Path(__file__).parent.parent / "docs/release.schema.json").read_text())
+DOCUMENT = json.loads((Path(__file__).parent.parent / "docs/release.schema.json").read_text())
+SCHEMA = Draft202012Validator(DOCUMENT)
 IMAGE = ReleasedImage("app", "r.example:5000", "team/app", "1.4.2", "sha256:" + "a" * 64, "f" * 64)
 ARCHIVE = ReleasedArchive("daemon", "daemon/daemon-1.4.2.tgz", 10, "c" * 64)
 RELEASE = Release("1.4.2", "d" * 40, "2026-11-23T08:00:00Z", (IMAGE,), (ARCHIVE,))
-JSON_TYPES = {"string": str, "integer": int, "array": list, "object": dict}
-
-
-def violations(value: Any, schema: dict[str, Any], path: str = "") -> Iterator[str]:
-    """Where a value breaks the schema, for the keywords that ours has."""
-    if not isinstance(value, JSON_TYPES.get(schema.get("type", ""), object)):
-        yield f"{path} is not a {schema['type']}"
-    elif "const" in schema and value != schema["const"]:
-        yield f"{path} is not {schema['const']}"
-    elif isinstance(value, str) and not re.search(schema.get("pattern", ""), value):
-        yield f"{path} does not match"
-    elif isinstance(value, dict):
-        yield from (f"{path}/{name} is missing" for name in schema.get("required", ()) if name not in value)
-        for name, item in value.items():
-            yield from violations(item, schema.get("properties", {}).get(name, {}), f"{path}/{name}")
-    elif isinstance(value, list):
-        for number, item in enumerate(value):
-            yield from violations(item, schema.get("items", {}), f"{path}/{number}")
 
 
 def changed(path: tuple[str | int, ...], value: Any) -> Any:
@@ -48,10 +30,10 @@ def changed(path: tuple[str | int, ...], value: Any) -> Any:
 
 
 def test_what_is_written_follows_the_schema_and_no_field_is_left_out_of_it() -> None:
-    assert [] == list(violations(json.loads(RELEASE.manifest()), SCHEMA))
-    assert MANIFEST_SCHEMA == SCHEMA["properties"]["schema"]["const"]
+    SCHEMA.validate(json.loads(RELEASE.manifest()))
+    assert MANIFEST_SCHEMA == DOCUMENT["properties"]["schema"]["const"]
     for kind, name in ((ReleasedImage, "images"), (ReleasedArchive, "archives")):
-        assert {field.name for field in fields(kind)} <= SCHEMA["properties"][name]["items"]["properties"].keys()
+        assert {field.name for field in fields(kind)} <= DOCUMENT["properties"][name]["items"]["properties"].keys()
 
 
 @pytest.mark.parametrize(
@@ -72,7 +54,7 @@ def test_what_is_written_follows_the_schema_and_no_field_is_left_out_of_it() -> 
 )
 def test_what_the_schema_does_not_allow_is_refused(path: tuple[str | int, ...], value: Any) -> None:
     document = changed(path, value)
-    assert [] != list(violations(document, SCHEMA))
+    assert not SCHEMA.is_valid(document)
     with pytest.raises(BuildToolsError):
         Release.parse(json.dumps(document).encode(), "releases/1.4.2.json")
 
@@ -80,7 +62,7 @@ def test_what_the_schema_does_not_allow_is_refused(path: tuple[str | int, ...], 
 @pytest.mark.parametrize("path", [("added",), ("images", 0, "added"), ("archives", 0, "added")])
 def test_a_field_that_a_later_version_adds_is_passed_over(path: tuple[str | int, ...]) -> None:
     document = changed(path, {"any": ["thing"]})
-    assert [] == list(violations(document, SCHEMA))
+    SCHEMA.validate(document)
     assert RELEASE == Release.parse(json.dumps(document).encode(), "releases/1.4.2.json")
 
 
