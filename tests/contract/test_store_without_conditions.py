@@ -16,7 +16,7 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from buildtools import Conflict
+from buildtools import Conflict, Refused
 from buildtools.archive.checksums import checksums_of
 from buildtools.archive.object_store.s3_store import S3Store
 from tests.conftest import S3Service
@@ -68,6 +68,17 @@ def test_it_is_found_out_before_a_release_writes(forgetful: str, s3: S3Service) 
         (reason,) = store.check_access()
         assert "overwrites an object in spite of If-None-Match" in reason
         assert reason.endswith("or set s3_conditional_writes = false and publish one at a time")
+
+
+def test_it_is_found_out_before_anything_is_replaced(forgetful: str, s3: S3Service) -> None:
+    store = connect(forgetful, s3, allowed=False)
+    store.create("a", b"first", "text/plain")
+    for _ in range(2):
+        with pytest.raises(Refused, match="overwrites an object in spite of If-Match"):
+            store.replace("a", b"second", '"0"', "text/plain")
+    entry = store.read("a")
+    assert entry is not None
+    assert b"first" == entry.data
 
 
 def test_it_can_be_allowed_and_then_nothing_that_is_there_is_overwritten(forgetful: str, s3: S3Service) -> None:

@@ -36,7 +36,7 @@ _READERS = 8
 _PROBE = ".buildtools-access"
 _PROBE_CONTENT = b"buildtools asks here whether this service refuses to create an object that exists\n"
 _NO_CONDITIONS = (
-    "{bucket} overwrites an object in spite of If-None-Match: two publishes could replace each other's release",
+    "{bucket} overwrites an object in spite of {condition}: two runs could replace what the other one has written",
     "use a service with conditional writes, or set s3_conditional_writes = false and publish one at a time",
 )
 
@@ -53,6 +53,8 @@ class S3Store:
         self._bucket = bucket
         self._checksums = checksums
         self._conditional = conditional_writes
+        # Whether the service has been found to respect the condition of replacing.
+        self._replaces = False
         self._mode: dict[str, Any] = {"ChecksumMode": "ENABLED"} if checksums else {}
 
     @classmethod
@@ -158,10 +160,12 @@ class S3Store:
 
     def replace(self, key: str, data: bytes, etag: str, content_type: str) -> bool:
         """Overwrites an object that still is what it was when it was read; False where it no longer is."""
-        entry = None if self._conditional else self.head(key)
-        if not self._conditional and (entry is None or entry.etag != etag):
-            return False
-        return self._put(key, data, content_type, {"IfMatch": etag} if self._conditional else {})
+        if not self._conditional:
+            entry = self.head(key)
+            return entry is not None and entry.etag == etag and self._put(key, data, content_type, {})
+        if not self._replaces:
+            self._probe_replacing()
+        return self._put(key, data, content_type, {"IfMatch": etag})
 
     def list(self, prefix: str = "") -> tuple[StoredObject, ...]:
         """The objects whose keys start with ``prefix``, without their checksums."""
@@ -341,9 +345,20 @@ class S3Store:
         finally:
             self._bucket.ask("abort_multipart_upload", _PROBE, tolerates=("NoSuchUpload",), UploadId=upload_id)
 
-    def _refuse_overwriting(self) -> None:
+    def _probe_replacing(self) -> None:
+        # No object has this ETag. A service that ignores the condition writes what is there already.
+        try:
+            is_ignored = self._put(_PROBE, _PROBE_CONTENT, "text/plain", {"IfMatch": '"0"'})
+        except Refused:
+            # Who may write some objects only need not be able to find out.
+            is_ignored = False
+        if is_ignored:
+            self._refuse_overwriting("If-Match")
+        self._replaces = True
+
+    def _refuse_overwriting(self, condition: str = "If-None-Match") -> None:
         fact, remedy = _NO_CONDITIONS
-        raise Refused(fact.format(bucket=self.location("").rstrip("/")), remedy)
+        raise Refused(fact.format(bucket=self.location("").rstrip("/"), condition=condition), remedy)
 
     def _probe_listing(self) -> None:
         next(self._pages("list_objects_v2", "", {}, MaxKeys=1))
