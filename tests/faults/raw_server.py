@@ -7,6 +7,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
+from hypothesis import strategies as st
+
 
 class RawServer:
     """Sends one response after the other, each on a connection of its own, and then the last again."""
@@ -33,6 +35,23 @@ class RawServer:
                 # What does not look like a request is a client that tries TLS.
                 if request[:1].isupper():
                     connection.sendall(self._script.pop(0) if len(self._script) > 1 else self._script[0])
+
+
+@st.composite
+def responses(
+    draw: st.DrawFn,
+    statuses: st.SearchStrategy[int],
+    fields: st.SearchStrategy[tuple[str, str]],
+    bodies: st.SearchStrategy[bytes],
+) -> bytes:
+    """A response, right or wrong, whole or cut off."""
+    body = draw(bodies)
+    head_fields = draw(st.lists(fields, max_size=4))
+    if draw(st.integers(0, 3)):
+        head_fields.append(("Content-Length", str(len(body))))
+    head = [f"HTTP/1.1 {draw(statuses)} Some", *(f"{name}: {value}" for name, value in head_fields), "", ""]
+    whole = "\r\n".join(head).encode() + body
+    return whole if draw(st.integers(0, 3)) else whole[: draw(st.integers(0, len(whole)))]
 
 
 @contextmanager

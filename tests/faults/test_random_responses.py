@@ -24,7 +24,7 @@ from buildtools.image.registry.manifest import (
     digest_of,
     stamp,
 )
-from tests.faults.raw_server import raw_server
+from tests.faults.raw_server import raw_server, responses
 
 DIGEST = digest_of(b"content")
 MANIFEST = json.dumps(
@@ -74,6 +74,8 @@ STATUSES = st.sampled_from(
     [100, 103, 200, 201, 202, 204, 206, 301, 307, 400, 401, 403, 404, 405, 413, 416, 429, 500, 503, 999]
 )
 
+ANSWERS = responses(STATUSES, st.tuples(NAMES, VALUES), BODIES)
+
 OPERATIONS: list[Callable[[Registry], object]] = [
     lambda client: client.ping(),
     lambda client: client.check_push_access("a"),
@@ -89,20 +91,11 @@ OPERATIONS: list[Callable[[Registry], object]] = [
 ]
 
 
-@st.composite
-def responses(draw: st.DrawFn) -> bytes:
-    """A response, right or wrong, whole or cut off."""
-    body = draw(BODIES)
-    fields = draw(st.lists(st.tuples(NAMES, VALUES), max_size=4))
-    if draw(st.integers(0, 3)):
-        fields.append(("Content-Length", str(len(body))))
-    head = [f"HTTP/1.1 {draw(STATUSES)} Some", *(f"{name}: {value}" for name, value in fields), "", ""]
-    whole = "\r\n".join(head).encode() + body
-    return whole if draw(st.integers(0, 3)) else whole[: draw(st.integers(0, len(whole)))]
-
-
 @settings(max_examples=800, deadline=None, derandomize=True)
-@given(st.lists(responses(), min_size=1, max_size=4), st.sampled_from(range(len(OPERATIONS))))
+@given(
+    st.lists(ANSWERS, min_size=1, max_size=4),
+    st.sampled_from(range(len(OPERATIONS))),
+)
 def test_any_response_gives_a_result_or_one_message(script: list[bytes], operation: int) -> None:
     with (
         raw_server() as server,

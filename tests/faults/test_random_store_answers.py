@@ -15,7 +15,7 @@ from buildtools import BuildToolsError
 from buildtools.archive.checksums import checksums_of
 from buildtools.archive.object_store.bucket import Patience
 from buildtools.archive.object_store.s3_store import S3Store
-from tests.faults.raw_server import RawServer, raw_server
+from tests.faults.raw_server import RawServer, raw_server, responses
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "very-secret"}
 IMPATIENT = Patience(connecting=2, silence=2, retrying=2, attempts=2, pause=0)
@@ -68,6 +68,8 @@ FIELDS = st.tuples(
 )
 STATUSES = st.sampled_from([100, 200, 204, 206, 301, 304, 307, 400, 403, 404, 405, 409, 412, 416, 429, 500, 501, 503])
 
+ANSWERS = responses(STATUSES, FIELDS, BODIES)
+
 OPERATIONS: list[Callable[[S3Store], object]] = [
     lambda store: store.check_access(),
     lambda store: store.check_access(dry_run=True),
@@ -85,18 +87,6 @@ OPERATIONS: list[Callable[[S3Store], object]] = [
 ]
 
 
-@st.composite
-def responses(draw: st.DrawFn) -> bytes:
-    """A response, right or wrong, whole or cut off."""
-    body = draw(BODIES)
-    fields = draw(st.lists(FIELDS, max_size=4))
-    if draw(st.integers(0, 3)):
-        fields.append(("Content-Length", str(len(body))))
-    head = [f"HTTP/1.1 {draw(STATUSES)} Some", *(f"{name}: {value}" for name, value in fields), "", ""]
-    whole = "\r\n".join(head).encode() + body
-    return whole if draw(st.integers(0, 3)) else whole[: draw(st.integers(0, len(whole)))]
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[RawServer]:
     with raw_server() as server:
@@ -112,7 +102,10 @@ def store(server: RawServer) -> S3Store:
 # urllib3 leaves the socket of a response that it cannot read to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @settings(max_examples=500, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-@given(script=st.lists(responses(), min_size=1, max_size=4), operation=st.sampled_from(range(len(OPERATIONS))))
+@given(
+    script=st.lists(ANSWERS, min_size=1, max_size=4),
+    operation=st.sampled_from(range(len(OPERATIONS))),
+)
 def test_any_answer_gives_a_result_or_one_message(
     server: RawServer, store: S3Store, script: list[bytes], operation: int
 ) -> None:
