@@ -186,6 +186,10 @@ def _delete_image(task: TaskContext, image: ReleasedImage, others: Collection[Re
     digests = [tag_digest(registry, image.repository, image.tag), image.digest]
     if image.fingerprint and image.fingerprint not in {other.fingerprint for other in others}:
         digests.append(tag_digest(registry, image.repository, fingerprint_tag(image.fingerprint)))
+    manifest = registry.get_manifest(image.repository, image.digest)
+    if manifest and manifest.is_index:
+        # Each has this version's labels, so that no other version has it.
+        digests += manifest.platforms.values()
     for digest in dict.fromkeys(digests):
         if digest and digest not in needed and not registry.delete_manifest(image.repository, digest):
             task.run.report(Warned("", f"the registry {image.registry} does not delete: {image.reference} stays"))

@@ -179,6 +179,26 @@ def test_a_variant_that_is_gone_is_missed(several: Project) -> None:
     assert (5, True) == (drifted.code, f"{several.repository('app')}:1.0.0" in drifted.err + drifted.out)
 
 
+def test_a_release_is_promoted_and_pruned_with_all_of_its_variants(several: Project) -> None:
+    several.done("publish")
+    digests = [manifest["digest"] for manifest in variants(several, "app", "1.0.0").values()]
+    elsewhere = {
+        "namespace": f"e2e/{several.mark}/stage",
+        "artifacts": f"s3://{several.place.bucket}/{several.mark}/stage",
+    }
+    several.configure(platforms=BOTH, target={"stage": elsewhere})
+    several.commit("a target")
+    several.tag("1.0.1")
+    several.done("publish")
+    several.done("promote", "1.0.1", "--to", "stage")
+    several.git("tag", "-d", "1.0.0")
+    assert "pruned 1 version" in several.done("prune", "--keep", "1", "--older-than", "0", "--yes").last
+    paths = [f"{several.repository('app')}/manifests/{target}" for target in ("1.0.0", *digests)]
+    assert [404] * 3 == [several.place.request("GET", path, Accept=KINDS)[0] for path in paths]
+    for variables in ({}, {f"INVOKE_BUILDTOOLS_{key.upper()}": value for key, value in elsewhere.items()}):
+        assert "release 1.0.1 is intact: 2 images" in several.done("verify", **variables).last
+
+
 def test_what_cannot_be_is_told_before_anything_is_built(several: Project) -> None:
     app, base = several.name("app"), several.name("base")
     several.configure(platforms=BOTH, image={base: {"platforms": ["linux/arm64", "linux/riscv64"]}})
