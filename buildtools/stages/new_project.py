@@ -24,6 +24,7 @@ from buildtools.settings import COMPONENT
 from buildtools.task_context import TaskContext
 
 _EXAMPLE = "src/docker/app"
+_EXAMPLE_FILES = (f"{_EXAMPLE}/hello.txt", f"{_EXAMPLE}/Dockerfile")
 _DOCKERFILE = """\
 # An example. Each folder beside this one that holds a Dockerfile is an image, called like the folder.
 FROM scratch
@@ -73,11 +74,11 @@ def begin_project(task: TaskContext) -> NewProject:
     plan = [*_plan(task, repository)]
     new = tuple(file for file in plan if file.content)
     if not task.run.dry_run:
-        for file in plan:
+        for path in (*_EXAMPLE_FILES, *(file.path for file in plan)):
             # What a run that was killed left of it.
-            _partial(root / file.path).unlink(missing_ok=True)
-            if file.content:
-                _write(root / file.path, file)
+            _partial(root / path).unlink(missing_ok=True)
+        for file in new:
+            _write(root / file.path, file)
     old = tuple(file.path for file in plan if not file.content and (root / file.path).exists())
     for advice in _advice(root, old):
         task.run.report(Warned("", advice))
@@ -94,8 +95,8 @@ def _plan(task: TaskContext, repository: Repository) -> Iterator[FirstFile]:
     yield _extended(root, "pyproject.toml", configuration)
     if not place and _has_room_for_example(root, task.settings.images):
         # The Dockerfile comes last: with it the example is whole.
-        yield _new(root, f"{_EXAMPLE}/hello.txt", "Hello\n")
-        yield _new(root, f"{_EXAMPLE}/Dockerfile", _DOCKERFILE)
+        for path, text in zip(_EXAMPLE_FILES, ("Hello\n", _DOCKERFILE), strict=True):
+            yield _new(root, path, text)
     ignored = {line.strip().strip("/") for line in _text(root / ".gitignore").splitlines()}
     lines = ["/dist/", "/.sandbox/", "/.venv/", "__pycache__/", *(["/build/", "/.gradle/"] if gradle_name else [])]
     missing = [line for line in lines if line.strip("/") not in ignored]
@@ -105,7 +106,8 @@ def _plan(task: TaskContext, repository: Repository) -> Iterator[FirstFile]:
 
 def _has_room_for_example(root: Path, images: str) -> bool:
     example = root / _EXAMPLE
-    of_example = {example, example / "hello.txt", *map(_partial, (example / "hello.txt", example / "Dockerfile"))}
+    hello, dockerfile = (root / path for path in _EXAMPLE_FILES)
+    of_example = {example, hello, _partial(hello), _partial(dockerfile)}
     return root / images == example.parent and {*example.parent.rglob("*")} <= of_example
 
 

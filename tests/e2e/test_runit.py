@@ -8,7 +8,6 @@ import secrets
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.e2e.project import Project
+from tests.killed_program import killed_at
 from tests.payload.conftest import require
 from tests.waiting import until
 
@@ -273,31 +273,13 @@ def test_a_dry_run_and_a_refusal_write_nothing(project: Project) -> None:
 
 def test_killed_at_any_moment_the_folder_is_whole_or_absent_and_the_next_run_ends_it(project: Project) -> None:
     released(project, SERVES)
-    hook = (
-        "import sys, os, signal\ncount = [int(os.environ['AT'])]\n"
-        "def kill(event, arguments):\n"
-        "    writes = event in ('open', 'os.rename', 'os.remove', 'os.mkdir', 'os.chmod')\n"
-        "    if writes and 'service-folder' in str(arguments[0]):\n"
-        "        count[0] -= 1\n"
-        "        count[0] or os.kill(os.getpid(), signal.SIGKILL)\n"
-        "sys.addaudithook(kill)\n"
-        "from buildtools.program import main\n"
-        "sys.argv[0] = 'buildtools'\n"
-        "main()\n"
-    )
     folder = project.home / "service-folder"
     arguments = ["runit", project.name("app"), "--to", str(folder)]
-    at, code = 0, -signal.SIGKILL
-    while code == -signal.SIGKILL:
-        at += 6
+    number, was_killed = 0, True
+    while was_killed:
+        number += 5
         shutil.rmtree(folder, ignore_errors=True)
-        code = subprocess.run(
-            [sys.executable, "-c", hook, *arguments],
-            cwd=project.path,
-            env=project.environment(AT=str(at)),
-            capture_output=True,
-            check=False,
-        ).returncode
+        was_killed = killed_at(number, folder.name, *arguments, folder=project.path, environment=project.environment())
         assert folder.exists() <= (folder / "env/IMAGE").exists()
         outcome = json.loads(project.done(*arguments, "--json").out)
         assert (folder / "env/IMAGE").read_text() == f"{outcome['image']}\n"
@@ -306,4 +288,4 @@ def test_killed_at_any_moment_the_folder_is_whole_or_absent_and_the_next_run_end
     assert {"run": 0o755, "env/IMAGE": 0o644, "env": 0o700} == {
         name: modes[name] for name in ("run", "env/IMAGE", "env")
     }
-    assert at > 9
+    assert number > 10

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tomllib
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import EngineService, Repository
+from tests.killed_program import killed_at
 
 PROGRAM = Path(sys.executable).with_name("buildtools")
 
@@ -144,33 +144,17 @@ def test_a_table_that_cannot_be_added_to_is_refused(repository: Repository, envi
 def test_killed_at_any_moment_it_leaves_whole_files_and_the_next_run_ends_it(
     repository: Repository, environment: Mapping[str, str]
 ) -> None:
-    # The audit hook of Python sees every file that is opened, renamed or linked; it kills the run at the n-th.
-    hook = (
-        "import sys, os, signal\ncount = [int(os.environ['AT'])]\n"
-        "def kill(event, arguments):\n"
-        "    writes = event in ('open', 'os.link', 'os.rename', 'os.remove', 'os.mkdir')\n"
-        "    if writes and 'repository' in str(arguments[0]):\n"
-        "        count[0] -= 1\n"
-        "        count[0] or os.kill(os.getpid(), signal.SIGKILL)\n"
-        "sys.addaudithook(kill)\n"
-        "from buildtools.program import main\nsys.argv = ['buildtools', 'init']\nmain()\n"
-    )
     whole: dict[str, bytes] = {}
-    at, code = 0, -signal.SIGKILL
-    while code == -signal.SIGKILL:
-        at += 7
+    number, was_killed = 0, True
+    while was_killed:
+        number += 3
         repository.git("clean", "--quiet", "--force", "-dx")
-        code = subprocess.run(
-            [sys.executable, "-c", hook],
-            cwd=repository.path,
-            env={**environment, "HOME": str(repository.path.parent), "AT": str(at)},
-            capture_output=True,
-            check=False,
-        ).returncode
+        variables = {**environment, "HOME": str(repository.path.parent)}
+        was_killed = killed_at(number, "repository", "init", folder=repository.path, environment=variables)
         left = files(repository)
         init(repository, environment)
         whole = whole or files(repository)
         assert whole == files(repository)
         assert [] == [name for name, data in left.items() if not name.endswith(".partial") and data != whole[name]]
-    assert at > 7
+    assert number > 10
     assert os.path.lexists(repository.path / "Jenkinsfile")
