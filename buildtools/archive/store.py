@@ -142,5 +142,6 @@ class ArtifactStore(Protocol):
         Where both are of one service it may copy by itself. For the rest, it is as :meth:`upload` of the same content.
 
         :raises Conflict: there is another content under this key, before or after.
-        :raises BuildToolsError: the source does not have what ``checksums`` say.
+        :raises Drifted: the source has no such object, or one of another size.
+        :raises BuildToolsError: the source has other bytes than ``checksums`` say.
         """

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from buildtools import BuildToolsError, Conflict, Refused
+from buildtools import BuildToolsError, Conflict, Drifted, Refused, pipeline
 from buildtools.audit import Verification
 from buildtools.channel import Channel
 from buildtools.events import Warned
@@ -16,12 +16,14 @@ from buildtools.gates import Gates, gates_key
 from buildtools.image.registry.lookup import fingerprint_tag, move_tag, tag_digest
 from buildtools.release import Release, manifest_key, prune_key
 from buildtools.stages.channels import move_forward, roll_back
+from buildtools.stages.promotion import target_task
 from buildtools.stages.pruning import PruneState, prune_releases
 from buildtools.stages.releases import claim_version
 from buildtools.stages.verification import audit_releases, verify_all
 from buildtools.version import Version
 from tests.conftest import S3Service, make_repository
 from tests.contract.registries import own_registry
+from tests.faults.proxy import wire_to
 from tests.releases import ReleasePlace, release_place
 
 OLD, RECENT = "2020-01-01T00:00:00Z", "2999-01-01T00:00:00Z"
@@ -219,3 +221,34 @@ def test_a_registry_that_does_not_delete_keeps_its_tags_and_is_named(
             (audit,) = audit_releases(task, [place.release("1.2.0", ("app",))])
         assert None is Verification((audit,)).error()
     assert "releases/1.0.0.json" not in keys(place)
+
+
+def test_a_release_that_is_pruned_while_it_is_promoted_is_not_in_the_target_in_part(
+    tmp_path: Path, deleting_registry: str, s3: S3Service, environment: Mapping[str, str]
+) -> None:
+    repository = make_repository(tmp_path / "repository")
+    repository.commit("all")
+    repository.tag("0.1.0")
+    bucket = s3.bucket()
+    target = {"production": {"namespace": f"{bucket}/production", "artifacts": f"s3://{bucket}/production"}}
+    with (
+        wire_to(deleting_registry) as wire,
+        release_place(repository.path, wire.address, s3, environment, target=target) as place,
+    ):
+        for version in ("1.0.0", "1.1.0"):
+            place.release(version, ("app",), ("daemon",), created=OLD)
+        outcomes: list[dict[str, str]] = []
+
+        def prune_at_first_blob(data: bytes) -> bytes:
+            if b"?mount=" in data and not outcomes:
+                outcomes.append({})
+                outcomes[0] |= prune(place)
+            return data
+
+        wire.sent = prune_at_first_blob
+        with place.task() as task, pytest.raises(Drifted, match=r"daemon-1\.0\.0\.tgz does not exist"):
+            pipeline.promote(task.run, "1.0.0", "production")
+        assert "" == outcomes[0]["1.0.0"]
+        with place.task() as task, target_task(task, "production") as production:
+            assert Verification(()) == verify_all(production, deep=False)
+        assert is_intact(place)

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from buildtools import BuildToolsError, Conflict, Refused, Unreachable
+from buildtools import BuildToolsError, Conflict, Drifted, Refused, Unreachable
 from buildtools.archive.checksums import PART, Checksums, ChecksumWriter, Sink
 from buildtools.archive.object_store import botocore_client
 from buildtools.archive.object_store.bucket import Bucket, Patience
@@ -229,9 +229,13 @@ class S3Store:
         existing = self.head(key)
         if existing:
             return self._same(existing, checksums)
+        entry = source.head(key)
+        if entry is None or entry.size != checksums.size:
+            difference = f"has {entry.size} bytes instead of {checksums.size}" if entry else "does not exist"
+            raise Drifted(f"{source.location(key)} {difference}", "restore it; `invoke verify` tells what else is damaged")
         # One part is sent by the request that creates the object; for the service to copy it takes three.
         if checksums.size > PART and isinstance(source, S3Store) and self._bucket.is_beside(source.bucket):
-            is_new = self._copy_inside(key, source, checksums)
+            is_new = self._copy_inside(entry, source, checksums)
             if is_new is not None:
                 return self._read_back(key, checksums, is_new=is_new)
         if not checksums.composite:
@@ -240,16 +244,15 @@ class S3Store:
             checksums = replace(checksums, composite=content.checksums().composite)
         return self.upload(key, lambda out: source.download(key, out), checksums, subject=subject, report=report)
 
-    def _copy_inside(self, key: str, source: S3Store, checksums: Checksums) -> bool | None:
+    def _copy_inside(self, entry: StoredObject, source: S3Store, checksums: Checksums) -> bool | None:
         """Whether a copy made by the service itself is new; None where it makes none."""
-        stored = source.head(key)
         # Unless the service vouches for the source, its bytes are looked at while they are sent.
-        if stored is None or stored.size != checksums.size or not checksums.agrees(stored.checksum):
+        if not checksums.agrees(entry.checksum):
             return None
         attributes = _attributes(ARCHIVE_TYPE, checksums)
         try:
             return copy_parts(
-                self._bucket, source.bucket, stored, attributes, self._if_absent, checksums=self._checksums
+                self._bucket, source.bucket, entry, attributes, self._if_absent, checksums=self._checksums
             )
         except Unreachable:
             raise
