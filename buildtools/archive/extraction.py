@@ -135,6 +135,7 @@ class _Extraction:
         # What tarfile raises where a header makes no sense.
         unreadable += (ValueError, RecursionError)
         self._folder.mkdir()
+        self._folder.chmod(_FOLDER_MODE)
         try:
             content = igzip.open(stream, "rb")  # type: ignore[no-untyped-call]  # its stubs leave this module out
             with tarfile.open(fileobj=content, mode="r|", bufsize=_BLOCK) as archive:

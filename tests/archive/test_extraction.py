@@ -95,6 +95,17 @@ def test_nobody_but_the_owner_may_write_and_bits_of_folders_are_dropped(store: S
     assert [0o755, 0o750, 0o644] == [path.stat().st_mode & 0o7777 for path in (folder, folder / "s", folder / "f")]
 
 
+def test_rights_do_not_depend_on_who_fetches(store: S3Store, tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        folder = unpacked(store, tmp_path / "actual", tgz(entry("d/lib/a")))
+    finally:
+        os.umask(before)
+    assert [0o755, 0o755, 0o644] == [
+        path.stat().st_mode & 0o7777 for path in (folder, folder / "lib", folder / "lib/a")
+    ]
+
+
 def test_the_later_of_two_entries_of_one_path_counts(store: S3Store, tmp_path: Path) -> None:
     entries = [entry("d/a", text=b"1"), entry("d/b", LINK, "d/a"), entry("d/a", text=b"2"), entry("d/c", SYMLINK, "a")]
     folder = unpacked(store, tmp_path / "actual", tgz(*entries, entry("d/c", text=b"3")))
