@@ -126,6 +126,29 @@ def test_a_registry_that_sends_all_again_after_a_break_is_read_on(damage: int) -
             assert b"".join(blocks) == LARGE
 
 
+def test_a_download_goes_where_the_registry_sends_it_and_goes_on_there() -> None:
+    parts = iter([(200, 0, 2_000_000), (206, 2_000_000, len(LARGE))])
+    authorizations = list[str]()
+
+    class Elsewhere(Quiet, BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, start, end = next(parts)
+            authorizations.append(self.headers.get("Authorization", ""))
+            self.send_response(status)
+            self.send_header("Content-Range", f"bytes {start}-{len(LARGE) - 1}/{len(LARGE)}")
+            self.send_header("Content-Length", str(len(LARGE) - start))
+            self.end_headers()
+            self.wfile.write(LARGE[start:end])
+            self.close_connection = True
+
+    blocks = list[bytes]()
+    with serving(Elsewhere) as elsewhere:
+        redirect = (307, {"Location": f"http://{elsewhere}/blob"})
+        with answering(redirect, redirect) as server, closing(Registry(server.host, pause=0.001)) as client:
+            assert client.download_blob("app", DIGEST, blocks.append)
+    assert (LARGE, ["", ""]) == (b"".join(blocks), authorizations)
+
+
 def test_a_download_that_never_gets_on_is_given_up() -> None:
     requests = list[str]()
 
