@@ -232,7 +232,9 @@ class S3Store:
         entry = source.head(key)
         if entry is None or entry.size != checksums.size:
             difference = f"has {entry.size} bytes instead of {checksums.size}" if entry else "does not exist"
-            raise Drifted(f"{source.location(key)} {difference}", "restore it; `invoke verify` tells what else is damaged")
+            raise Drifted(
+                f"{source.location(key)} {difference}", "restore it; `invoke verify` tells what else is damaged"
+            )
         # One part is sent by the request that creates the object; for the service to copy it takes three.
         if checksums.size > PART and isinstance(source, S3Store) and self._bucket.is_beside(source.bucket):
             is_new = self._copy_inside(entry, source, checksums)
