@@ -48,12 +48,16 @@ namespace = Collection(
 
 
 def _check_project_file() -> None:
-    """Ends with a message where Invoke would end with a traceback, as soon as it loads this module."""
+    """Ends with a message where the program ``invoke`` would end with a traceback, as soon as it loads this module.
+
+    Whoever else imports it has no such file, or reads it in its own way.
+    """
     from buildtools.invoke_config import refuse_invalid_file
 
-    # Invoke puts the folder of the tasks file there before it loads it.
-    with exit_codes():
-        refuse_invalid_file(Path(sys.path[0]))
+    if "invoke.main" in sys.modules:
+        # Invoke puts the folder of the tasks file there before it loads it.
+        with exit_codes():
+            refuse_invalid_file(Path(sys.path[0]))
 
 
 _check_project_file()
