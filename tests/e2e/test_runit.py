@@ -8,11 +8,14 @@ import secrets
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from tests.e2e.project import Project
 from tests.killed_program import killed_at
@@ -195,7 +198,7 @@ def test_restarts_leave_no_container_no_mount_and_no_growth(project: Project) ->
     with service.supervised():
         service.starts(1)
         before, files = mounts(), sorted(service.folder.rglob("*"))
-        for count in range(2, 22):
+        for count in range(2, 12):
             service.sv("restart")
             service.starts(count)
         assert (1, files) == (len(service.containers), sorted(service.folder.rglob("*")))
@@ -220,22 +223,36 @@ def start_engine(service: Service, folder: Path, bridge_name: str) -> subprocess
     options += ["--host", f"unix://{socket}", "--bridge", bridge_name, "--iptables=false", "--storage-driver", "vfs"]
     with (folder / "log").open("ab") as log:
         engine = subprocess.Popen(["dockerd", *options], env=service.environment, stdout=log, stderr=log)
-    until(lambda: subprocess.run(["docker", "version"], env=service.environment, capture_output=True).returncode == 0)
+    try:
+        until(
+            lambda: subprocess.run(["docker", "version"], env=service.environment, capture_output=True).returncode == 0
+        )
+    except BaseException:
+        engine.kill()
+        engine.wait()
+        raise
     return engine
 
 
-def test_it_comes_back_when_the_engine_does(project: Project, tmp_path: Path) -> None:
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder for an engine: the sockets of its containerd may have a path of 107 bytes, and have names of 40."""
+    with tempfile.TemporaryDirectory(prefix="engine-") as folder:
+        yield Path(folder)
+
+
+def test_it_comes_back_when_the_engine_does(project: Project, short_folder: Path) -> None:
     require("dockerd")
     ours = write(released(project, SERVES))
-    service = Service(ours.folder, {**ours.environment, "DOCKER_HOST": f"unix://{tmp_path}/docker.sock"})
+    service = Service(ours.folder, {**ours.environment, "DOCKER_HOST": f"unix://{short_folder}/docker.sock"})
     with bridge() as name:
-        engine = start_engine(service, tmp_path, name)
+        engine = start_engine(service, short_folder, name)
         try:
             with service.supervised():
                 service.starts(1)
                 engine.terminate()
                 engine.wait()
-                engine = start_engine(service, tmp_path, name)
+                engine = start_engine(service, short_folder, name)
                 service.starts(2)
                 assert 1 == len(service.containers)
         finally:
@@ -243,7 +260,7 @@ def test_it_comes_back_when_the_engine_does(project: Project, tmp_path: Path) ->
             engine.wait()
             # What the engine leaves mounted.
             for line in Path("/proc/self/mounts").read_text().splitlines():
-                if line.split()[1].startswith(f"{tmp_path}/"):
+                if line.split()[1].startswith(f"{short_folder}/"):
                     subprocess.run(["umount", "--lazy", line.split()[1]], check=True)
 
 

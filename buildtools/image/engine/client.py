@@ -211,7 +211,7 @@ class Engine:
                         raise EngineError(str(line["error"]))
                     detail = line.get("progressDetail") or {}
                     if line.get("status") == "Downloading" and "current" in detail:
-                        layer_arrived(str(line.get("id")), detail["current"], detail.get("total", 0))
+                        layer_arrived(str(line.get("id")), int(detail["current"]), int(detail.get("total", 0)))
         except EngineError as error:
             raise EngineError(f"the engine cannot pull {reference} ({error.fact})", remedy) from None
         image = self.inspect(reference)
@@ -299,6 +299,11 @@ class Engine:
             requests.exceptions.RequestException,
             urllib3.exceptions.HTTPError,
             OSError,
+            # What the SDK, or who reads a line of its answer, makes of what no engine says.
+            TypeError,
+            ValueError,
+            LookupError,
+            AttributeError,
         ) as error:
             raise _unreachable(self.address, error) from None
 
