@@ -17,7 +17,7 @@ from tests.compat.histories import HISTORIES, STORAGES, TAGS, made, questions
 from tests.compat.oracle import GIT, WALK, Question, Worker, differences
 from tests.compat.workshop import CLEAN, Workshop
 
-SEEDS = 130
+SEEDS = 121
 QUESTIONS_EACH = 25
 
 
@@ -43,7 +43,7 @@ def test_ties_in_a_part_of_a_graph_are_decided_as_git_decides_them(seed: int, tm
     assert [] == differences(worker, questions(history, seed, QUESTIONS_EACH))
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(20))
 def test_the_walk_is_reported_as_git_reports_it(seed: int, tmp_path: Path) -> None:
     for question in questions(made(seed, tmp_path), seed, 8):
         arguments = ["--debug", *question.arguments]

@@ -13,6 +13,8 @@ import pytest
 from buildtools.image.engine.client import Engine
 from tests.e2e.project import Project
 
+pytestmark = pytest.mark.exhaustive
+
 _DAY = 86_400
 
 

@@ -14,6 +14,8 @@ import pytest
 from buildtools.sandbox.process import free_ports
 from tests.e2e.project import Outcome, Project
 
+pytestmark = pytest.mark.exhaustive
+
 CLOSED = f"127.0.0.1:{free_ports(1)[0]}"
 NO_ENGINE = {"DOCKER_HOST": "unix:///nonexistent/docker.sock"}
 NO_REGISTRY = {"INVOKE_BUILDTOOLS_REGISTRY": CLOSED}

@@ -15,6 +15,8 @@ from tests.e2e.conftest import MakeProject
 from tests.e2e.machine import NO_ENGINE, Machine, make_machine, make_releases
 from tests.e2e.project import MANIFEST_KINDS, Outcome, Place, Project
 
+pytestmark = pytest.mark.exhaustive
+
 # A machine, and how it fetches the second release.
 Fetching = tuple[Machine, Callable[..., Outcome]]
 

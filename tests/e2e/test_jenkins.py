@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ import pytest
 
 from tests.e2e.project import Project
 from tests.payload.conftest import require
+
+pytestmark = pytest.mark.exhaustive
 
 ROOT = Path(__file__).parent.parent.parent
 TEMPLATE = (ROOT / "buildtools/templates/Jenkinsfile").read_text()
@@ -165,7 +168,9 @@ def test_an_aborted_build_is_ended_by_the_next(released: Project, tmp_path: Path
         if "| begun" in line:
             break
     for pid in children(process.pid):
-        os.killpg(os.getpgid(pid), signal.SIGTERM)
+        # One that lives for a moment only may be gone by now.
+        with suppress(ProcessLookupError):
+            os.killpg(os.getpgid(pid), signal.SIGTERM)
     out, _ = process.communicate()
     assert [{"sh": "buildtools build --junit dist/junit/build.xml", "code": 143}] == [
         event for event in map(json.loads, out.splitlines()) if event.get("code")

@@ -22,6 +22,8 @@ from tests.e2e.conftest import MakeProject
 from tests.e2e.project import Place, Project
 from tests.faults.proxy import wire_to
 
+pytestmark = pytest.mark.exhaustive
+
 BOTH = ["linux/amd64", "aarch64"]
 KINDS = ", ".join(ACCEPTED)
 

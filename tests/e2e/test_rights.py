@@ -22,6 +22,8 @@ from tests.e2e.conftest import MakeProject
 from tests.e2e.machine import NO_ENGINE, make_machine
 from tests.e2e.project import Place, Project
 
+pytestmark = pytest.mark.exhaustive
+
 PAGE = Path(__file__).parent.parent.parent / "docs" / "rights.md"
 RELEASE_JOB, MACHINE, PROMOTION, CLEANER = "Release job", "Machine that runs a release", "Promotion", "Cleaner"
 SECRET = "a-secret-key-of-a-test"

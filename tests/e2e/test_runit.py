@@ -22,6 +22,8 @@ from tests.killed_program import killed_at
 from tests.payload.conftest import require
 from tests.waiting import until
 
+pytestmark = pytest.mark.exhaustive
+
 # Ends on TERM, as a service should; a first process without a handler would not.
 SERVES = """\
 FROM {base}

@@ -21,6 +21,8 @@ from tests.faults.killing import KillSwitch, killable_place
 from tests.faults.proxy import Wire, wire_to
 from tests.releases import ReleasePlace, digests, release_place
 
+pytestmark = pytest.mark.exhaustive
+
 Move = Callable[[TaskContext], ChannelState]
 
 

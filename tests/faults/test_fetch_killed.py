@@ -22,6 +22,8 @@ from tests.faults.killing import KillSwitch, killable_place
 from tests.members import put_archive, put_image, put_release, tgz
 from tests.releases import ReleasePlace
 
+pytestmark = pytest.mark.exhaustive
+
 OLD, NEW = "1.0.0", "1.1.0"
 CHANGES = ("os.mkdir", "os.rename", "os.symlink", "os.link", "os.remove", "os.rmdir", "os.chmod", "os.utime")
 

@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from buildtools.stages.pruning import prune_releases
 from buildtools.stages.verification import verify_all
 from tests.conftest import S3Service, make_repository
 from tests.contract.registries import own_registry
 from tests.faults.killing import killable_place
+
+pytestmark = pytest.mark.exhaustive
 
 
 def test_killed_at_any_request_it_leaves_no_release_in_part_and_the_next_run_finishes(
