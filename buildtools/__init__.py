@@ -76,6 +76,9 @@ class Drifted(BuildToolsError):
     exit_code = 5
 
 
+_GRAVEST_FIRST = (Conflict, Refused, Drifted, BuildToolsError, Unreachable)
+
+
 class Failures:
     """Several failures of one task, combined into one error by one rule.
 
@@ -84,8 +87,6 @@ class Failures:
     follows from the exit code, so that ``except Conflict`` catches one failure and several alike.
     """
 
-    _GRAVEST_FIRST = (Conflict, Refused, Drifted, BuildToolsError, Unreachable)
-
     def __init__(self, errors: Iterable[BuildToolsError]) -> None:
         self.errors = tuple({str(error): error for error in errors}.values())
 
@@ -93,7 +94,7 @@ class Failures:
     def exit_code(self) -> int:
         """The exit code of all together; 0 where nothing failed."""
         codes = {error.exit_code for error in self.errors}
-        return next((kind.exit_code for kind in self._GRAVEST_FIRST if kind.exit_code in codes), 0)
+        return next((kind.exit_code for kind in _GRAVEST_FIRST if kind.exit_code in codes), 0)
 
     def combined(self, fact: str, remedy: str) -> BuildToolsError:
         """One error for all, as :meth:`summarized` makes it; where there is one failure, that itself."""
@@ -106,8 +107,17 @@ class Failures:
             lines = str(error).splitlines()
             # What has a log of its own is set off from its neighbours.
             details += [*lines, ""] if len(lines) > 1 else lines
-        kind = next(kind for kind in self._GRAVEST_FIRST if kind.exit_code == self.exit_code)
-        return kind(fact, remedy, details)
+        return error_kind(self.exit_code)(fact, remedy, details)
+
+
+def error_kind(exit_code: int) -> type[BuildToolsError]:
+    """The kind of failure that a task ends with this code for."""
+    return next(kind for kind in _GRAVEST_FIRST if kind.exit_code == exit_code)
+
+
+def error_count(errors: Sequence[object]) -> tuple[str, str]:
+    """How many errors there are, in words, and what to do about them, once they stand above the message."""
+    return ("1 error", "fix the error above") if len(errors) == 1 else (f"{len(errors)} errors", "fix the errors above")
 
 
 def failures_of(checks: Iterable[Callable[[], object]]) -> list[BuildToolsError]:

@@ -326,3 +326,14 @@ def test_names_are_nouns_rather_than_bare_participles() -> None:
     # A flag or a state is rightly called so: cached, signed, untracked.
     regular = [name for name in names if _REGULAR.fullmatch(name)]
     assert len(regular) < 0.015 * len(names), sorted(regular)
+
+
+def test_nobody_gives_an_error_its_exit_code_from_outside() -> None:
+    places = [
+        f"{path.relative_to(PACKAGE)}:{node.lineno}"
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and node.attr == "exit_code"
+        if ast.unparse(node.value) != "self"
+    ]
+    assert [] == places

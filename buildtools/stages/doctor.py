@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from buildtools import BuildToolsError, Failures, Refused
+from buildtools import BuildToolsError, Failures, Refused, error_kind
 from buildtools.frozen import frozen
 from buildtools.image.engine.client import Engine, EngineError
 from buildtools.schedule import side_by_side
@@ -59,17 +59,11 @@ class Examination:
         failed = [each for each in self.diagnoses if each.health is Health.FAILED]
         if not failed:
             return None
-        errors = [_error(each) for each in failed]
+        errors = [error_kind(each.exit_code)(each.fact) for each in failed]
         subjects = ", ".join(dict.fromkeys(each.subject for each in failed))
         summary = Failures(errors).summarized(f"not well: {subjects}", "do what is said above")
         # What it says in detail is shown as findings.
         return type(summary)(summary.fact, summary.remedy)
-
-
-def _error(diagnosis: Diagnosis) -> BuildToolsError:
-    error = BuildToolsError(diagnosis.fact)
-    error.exit_code = diagnosis.exit_code
-    return error
 
 
 def examine(task: TaskContext) -> Examination:
@@ -242,11 +236,11 @@ def _store(task: TaskContext) -> Iterator[Diagnosis]:
     if not settings.artifacts:
         yield Diagnosis("store", Health.WARNING, "none is configured", "set artifacts before you publish")
         return
-    complaints = task.services.store.check_access(dry_run=task.run.dry_run)
-    for complaint in complaints:
-        fact, _, remedy = complaint.partition(": ")
+    reasons = task.services.store.check_access(dry_run=task.run.dry_run)
+    for reason in reasons:
+        fact, _, remedy = reason.partition(": ")
         yield Diagnosis("store", Health.FAILED, fact, remedy, Refused.exit_code)
-    if not complaints:
+    if not reasons:
         yield Diagnosis("store", Health.WELL, f"{settings.artifacts} can be written, and read back")
     for name in ("s3_conditional_writes", "s3_checksums"):
         if not getattr(settings, name):
