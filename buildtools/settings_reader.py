@@ -15,7 +15,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from buildtools import Refused
+from buildtools import Refused, error_count
 from buildtools.platform import Platform
 from buildtools.settings import (
     COMPONENT,
@@ -85,9 +85,8 @@ def merge_layers(root: Path, layers: Iterable[Layer], *, lenient: bool = False) 
         values[table] = _tables(table, kind, merged.get(table, {}), origins, errors)
     errors += _value_errors(values, origins)
     if errors and not lenient:
-        count = "1 error" if len(errors) == 1 else f"{len(errors)} errors"
-        fix = "fix the error above" if len(errors) == 1 else "fix the errors above"
-        raise Refused(f"invalid configuration ({count})", fix, details=errors)
+        count, remedy = error_count(errors)
+        raise Refused(f"invalid configuration ({count})", remedy, details=errors)
     return Settings(root=root, origins=origins, errors=tuple(errors), **values)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from buildtools import BuildToolsError, Refused, failures_of
+from buildtools import BuildToolsError, Refused, error_count, failures_of
 from buildtools.events import Warned
 from buildtools.frozen import frozen
 from buildtools.image.folder.folders import ImageFolder, folders_and_errors
@@ -40,9 +40,8 @@ def check_project(task: TaskContext) -> Checked:
     # Folders that share a context share what is wrong with its ignore file.
     lines = dict.fromkeys([*settings.errors, *map(str, errors)])
     if lines:
-        count = "1 error" if len(lines) == 1 else f"{len(lines)} errors"
-        fix = "fix the error above" if len(lines) == 1 else "fix the errors above"
-        raise Refused(f"the check found {count}", fix, details=tuple(lines))
+        count, remedy = error_count(tuple(lines))
+        raise Refused(f"the check found {count}", remedy, details=tuple(lines))
     return Checked(tuple(dict.fromkeys(folder.image for folder in folders)), tuple(settings.distribution))
 
 

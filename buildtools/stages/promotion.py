@@ -56,7 +56,7 @@ def target_release(target: TaskContext, release: Release) -> Release:
 
 
 def check_promotion(task: TaskContext, target: TaskContext, name: str, release: Release) -> None:
-    """Everything that could stop a promotion, found out before anything is written; all complaints at once.
+    """Everything that could stop a promotion, found out before anything is written; all errors at once.
 
     :raises Refused: a gate has not been passed, or the target may not be written to.
     :raises Drifted: the release is not intact.
@@ -73,9 +73,7 @@ def check_promotion(task: TaskContext, target: TaskContext, name: str, release: 
         *(partial(registry.check_push_access, image.repository) for image in replica.images),
     ]
     if errors := failures_of(checks):
-        failures = Failures(errors)
-        count = len(failures.errors)
-        raise failures.combined(f"preflight failed ({count} errors)", "fix the errors above and run again")
+        raise releases.preflight_failure(errors)
 
 
 def stage_replica(task: TaskContext, target: TaskContext, release: Release) -> Release:
@@ -227,7 +225,7 @@ def _refuse_conflict(target: TaskContext, replica: Release) -> None:
 
 
 def _refuse_store(target: TaskContext) -> None:
-    if complaints := target.services.store.check_access(dry_run=target.run.dry_run):
-        raise Failures(Refused(complaint) for complaint in complaints).combined(
+    if reasons := target.services.store.check_access(dry_run=target.run.dry_run):
+        raise Failures(Refused(reason) for reason in reasons).combined(
             "the target's store cannot be written to", "fix the errors above and run again"
         )

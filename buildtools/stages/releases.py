@@ -67,22 +67,26 @@ def preflight(task: TaskContext) -> None:
     names = dict.fromkeys(folder.image for folder in task.image_folders())
     with ThreadPoolExecutor(max_workers=_CHECKS) as pool:
         of_store = pool.submit(_errors, lambda: task.services.store.check_access(dry_run=task.run.dry_run))
-        of_channels = pool.submit(_errors, partial(_channel_complaints, task))
+        of_channels = pool.submit(_errors, partial(_channel_errors, task))
         errors = _errors(lambda: task.services.registry.ping())
         if not errors:
             accesses = [partial(task.services.registry.check_push_access, repository(task, name)) for name in names]
             errors = [error for some in pool.map(_errors, accesses) for error in some]
         errors += [*of_store.result(), *of_channels.result()]
     if errors:
-        failures = Failures(errors)
-        count = len(failures.errors)
-        raise failures.combined(f"preflight failed ({count} errors)", "fix the errors above and run again")
+        raise preflight_failure(errors)
     existing = None if task.version.dirty else released(task, task.version)
     if existing and existing.commit != task.version.commit:
         release.refuse_other_content(replace(existing, commit=task.version.commit), existing)
 
 
-def _channel_complaints(task: TaskContext) -> list[str]:
+def preflight_failure(errors: Iterable[BuildToolsError]) -> BuildToolsError:
+    """One error for all that would stop a release."""
+    failures = Failures(errors)
+    return failures.combined(f"preflight failed ({len(failures.errors)} errors)", "fix the errors above and run again")
+
+
+def _channel_errors(task: TaskContext) -> list[str]:
     """A tag that is a channel's belongs to no version, and is no moving tag."""
     moving = release.moving_tags(task.settings.moving_tags, task.version, ())
     names = {channel_name(entry.key) for entry in task.services.store.list(CHANNELS)}
