@@ -53,7 +53,7 @@ def asked_for(engine: Engine, root: Path, dockerfile: str, target: str, **option
 
     trees = {"context": recorded, "dockerfile": files({"Dockerfile": dockerfile.encode()})}
     handlers = {
-        "/moby.filesync.v1.FileSync/DiffCopy": diff_copy(trees, lambda name, size: None),
+        "/moby.filesync.v1.FileSync/DiffCopy": diff_copy(trees, lambda name, sent, total: None),
         **attachables.health(),
     }
     attributes = {"filename": "Dockerfile", "target": target, **options}

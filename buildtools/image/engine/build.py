@@ -218,9 +218,9 @@ class _Build:
             handlers |= attachables.ssh(ssh_agent(request.name, environment))
         return handlers
 
-    def _report_transfer(self, tree: str, total: int) -> None:
+    def _report_transfer(self, tree: str, sent: int, total: int) -> None:
         if tree == "context":
-            self.report(Transferred(self.request.name, total))
+            self.report(Transferred(self.request.name, sent, total))
 
 
 def _read(path: Path, what: str) -> bytes:

@@ -28,8 +28,10 @@ from buildtools.image.reference import Reference
 from buildtools.platform import Platform
 from buildtools.request_log import Stopwatch
 
-# Longer than any single answer takes; streams (build, export) set their own.
-_TIMEOUT = 600.0
+# A small question is answered at once, or within a minute where the disk is busy with builds.
+_QUESTION_SECONDS = 90.0
+# An image that is given out or pulled is prepared first, without a word: unpacked, or read from a slow disk.
+_STREAM_SECONDS = 600.0
 # A server that waits to be asked for more says nothing at all to a preface of HTTP/2.
 _PROBE_SECONDS = 5.0
 # Idle connections of the SDK: about as many as there are pulls and pushes side by side; more are made and dropped.
@@ -57,14 +59,17 @@ class Engine:
     """A connection to one engine. It may be used by many threads at once.
 
     ``address`` is what the user calls the engine. ``missing_routes`` are paths that its API was seen not to have.
+    A small question may stay without an answer for ``patience`` seconds.
     """
 
-    def __init__(self, address: str, url: urllib.parse.SplitResult, tls: Any = None) -> None:
+    def __init__(
+        self, address: str, url: urllib.parse.SplitResult, tls: Any = None, patience: float = _QUESTION_SECONDS
+    ) -> None:
         self.address = address
         self.missing_routes: set[str] = set()
         self._url = url
         self._tls = tls
-        self._connections = Connections(self.dial, "engine", _TIMEOUT, service="engine")
+        self._connections = Connections(self.dial, "engine", patience, service="engine")
 
     @classmethod
     def connect(cls, environment: Mapping[str, str]) -> Engine:
@@ -98,7 +103,7 @@ class Engine:
             base_url="http://engine:80" if dial else self._url.geturl(),
             tls=False if dial else self._tls or False,
             version=self.api_version,
-            timeout=_TIMEOUT,
+            timeout=_STREAM_SECONDS,
             max_pool_size=_POOL,
         )
         # Proxies, and REQUESTS_CA_BUNDLE, which would win over DOCKER_CERT_PATH, are for the world outside.
@@ -271,7 +276,7 @@ class Engine:
         stopwatch = Stopwatch()
         try:
             connection.connect()
-            connection.sock.settimeout(_TIMEOUT)
+            connection.sock.settimeout(_STREAM_SECONDS)
             connection.request("GET", target)
             answer = connection.getresponse()
             if answer.status != http.client.OK:
@@ -370,6 +375,11 @@ def _unreachable(address: str, error: BaseException) -> Unreachable | UnusableEn
     # Of a host the same error number tells of a firewall.
     if getattr(cause, "errno", None) == errno.EACCES and address.startswith("unix:"):
         return UnusableEngine(f"permission denied on the engine's socket, {address}", "add the user to group docker")
+    if isinstance(cause, TimeoutError) and not cause.errno:
+        return Unreachable(
+            f"the engine at {address} took a request and does not answer it",
+            "see whether its disk is full or busy (`invoke doctor`), restart it, and run again",
+        )
     return Unreachable(f"no engine answers at {address} ({getattr(cause, 'strerror', None) or cause})", _START)
 
 

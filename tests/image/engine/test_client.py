@@ -7,6 +7,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,6 +98,17 @@ def test_a_server_that_is_not_an_engine_is_not_taken_for_one() -> None:
         with pytest.raises(Unreachable, match=f"what answers at {address} is not an engine"):
             Engine.connect({"DOCKER_HOST": address})
         thread.join()
+
+
+def test_an_engine_that_takes_a_question_and_says_nothing_is_waited_for_no_longer_than_that() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        engine = Engine("tcp://engine", urllib.parse.urlsplit(f"http://127.0.0.1:{port}"), patience=0.2)
+        with (
+            contextlib.closing(engine),
+            pytest.raises(Unreachable, match="the engine at tcp://engine took a request and does not answer it"),
+        ):
+            engine.platform  # noqa: B018  it is asked
 
 
 def test_images_are_found_by_their_label_with_all_their_tags(builder: Builder) -> None:

@@ -11,6 +11,7 @@ import os
 import stat
 import urllib.parse
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -98,10 +99,11 @@ def files(contents: Mapping[str, bytes]) -> Tree:
     return items
 
 
-def diff_copy(trees: Mapping[str, Tree], progress: Callable[[str, int], None]) -> Handler:
+def diff_copy(trees: Mapping[str, Tree], progress: Callable[[str, int, int], None]) -> Handler:
     """The handler that offers ``trees`` by name.
 
-    ``progress`` hears, now and then, the name of a tree and how many bytes were sent of it so far.
+    ``progress`` hears, now and then, the name of a tree, how many bytes of its files were sent so far, and of how many
+    that were asked for.
     """
 
     def handle(stream: Stream) -> None:
@@ -109,7 +111,7 @@ def diff_copy(trees: Mapping[str, Tree], progress: Callable[[str, int], None]) -
         tree = trees.get(name)
         if tree is None:
             raise Status(NOT_FOUND, f"there is no directory {name!r} in this build")
-        _Sender(stream, lambda size: progress(name, size)).send(_requested_items(tree, stream))
+        _Sender(stream, lambda sent, total: progress(name, sent, total)).send(_requested_items(tree, stream))
 
     return handle
 
@@ -134,11 +136,12 @@ def _values(stream: Stream, key: str) -> list[str]:
 
 
 class _Sender:
-    def __init__(self, stream: Stream, progress: Callable[[int], None]) -> None:
+    def __init__(self, stream: Stream, progress: Callable[[int, int], None]) -> None:
         self._stream = stream
         self._progress = progress
         self._batch: list[bytes] = []
         self._size = 0
+        self._sent = 0
         self._total = 0
 
     def send(self, items: Iterator[Item]) -> None:
@@ -160,7 +163,12 @@ class _Sender:
         return contents
 
     def _serve(self, items: dict[int, Item]) -> None:
+        requests: deque[tuple[int, Item]] = deque()
         while True:
+            # All requests that have come are read before the next is served, so that the total is soon known.
+            if requests and self._stream.waits():
+                self._send_content(*requests.popleft())
+                continue
             if self._stream.waits():
                 self._flush()
             message = self._stream.receive()
@@ -169,7 +177,11 @@ class _Sender:
             packet = Message(message)
             kind = packet.number(1)
             if kind == _REQ:
-                self._send_content(packet.number(3), items)
+                index = packet.number(3)
+                if index not in items:
+                    raise Status(NOT_FOUND, f"there is no file number {index} to ask for")
+                requests.append((index, items.pop(index)))
+                self._total += requests[-1][1].size
             elif kind == _FIN:
                 self._put(framed(int_field(1, _FIN)))
                 self._flush()
@@ -177,15 +189,13 @@ class _Sender:
             elif kind == _ERR:
                 raise Status(UNKNOWN, packet.text(4))
 
-    def _send_content(self, index: int, items: dict[int, Item]) -> None:
-        item = items.pop(index, None)
-        if item is None:
-            raise Status(NOT_FOUND, f"there is no file number {index} to ask for")
+    def _send_content(self, index: int, item: Item) -> None:
         head = int_field(1, _DATA) + int_field(3, index)
         for chunk in _chunks(item):
             start = head + b"\x22" + varint(len(chunk))  # field 4, bytes
             self._put(frame_prefix(len(start) + len(chunk)) + start)
             self._put(chunk)
+            self._sent += len(chunk)
         self._put(framed(head))
 
     def _put(self, data: bytes) -> None:
@@ -197,10 +207,10 @@ class _Sender:
     def _flush(self) -> None:
         if self._batch:
             self._stream.write(b"".join(self._batch))
-            self._total += self._size
-            self._progress(self._total)
             self._batch = []
             self._size = 0
+            if self._sent:
+                self._progress(self._sent, self._total)
 
 
 def _chunks(item: Item) -> Iterator[bytes]:

@@ -160,13 +160,23 @@ def test_only_what_changed_is_sent_again(builder: Builder) -> None:
     def sent() -> int:
         builder.events.clear()
         builder.build(folder)
-        totals: list[Transferred] = builder.heard(Transferred)
-        return max(event.done for event in totals)
+        transfers: list[Transferred] = builder.heard(Transferred)
+        return max((event.done for event in transfers), default=0)
 
-    assert sent() > 2_000_000
-    assert sent() < 1000
+    assert 2_000_003 + len((folder / "Dockerfile").read_bytes()) == sent()
+    assert 0 == sent()
     (folder / "other").write_bytes(b"x" * 50_000)
-    assert 50_000 < sent() < 52_000
+    assert 50_000 == sent()
+
+
+def test_all_that_was_asked_for_is_the_total_before_it_is_sent(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / name).write_bytes(bytes(100_000))
+    progress: list[tuple[str, int, int]] = []
+    receiver = Receiver({"dir-name": ["context"]})
+    diff_copy({"context": folder(tmp_path)}, lambda *now: progress.append(now))(receiver)  # type: ignore[arg-type]  # as above
+    assert {300_000} == {total for _, _, total in progress}
+    assert ("context", 300_000, 300_000) == progress[-1]
 
 
 def test_a_file_that_cannot_be_read_fails_the_build_by_its_name(builder: Builder) -> None:
