@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -108,11 +108,17 @@ def refuse_dirty(root: Path, environment: Mapping[str, str]) -> None:
         )
 
 
-def untracked_files(root: Path, folders: Iterable[Path], environment: Mapping[str, str]) -> tuple[str, ...]:
+def untracked_files(
+    root: Path,
+    folders: Iterable[Path],
+    environment: Mapping[str, str],
+    warn: Callable[[str], object] = lambda _: None,
+) -> tuple[str, ...]:
     """The files in ``folders`` that are neither tracked nor ignored, as absolute paths without symbolic links, sorted.
 
     Submodules are looked into, unless they are configured to ignore what is untracked. Another repository's folder is
-    one path, with a slash at its end. What lies outside the work tree is not looked at.
+    one path, with a slash at its end. What lies outside the work tree is not looked at. An ignore file or a folder that
+    cannot be read is passed over, and ``warn`` is told.
 
     :raises NotARepository: there is no work tree.
     :raises DamagedRepository: something needed cannot be read.
@@ -127,7 +133,7 @@ def untracked_files(root: Path, folders: Iterable[Path], environment: Mapping[st
                 places.append(b"")
             elif folder.startswith(top + b"/"):
                 places.append(folder[len(top) + 1 :] + b"/")
-        paths = sorted(untracked_paths(files, places, in_submodules=True)) if places else []
+        paths = sorted(untracked_paths(files, places, in_submodules=True, warn=warn)) if places else []
     return tuple(os.fsdecode(top + b"/" + path) for path in paths)
 
 

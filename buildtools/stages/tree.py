@@ -89,7 +89,9 @@ def _untracked(
     """Which folders take in what git neither tracks nor ignores, in words; empty where none does."""
     own = {folder.name: _own_files(folder) for folder in folders}
     places = {path.parent for files in own.values() for path in files} | {folder.context for folder in folders}
-    strangers = untracked_files(task.settings.root, places, task.run.environment)
+    strangers = untracked_files(
+        task.settings.root, places, task.run.environment, lambda text: task.run.report(Warned("", text))
+    )
     if not strangers:
         return ""
     files, repositories = set(strangers), tuple(path for path in strangers if path.endswith("/"))

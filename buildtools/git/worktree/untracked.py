@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 
 from buildtools.git.worktree.gitlink import holds_repository, open_gitlink
@@ -26,22 +26,32 @@ def has_untracked(files: Files) -> bool:
     return next(untracked_paths(files), None) is not None
 
 
-def untracked_paths(files: Files, folders: Sequence[bytes] = (b"",), *, in_submodules: bool = False) -> Iterator[bytes]:
+def untracked_paths(
+    files: Files,
+    folders: Sequence[bytes] = (b"",),
+    *,
+    in_submodules: bool = False,
+    warn: Callable[[str], object] = lambda _: None,
+) -> Iterator[bytes]:
     """The untracked files that are not ignored, as ``git ls-files --others --exclude-standard`` has them, unsorted.
 
     Only those in ``folders`` (``b""`` or ``b"a/b/"``). A repository that is not a submodule is one path, with a slash
-    at its end. With ``in_submodules`` those of each submodule, too, unless it is configured to ignore them.
+    at its end. With ``in_submodules`` those of each submodule, too, unless it is configured to ignore them. A file of
+    patterns or a folder that cannot be read is passed over, as git does, and ``warn`` is told.
     """
     repository = files.repository
     patterns: list[PathPattern] = []
     for path in [*user_file(repository, "core.excludesfile", "ignore"), f"{repository.common_dir}/info/exclude"]:
-        patterns += _read_patterns(os.fsencode(path), b"", 0) or []
+        patterns += _read_patterns(os.fsencode(path), b"", 0, warn) or []
     files.expand_present_directories()
-    return _Search(files, folders, Submodules(files, "none") if in_submodules else None).below(b"", patterns)
+    return _Search(files, folders, Submodules(files, "none") if in_submodules else None, warn).below(b"", patterns)
 
 
 class _Search:
-    def __init__(self, files: Files, folders: Sequence[bytes], submodules: Submodules | None) -> None:
+    def __init__(
+        self, files: Files, folders: Sequence[bytes], submodules: Submodules | None, warn: Callable[[str], object]
+    ) -> None:
+        self._warn = warn
         self._files = files
         self._folders = folders
         self._submodules = submodules
@@ -54,7 +64,8 @@ class _Search:
         patterns = [*patterns, *self._own_patterns(folder)]
         try:
             entries = list(os.scandir(self._files.top + b"/" + folder))
-        except OSError:
+        except OSError as error:
+            self._warn(f"{os.fsdecode(error.filename)} cannot be read ({error.strerror})")
             return
         for entry in entries:
             path = folder + entry.name
@@ -95,7 +106,7 @@ class _Search:
         folders = [folder.removeprefix(inner) for folder in self._folders if folder.startswith(inner)]
         folders += [b"" for folder in self._folders if inner.startswith(folder)]
         with closing(Files(open_gitlink(place, self._files.repository.environment))) as files:
-            for inner_path in untracked_paths(files, folders, in_submodules=True):
+            for inner_path in untracked_paths(files, folders, in_submodules=True, warn=self._warn):
                 yield inner + inner_path
 
     def _is_ignored(self, path: bytes, patterns: Sequence[PathPattern], *, is_folder: bool) -> bool:
@@ -106,7 +117,7 @@ class _Search:
 
     def _own_patterns(self, folder: bytes) -> list[PathPattern]:
         name = folder + b".gitignore"
-        patterns = _read_patterns(self._files.top + b"/" + name, folder, os.O_NOFOLLOW)
+        patterns = _read_patterns(self._files.top + b"/" + name, folder, os.O_NOFOLLOW, self._warn)
         if patterns is None:
             position = self._files.index.position(name)
             if position is not None and self._files.index.fields[position][FLAGS] & SKIP_WORKTREE:
@@ -114,11 +125,14 @@ class _Search:
         return patterns or []
 
 
-def _read_patterns(path: bytes, folder: bytes, flags: int) -> list[PathPattern] | None:
+def _read_patterns(path: bytes, folder: bytes, flags: int, warn: Callable[[str], object]) -> list[PathPattern] | None:
     try:
         with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags), "rb") as stream:
             return _patterns(stream.read(), folder)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+    except OSError as error:
+        warn(f"{os.fsdecode(path)} cannot be read ({error.strerror}), so it ignores nothing")
         return None
 
 

@@ -135,6 +135,22 @@ def test_a_folder_is_looked_at_with_the_rules_of_those_above(work: Path) -> None
     assert [] == untracked(work, work / "in/deep")
 
 
+def test_an_ignore_file_that_cannot_be_read_is_passed_over_with_a_warning(work: Path) -> None:
+    write(work, "in/a.log")
+    for folder in (work, work / "in"):
+        (folder / ".gitignore").unlink(missing_ok=True)
+        (folder / ".gitignore").symlink_to("elsewhere")  # git follows no link here
+    (work / "elsewhere").write_text("*.log\n")
+    warnings: list[str] = []
+    paths = untracked_files(work, [work], environment(work / "home"), warnings.append)
+    told = git(work, "ls-files", "-z", "--others", "--exclude-standard")
+    assert sorted(path for path in told.decode().split("\0") if path) == [
+        path.removeprefix(f"{work}/") for path in paths
+    ]
+    reason = "cannot be read (Too many levels of symbolic links), so it ignores nothing"
+    assert [f"{work}/.gitignore {reason}", f"{work}/in/.gitignore {reason}"] == warnings
+
+
 def test_folders_may_overlap_lie_outside_and_hold_the_whole_repository(work: Path) -> None:
     write(work, "in/a", "b")
     write(work.parent, "outside/c", "work-too/d")
