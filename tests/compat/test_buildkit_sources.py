@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from buildtools.image.engine.buildkit import attachables
-from buildtools.image.engine.buildkit.control import Solve, solve
+from buildtools.image.engine.buildkit.control import Export, Solve, solve
 from buildtools.image.engine.buildkit.filesync import Item, diff_copy, files, folder
 from buildtools.image.engine.buildkit.grpc import Status
 from buildtools.image.engine.buildkit.session import open_session
@@ -58,7 +58,9 @@ def asked_for(engine: Engine, root: Path, dockerfile: str, target: str, **option
     }
     attributes = {"filename": "Dockerfile", "target": target, **options}
     with open_session(engine, handlers, shared_key=secrets.token_hex(16)) as session, suppress(Status):
-        made = solve(engine, Solve(session.id, attributes), heard=lambda message: None, cancel=threading.Event())
+        made = solve(
+            engine, Solve(session.id, attributes, Export("moby")), heard=lambda message: None, cancel=threading.Event()
+        )
         with engine.errors():
             engine.api.remove_image(made["containerimage.digest"])
     return asked

@@ -1,4 +1,4 @@
-"""Building one image with the engine's BuildKit, without a docker program."""
+"""Building one image with BuildKit, an engine's or a daemon's own, without a docker program."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from buildtools.events import Report, Transferred, Warned, timed
 from buildtools.frozen import frozen
 from buildtools.image.builder import BuildRequest
 from buildtools.image.engine.buildkit import attachables
-from buildtools.image.engine.buildkit.control import Solve, SolveCancelled, solve
+from buildtools.image.engine.buildkit.control import Export, Solve, SolveCancelled, solve
 from buildtools.image.engine.buildkit.failure import BuildFailed, explained
 from buildtools.image.engine.buildkit.filesync import diff_copy, files, folder, refuse_undecodable_names
 from buildtools.image.engine.buildkit.grpc import Gone, Handler, NotGrpc, Status
+from buildtools.image.engine.buildkit.host import BuildkitHost
 from buildtools.image.engine.buildkit.llb import offered_tree
 from buildtools.image.engine.buildkit.progress import Progress
 from buildtools.image.engine.buildkit.session import Session, open_session
@@ -68,23 +69,52 @@ def build(
     """
 
     def work() -> BuiltImage:
-        return _Build(engine, request, credentials, environment, report, cancel).run()
+        names = {"name": ",".join(request.tags)} if request.tags else {}
+        answer = run_build(
+            engine,
+            request,
+            Export("moby", names),
+            credentials=credentials,
+            environment=environment,
+            report=report,
+            cancel=cancel,
+        )
+        return _confirmed_image(engine, request, answer)
 
     return timed(report, request.name, "build", work, lambda image: image.image_id)
+
+
+def run_build(
+    host: BuildkitHost,
+    request: BuildRequest,
+    export: Export,
+    *,
+    credentials: attachables.LoginSource,
+    environment: Mapping[str, str],
+    report: Report,
+    cancel: threading.Event,
+) -> Mapping[str, str]:
+    """Build an image and hand it to an exporter; what that answered. See :func:`build` for the rest."""
+    # Only who keeps manifests writes them; which names it gives their parts by itself depends on its age.
+    oci = "true" if request.media_types is MediaTypes.OCI else "false"
+    export = Export(export.kind, {"oci-mediatypes": oci, **export.attributes})
+    return _Build(host, request, export, credentials, environment, report, cancel).run()
 
 
 class _Build:
     def __init__(
         self,
-        engine: Engine,
+        host: BuildkitHost,
         request: BuildRequest,
+        export: Export,
         credentials: attachables.LoginSource,
         environment: Mapping[str, str],
         report: Report,
         cancel: threading.Event,
     ) -> None:
-        self.engine = engine
+        self.host = host
         self.request = request
+        self.export = export
         self.report = report
         self.cancel = cancel
         self.dockerfile = _read(request.dockerfile, "the Dockerfile") if request.content is None else request.content
@@ -93,10 +123,10 @@ class _Build:
         self.progress = Progress(request.name, str(request.dockerfile), report, hidden=self.secrets.values())
         self.handlers = self._handlers(credentials, environment)
 
-    def run(self) -> BuiltImage:
+    def run(self) -> Mapping[str, str]:
         attributes = self._attributes()
         try:
-            return self._confirmed_image(self._solve(attributes))
+            return self._solve(attributes)
         except BuildFailed as error:
             syntax = read_directives(self.text).get("syntax", "")
             vertex = self.progress.failed()
@@ -110,31 +140,31 @@ class _Build:
                 )
             )
         # BuildKit takes the frontend that "cmdline" names to have been chosen already, and so reads no # syntax.
-        return self._confirmed_image(self._solve({**attributes, "cmdline": syntax}))
+        return self._solve({**attributes, "cmdline": syntax})
 
     def _solve(self, attributes: Mapping[str, str], attempts: int = _ATTEMPTS) -> Mapping[str, str]:
         request = self.request
         try:
-            with open_session(self.engine, self.handlers, shared_key=_shared_key(request)) as session:
+            with open_session(self.host, self.handlers, shared_key=_shared_key(request)) as session:
                 message = Solve(
                     session.id,
                     attributes,
-                    self._exporter(),
+                    self.export,
                     inline_cache=request.args.get("BUILDKIT_INLINE_CACHE") == "1",
                     inputs={"context": offered_tree("context", session.id)} if request.selection else {},
                 )
                 try:
-                    return solve(self.engine, message, heard=self.progress.hear, cancel=self.cancel)
+                    return solve(self.host, message, heard=self.progress.hear, cancel=self.cancel)
                 except Status as error:
                     if attempts == 1 or not _IN_THE_WAY.search(error.message):
                         raise self._failure(error, session) from None
         except SolveCancelled:
             raise Cancelled(f"{request.name}: the build was cancelled") from None
         except NotGrpc:
-            raise self.engine.without_buildkit() from None
+            raise self.host.without_buildkit() from None
         except Gone as error:
             raise Unreachable(
-                f"the engine at {self.engine.address} went away while {request.name} was built ({error})",
+                f"{self.host.title} went away while {request.name} was built ({error})",
                 "see why in its log, and run again",
             ) from None
         return self._solve(attributes, attempts - 1)
@@ -157,29 +187,6 @@ class _Build:
             except BuildToolsError as named:
                 return named
         return None
-
-    def _confirmed_image(self, answer: Mapping[str, str]) -> BuiltImage:
-        """The image, once the engine has been asked for it again, under every name."""
-        digest = answer.get("containerimage.digest", "")
-        image = self.engine.inspect(digest) if digest else None
-        if image is None:
-            raise BuildFailed(
-                self.request.name,
-                self.request.dockerfile,
-                f"the engine says that it has built {digest or 'an image'}, but has no such image",
-                "run again",
-            )
-        image_id = str(image["Id"])
-        for tag in self.request.tags:
-            if tag not in (image.get("RepoTags") or ()):
-                self.engine.tag(image_id, tag)
-        return BuiltImage(self.request.name, image_id, self.request.tags)
-
-    def _exporter(self) -> dict[str, str]:
-        # Only containerd's store keeps manifests; which names an engine writes into them by itself depends on its age.
-        oci = "true" if self.request.media_types is MediaTypes.OCI else "false"
-        names = {"name": ",".join(self.request.tags)} if self.request.tags else {}
-        return {"oci-mediatypes": oci, **names}
 
     def _attributes(self) -> dict[str, str]:
         """The frontend's options; https://docs.docker.com/reference/api/engine/ says what each means."""
@@ -221,6 +228,24 @@ class _Build:
     def _report_transfer(self, tree: str, sent: int, total: int) -> None:
         if tree == "context":
             self.report(Transferred(self.request.name, sent, total))
+
+
+def _confirmed_image(engine: Engine, request: BuildRequest, answer: Mapping[str, str]) -> BuiltImage:
+    """The image, once the engine has been asked for it again, under every name."""
+    digest = answer.get("containerimage.digest", "")
+    image = engine.inspect(digest) if digest else None
+    if image is None:
+        raise BuildFailed(
+            request.name,
+            request.dockerfile,
+            f"the engine says that it has built {digest or 'an image'}, but has no such image",
+            "run again",
+        )
+    image_id = str(image["Id"])
+    for tag in request.tags:
+        if tag not in (image.get("RepoTags") or ()):
+            engine.tag(image_id, tag)
+    return BuiltImage(request.name, image_id, request.tags)
 
 
 def _read(path: Path, what: str) -> bytes:

@@ -87,6 +87,11 @@ class Engine:
             raise
         return engine
 
+    @property
+    def title(self) -> str:
+        """What a message calls it."""
+        return f"the engine at {self.address}"
+
     def close(self) -> None:
         """Let go of all idle connections."""
         self._connections.close()

@@ -14,11 +14,10 @@ from dataclasses import field
 
 from buildtools.frozen import frozen
 from buildtools.image.engine.buildkit.grpc import Connection, Gone, Status
+from buildtools.image.engine.buildkit.host import BuildkitHost
 from buildtools.image.engine.buildkit.protobuf import Message, bytes_field, map_field, string_field
 from buildtools.image.engine.buildkit.upgrade import RouteMissing, upgrade
-from buildtools.image.engine.client import Engine
 
-_EXPORTER = "moby"  # the engine's own image store, whichever that is
 _PATIENCE = 0.1  # seconds between two looks at whether to cancel
 # After its result a build may have a few more words; a failed one may keep silent and still not hang up.
 _LAST_WORDS = 2.0
@@ -26,6 +25,18 @@ _LAST_WORDS = 2.0
 
 class SolveCancelled(Exception):
     """The build was told to stop, and has."""
+
+
+@frozen
+class Export:
+    """What becomes of a build's result: the kind of exporter that takes it, and its options.
+
+    ``moby`` is an engine's own image store, whichever that is; ``image`` is the store of a BuildKit daemon, from which
+    it pushes.
+    """
+
+    kind: str
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 @frozen
@@ -37,20 +48,20 @@ class Solve:
 
     session_id: str
     attributes: Mapping[str, str]
-    exporter: Mapping[str, str] = field(default_factory=dict)
+    export: Export
     inline_cache: bool = False
     inputs: Mapping[str, bytes] = field(default_factory=dict)
 
     def encoded(self, reference: str) -> bytes:
         """The ``SolveRequest``."""
-        export = string_field(1, _EXPORTER) + map_field(2, self.exporter)
+        export = string_field(1, self.export.kind) + map_field(2, self.export.attributes)
         inputs = [string_field(1, name) + bytes_field(2, definition) for name, definition in self.inputs.items()]
         cache = bytes_field(4, string_field(1, "inline")) if self.inline_cache else b""
         return (
             string_field(1, reference)
             # Engines before 23.0 know only the first way to name an exporter, later ones want the second.
-            + string_field(3, _EXPORTER)
-            + map_field(4, self.exporter)
+            + string_field(3, self.export.kind)
+            + map_field(4, self.export.attributes)
             + string_field(5, self.session_id)
             + string_field(6, "dockerfile.v0")
             + map_field(7, self.attributes)
@@ -60,7 +71,7 @@ class Solve:
         )
 
 
-def connect_control(engine: Engine) -> Connection:
+def connect_control(host: BuildkitHost) -> Connection:
     """A connection to call BuildKit's API on.
 
     :raises Refused: something between us and the engine forbids it.
@@ -68,13 +79,13 @@ def connect_control(engine: Engine) -> Connection:
     :raises Unreachable: it went away.
     """
     try:
-        return Connection(*upgrade(engine, "/grpc"))
+        return Connection(*upgrade(host, "/grpc"))
     except RouteMissing:
-        return Connection(engine.dial())
+        return Connection(host.dial())
 
 
 def solve(
-    engine: Engine, request: Solve, *, heard: Callable[[Message], None], cancel: threading.Event
+    host: BuildkitHost, request: Solve, *, heard: Callable[[Message], None], cancel: threading.Event
 ) -> Mapping[str, str]:
     """Run a build and hand every ``StatusResponse`` to ``heard`` as it comes; what the exporter answered.
 
@@ -82,7 +93,7 @@ def solve(
     :raises Gone: the engine went away.
     :raises SolveCancelled: ``cancel`` was set; the engine stops what it was running.
     """
-    connection = connect_control(engine)
+    connection = connect_control(host)
     reference = secrets.token_hex(16)
     outcome: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
 

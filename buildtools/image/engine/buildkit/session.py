@@ -36,9 +36,9 @@ from contextlib import contextmanager
 
 from buildtools.image.engine.buildkit.control import connect_control
 from buildtools.image.engine.buildkit.grpc import ByteChannel, Connection, Handler
+from buildtools.image.engine.buildkit.host import BuildkitHost
 from buildtools.image.engine.buildkit.tunnel import Tunnel
 from buildtools.image.engine.buildkit.upgrade import RouteMissing, upgrade
-from buildtools.image.engine.client import Engine
 
 
 class Session:
@@ -58,7 +58,7 @@ class Session:
 
 
 @contextmanager
-def open_session(engine: Engine, handlers: Mapping[str, Handler], *, shared_key: str) -> Iterator[Session]:
+def open_session(host: BuildkitHost, handlers: Mapping[str, Handler], *, shared_key: str) -> Iterator[Session]:
     """A session that serves ``handlers`` until the context ends. Trees sent under the same ``shared_key`` are compared.
 
     :raises EngineError: the engine declines.
@@ -71,16 +71,16 @@ def open_session(engine: Engine, handlers: Mapping[str, Handler], *, shared_key:
         ("X-Docker-Expose-Session-Sharedkey", shared_key),
         *(("X-Docker-Expose-Session-Grpc-Method", path) for path in handlers),
     ]
-    connection = Connection(*_connect(engine, headers), handlers)
+    connection = Connection(*_connect(host, headers), handlers)
     try:
         yield Session(session_id, connection)
     finally:
         connection.close()
 
 
-def _connect(engine: Engine, headers: Sequence[tuple[str, str]]) -> tuple[ByteChannel, bytes]:
+def _connect(host: BuildkitHost, headers: Sequence[tuple[str, str]]) -> tuple[ByteChannel, bytes]:
     """What the session's connection is made on, and what already came there."""
     try:
-        return upgrade(engine, "/session", headers)
+        return upgrade(host, "/session", headers)
     except RouteMissing:
-        return Tunnel(connect_control(engine), headers), b""
+        return Tunnel(connect_control(host), headers), b""

@@ -9,7 +9,8 @@ import socket
 from collections.abc import Iterable
 
 from buildtools import BuildToolsError, Unreachable
-from buildtools.image.engine.client import Engine, EngineError, forbidden
+from buildtools.image.engine.buildkit.host import BuildkitHost
+from buildtools.image.engine.client import EngineError, forbidden
 from buildtools.image.engine.documents import failure_reason
 from buildtools.request_log import Stopwatch
 
@@ -23,7 +24,7 @@ class RouteMissing(EngineError):
     """The engine does not know the path: HTTP status 404."""
 
 
-def upgrade(engine: Engine, path: str, headers: Iterable[tuple[str, str]] = ()) -> tuple[socket.socket, bytes]:
+def upgrade(host: BuildkitHost, path: str, headers: Iterable[tuple[str, str]] = ()) -> tuple[socket.socket, bytes]:
     """A socket that speaks HTTP/2 from here on, and the bytes that already came on it.
 
     A path that the engine does not have is asked for once in a run.
@@ -33,11 +34,11 @@ def upgrade(engine: Engine, path: str, headers: Iterable[tuple[str, str]] = ()) 
     :raises EngineError: the engine declines.
     :raises Unreachable: it went away.
     """
-    if path in engine.missing_routes:
-        raise RouteMissing(f"the engine at {engine.address} has no {path}")
+    if path in host.missing_routes:
+        raise RouteMissing(f"{host.title} has no {path}")
     # One line for each header, for the engine does not split values at commas, and the SDK cannot repeat a header.
     lines = [
-        f"POST /v{engine.api_version}{path} HTTP/1.1",
+        f"POST /v{host.api_version}{path} HTTP/1.1",
         "Host: docker",
         "Connection: Upgrade",
         "Upgrade: h2c",
@@ -45,7 +46,7 @@ def upgrade(engine: Engine, path: str, headers: Iterable[tuple[str, str]] = ()) 
         *(f"{name}: {value}" for name, value in headers),
     ]
     stopwatch = Stopwatch()
-    sock = engine.dial()
+    sock = host.dial()
     try:
         try:
             sock.sendall("".join(f"{line}\r\n" for line in [*lines, ""]).encode())
@@ -53,9 +54,9 @@ def upgrade(engine: Engine, path: str, headers: Iterable[tuple[str, str]] = ()) 
             status = _status(head)
             stopwatch.log("engine", "POST", path, status or "not HTTP")
             if status != http.client.SWITCHING_PROTOCOLS:
-                raise _refusal(engine, path, status, _reason(sock, status, rest))
+                raise _refusal(host, path, status, _reason(sock, status, rest))
         except OSError as error:
-            raise Unreachable(f"the engine at {engine.address} went away ({error})", "run again") from None
+            raise Unreachable(f"{host.title} went away ({error})", "run again") from None
     except BaseException:
         sock.close()
         raise
@@ -68,13 +69,13 @@ def _status(head: bytes) -> int:
     return int(match[1]) if match else 0
 
 
-def _refusal(engine: Engine, path: str, status: int, reason: str) -> BuildToolsError:
+def _refusal(host: BuildkitHost, path: str, status: int, reason: str) -> BuildToolsError:
     if status == http.client.NOT_FOUND:
-        engine.missing_routes.add(path)
-        return RouteMissing(f"the engine at {engine.address} has no {path}")
+        host.missing_routes.add(path)
+        return RouteMissing(f"{host.title} has no {path}")
     if status == http.client.FORBIDDEN:
-        return forbidden(engine.address, "POST", path, reason)
-    return EngineError(f"the engine at {engine.address} declines POST {path} ({reason})", "see why in its log")
+        return forbidden(host.address, "POST", path, reason)
+    return EngineError(f"{host.title} declines POST {path} ({reason})", "see why in its log")
 
 
 def _read_head(sock: socket.socket) -> tuple[bytes, bytes]:
