@@ -13,6 +13,8 @@ from buildtools.events import Event, Finished, Log, Started, Step, Transferred
 _TAIL = 40
 # A rate is told once bytes have gone for so many seconds: of less it would say nothing.
 _RATE_AFTER = 1.0
+# Longer than that nobody's guess is worth anything: the transfer has hardly begun.
+_LONGEST_GUESS = 10 * 3600.0
 
 
 @dataclass
@@ -102,7 +104,8 @@ def _transfer(work: Work, now: float) -> str:
     if seconds < _RATE_AFTER:
         return text
     rate = work.transferred / seconds
-    left = f", {duration((work.total - work.transferred) / rate)} left" if work.total > work.transferred else ""
+    seconds_left = (work.total - work.transferred) / rate
+    left = f", {duration(seconds_left)} left" if 0 < seconds_left < _LONGEST_GUESS else ""
     return f"{text}, {size(rate)}/s{left}"
 
 

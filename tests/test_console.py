@@ -189,6 +189,9 @@ def test_bytes_have_a_rate_and_a_time_left_once_they_have_gone_for_a_second() ->
     assert "push  100.0 MB of 1.0 GB, 10.0 MB/s, 1m30s left" == board.lines()[0][1]
     board.take(Transferred("app", 100_000_000))
     assert "push  100.0 MB, 10.0 MB/s" == board.lines()[0][1]
+    board.take(Transferred("app", 1_000, 1_000_000_000))
+    clock.now = 20
+    assert "push  1.0 kB of 1.0 GB, 100 B/s" == board.lines()[0][1]
 
 
 def test_a_plain_log_says_what_is_waited_for_after_thirty_seconds_of_silence() -> None:

@@ -216,6 +216,10 @@ def test_an_error_inside_the_engines_push_is_an_error_and_a_login_helps(
     name = f"{registry_htpasswd.host}/{image.repository}"
     connected.tag(image.image_id, f"{name}:1")
     with pytest.raises(EngineError, match=rf"cannot push {name}:1 \(.*no basic auth credentials"):
-        push_by_engine(connected, name, "1", None, lambda _layer, _size: True)
+        push_by_engine(connected, name, "1", None, lambda _layer, _size: True, lambda *_: None)
     login = Credentials(registry_htpasswd.docker_config, {}).for_host(registry_htpasswd.host)
-    assert push_by_engine(connected, name, "1", login, lambda _layer, _size: True)
+    sent: dict[str, tuple[int, int]] = {}
+    assert push_by_engine(
+        connected, name, "1", login, lambda _layer, _size: True, lambda layer, *bytes_: sent.update({layer: bytes_})
+    )
+    assert sent

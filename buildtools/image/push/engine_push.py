@@ -30,12 +30,18 @@ def temporary_name(engine: Engine, image_id: str, reference: str) -> Iterator[No
 
 
 def push_by_engine(
-    engine: Engine, name: str, tag: str, credential: Credential | None, may_send: Callable[[str, int], bool]
+    engine: Engine,
+    name: str,
+    tag: str,
+    credential: Credential | None,
+    may_send: Callable[[str, int], bool],
+    layer_sent: Callable[[str, int, int], object],
 ) -> bool:
     """Let the engine push ``name:tag``.
 
     ``may_send`` is asked, with a layer's short id and its size in bytes, before much of that layer was sent; once it
-    declines, the push is stopped and the answer is False.
+    declines, the push is stopped and the answer is False. ``layer_sent`` is told how many bytes of how many were sent
+    of a layer.
 
     :raises EngineError: it failed, with the engine's reason.
     """
@@ -50,9 +56,11 @@ def push_by_engine(
                         f"the engine cannot push {name}:{tag} ({line['error']})", f"check that you may push to {name}"
                     )
                 if line.get("status") == "Pushing":
-                    size = (line.get("progressDetail") or {}).get("total") or 0
-                    if not may_send(line.get("id", ""), size):
+                    progress = line.get("progressDetail") or {}
+                    layer, size = line.get("id", ""), progress.get("total") or 0
+                    if not may_send(layer, size):
                         return False
+                    layer_sent(layer, progress.get("current") or 0, size)
         finally:
             lines.close()
     return True

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from buildtools import BuildToolsError, Cancelled, Refused
-from buildtools.events import Report, Transferred
+from buildtools.events import PartialTransfers, Report, Step, Transferred
 from buildtools.image.engine.client import Engine, EngineError
 from buildtools.image.generation import PARENTS_LABEL
 from buildtools.image.push.engine_push import make_known, push_by_engine, short_id, temporary_name
-from buildtools.image.push.plan import LITTLE, LayerPlan, by_large_base, group_disjoint
+from buildtools.image.push.plan import LITTLE, LONG, LayerPlan, by_large_base, group_disjoint
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.lookup import (
@@ -102,7 +102,7 @@ class LayerUploader:
             layer = self._compressed_layers.get(diff_id) or self._cache.layer(diff_id)
             if layer and self._place(image, layer, image.parent_repositories):
                 repository_layers[diff_id] = layer
-        return LayerPlan(image, diff_ids, repository_layers)
+        return LayerPlan(image, int(engine_image.get("Size") or 0), diff_ids, repository_layers)
 
     def _place(self, image: ImageToPush, layer: Descriptor, others: Sequence[str] = ()) -> bool:
         """Whether the image's repository has a layer; it is mounted from where it is, or may be, if need be."""
@@ -152,6 +152,9 @@ class LayerUploader:
                 sending[diff_id] = self._pool.submit(self._send, diff_id, raw, target, images_by_layer[diff_id])
 
             def give_out(group: Sequence[LayerPlan]) -> dict[str, bytes]:
+                for plan in group:
+                    if plan.size >= LONG:
+                        self._report(Step(plan.image.name, "the engine gives its layers out"))
                 return export(
                     self._engine, [plan.image.image_id for plan in group], images_by_layer, spools, take_layer
                 )
@@ -181,10 +184,22 @@ class LayerUploader:
         from buildtools.image.push.layers import compress
 
         self._go_on(images[0])
+        name = images[0].name
+        is_long = raw.most >= LONG
+
+        def tell(done: int) -> None:
+            self._go_on(images[0])
+            if is_long:
+                self._report(Transferred(name, done, raw.most))
+
         # A registry keeps the blob that it has, even one that was cut short, and takes no other for its digest. The
         # same layer under another digest heals that.
         for variant in range(_VARIANTS):
-            layer = compress(raw, target, variant)
+            if is_long:
+                self._report(Step(name, f"compress a layer of {raw.most // 1_000_000} MB"))
+            layer = compress(raw, target, variant, tell)
+            if is_long:
+                self._report(Step(name, "send it"))
             if all(self._bring(image, layer, target) for image in images):
                 self._cache.remember_layer(diff_id, layer)
                 raw.delete()
@@ -289,7 +304,8 @@ class LayerUploader:
         tag = fingerprint_tag(image.fingerprint)
         name = f"{self._registry.host}/{image.repository}"
         with temporary_name(self._engine, image.image_id, f"{name}:{tag}"):
-            complete = push_by_engine(self._engine, name, tag, self._registry.credential, may_send)
+            layer_sent = PartialTransfers(self._report, image.name)
+            complete = push_by_engine(self._engine, name, tag, self._registry.credential, may_send, layer_sent)
         if not complete:
             return None
         return awaited(lambda: read_image(self._registry, image.repository, tag, self._cache))

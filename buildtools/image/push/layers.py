@@ -236,8 +236,12 @@ def _room(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def compress(source: Spool, target: Spool, variant: int = 0) -> Descriptor:
+def compress(
+    source: Spool, target: Spool, variant: int = 0, progress: Callable[[int], object] = lambda _: None
+) -> Descriptor:
     """Write ``source`` to ``target`` as gzip: the same bytes for the same content, on machines of one kind.
+
+    ``progress`` hears how many bytes of the source have been taken.
 
     At this level ISA-L's bytes are the same on all x86-64 machines with AVX2. On older ones, and on aarch64, a layer
     may get another digest. That costs a transfer and nothing else, because images are found again by their
@@ -252,6 +256,7 @@ def compress(source: Spool, target: Spool, variant: int = 0) -> Descriptor:
     with source.open() as raw, target.writer() as file:
         while True:
             block = raw.read(_BLOCK)
+            progress(raw.tell())
             data = compressor.compress(block) if block else compressor.flush()
             if not size and data:
                 data = data[:4] + variant.to_bytes(4, "little") + data[8:]

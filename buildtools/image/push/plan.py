@@ -17,15 +17,21 @@ LITTLE = 16 * 1024 * 1024
 # lie below, in all and for each image.
 _LARGE_BASE = 32 * 1024 * 1024
 _LARGE_FOR_EACH = 8 * 1024 * 1024
+# From so many bytes on a step takes seconds, and who looks on is told which it is.
+LONG = 128 * 1024 * 1024
 # An engine packs each archive in a thread of its own; more than it has processors are no quicker.
 _MOST_GROUPS = 4
 
 
 @frozen
 class LayerPlan:
-    """An image, the digests of its layers' uncompressed bytes, and those of them that its repository has."""
+    """An image, the digests of its layers' uncompressed bytes, and those of them that its repository has.
+
+    ``size`` is what all layers take together, uncompressed, in bytes.
+    """
 
     image: ImageToPush
+    size: int
     diff_ids: tuple[str, ...]
     repository_layers: Mapping[str, Descriptor] = field(hash=False)
 

@@ -14,7 +14,7 @@ LARGE = 3 * LITTLE
 def plan(layers: str, **placed: int) -> LayerPlan:
     """An image of layers with names of one letter, of which the registry has some, with their sizes."""
     descriptors = {name: Descriptor(DOCKER_LAYER, f"sha256:{name}", size) for name, size in placed.items()}
-    return LayerPlan(ImageToPush(layers, layers, ""), tuple(layers), descriptors)
+    return LayerPlan(ImageToPush(layers, layers, ""), 0, tuple(layers), descriptors)
 
 
 def names(groups: list[list[LayerPlan]]) -> list[list[str]]:

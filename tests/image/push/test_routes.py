@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from buildtools import BuildToolsError, Conflict
-from buildtools.events import Event, Transferred, Warned
+from buildtools.events import Event, Step, Transferred, Warned
 from buildtools.image.engine.client import Engine
 from buildtools.image.push.routes import PushRequest, foreseen_routes, push
 from buildtools.image.registry.cache import Cache
@@ -245,6 +245,14 @@ def test_old_fingerprints_go_when_a_new_one_is_stored(pusher: Pusher, make_image
     assert 2 == len([tag for tag in tags if tag.startswith("fp-")])
     assert fingerprint_tag(images[-1].fingerprint) in tags
     assert [layer_tar({"a": b"0"})] == pusher.layer_tars(images[0].repository, "1.0")
+
+
+@pytest.mark.usefixtures("engine_gives_layers_out")
+def test_each_step_with_a_large_layer_is_told(pusher: Pusher, make_image: MakeImage) -> None:
+    pusher("1.0", make_image("app", {"a": bytes(140_000_000)}))
+    steps = [event.text for event in pusher.events if isinstance(event, Step)]
+    assert ["the engine gives its layers out", "compress a layer of 140 MB", "send it"] == steps
+    assert any(isinstance(event, Transferred) and event.total >= 140_000_000 for event in pusher.events)
 
 
 @pytest.mark.usefixtures("engine_gives_layers_out")
