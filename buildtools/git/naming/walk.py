@@ -42,7 +42,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Hashable, Sequence
 from heapq import heappop, heappush, heappushpop
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 # git's own limit: an object has 28 flag bits, one of them says that the commit was queued, and each candidate takes
 # another. git lowers a larger --candidates to this number without a message, and so do we.
@@ -50,6 +50,8 @@ MOST_CANDIDATES = 27
 _LEFT = 1  # the commit has left the queue; the higher bits are one per candidate
 
 _Key = TypeVar("_Key", bound=Hashable)
+# Date, negated for the heap; serial number; commit; its parents.
+_Entry = tuple[int, int, _Key, Sequence[_Key]]
 
 
 class Candidate:
@@ -71,6 +73,45 @@ class WalkRecord:
         self.commits = 0
         self.finished_at: Any = None
         self.gave_up_at: Any = None
+
+
+class _Queue(Generic[_Key]):
+    """The commits that were met and have not left, with the flags of all that were met."""
+
+    __slots__ = ("entries", "flags", "load", "serial")
+
+    def __init__(
+        self, entries: list[_Entry[_Key]], flags: dict[_Key, int], load: Callable[[_Key], tuple[int, Sequence[_Key]]]
+    ) -> None:
+        self.entries, self.flags, self.load, self.serial = entries, flags, load, len(flags) + 1
+
+    def put_back(self, entry: _Entry[_Key]) -> None:
+        """Queue a commit that has left once more, behind those of its second."""
+        date, _, commit, parents = entry
+        heappush(self.entries, (date, self.serial, commit, parents))
+        self.serial += 1
+
+    def outside(self, bit: int) -> int:
+        """How many queued commits are not known to lie in the history of a candidate, which is told by its bit."""
+        return sum(1 for entry in self.entries if not self.flags[entry[2]] & bit)
+
+    def pass_on(self, ancestry: int, parents: Sequence[_Key], bit: int) -> int:
+        """Give a commit's bits to its parents, and queue those that are new; by how much :meth:`outside` grows."""
+        growth = 0
+        flags = self.flags
+        for parent in parents:
+            parent_flags = flags.get(parent)
+            if parent_flags is None:
+                date, grandparents = self.load(parent)
+                heappush(self.entries, (-date, self.serial, parent, grandparents))
+                self.serial += 1
+                flags[parent] = ancestry
+                growth += not ancestry & bit
+            else:
+                if ancestry & bit and not parent_flags & (bit | _LEFT):
+                    growth -= 1
+                flags[parent] = parent_flags | ancestry
+        return growth
 
 
 def nearest(
@@ -95,73 +136,59 @@ def nearest(
         else at the first commit after it.
     :param record: is told what the walk meets.
     """
-    queue, flags, count = _first_named(start, load, usable, first_parent=first_parent)
-    serial = len(flags) + 1
+    queue, count = _first_named(start, load, usable, first_parent=first_parent)
+    flags = queue.flags
     candidates: list[Candidate] = []
     any_annotated = False
-    # Once everything queued descends from the leading candidate, nothing that comes can change the outcome: its depth
-    # stays, those of others only grow, and what is found later starts deeper.
     leader: Candidate | None = None
     outside = 0
-    while queue:
-        entry = heappop(queue)
-        date, _, commit, parents = entry
+    while queue.entries:
+        entry = heappop(queue.entries)
+        _, _, commit, parents = entry
         has_name = commit in usable
         if (has_name and len(candidates) == most) if old_git else (len(candidates) in (most, names)):
-            heappush(queue, (date, serial, commit, parents))
-            serial += 1
+            queue.put_back(entry)
             if record:
                 record.gave_up_at = commit
             break
         count += 1
-        before = flags[commit]
-        if leader and not before & leader.bit:
+        within = flags[commit] | _LEFT
+        if leader and not within & leader.bit:
             outside -= 1
         if has_name:
             candidate = Candidate(commit, len(candidates), count - 1)
             candidates.append(candidate)
-            before |= candidate.bit
+            within |= candidate.bit
             any_annotated = any_annotated or commit in annotated
             if leader is None:
-                leader, outside = candidate, len(queue)
-        within = flags[commit] = before | _LEFT
+                leader, outside = candidate, len(queue.entries)
+        flags[commit] = within
         for candidate in candidates:
             if not within & candidate.bit:
                 candidate.depth += 1
-        if any_annotated and not queue:
-            least = min(candidate.depth for candidate in candidates)
-            if all(within & candidate.bit for candidate in candidates if candidate.depth == least):
-                if record:
-                    record.finished_at = commit
-                break
-        ancestry = within & ~_LEFT
-        lead = leader.bit if leader else 0
-        for parent in parents[:1] if first_parent else parents:
-            parent_flags = flags.get(parent)
-            if parent_flags is None:
-                date, grandparents = load(parent)
-                heappush(queue, (-date, serial, parent, grandparents))
-                serial += 1
-                flags[parent] = ancestry
-                outside += not ancestry & lead
-            else:
-                if ancestry & lead and not parent_flags & (lead | _LEFT):
-                    outside -= 1
-                flags[parent] = parent_flags | ancestry
+        if any_annotated and not queue.entries and _lies_within_best(within, candidates):
+            if record:
+                record.finished_at = commit
+            break
+        outside += queue.pass_on(within & ~_LEFT, parents[:1] if first_parent else parents, leader.bit if leader else 0)
         if leader and not outside and not record:
             best = _best(candidates)
             if best is leader:
                 return best
-            leader = best
-            outside = sum(1 for entry in queue if not flags[entry[2]] & leader.bit)
+            leader, outside = best, queue.outside(best.bit)
     if not candidates:
         return None
     candidates.sort(key=_rank)
-    best = candidates[0]
-    count += _finish(best, queue, flags, serial, load)
+    count += _finish(candidates[0], queue)
     if record:
         record.candidates, record.commits = candidates, count
-    return best
+    return candidates[0]
+
+
+def _lies_within_best(flags: int, candidates: Sequence[Candidate]) -> bool:
+    """Whether a commit, told by its flags, lies in the history of every candidate of least depth."""
+    least = min(candidate.depth for candidate in candidates)
+    return all(flags & candidate.bit for candidate in candidates if candidate.depth == least)
 
 
 def _best(candidates: list[Candidate]) -> Candidate:
@@ -174,13 +201,13 @@ def _rank(candidate: Candidate) -> tuple[int, int]:
 
 def _first_named(
     start: _Key, load: Callable[[_Key], tuple[int, Sequence[_Key]]], usable: Container[_Key], *, first_parent: bool
-) -> tuple[list[tuple[int, int, _Key, Sequence[_Key]]], dict[_Key, int], int]:
+) -> tuple[_Queue[_Key], int]:
     """Walk to the first commit with a usable name: until then commits need only be counted.
 
-    :return: the queue with that commit on top (empty when there is none), the flags, and how many have left the queue.
+    :return: the queue with that commit on top (empty when there is none), and how many have left it.
     """
     date, parents = load(start)
-    queue: list[tuple[int, int, _Key, Sequence[_Key]]] = []
+    queue: list[_Entry[_Key]] = []
     visited_keys = {start}
     add = visited_keys.add
     commit = start
@@ -204,46 +231,30 @@ def _first_named(
                     date, grandparents = load(parent)
                     heappush(queue, (-date, len(visited_keys), parent, grandparents))
         if not queue:
-            return [], {}, len(visited_keys)
+            return _Queue([], {}, load), len(visited_keys)
         date, _, commit, parents = heappop(queue)
         date = -date
     flags = dict.fromkeys(visited_keys, _LEFT)
     heappush(queue, (-date, -1, commit, parents))
     for entry in queue:
         flags[entry[2]] = 0
-    return queue, flags, len(visited_keys) - len(queue)
+    return _Queue(queue, flags, load), len(visited_keys) - len(queue)
 
 
-def _finish(
-    best: Candidate,
-    queue: list[tuple[int, int, _Key, Sequence[_Key]]],
-    flags: dict[_Key, int],
-    serial: int,
-    load: Callable[[_Key], tuple[int, Sequence[_Key]]],
-) -> int:
+def _finish(best: Candidate, queue: _Queue[_Key]) -> int:
     """Count what is still queued and lies outside of the best candidate's history; here git follows all parents.
 
     :return: how many commits leave the queue. git takes one more to see that it is done.
     """
-    bit, count = best.bit, 0
-    outside = sum(1 for entry in queue if not flags[entry[2]] & bit)
+    count = 0
+    outside = queue.outside(best.bit)
     while outside:
-        _, _, commit, parents = heappop(queue)
+        _, _, commit, parents = heappop(queue.entries)
         count += 1
-        ancestry = flags[commit] & bit
-        flags[commit] |= _LEFT
+        ancestry = queue.flags[commit] & best.bit
+        queue.flags[commit] |= _LEFT
         if not ancestry:
             outside -= 1
             best.depth += 1
-        for parent in parents:
-            parent_flags = flags.get(parent)
-            if parent_flags is None:
-                date, grandparents = load(parent)
-                heappush(queue, (-date, serial, parent, grandparents))
-                serial += 1
-                flags[parent] = ancestry
-                outside += not ancestry
-            elif ancestry:
-                outside -= not parent_flags & (bit | _LEFT)
-                flags[parent] = parent_flags | ancestry
-    return count + bool(queue)
+        outside += queue.pass_on(ancestry, parents, best.bit)
+    return count + bool(queue.entries)
