@@ -147,10 +147,14 @@ def commit(task: TaskContext, staged: Release) -> tuple[Release, bool]:
     What two agents built of the same inputs may differ in its bytes. The manifest says whose is released, and a tag
     that the other one moved goes back to it.
 
-    :raises Conflict: the version is released with other content.
+    :raises Conflict: the version is released with other content, or was pruned meanwhile.
     :raises Unreachable: the store says that it wrote the manifest, and does not have it.
     """
     version, manifest = Version.parse(staged.version), staged.manifest()
+    # Whoever prunes takes the claim away last: while it is there, so is what was read back, or it is being taken away.
+    if not awaited(lambda: task.services.store.head(release.claim_key(version))):
+        raise Conflict(f"version {version} was pruned while it was released", "run the same again")
+    refuse_pruned(task, version)
     written = task.services.store.create(release.manifest_key(version), manifest, "application/json")
     # A replicated store may show an object a moment late.
     existing = awaited(lambda: released(task, version))

@@ -18,7 +18,7 @@ from buildtools.release import Release, manifest_key, prune_key
 from buildtools.stages.channels import move_forward, roll_back
 from buildtools.stages.promotion import target_task
 from buildtools.stages.pruning import PruneState, prune_releases
-from buildtools.stages.releases import claim_version
+from buildtools.stages.releases import claim_version, commit
 from buildtools.stages.verification import audit_releases, verify_all
 from buildtools.version import Version
 from tests.conftest import S3Service, make_repository
@@ -177,6 +177,25 @@ def test_nobody_publishes_or_points_to_a_version_that_is_being_pruned(place: Rel
     with place.task() as task, pytest.raises(Conflict, match="is being pruned"):
         move_forward(task, "stage", version)
     assert None is place.store.head("channels/stage.json")
+
+
+def test_a_version_that_is_pruned_while_it_is_released_again_gets_no_manifest(place: ReleasePlace) -> None:
+    version = Version.parse("1.0.0")
+    release = place.release("1.0.0", ("app",), created=OLD)
+    place.release("1.1.0", ("app",), created=OLD)
+    # All was read back; then it is pruned: begun with, and done.
+    place.store.delete(manifest_key(version))
+    place.store.create(prune_key(version), release.manifest(), "application/json")
+    with place.task() as task, pytest.raises(Conflict, match="is being pruned"):
+        commit(task, release)
+    assert {"1.1.0": "one of the newest 1", "1.0.0": ""} == prune(place)
+    with (
+        place.task() as task,
+        pytest.raises(Conflict, match=r"1\.0\.0 was pruned while it was released: run the same again"),
+    ):
+        commit(task, release)
+    assert is_intact(place)
+    assert None is place.store.head(manifest_key(version))
 
 
 def test_who_prunes_sees_a_channel_that_was_moved_meanwhile(place: ReleasePlace) -> None:
