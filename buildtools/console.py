@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import fields
+from dataclasses import fields, replace
+from pathlib import PurePath
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
@@ -34,6 +36,8 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # A whole digest is longer than most terminals have room for.
 _DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}")
 _SHORT = r"\1"
+# What was written by others is quoted in such lines.
+_QUOTATION = re.compile(r'[ >"]*\d* *\| ')
 _MARKS = {
     Outcome.DONE: ("✓", "green"),
     Outcome.UP_TO_DATE: ("=", "cyan"),
@@ -61,7 +65,7 @@ class Console(AbstractContextManager["Console"]):
 
     def summary(self, text: str, *, failed: bool = False) -> None:
         """The last line of a run: what happened, or what is wrong and what to do."""
-        self._write(text)
+        self._write(as_called(text))
         del failed
 
     def __exit__(
@@ -150,7 +154,9 @@ class JsonConsole(Console):
 
     def summary(self, text: str, *, failed: bool = False) -> None:
         """The last object: ``{"event": "summary", "text": ..., "failed": ...}``."""
-        self._write(json.dumps({"event": "summary", "time": round(time.time(), 3), "text": text, "failed": failed}))
+        self._write(
+            json.dumps({"event": "summary", "time": round(time.time(), 3), "text": as_called(text), "failed": failed})
+        )
 
 
 class LiveConsole(Console):
@@ -200,7 +206,7 @@ class LiveConsole(Console):
     def summary(self, text: str, *, failed: bool = False) -> None:
         """The last line, below all others."""
         self.rest()
-        self._print(text, "bold red" if failed else "bold")
+        self._print(as_called(text), "bold red" if failed else "bold")
 
     def _finish(self, event: Finished, work: Work | None) -> None:
         mark, style = _MARKS[event.outcome]
@@ -246,6 +252,25 @@ def _cut(text: str, end: str, width: int) -> str:
 
 def _count_text(number: int, total: int) -> str:
     return f"{number}/{total} " if total else ""
+
+
+def as_called(message: str) -> str:
+    """A message of ours, all of which say `` `invoke TASK` ``, with the program that was called in place of invoke."""
+    program = PurePath(sys.argv[0]).name
+    if program not in ("buildtools", "inv"):
+        return message
+    lines = message.split("\n")
+    return "\n".join(line if _QUOTATION.match(line) else line.replace("`invoke ", f"`{program} ") for line in lines)
+
+
+def event_as_called(event: Event) -> Event:
+    """The event, with what it has of our messages :func:`as_called`."""
+    match event:
+        case Warned():
+            return replace(event, message=as_called(event.message))
+        case Finished():
+            return replace(event, detail=as_called(event.detail))
+    return event
 
 
 def without_controls(text: str) -> str:

@@ -68,9 +68,9 @@ def exit_codes(console: Console | None = None, *, json: bool = False) -> Iterato
     try:
         yield
     except BuildToolsError as error:
-        from buildtools.console import without_controls
+        from buildtools.console import as_called, without_controls
 
-        *details, last = str(error).split("\n")
+        *details, last = as_called(str(error)).split("\n")
         message, code = without_controls("\n".join([*details, f"error: {last}"])), error.exit_code
         document = {"fact": error.fact, "remedy": error.remedy, "details": list(error.details), "exit_code": code}
     except KeyboardInterrupt as interruption:
@@ -109,7 +109,7 @@ def running(
     With ``lenient`` errors in the configuration do not end the run; the settings have them.
     """
     from buildtools.cancellation import Cancellation
-    from buildtools.console import MODES, open_console
+    from buildtools.console import MODES, event_as_called, open_console
     from buildtools.invoke_config import read_settings
     from buildtools.request_log import open_log
     from buildtools.run import Run, cache_folder, job_count
@@ -128,7 +128,7 @@ def running(
             run = Run(
                 settings=settings,
                 environment=environment,
-                report=console,
+                report=lambda event: console(event_as_called(event)),
                 cancelled=cancelled,
                 cache=cache_folder(environment),
                 only=tuple(name.strip() for name in only.split(",") if name.strip()),
@@ -145,12 +145,13 @@ def junit_report(path: str, task: str, run: Run) -> Iterator[tuple[Run, Cases]]:
 
     :raises BuildToolsError: what the block raises; else, that the file cannot be written.
     """
+    from buildtools.console import as_called, event_as_called
     from buildtools.junit import Cases
 
     cases, console = Cases(task), run.report
 
     def report(event: Event) -> None:
-        cases(event)
+        cases(event_as_called(event))
         console(event)
 
     if not path or run.dry_run:
@@ -160,7 +161,7 @@ def junit_report(path: str, task: str, run: Run) -> Iterator[tuple[Run, Cases]]:
         yield replace(run, report=report), cases
     except BuildToolsError as error:
         with suppress(BuildToolsError):
-            cases.write(Path(path), str(error))
+            cases.write(Path(path), as_called(str(error)))
         raise
     except KeyboardInterrupt:
         with suppress(BuildToolsError):
@@ -177,8 +178,11 @@ def show_plan(plan: Sequence[Planned], console: Console, *, json: bool) -> None:
     console.summary("dry run: nothing was touched")
 
 
-def show(console: Console | None, json: bool, document: Any, text: str) -> None:
-    """A result on standard output: as a document for programs, else as text for people."""
+def show(console: Console | None, json: bool, document: Any, text: str, *, verbatim: bool = False) -> None:
+    """A result on standard output: as a document for programs, else as text for people.
+
+    ``verbatim`` is for what holds no message of ours; in all else commands are named as they are called.
+    """
     if console is not None:
         console.rest()
         console.has_result = True
@@ -190,6 +194,10 @@ def show(console: Console | None, json: bool, document: Any, text: str) -> None:
         from buildtools.console import without_controls
 
         text = without_controls(text)
+    if not verbatim:
+        from buildtools.console import as_called
+
+        text = as_called(text)
     if text:
         # A terminal of an older encoding shows what it can: a result is no reason to fail.
         encoding = sys.stdout.encoding or "utf-8"

@@ -73,6 +73,36 @@ def test_its_help_lists_the_tasks(tmp_path: Path, environment: Mapping[str, str]
     assert "\n  publish " in shown
 
 
+def test_the_completion_script_completes_in_bash(project: Repository, environment: Mapping[str, str]) -> None:
+    # What bash does at the Tab key: it sets these variables and calls the function.
+    typed = {"buildtools pub": ["publish"], "buildtools publish --al": ["--allow-dirty"], "buildtools sand": 3}
+    for line, expected in typed.items():
+        program = f"""
+            set -euo pipefail
+            source <(buildtools --print-completion-script bash)
+            complete -p buildtools | grep -q -- '-F _complete_buildtools'
+            COMP_WORDS=({line}) COMP_CWORD=$(({len(line.split())} - 1))
+            _complete_buildtools buildtools "${{COMP_WORDS[COMP_CWORD]}}" "${{COMP_WORDS[COMP_CWORD-1]}}"
+            printf '%s\\n' "${{COMPREPLY[@]}}"
+        """
+        done = subprocess.run(
+            ["bash", "-c", program],
+            cwd=project.path,
+            env={**environment, "HOME": str(project.path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        completions = done.stdout.split()
+        assert ("", expected) == (done.stderr, completions if isinstance(expected, list) else len(completions))
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_there_is_a_completion_script_for(tmp_path: Path, environment: Mapping[str, str], shell: str) -> None:
+    done = run(tmp_path, "--print-completion-script", shell, environment=environment)
+    assert (0, True) == (done.returncode, "--complete -- " in done.stdout)
+
+
 @pytest.mark.parametrize("flag", ["--help", "--list", "--print-completion-script=bash", "--version"])
 def test_a_reader_that_goes_away_is_no_failure(tmp_path: Path, environment: Mapping[str, str], flag: str) -> None:
     reading, writing = os.pipe()
@@ -119,3 +149,50 @@ def test_it_tells_its_own_version_in_the_wheel_too(tmp_path: Path, environment: 
     ).stdout
     abbreviation = source.git("describe").rpartition("-")[2]
     assert f"buildtools 9.8.7.post1+{abbreviation}\n" == shown
+
+
+def failing_folder(repository: Repository) -> Path:
+    repository.write("pyproject.toml", "[tool.buildtools]\n")
+    repository.write("tasks.py", "from buildtools.tasks import namespace\n")
+    return repository.path
+
+
+@pytest.mark.parametrize("flags", [(), ("--json",)], ids=["text", "json"])
+@pytest.mark.parametrize("program", ["invoke", "inv", "buildtools"])
+def test_messages_name_the_program_that_was_called(
+    repository: Repository, environment: Mapping[str, str], program: str, flags: tuple[str, ...]
+) -> None:
+    folder = failing_folder(repository)
+    for arguments, words in ((("promote", "1.0.0"), "promote VERSION --to NAME"), (("doctor",), "check")):
+        done = subprocess.run(
+            [Path(sys.executable).with_name(program), *arguments, *flags],
+            cwd=folder,
+            env={**environment, "HOME": str(folder), "DOCKER_HOST": "unix:///nonexistent"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        shown = done.stdout + done.stderr
+        assert f"`{program} {words}`" in shown
+        assert [] == [name for name in ("invoke", "inv", "buildtools") if name != program and f"`{name} " in shown]
+
+
+def test_what_others_wrote_is_quoted_as_it_is(repository: Repository, environment: Mapping[str, str]) -> None:
+    folder = failing_folder(repository)
+    repository.write(".gitignore", "*.log\n")
+    repository.commit("first")
+    for key, value in (("name", "A. Author"), ("email", "author@example.com")):
+        repository.git("config", f"user.{key}", value)
+    message = "say `invoke publish`"
+    done = run(
+        folder, "release", "--first", "1.0.0", "--no-push", "--message", message, "--json", environment=environment
+    )
+    assert message in done.stdout, done.stderr
+    assert "then `buildtools publish`" in done.stderr
+    repository.write("script", "echo 'see `invoke publish`'; exit 1")
+    repository.write("pyproject.toml", '[tool.buildtools.distribution.app]\nroot = "x"\ncommand = "sh script"\n')
+    for flags in ((), ("--json",)):
+        done = run(folder, "dist", *flags, environment=environment)
+        assert 1 == done.returncode
+        assert "see `invoke publish`" in (done.stdout if flags else done.stderr)
+        assert "buildtools publish" not in done.stdout + done.stderr

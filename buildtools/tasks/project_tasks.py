@@ -19,7 +19,8 @@ def version(context: Context, json: bool = False) -> None:
         settings = read_settings(context, environment)
         current = read_version(settings.root, settings.tag_prefix, environment)
         parts = ("text", "base", "distance", "abbreviation", "commit", "dirty", "is_release", "image_tag")
-        show(None, json, {"schema": 1, **{part: getattr(current, part) for part in parts}}, current.text)
+        document = {"schema": 1, **{part: getattr(current, part) for part in parts}}
+        show(None, json, document, current.text, verbatim=True)
 
 
 @command()

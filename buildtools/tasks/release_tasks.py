@@ -76,13 +76,13 @@ def release(
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
-    """Cut the annotated release tag of HEAD and push it; `invoke publish` then releases it."""
+    """Cut the annotated release tag of HEAD and push it; `publish` then releases it."""
     with running(context, dry_run=dry_run, json=json) as (run, console):
         from buildtools import pipeline, rendering
 
         options: dict[str, Any] = {"bump": bump, "to": to, "first": first, "message": message, "branch": branch}
         cut = pipeline.release(run, remote, **options, sign=sign, push=push)
-        show(console, json, rendering.document(cut), rendering.tag_text(cut))
+        show(console, json, rendering.document(cut), rendering.tag_text(cut), verbatim=True)
         console.summary(rendering.tag_summary(cut))
 
 
