@@ -5,7 +5,8 @@ A map of the house, from the street to the cellar; imports run downward only:
 * ``program``    the tasks as the program ``buildtools``
 * ``tasks``      Invoke tasks: arguments -> one pipeline call -> rendering
 * ``invocation``  one call of a task: environment, settings, console, signals, exit codes
-* ``rendering``  results as tables and documents; ``invoke_config``: Invoke's levels of configuration as settings
+* ``rendering``  results as tables and documents, ``plan_rendering`` those of ``plan``; ``invoke_config``: Invoke's
+  levels of configuration as settings
 * ``console``    how a run looks: live table, plain lines, JSON lines; ``workboard``: what is at work in it
 * ``pipeline``   the table of contents: one function per task
 * ``stages``     the chapters: images, archives, releases, and whether the tree is what the commit says
@@ -19,8 +20,8 @@ A map of the house, from the street to the cellar; imports run downward only:
 * ``git``        repository -> version: describe, worktree state, release tags
 * ``image``      image folders, contexts, fingerprints, engine, BuildKit, registry
 * ``archive``    distributions, deterministic tarballs, S3
-* ``schedule``   work side by side, parents first; ``command``: programs that are run;
-  ``json_document``: what lies in the store
+* ``schedule``   work side by side, parents first; ``partition``: work divided among agents;
+  ``command``: programs that are run; ``json_document``: what lies in the store
 * ``version``, ``settings``, ``events``, ``cancellation``   the values that everyone shares; ``frozen`` makes them;
   ``files`` writes what nobody may see half of; ``request_log`` shows what was asked of whom;
   ``toml_lines`` finds the line of a key

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from buildtools.events import Warned
 from buildtools.frozen import frozen
-from buildtools.stages import archives, channels, images, outputs, promotion, releases, tree, verification
+from buildtools.stages import archives, build_plan, channels, images, outputs, promotion, releases, tree, verification
 from buildtools.stages.check import Checked, check_project
 from buildtools.stages.fetch import FetchRequest, fetch_plan, fetch_release
 from buildtools.stages.history import read_history
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from buildtools.image.survey import ImageStatus
     from buildtools.release import Release
     from buildtools.run import Run
+    from buildtools.stages.build_plan import BuildPlan
     from buildtools.stages.channels import ChannelState
     from buildtools.stages.doctor import Examination
     from buildtools.stages.fetch import Fetched
@@ -87,15 +88,24 @@ def build(run: Run, *, registry_names: bool = False) -> tuple[LocalImage, ...]:
         return images.bring_in(task, registry_names=registry_names)
 
 
-def push(run: Run) -> tuple[PushedImage, ...]:
-    """Push every image under its version, building only what the registry does not have, and read it back."""
+def plan(run: Run, shards: int = 0) -> BuildPlan:
+    """What a push would build and why; with ``shards``, which of so many agents would build what."""
+    with TaskContext(run) as task:
+        return build_plan.read_plan(task, shards)
+
+
+def push(run: Run, shard: tuple[int, int] | None = None, *, parents: bool = False) -> tuple[PushedImage, ...]:
+    """Push every image under its version, building only what the registry does not have, and read it back.
+
+    With a ``shard`` only the share of that number, from 1, of so many; with ``parents`` that of the first wave.
+    """
     with TaskContext(run) as task:
         if task.version.dirty:
             run.report(Warned("", f"the tree is dirty: {task.version} is not a release and may be overwritten"))
         task.services.registry.ping()
         images.run_before(task)
         images.pull_bases(task)
-        pushed = images.push_images(task)
+        pushed = build_plan.push_share(task, *shard, parents=parents) if shard else images.push_images(task)
         outputs.write_outputs(task, releases.release_of(task, pushed))
         return pushed
 

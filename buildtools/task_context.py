@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -71,6 +73,10 @@ class TaskContext:
             builder=engine.platform if engine else None,
             proxies=self.services.build_proxies,
         )
+
+    def about(self, only: Sequence[str]) -> TaskContext:
+        """The same task, about these image folders and their parents alone."""
+        return TaskContext(replace(self.run, only=tuple(only)), self.services, self._checkout)
 
     def with_checkout(self, checkout: Checkout) -> TaskContext:
         """The same task, about another checkout; its services are those of this one."""

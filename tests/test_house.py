@@ -22,6 +22,7 @@ LAYERS = (
     ("program",),
     ("tasks",),
     ("invocation",),
+    ("plan_rendering",),
     ("rendering", "invoke_config"),
     ("console", "pipeline", "junit"),
     ("workboard",),
@@ -29,7 +30,7 @@ LAYERS = (
     ("task_context", "channel", "audit", "gates"),
     ("services", "run", "release", "deployment", "sandbox"),
     ("git", "image", "archive"),
-    ("schedule", "command", "settings_reader", "json_document"),
+    ("schedule", "partition", "command", "settings_reader", "json_document"),
     ("version", "settings", "events", "cancellation"),
     ("platform",),
     ("frozen", "files", "request_log", "toml_lines"),
@@ -216,7 +217,7 @@ TWINS = {
     **dict.fromkeys(
         (
             *("channel", "check", "dist", "doctor", "fetch", "history", "init", "list_images", "promote", "publish"),
-            *("clean", "prune", "release", "rollback", "runit"),
+            *("clean", "plan", "prune", "release", "rollback", "runit"),
             "verify",
         ),
         "a task and its function in the pipeline",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from enum import Enum
 from functools import partial
@@ -14,7 +15,7 @@ from buildtools.frozen import frozen
 from buildtools.image.bases import is_built_here
 from buildtools.image.builder import Builder, BuildRequest
 from buildtools.image.folder.contents import Contents
-from buildtools.image.folder.fingerprint import record_inputs, recorded_inputs
+from buildtools.image.folder.fingerprint import record_inputs, recorded_inputs, recorded_seconds
 from buildtools.image.generation import PARENTS_LABEL, generation_of, parents_label
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL
 from buildtools.image.survey import BuildState, ImageStatus, changes_since, engine_name
@@ -187,11 +188,11 @@ class _Assembler:
             if recorded_inputs(self._assembly.cache, status.name, fingerprint) is None:
                 was = f"{reference} was another image, {image['Id']}, which this project did not build last"
                 self._report(Warned(status.name, f"{was}; the name is moved to this project's"))
-            self._record(status)
+            self._record(status, recorded_seconds(self._assembly.cache, status.name, status.fingerprint.value))
 
-    def _record(self, status: ImageStatus) -> None:
+    def _record(self, status: ImageStatus, seconds: float) -> None:
         try:
-            record_inputs(self._assembly.cache, status.name, status.fingerprint)
+            record_inputs(self._assembly.cache, status.name, status.fingerprint, seconds)
         except OSError as error:
             self._report(Warned(status.name, f"its inputs could not be recorded ({error})"))
 
@@ -230,6 +231,7 @@ class _Assembler:
             media_types=self._assembly.media_types,
             selection=status.selection(),
         )
+        began = time.monotonic()
         try:
             image_id = self._builder.build(request, self._report, self._cancelled)
         except BuildFailed as error:
@@ -237,8 +239,9 @@ class _Assembler:
             if not error.line:
                 self._refuse_changed(status)
             raise
+        seconds = time.monotonic() - began
         self._refuse_changed(status, names)
-        self._record(status)
+        self._record(status, seconds)
         return image_id
 
     def _refuse_changed(self, status: ImageStatus, names: tuple[str, ...] = ()) -> None:

@@ -14,7 +14,7 @@ from buildtools.events import PartialTransfers, Warned, timed
 from buildtools.image.assembly import Assembly, LocalImage, assemble
 from buildtools.image.bases import BaseImage, find_bases
 from buildtools.image.engine.client import EngineError
-from buildtools.image.folder.fingerprint import explain
+from buildtools.image.folder.fingerprint import explain, recorded_seconds
 from buildtools.image.folder.folders import ImageFolder
 from buildtools.image.push.routes import PushRequest, foreseen_routes, push
 from buildtools.image.reference import Reference, image_name
@@ -83,6 +83,17 @@ def listed_statuses(task: TaskContext) -> tuple[ImageStatus, ...]:
     return tuple(map(listed, statuses))
 
 
+def complete_survey(task: TaskContext) -> tuple[ImageStatus, ...]:
+    """Every image folder with its fingerprint, all of whose base images are known; no engine is asked where it stands.
+
+    :raises BuildToolsError: a base image cannot be had.
+    """
+    statuses = _survey(task, complete=True)
+    if errors := [status.base_error for status in statuses if status.base_error]:
+        raise Failures(errors).combined("base images are missing", "fix the errors above and run again")
+    return statuses
+
+
 def _survey(task: TaskContext, *, complete: bool) -> tuple[ImageStatus, ...]:
     image_folders = task.image_folders()
     engine = task.services.engine_if_any()
@@ -127,9 +138,7 @@ def push_images(task: TaskContext, wait_for_archives: Callable[[], object] | Non
     :raises BuildToolsError: what was made wrote into a context.
     """
     registry = task.services.registry
-    statuses_at_start = _survey(task, complete=True)
-    if errors := [status.base_error for status in statuses_at_start if status.base_error]:
-        raise Failures(errors).combined("base images are missing", "fix the errors above and run again")
+    statuses_at_start = complete_survey(task)
     mind_untracked(task, statuses_at_start, release=wait_for_archives is not None)
 
     def provide(missing: Sequence[ImageToPush], stored: Mapping[str, StoredImage]) -> Sequence[ImageToPush]:
@@ -146,7 +155,14 @@ def push_images(task: TaskContext, wait_for_archives: Callable[[], object] | Non
             report=task.run.report,
             cancelled=task.run.cancelled,
         )
-        return [replace(image, image_id=images[image.name].image_id) for image in missing]
+        return [
+            replace(
+                image,
+                image_id=images[image.name].image_id,
+                build_seconds=recorded_seconds(cache, image.name, image.fingerprint),
+            )
+            for image in missing
+        ]
 
     def make(work: Callable[[], object]) -> None:
         work()
@@ -211,9 +227,16 @@ def push_plan(task: TaskContext, *, release: bool = False) -> tuple[Planned, ...
     """
     statuses = survey_images(task)
     mind_untracked(task, statuses, release=release)
+    return tuple(_planned_push(task, *pair) for pair in zip(statuses, foreseen(task, statuses), strict=True))
+
+
+def foreseen(task: TaskContext, statuses: Sequence[ImageStatus]) -> list[PushRoute | None]:
+    """The route that each image would take into the registry; None for one that is to be built.
+
+    :raises Conflict: the version exists with other content.
+    """
     request = PushRequest(_to_push(task, statuses), task.version, _labels(task))
-    routes = foreseen_routes(request, task.services.registry, _cache(task))
-    return tuple(_planned_push(task, *pair) for pair in zip(statuses, routes, strict=True))
+    return foreseen_routes(request, task.services.registry, _cache(task))
 
 
 def _planned_push(task: TaskContext, status: ImageStatus, route: PushRoute | None) -> Planned:

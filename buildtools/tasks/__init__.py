@@ -16,7 +16,7 @@ from buildtools.cancellation import cancel_on_signals as _signals  # noqa: F401
 from buildtools.invocation import exit_codes
 from buildtools.tasks.channel_tasks import channel, promote, prune, rollback
 from buildtools.tasks.host_tasks import fetch, runit
-from buildtools.tasks.image_tasks import build, list_images, push, tag
+from buildtools.tasks.image_tasks import build, list_images, plan, push, tag
 from buildtools.tasks.project_tasks import check, init, version
 from buildtools.tasks.release_tasks import dist, history, publish, release, verify
 from buildtools.tasks.sandbox_tasks import sandbox_down, sandbox_status, sandbox_up
@@ -27,6 +27,7 @@ namespace = Collection(
     init,
     check,
     list_images,
+    plan,
     build,
     tag,
     push,

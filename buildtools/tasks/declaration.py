@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
+from types import MappingProxyType
 from typing import Any
 
 from invoke.context import Context
 from invoke.tasks import task
 
 from buildtools.invocation import process_for_a_run
+
+_ImageTask = Callable[[Context, dict[str, Any]], None]
 
 _HELP = {
     "only": "Image folders to work on, separated by commas; their parents come along.",
@@ -52,15 +55,19 @@ _IMAGE_OPTIONS: dict[str, Any] = {
 }
 
 
-def image_command(function: Callable[[Context, dict[str, Any]], None]) -> Any:
-    """A task that takes the options of all tasks about images, which its function gets in one dictionary."""
+def image_command(help: Mapping[str, str] = MappingProxyType({}), **more: Any) -> Callable[[_ImageTask], Any]:  # noqa: A002  as Invoke calls it
+    """A task with the options of all tasks about images, and ``more``; its function gets them in one dictionary."""
+    defaults = {**_IMAGE_OPTIONS, **more}
 
-    @wraps(function)
-    def body(context: Context, **options: Any) -> None:
-        function(context, {**_IMAGE_OPTIONS, **options})
+    def decorate(function: _ImageTask) -> Any:
+        @wraps(function)
+        def body(context: Context, **options: Any) -> None:
+            function(context, {**defaults, **options})
 
-    keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    parameters = [inspect.Parameter(name, keyword, default=value) for name, value in _IMAGE_OPTIONS.items()]
-    signature = inspect.Signature([inspect.Parameter("context", keyword), *parameters])
-    body.__signature__ = signature  # type: ignore[attr-defined]  # what inspect.signature, and so Invoke, looks for
-    return command()(body)
+        keyword = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        parameters = [inspect.Parameter(name, keyword, default=value) for name, value in defaults.items()]
+        signature = inspect.Signature([inspect.Parameter("context", keyword), *parameters])
+        body.__signature__ = signature  # type: ignore[attr-defined]  # what inspect.signature, and so Invoke, looks for
+        return command(help=dict(help))(body)
+
+    return decorate

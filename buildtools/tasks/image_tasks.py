@@ -6,6 +6,7 @@ from typing import Any
 
 from invoke.context import Context
 
+from buildtools import Refused
 from buildtools.invocation import junit_report, running, show, show_plan
 from buildtools.tasks.declaration import command, image_command
 
@@ -25,13 +26,26 @@ def list_images(context: Context, only: str = "", why: str = "", json: bool = Fa
         console.summary(rendering.listing_summary(listing))
 
 
-@image_command
+@command(help={"shards": "Divide it among so many agents, each of which runs `push --shard I/N`."})
+def plan(context: Context, only: str = "", shards: str = "", no_cache: bool = False, json: bool = False) -> None:
+    """Say what a push would build and why, and which of several agents would build what; touch nothing."""
+    with running(context, only=only, no_cache=no_cache, json=json, dry_run=True) as (run, console):
+        from buildtools import pipeline, plan_rendering
+
+        if shards and not (shards.isdecimal() and int(shards)):
+            raise Refused(f"--shards {shards} is not a whole number, 1 or more", "say among how many agents")
+        build_plan = pipeline.plan(run, int(shards or 0))
+        show(console, json, plan_rendering.build_plan_document(build_plan), plan_rendering.build_plan_table(build_plan))
+        console.summary(plan_rendering.build_plan_summary(build_plan))
+
+
+@image_command()
 def build(context: Context, options: dict[str, Any]) -> None:
     """Build what is out of date, parents first, in parallel; the engine then has NAME:VERSION."""
     _bring_in(context, "built", options)
 
 
-@image_command
+@image_command()
 def tag(context: Context, options: dict[str, Any]) -> None:
     """Build, then give every image its registry name REGISTRY/NAMESPACE/NAME:VERSION."""
     _bring_in(context, "tagged", options)
@@ -51,16 +65,29 @@ def _bring_in(context: Context, word: str, options: dict[str, Any]) -> None:
         console.summary(rendering.local_summary(images, word))
 
 
-@image_command
+@image_command(
+    help={
+        "shard": "Only the share of this agent: 2/4 is the second of four; `plan --shards 4` shows them.",
+        "parents": "With --shard: the share of what several shares are built on, to be pushed before all of them.",
+    },
+    shard="",
+    parents=False,
+)
 def push(context: Context, options: dict[str, Any]) -> None:
     """Push every image under its version, building only what the registry does not have, and read it back."""
-    json, junit = options["json"], options.pop("junit")
+    json, junit, shard, parents = options["json"], *(options.pop(name) for name in ("junit", "shard", "parents"))
     with running(context, **options) as (asked, console), junit_report(junit, "push", asked) as (run, _):
         from buildtools import pipeline, rendering
+        from buildtools.stages.build_plan import parse_shard
 
+        share = parse_shard(shard) if shard else None
+        if share and (run.only or run.dry_run):
+            raise Refused("--shard goes with neither --only nor --dry-run", "`plan --shards N` shows all shares")
+        if parents and not share:
+            raise Refused("--parents needs --shard", "say whose: --shard 1/4 --parents")
         if run.dry_run:
             show_plan(pipeline.plan_push(run), console, json=json)
             return
-        pushed = pipeline.push(run)
+        pushed = pipeline.push(run, share, parents=parents)
         show(console, json, rendering.document(pushed), rendering.pushed_table(pushed))
         console.summary(rendering.pushed_summary(pushed))

@@ -140,12 +140,14 @@ def explain(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(reasons)
 
 
-def record_inputs(directory: Path, name: str, fingerprint: Fingerprint) -> None:
-    """Remember in ``directory`` what the image ``name`` was last built from, for :func:`recorded_inputs`.
+def record_inputs(directory: Path, name: str, fingerprint: Fingerprint, seconds: float) -> None:
+    """Remember in ``directory`` what the image ``name`` was last built from, and how long that took.
+
+    For :func:`recorded_inputs` and :func:`recorded_seconds`.
 
     :raises OSError: it cannot be written.
     """
-    record = {"fingerprint": fingerprint.value, "inputs": fingerprint.inputs}
+    record = {"fingerprint": fingerprint.value, "inputs": fingerprint.inputs, "seconds": seconds}
     write_atomically(_record(directory, name), json.dumps(record, separators=(",", ":")).encode())
 
 
@@ -163,6 +165,15 @@ def recorded_inputs(directory: Path, name: str, value: str) -> Mapping[str, str]
     except (OSError, ValueError, TypeError, KeyError):
         pass
     return None
+
+
+def recorded_seconds(directory: Path, name: str, value: str) -> float:
+    """What the build of the fingerprint ``value`` of the image ``name`` took; 0 where that is not known here."""
+    try:
+        record = json.loads(_record(directory, name).read_bytes())
+        return float(record["seconds"]) if record["fingerprint"] == value else 0.0
+    except (OSError, ValueError, TypeError, KeyError):
+        return 0.0
 
 
 def _record(directory: Path, name: str) -> Path:

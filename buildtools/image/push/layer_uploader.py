@@ -17,6 +17,7 @@ from buildtools.image.engine.client import Engine, EngineError
 from buildtools.image.generation import PARENTS_LABEL
 from buildtools.image.push.engine_push import make_known, push_by_engine, short_id, temporary_name
 from buildtools.image.push.plan import LITTLE, LONG, LayerPlan, by_large_base, group_disjoint
+from buildtools.image.registry.build_records import record_build
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.lookup import (
@@ -45,7 +46,7 @@ class LayerUploader:
     """One run of storing images. A layer that several of them have is compressed once and sent once.
 
     ``layers`` maps the digest of a layer's uncompressed bytes to its descriptor in the registry, and a repository that
-    has it.
+    has it. With a ``commit``, what was built for it is written down beside the images.
     """
 
     def __init__(
@@ -58,8 +59,10 @@ class LayerUploader:
         layers: Mapping[str, tuple[Descriptor, str]],
         cancelled: threading.Event,
         media_types: MediaTypes = MediaTypes.DOCKER,
+        commit: str = "",
     ) -> None:
         self._engine = engine
+        self._commit = commit
         self._registry = registry
         self._cache = cache
         self._pool = pool
@@ -241,6 +244,8 @@ class LayerUploader:
                 return present
         digest = self._registry.put_blob(image.repository, config)
         manifest = Manifest.make(Descriptor(DOCKER_CONFIG, digest, len(config)), layers, self._media_types)
+        # Before the image is there: who sees it is to see for which commit it was built.
+        self._record(image, manifest)
         self._registry.put_manifest(image.repository, fingerprint_tag(image.fingerprint), manifest)
         # What a registry has in a damaged copy it keeps. The next push is to notice that, so it is not remembered.
         with suppress(Damaged):
@@ -308,4 +313,12 @@ class LayerUploader:
             complete = push_by_engine(self._engine, name, tag, self._registry.credential, may_send, layer_sent)
         if not complete:
             return None
-        return awaited(lambda: read_image(self._registry, image.repository, tag, self._cache))
+        stored_image = awaited(lambda: read_image(self._registry, image.repository, tag, self._cache))
+        if stored_image:
+            self._record(image, stored_image.manifest)
+        return stored_image
+
+    def _record(self, image: ImageToPush, manifest: Manifest) -> None:
+        if self._commit:
+            name, fingerprint, seconds = image.name, image.fingerprint, image.build_seconds
+            record_build(self._registry, image.repository, manifest, name, fingerprint, self._commit, seconds)

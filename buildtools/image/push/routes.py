@@ -119,7 +119,9 @@ def push(
 
         def store(images: Sequence[ImageToPush], layers: KnownLayers) -> list[tuple[StoredImage, PushRoute]]:
             engine_with_all = _engine_of(engine, images)
-            uploader = LayerUploader(engine_with_all, registry, cache, pool, report, layers, cancelled, media_types)
+            uploader = LayerUploader(
+                engine_with_all, registry, cache, pool, report, layers, cancelled, media_types, request.version.commit
+            )
             return uploader.store(images)
 
         before_tags = request.before_tags

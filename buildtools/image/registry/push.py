@@ -74,7 +74,7 @@ class ImageToPush:
     ``image_id`` may be empty where the registry has the fingerprint. ``parents`` are the places of the images whose
     layers this one may share. What the registry has is not used if it was built before ``built_since``, in seconds
     since 1970. ``platform`` is set for each variant of an image for several platforms: they share the repository and
-    the version's tag, which points to their index.
+    the version's tag, which points to their index. ``build_seconds`` is what its build took, 0 where nobody knows.
     """
 
     name: str
@@ -84,6 +84,7 @@ class ImageToPush:
     parents: tuple[str, ...] = ()
     built_since: float = 0.0
     platform: Platform | None = None
+    build_seconds: float = 0.0
 
     @property
     def place(self) -> str:

@@ -307,14 +307,14 @@ def test_inputs_are_recorded_with_the_fingerprint_they_made(tmp_path: Path) -> N
     world = World(tmp_path)
     made = world.fingerprints()["base"]
     assert recorded_inputs(tmp_path / "cache", "base", made.value) is None
-    record_inputs(tmp_path / "cache", "base", made)
+    record_inputs(tmp_path / "cache", "base", made, 1.5)
     assert made.inputs == recorded_inputs(tmp_path / "cache", "base", made.value)
     assert recorded_inputs(tmp_path / "cache", "base", "another") is None
 
 
 def test_a_damaged_record_is_ignored(tmp_path: Path) -> None:
     made = World(tmp_path).fingerprints()["base"]
-    record_inputs(tmp_path / "cache", "base", made)
+    record_inputs(tmp_path / "cache", "base", made, 1.5)
     (record,) = (tmp_path / "cache" / "inputs").iterdir()
     record.write_text(record.read_text().replace("app/main.py", "app/mine.py"))
     assert recorded_inputs(tmp_path / "cache", "base", made.value) is None

@@ -1,0 +1,101 @@
+"""What the last builds of an image took, written down in the registry, where every agent finds it.
+
+A repository has one more tag for this. It points to a copy of the manifest of the image that was built last, with an
+annotation that holds the records: https://github.com/opencontainers/image-spec/blob/main/annotations.md. So it needs no
+blob of its own, one request reads it and one writes it, and no digest of a version depends on it.
+
+Nothing that is released depends on it either. Where two agents write at the same time, one record is lost; where a
+registry does not let a tag be moved, there is only the first. Shares are then less even.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
+
+from buildtools import BuildToolsError, Unreachable
+from buildtools.frozen import frozen
+from buildtools.image.registry.client import Registry
+from buildtools.image.registry.manifest import Damaged, Manifest, encode
+
+_TAG = "lockstep-builds"
+_ANNOTATION = "lockstep.builds"
+# Two branches and a few platforms; a manifest of a registry may hold far more.
+_MOST_RECORDS = 16
+
+
+@frozen
+class BuildRecord:
+    """One build of the image ``name``, in ``seconds``; 0 where that is not known.
+
+    ``commit`` is what it was built for, and ``expected`` what the build before that commit took. By the two an agent
+    that comes late finds the shares that others found before anything was built.
+    """
+
+    name: str
+    fingerprint: str
+    commit: str
+    seconds: float
+    expected: float
+
+
+def read_builds(registry: Registry, repository: str) -> tuple[BuildRecord, ...]:
+    """The last builds of an image, newest first; none where nothing is written down that can be read.
+
+    :raises Unreachable: the registry does not answer.
+    """
+    try:
+        manifest = registry.get_manifest(repository, _TAG)
+    except Unreachable:
+        raise
+    except BuildToolsError:
+        return ()
+    with suppress(Damaged, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        text = manifest.document["annotations"][_ANNOTATION] if manifest else "[]"
+        return tuple(
+            BuildRecord(
+                str(each["name"]),
+                str(each["fingerprint"]),
+                str(each["commit"]),
+                float(each["seconds"]),
+                float(each["expected"]),
+            )
+            for each in json.loads(text)
+        )
+    return ()
+
+
+def expected_seconds(records: Sequence[BuildRecord], name: str, commit: str) -> float:
+    """What an image took the last time before this commit; 0 where that is not known."""
+    for record in records:
+        if record.name == name and record.commit == commit:
+            return record.expected
+    return next((each.seconds for each in records if each.name == name and each.seconds), 0.0)
+
+
+def built_for(records: Sequence[BuildRecord], fingerprint: str) -> str:
+    """The commit that an image with this fingerprint was built for; empty where that is not known."""
+    return next((each.commit for each in records if each.fingerprint == fingerprint), "")
+
+
+def record_build(
+    registry: Registry, repository: str, image: Manifest, name: str, fingerprint: str, commit: str, seconds: float
+) -> None:
+    """Write down one build of an image that the repository has.
+
+    :raises Unreachable: the registry does not answer.
+    """
+    # What does not let itself be written down is no reason to fail.
+    try:
+        before = read_builds(registry, repository)
+        record = BuildRecord(name, fingerprint, commit, round(seconds, 1), expected_seconds(before, name, commit))
+        others = [each for each in before if (each.name, each.fingerprint) != (name, fingerprint)]
+        text = json.dumps([asdict(each) for each in (record, *others)[:_MOST_RECORDS]])
+        document = {**image.document, "annotations": {_ANNOTATION: text}}
+        registry.put_manifest(repository, _TAG, Manifest(image.media_type, encode(document)))
+    except Unreachable:
+        raise
+    except BuildToolsError:
+        return

@@ -1,0 +1,62 @@
+"""What ``plan`` found, for people and for programs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from buildtools.console import table
+from buildtools.rendering import document
+from buildtools.workboard import duration
+
+if TYPE_CHECKING:
+    from buildtools.stages.build_plan import BuildPlan, PlannedBuild
+
+
+def build_plan_document(plan: BuildPlan) -> Any:
+    """What ``plan --json`` prints: the images to build, and the shares where some are wanted."""
+    division = plan.partition
+    shards = {
+        "first_wave": [asdict(share) for share in division.first_wave],
+        "shares": [asdict(share) for share in division.shares],
+        "repeated": sorted(division.repeated),
+    }
+    return {**document(plan.builds), "others": plan.others, **({"shards": shards} if division.shares else {})}
+
+
+def build_plan_table(plan: BuildPlan) -> str:
+    """The images to build, which share holds each, and why."""
+    count = len(plan.partition.shares)
+    rows = [
+        (
+            each.name,
+            "built" if each.is_built else "to build",
+            duration(each.seconds) if each.seconds else "-",
+            *([_shares(each, count)] if count else []),
+            "; ".join(each.why),
+        )
+        for each in plan.builds
+    ]
+    return table(("IMAGE", "STATE", "LAST TIME", *(["SHARES"] if count else []), "WHY"), rows) if rows else ""
+
+
+def _shares(build: PlannedBuild, count: int) -> str:
+    parents = [f"{number}/{count} --parents" for number in build.first_wave]
+    return ", ".join([*parents, *(f"{number}/{count}" for number in build.shares)])
+
+
+def build_plan_summary(plan: BuildPlan) -> str:
+    """What ``plan`` came to."""
+    count = sum(not each.is_built for each in plan.builds)
+    words = [f"{count} {'image' if count == 1 else 'images'} to build, {plan.others} in the registry"]
+    if waves := [wave for wave in (plan.partition.first_wave, plan.partition.shares) if wave]:
+        times = [duration(max(share.seconds for share in wave)) for wave in waves]
+        together = duration(sum(each.seconds for each in plan.builds))
+        words.append(
+            f"{len(plan.partition.shares)} shares of at most {' and '.join(times)}, one after the other {together}"
+        )
+    if plan.partition.first_wave:
+        words.append("first --parents, then the others")
+    if plan.partition.repeated:
+        words.append(f"built more than once, which costs less: {', '.join(sorted(plan.partition.repeated))}")
+    return "; ".join(words)

@@ -1,0 +1,167 @@
+"""What is to be built and why, and which of several agents builds what.
+
+The shares of agents are those of :mod:`buildtools.partition`, over the images that this commit is the first to need.
+Each agent works them out for itself, from what the registry says. That changes while others are at work, and what is
+stale at the moment would not do: an image counts, too, that was built for this commit already, with the seconds that
+were known before it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import field
+from functools import partial
+
+from buildtools import Refused
+from buildtools.frozen import frozen
+from buildtools.image.reference import image_name
+from buildtools.image.registry.build_records import BuildRecord, built_for, expected_seconds, read_builds
+from buildtools.image.registry.push import PushedImage
+from buildtools.image.survey import BuildState, ImageStatus
+from buildtools.partition import Partition, Share, partition
+from buildtools.schedule import side_by_side
+from buildtools.stages import images
+from buildtools.task_context import TaskContext
+
+_JOBS = 8
+_SHARD = re.compile("([0-9]{1,4})/([0-9]{1,4})")
+
+
+@frozen
+class PlannedBuild:
+    """An image that this commit is the first to need; ``is_built`` where another agent has built it meanwhile.
+
+    ``seconds`` is what it took the last time, 0 where nobody knows. ``first_wave`` and ``shares`` are the numbers of
+    the shares that hold it, from 1.
+    """
+
+    name: str
+    is_built: bool
+    why: tuple[str, ...]
+    seconds: float
+    first_wave: tuple[int, ...] = ()
+    shares: tuple[int, ...] = ()
+
+
+@frozen
+class BuildPlan:
+    """The images to build, parents first, and how many others there are. Without shares the partition has none."""
+
+    builds: tuple[PlannedBuild, ...]
+    others: int
+    partition: Partition = field(default_factory=lambda: Partition((), ()))
+
+
+def read_plan(task: TaskContext, count: int = 0) -> BuildPlan:
+    """What a push would build; in ``count`` shares, if any are wanted.
+
+    :raises Conflict: the version exists with other content.
+    """
+    statuses = images.survey_images(task)
+    agenda = _Agenda(task, statuses, with_built=bool(count))
+    division = agenda.partition(count) if count else Partition((), ())
+    builds = tuple(
+        PlannedBuild(
+            each.name,
+            each.name not in agenda.stale,
+            agenda.why(each),
+            agenda.seconds(each),
+            _holders(division.first_wave, each.folder.image),
+            _holders(division.shares, each.folder.image),
+        )
+        for each in agenda.statuses
+    )
+    return BuildPlan(builds, len(statuses) - len(builds), division)
+
+
+def push_share(task: TaskContext, index: int, count: int, *, parents: bool) -> tuple[PushedImage, ...]:
+    """Push the share of this number, from 1, of so many; with ``parents`` that of the first wave.
+
+    What other shares hold too is pushed first. Whoever comes first with it has it; all build the rest on that.
+    """
+    agenda = _Agenda(task, images.complete_survey(task), with_built=True)
+    division = agenda.partition(count)
+    shares = division.first_wave if parents else division.shares
+    names = set(shares[index - 1].names) if shares else set()
+    elsewhere = {*division.repeated, *(() if parents else _names(division.first_wave))}
+    pushed: dict[str, PushedImage] = {}
+    for wanted in (agenda.with_parents(names) & elsewhere, names):
+        if wanted:
+            pushed |= {image.name: image for image in images.push_images(task.about(sorted(wanted)))}
+    return tuple(pushed.values())
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """The share's number, from 1, and of how many, as ``2/4`` says it.
+
+    :raises Refused: it is something else.
+    """
+    match = _SHARD.fullmatch(text)
+    index, count = map(int, match.groups()) if match else (0, 0)
+    if not 0 < index <= count:
+        raise Refused(f"--shard {text} is not a share", "say which one of how many: the second of four is 2/4")
+    return index, count
+
+
+class _Agenda:
+    """The images that this commit is the first to need. The variants of an image stay together."""
+
+    def __init__(self, task: TaskContext, statuses: Sequence[ImageStatus], *, with_built: bool) -> None:
+        routes = images.foreseen(task, statuses)
+        self._commit = task.version.commit
+        self.stale = {each.name for each, route in zip(statuses, routes, strict=True) if route is None}
+        subjects = statuses if with_built else [each for each in statuses if each.name in self.stale]
+        self._records = _read_records(task, {each.folder.image for each in subjects})
+        names = {each.folder.image for each in subjects if each.name in self.stale or self._is_ours(each)}
+        self.statuses = [each for each in statuses if each.folder.image in names]
+        self._parents: dict[str, set[str]] = {}
+        for each in self.statuses:
+            self._parents.setdefault(each.folder.image, set()).update(map(image_name, each.folder.parents))
+
+    def _is_ours(self, status: ImageStatus) -> bool:
+        return built_for(self._records[status.folder.image], status.fingerprint.value) == self._commit
+
+    def seconds(self, status: ImageStatus) -> float:
+        return expected_seconds(self._records[status.folder.image], status.name, self._commit)
+
+    def why(self, status: ImageStatus) -> tuple[str, ...]:
+        """Why it is to be built, as this machine knows it, or else the registry."""
+        if status.state is BuildState.STALE:
+            return status.why
+        above = [f"built on {parent}, which is built anew" for parent in status.folder.parents if parent in self.stale]
+        last = next((each for each in self._records[status.folder.image] if each.commit != self._commit), None)
+        return tuple(above) or (f"changed since it was built for {last.commit[:12]}" if last else "never built before",)
+
+    def partition(self, count: int) -> Partition:
+        seconds = dict.fromkeys(self._parents, 0.0)
+        for each in self.statuses:
+            seconds[each.folder.image] += self.seconds(each)
+        ordered = sorted(filter(None, seconds.values()))
+        # One that was never built takes as long as most do.
+        usual = ordered[len(ordered) // 2] if ordered else 1.0
+        return partition(self._parents, {name: each or usual for name, each in seconds.items()}, count)
+
+    def with_parents(self, names: Collection[str]) -> set[str]:
+        closure: set[str] = set()
+        waiting = list(names)
+        while waiting:
+            name = waiting.pop()
+            if name not in closure and name in self._parents:
+                closure.add(name)
+                waiting += self._parents[name]
+        return closure
+
+
+def _read_records(task: TaskContext, names: Iterable[str]) -> Mapping[str, tuple[BuildRecord, ...]]:
+    places = {name: images.repository(task, name) for name in names}
+    questions = [partial(read_builds, task.services.registry, place) for place in places.values()]
+    return dict(zip(places, side_by_side(questions, jobs=_JOBS), strict=True))
+
+
+def _holders(wave: Sequence[Share], name: str) -> tuple[int, ...]:
+    return tuple(number for number, share in enumerate(wave, 1) if name in share.names)
+
+
+def _names(wave: Iterable[Share]) -> set[str]:
+    return {name for share in wave for name in share.names}

@@ -1,0 +1,163 @@
+"""Agents that share nothing but the registry divide a version among them, each by itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from buildtools.image.registry.build_records import BuildRecord, read_builds, record_build
+from buildtools.image.registry.client import Registry
+from tests.contract.registries import own_registry
+from tests.e2e.conftest import MakeProject
+from tests.e2e.project import Outcome, Place, Project
+
+PARENTS = ("base", "tool")
+APPS = ("a", "b", "c", "d", "e", "f")
+
+
+@dataclass(frozen=True)
+class Team:
+    """A project of six images on two parents, and the agents that work on it, each with a home of its own."""
+
+    project: Project
+    folder: Path
+
+    def agent(self, name: str) -> Project:
+        return self.project.clone(self.folder / name)
+
+    def plan(self, agent: Project) -> Any:
+        return agent.done("plan", "--shards", "4", "--json").document["shards"]
+
+    def builds(self, short: str) -> tuple[BuildRecord, ...]:
+        with closing(Registry(self.project.place.registry)) as client:
+            return read_builds(client, self.project.repository(short))
+
+    def next_version(self, *, parents: float, apps: float) -> None:
+        """Release 1.0.0, as if its builds had taken so many seconds, and cut 1.1.0, for which all are to be built."""
+        self.project.done("publish")
+        for short in ("base", "tool", *APPS):
+            (last,) = self.builds(short)
+            assert (self.project.name(short), True) == (last.name, last.seconds > 0)
+            repository, seconds = self.project.repository(short), parents if short in PARENTS else apps
+            with closing(Registry(self.project.place.registry)) as client:
+                manifest = client.get_manifest(repository, "lockstep-builds")
+                assert manifest
+                record_build(client, repository, manifest, last.name, last.fingerprint, "0" * 40, seconds)
+        for short in PARENTS:
+            self.project.image(short, "FROM {base}\nCOPY data /\nRUN date > /date\n", data="another")
+        self.project.commit("other parents")
+        self.project.tag("1.1.0")
+
+
+@pytest.fixture
+def team(place: Place, project_in: MakeProject, tmp_path: Path, environment: Mapping[str, str]) -> Iterator[Team]:
+    with own_registry(tmp_path / "registry", environment) as registry:
+        project = project_in(replace(place, registry=registry.host, login=""))
+        for short in PARENTS:
+            project.image(short, "FROM {base}\nCOPY data /\nRUN date > /date\n", data=project.mark)
+        for short in APPS:
+            both = "FROM base-{mark}\nCOPY --from=tool-{mark} data /tool\nCOPY data /own\nRUN date > /own-date\n"
+            project.image(short, both, data=f"{short} {project.mark}")
+        project.commit("all")
+        project.tag("1.0.0")
+        yield Team(project, tmp_path / "agents")
+
+
+def builds_begun(outcome: Outcome) -> list[str]:
+    return [line.split("]")[0][1:] for line in outcome.err.splitlines() if line.endswith("] build started")]
+
+
+def test_four_agents_of_whom_one_dies_leave_to_publish_what_that_one_had_left(team: Team) -> None:
+    team.next_version(parents=1.0, apps=20.0)
+    agents = [team.agent(f"agent{number}") for number in range(1, 5)]
+    shares = [set(share["names"]) for share in team.plan(agents[0])["shares"]]
+    assert {team.project.name(short) for short in PARENTS} == set.intersection(*shares)
+    assert {team.project.name(short) for short in (*APPS, *PARENTS)} == set.union(*shares)
+    processes = [agent.start("push", "--shard", f"{number}/4") for number, agent in enumerate(agents, 1)]
+    assert processes[2].stderr
+    for line in processes[2].stderr:
+        if line.endswith("] build started\n"):
+            os.killpg(processes[2].pid, signal.SIGKILL)
+            break
+    outcomes = [agent.finish(process) for agent, process in zip(agents, processes, strict=True)]
+    assert [0, 0, -signal.SIGKILL, 0] == [outcome.code for outcome in outcomes], [each.err for each in outcomes]
+    # An agent that comes late finds the shares that the others found, though most of it is built.
+    assert shares == [set(share["names"]) for share in team.plan(team.agent("late"))["shares"]]
+    published = team.agent("publisher").done("publish")
+    assert set(builds_begun(published)) <= shares[2]
+    assert [] == builds_begun(team.project.done("publish"))
+    assert 0 == team.agent("auditor").done("verify").code
+
+
+@pytest.mark.exhaustive
+def test_a_share_that_died_is_made_up_for_by_running_it_again_and_publish_builds_nothing(team: Team) -> None:
+    team.next_version(parents=1.0, apps=20.0)
+    agents = [team.agent(f"agent{number}") for number in range(1, 3)]
+    dead = agents[1].start("push", "--shard", "2/2")
+    assert dead.stderr
+    for line in dead.stderr:
+        if line.endswith("] build started\n"):
+            os.killpg(dead.pid, signal.SIGKILL)
+            break
+    agents[1].finish(dead)
+    for number, agent in enumerate(agents, 1):
+        agent.done("push", "--shard", f"{number}/2")
+    assert [] == builds_begun(team.agent("publisher").done("publish"))
+
+
+@pytest.mark.exhaustive
+def test_slow_parents_are_built_by_one_agent_each_before_the_others_begin(team: Team) -> None:
+    team.next_version(parents=100.0, apps=100.0)
+    agents = [team.agent(f"agent{number}") for number in range(1, 5)]
+    shards = team.plan(agents[0])
+    parents = {team.project.name(short) for short in PARENTS}
+    assert [1, 1, 0, 0] == sorted((len(share["names"]) for share in shards["first_wave"]), reverse=True)
+    assert [100.0] * 2 == [share["seconds"] for share in shards["first_wave"] if share["names"]]
+    begun: list[str] = []
+    for number, agent in enumerate(agents, 1):
+        begun += builds_begun(agent.done("push", "--shard", f"{number}/4", "--parents"))
+    assert parents == set(begun)
+    for number, agent in enumerate(agents, 1):
+        begun += builds_begun(agent.done("push", "--shard", f"{number}/4"))
+    assert sorted({*parents, *(team.project.name(short) for short in APPS)}) == sorted(begun)
+    assert shards == team.plan(team.agent("late"))
+    assert [] == builds_begun(team.agent("publisher").done("publish"))
+
+
+def test_a_plan_says_why_and_touches_nothing(team: Team) -> None:
+    team.project.done("publish")
+    name, base = team.project.name("f"), team.project.name("base")
+    team.project.image("base", "FROM {base}\nCOPY data /\n", data="another")
+    team.project.commit("another base")
+    team.project.tag("1.1.0")
+    before = team.project.world()
+    outcome = team.project.done("plan")
+    assert before == team.project.world()
+    (row,) = [line.split(maxsplit=3) for line in outcome.out.splitlines() if line.startswith(name)]
+    assert ["to", f"parent {base} changed"] == [row[1], row[3].split(maxsplit=1)[1]]
+    assert "7 images to build, 1 in the registry" == outcome.last
+    elsewhere = team.agent("elsewhere").done("plan", DOCKER_HOST="unix:///nonexistent/docker.sock")
+    assert f"built on {base}, which is built anew" in elsewhere.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fact"),
+    [
+        (["push", "--shard", "5/4"], "--shard 5/4 is not a share"),
+        (["push", "--shard", "two"], "--shard two is not a share"),
+        (["push", "--parents"], "--parents needs --shard"),
+        (["push", "--shard", "1/4", "--only", "a"], "--shard goes with neither --only nor --dry-run"),
+        (["plan", "--shards", "0"], "--shards 0 is not a whole number"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(project: Project, arguments: list[str], fact: str) -> None:
+    project.image("app", "FROM scratch\n")
+    outcome = project.invoke(*arguments)
+    assert (2, True) == (outcome.code, outcome.last.startswith(f"error: {fact}")), outcome.err
