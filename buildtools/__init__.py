@@ -23,6 +23,7 @@ A map of the house, from the street to the cellar; imports run downward only:
 * ``schedule``   work side by side, parents first; ``partition``: work divided among agents;
   ``command``: programs that are run; ``json_document``: what lies in the store
 * ``version``, ``settings``, ``events``, ``cancellation``   the values that everyone shares; ``frozen`` makes them;
+  ``build_cache``: where builds read and write caches; ``platform``: what they are for;
   ``files`` writes what nobody may see half of; ``request_log`` shows what was asked of whom;
   ``toml_lines`` finds the line of a key
 """

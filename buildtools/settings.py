@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 from buildtools import Refused
 from buildtools.frozen import frozen
 
+# What can be set for all images, and otherwise for one; ``platform`` and ``platforms`` also stand for each other.
+_FOR_ALL = ("cache_from", "cache_to", "provenance", "sbom")
 # Distribution's repository grammar, one path component (no slash):
 # https://distribution.github.io/distribution/spec/api/#overview
 COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
@@ -26,12 +28,29 @@ class MediaTypes(Enum):
     OCI = "oci"
 
 
+class Provenance(Enum):
+    """How much of a build its provenance tells: nothing, no more than where all came from, or every step of it."""
+
+    NONE = "none"
+    MIN = "min"
+    MAX = "max"
+
+
+@frozen
+class Sbom:
+    """Whether a scanner lists what an image holds, and the scanner's image; BuildKit's own where none is named."""
+
+    wanted: bool = False
+    scanner: str = ""
+
+
 @frozen
 class ImageSettings:
     """What is configured for one image folder, ``[tool.buildtools.image.NAME]``.
 
     Paths are relative to the project's root, but ``dockerfile``, which is relative to the image folder.
     ``secrets`` maps an id to ``path/to/file`` or ``env:NAME``. ``before`` is a command that is run first.
+    ``cache_from`` and ``cache_to`` are texts for :func:`~buildtools.build_cache.read_caches`.
     ``rebuild_after`` is an age in hours after which an up-to-date image is built anew; 0 means never. ``platforms`` has
     several, and ``platform`` one.
     """
@@ -46,8 +65,24 @@ class ImageSettings:
     ssh: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
     cache_from: tuple[str, ...] = ()
+    cache_to: tuple[str, ...] = ()
+    provenance: Provenance = Provenance.NONE
+    sbom: Sbom = Sbom()
     before: str = ""
     rebuild_after: float = 0.0
+
+    @property
+    def attestations(self) -> Mapping[str, str]:
+        """What BuildKit is to attest, by kind, as ``docker build --attest type=KIND,`` has it."""
+        kinds = {}
+        if self.provenance is not Provenance.NONE:
+            kinds["provenance"] = f"mode={self.provenance.value}"
+        if self.sbom.wanted:
+            kinds["sbom"] = f"generator={self.sbom.scanner}" if self.sbom.scanner else ""
+        return kinds
+
+
+_DEFAULTS = ImageSettings()
 
 
 @frozen
@@ -132,6 +167,10 @@ class Settings:
     s3_conditional_writes: bool = True
     fingerprints_kept: int = 50
     media_types: MediaTypes = MediaTypes.DOCKER
+    cache_from: tuple[str, ...] = ()
+    cache_to: tuple[str, ...] = ()
+    provenance: Provenance = Provenance.NONE
+    sbom: Sbom = Sbom()
     image: Mapping[str, ImageSettings] = field(default_factory=dict)
     distribution: Mapping[str, DistributionSettings] = field(default_factory=dict)
     target: Mapping[str, TargetSettings] = field(default_factory=dict)
@@ -139,8 +178,14 @@ class Settings:
     errors: tuple[str, ...] = ()
 
     def image_settings(self, name: str) -> ImageSettings:
-        """The settings of one image folder; the defaults where none are configured."""
-        return self.image.get(name, ImageSettings())
+        """The settings of one image folder: its own, else what is set for all, else the defaults."""
+        own = self.image.get(name, _DEFAULTS)
+        general = {
+            key: value
+            for key in _FOR_ALL
+            if (value := getattr(self, key)) != getattr(_DEFAULTS, key) and f"image.{name}.{key}" not in self.origins
+        }
+        return replace(own, **general) if general else own
 
     def of_target(self, name: str) -> Settings:
         """The settings as they are for a target: those of the project, with other places.

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from buildtools import Refused, error_count
+from buildtools.build_cache import place_error, read_caches
 from buildtools.platform import Platform
 from buildtools.settings import (
     COMPONENT,
@@ -24,6 +25,8 @@ from buildtools.settings import (
     ImageSettings,
     Layer,
     MediaTypes,
+    Provenance,
+    Sbom,
     Settings,
     TargetSettings,
     is_host,
@@ -212,6 +215,22 @@ def _text_table(value: Any) -> dict[str, str]:
     return {_text(key): _text(item) for key, item in value.items()}
 
 
+def _provenance(value: Any) -> Provenance:
+    if isinstance(value, str) and value in ("min", "max"):
+        return Provenance(value)
+    return Provenance.MIN if _truth(value) else Provenance.NONE
+
+
+def _sbom(value: Any) -> Sbom:
+    try:
+        return Sbom(_truth(value))
+    except ValueError:
+        # Its name goes into a text in which commas separate.
+        if re.search(r"[,\s\"]", value):
+            raise
+        return Sbom(wanted=True, scanner=value)
+
+
 _CONVERSIONS: dict[type, tuple[str, Callable[[Any], Any]]] = {
     str: ("a string", _text),
     bool: ("true or false", _truth),
@@ -220,6 +239,8 @@ _CONVERSIONS: dict[type, tuple[str, Callable[[Any], Any]]] = {
     tuple: ("a list of strings", _texts),
     dict: ("a table of strings", _text_table),
     MediaTypes: ('"docker" or "oci"', MediaTypes),
+    Provenance: ('true, false, "min" or "max"', _provenance),
+    Sbom: ("true, false or the image of a scanner", _sbom),
 }
 
 
@@ -282,6 +303,7 @@ def _value_errors(values: dict[str, Any], origins: Mapping[str, Layer]) -> list[
         if own_errors := _platform_errors(f"image.{name}.", image.platform, image.platforms, where):
             errors += own_errors
             values["image"][name] = replace(image, platform="", platforms=())
+    errors += _cache_errors(values, where)
     for name, target in values.get("target", {}).items():
         errors += _place_errors(vars(target), f"target.{name}.", origins)
         if unknown := [required for required in target.requires if required not in values["target"]]:
@@ -291,6 +313,30 @@ def _value_errors(values: dict[str, Any], origins: Mapping[str, Layer]) -> list[
             errors.append(f"{where(f'distribution.{name}')}: a distribution's name must be lower-case words")
         if bool(distribution.root) == bool(distribution.archive):
             errors.append(f"{where(f'distribution.{name}')} must have either root or archive")
+    return errors
+
+
+def _cache_errors(values: dict[str, Any], where: Callable[[str], str]) -> list[str]:
+    """What is wrong with caches that builds read and write; what is none becomes the default."""
+    tables = {"": values, **{f"image.{name}.": vars(image) for name, image in values.get("image", {}).items()}}
+    errors = []
+    for path, table in tables.items():
+        platforms = table.get("platforms") or (() if table.get("platform") else values.get("platforms", ()))
+        for key in ("cache_from", "cache_to"):
+            try:
+                caches = read_caches(table.get(key, ()), written=key == "cache_to")
+            except ValueError as error:
+                errors.append(f"{where(f'{path}{key}')}: {error}")
+                if path:
+                    name = path.split(".")[1]
+                    values["image"][name] = replace(values["image"][name], **{key: ()})
+                else:
+                    values[key] = ()
+                continue
+            places = [
+                place_error(each, several_images=not path, several_platforms=len(platforms) > 1) for each in caches
+            ]
+            errors += [f"{where(f'{path}{key}')}: {error}" for error in places if error and key == "cache_to"]
     return errors
 
 

@@ -207,12 +207,22 @@ def engine(services: Services) -> EngineService:
 @pytest.fixture(scope="session", params=["26", "26c"])
 def other_engine(request: pytest.FixtureRequest, services: Services) -> EngineService:
     """An engine of Debian 13, started for this run: once with its own image store, once (c) with containerd's."""
-    name = f"engine-{request.param}"
+    return _engine_of_debian_13(request.param, services)
+
+
+@pytest.fixture(scope="session")
+def content_engine(services: Services) -> EngineService:
+    """An engine that keeps images as content: that of Debian 13 with containerd's store."""
+    return _engine_of_debian_13("26c", services)
+
+
+def _engine_of_debian_13(kind: str, services: Services) -> EngineService:
+    name = f"engine-{kind}"
 
     def start() -> dict[str, Any]:
         socket = services.folder / f"{name}.sock"
         found = engines.EngineAddress(f"unix://{socket}")
-        command = [str(_ROOT / "script/engines"), request.param, "--serve", str(socket)]
+        command = [str(_ROOT / "script/engines"), kind, "--serve", str(socket)]
         # Debian's packages have to come first, where this machine has not yet fetched them.
         process.start(
             name, command, services.folder, environment=services.environment, answers=found.answers, seconds=300

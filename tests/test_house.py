@@ -32,6 +32,7 @@ LAYERS = (
     ("git", "image", "archive"),
     ("schedule", "partition", "command", "settings_reader", "json_document"),
     ("version", "settings", "events", "cancellation"),
+    ("build_cache",),
     ("platform",),
     ("frozen", "files", "request_log", "toml_lines"),
 )

@@ -56,6 +56,33 @@ def test_texts_from_the_environment_become_what_the_key_needs() -> None:
     assert (3, ("latest", "{major}.{minor}"), False) == (merged.jobs, merged.moving_tags, merged.s3_checksums)
 
 
+def test_attestations_are_switched_by_words() -> None:
+    for value, mode in ((True, "min"), ("true", "min"), ("min", "min"), ("max", "max")):
+        assert {"provenance": f"mode={mode}"} == resolved({"provenance": value}).image_settings("app").attestations
+    for value, options in ((True, ""), ("a.example/scanner:1", "generator=a.example/scanner:1")):
+        assert {"sbom": options} == resolved({"sbom": value}).image_settings("app").attestations
+    assert {} == resolved({"provenance": False, "sbom": "no"}).image_settings("app").attestations
+    assert 'provenance must be true, false, "min" or "max", not \'most\'' in errors_of({"provenance": "most"})
+    assert "sbom must be true, false or the image of a scanner" in errors_of({"sbom": "a,b"})
+
+
+def test_what_is_set_for_all_images_holds_for_those_that_do_not_say_otherwise() -> None:
+    merged = resolved({"cache_to": ["type=inline"], "image": {"app": {"cache_to": []}, "base": {"target": "final"}}})
+    assert () == merged.image_settings("app").cache_to
+    assert ("final", ("type=inline",)) == (
+        merged.image_settings("base").target,
+        merged.image_settings("base").cache_to,
+    )
+
+
+def test_errors_in_caches_name_the_key() -> None:
+    one_place = {"cache_to": ["type=local,dest=cache"]}
+    assert "pyproject.toml: cache_to: cache would be written by several builds: put {name}" in errors_of(one_place)
+    several = {"image": {"app": {**one_place, "platforms": ["linux/amd64", "linux/arm64"]}}}
+    assert "image.app.cache_to: cache would be written by several builds: put {platform}" in errors_of(several)
+    assert "image.app.cache_from: type=none is not one of" in errors_of({"image": {"app": {"cache_from": "type=none"}}})
+
+
 def test_media_types_are_one_of_two() -> None:
     assert MediaTypes.DOCKER is resolved({}).media_types
     assert MediaTypes.OCI is resolved({"media_types": "oci"}).media_types

@@ -10,16 +10,19 @@ from functools import partial
 from pathlib import Path
 
 from buildtools import BuildToolsError, Failures, Refused, failures_of, schedule
+from buildtools.build_cache import BuildCache, read_caches
 from buildtools.events import Finished, Outcome, PartialTransfers, Report, Warned, timed
 from buildtools.frozen import frozen
 from buildtools.image.bases import is_built_here
 from buildtools.image.builder import Builder, BuildRequest
 from buildtools.image.folder.contents import Contents
 from buildtools.image.folder.fingerprint import record_inputs, recorded_inputs, recorded_seconds
+from buildtools.image.folder.folders import ImageFolder
 from buildtools.image.generation import PARENTS_LABEL, generation_of, parents_label
+from buildtools.image.reference import Reference
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL
 from buildtools.image.survey import BuildState, ImageStatus, changes_since, engine_name
-from buildtools.settings import ImageSettings, MediaTypes
+from buildtools.settings import MediaTypes
 
 
 class BuildOutcome(Enum):
@@ -122,29 +125,39 @@ class _Assembler:
         return names
 
     def refuse_missing_inputs(self, names: Collection[str]) -> None:
-        """Find out before anything is built whether builds will have the secrets and the SSH agent that they need.
+        """Find out before anything is built whether builds will have what they need: secrets, an SSH agent, caches.
 
-        :raises Refused: one is missing, with all that are.
+        :raises Refused: something is missing, with all that is.
         """
         errors: list[BuildToolsError] = []
+        storing: dict[str, list[str]] = {}
         for name in (each for each in self._statuses if each in names):
-            settings = self._statuses[name].folder.settings
-            if (settings.secrets or settings.ssh) and self._outcome(self._statuses[name]) is BuildOutcome.BUILT:
-                errors += self._missing_inputs(name, settings)
+            folder = self._statuses[name].folder
+            if self._outcome(self._statuses[name]) is BuildOutcome.BUILT:
+                errors += self._missing_inputs(name, folder)
+                exports = [
+                    cache for cache in read_caches(folder.settings.cache_to, written=True) if cache.needs_content
+                ]
+                for what in [*folder.settings.attestations, *(f"cache_to type={cache.kind}" for cache in exports)]:
+                    storing.setdefault(what, []).append(name)
+        if storing and not self._builder.keeps_content:
+            errors += [_without_content(what, images) for what, images in storing.items()]
         if errors:
             count = len(errors)
             raise Failures(errors).combined(f"{count} builds lack what they need", "fix the errors above and run again")
 
-    def _missing_inputs(self, name: str, settings: ImageSettings) -> list[Refused]:
-        from buildtools.image.engine.build import read_secret, ssh_agent
+    def _missing_inputs(self, name: str, folder: ImageFolder) -> list[Refused]:
+        settings = folder.settings
+        checks: list[Callable[[], object]] = []
+        if settings.secrets or settings.ssh:
+            from buildtools.image.engine.build import read_secret, ssh_agent
 
-        environment = self._assembly.environment
-        secrets = settings.secrets.items()
-        checks: list[Callable[[], object]] = [
-            partial(read_secret, key, self._secret(source), environment) for key, source in secrets
-        ]
-        if settings.ssh:
-            checks.append(partial(ssh_agent, name, environment))
+            environment = self._assembly.environment
+            sources = settings.secrets.items()
+            checks += [partial(read_secret, key, self._secret(source), environment) for key, source in sources]
+            checks += [partial(ssh_agent, name, environment)] if settings.ssh else []
+        for key in ("cache_from", "cache_to"):
+            checks += [partial(_check_cache, key, cache) for cache in self._caches(folder, key)]
         return [Refused(f"image.{name}: {error.fact}", error.remedy) for error in failures_of(checks)]
 
     def keep_bases(self) -> None:
@@ -224,7 +237,9 @@ class _Assembler:
             platform="" if folder.platform == folder.builder else str(folder.platform),
             secrets={key: self._secret(source) for key, source in settings.secrets.items()},
             ssh=settings.ssh,
-            cache_from=settings.cache_from,
+            cache_from=self._caches(folder, "cache_from"),
+            cache_to=self._caches(folder, "cache_to"),
+            attestations=settings.attestations,
             # What the engine remembers may be older than the image's age would then say.
             no_cache=folder.name in self._assembly.anew or bool(settings.rebuild_after),
             directories=fingerprint.directories,
@@ -269,6 +284,12 @@ class _Assembler:
             generations[parent] = generation_of(image["RootFS"].get("Layers") or ())
         return {PARENTS_LABEL: parents_label(generations)} if parents else {}
 
+    def _caches(self, folder: ImageFolder, key: str) -> tuple[BuildCache, ...]:
+        """The caches of an image that the setting ``key`` names."""
+        caches = read_caches(getattr(folder.settings, key), written=key == "cache_to")
+        repository = self._assembly.repository(folder.name) if any(cache.is_own for cache in caches) else ""
+        return tuple(cache.of_image(folder.image, folder.platform, repository) for cache in caches)
+
     def _secret(self, source: str) -> str:
         return source if source.startswith("env:") else str(self._assembly.project / source)
 
@@ -281,6 +302,22 @@ class _Assembler:
 def _pinned_name(status: ImageStatus) -> str:
     """A name that nobody else can move, as another run for the same version may move the version's."""
     return engine_name(status.name, status.fingerprint.value)
+
+
+def _check_cache(key: str, cache: BuildCache) -> None:
+    if cache.kind == "registry":
+        try:
+            Reference.parse(cache.place)
+        except Refused as error:
+            raise Refused(f"{key}: {error.fact}", error.remedy) from None
+
+
+def _without_content(what: str, names: Sequence[str]) -> Refused:
+    return Refused(
+        f"{what} (of {', '.join(names)}) needs an engine with containerd's image store, which this one does not use",
+        'switch it on with {"features": {"containerd-snapshotter": true}} in /etc/docker/daemon.json, '
+        + ("or write cache_to type=inline" if what.startswith("cache_to") else f"or unset {what}"),
+    )
 
 
 def _together(results: schedule.Results[LocalImage]) -> BuildToolsError:

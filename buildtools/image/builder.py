@@ -24,6 +24,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any, Protocol
 
+from buildtools.build_cache import BuildCache
 from buildtools.events import Report
 from buildtools.frozen import frozen
 from buildtools.image.folder.context import Selection
@@ -34,8 +35,9 @@ from buildtools.settings import MediaTypes
 class BuildRequest:
     """What to build. ``name`` is the image's name in events and errors, ``tags`` are full references.
 
-    ``secrets`` maps an id to the path of a file or to ``env:NAME``; ``cache_from`` are references of images that were
-    built with the argument ``BUILDKIT_INLINE_CACHE=1``. ``pull`` asks the registry for base images the engine has.
+    ``secrets`` maps an id to the path of a file or to ``env:NAME``; ``cache_from`` are caches that the build may read,
+    ``cache_to`` those that it writes. ``attestations`` are what BuildKit is to attest about the build, by kind, in the
+    words of ``docker build --attest``. ``pull`` asks the registry for base images the engine has.
     ``content`` is built instead of what the Dockerfile holds; errors still name that file. ``directories`` is a digest
     of the modes of the context's directories: the engine, which does not look for a change of these in the copy it
     keeps, gets a new copy when it changes. ``selection`` is what the build may take of the context; without it the
@@ -52,7 +54,9 @@ class BuildRequest:
     platform: str = ""
     secrets: Mapping[str, str] = field(default_factory=dict)
     ssh: bool = False
-    cache_from: tuple[str, ...] = ()
+    cache_from: tuple[BuildCache, ...] = ()
+    cache_to: tuple[BuildCache, ...] = ()
+    attestations: Mapping[str, str] = field(default_factory=dict)
     no_cache: bool = False
     pull: bool = False
     content: bytes | None = None
@@ -63,6 +67,13 @@ class BuildRequest:
 
 class Builder(Protocol):
     """Builds images and keeps them; the module's text is the contract."""
+
+    @property
+    def keeps_content(self) -> bool:
+        """Whether images are kept as the content that a registry has.
+
+        Who keeps only unpacked layers has no place for attestations, and exports no cache but in the image itself.
+        """
 
     def image(self, reference: str) -> Mapping[str, Any] | None:
         """What is known of the image with this name or id, as the engine's API has it; None where there is none."""

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from buildtools import BuildToolsError, Refused, error_count, failures_of
+from buildtools.build_cache import read_caches
 from buildtools.events import Warned
 from buildtools.frozen import frozen
 from buildtools.image.folder.folders import ImageFolder, folders_and_errors
@@ -66,9 +67,16 @@ def _checks(settings: Settings, folders: tuple[ImageFolder, ...]) -> Iterator[Ca
         yield partial(folder.selection, folder.needs())
         for base in folder.outside({}):
             yield partial(_check_reference, f"{folder.dockerfile.where} line {base.mention.line}", base.image)
-        key = f"image.{folder.image}.cache_from"
-        for reference in folder.settings.cache_from:
-            yield partial(_check_reference, settings.place(key), reference)
+        for key in ("cache_from", "cache_to"):
+            yield from _cache_checks(settings, folder, key)
+
+
+def _cache_checks(settings: Settings, folder: ImageFolder, key: str) -> Iterator[Callable[[], object]]:
+    own_key = f"image.{folder.image}.{key}"
+    place = settings.place(own_key if own_key in settings.origins else key)
+    for cache in read_caches(getattr(folder.settings, key), written=key == "cache_to"):
+        if cache.kind == "registry" and not cache.is_own:
+            yield partial(_check_reference, place, cache.of_image(folder.image, folder.platform, "").place)
 
 
 def _check_file(settings: Settings, key: str, path: str) -> None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from buildtools import BuildToolsError, Failures, Unreachable
+from buildtools.build_cache import cache_tag, read_caches
 from buildtools.command import run_command
 from buildtools.events import PartialTransfers, Warned, timed
 from buildtools.image.assembly import Assembly, LocalImage, assemble
@@ -19,7 +20,7 @@ from buildtools.image.folder.folders import ImageFolder
 from buildtools.image.push.routes import PushRequest, foreseen_routes, push
 from buildtools.image.reference import Reference, image_name
 from buildtools.image.registry.cache import Cache
-from buildtools.image.registry.lookup import StoredImage, find_fingerprints
+from buildtools.image.registry.lookup import StoredImage, find_fingerprints, move_tag
 from buildtools.image.registry.manifest import CREATED_LABEL, SOURCE_LABEL, VERSION_LABEL
 from buildtools.image.registry.push import ImageToPush, PushedImage, PushRoute
 from buildtools.image.survey import BuildState, ImageStatus, engine_statuses, survey
@@ -168,7 +169,7 @@ def push_images(task: TaskContext, wait_for_archives: Callable[[], object] | Non
         work()
         _refuse_changed(task, statuses_at_start)
 
-    return tuple(
+    pushed = tuple(
         push(
             PushRequest(
                 _to_push(task, statuses_at_start),
@@ -187,6 +188,21 @@ def push_images(task: TaskContext, wait_for_archives: Callable[[], object] | Non
             cancelled=task.run.cancelled,
         )
     )
+    _tag_caches(task, statuses_at_start, pushed)
+    return pushed
+
+
+def _tag_caches(task: TaskContext, statuses: Sequence[ImageStatus], pushed: Sequence[PushedImage]) -> None:
+    """Give what was built for the first time, and carries its own cache, the tag by which a build finds that."""
+    new = {image.name: image.digest for image in pushed if image.is_new}
+    for folder in (status.folder for status in statuses):
+        kinds = {cache.kind for cache in read_caches(folder.settings.cache_to, written=True)}
+        if folder.image in new and kinds == {"inline"}:
+            tag = cache_tag(folder.platform)
+            try:
+                move_tag(task.services.registry, repository(task, folder.image), tag, new[folder.image])
+            except BuildToolsError as error:
+                task.run.report(Warned(folder.name, f"its cache gets no tag: {error.fact}"))
 
 
 def _outside(image_folders: Iterable[ImageFolder]) -> list[str]:
@@ -349,6 +365,7 @@ def _to_push(task: TaskContext, statuses: Sequence[ImageStatus]) -> tuple[ImageT
             parents=tuple(_place(task, parent) for parent in status.folder.parents),
             built_since=oldest(status),
             platform=None if status.folder.image == status.name else status.folder.platform,
+            attested=bool(status.folder.settings.attestations),
         )
         for status in statuses
     )

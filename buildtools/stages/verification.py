@@ -59,7 +59,7 @@ def audit_releases(task: TaskContext, subjects: Sequence[Release], *, deep: bool
         except Damaged:
             return None
         if digest == image.digest and not all(
-            variant and is_whole(registry, image.repository, variant.manifest, parts_there) for variant in variants
+            variant and is_whole(registry, image.repository, variant, parts_there) for variant in variants
         ):
             return None
         return digest or None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import secrets
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -43,6 +44,12 @@ def place(
         },
         (registry_htpasswd.password, s3.secret_key),
     )
+
+
+@pytest.fixture
+def content_place(place: Place, content_engine: EngineService) -> Place:
+    """The same, with an engine that keeps images as content."""
+    return replace(place, engine=content_engine, variables={**place.variables, **content_engine.environment})
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from buildtools import BuildToolsError, Cancelled, Refused, Unreachable
+from buildtools.build_cache import BuildCache
 from buildtools.events import Report, Transferred, Warned, timed
 from buildtools.frozen import frozen
 from buildtools.image.builder import BuildRequest
@@ -96,7 +98,8 @@ def run_build(
 ) -> Mapping[str, str]:
     """Build an image and hand it to an exporter; what that answered. See :func:`build` for the rest."""
     # Only who keeps manifests writes them; which names it gives their parts by itself depends on its age.
-    oci = "true" if request.media_types is MediaTypes.OCI else "false"
+    # Attestations have names among OCI's alone.
+    oci = "true" if request.attestations or request.media_types is MediaTypes.OCI else "false"
     export = Export(export.kind, {"oci-mediatypes": oci, **export.attributes})
     return _Build(host, request, export, credentials, environment, report, cancel).run()
 
@@ -150,7 +153,7 @@ class _Build:
                     session.id,
                     attributes,
                     self.export,
-                    inline_cache=request.args.get("BUILDKIT_INLINE_CACHE") == "1",
+                    self._cache_exports(),
                     inputs={"context": offered_tree("context", session.id)} if request.selection else {},
                 )
                 try:
@@ -201,8 +204,16 @@ class _Build:
         if request.no_cache:
             attributes["no-cache"] = ""
         if request.cache_from:
-            attributes["cache-from"] = ",".join(request.cache_from)
+            # As the solver's own type is called in JSON, which has capitals.
+            imports = [{"Type": cache.kind, "Attrs": dict(cache.attributes)} for cache in request.cache_from]
+            attributes["cache-imports"] = json.dumps(imports)
+        attributes |= {f"attest:{kind}": value for kind, value in request.attestations.items()}
         return attributes
+
+    def _cache_exports(self) -> list[BuildCache]:
+        request = self.request
+        inline = [BuildCache("inline")] if request.args.get("BUILDKIT_INLINE_CACHE") == "1" else []
+        return [*request.cache_to, *(cache for cache in inline if cache not in request.cache_to)]
 
     def _handlers(self, credentials: attachables.LoginSource, environment: Mapping[str, str]) -> dict[str, Handler]:
         request = self.request

@@ -22,6 +22,11 @@ class EngineBuilder:
         self._credentials = credentials
         self._environment = environment
 
+    @property
+    def keeps_content(self) -> bool:
+        """See the protocol."""
+        return self._engine.containerd_store
+
     def image(self, reference: str) -> Mapping[str, Any] | None:
         """See the protocol."""
         return self._engine.inspect(reference)

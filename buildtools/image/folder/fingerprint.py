@@ -17,6 +17,7 @@ points, in UTF-8; bytes of a path that are not UTF-8 stand for themselves. The k
 ``target``             the configured stage, or nothing
 ``argument NAME``      the value for ``REGISTRY``, ``VERSION`` and ``REVISION``, else its SHA-256
 ``label NAME``         SHA-256 of the value
+``attestation KIND``   what BuildKit is to attest about the build, in the words of its option
 ``parent NAME``        the parent's fingerprint
 ``base REFERENCE``     digest or id of the image, and its platform where that is another one
 ``context PATH``       ``file MODE SHA256``, ``link TARGET``, ``hard link PATH``, or a letter as ``ls -l`` has it, the
@@ -96,6 +97,8 @@ def folder_fingerprint(
         inputs[f"argument {name}"] = value if name in _OPEN_ARGUMENTS else _digest(value)
     for name, value in folder.settings.labels.items():
         inputs[f"label {name}"] = _digest(value)
+    for kind, options in folder.settings.attestations.items():
+        inputs[f"attestation {kind}"] = options
     unknown: dict[str, None] = {}
     for base in needs.bases:
         parent = folder.siblings.get(base.mention)

@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 
@@ -33,15 +34,26 @@ _FINGERPRINT_TAG = re.compile(r"fp-[0-9a-f]{32,}")
 
 @frozen
 class StoredImage:
-    """An image in a registry: its manifest and its configuration, as bytes."""
+    """An image in a registry: its manifest and its configuration, as bytes.
+
+    ``attestations`` are the manifests of what is attested about it, and ``index`` is what lists it and these, where
+    that lists no other image.
+    """
 
     manifest: Manifest
     config: bytes
+    attestations: tuple[Manifest, ...] = ()
+    index: Manifest | None = None
 
     @property
     def digest(self) -> str:
-        """The image's digest."""
-        return self.manifest.digest
+        """The image's digest; with attestations, that of the index which holds all of it."""
+        return (self.index or self.manifest).digest
+
+    @property
+    def parts(self) -> tuple[Descriptor, ...]:
+        """All blobs that it is made of."""
+        return tuple(part for each in (self.manifest, *self.attestations) for part in (each.config, *each.layers))
 
     @property
     def created(self) -> float:
@@ -80,12 +92,7 @@ def read_image(
     :raises Damaged: it is not an image that can be pulled.
     """
     manifest = registry.get_manifest(repository, target)
-    if manifest and manifest.is_index:
-        digest = manifest.platforms.get(platform) if platform else manifest.only_image
-        if digest is None:
-            raise OtherPlatforms(f"the index {manifest.digest} has no image for {platform}", "name another platform")
-        manifest = registry.get_manifest(repository, digest)
-    return _with_config(registry, repository, manifest, cache, parts) if manifest else None
+    return _read_manifest(registry, repository, manifest, cache, parts, platform) if manifest else None
 
 
 def read_images(
@@ -98,12 +105,39 @@ def read_images(
     manifest = registry.get_manifest(repository, tag)
     if manifest and manifest.is_index and len(manifest.platforms) > 1:
         variants = manifest.platforms.values()
-        return manifest.digest, tuple(read_image(registry, repository, each, cache, parts) for each in variants)
-    if manifest and manifest.is_index:
-        image = read_image(registry, repository, manifest.only_image, cache, parts)
-    else:
-        image = _with_config(registry, repository, manifest, cache, parts) if manifest else None
+        images = (_image_of_index(registry, repository, manifest, each, cache, parts) for each in variants)
+        return manifest.digest, tuple(images)
+    image = _read_manifest(registry, repository, manifest, cache, parts) if manifest else None
     return (image.digest, (image,)) if image else None
+
+
+def _read_manifest(
+    registry: Registry,
+    repository: str,
+    manifest: Manifest,
+    cache: Cache,
+    parts: Seen | None,
+    platform: Platform | None = None,
+) -> StoredImage | None:
+    if not manifest.is_index:
+        return _with_config(registry, repository, manifest, cache, parts)
+    digest = manifest.platforms.get(platform) if platform else manifest.only_image
+    if digest is None:
+        raise OtherPlatforms(f"the index {manifest.digest} has no image for {platform}", "name another platform")
+    image = _image_of_index(registry, repository, manifest, digest, cache, parts)
+    return replace(image, index=manifest) if image and image.attestations and not platform else image
+
+
+def _image_of_index(
+    registry: Registry, repository: str, index: Manifest, digest: str, cache: Cache, parts: Seen | None
+) -> StoredImage | None:
+    """One image of an index, with its attestations; None where a part of either is gone."""
+    manifest = registry.get_manifest(repository, digest)
+    image = _with_config(registry, repository, manifest, cache, parts) if manifest else None
+    attestations = [registry.get_manifest(repository, each) for each in index.attestations_of(digest) if image]
+    if image is None or None in attestations:
+        return None
+    return replace(image, attestations=tuple(each for each in attestations if each))
 
 
 def _with_config(
@@ -127,7 +161,7 @@ def find_intact(
 ) -> StoredImage | None:
     """The image with this fingerprint; None where there is none, or a part of it is gone or cut short."""
     image = _read_fingerprinted(registry, repository, fingerprint, cache)
-    return image if image and is_whole(registry, repository, image.manifest, parts) else None
+    return image if image and is_whole(registry, repository, image, parts) else None
 
 
 def find_to_stamp(
@@ -138,7 +172,7 @@ def find_to_stamp(
     A version gets a configuration of its own. The one that it is made from is at hand, so its copy need not be there.
     """
     image = _read_fingerprinted(registry, repository, fingerprint, cache)
-    return image if image and parts.has_all(registry, repository, image.manifest.layers) else None
+    return image if image and parts.has_all(registry, repository, image.parts[1:]) else None
 
 
 def _read_fingerprinted(registry: Registry, repository: str, fingerprint: str, cache: Cache) -> StoredImage | None:
@@ -179,9 +213,9 @@ class Seen:
         return all(self.has(registry, repository, part) for part in parts)
 
 
-def is_whole(registry: Registry, repository: str, manifest: Manifest, parts: Seen | None = None) -> bool:
-    """Whether all that a manifest names is there, in its full size; what is in it is not read."""
-    return (parts or Seen()).has_all(registry, repository, (manifest.config, *manifest.layers))
+def is_whole(registry: Registry, repository: str, image: StoredImage, parts: Seen | None = None) -> bool:
+    """Whether all that an image is made of is there, in its full size; what is in it is not read."""
+    return (parts or Seen()).has_all(registry, repository, image.parts)
 
 
 def image_manifests(

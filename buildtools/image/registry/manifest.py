@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -35,6 +35,9 @@ FINGERPRINT_LABEL = "lockstep.fingerprint"
 VERSION_LABEL = "org.opencontainers.image.version"
 SOURCE_LABEL = "org.opencontainers.image.source"
 CREATED_LABEL = "org.opencontainers.image.created"
+# How an index says what is attested: https://github.com/moby/buildkit/blob/master/docs/attestations/attestation-storage.md
+_REFERENCE_DIGEST = "vnd.docker.reference.digest"
+_REFERENCE_TYPE = "vnd.docker.reference.type"
 # Docker's names, and OCI's of the same: https://github.com/opencontainers/image-spec/blob/main/media-types.md
 _OCI_NAMES = {
     DOCKER_MANIFEST: OCI_MANIFEST,
@@ -120,9 +123,12 @@ class Manifest:
         return cls(media_type, encode(document))
 
     @classmethod
-    def index(cls, images: Mapping[Platform, Manifest]) -> Manifest:
-        """The index of one image for several platforms, in whatever order these are given."""
-        entries = [
+    def index(
+        cls, images: Mapping[Platform, Manifest], attestations: Mapping[Platform, Sequence[Manifest]] | None = None
+    ) -> Manifest:
+        """The index of one image for several platforms, given in any order, and of their attestations."""
+        in_order = sorted(images.items(), key=lambda item: str(item[0]))
+        entries: list[dict[str, Any]] = [
             {
                 **Descriptor(manifest.media_type, manifest.digest, len(manifest.body)).document(),
                 "platform": {
@@ -131,7 +137,16 @@ class Manifest:
                     **({"variant": platform.variant} if platform.variant else {}),
                 },
             }
-            for platform, manifest in sorted(images.items(), key=lambda item: str(item[0]))
+            for platform, manifest in in_order
+        ]
+        entries += [
+            {
+                **Descriptor(each.media_type, each.digest, len(each.body)).document(),
+                "annotations": {_REFERENCE_DIGEST: manifest.digest, _REFERENCE_TYPE: "attestation-manifest"},
+                "platform": {"architecture": "unknown", "os": "unknown"},
+            }
+            for platform, manifest in in_order
+            for each in (attestations or {}).get(platform, ())
         ]
         return cls(OCI_INDEX, encode({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}))
 
@@ -193,6 +208,15 @@ class Manifest:
         if len(digests) != 1:
             raise OtherPlatforms(f"the index {self.digest} lists {len(digests)} images", "name one platform's image")
         return digests[0]
+
+    def attestations_of(self, digest: str) -> tuple[str, ...]:
+        """The digests of the manifests that an index has as attestations of the image with this digest."""
+        digests = []
+        for entry in self.document.get("manifests") or ():
+            with suppress(AttributeError, KeyError, TypeError, ValueError):
+                if entry["annotations"][_REFERENCE_DIGEST] == digest:
+                    digests.append(_read_digest(entry))
+        return tuple(digests)
 
     @cached_property
     def platforms(self) -> Mapping[Platform, str]:
@@ -299,7 +323,7 @@ def stamp(config: bytes, labels: Mapping[str, str]) -> bytes:
         history = document.get("history")
         steps = [step for step in history if isinstance(step, dict)] if isinstance(history, list) else []
         for part in (document, *steps):
-            if _is_later(part.get("created"), labels[CREATED_LABEL]):
+            if is_later(part.get("created"), labels[CREATED_LABEL]):
                 part["created"] = labels[CREATED_LABEL]
     return encode(document, sort_keys=True)
 
@@ -308,11 +332,18 @@ def _without_nulls(document: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in document.items() if value is not None}
 
 
-def _is_later(time: Any, limit: str) -> bool:
+def is_later(time: Any, limit: str) -> bool:
+    """Whether this is a time, as RFC 3339 writes it, after another."""
     try:
         return datetime.fromisoformat(time) > datetime.fromisoformat(limit)
     except (TypeError, ValueError):
         return False
+
+
+def platform_of(config: bytes) -> Platform:
+    """What a configuration says that its image is for."""
+    document = json.loads(config)
+    return Platform(*(str(document.get(key) or "") for key in ("os", "architecture", "variant")))
 
 
 def labels_of(config: bytes) -> Mapping[str, str]:

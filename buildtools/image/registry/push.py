@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from enum import Enum
 from typing import TypeVar
 
@@ -42,8 +43,8 @@ from buildtools.image.registry.manifest import (
     OtherPlatforms,
     diff_ids_of,
     digest_of,
-    stamp,
 )
+from buildtools.image.registry.stamping import stamped_image
 from buildtools.platform import Platform
 from buildtools.schedule import all_ended, awaited
 from buildtools.settings import MediaTypes
@@ -75,6 +76,7 @@ class ImageToPush:
     layers this one may share. What the registry has is not used if it was built before ``built_since``, in seconds
     since 1970. ``platform`` is set for each variant of an image for several platforms: they share the repository and
     the version's tag, which points to their index. ``build_seconds`` is what its build took, 0 where nobody knows.
+    One that is to be ``attested`` is nothing without its attestations.
     """
 
     name: str
@@ -85,6 +87,7 @@ class ImageToPush:
     built_since: float = 0.0
     platform: Platform | None = None
     build_seconds: float = 0.0
+    attested: bool = False
 
     @property
     def place(self) -> str:
@@ -102,7 +105,7 @@ class PushedImage:
     """An image in the registry, as that confirmed it. ``size`` is that of its compressed layers in bytes.
 
     Of an image for several platforms these are the digest of the index, a digest of all fingerprints, and the size of
-    all variants.
+    all variants. That of one with attestations is the digest of the index, too.
     """
 
     name: str
@@ -226,7 +229,7 @@ class VersionTagger:
             # Whoever may not read there, or finds it damaged, sends the layers.
             with suppress(Damaged, Refused):
                 image = read_image(self._registry, base.repository, base.target, self._cache)
-                if image and is_whole(self._registry, base.repository, image.manifest, self.parts):
+                if image and is_whole(self._registry, base.repository, image, self.parts):
                     yield base.repository, image
 
     def stamp(self, image: ImageToPush, source: StoredImage, route: PushRoute) -> PushedImage:
@@ -235,15 +238,19 @@ class VersionTagger:
         :raises Conflict: another commit has made it meanwhile.
         :raises Overtaken: another agent has, out of another build of this commit.
         """
-        config = stamp(source.config, self._labels)
+        version = Reference(self._registry.host, image.repository, self._tag)
         media_types = MediaTypes.OCI if image.platform else self._media_types
-        stamped = StoredImage(source.manifest.with_config(config, media_types), config)
-        self._registry.put_blob(image.repository, config)
-        self._cache.remember_config(config)
+        source = source if image.attested else replace(source, attestations=())
+        stamped = stamped_image(source, self._labels, media_types, version, self._registry)
+        self._registry.put_blob(image.repository, stamped.config)
+        self._cache.remember_config(stamped.config)
+        for each in stamped.attestations:
+            self._registry.put_manifest(image.repository, each.digest, each)
+        if image.platform or stamped.index:
+            self._registry.put_manifest(image.repository, stamped.manifest.digest, stamped.manifest)
         if image.platform:
-            self._registry.put_manifest(image.repository, stamped.digest, stamped.manifest)
-            return self.pushed_image(image, stamped, route)
-        if not self._set_tag([image], stamped.manifest):
+            stamped = replace(stamped, index=None)
+        elif not self._set_tag([image], stamped.index or stamped.manifest):
             stamped = self._theirs(image, stamped)
         return self.pushed_image(image, stamped, route)
 
@@ -281,7 +288,7 @@ class VersionTagger:
 
     def _theirs(self, image: ImageToPush, ours: StoredImage) -> StoredImage:
         """The image of the version that another agent has made where we made ours; it is as good."""
-        theirs = read_image(self._registry, image.repository, self._tag, self._cache, platform=image.platform)
+        theirs = self._at_tag(image)
         if theirs is None or not self._is_same(theirs, image):
             raise self._conflict(image, theirs.digest if theirs else "none")
         if diff_ids_of(theirs.config) != diff_ids_of(ours.config):
@@ -327,17 +334,14 @@ class VersionTagger:
     def _published_image(self, image: ImageToPush) -> StoredImage | None:
         """The version as the registry has it, or None where it is to be made."""
         try:
-            published = self._unless_hidden(
-                image,
-                lambda: read_image(self._registry, image.repository, self._tag, self._cache, platform=image.platform),
-            )
+            published = self._unless_hidden(image, lambda: self._at_tag(image))
         except OtherPlatforms:
             self._refuse_other(image, tag_digest(self._registry, image.repository, self._tag) or "none")
             return None
         if published is None:
             return None
         if self._is_same(published, image):
-            whole = is_whole(self._registry, image.repository, published.manifest, self.parts)
+            whole = is_whole(self._registry, image.repository, published, self.parts)
             return published if whole else None
         self._refuse_other(image, published.digest)
         return None
@@ -348,7 +352,14 @@ class VersionTagger:
             image,
             lambda: find_to_stamp(self._registry, image.repository, image.fingerprint, self._cache, self.parts),
         )
-        return image_at_tag if image_at_tag and image_at_tag.created >= image.built_since else None
+        if image_at_tag is None or image_at_tag.created < image.built_since:
+            return None
+        return None if image.attested and not image_at_tag.attestations else image_at_tag
+
+    def _at_tag(self, image: ImageToPush) -> StoredImage | None:
+        """What the version's tag points to; attestations that somebody has added are not ours to mind."""
+        present = read_image(self._registry, image.repository, self._tag, self._cache, platform=image.platform)
+        return present if present is None or image.attested else replace(present, attestations=(), index=None)
 
     def _unless_hidden(self, image: ImageToPush, look_up: Callable[[], StoredImage | None]) -> StoredImage | None:
         """What ``look_up`` finds. Some registries deny access to what is absent, to those who may push too.
@@ -365,6 +376,8 @@ class VersionTagger:
         labels = {**self._labels, FINGERPRINT_LABEL: image.fingerprint}
         # Clones of one repository may call it by different URLs.
         labels.pop(SOURCE_LABEL, None)
+        if image.attested and not source.attestations:
+            return False
         return all(source.labels.get(key) == value for key, value in labels.items())
 
     def _reference(self, image: ImageToPush) -> str:
@@ -393,7 +406,11 @@ class VersionTagger:
 
 
 def _index(variants: Mapping[ImageToPush, StoredImage]) -> Manifest:
-    return Manifest.index({image.platform: each.manifest for image, each in variants.items() if image.platform})
+    images = {image.platform: each for image, each in variants.items() if image.platform}
+    return Manifest.index(
+        {platform: each.manifest for platform, each in images.items()},
+        {platform: each.attestations for platform, each in images.items()},
+    )
 
 
 def _together(errors: Sequence[BuildToolsError]) -> BuildToolsError:

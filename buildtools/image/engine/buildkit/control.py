@@ -9,9 +9,10 @@ from __future__ import annotations
 import queue
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field
 
+from buildtools.build_cache import BuildCache
 from buildtools.frozen import frozen
 from buildtools.image.engine.buildkit.grpc import Connection, Gone, Status
 from buildtools.image.engine.buildkit.host import BuildkitHost
@@ -43,20 +44,21 @@ class Export:
 class Solve:
     """One build as BuildKit sees it. ``attributes`` are the Dockerfile frontend's options.
 
-    ``inputs`` are definitions of what the frontend would otherwise look for itself: its ``context``.
+    ``inputs`` are definitions of what the frontend would otherwise look for itself: its ``context``. ``caches`` are
+    those that are written; those that are read are an option of the frontend.
     """
 
     session_id: str
     attributes: Mapping[str, str]
     export: Export
-    inline_cache: bool = False
+    caches: Sequence[BuildCache] = ()
     inputs: Mapping[str, bytes] = field(default_factory=dict)
 
     def encoded(self, reference: str) -> bytes:
         """The ``SolveRequest``."""
         export = string_field(1, self.export.kind) + map_field(2, self.export.attributes)
         inputs = [string_field(1, name) + bytes_field(2, definition) for name, definition in self.inputs.items()]
-        cache = bytes_field(4, string_field(1, "inline")) if self.inline_cache else b""
+        exports = [string_field(1, cache.kind) + map_field(2, cache.attributes) for cache in self.caches]
         return (
             string_field(1, reference)
             # Engines before 23.0 know only the first way to name an exporter, later ones want the second.
@@ -65,7 +67,7 @@ class Solve:
             + string_field(5, self.session_id)
             + string_field(6, "dockerfile.v0")
             + map_field(7, self.attributes)
-            + bytes_field(8, cache)
+            + bytes_field(8, b"".join(bytes_field(4, entry) for entry in exports))
             + b"".join(bytes_field(10, entry) for entry in inputs)
             + bytes_field(13, export)
         )

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from buildtools import BuildToolsError, Cancelled, Refused
+from buildtools.build_cache import read_caches
 from buildtools.events import Log, Step
 from buildtools.image.engine.buildkit.failure import BuildFailed
 from buildtools.image.engine.client import Engine
@@ -69,7 +70,7 @@ def test_an_image_that_carries_its_cache_is_a_cache_for_another_build(builder: B
         builder.engine.api.remove_image(tag)
     builder.events.clear()
 
-    builder.build(folder, no_cache=False, cache_from=(tag,))
+    builder.build(folder, no_cache=False, cache_from=read_caches([tag], written=False))
 
     assert f"importing cache manifest from {tag}" in [step.text for step in builder.heard(Step)]
 

@@ -1,0 +1,150 @@
+"""What BuildKit attests about a build goes with the image: into each version, its audit, and other registries."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from buildtools.image.registry.manifest import OCI_INDEX, OCI_MANIFEST
+from tests.e2e.conftest import MakeProject
+from tests.e2e.project import MANIFEST_KINDS, Place, Project
+
+pytestmark = pytest.mark.other_engine
+
+# Follows BuildKit's protocol for scanners; what it says of time and identity is as random as with a real one.
+SCANNER = r"""#!/bin/sh
+cat >"$BUILDKIT_SCAN_DESTINATION/$(basename "$BUILDKIT_SCAN_SOURCE").spdx.json" <<END
+{"_type": "https://in-toto.io/Statement/v0.1", "predicateType": "https://spdx.dev/Document", "predicate": {
+   "spdxVersion": "SPDX-2.3", "SPDXID": "SPDXRef-DOCUMENT", "name": "scan", "dataLicense": "CC0-1.0",
+   "documentNamespace": "https://example.com/scan-$(cat /proc/sys/kernel/random/uuid)",
+   "creationInfo": {"created": "$(date -u +%Y-%m-%dT%H:%M:%SZ)", "creators": ["Tool: test"]}}}
+END
+"""
+
+
+@pytest.fixture
+def attested(project_in: MakeProject, content_place: Place) -> Project:
+    """A project whose image ``app`` has provenance, and whose ``child`` is built on it."""
+    project = project_in(content_place)
+    project.image("app", "FROM scratch\nCOPY file /\n", file=project.mark)
+    project.image("child", "FROM app-{mark}\nCOPY file /child\n", file="child")
+    project.configure(image={project.name("app"): {"provenance": "max"}})
+    project.commit("all")
+    project.tag("1.0.0")
+    return project
+
+
+def get(project: Project, repository: str, target: str) -> dict[str, Any]:
+    status, body, _ = project.place.request("GET", f"{repository}/manifests/{target}", Accept=MANIFEST_KINDS)
+    assert 200 == status, body
+    document: dict[str, Any] = json.loads(body)
+    return document
+
+
+def statements(project: Project, repository: str, tag: str, platform: str = "amd64") -> list[dict[str, Any]]:
+    """What is attested about an image, once it is clear that it is as BuildKit lays it down."""
+    index = get(project, repository, tag)
+    assert OCI_INDEX == index["mediaType"]
+    (image,) = [one for one in index["manifests"] if one["platform"]["architecture"] == platform]
+    (attestation,) = [
+        one
+        for one in index["manifests"]
+        if one.get("annotations", {}).get("vnd.docker.reference.digest") == image["digest"]
+    ]
+    assert {"architecture": "unknown", "os": "unknown"} == attestation["platform"]
+    assert "attestation-manifest" == attestation["annotations"]["vnd.docker.reference.type"]
+    manifest = get(project, repository, attestation["digest"])
+    assert OCI_MANIFEST == manifest["mediaType"]
+    documents = []
+    for layer in manifest["layers"]:
+        status, body, _ = project.place.request("GET", f"{repository}/blobs/{layer['digest']}")
+        assert (200, layer["size"]) == (status, len(body))
+        documents.append(json.loads(body))
+        assert layer["annotations"]["in-toto.io/predicate-type"] == documents[-1]["predicateType"]
+        assert [{"sha256": image["digest"].removeprefix("sha256:")}] == [
+            one["digest"] for one in documents[-1]["subject"]
+        ]
+    return documents
+
+
+def test_a_version_has_provenance_that_speaks_of_its_own_image(attested: Project) -> None:
+    repository = attested.repository("app")
+    attested.done("publish")
+    (first,) = statements(attested, repository, "1.0.0")
+    registry = attested.place.registry.replace(":", "%3A")
+    assert f"pkg:docker/{registry}/{repository}@1.0.0?platform=linux%2Famd64" == first["subject"][0]["name"]
+    assert first["predicate"]["buildConfig"]["llbDefinition"]
+    digest = attested.place.digest(repository, "1.0.0")
+    released = json.loads(attested.place.read(f"{attested.mark}/releases/1.0.0.json"))
+    assert digest in [image["digest"] for image in released["images"]]
+
+    attested.commit("nothing that an image holds")
+    attested.tag("1.1.0")
+    assert "2 stamped" in attested.done("push").last
+    (second,) = statements(attested, repository, "1.1.0")
+    # What is later than a version's commit is said to be of its time.
+    assert "2023-11-14T22:13:20Z" == first["predicate"]["metadata"].pop("buildStartedOn")
+    assert "2023-11-14T22:14:20Z" == second["predicate"]["metadata"].pop("buildStartedOn")
+    assert first["predicate"]["buildConfig"] == second["predicate"]["buildConfig"]
+    assert first["subject"] != second["subject"]
+    attested.forget_images()
+    assert "2 already there" in attested.done("push").last
+    assert digest == attested.place.digest(repository, "1.0.0")
+
+
+def test_a_version_that_is_built_anew_in_an_empty_registry_has_the_same_digest(attested: Project) -> None:
+    repository = attested.repository("app")
+    versions = []
+    for _ in range(2):
+        attested.done("push", "--no-cache", "--only", attested.name("app"))
+        versions.append((statements(attested, repository, "1.0.0"), attested.place.digest(repository, "1.0.0")))
+        for digest in set(attested.place.tags(repository).values()):
+            assert 202 == attested.place.request("DELETE", f"{repository}/manifests/{digest}")[0]
+    assert versions[0] == versions[1]
+
+
+def test_an_attestation_is_a_member_of_the_release(attested: Project) -> None:
+    stage = {"namespace": f"e2e/{attested.mark}/s", "artifacts": f"s3://{attested.place.bucket}/{attested.mark}/s"}
+    attested.configure(image={attested.name("app"): {"provenance": True}}, target={"stage": stage})
+    attested.commit("a target")
+    attested.tag("1.0.1")
+    attested.done("publish")
+    attested.done("promote", "1.0.1", "--to", "stage")
+    repository, replica = attested.repository("app"), f"e2e/{attested.mark}/s/{attested.name('app')}"
+    assert attested.place.digest(repository, "1.0.1") == attested.place.digest(replica, "1.0.1")
+    assert statements(attested, repository, "1.0.1") == statements(attested, replica, "1.0.1")
+    assert "release 1.0.1 is intact" in attested.done("verify").last
+    attestation = get(attested, repository, "1.0.1")["manifests"][1]["digest"]
+    assert 202 == attested.place.request("DELETE", f"{repository}/manifests/{attestation}")[0]
+    drifted = attested.invoke("verify")
+    assert (5, True) == (drifted.code, f"{repository}:1.0.1" in drifted.err + drifted.out)
+
+
+def test_a_scanner_lists_what_an_image_holds(attested: Project, tmp_path: Path) -> None:
+    attested.image("scanner", 'FROM {base}\nCOPY --chmod=755 scan /\nENTRYPOINT ["/scan"]\n', scan=SCANNER)
+    attested.done("push", "--only", attested.name("scanner"))
+    scanner = attested.reference("scanner", attested.done("version").out.strip())
+    attested.configure(image={attested.name("app"): {"sbom": scanner}})
+    attested.commit("a scanner")
+    attested.tag("1.0.1")
+    platforms = "linux/amd64,linux/arm64"
+    attested.done("push", "--only", attested.name("app"), INVOKE_BUILDTOOLS_PLATFORMS=platforms)
+    for platform in ("amd64", "arm64"):
+        (sbom,) = statements(attested, attested.repository("app"), "1.0.1", platform)
+        assert ("https://spdx.dev/Document", "scan") == (sbom["predicateType"], sbom["predicate"]["name"])
+
+
+def test_an_engine_without_a_place_for_attestations_is_refused_before_anything_is_built(project: Project) -> None:
+    for short in ("app", "other"):
+        project.image(short, "FROM scratch\nCOPY file /\n", file=project.mark)
+    project.configure(provenance="max", sbom=True, cache_to=["type=registry,mode=max"])
+    project.commit("all")
+    project.tag("1.0.0")
+    refused = project.invoke("push")
+    assert (2, {}) == (refused.code, project.images())
+    for what in ("provenance", "sbom", "cache_to type=registry"):
+        assert f"{what} (of {project.name('app')}, {project.name('other')}) needs an engine with" in refused.err
+    assert "containerd-snapshotter" in refused.err
