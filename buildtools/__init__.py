@@ -15,7 +15,7 @@ A map of the house, from the street to the cellar; imports run downward only:
 * ``channel``    a name that points to a release, and its past; ``audit``: releases held against the world;
   ``gates``: what a version has passed (pure)
 * ``release``    what a release is: manifest, comparison (pure)
-* ``deployment``  a folder with versions, one of which is current
+* ``deployment``  a folder with versions, one of which is current; ``compose``: Docker Compose, as it is installed
 * ``sandbox``    a registry, an S3 server and an engine on loopback
 * ``git``        repository -> version: describe, worktree state, release tags
 * ``image``      image folders, contexts, fingerprints, engine, BuildKit, registry

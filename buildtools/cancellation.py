@@ -48,6 +48,29 @@ class Cancellation(SignalSafeEvent):
             stop()
 
 
+class Deadline(SignalSafeEvent):
+    """Is set when its seconds are over, or the run is cancelled. A context manager."""
+
+    def __init__(self, seconds: float, cancelled: Cancellation) -> None:
+        super().__init__()
+        self._timer = threading.Timer(seconds, self.set)
+        self._timer.daemon = True
+        self._cancelled = cancelled
+
+    def __enter__(self) -> Deadline:
+        self._timer.start()
+        self._cancelled.stops(self.set)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was the time that has set it."""
+        return self.is_set() and not self._cancelled.is_set()
+
+
 class Interrupted(KeyboardInterrupt):
     """SIGINT or SIGTERM arrived; ``number`` says which."""
 

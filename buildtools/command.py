@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,7 +24,14 @@ _CHUNK = 1 << 16
 
 
 class CommandFailed(BuildToolsError):
-    """A configured command ended with another exit code than 0; its last lines come before."""
+    """A configured command ended with another exit code than 0; its last lines come before.
+
+    ``status`` is that exit code, or minus the number of the signal that killed it; 0 where it was cancelled.
+    """
+
+    def __init__(self, fact: str, remedy: str = "", details: Sequence[str] = (), *, status: int = 0) -> None:
+        super().__init__(fact, remedy, details)
+        self.status = status
 
 
 def run_command(
@@ -71,6 +78,7 @@ def run_command(
             f"{subject}: the command {command!r} {end}",
             "correct what its last lines above say" if tail else "it printed nothing; run it by hand",
             details=[f"  | {line}" for line in tail],
+            status=code,
         )
 
 

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from buildtools.events import Warned
 from buildtools.frozen import frozen
+from buildtools.settings import GATE
 from buildtools.stages import archives, build_plan, channels, images, outputs, promotion, releases, tree, verification
 from buildtools.stages.check import Checked, check_project
 from buildtools.stages.fetch import FetchRequest, fetch_plan, fetch_release
 from buildtools.stages.history import read_history
 from buildtools.stages.new_project import NewProject, begin_project
 from buildtools.stages.pruning import prune_releases
+from buildtools.stages.trial import Trial, trial_plan, try_out
+from buildtools.stages.version_images import version_images
 from buildtools.task_context import TaskContext
 from buildtools.version import Version
 
@@ -123,7 +126,7 @@ def publish(run: Run) -> Published:
         releases.preflight(task)
         images.run_before(task)
         images.pull_bases(task)
-        staged = releases.stage(task)
+        staged = releases.stage_members(task)
         location = releases.manifest_location(task, task.version)
         if task.version.dirty:
             outputs.write_outputs(task, staged)
@@ -191,6 +194,17 @@ def promote(run: Run, name: str, target_name: str) -> Published:
         return Published(release, releases.manifest_location(target, version), written, dirty=False, moved=moved)
 
 
+def stage(run: Run, name: str) -> Trial:
+    """Try a version out with the project's stack; that a release has passed is written down for ``promote``."""
+    with TaskContext(run) as task:
+        promotion.refuse_target_called_gate(task)
+        subject = version_images(task, name)
+        trial = try_out(task, subject)
+        if subject.release:
+            promotion.record_gate(task, GATE, subject.release)
+        return trial
+
+
 def prune(run: Run, keep: int, days: int) -> tuple[PruneEntry, ...]:
     """Take releases away: all but the newest ``keep``, those of the last days, and what something points to."""
     with TaskContext(run) as task:
@@ -243,6 +257,13 @@ def plan_dist(run: Run) -> tuple[Planned, ...]:
     """What ``dist`` would do."""
     with TaskContext(run) as task:
         return archives.archive_plan(task, "be made")
+
+
+def plan_stage(run: Run, name: str) -> tuple[Planned, ...]:
+    """What ``stage`` would do."""
+    with TaskContext(run) as task:
+        promotion.refuse_target_called_gate(task)
+        return trial_plan(task, version_images(task, name))
 
 
 def plan_promote(run: Run, name: str, target_name: str) -> tuple[Planned, ...]:

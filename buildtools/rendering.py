@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from buildtools.stages.planned import Planned
     from buildtools.stages.pruning import PruneEntry
     from buildtools.stages.service_folder import ServiceFolder
+    from buildtools.stages.trial import Trial
 
 # Raised when a field of a document changes its meaning or goes away.
 DOCUMENT_SCHEMA = 1
@@ -304,6 +305,20 @@ def fetch_summary(result: Fetched) -> str:
     place = "" if result.previous in ("", folder.name) else f" in place of {result.previous}"
     states = [each.state for each in result.members]
     return f"{result.version} is current in {folder.parent}{place}: {_counts(states, FetchState)}"
+
+
+def trial_table(trial: Trial) -> str:
+    """The services of the stack that a version was tried out in."""
+    rows = [(each.name, each.state, each.image) for each in trial.services]
+    return table(("SERVICE", "STATE", "IMAGE"), rows)
+
+
+def trial_summary(trial: Trial) -> str:
+    """What ``stage`` came to, where all is well."""
+    services = _count(len(trial.services), "service")
+    smoke = "" if trial.smoke is None else " and the smoke command"
+    end = "`promote` may rely on it" if trial.released else "not recorded, for it is not released"
+    return f"{trial.version} passed: {services}{smoke}; {end}; logs in {trial.logs}"
 
 
 def history_table(entries: Sequence[HistoryEntry]) -> str:

@@ -18,6 +18,8 @@ _FOR_ALL = ("cache_from", "cache_to", "provenance", "sbom")
 # Distribution's repository grammar, one path component (no slash):
 # https://distribution.github.io/distribution/spec/api/#overview
 COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
+# What a passed `invoke stage` is called in ``requires``, and in the record of gates.
+GATE = "stage"
 _HOST = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?")
 
 
@@ -106,7 +108,7 @@ class TargetSettings:
 
     An empty registry, namespace or place for artifacts is the project's own. The other settings of ``registry`` and
     ``s3_endpoint`` go with these: where one of them is the project's own, so are they. ``requires`` names the targets
-    that a version must have been promoted to before.
+    that a version must have been promoted to before, and ``stage`` where it must have passed :data:`GATE`.
     """
 
     registry: str = ""
@@ -118,6 +120,19 @@ class TargetSettings:
     s3_checksums: bool = True
     s3_conditional_writes: bool = True
     requires: tuple[str, ...] = ()
+
+
+@frozen
+class StageSettings:
+    """How a version is tried out before it may be promoted, ``[tool.buildtools.stage]``.
+
+    ``compose`` are the files of the stack, relative to the project's root; ``smoke`` is a command that is run when it
+    is healthy. ``timeout`` is in seconds, for each of the two: until it is healthy, and for the command.
+    """
+
+    compose: tuple[str, ...] = ("compose.yaml",)
+    smoke: str = ""
+    timeout: float = 300.0
 
 
 @frozen
@@ -174,6 +189,7 @@ class Settings:
     image: Mapping[str, ImageSettings] = field(default_factory=dict)
     distribution: Mapping[str, DistributionSettings] = field(default_factory=dict)
     target: Mapping[str, TargetSettings] = field(default_factory=dict)
+    stage: StageSettings = StageSettings()
     origins: Mapping[str, Layer] = field(default_factory=dict, repr=False)
     errors: tuple[str, ...] = ()
 

@@ -20,6 +20,7 @@ from buildtools.build_cache import place_error, read_caches
 from buildtools.platform import Platform
 from buildtools.settings import (
     COMPONENT,
+    GATE,
     KEYS,
     DistributionSettings,
     ImageSettings,
@@ -28,6 +29,7 @@ from buildtools.settings import (
     Provenance,
     Sbom,
     Settings,
+    StageSettings,
     TargetSettings,
     is_host,
     place_of,
@@ -83,9 +85,10 @@ def merge_layers(root: Path, layers: Iterable[Layer], *, lenient: bool = False) 
             errors.append(f"{layer.origin}: buildtools must be a table")
             continue
         _merge(merged, layer, origins, errors)
-    values = _values(Settings, merged, "", origins, errors, skip=_TABLES)
+    values = _values(Settings, merged, "", origins, errors, skip=(*_TABLES, GATE))
     for table, kind in _TABLES.items():
         values[table] = _tables(table, kind, merged.get(table, {}), origins, errors)
+    values[GATE] = _table(GATE, StageSettings, merged.get(GATE, {}), origins, errors) or StageSettings()
     errors += _value_errors(values, origins)
     if errors and not lenient:
         count, remedy = error_count(errors)
@@ -250,12 +253,17 @@ def _tables(table: str, kind: type, value: Any, origins: Mapping[str, Layer], er
         return {}
     tables = {}
     for name, values in value.items():
-        here = f"{table}.{name}"
-        if not isinstance(values, Mapping):
-            errors.append(f"{_where(here, origins)} must be a table")
-            continue
-        tables[name] = kind(**_values(kind, values, f"{here}.", origins, errors, skip=()))
+        if one := _table(f"{table}.{name}", kind, values, origins, errors):
+            tables[name] = one
     return tables
+
+
+def _table(path: str, kind: type, value: Any, origins: Mapping[str, Layer], errors: list[str]) -> Any:
+    """One table's settings; None where it is not a table."""
+    if not isinstance(value, Mapping):
+        errors.append(f"{_where(path, origins)} must be a table")
+        return None
+    return kind(**_values(kind, value, f"{path}.", origins, errors, skip=()))
 
 
 def _place_errors(values: Mapping[str, Any], path: str, origins: Mapping[str, Layer]) -> list[str]:
@@ -306,7 +314,7 @@ def _value_errors(values: dict[str, Any], origins: Mapping[str, Layer]) -> list[
     errors += _cache_errors(values, where)
     for name, target in values.get("target", {}).items():
         errors += _place_errors(vars(target), f"target.{name}.", origins)
-        if unknown := [required for required in target.requires if required not in values["target"]]:
+        if unknown := [required for required in target.requires if required not in (*values["target"], GATE)]:
             errors.append(f"{where(f'target.{name}.requires')} names {_quoted(unknown[0])}, which is not a target")
     for name, distribution in values.get("distribution", {}).items():
         if not COMPONENT.fullmatch(name):

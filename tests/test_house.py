@@ -28,7 +28,7 @@ LAYERS = (
     ("workboard",),
     ("stages",),
     ("task_context", "channel", "audit", "gates"),
-    ("services", "run", "release", "deployment", "sandbox"),
+    ("services", "run", "release", "deployment", "sandbox", "compose"),
     ("git", "image", "archive"),
     ("schedule", "partition", "command", "settings_reader", "json_document"),
     ("version", "settings", "events", "cancellation"),
@@ -218,7 +218,7 @@ TWINS = {
     **dict.fromkeys(
         (
             *("channel", "check", "dist", "doctor", "fetch", "history", "init", "list_images", "promote", "publish"),
-            *("clean", "plan", "prune", "release", "rollback", "runit"),
+            *("clean", "plan", "prune", "release", "rollback", "runit", "stage"),
             "verify",
         ),
         "a task and its function in the pipeline",

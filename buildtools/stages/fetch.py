@@ -99,7 +99,7 @@ def fetch_release(task: TaskContext, request: FetchRequest) -> Fetched:
         _refuse_incomplete(task, missing)
         to_write = missing.images if request.layout else ()
         if not request.layout:
-            _pull_images(task, missing.images)
+            pull_images(task, missing.images)
         if not folder.exists() or missing.archives or to_write:
             with deployment.staging() as new:
                 _unpack_archives(task, missing.archives, new)
@@ -253,7 +253,11 @@ def _refuse_incomplete(task: TaskContext, missing: Release) -> None:
         raise error
 
 
-def _pull_images(task: TaskContext, images: Iterable[ReleasedImage]) -> None:
+def pull_images(task: TaskContext, images: Iterable[ReleasedImage]) -> None:
+    """Bring images of a release into the engine, by digest and under their tags.
+
+    :raises Drifted: one is gone, or damaged.
+    """
     pulls = [partial(timed, task.run.report, image.name, "pull", partial(_pull, task, image)) for image in images]
     side_by_side(pulls, jobs=task.run.jobs)
 

@@ -6,26 +6,26 @@ versions, and never a part of one.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from buildtools import BuildToolsError
+from buildtools.compose import images_file
 from buildtools.release import Release, ReleasedArchive
 from buildtools.task_context import TaskContext
 from buildtools.version import Version
 
 RELEASE = "release.json"
 _VARIABLES = "release.env"
-_COMPOSE = "compose.override.yaml"
+COMPOSE = "compose.override.yaml"
 # The files that tell of a release.
-DOCUMENTS = (RELEASE, _VARIABLES, _COMPOSE)
+DOCUMENTS = (RELEASE, _VARIABLES, COMPOSE)
 _PREFIX = ".outputs-"
 
 
@@ -74,37 +74,42 @@ def write_documents(folder: Path, members: Release, location: Callable[[str], st
     """
     lines = [f"{name}={shlex.quote(value)}" for name, value in _variables(members, location)]
     (folder / _VARIABLES).write_text("".join(f"{line}\n" for line in lines))
-    # JSON strings are YAML's double-quoted ones.
-    services = [
-        f"  {json.dumps(image.name)}:\n    image: {json.dumps(f'{image.registry}/{image.repository}@{image.digest}')}\n"
-        for image in members.images
-    ]
-    (folder / _COMPOSE).write_text(f"services:\n{''.join(services)}" if services else "services: {}\n")
+    (folder / COMPOSE).write_text(images_file(pinned_images(members)))
     if manifest:
         (folder / RELEASE).write_bytes(manifest)
 
 
+def pinned_images(members: Release) -> dict[str, str]:
+    """The references of a release's images by digest, by name."""
+    return {image.name: f"{image.registry}/{image.repository}@{image.digest}" for image in members.images}
+
+
+def image_variables(images: Mapping[str, str]) -> dict[str, str]:
+    """For each image, by name, the variable that tells its reference to shells and to Compose: ``IMAGE_APP``."""
+    names: set[str] = set()
+    return {_unique("IMAGE", name, names): reference for name, reference in sorted(images.items())}
+
+
 def _variables(members: Release, location: Callable[[str], str]) -> Iterator[tuple[str, str]]:
-    """Names and values for a shell. Of two members whose names differ in punctuation only, the second gets a ``_2``."""
     yield "VERSION", members.version
     yield "REVISION", members.commit
+    yield from image_variables(pinned_images(members)).items()
     names: set[str] = set()
-
-    def unique(prefix: str, name: str) -> str:
-        plain = f"{prefix}_{re.sub('[^A-Z0-9]', '_', name.upper())}"
-        number = 1
-        while (variable := plain if number == 1 else f"{plain}_{number}") in names:
-            number += 1
-        names.add(variable)
-        return variable
-
-    for image in sorted(members.images, key=lambda image: image.name):
-        yield unique("IMAGE", image.name), f"{image.registry}/{image.repository}@{image.digest}"
     for archive in sorted(members.archives, key=lambda archive: archive.name):
-        variable = unique("ARCHIVE", archive.name)
+        variable = _unique("ARCHIVE", archive.name, names)
         names.add(f"{variable}_SHA256")
         yield variable, location(archive.key)
         yield f"{variable}_SHA256", archive.sha256
+
+
+def _unique(prefix: str, name: str, names: set[str]) -> str:
+    """A variable for a shell. Of two members whose names differ in punctuation only, the second gets a ``_2``."""
+    plain = f"{prefix}_{re.sub('[^A-Z0-9]', '_', name.upper())}"
+    number = 1
+    while (variable := plain if number == 1 else f"{plain}_{number}") in names:
+        number += 1
+    names.add(variable)
+    return variable
 
 
 def _link(dist: Path, folder: Path, archive: ReleasedArchive) -> None:

@@ -22,6 +22,7 @@ from buildtools.image.registry.manifest import Manifest
 from buildtools.release import Release, ReleasedArchive, ReleasedImage, refuse_other_content
 from buildtools.schedule import run_graph
 from buildtools.services import Services
+from buildtools.settings import GATE
 from buildtools.stages import releases
 from buildtools.stages.images import repository
 from buildtools.stages.planned import Planned
@@ -104,8 +105,20 @@ def stage_replica(task: TaskContext, target: TaskContext, release: Release) -> R
     return replica
 
 
+def refuse_target_called_gate(task: TaskContext) -> None:
+    """Keep two meanings out of a record of gates.
+
+    :raises Refused: a target is called what a passed gate is called.
+    """
+    if GATE in task.settings.target:
+        raise Refused(
+            f"{task.settings.place(f'target.{GATE}')} has the name of the gate that `invoke stage` is",
+            "rename that target",
+        )
+
+
 def record_gate(task: TaskContext, name: str, release: Release) -> None:
-    """Write beside the release's manifest that it has been promoted to the target of this name.
+    """Write beside the release's manifest that it has passed a gate, or was promoted to the target of this name.
 
     :raises Conflict: there is such a record of another commit.
     """
@@ -190,6 +203,11 @@ def _copy_archive(task: TaskContext, target: TaskContext, archive: ReleasedArchi
 def _refuse_closed_gates(task: TaskContext, name: str, release: Release) -> None:
     gates, _ = _read_gates(task, release)
     gates_left = [gate for gate in task.settings.target[name].requires if gate not in gates.names]
+    if gates_left and gates_left[0] == GATE and GATE not in task.settings.target:
+        raise Refused(
+            f"{release.version} may not be promoted to {name}: it has not passed the gate",
+            f"run `invoke stage --release {release.version}` first",
+        )
     if gates_left:
         raise Refused(
             f"{release.version} may not be promoted to {name}: it has not been promoted to {', '.join(gates_left)}",

@@ -11,7 +11,7 @@ The answer is one small object that is written last, by a conditional write, and
 2. **Claim** (:func:`_claim`). ``claims/V.json`` is created with ``If-None-Match: *``. It holds the commit and nothing
    that differs between two runs, so the same commit finds its own claim again and another one is refused. From here on
    only one commit writes under the names of ``V``. Both sides, images and archives, wait for each other before it
-   (the barrier in :func:`stage`), so that a version that cannot be made is not claimed.
+   (the barrier in :func:`stage_members`), so that a version that cannot be made is not claimed.
 3. **Stage.** Set the tags ``:V``, upload the archives, and read back each of them. Neither is a release yet: a reader
    looks at manifests alone.
 4. **Commit** (:func:`commit`). ``releases/V.json`` is created with ``If-None-Match: *``, and read back. This write is
@@ -97,7 +97,7 @@ def _channel_errors(task: TaskContext) -> list[str]:
     ]
 
 
-def stage(task: TaskContext) -> Release:
+def stage_members(task: TaskContext) -> Release:
     """Send images and archives up side by side; what came of it, as read back, is the release.
 
     No tag of the version is set and no archive sent before all images and all archives are made, and the version is

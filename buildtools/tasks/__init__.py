@@ -14,7 +14,7 @@ from invoke.collection import Collection
 # What handles signals was here first, and is imported from here by others.
 from buildtools.cancellation import cancel_on_signals as _signals  # noqa: F401
 from buildtools.invocation import exit_codes
-from buildtools.tasks.channel_tasks import channel, promote, prune, rollback
+from buildtools.tasks.channel_tasks import channel, promote, prune, rollback, stage
 from buildtools.tasks.host_tasks import fetch, runit
 from buildtools.tasks.image_tasks import build, list_images, plan, push, tag
 from buildtools.tasks.project_tasks import check, init, version
@@ -37,6 +37,7 @@ namespace = Collection(
     verify,
     channel,
     rollback,
+    stage,
     promote,
     prune,
     fetch,

@@ -1,13 +1,13 @@
-"""Tasks that move what is released: channels to other releases, releases to other places and away."""
+"""Tasks that try out and move what is released: channels to other releases, releases to other places and away."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from invoke.context import Context
 
 from buildtools import Refused
-from buildtools.invocation import running, show, show_plan
+from buildtools.invocation import junit_report, running, show, show_plan
 from buildtools.tasks.declaration import command
 
 if TYPE_CHECKING:
@@ -66,6 +66,33 @@ def promote(
         published = pipeline.promote(run, version, to)
         show(console, json, rendering.document(published), rendering.release_table(published.release))
         console.summary(rendering.promoted_summary(published, to))
+
+
+@command(
+    help={
+        "release": "The released version, or the channel that points to it (default: the version of the checkout).",
+        "junit": "Write a JUnit XML file with a case for each service and the smoke command, also where one fails.",
+    }
+)
+def stage(
+    context: Context,
+    release: str = "",
+    dry_run: bool = False,
+    json: bool = False,
+    progress: str = "auto",
+    junit: str = "",
+) -> None:
+    """Try a version out: Compose brings its stack up, it becomes healthy, the smoke command succeeds; it is removed."""
+    options: dict[str, Any] = {"dry_run": dry_run, "progress": progress, "json": json}
+    with running(context, **options) as (asked, console), junit_report(junit, "stage", asked) as (run, _):
+        from buildtools import pipeline, rendering
+
+        if run.dry_run:
+            show_plan(pipeline.plan_stage(run, release), console, json=json)
+            return
+        trial = pipeline.stage(run, release)
+        show(console, json, rendering.document(trial), rendering.trial_table(trial))
+        console.summary(rendering.trial_summary(trial))
 
 
 @command(

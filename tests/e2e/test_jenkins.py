@@ -224,10 +224,11 @@ def test_an_early_failure_leaves_all_later_stages_out(
 
 
 def test_a_gate_that_fails_keeps_the_release_back(released: Project, tmp_path: Path) -> None:
-    released.write("script/gate", "#!/bin/sh\nexit 7\n").chmod(0o755)
+    released.write("compose.yaml", "services: {}")
     released.commit("a gate")
-    events = job(released, released.clone(tmp_path / "agent").path, program=":").build(code=1, TAG_NAME="1.0.0")
-    assert ["script returned exit code 7"] == values(events, "failure")
+    stand_in = '[ "$1" != stage ] || exit 1'
+    events = job(released, released.clone(tmp_path / "agent").path, program=stand_in).build(code=1, TAG_NAME="1.0.0")
+    assert ["buildtools stage --junit dist/junit/stage.xml ended with exit code 1"] == values(events, "failure")
     assert [] == [line for line in values(events, "sh") if "publish" in line]
 
 
@@ -241,3 +242,12 @@ def test_a_tag_is_promoted_where_the_job_says_to_where(
     calls = (built.workspace.parent / "calls").read_text().splitlines()
     promoted = ["promote 1.0.0 --to stage"] if variables == {"PROMOTE_TO": "stage"} else []
     assert promoted == [call for call in calls if call.startswith("promote")]
+
+
+def test_what_was_released_passes_the_gate_before_it_is_promoted(released: Project, tmp_path: Path) -> None:
+    released.write("compose.yaml", "services: {}")
+    released.commit("a gate")
+    built = job(released, released.clone(tmp_path / "agent").path, program='[ "$1" != version ] || echo 1.0.0')
+    built.build(code=0, TAG_NAME="release/1.0.0", PROMOTE_TO="production")
+    calls = [line.split()[0] for line in (built.workspace.parent / "calls").read_text().splitlines()]
+    assert ["build", "stage", "publish", "verify", "stage", "version", "promote"] == calls[-7:]

@@ -1,0 +1,323 @@
+"""A trial of a version: its stack is brought up, becomes healthy, answers the smoke command, and is taken down.
+
+What is left behind, and by whom. A trial has a folder, ``dist/.NAME``, in which it holds a lock for as long as its
+process lives, whatever ends that; and all that Compose makes for it carries its name as a label. So a stack of this
+project whose lock nobody holds is what a killed trial, or one before a reboot, has left: the next trial removes it. Two
+trials at once have two names and two locks, and leave each other alone.
+
+When it ends, the folder becomes ``dist/stage``: the log of each service and of the smoke command, and ``result.json``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import secrets
+import shlex
+import shutil
+import socket
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+from buildtools import BuildToolsError, Refused
+from buildtools.cancellation import Deadline
+from buildtools.command import CommandFailed, run_command
+from buildtools.compose import Compose, images_file, installed_compose, stack_variables
+from buildtools.events import Event, Finished, Log, Outcome, Warned, timed
+from buildtools.frozen import frozen
+from buildtools.image.docker.configuration import chosen_engine
+from buildtools.image.reference import Reference
+from buildtools.stages.fetch import pull_images
+from buildtools.stages.images import repository
+from buildtools.stages.outputs import image_variables
+from buildtools.stages.planned import Planned
+from buildtools.stages.stack import Condition, Stack, StackService, stack_names
+from buildtools.stages.version_images import VersionImages
+from buildtools.task_context import TaskContext
+
+_FOLDER = "stage"
+_IMAGES = "images.yaml"
+_LOCK = "lock"
+_RESULT = "result.json"
+_SMOKE_LOG = "smoke.log"
+_LOOK_SECONDS = 0.25
+_TAIL = 10
+_MOVES = 5
+_PORT_TAKEN = ("port is already allocated", "address already in use")
+
+
+class TrialFailed(BuildToolsError):
+    """The version does not stand the trial."""
+
+
+@frozen
+class Trial:
+    """What a trial came to. ``smoke`` is the smoke command's exit code, None where it was not run to its end.
+
+    Only of a version that is ``released`` a pass is recorded.
+    """
+
+    version: str
+    commit: str
+    released: bool
+    images: Mapping[str, str]
+    services: tuple[StackService, ...] = ()
+    smoke: int | None = None
+    passed: bool = False
+    error: str = ""
+    logs: str = ""
+
+
+def try_out(task: TaskContext, subject: VersionImages) -> Trial:
+    """Try a version out, and leave nothing of it in the engine, however this ends.
+
+    :raises TrialFailed: it does not come up, does not become healthy in time, or the smoke command fails.
+    :raises Refused: there is no Compose, or its files are invalid or do not use the version's images.
+    """
+    with _trial_folder(task) as folder:
+        stack = Stack(task.services.engine, folder.name.removeprefix("."))
+        logs, is_released = str(folder.with_name(_FOLDER)), subject.release is not None
+        trial = Trial(subject.version, subject.commit, is_released, subject.images, logs=logs)
+        try:
+            compose = _compose(task, subject, folder)
+            if subject.release:
+                pull_images(task, subject.release.images)
+            trial = replace(trial, services=_bring_up(task, subject, compose, stack))
+            trial = replace(trial, smoke=_smoke(task, compose, stack, folder), passed=True)
+        except BaseException as error:
+            # Compose fails with a status too, before there are services.
+            status = error.status if isinstance(error, CommandFailed) and trial.services else None
+            trial = replace(trial, error=getattr(error, "fact", "") or "interrupted", smoke=status)
+            raise
+        finally:
+            _end(stack, folder, trial)
+    return trial
+
+
+def trial_plan(task: TaskContext, subject: VersionImages) -> tuple[Planned, ...]:
+    """What would be brought up: each image of the version."""
+    installed_compose(task.run.environment)
+    stack_variables("", _files(task))
+    return tuple(Planned(name, "be tried out", (reference,)) for name, reference in subject.images.items())
+
+
+def _files(task: TaskContext) -> list[Path]:
+    return [task.settings.root / path for path in task.settings.stage.compose]
+
+
+def _compose(task: TaskContext, subject: VersionImages, folder: Path) -> Compose:
+    """Compose with the project's files, and a last one that gives the services called like images the version's."""
+    files = _files(task)
+    environment = {
+        **chosen_engine(task.run.environment),
+        **image_variables(subject.images),
+        "VERSION": subject.version,
+        "REVISION": subject.commit,
+        **stack_variables(folder.name.removeprefix("."), files),
+    }
+    words = installed_compose(environment)
+    services = Compose(words, task.settings.root, environment).services()
+    if own := {name: subject.images[name] for name in services if name in subject.images}:
+        (folder / _IMAGES).write_text(images_file(own))
+        environment |= stack_variables(folder.name.removeprefix("."), [*files, folder / _IMAGES])
+    return Compose(words, task.settings.root, environment)
+
+
+def _bring_up(task: TaskContext, subject: VersionImages, compose: Compose, stack: Stack) -> tuple[StackService, ...]:
+    report, seconds = task.run.report, task.settings.stage.timeout
+    create = partial(compose.run, "up", "--no-start", "--no-build", report=report, cancelled=task.run.cancelled)
+    timed(report, "stack", "create", create)
+    _refuse_other_images(task, subject, stack)
+    with Deadline(seconds, task.run.cancelled) as deadline:
+        try:
+            start = partial(compose.run, "up", "--detach", "--no-build", report=report, cancelled=deadline)
+            timed(report, "stack", "start", start)
+            return _healthy_services(task, stack, deadline)
+        except CommandFailed as failure:
+            raise _unhealthy(stack, f" after {seconds:g} s" if deadline.is_over else "", failure) from None
+
+
+def _refuse_other_images(task: TaskContext, subject: VersionImages, stack: Stack) -> None:
+    """See that the stack is of this version: what is made may not run another one of the project's images, nor none."""
+    files = ", ".join(task.settings.stage.compose)
+    services = stack.services()
+    if not any(service.image in subject.images.values() for service in services):
+        name = next(iter(subject.images))
+        (variable,) = image_variables({name: ""})
+        raise Refused(
+            f"no service of {files} runs an image of {subject.version}",
+            f"call a service {name}, or write `image: ${{{variable}}}`",
+        )
+    names = {repository(task, name): name for name in subject.images} | {name: name for name in subject.images}
+    for service in services:
+        name = names.get(_repository(service.image), "")
+        if name and service.image not in subject.images.values():
+            (variable,) = image_variables({name: ""})
+            raise Refused(
+                f"{service.name} of {files} runs {service.image}, not {name} of {subject.version}",
+                f"write `image: ${{{variable}}}`",
+            )
+
+
+def _repository(image: str) -> str:
+    if image.startswith("sha256:"):
+        return ""
+    reference = Reference.parse(image)
+    # Docker Hub's own images are what a name alone means, and so is one of the engine's.
+    return reference.repository.removeprefix("library/")
+
+
+def _healthy_services(task: TaskContext, stack: Stack, deadline: Deadline) -> tuple[StackService, ...]:
+    began = time.monotonic()
+    while True:
+        services = stack.services()
+        if all(service.condition is Condition.READY for service in services):
+            _tell(task, services, began)
+            return services
+        is_lost = any(service.condition is Condition.FAILED for service in services)
+        if is_lost or deadline.wait(_LOOK_SECONDS):
+            _tell(task, services, began)
+            raise CommandFailed("the stack is not healthy")
+
+
+def _tell(task: TaskContext, services: Iterable[StackService], began: float) -> None:
+    for each in services:
+        outcome = Outcome.DONE if each.condition is Condition.READY else Outcome.FAILED
+        task.run.report(Finished(each.name, "health", outcome, time.monotonic() - began, each.state))
+
+
+def _unhealthy(stack: Stack, when: str, failure: CommandFailed) -> BuildToolsError:
+    """Why the stack is not healthy, as its services tell it; what Compose says of that is less."""
+    services = stack.services()
+    for condition in (Condition.FAILED, Condition.WAITING, Condition.CREATED):
+        if culprits := [service for service in services if service.condition is condition]:
+            break
+    else:
+        return failure
+    facts = "; ".join(f"{service.name} {service.state}" for service in culprits)
+    details = [f"  | {service.name}: {line}" for service in culprits for line in stack.tail(service, _TAIL)]
+    remedy = f"see the logs in dist/{_FOLDER}"
+    if any(words in facts for words in _PORT_TAKEN):
+        remedy = 'give no port of the host (`ports: ["8080"]`), and the engine takes a free one'
+    return TrialFailed(f"the stack is not healthy{when}: {facts}", remedy, details)
+
+
+def _smoke(task: TaskContext, compose: Compose, stack: Stack, folder: Path) -> int | None:
+    """Run the smoke command, which learns by its environment where the stack is; its exit code, which is 0."""
+    settings = task.settings.stage
+    if not settings.smoke:
+        return None
+    environment = {
+        **compose.environment,
+        **stack.port_variables(),
+        "BUILDTOOLS_COMPOSE": shlex.join(compose.words),
+        "BUILDTOOLS_STAGE": str(folder),
+    }
+    with (folder / _SMOKE_LOG).open("w") as log, Deadline(settings.timeout, task.run.cancelled) as deadline:
+
+        def report(event: Event) -> None:
+            if isinstance(event, Log):
+                log.write(f"{event.line}\n")
+            task.run.report(event)
+
+        run = partial(
+            run_command,
+            settings.smoke,
+            subject="smoke",
+            folder=task.settings.root,
+            environment=environment,
+            report=report,
+            cancelled=deadline,
+        )
+        try:
+            timed(task.run.report, "smoke", "run", run)
+        except CommandFailed:
+            if deadline.is_over:
+                raise TrialFailed(
+                    f"the smoke command {settings.smoke!r} was not done after {settings.timeout:g} s",
+                    f"see dist/{_FOLDER}/{_SMOKE_LOG}, or give it more time: stage.timeout",
+                ) from None
+            raise
+    return 0
+
+
+def _end(stack: Stack, folder: Path, trial: Trial) -> None:
+    """Keep what the trial tells, and take all of its stack away, even where it cannot be kept."""
+    try:
+        stack.save_logs(folder)
+        fields = asdict(replace(trial, services=trial.services or stack.services()))
+        text = json.dumps({"schema": 1, **fields}, indent=2, default=lambda each: each.value)
+        (folder / _RESULT).write_text(f"{text}\n")
+    except OSError as error:
+        raise BuildToolsError(f"cannot write {folder} ({error.strerror})", "make room, and run it again") from None
+    finally:
+        stack.remove()
+
+
+def trial_prefix(root: Path) -> str:
+    """What the names of all trials of a project on this machine begin with: an engine may serve several of either."""
+    owner = sha256(f"{socket.gethostname()} {root}".encode()).hexdigest()
+    return f"stage-{owner[:10]}-"
+
+
+@contextmanager
+def _trial_folder(task: TaskContext) -> Iterator[Path]:
+    """A new folder, named after the trial and locked while it lasts; then it is ``dist/stage``.
+
+    What trials left that are not at work any more is removed before.
+
+    :raises BuildToolsError: it cannot be written.
+    """
+    dist = task.settings.root / "dist"
+    prefix = trial_prefix(task.settings.root)
+    try:
+        dist.mkdir(exist_ok=True)
+        folder = dist / f".{prefix}{secrets.token_hex(4)}"
+        folder.mkdir()
+        lock = (folder / _LOCK).open("wb")
+    except OSError as error:
+        raise BuildToolsError(f"cannot write in {dist} ({error.strerror})", "correct that, and run it again") from None
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _remove_leftovers(task, dist, prefix)
+        try:
+            yield folder
+        finally:
+            (folder / _LOCK).unlink()
+            (folder / _IMAGES).unlink(missing_ok=True)
+            _move(folder, dist / _FOLDER)
+
+
+def _remove_leftovers(task: TaskContext, dist: Path, prefix: str) -> None:
+    engine = task.services.engine
+    for name in sorted(stack_names(engine, prefix)):
+        if not _is_at_work(dist / f".{name}"):
+            task.run.report(Warned("", f"{name} is what a trial left that was killed: it is removed"))
+            Stack(engine, name).remove()
+    for path in dist.glob(f".{prefix}*"):
+        if not _is_at_work(path):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_at_work(folder: Path) -> bool:
+    with suppress(FileNotFoundError), (folder / _LOCK).open("rb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _move(folder: Path, to: Path) -> None:
+    for _ in range(_MOVES):
+        shutil.rmtree(to, ignore_errors=True)
+        # Another trial may have ended between the two steps.
+        with suppress(OSError):
+            folder.rename(to)
+            return
+    shutil.rmtree(folder, ignore_errors=True)
