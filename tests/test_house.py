@@ -66,6 +66,7 @@ INNER_LAYERS = {
 ONLY_IN = {
     "boto3": {"archive"},
     "botocore": {"archive"},
+    "deflate": {"archive"},
     "docker": {"image"},
     "dulwich": {"git"},
     "hpack": {"image"},
@@ -75,9 +76,8 @@ ONLY_IN = {
     "rich": {"console"},
     "semver": {"git", "release", "version"},
     "urllib3": {"archive", "git", "image"},
-    "zlib_ng": {"archive"},
 }
-LATE = {"dulwich", "docker", "boto3", "botocore", "rich", "hpack", "semver", "isal", "zlib_ng"}
+LATE = {"dulwich", "docker", "boto3", "botocore", "rich", "hpack", "semver", "isal", "deflate"}
 LINES_WORTH_A_SECOND_LOOK = 450
 
 

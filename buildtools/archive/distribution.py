@@ -12,6 +12,7 @@ from buildtools import BuildToolsError, Refused
 from buildtools.archive import tarball
 from buildtools.archive.checksums import Checksums, ChecksumWriter, Sink
 from buildtools.archive.gzip import GzipWriter
+from buildtools.archive.segment_cache import SegmentCache
 from buildtools.command import run_command
 from buildtools.events import Report, Transferred, unheard
 from buildtools.files import delete_partial_files, replacement
@@ -90,10 +91,16 @@ def make(
     return Distribution(name, source, version.archive_name(name), version.root_name(name), is_archive=False)
 
 
-def write(distribution: Distribution, epoch: int, out: Sink, report: Report = unheard) -> Archive:
+def write(
+    distribution: Distribution,
+    epoch: int,
+    out: Sink,
+    report: Report = unheard,
+    cache: SegmentCache | None = None,
+) -> Archive:
     """Writes the archive; a folder is packed with ``epoch`` (seconds since 1970) as every time in it.
 
-    ``report`` is told how much of a folder is packed.
+    ``report`` is told how much of a folder is packed. What is in ``cache`` need not be compressed.
 
     :raises BuildToolsError: something in the folder cannot be packed.
     """
@@ -103,18 +110,25 @@ def write(distribution: Distribution, epoch: int, out: Sink, report: Report = un
             while chunk := stream.read(_CHUNK):
                 writer.write(chunk)
     else:
-        with GzipWriter(writer) as compressor:
+        with GzipWriter(writer, cache=cache) as compressor:
             tarball.pack(
                 distribution.source,
                 distribution.root_name,
                 epoch,
                 compressor,
                 lambda done, total: report(Transferred(distribution.name, done, total)),
+                compressor.begin_segment,
             )
     return Archive(distribution.name, distribution.file_name, distribution.root_name, writer.checksums())
 
 
-def save(distribution: Distribution, epoch: int, folder: Path, report: Report = unheard) -> Archive:
+def save(
+    distribution: Distribution,
+    epoch: int,
+    folder: Path,
+    report: Report = unheard,
+    cache: SegmentCache | None = None,
+) -> Archive:
     """Writes the archive as ``folder/file_name``, which appears when it is whole.
 
     :raises BuildToolsError: something in the distribution cannot be packed, or the folder is not writable.
@@ -123,7 +137,7 @@ def save(distribution: Distribution, epoch: int, folder: Path, report: Report = 
         folder.mkdir(parents=True, exist_ok=True)
         delete_partial_files(folder)
         with replacement(folder / distribution.file_name) as out:
-            archive = write(distribution, epoch, out, report)
+            archive = write(distribution, epoch, out, report, cache)
             os.fchmod(out.fileno(), 0o644)
     except OSError as error:
         raise BuildToolsError(

@@ -1,12 +1,16 @@
 """A gzip writer that is fast and gives the same bytes on every machine.
 
-The input is cut at fixed borders, every :data:`BLOCK` bytes; a pool of threads compresses the blocks, each primed with
-the 32 KiB before it, and the results are joined into **one** gzip member (RFC 1952), each block ended by a sync flush
-(RFC 1951, 3.2.4), as pigz does. One member, because common readers stop or fail at the border of a second:
-``tarfile.open(mode="r|gz")``, Java's ``GZIPInputStream`` on a socket (JDK-7036144), Apache Commons Compress.
+The input is cut at fixed borders, every :data:`BLOCK` bytes; a pool of threads compresses the blocks, each by itself,
+and the results are joined into **one** gzip member (RFC 1952). One member, because common readers stop or fail at the
+border of a second: ``tarfile.open(mode="r|gz")``, Java's ``GZIPInputStream`` on a socket (JDK-7036144), Apache Commons
+Compress.
 
-The codec is zlib-ng at a level whose output depends neither on the CPU's instruction sets nor on the number of threads.
-ISA-L varies with the CPU, and the interpreter's own zlib is another one on every system.
+Whoever writes may begin a segment: there a block ends, and the borders are counted anew. What becomes of a segment then
+depends on its own bytes alone, wherever it stands, and what was compressed before is taken from a
+:class:`SegmentCache`. The bytes are the same with and without one.
+
+The codec is libdeflate: its output depends neither on the CPU's instruction sets nor on the number of threads. ISA-L
+varies with the CPU, and the interpreter's own zlib is another one on every system.
 """
 
 from __future__ import annotations
@@ -19,11 +23,12 @@ from types import TracebackType
 from typing import Self
 
 from buildtools.archive.checksums import Sink
+from buildtools.archive.deflation import codec, deflated
+from buildtools.archive.segment_cache import SegmentCache
 
 BLOCK = 1 << 20
-_WINDOW = 32 << 10
-# 3 is where size stops falling: within 1 % of what gzip -6 makes (bench/archive).
-_LEVEL = 3
+# To read it back takes as long as to compress what is smaller.
+_WORTH_KEEPING = 64 << 10
 # RFC 1952, 2.3.1: no name, no time, no extra fields; OS 255 is "unknown".
 _HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 # RFC 1951, 3.2.6: a last block of fixed codes that holds nothing but its end.
@@ -33,18 +38,20 @@ _LAST_BLOCK = b"\x03\x00"
 class GzipWriter:
     """Compresses what is written to it into ``out``; a context manager.
 
-    A block per thread and two more are held at most. ``out`` is written to from the thread that calls :meth:`write`
-    and is not closed. When the ``with`` body raises, the member is left unfinished, so that nobody takes it for whole.
+    The bytes of a block per thread and two more are held at most. ``out`` is written to from the thread that calls
+    :meth:`write` and is not closed. When the ``with`` body raises, the member is left unfinished, so that nobody takes
+    it for whole.
     """
 
-    def __init__(self, out: Sink, threads: int = 0) -> None:
+    def __init__(self, out: Sink, threads: int = 0, cache: SegmentCache | None = None) -> None:
         self._out = out
+        self._cache = cache
         threads = threads or min(8, os.cpu_count() or 1)
         self._pool = ThreadPoolExecutor(threads, "gzip")
-        self._most_pending = threads + 2
-        self._pending: deque[Future[bytes]] = deque()
+        self._most_pending = (threads + 2) * BLOCK
+        self._pending: deque[tuple[Future[bytes], int]] = deque()
+        self._pending_size = 0
         self._block = bytearray()
-        self._window = b""
         self._crc = 0
         self._size = 0
         out.write(_HEADER)
@@ -60,6 +67,11 @@ class GzipWriter:
                 self._submit()
         return len(data)
 
+    def begin_segment(self) -> None:
+        """What is written from now on is compressed by itself."""
+        if self._block:
+            self._submit()
+
     def __enter__(self) -> Self:
         return self
 
@@ -73,28 +85,30 @@ class GzipWriter:
             self._pool.shutdown(cancel_futures=True)
 
     def _submit(self) -> None:
-        from zlib_ng import zlib_ng
+        import deflate
 
-        if len(self._pending) == self._most_pending:
-            self._out.write(self._pending.popleft().result())
         block = bytes(self._block)
         self._block.clear()
-        self._crc = zlib_ng.crc32(block, self._crc)
+        while self._pending and self._pending_size + len(block) > self._most_pending:
+            self._collect()
+        self._crc = deflate.crc32(block, self._crc)
         self._size += len(block)
-        self._pending.append(self._pool.submit(_deflate, block, self._window))
-        self._window = block[-_WINDOW:]
+        self._pending.append((self._pool.submit(self._deflated, block), len(block)))
+        self._pending_size += len(block)
+
+    def _deflated(self, block: bytes) -> bytes:
+        if self._cache is None or len(block) < _WORTH_KEEPING:
+            return deflated(block)
+        return self._cache.segment((codec(), block), lambda: deflated(block))
+
+    def _collect(self) -> None:
+        future, size = self._pending.popleft()
+        self._out.write(future.result())
+        self._pending_size -= size
 
     def _finish(self) -> None:
         if self._block:
             self._submit()
         while self._pending:
-            self._out.write(self._pending.popleft().result())
+            self._collect()
         self._out.write(_LAST_BLOCK + struct.pack("<II", self._crc, self._size & 0xFFFFFFFF))
-
-
-def _deflate(block: bytes, window: bytes) -> bytes:
-    from zlib_ng import zlib_ng
-
-    # Always a new object: a reused one may give other bytes (zlib-ng issue 2100).
-    deflater = zlib_ng.compressobj(_LEVEL, zlib_ng.DEFLATED, -zlib_ng.MAX_WBITS, zdict=window)
-    return deflater.compress(block) + deflater.flush(zlib_ng.Z_SYNC_FLUSH)

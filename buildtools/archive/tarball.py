@@ -20,16 +20,24 @@ from buildtools import BuildToolsError, Refused
 from buildtools.archive.checksums import Sink
 
 _CHUNK = 1 << 20
+# The content of a file of this size is set apart from what stands around it.
+_LARGE = 128 << 10
 
 
 def pack(
-    source: Path, root_name: str, epoch: int, out: Sink, progress: Callable[[int, int], object] = lambda *_: None
+    source: Path,
+    root_name: str,
+    epoch: int,
+    out: Sink,
+    progress: Callable[[int, int], object] = lambda *_: None,
+    set_apart: Callable[[], object] = lambda: None,
 ) -> None:
     """Writes the tree below ``source`` as a tar whose one root folder is ``root_name``.
 
     Entries come folder by folder, sorted by the bytes of their names; owner 0:0 without names; every time is ``epoch``;
     modes are 755 (folders, and files their owner may execute) or 644. Symbolic links are kept as they are, hard links
     become files. ``progress`` is told after each entry how many bytes of how many have been packed, about.
+    ``set_apart`` is called before and after the content of each large file: between two versions, headers change.
 
     :raises BuildToolsError: an entry is neither file, folder nor link, cannot be read, or changes while it is read.
     """
@@ -38,7 +46,7 @@ def pack(
     size = 0
     for path, name in entries:
         try:
-            size += _write_entry(path, name, epoch, out)
+            size += _write_entry(path, name, epoch, out, set_apart)
             progress(min(size, total), total)
         except OSError as error:
             raise BuildToolsError(f"{path} cannot be packed ({error.strerror})", "correct it and run again") from None
@@ -71,12 +79,12 @@ def _entries(folder: Path, name: str) -> Iterator[tuple[Path, str]]:
             yield Path(child.path), f"{name}/{child.name}"
 
 
-def _write_entry(path: Path, name: str, epoch: int, out: Sink) -> int:
+def _write_entry(path: Path, name: str, epoch: int, out: Sink, set_apart: Callable[[], object]) -> int:
     entry = tarfile.TarInfo(name)
     entry.mtime = epoch
     status = path.lstat() if "/" in name else path.stat()
     if stat.S_ISREG(status.st_mode):
-        return _write_file(path, entry, out)
+        return _write_file(path, entry, out, set_apart)
     if stat.S_ISDIR(status.st_mode):
         entry.type = tarfile.DIRTYPE
         entry.mode = 0o755
@@ -97,18 +105,23 @@ def _write_header(entry: tarfile.TarInfo, out: Sink) -> int:
     return len(header)
 
 
-def _write_file(path: Path, entry: tarfile.TarInfo, out: Sink) -> int:
+def _write_file(path: Path, entry: tarfile.TarInfo, out: Sink, set_apart: Callable[[], object]) -> int:
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb", buffering=0) as stream:
         status = os.fstat(stream.fileno())
         entry.size = left = status.st_size
         entry.mode = 0o755 if status.st_mode & stat.S_IXUSR else 0o644
         header_size = _write_header(entry, out)
+        is_large = left >= _LARGE
+        if is_large:
+            set_apart()
         while left and (chunk := stream.read(min(_CHUNK, left))):
             out.write(chunk)
             left -= len(chunk)
         after = os.fstat(stream.fileno())
         if left or (after.st_size, after.st_mtime_ns) != (status.st_size, status.st_mtime_ns):
             raise BuildToolsError(f"{path} changed while it was packed", "let the build finish before packing")
+    if is_large:
+        set_apart()
     padding = -entry.size % tarfile.BLOCKSIZE
     out.write(bytes(padding))
     return header_size + entry.size + padding

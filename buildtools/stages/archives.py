@@ -40,6 +40,7 @@ def archive_plan(task: TaskContext, action: str) -> tuple[Planned, ...]:
 
 def _archive(task: TaskContext, name: str) -> Archive:
     from buildtools.archive import distribution
+    from buildtools.archive.segment_cache import SegmentCache
 
     distribution_tree = distribution.make(
         task.settings.distribution[name],
@@ -50,7 +51,13 @@ def _archive(task: TaskContext, name: str) -> Archive:
         task.run.report,
         task.run.cancelled,
     )
-    return distribution.save(distribution_tree, task.checkout.committed, task.settings.root / "dist", task.run.report)
+    cache = None if task.run.no_cache else SegmentCache(task.run.cache / "segments")
+    archive = distribution.save(
+        distribution_tree, task.checkout.committed, task.settings.root / "dist", task.run.report, cache
+    )
+    if cache:
+        cache.trim()
+    return archive
 
 
 def store_archives(task: TaskContext, wait_for_images: Callable[[], object]) -> tuple[ReleasedArchive, ...]:

@@ -1,0 +1,60 @@
+"""What was compressed before, so that a new version of a distribution is compressed only where it is new.
+
+An entry is a file named by a digest of all that its bytes follow from: codec and content. It begins with a seal, a
+digest of that name and of the bytes: one that was damaged, or lies under another name, is as good as none. Entries are
+written whole, so runs side by side share them; losing any costs time only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+
+from buildtools.files import delete_partial_files, write_atomically
+
+# Some ten versions of a daemon of which half changes every time.
+LIMIT = 1 << 30
+_SEAL = 32
+
+
+class SegmentCache:
+    """A folder of compressed segments; what was not used for longest goes first. Safe for threads."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def segment(self, origin: Sequence[bytes], compress: Callable[[], bytes]) -> bytes:
+        """What ``compress`` gives, which follows from ``origin`` alone, or gave in an earlier run."""
+        name = sha256(b"".join(sha256(part).digest() for part in origin)).hexdigest()
+        path = self._folder / name
+        with suppress(OSError):
+            entry = path.read_bytes()
+            if entry[:_SEAL] == _seal(name, memoryview(entry)[_SEAL:]):
+                os.utime(path)
+                return entry[_SEAL:]
+        data = compress()
+        with suppress(OSError):
+            write_atomically(path, _seal(name, data) + data)
+        return data
+
+    def trim(self, limit: int = LIMIT) -> None:
+        """Delete the entries that were not used for longest, until all together have no more than ``limit`` bytes."""
+        with suppress(OSError):
+            delete_partial_files(self._folder)
+            entries = [(entry.stat(), entry.path) for entry in os.scandir(self._folder)]
+            size = sum(status.st_size for status, _ in entries)
+            for status, path in sorted(entries, key=lambda entry: entry[0].st_mtime_ns):
+                if size <= limit:
+                    break
+                # Another run may have deleted it.
+                Path(path).unlink(missing_ok=True)
+                size -= status.st_size
+
+
+def _seal(name: str, data: bytes | memoryview) -> bytes:
+    digest = sha256(name.encode())
+    digest.update(data)
+    return digest.digest()
