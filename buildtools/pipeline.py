@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any
 from buildtools.events import Warned
 from buildtools.frozen import frozen
 from buildtools.settings import GATE
-from buildtools.stages import archives, build_plan, channels, images, outputs, promotion, releases, tree, verification
+from buildtools.stages import (
+    archives,
+    build_plan,
+    channels,
+    image_names,
+    images,
+    outputs,
+    promotion,
+    releases,
+    tree,
+    verification,
+)
 from buildtools.stages.check import Checked, check_project
 from buildtools.stages.fetch import FetchRequest, fetch_plan, fetch_release
 from buildtools.stages.history import read_history
@@ -80,7 +91,7 @@ def list_images(run: Run) -> Listing:
     """Every image folder in build order, with its status."""
     with TaskContext(run) as task:
         statuses = images.listed_statuses(task)
-        return Listing(statuses, tuple(images.reference(task, each.name) for each in statuses))
+        return Listing(statuses, tuple(image_names.reference(task, each.name) for each in statuses))
 
 
 def build(run: Run, *, registry_names: bool = False) -> tuple[LocalImage, ...]:

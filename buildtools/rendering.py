@@ -116,7 +116,7 @@ def explanation(status: ImageStatus) -> str:
     """Everything that went into one image's fingerprint, and why it is or is not up to date."""
     head = f"{status.name} is {status.state.value}" + (f": {'; '.join(status.why)}" if status.why else "")
     if status.image_id:
-        head += f": the engine has {status.image_id} with this fingerprint"
+        head += f": {status.image_id} has this fingerprint"
         if status.tags:
             head += f", as {', '.join(status.tags)}; labels of a version are stamped when it is pushed"
     inputs = sorted(status.fingerprint.inputs.items())
@@ -124,7 +124,7 @@ def explanation(status: ImageStatus) -> str:
 
 
 def local_table(images: Sequence[LocalImage]) -> str:
-    """The images that the engine has now."""
+    """The images that the engine, or the registry, has now."""
     rows = [
         (image.references[-1], _short(image.image_id), image.outcome.value, "; ".join(image.why)) for image in images
     ]
@@ -422,7 +422,8 @@ def _members(images: int, archives: int) -> str:
 
 
 def _short(digest: str) -> str:
-    """As much of a digest as docker shows; all of it is in the document."""
+    """As much of a digest as docker shows; all of it is in the document. An id in a registry ends with a digest."""
+    digest = digest.rpartition("@")[2]
     return digest[: len("sha256:") + 12]
 
 

@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING
 
 from buildtools import Unreachable
 from buildtools.cancellation import Cancellation
-from buildtools.settings import Settings
+from buildtools.settings import BuilderSettings, Settings
 
 if TYPE_CHECKING:
     from buildtools.archive.store import ArtifactStore
     from buildtools.image.builder import Builder
+    from buildtools.image.builders.pool import BuilderPool
+    from buildtools.image.builders.sites import BuildSite
     from buildtools.image.docker.credentials import Credentials
     from buildtools.image.engine.client import Engine
     from buildtools.image.registry.client import Registry
+    from buildtools.platform import Platform
 
 
 class Services:
@@ -31,6 +34,7 @@ class Services:
         self._open = contextlib.ExitStack()
         self._lock = threading.Lock()
         self._registries: dict[str, Registry] = {}
+        self._pool: BuilderPool | None = None
 
     def close(self) -> None:
         """Close every connection."""
@@ -62,6 +66,55 @@ class Services:
         from buildtools.image.engine.engine_builder import EngineBuilder
 
         return EngineBuilder(self.engine, self.credentials, self._environment)
+
+    @cached_property
+    def sites(self) -> Mapping[str, BuildSite]:
+        """Where builds run that push what they build, by what a message calls each; none where the engine builds.
+
+        They are connected at their first use. ``BUILDKIT_HOST`` names one where the settings name none.
+        """
+        builders = self._settings.all_builders
+        if not builders and (address := self._environment.get("BUILDKIT_HOST", "")):
+            builders = {address: BuilderSettings(address=address)}
+        if not builders:
+            return {}
+        from buildtools.image.builders.sites import BuildSite
+
+        def site(builder: BuilderSettings) -> BuildSite:
+            folder = builder.certificates or self._settings.builder_certificates
+            made = BuildSite(
+                builder,
+                self._settings.root / folder if folder else None,
+                self.credentials,
+                self._environment,
+                plain_http=self._settings.registry_plain_http,
+            )
+            return self._open.enter_context(contextlib.closing(made))
+
+        return {name: site(builder) for name, builder in builders.items()}
+
+    def pool(self, jobs: int) -> BuilderPool:
+        """The sites as one; each that has no number of its own takes ``jobs`` builds at once."""
+        from buildtools.image.builders.pool import BuilderPool
+
+        with self._lock:
+            if self._pool is None:
+                self._pool = BuilderPool(self.sites, {name: site.jobs or jobs for name, site in self.sites.items()})
+            return self._pool
+
+    @property
+    def build_platform(self) -> Platform | None:
+        """What images are for where no platform is configured: that of the first builder, or of the engine.
+
+        None where none of them can be used.
+        """
+        if not self.sites:
+            engine = self.engine_if_any()
+            return engine.platform if engine else None
+        for site in self.sites.values():
+            with contextlib.suppress(Unreachable):
+                return site.platforms[0]
+        return None
 
     @cached_property
     def build_proxies(self) -> Mapping[str, str]:

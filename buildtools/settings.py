@@ -136,6 +136,20 @@ class StageSettings:
 
 
 @frozen
+class BuilderSettings:
+    """A builder that images are built with instead of the engine, ``[tool.buildtools.pool.NAME]``.
+
+    ``platforms`` are those that it is to build for; without any it is asked. ``jobs`` is how many images it builds at
+    once, 0 as many as are built at all. ``certificates`` is a folder with ``ca.pem``, ``cert.pem`` and ``key.pem``.
+    """
+
+    address: str = ""
+    platforms: tuple[str, ...] = ()
+    jobs: int = 0
+    certificates: str = ""
+
+
+@frozen
 class Layer:
     """One source of settings. ``origin`` names it to the user, as ``pyproject.toml`` or ``environment``.
 
@@ -188,6 +202,10 @@ class Settings:
     sbom: Sbom = Sbom()
     image: Mapping[str, ImageSettings] = field(default_factory=dict)
     distribution: Mapping[str, DistributionSettings] = field(default_factory=dict)
+    builder: str = ""
+    builders: tuple[str, ...] = ()
+    builder_certificates: str = ""
+    pool: Mapping[str, BuilderSettings] = field(default_factory=dict)
     target: Mapping[str, TargetSettings] = field(default_factory=dict)
     stage: StageSettings = StageSettings()
     origins: Mapping[str, Layer] = field(default_factory=dict, repr=False)
@@ -202,6 +220,12 @@ class Settings:
             if (value := getattr(self, key)) != getattr(_DEFAULTS, key) and f"image.{name}.{key}" not in self.origins
         }
         return replace(own, **general) if general else own
+
+    @property
+    def all_builders(self) -> Mapping[str, BuilderSettings]:
+        """What images are built with, by what a message calls it; nothing where that is the engine."""
+        addresses = (*([self.builder] if self.builder else ()), *self.builders)
+        return {**{each: BuilderSettings(address=each) for each in addresses}, **self.pool}
 
     def of_target(self, name: str) -> Settings:
         """The settings as they are for a target: those of the project, with other places.

@@ -22,6 +22,7 @@ from buildtools.settings import (
     COMPONENT,
     GATE,
     KEYS,
+    BuilderSettings,
     DistributionSettings,
     ImageSettings,
     Layer,
@@ -39,8 +40,16 @@ from buildtools.toml_lines import lines_of_keys
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 # Nobody means a larger number: it is more than hours since 1970, images or processors.
 LARGEST_NUMBER = 1_000_000
-_TABLES = {"image": ImageSettings, "distribution": DistributionSettings, "target": TargetSettings}
+_TABLES = {
+    "image": ImageSettings,
+    "distribution": DistributionSettings,
+    "target": TargetSettings,
+    "pool": BuilderSettings,
+}
 _MOST_QUOTED = 80
+_BUILDER_ADDRESS = re.compile(
+    r"unix:///\S+|(?:tcp|ssh)://\S+|docker-(?:container|context)://[A-Za-z0-9][A-Za-z0-9_.-]*"
+)
 
 
 def read_pyproject(root: Path) -> Layer:
@@ -72,8 +81,8 @@ def read_pyproject(root: Path) -> Layer:
 def merge_layers(root: Path, layers: Iterable[Layer], *, lenient: bool = False) -> Settings:
     """Settings from layers, the later ones winning key by key.
 
-    Tables (``args``, ``image``, ``distribution``, ``target``) merge by their own keys. A value of ``None`` means "not
-    set here".
+    Tables (``args``, ``image``, ``distribution``, ``target``, ``pool``) merge by their own keys. A value of ``None``
+    means "not set here".
 
     :raises Refused: unless ``lenient``, with every error at once: unknown key, wrong type, invalid value.
     """
@@ -316,6 +325,7 @@ def _value_errors(values: dict[str, Any], origins: Mapping[str, Layer]) -> list[
         errors += _place_errors(vars(target), f"target.{name}.", origins)
         if unknown := [required for required in target.requires if required not in (*values["target"], GATE)]:
             errors.append(f"{where(f'target.{name}.requires')} names {_quoted(unknown[0])}, which is not a target")
+    errors += _builder_errors(values, where)
     for name, distribution in values.get("distribution", {}).items():
         if not COMPONENT.fullmatch(name):
             errors.append(f"{where(f'distribution.{name}')}: a distribution's name must be lower-case words")
@@ -345,6 +355,24 @@ def _cache_errors(values: dict[str, Any], where: Callable[[str], str]) -> list[s
                 place_error(each, several_images=not path, several_platforms=len(platforms) > 1) for each in caches
             ]
             errors += [f"{where(f'{path}{key}')}: {error}" for error in places if error and key == "cache_to"]
+    return errors
+
+
+def _builder_errors(values: Mapping[str, Any], where: Callable[[str], str]) -> list[str]:
+    one, several, pool = values.get("builder", ""), values.get("builders", ()), values.get("pool", {})
+    addresses = [("builder", one)] if one else []
+    addresses += [("builders", each) for each in several]
+    addresses += [(f"pool.{name}.address", each.address) for name, each in pool.items()]
+    errors = [
+        f"{where(key)} must be unix:///PATH, tcp://HOST:PORT, docker-container://NAME or docker-context://NAME, "
+        f"not {_quoted(address)}"
+        for key, address in addresses
+        if not _BUILDER_ADDRESS.fullmatch(address)
+    ]
+    if one and (several or pool):
+        errors.append(f"{where('builder')} must not stand beside builders or pool: put that one into the list")
+    for name, each in pool.items():
+        errors += _platform_errors(f"pool.{name}.", "", each.platforms, where)
     return errors
 
 

@@ -65,12 +65,11 @@ class TaskContext:
         """
         from buildtools.image.folder.folders import image_folders
 
-        engine = self.services.engine_if_any()
         return image_folders(
             self.settings,
             self.version,
             self.run.only,
-            builder=engine.platform if engine else None,
+            builder=self.services.build_platform,
             proxies=self.services.build_proxies,
         )
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 
 from buildtools import BuildToolsError
+from buildtools.image.engine.client import Engine
 from buildtools.sandbox import base, process, s3
 from buildtools.sandbox import engine as engines
 from buildtools.sandbox import registry as registries
@@ -216,8 +217,9 @@ def content_engine(services: Services) -> EngineService:
     return _engine_of_debian_13("26c", services)
 
 
-def _engine_of_debian_13(kind: str, services: Services) -> EngineService:
-    name = f"engine-{kind}"
+def _engine_of_debian_13(kind: str, services: Services, number: str = "") -> EngineService:
+    """The engine of Debian 13 of this kind and number, with data of its own."""
+    name = f"engine-{kind}{number}"
 
     def start() -> dict[str, Any]:
         socket = services.folder / f"{name}.sock"
@@ -231,6 +233,50 @@ def _engine_of_debian_13(kind: str, services: Services) -> EngineService:
 
     found = services.shared(name, start)
     return EngineService(found["host"], {"DOCKER_HOST": found["host"]}, found["busybox"])
+
+
+@pytest.fixture(scope="session")
+def buildkit_host(services: Services, environment: Mapping[str, str]) -> str:
+    """The address of a BuildKit daemon: ``BUILDKIT_HOST``, or the BuildKit of an engine that looks like one.
+
+    No package that a test can count on has a daemon of its own.
+    """
+    if "BUILDKIT_HOST" in os.environ:
+        return os.environ["BUILDKIT_HOST"]
+    engine = _engine_of_debian_13("26c", services)
+
+    def start() -> dict[str, Any]:
+        path = services.folder / "buildkitd.sock"
+        process.start(
+            "buildkitd",
+            [sys.executable, "-m", "tests.image.engine.modern_engine", str(path), "--only-grpc"],
+            services.folder,
+            environment={**environment, **engine.environment, "PYTHONPATH": str(_ROOT)},
+            answers=path.exists,
+        )
+        return {"host": f"unix://{path}"}
+
+    host: str = services.shared("buildkitd", start)["host"]
+    return host
+
+
+@pytest.fixture(scope="session")
+def registry_busybox(services: Services, engine: EngineService, registry: str) -> str:
+    """The reference of an image with a shell in the registry that lets everybody in."""
+    reference = f"{registry}/outside/busybox:1"
+
+    def start() -> dict[str, Any]:
+        with closing(Engine.connect(engine.environment)) as client:
+            client.tag(engine.base_busybox, reference)
+            try:
+                for line in client.api.push(reference, stream=True, decode=True, auth_config={}):
+                    assert "error" not in line, line
+            finally:
+                client.untag(reference)
+        return {"reference": reference}
+
+    services.shared("registry-busybox", start)
+    return reference
 
 
 @pytest.fixture(scope="session")

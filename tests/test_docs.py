@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from buildtools.settings import KEYS, DistributionSettings, ImageSettings, StageSettings
+from buildtools.settings import KEYS, BuilderSettings, DistributionSettings, ImageSettings, StageSettings
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
@@ -25,8 +25,9 @@ def test_the_task_reference_is_what_the_tasks_say() -> None:
 
 def test_every_configuration_key_is_documented() -> None:
     page = (ROOT / "docs" / "configuration.md").read_text()
-    keys = [*(key for key in KEYS if key not in ("image", "distribution", "target", "stage"))]
-    keys += [field.name for kind in (ImageSettings, DistributionSettings, StageSettings) for field in fields(kind)]
+    keys = [*(key for key in KEYS if key not in ("image", "distribution", "target", "stage", "pool"))]
+    kinds = (ImageSettings, DistributionSettings, StageSettings, BuilderSettings)
+    keys += [field.name for kind in kinds for field in fields(kind)]
     assert [] == [key for key in keys if f"| `{key}`" not in page]
 
 

@@ -40,6 +40,7 @@ RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 # The same inside the two largest rooms.
 INNER_LAYERS = {
     "image": (
+        ("builders",),
         ("assembly",),
         ("survey", "push"),
         ("bases",),

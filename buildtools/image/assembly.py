@@ -49,6 +49,8 @@ class Assembly:
     """How images are brought into one builder.
 
     ``names`` are the references to give each image, none to a variant that is known by its fingerprint alone;
+    ``kept_name`` is that reference, for a name and a fingerprint: nobody else can move it, as another run for the same
+    version may move the version's;
     ``repository`` is where the registry has an image of this name, as ``HOST/REPOSITORY``; ``project`` is the folder
     that paths in settings are relative to; ``cache`` is where inputs are noted down. Images of the names ``anew`` are
     built in any case, without a cache. An engine that keeps manifests is to write them with ``media_types``.
@@ -61,6 +63,7 @@ class Assembly:
     repository: Callable[[str], str]
     anew: Collection[str] = ()
     media_types: MediaTypes = MediaTypes.DOCKER
+    kept_name: Callable[[str, str], str] = engine_name
 
 
 def assemble(
@@ -184,11 +187,24 @@ class _Assembler:
             image_id = status.image_id
             self._report(Finished(name, "build", Outcome.UP_TO_DATE, 0.0))
         # Its own name for this fingerprint comes last: by it, later runs know the image.
-        self._image_ids[name] = image_id
-        for reference in (*names, _pinned_name(status)):
+        kept_name = self._kept_name(name)
+        for reference in names:
             if reference not in names_there:
                 self._builder.tag(image_id, reference)
-        return LocalImage(name, image_id, names or (_pinned_name(status),), outcome, status.why)
+        if kept_name not in names_there:
+            image_id = self._builder.keep(image_id, kept_name, anew=self._is_anew(status))
+        self._image_ids[name] = image_id
+        return LocalImage(name, image_id, names or (kept_name,), outcome, status.why)
+
+    def _kept_name(self, name: str) -> str:
+        return self._assembly.kept_name(name, self._statuses[name].fingerprint.value)
+
+    def _mention(self, name: str) -> str:
+        return self._builder.mention(self._image_ids[name], self._kept_name(name))
+
+    def _is_anew(self, status: ImageStatus) -> bool:
+        """Whether an image that is there for the same fingerprint does not do: it may be older than it should be."""
+        return status.name in self._assembly.anew or bool(status.folder.settings.rebuild_after or status.remotes)
 
     def _warn_of_others(self, status: ImageStatus, names: Iterable[str]) -> None:
         """Tell of names that an image has which this project did not build last: another project may count on them."""
@@ -227,10 +243,10 @@ class _Assembler:
             context=folder.context,
             dockerfile=folder.dockerfile_path,
             content=folder.pinned_dockerfile(
-                {parent: _pinned_name(self._statuses[parent]) for parent in folder.parents}
+                {parent: self._mention(parent) for parent in folder.parents}
                 | {name: base.kept_name for name, base in status.bases.items() if base.kept_name}
             ),
-            tags=names or (_pinned_name(status),),
+            tags=names or (self._kept_name(status.name),),
             args=folder.arguments,
             labels={**settings.labels, FINGERPRINT_LABEL: fingerprint.value, **self._parents_label(folder.parents)},
             target=settings.target,
@@ -245,6 +261,8 @@ class _Assembler:
             directories=fingerprint.directories,
             media_types=self._assembly.media_types,
             selection=status.selection(),
+            repository=self._assembly.repository(status.name),
+            native=str(folder.builder),
         )
         began = time.monotonic()
         try:
@@ -263,7 +281,7 @@ class _Assembler:
         parents = {parent: self._statuses[parent].fingerprint for parent in status.folder.parents}
         changes = list(changes_since(status, parents, self._contents))
         for parent in status.folder.parents:
-            image = self._builder.image(_pinned_name(self._statuses[parent]))
+            image = self._builder.image(self._mention(parent))
             if image is None or image["Id"] != self._image_ids[parent]:
                 changes.append(f"its parent {parent} was built anew")
         if changes:
@@ -280,7 +298,7 @@ class _Assembler:
         for parent in parents:
             image = self._builder.image(self._image_ids[parent])
             if image is None:
-                raise BuildToolsError(f"the image of {parent} was removed from the engine meanwhile", "run again")
+                raise BuildToolsError(f"the image of {parent} was removed meanwhile", "run again")
             generations[parent] = generation_of(image["RootFS"].get("Layers") or ())
         return {PARENTS_LABEL: parents_label(generations)} if parents else {}
 
@@ -297,11 +315,6 @@ class _Assembler:
         reference = f"{self._assembly.repository(status.name)}@{status.registry_digest}"
         arrival = PartialTransfers(self._report, status.name)
         return timed(self._report, status.name, "pull", lambda: self._builder.pull(reference, arrival), str)
-
-
-def _pinned_name(status: ImageStatus) -> str:
-    """A name that nobody else can move, as another run for the same version may move the version's."""
-    return engine_name(status.name, status.fingerprint.value)
 
 
 def _check_cache(key: str, cache: BuildCache) -> None:

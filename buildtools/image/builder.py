@@ -1,6 +1,8 @@
 """What assembly needs of whatever builds images and keeps them under names.
 
-:class:`Builder` is the seam; ``engine.engine_builder`` is the one adapter. Its contract:
+:class:`Builder` is the seam. The adapters are ``engine.engine_builder``, which keeps images in an engine,
+``builders.registry_builder``, which has them pushed into a registry and keeps them there, and ``builders.pool``, which
+is several of the second kind. The contract:
 
 * **Names** are full references, ``REPOSITORY:TAG``. A name points to one image; to give it to another takes it away
   from the first. An image without a name may be gone at any time.
@@ -8,6 +10,7 @@
   passes by itself only when somebody restarts it. A build is tried again where builds got in each other's way.
 * **Idempotent** are ``image``, ``tag``, ``untag`` and ``pull``. ``build`` makes an image each time; it may be the same
   one, where the builder remembers every step.
+* **Ids** are a builder's own: an engine's name images in its store, those in a registry are ``HOST/REPOSITORY@DIGEST``.
 * **Final** is ``BuildFailed``: the same build fails again. ``Unreachable`` is worth another run. ``Cancelled`` is
   raised soon after the event was set, and leaves nothing running.
 * Events about a build (its start, steps, output, bytes sent, end) go to the ``report`` that it was given, from any
@@ -41,7 +44,9 @@ class BuildRequest:
     ``content`` is built instead of what the Dockerfile holds; errors still name that file. ``directories`` is a digest
     of the modes of the context's directories: the engine, which does not look for a change of these in the copy it
     keeps, gets a new copy when it changes. ``selection`` is what the build may take of the context; without it the
-    engine reads the ignore file, as a tree of its own, and then chooses.
+    engine reads the ignore file, as a tree of its own, and then chooses. ``repository`` is where a builder that keeps
+    images in a registry puts this one, as ``HOST/REPOSITORY``, without any tag. ``native`` is the platform of
+    who builds it, as the fingerprint has it, and the image's own where ``platform`` is empty.
     """
 
     name: str
@@ -63,6 +68,8 @@ class BuildRequest:
     directories: str = ""
     media_types: MediaTypes = MediaTypes.DOCKER
     selection: Selection | None = None
+    repository: str = ""
+    native: str = ""
 
 
 class Builder(Protocol):
@@ -79,7 +86,7 @@ class Builder(Protocol):
         """What is known of the image with this name or id, as the engine's API has it; None where there is none."""
 
     def build(self, request: BuildRequest, report: Report, cancelled: threading.Event) -> str:
-        """Builds an image, which then has all of the request's tags; its id.
+        """Builds an image, which then has all of the request's tags, or lies in its repository; its id.
 
         :raises BuildFailed: it could not be built.
         :raises Cancelled: ``cancelled`` was set.
@@ -97,6 +104,16 @@ class Builder(Protocol):
 
     def tag(self, image_id: str, reference: str) -> None:
         """Gives an image one more name."""
+
+    def keep(self, image_id: str, reference: str, *, anew: bool) -> str:
+        """Gives an image the name by which later runs know it; the id of the image that then has the name.
+
+        Where others may have given it meanwhile, an image of theirs that is as good has it, unless the name is to mean
+        what was built ``anew``.
+        """
+
+    def mention(self, image_id: str, reference: str) -> str:
+        """What a Dockerfile calls an image that was kept under this name."""
 
     def untag(self, reference: str) -> None:
         """Takes a name away; nothing where there is no such name."""

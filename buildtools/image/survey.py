@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, replace
 from enum import Enum
 from pathlib import Path
@@ -15,7 +15,7 @@ from buildtools.image.engine.client import Engine
 from buildtools.image.engine.documents import EngineImage
 from buildtools.image.folder.contents import Contents
 from buildtools.image.folder.context import Selection
-from buildtools.image.folder.fingerprint import Fingerprint, explain, folder_fingerprint, recorded_inputs
+from buildtools.image.folder.fingerprint import Fingerprint, explain, folder_fingerprint, last_inputs, recorded_inputs
 from buildtools.image.folder.folders import ImageFolder
 from buildtools.image.generation import generation_of, other_parents
 from buildtools.image.reference import image_name
@@ -140,6 +140,63 @@ def engine_statuses(
     return tuple(result)
 
 
+def registry_statuses(
+    statuses: Sequence[ImageStatus],
+    stored: Mapping[str, StoredImage],
+    *,
+    repository: Callable[[str], str],
+    kept_name: Callable[[str, str], str],
+    cache: Path,
+    is_final: bool = False,
+) -> tuple[ImageStatus, ...]:
+    """Where each folder stands in a registry, which has ``stored`` under their fingerprints, by the folders' names.
+
+    ``repository`` is where an image of a name lies, and ``kept_name`` the reference for a name and a fingerprint. With
+    ``is_final`` what is stored is what the version has, whatever it was built on.
+    """
+    generations: dict[str, str] = {}
+    result = []
+    for each in statuses:
+        image = stored.get(each.name)
+        why = () if is_final and image else _unfit(each, image, generations)
+        if each.fingerprint.unknown:
+            reason = "the registry of base {} does not tell what it is"
+            status = replace(each, why=tuple(map(reason.format, each.fingerprint.unknown)))
+        elif image and not why:
+            generations[each.name] = generation_of(diff_ids_of(image.config))
+            image_id = f"{repository(each.name)}@{image.digest}"
+            tags = (kept_name(each.name, each.fingerprint.value),)
+            status = replace(each, state=BuildState.UP_TO_DATE, image_id=image_id, tags=tags, why=())
+        elif image:
+            status = replace(each, state=BuildState.STALE, why=why)
+        else:
+            inputs = last_inputs(cache, each.name)
+            changes = explain(inputs, each.fingerprint.inputs) if inputs else ()
+            why = changes or ("the registry does not have it",)
+            status = replace(each, state=BuildState.STALE if changes else BuildState.NOT_BUILT, why=why)
+        result.append(status)
+    return tuple(result)
+
+
+def _unfit(status: ImageStatus, image: StoredImage | None, generations: Mapping[str, str]) -> tuple[str, ...]:
+    """Why an image that a registry has does not do, though it has the fingerprint."""
+    if image is None:
+        return ()
+    parents = {parent: generations.get(parent, "") for parent in status.folder.parents}
+    return _reasons(status, (time.time() - image.created) / _SECONDS_AN_HOUR, other_parents(image.labels, parents))
+
+
+def _reasons(status: ImageStatus, age: float, others: Sequence[str]) -> tuple[str, ...]:
+    """Why an image with the right fingerprint is stale: its age in hours, or what it was built on."""
+    limit = status.folder.settings.rebuild_after
+    if limit and age > limit:
+        return (f"built {age:.0f} hours ago, and rebuild_after is {limit:g}",)
+    if status.remotes:
+        advice = "ADD {} may bring something else by now: give it a checksum or a commit"
+        return tuple(map(advice.format, status.remotes))
+    return tuple(f"built on another build of its parent {name}" for name in others)
+
+
 def changes_since(status: ImageStatus, parents: Mapping[str, Fingerprint], contents: Contents) -> tuple[str, ...]:
     """What has changed in a folder since it was surveyed; nothing, as a rule."""
     now = _fingerprint(status.folder, parents, status.bases, contents)
@@ -192,18 +249,10 @@ class _EngineImages:
         image = self._by_tag.get(engine_name(folder.name, fingerprint.value))
         if image and image.labels.get(FINGERPRINT_LABEL) == fingerprint.value:
             age = (time.time() - image.created) / _SECONDS_AN_HOUR
-            limit = folder.settings.rebuild_after
-            others = other_parents(image.labels, generations)
-            if limit and age > limit:
-                why = (f"built {age:.0f} hours ago, and rebuild_after is {limit:g}",)
-            elif unknown.remotes:
-                advice = "ADD {} may bring something else by now: give it a checksum or a commit"
-                why = tuple(map(advice.format, unknown.remotes))
-            elif others:
-                why = tuple(f"built on another build of its parent {name}" for name in others)
-            else:
-                return replace(unknown, state=BuildState.UP_TO_DATE, image_id=image.id, tags=image.tags, why=())
-            return replace(unknown, state=BuildState.STALE, why=why)
+            why = _reasons(unknown, age, other_parents(image.labels, generations))
+            if why:
+                return replace(unknown, state=BuildState.STALE, why=why)
+            return replace(unknown, state=BuildState.UP_TO_DATE, image_id=image.id, tags=image.tags, why=())
         last = self._by_name.get(folder.image)
         if last is None:
             return replace(unknown, state=BuildState.NOT_BUILT, why=("never built in this engine",))

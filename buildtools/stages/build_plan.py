@@ -22,6 +22,7 @@ from buildtools.image.survey import BuildState, ImageStatus
 from buildtools.partition import Partition, Share, partition
 from buildtools.schedule import side_by_side
 from buildtools.stages import images
+from buildtools.stages.image_names import repository
 from buildtools.task_context import TaskContext
 
 _JOBS = 8
@@ -154,7 +155,7 @@ class _Agenda:
 
 
 def _read_records(task: TaskContext, names: Iterable[str]) -> Mapping[str, tuple[BuildRecord, ...]]:
-    places = {name: images.repository(task, name) for name in names}
+    places = {name: repository(task, name) for name in names}
     questions = [partial(read_builds, task.services.registry, place) for place in places.values()]
     return dict(zip(places, side_by_side(questions, jobs=_JOBS), strict=True))
 

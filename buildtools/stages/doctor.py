@@ -15,6 +15,7 @@ from typing import Any
 
 from buildtools import BuildToolsError, Failures, Refused, error_kind
 from buildtools.frozen import frozen
+from buildtools.image.builders.sites import BuildSite
 from buildtools.image.engine.client import Engine, EngineError
 from buildtools.schedule import side_by_side
 from buildtools.task_context import TaskContext
@@ -75,7 +76,7 @@ def examine(task: TaskContext) -> Examination:
         ("buildtools", _tool),
         ("configuration", _configuration),
         ("git", _git),
-        ("engine", _engine),
+        *([("builders", _builders)] if task.services.sites else [("engine", _engine)]),
         ("disk", _disks),
         ("registry", _registry),
         ("store", _store),
@@ -137,6 +138,18 @@ def _engine(task: TaskContext) -> Iterator[Diagnosis]:
     if engine.address.startswith("unix://") and root.is_dir():
         yield from _disk("engine's disk", root)
         yield _mounts(root, [*_details(engine, running)])
+
+
+def _builders(task: TaskContext) -> Iterator[Diagnosis]:
+    for name, site in task.services.sites.items():
+        subject = f"builder {name}"
+        yield from _diagnoses(task, subject, partial(_builder, subject, site))
+
+
+def _builder(name: str, site: BuildSite, task: TaskContext) -> Iterator[Diagnosis]:
+    del task
+    platforms = ", ".join(map(str, site.platforms))
+    yield Diagnosis(name, Health.WELL, f"{site.host.title} builds for {platforms}")
 
 
 def _image_store(info: Mapping[str, Any], *, containerd: bool) -> Diagnosis:

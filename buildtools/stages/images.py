@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
-from buildtools import BuildToolsError, Failures, Unreachable
+from buildtools import BuildToolsError, Failures, Refused, Unreachable
 from buildtools.build_cache import cache_tag, read_caches
 from buildtools.command import run_command
 from buildtools.events import PartialTransfers, Warned, timed
@@ -25,7 +25,14 @@ from buildtools.image.registry.manifest import CREATED_LABEL, SOURCE_LABEL, VERS
 from buildtools.image.registry.push import ImageToPush, PushedImage, PushRoute
 from buildtools.image.survey import BuildState, ImageStatus, engine_statuses, survey
 from buildtools.schedule import side_by_side
+from buildtools.stages.image_names import full_repository, place, reference, repository
 from buildtools.stages.planned import Planned
+from buildtools.stages.registry_builds import (
+    build_into_registry,
+    build_missing,
+    placed_statuses,
+    refuse_without_registry,
+)
 from buildtools.stages.tree import mind_untracked
 from buildtools.task_context import TaskContext
 
@@ -45,17 +52,20 @@ def run_before(task: TaskContext) -> None:
 
 
 def pull_bases(task: TaskContext) -> None:
-    """With ``--pull``, let the engine fetch every base image anew; one that is only local stays as it is."""
-    if not task.run.pull:
+    """With ``--pull``, let the engine fetch every base image anew; one that is only local stays as it is.
+
+    Builders without a store ask the registry each time.
+    """
+    if not task.run.pull or task.services.sites:
         return
-    for reference in _outside(task.image_folders()):
+    for base in _outside(task.image_folders()):
         try:
-            timed(task.run.report, reference, "pull", partial(_pull, task, reference))
+            timed(task.run.report, base, "pull", partial(_pull, task, base))
         except Unreachable:
             raise
         except BuildToolsError as error:
             # One that is not in the engine either stops those images alone that are built on it.
-            if task.services.engine.inspect(reference):
+            if task.services.engine.inspect(base):
                 task.run.report(Warned("", f"{error.fact}; the engine's own is used"))
 
 
@@ -65,6 +75,8 @@ def survey_images(task: TaskContext, *, complete: bool = False) -> tuple[ImageSt
     :raises BuildToolsError: a base image cannot be had.
     """
     statuses = _survey(task, complete=complete)
+    if task.services.sites:
+        return placed_statuses(task, statuses)
     engine = task.services.engine_if_any()
     return engine_statuses(statuses, engine, cache=task.run.project_cache) if engine else statuses
 
@@ -72,6 +84,8 @@ def survey_images(task: TaskContext, *, complete: bool = False) -> tuple[ImageSt
 def listed_statuses(task: TaskContext) -> tuple[ImageStatus, ...]:
     """Where every image folder stands, and of each name that is somebody else's image in the engine, that it is."""
     statuses = survey_images(task)
+    if task.services.sites:
+        return statuses
     named = _named(statuses)
 
     def listed(status: ImageStatus) -> ImageStatus:
@@ -97,8 +111,10 @@ def complete_survey(task: TaskContext) -> tuple[ImageStatus, ...]:
 
 def _survey(task: TaskContext, *, complete: bool) -> tuple[ImageStatus, ...]:
     image_folders = task.image_folders()
-    engine = task.services.engine_if_any()
-    own_names = {f"{folder.image}:{task.version.image_tag}" for folder in image_folders}
+    engine, own_names = None, set[str]()
+    if not task.services.sites:
+        engine = task.services.engine_if_any()
+        own_names = {f"{folder.image}:{task.version.image_tag}" for folder in image_folders}
     find = partial(find_bases, image_folders, engine, task.services.registry_at, _cache(task), own_names)
     bases = find()
     without_digest = {base.reference: base for each in bases.values() for base in each.values() if not base.digest}
@@ -111,9 +127,22 @@ def _survey(task: TaskContext, *, complete: bool) -> tuple[ImageStatus, ...]:
 
 
 def bring_in(task: TaskContext, *, registry_names: bool) -> tuple[LocalImage, ...]:
-    """Bring every image into the engine; what the registry has already is pulled rather than built."""
+    """Bring every image into the engine; what the registry has already is pulled rather than built.
+
+    Builders without a store bring it into the registry, under its fingerprint.
+    """
     if registry_names:
         task.settings.repository_prefix  # noqa: B018  refuses where none is configured
+    if task.services.sites:
+        refuse_without_registry(task)
+        if registry_names:
+            raise Refused(
+                f"images are built with {', '.join(task.services.sites)}, which has none to tag",
+                "`invoke push` gives them their names in the registry",
+            )
+        statuses = survey_images(task, complete=True)
+        built = build_into_registry(task, statuses, [status.name for status in statuses])
+        return tuple(built.values())
     task.services.engine  # noqa: B018  without one nothing can be brought in
     statuses = _with_stored(task, survey_images(task, complete=True))
     names = [status.name for status in statuses]
@@ -179,9 +208,10 @@ def push_images(task: TaskContext, wait_for_archives: Callable[[], object] | Non
                 fingerprints_kept=task.settings.fingerprints_kept,
                 media_types=task.settings.media_types,
                 provide=provide,
+                make=partial(build_missing, task, statuses_at_start) if task.services.sites else None,
                 before_tags=partial(make, wait_for_archives) if wait_for_archives else None,
             ),
-            task.services.engine_if_any(),
+            None if task.services.sites else task.services.engine_if_any(),
             registry,
             _cache(task),
             report=task.run.report,
@@ -225,7 +255,8 @@ def _refuse_changed(task: TaskContext, statuses: Sequence[ImageStatus]) -> None:
 
 def local_plan(task: TaskContext) -> tuple[Planned, ...]:
     """What bringing the images into the engine would do."""
-    task.services.engine  # noqa: B018  without one nothing can be planned
+    if not task.services.sites:
+        task.services.engine  # noqa: B018  without one nothing can be planned
     statuses = _with_stored(task, survey_images(task))
 
     def plan_of(status: ImageStatus) -> Planned:
@@ -288,6 +319,12 @@ def _pull_unknown(task: TaskContext, bases: Sequence[BaseImage]) -> dict[str, Bu
     """Let the engine fetch base images, for it may know a mirror; the errors, by reference."""
 
     def pull(base: BaseImage) -> BuildToolsError | None:
+        if task.services.sites:
+            kind = Unreachable if base.unreachable else BuildToolsError
+            return kind(
+                f"its registry does not tell what {base.reference} is",
+                "see that it can be reached from here and has that image; log in with docker login if it asks for it",
+            )
         try:
             timed(task.run.report, base.reference, "pull", partial(_pull, task, base.reference))
         except EngineError as error:
@@ -307,7 +344,7 @@ def _with_stored(task: TaskContext, statuses: tuple[ImageStatus, ...]) -> tuple[
         for each in statuses
         if each.state is not BuildState.UP_TO_DATE and not each.folder.settings.rebuild_after and not each.remotes
     }
-    if not (places and task.settings.registry) or task.run.no_cache:
+    if not (places and task.settings.registry) or task.run.no_cache or task.services.sites:
         return statuses
     try:
         images = find_fingerprints(task.services.registry, places, _cache(task))
@@ -344,7 +381,7 @@ def _assembly(
         task.run.project_cache,
         task.run.environment,
         names,
-        lambda name: f"{task.services.registry.host}/{repository(task, name)}",
+        partial(full_repository, task),
         anew,
         task.settings.media_types,
     )
@@ -362,7 +399,7 @@ def _to_push(task: TaskContext, statuses: Sequence[ImageStatus]) -> tuple[ImageT
             status.name,
             repository(task, status.name),
             status.fingerprint.value,
-            parents=tuple(_place(task, parent) for parent in status.folder.parents),
+            parents=tuple(place(task, parent) for parent in status.folder.parents),
             built_since=oldest(status),
             platform=None if status.folder.image == status.name else status.folder.platform,
             attested=bool(status.folder.settings.attestations),
@@ -379,23 +416,6 @@ def _labels(task: TaskContext) -> dict[str, str]:
         CREATED_LABEL: rfc3339(task.checkout.committed),
     }
     return {**labels, SOURCE_LABEL: task.checkout.source} if task.checkout.source else labels
-
-
-def repository(task: TaskContext, name: str) -> str:
-    """An image's repository in the registry, which its variants share."""
-    image = image_name(name)
-    return f"{task.settings.namespace}/{image}" if task.settings.namespace else image
-
-
-def _place(task: TaskContext, name: str) -> str:
-    """An image's repository, and which of its variants is meant, as :attr:`ImageToPush.place` has it."""
-    return f"{repository(task, name)}{name.removeprefix(image_name(name))}"
-
-
-def reference(task: TaskContext, name: str) -> str:
-    """An image's reference: in the registry, or in the engine alone where no registry is configured."""
-    prefix = f"{task.settings.repository_prefix}/" if task.settings.registry else ""
-    return f"{prefix}{image_name(name)}:{task.version.image_tag}"
 
 
 def rfc3339(seconds: int) -> str:

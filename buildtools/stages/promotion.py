@@ -24,7 +24,7 @@ from buildtools.schedule import run_graph
 from buildtools.services import Services
 from buildtools.settings import GATE
 from buildtools.stages import releases
-from buildtools.stages.images import repository
+from buildtools.stages.image_names import repository
 from buildtools.stages.planned import Planned
 from buildtools.stages.tag_moves import outdated_tags
 from buildtools.stages.verification import audit_releases

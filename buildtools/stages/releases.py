@@ -47,7 +47,8 @@ from buildtools.image.registry.push import PushedImage
 from buildtools.release import Release, ReleasedArchive, ReleasedImage
 from buildtools.schedule import all_ended, awaited
 from buildtools.stages.archives import store_archives
-from buildtools.stages.images import push_images, repository, rfc3339
+from buildtools.stages.image_names import repository
+from buildtools.stages.images import push_images, rfc3339
 from buildtools.stages.planned import Planned
 from buildtools.stages.tag_moves import move_tags, outdated_tags
 from buildtools.task_context import TaskContext

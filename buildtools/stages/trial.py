@@ -33,7 +33,7 @@ from buildtools.frozen import frozen
 from buildtools.image.docker.configuration import chosen_engine
 from buildtools.image.reference import Reference
 from buildtools.stages.fetch import pull_images
-from buildtools.stages.images import repository
+from buildtools.stages.image_names import repository
 from buildtools.stages.outputs import image_variables
 from buildtools.stages.planned import Planned
 from buildtools.stages.stack import Condition, Stack, StackService, stack_names

@@ -54,7 +54,7 @@ def asked_for(engine: Engine, root: Path, dockerfile: str, target: str, **option
     trees = {"context": recorded, "dockerfile": files({"Dockerfile": dockerfile.encode()})}
     handlers = {
         "/moby.filesync.v1.FileSync/DiffCopy": diff_copy(trees, lambda name, sent, total: None),
-        **attachables.health(),
+        **attachables.Heartbeat().handlers(),
     }
     attributes = {"filename": "Dockerfile", "target": target, **options}
     with open_session(engine, handlers, shared_key=secrets.token_hex(16)) as session, suppress(Status):

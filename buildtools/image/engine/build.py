@@ -124,6 +124,7 @@ class _Build:
         self.text = self.dockerfile.decode("utf-8", "replace")
         self.secrets = {key: read_secret(key, value, environment) for key, value in request.secrets.items()}
         self.progress = Progress(request.name, str(request.dockerfile), report, hidden=self.secrets.values())
+        self.heartbeat = attachables.Heartbeat()
         self.handlers = self._handlers(credentials, environment)
 
     def run(self) -> Mapping[str, str]:
@@ -147,6 +148,7 @@ class _Build:
 
     def _solve(self, attributes: Mapping[str, str], attempts: int = _ATTEMPTS) -> Mapping[str, str]:
         request = self.request
+        self.heartbeat.begin()
         try:
             with open_session(self.host, self.handlers, shared_key=_shared_key(request)) as session:
                 message = Solve(
@@ -157,7 +159,13 @@ class _Build:
                     inputs={"context": offered_tree("context", session.id)} if request.selection else {},
                 )
                 try:
-                    return solve(self.host, message, heard=self.progress.hear, cancel=self.cancel)
+                    return solve(
+                        self.host,
+                        message,
+                        heard=self.progress.hear,
+                        cancel=self.cancel,
+                        silence=self.heartbeat.silence,
+                    )
                 except Status as error:
                     if attempts == 1 or not _IN_THE_WAY.search(error.message):
                         raise self._failure(error, session) from None
@@ -227,7 +235,7 @@ class _Build:
         trees = {"context": folder(request.context, request.selection), "dockerfile": files(virtual)}
         handlers = {
             "/moby.filesync.v1.FileSync/DiffCopy": diff_copy(trees, self._report_transfer),
-            **attachables.health(),
+            **self.heartbeat.handlers(),
             **attachables.auth(credentials),
         }
         if self.secrets:

@@ -137,7 +137,11 @@ class Engine:
             response = self._connections.request("GET", "/_ping", {})
         except (http.client.HTTPException, ConnectionResetError) as error:
             if self._speaks_http2():
-                raise UnusableEngine(f"what answers at {self.address} is a BuildKit daemon", _ENGINE_WANTED) from None
+                raise UnusableEngine(
+                    f"what answers at {self.address} is a BuildKit daemon",
+                    f'set builder = "{self.address}" under [tool.buildtools], or BUILDKIT_HOST, to build with it, and '
+                    "unset DOCKER_HOST, or set it to a Docker Engine",
+                ) from None
             raise _unreachable(self.address, error) from None
         except OSError as error:
             raise _unreachable(self.address, error) from None

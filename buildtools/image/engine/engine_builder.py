@@ -53,6 +53,17 @@ class EngineBuilder:
         """See the protocol."""
         self._engine.tag(image_id, reference)
 
+    def keep(self, image_id: str, reference: str, *, anew: bool) -> str:
+        """See the protocol."""
+        del anew
+        self._engine.tag(image_id, reference)
+        return image_id
+
+    def mention(self, image_id: str, reference: str) -> str:
+        """See the protocol. No Dockerfile can name an image by its id."""
+        del image_id
+        return reference
+
     def untag(self, reference: str) -> None:
         """See the protocol."""
         self._engine.untag(reference)

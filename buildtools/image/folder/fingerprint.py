@@ -159,15 +159,18 @@ def recorded_inputs(directory: Path, name: str, value: str) -> Mapping[str, str]
 
     They are not where the image was built on another machine, or something else was built here since.
     """
+    inputs = last_inputs(directory, name)
+    return inputs if inputs and _combination(inputs) == value else None
+
+
+def last_inputs(directory: Path, name: str) -> Mapping[str, str] | None:
+    """The inputs of the image ``name`` when it was last built here; None where that is not known."""
     try:
         record = json.loads(_record(directory, name).read_bytes())
-        if record["fingerprint"] == value:
-            inputs: dict[str, str] = record["inputs"]
-            if _combination(inputs) == value:
-                return inputs
-    except (OSError, ValueError, TypeError, KeyError):
-        pass
-    return None
+        inputs: dict[str, str] = record["inputs"]
+        return inputs if _combination(inputs) == record["fingerprint"] else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
 
 
 def recorded_seconds(directory: Path, name: str, value: str) -> float:

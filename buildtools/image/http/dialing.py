@@ -13,9 +13,11 @@ import ssl
 import subprocess
 import threading
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+from buildtools.frozen import frozen
 from buildtools.request_log import Stopwatch
 
 _CONNECT_SECONDS = 30
@@ -23,6 +25,23 @@ _CONNECT_SECONDS = 30
 _KEEPALIVE_SECONDS = 15
 _KEEPALIVE_PROBES = 4
 _BUFFER = 256 * 1024
+
+
+@frozen
+class Certificates:
+    """Whom to trust, and who we are: the paths of a CA's certificate, and of our own certificate with its key.
+
+    It has the members of the SDK's ``TLSConfig`` that matter here.
+    """
+
+    ca_cert: str
+    cert: tuple[str, str]
+    verify: bool = True
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> Certificates:
+        """Those of a folder as ``DOCKER_CERT_PATH`` names one, with ``ca.pem``, ``cert.pem`` and ``key.pem``."""
+        return cls(str(folder / "ca.pem"), (str(folder / "cert.pem"), str(folder / "key.pem")))
 
 
 def dial_unix(path: str) -> socket.socket:
@@ -58,14 +77,19 @@ def dial_tcp(host: str, port: int) -> socket.socket:
     return sock
 
 
-def dial_tls(host: str, port: int, tls: Any) -> socket.socket:
-    """A connection to a host with TLS; ``tls`` is the SDK's ``TLSConfig``, or None for what the system trusts."""
+def dial_tls(host: str, port: int, tls: Any, protocols: Sequence[str] = ()) -> socket.socket:
+    """A connection to a host with TLS; ``tls`` is the SDK's ``TLSConfig``, or None for what the system trusts.
+
+    ``protocols`` are offered to the host, RFC 7301.
+    """
     context = ssl.create_default_context(cafile=tls.ca_cert if tls else None)
     if tls and not tls.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     if tls and tls.cert:
         context.load_cert_chain(*tls.cert)
+    if protocols:
+        context.set_alpn_protocols([*protocols])
     raw = dial_tcp(host, port)
     try:
         sock = context.wrap_socket(raw, server_hostname=host)

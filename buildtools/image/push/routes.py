@@ -12,6 +12,8 @@ stamped         the tag of the fingerprint has an image, all of       a configur
 engine          the engine keeps images in containerd's store; or     what the engine's own push sends; then as stamped
                 small layers lie on a large base that the registry
                 has and that the engine knows by its name there
+builder         what builds images has no store of its own            nothing by us: the builder has pushed them
+                                                                      already; then as stamped
 direct          otherwise                                             the layers that the registry lacks, read out of
                                                                       the engine and compressed here; then as stamped
 ==============  ====================================================  ==================================================
@@ -58,6 +60,7 @@ from buildtools.version import Version
 
 Provide = Callable[[Sequence[ImageToPush], Mapping[str, StoredImage]], Sequence[ImageToPush]]
 KnownLayers = Mapping[str, tuple[Descriptor, str]]
+Make = Callable[[Sequence[ImageToPush], Mapping[str, StoredImage]], Sequence[tuple[StoredImage, PushRoute]]]
 StoreImages = Callable[[Sequence[ImageToPush], KnownLayers], Sequence[tuple[StoredImage, PushRoute]]]
 
 # How often another agent may come in between, with another build of the same commit, before we give up.
@@ -74,7 +77,8 @@ class PushRequest:
 
     ``labels`` are stamped into every image, and its manifest is written with ``media_types``. ``provide`` is asked for
     those images that the registry lacks, and returns them with their ids: so nothing is built that is there already. It
-    is told which images the version has already, by name: what it builds must be built on these. ``before_tags`` is
+    is told which images the version has already, by name: what it builds must be built on these. ``make`` stands in for
+    it where what builds them stores them in the registry as well: it returns what is there then. ``before_tags`` is
     called once all layers are there, before the first tag of the version is set; it may raise. Where something new was
     stored, at most ``fingerprints_kept`` fingerprints stay in its repository; 0 keeps all. Layers of those ``bases``
     that the registry has are not sent.
@@ -87,6 +91,7 @@ class PushRequest:
     fingerprints_kept: int = 0
     media_types: MediaTypes = MediaTypes.DOCKER
     provide: Provide = _as_they_are
+    make: Make | None = None
     before_tags: Callable[[], object] | None = None
 
 
@@ -167,10 +172,15 @@ def _routes(
             return routes
         present = {image: each for image, each in published_images.items() if each}
         present |= {image: source for image, (source, _) in routes.items() if image not in new}
-        images = request.provide(new, {image.name: source for image, source in present.items()})
-        bases = tagger.base_images(request.bases)
-        layers = _known_layers([*bases, *((image.repository, source) for image, source in present.items())])
-        routes |= zip(new, store(images, layers), strict=True)
+        present_by_name = {image.name: source for image, source in present.items()}
+        if request.make:
+            results = request.make(new, present_by_name)
+        else:
+            images = request.provide(new, present_by_name)
+            bases = tagger.base_images(request.bases)
+            layers = _known_layers([*bases, *((image.repository, source) for image, source in present.items())])
+            results = store(images, layers)
+        routes |= zip(new, results, strict=True)
         tagger.forget_look()
         sources: Images = {image: source for image, (source, _) in routes.items()}
         new = tagger.other_builds(request.images, published_images, sources)

@@ -66,6 +66,7 @@ class PushRoute(Enum):
     STAMPED = "stamped"
     DIRECT = "direct"
     ENGINE = "engine"
+    BUILDER = "builder"
 
 
 @frozen
@@ -118,7 +119,7 @@ class PushedImage:
     @property
     def is_new(self) -> bool:
         """Whether the registry did not have this fingerprint before."""
-        return self.route in (PushRoute.DIRECT, PushRoute.ENGINE)
+        return self.route in (PushRoute.DIRECT, PushRoute.ENGINE, PushRoute.BUILDER)
 
 
 def variants_by_repository(images: Iterable[ImageToPush]) -> list[list[ImageToPush]]:

@@ -1,6 +1,7 @@
 """Any engine, seen as one that has lost ``POST /grpc`` and ``POST /session`` and speaks gRPC on its API socket itself.
 
-usage: DOCKER_HOST=... python -m tests.image.engine.modern_engine SOCKET; it says so on its output once it listens.
+usage: DOCKER_HOST=... python -m tests.image.engine.modern_engine SOCKET [--only-grpc]; it says so on its output once it
+listens. With ``--only-grpc`` there is no HTTP/1 either, as at a BuildKit daemon.
 It is a program, for tests count the threads and files of their own process.
 """
 
@@ -26,9 +27,10 @@ class ModernEngine(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, path: str, engine: Engine) -> None:
+    def __init__(self, path: str, engine: Engine, *, only_grpc: bool = False) -> None:
         super().__init__(path, _Connection)
         self.engine = engine
+        self.only_grpc = only_grpc
 
 
 class _Connection(socketserver.BaseRequestHandler):
@@ -44,6 +46,8 @@ class _Connection(socketserver.BaseRequestHandler):
         if begin.startswith(b"PRI * HTTP/2.0\r\n"):
             engine, received = upgrade(self.server.engine, "/grpc")
             self.request.sendall(received)
+        elif self.server.only_grpc:
+            return
         else:
             engine = self.server.engine.dial()
         with engine:
@@ -62,7 +66,11 @@ def _pass_on(source: socket.socket, target: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.closing(Engine.connect(os.environ)) as engine, ModernEngine(sys.argv[1], engine) as server:
+    path, *options = sys.argv[1:]
+    with (
+        contextlib.closing(Engine.connect(os.environ)) as engine,
+        ModernEngine(path, engine, only_grpc="--only-grpc" in options) as server,
+    ):
         sys.stdout.write("listens\n")
         sys.stdout.flush()
         server.serve_forever()

@@ -20,6 +20,9 @@ from buildtools.image.engine.buildkit.protobuf import Message, bytes_field, map_
 from buildtools.image.engine.buildkit.upgrade import RouteMissing, upgrade
 
 _PATIENCE = 0.1  # seconds between two looks at whether to cancel
+# Seconds after which somebody who asks every five whether we are there has stopped, or is cut off. A machine that has
+# too much to do is late by a few.
+_LONGEST_SILENCE = 60.0
 # After its result a build may have a few more words; a failed one may keep silent and still not hang up.
 _LAST_WORDS = 2.0
 
@@ -87,9 +90,16 @@ def connect_control(host: BuildkitHost) -> Connection:
 
 
 def solve(
-    host: BuildkitHost, request: Solve, *, heard: Callable[[Message], None], cancel: threading.Event
+    host: BuildkitHost,
+    request: Solve,
+    *,
+    heard: Callable[[Message], None],
+    cancel: threading.Event,
+    silence: Callable[[], float] = float,
 ) -> Mapping[str, str]:
     """Run a build and hand every ``StatusResponse`` to ``heard`` as it comes; what the exporter answered.
+
+    ``silence`` tells for how many seconds nothing has been heard of the engine, in whatever it does.
 
     :raises Status: the build failed.
     :raises Gone: the engine went away.
@@ -116,7 +126,7 @@ def solve(
     try:
         for thread in threads:
             thread.start()
-        result = _wait_for(outcome, cancel)
+        result = _wait_for(outcome, cancel, silence)
         threads[1].join(_LAST_WORDS)
     finally:
         # This alone stops a build that is still running.
@@ -131,8 +141,12 @@ def solve(
         raise Gone(f"the result of the build cannot be read ({error})") from None
 
 
-def _wait_for(outcome: queue.SimpleQueue[bytes | Exception], cancel: threading.Event) -> bytes | Exception:
+def _wait_for(
+    outcome: queue.SimpleQueue[bytes | Exception], cancel: threading.Event, silence: Callable[[], float]
+) -> bytes | Exception:
     while not cancel.is_set():
+        if silence() > _LONGEST_SILENCE:
+            return Gone(f"it has not said anything for {_LONGEST_SILENCE:.0f} s")
         try:
             return outcome.get(timeout=_PATIENCE)
         except queue.Empty:

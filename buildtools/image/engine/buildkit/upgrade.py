@@ -24,8 +24,10 @@ class RouteMissing(EngineError):
     """The engine does not know the path: HTTP status 404."""
 
 
-def upgrade(host: BuildkitHost, path: str, headers: Iterable[tuple[str, str]] = ()) -> tuple[socket.socket, bytes]:
-    """A socket that speaks HTTP/2 from here on, and the bytes that already came on it.
+def upgrade(
+    host: BuildkitHost, path: str, headers: Iterable[tuple[str, str]] = (), *, body: bytes = b"", protocol: str = "h2c"
+) -> tuple[socket.socket, bytes]:
+    """A socket that speaks another protocol, HTTP/2 by itself, from here on, and the bytes that already came on it.
 
     A path that the engine does not have is asked for once in a run.
 
@@ -41,15 +43,15 @@ def upgrade(host: BuildkitHost, path: str, headers: Iterable[tuple[str, str]] = 
         f"POST /v{host.api_version}{path} HTTP/1.1",
         "Host: docker",
         "Connection: Upgrade",
-        "Upgrade: h2c",
-        "Content-Length: 0",
+        f"Upgrade: {protocol}",
+        f"Content-Length: {len(body)}",
         *(f"{name}: {value}" for name, value in headers),
     ]
     stopwatch = Stopwatch()
     sock = host.dial()
     try:
         try:
-            sock.sendall("".join(f"{line}\r\n" for line in [*lines, ""]).encode())
+            sock.sendall("".join(f"{line}\r\n" for line in [*lines, ""]).encode() + body)
             head, rest = _read_head(sock)
             status = _status(head)
             stopwatch.log("engine", "POST", path, status or "not HTTP")

@@ -1,0 +1,1 @@
+"""Builders that push what they build into a registry, and keep no images themselves."""

@@ -1,0 +1,171 @@
+"""Several builders as one.
+
+Theory of operation. The builders know nothing of each other, and need not: each pushes what it builds into the same
+registry, and takes parents from there by digest. So where an image is built makes no difference to what comes out, only
+to how long it takes; and that depends on who has the steps of its last build in memory, and on who has time.
+
+* **Who can.** Each builder is asked once what it can run programs of. An image goes to builders whose own platform is
+  that of the image; where there is none, to those which emulate it; where nobody does, to any, for an image whose build
+  runs nothing needs neither. A Dockerfile that reads ``BUILDPLATFORM`` and the like wants a builder of that platform,
+  for its value is part of the fingerprint.
+* **Who remembers.** Each builder gets a number for each image, a digest of both names, and the highest one wins
+  (rendezvous hashing, D. Thaler and C. Ravishankar, 1998). It is computed and kept nowhere, the same on every machine,
+  and where a builder comes or goes only the images move that it wins or had won.
+* **Who has time.** A builder works on as many images at once as it has ``jobs``. Of those that are free the one with
+  the highest number gets the image: to wait for a builder while another is idle takes longer than it saves.
+* **Who is lost.** A builder that goes away, that falls silent, or whose disk is full, is not used any more in this run.
+  What it was building is built elsewhere, once: an image that has cost two builders may be the reason itself. A build
+  that *fails* has an answer, and would fail anywhere.
+
+There is no queue and no state beyond the run. Two runs share builders as two users do; each keeps to its ``jobs``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Protocol
+
+from buildtools import BuildToolsError, Cancelled, Unreachable
+from buildtools.events import Report, Step, Warned
+from buildtools.image.builder import BuildRequest
+from buildtools.image.engine.buildkit.failure import BuildFailed
+from buildtools.platform import Platform
+from buildtools.schedule import side_by_side
+
+_BUILD_PLATFORM = re.compile(rb"\bBUILD(?:PLATFORM|OS|ARCH|VARIANT)\b")
+_DISK_FULL = re.compile(r"no space left on device", re.IGNORECASE)
+# Seconds between two looks at whether to cancel.
+_PATIENCE = 0.2
+
+
+class Site(Protocol):
+    """Where builds run that push what they build; see :class:`~buildtools.image.builders.sites.BuildSite`."""
+
+    @property
+    def platforms(self) -> tuple[Platform, ...]:
+        """What it can run programs of, its own platform first."""
+
+    def push_build(self, request: BuildRequest, report: Report, cancelled: threading.Event) -> str:
+        """Builds an image and pushes it into the repository that the request names; its digest."""
+
+
+class BuilderPool:
+    """Builds at several sites, by what a message calls each; ``jobs`` is how many builds each takes at once.
+
+    It is safe to share between threads, each of which has one image to build. ``losses`` says of each builder that was
+    lost why.
+    """
+
+    def __init__(self, sites: Mapping[str, Site], jobs: Mapping[str, int]) -> None:
+        self._sites = dict(sites)
+        self._left = {name: jobs[name] for name in sites}
+        self._change = threading.Condition()
+        self._asking = threading.Lock()
+        self._platforms: dict[str, tuple[Platform, ...]] = {}
+        self.losses: dict[str, str] = {}
+
+    def push_build(self, request: BuildRequest, report: Report, cancelled: threading.Event) -> str:
+        """Build an image at one of the sites, which pushes it; its digest.
+
+        :raises BuildFailed: it could not be built.
+        :raises Cancelled: ``cancelled`` was set.
+        :raises Refused: the request names something that is not there.
+        :raises Unreachable: no builder is left that can build it, or two were lost while they did.
+        """
+        self._ask()
+        lost_for_it = ""
+        while True:
+            name = self._take(request, cancelled)
+            report(Step(request.name, f"on {name}"))
+            try:
+                platform = request.platform or request.native
+                return self._sites[name].push_build(replace(request, platform=platform), report, cancelled)
+            except (Unreachable, BuildFailed) as error:
+                if not _is_loss(error):
+                    raise
+                self._lose(name, error)
+                if lost_for_it:
+                    raise Unreachable(
+                        f"{request.name}: {lost_for_it} and {name} were lost while they built it ({error.fact})",
+                        "see their logs, and run again",
+                    ) from None
+                lost_for_it = name
+                report(Warned(request.name, f"{name} was lost ({error.fact}); it is built elsewhere"))
+            finally:
+                self._give_back(name)
+
+    def preferred(self, request_name: str, platform: str, native: str, content: bytes) -> str:
+        """The builder that an image goes to when all have time; empty where none is left."""
+        self._ask()
+        with self._change:
+            able = self._able(platform or native, native, content)
+        return _by_number(able, request_name, platform or native)[0] if able else ""
+
+    def _ask(self) -> None:
+        """Ask all builders what they can run, once."""
+        with self._asking:
+            names = [name for name in self._sites if name not in self._platforms and name not in self.losses]
+            if not names:
+                return
+
+            def ask(name: str) -> None:
+                try:
+                    self._platforms[name] = self._sites[name].platforms
+                except Unreachable as error:
+                    self._lose(name, error)
+
+            side_by_side([partial(ask, name) for name in names], jobs=len(names))
+
+    def _take(self, request: BuildRequest, cancelled: threading.Event) -> str:
+        """A builder for an image, once one is free."""
+        content = request.content if request.content is not None else request.dockerfile.read_bytes()
+        platform = request.platform or request.native
+        with self._change:
+            while not cancelled.is_set():
+                able = self._able(platform, request.native, content)
+                if not able:
+                    reasons = "; ".join(f"{name}: {reason}" for name, reason in self.losses.items())
+                    raise Unreachable(f"no builder is left for {request.name} ({reasons})", "run again when one is")
+                for name in _by_number(able, request.name, platform):
+                    if self._left[name] > 0:
+                        self._left[name] -= 1
+                        return name
+                self._change.wait(_PATIENCE)
+        raise Cancelled(f"{request.name}: the build was cancelled")
+
+    def _able(self, platform: str, native: str, content: bytes) -> list[str]:
+        left = {name: [*map(str, each)] for name, each in self._platforms.items() if name not in self.losses}
+        own = native if _BUILD_PLATFORM.search(content) else platform
+        of_that = [name for name, platforms in left.items() if platforms[:1] == [own]]
+        return of_that or [name for name, platforms in left.items() if platform in platforms] or [*left]
+
+    def _lose(self, name: str, error: BuildToolsError) -> None:
+        with self._change:
+            self.losses.setdefault(name, error.fact)
+            self._change.notify_all()
+
+    def _give_back(self, name: str) -> None:
+        with self._change:
+            self._left[name] += 1
+            self._change.notify_all()
+
+
+def _by_number(names: Sequence[str], image: str, platform: str) -> list[str]:
+    """Builders by the number that each has for an image, the highest first."""
+
+    def number(name: str) -> bytes:
+        return hashlib.sha256("\0".join((name, image, platform)).encode()).digest()
+
+    return sorted(names, key=number, reverse=True)
+
+
+def _is_loss(error: BuildToolsError) -> bool:
+    """Whether a builder is to blame rather than what it built."""
+    if isinstance(error, BuildFailed):
+        return any(_DISK_FULL.search(line) for line in (error.reason, *error.log))
+    return True

@@ -1,0 +1,172 @@
+"""Where builds run that push into a registry: what is at an address, and how it is asked.
+
+====================================  ==================================================================================
+address                               what is there
+====================================  ==================================================================================
+``unix:///PATH``, ``tcp://HOST:PORT``  a BuildKit daemon or a Docker engine; whoever answers as an engine does is one
+``docker-container://NAME``           a BuildKit daemon in a container of the engine that Docker's variables choose
+``docker-context://NAME``             the engine of one of Docker's contexts
+====================================  ==================================================================================
+
+An engine builds and pushes like a daemon where it keeps images in containerd's store. BuildKit in an engine with the
+classic store has no exporter that pushes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+from buildtools import Refused, Unreachable
+from buildtools.events import Report
+from buildtools.image.builder import BuildRequest
+from buildtools.image.docker.configuration import chosen_engine
+from buildtools.image.docker.credentials import Credentials
+from buildtools.image.engine.build import run_build
+from buildtools.image.engine.buildkit.control import Export
+from buildtools.image.engine.buildkit.daemon import Daemon, platforms_of
+from buildtools.image.engine.buildkit.failure import BuildFailed
+from buildtools.image.engine.buildkit.host import BuildkitHost
+from buildtools.image.engine.client import Engine, UnusableEngine
+from buildtools.image.registry.manifest import is_digest
+from buildtools.platform import Platform
+from buildtools.settings import BuilderSettings
+
+_CONTEXT = "docker-context://"
+# What BuildKit in an engine with the classic store says to a build that is to be pushed.
+_NO_EXPORTER = 'exporter "image" could not be found'
+
+
+def _classic_store(host: BuildkitHost) -> Refused:
+    return Refused(
+        f"{host.title} keeps images in its classic store, whose BuildKit cannot push",
+        'switch on "features": {"containerd-snapshotter": true} in its daemon.json, or name a BuildKit daemon',
+    )
+
+
+class BuildSite:
+    """A daemon or an engine at an address, connected at its first use; safe for threads.
+
+    ``environment`` has what secrets and the SSH agent are named by, and chooses the engine that containers are in.
+    """
+
+    def __init__(
+        self,
+        settings: BuilderSettings,
+        certificates: Path | None,
+        credentials: Credentials,
+        environment: Mapping[str, str],
+        *,
+        plain_http: bool = False,
+    ) -> None:
+        self.address = settings.address
+        self.jobs = settings.jobs
+        self._own_platforms = tuple(map(Platform.parse, settings.platforms))
+        self._certificates = certificates
+        self._credentials = credentials
+        self._environment = environment
+        self._plain_http = plain_http
+        self._lock = threading.Lock()
+        self._engines: list[Engine] = []
+
+    def close(self) -> None:
+        """Let go of every connection."""
+        for engine in self._engines:
+            engine.close()
+
+    @property
+    def host(self) -> BuildkitHost:
+        """What answers there.
+
+        :raises Unreachable: nobody does.
+        :raises Refused: the address makes no sense, or what answers cannot push what it builds.
+        """
+        with self._lock:
+            return self._host
+
+    @cached_property
+    def _host(self) -> BuildkitHost:
+        if self.address.startswith(_CONTEXT):
+            name = self.address.removeprefix(_CONTEXT)
+            variables = {key: value for key, value in self._environment.items() if key != "DOCKER_HOST"}
+            return self._pushing(self._engine({**variables, "DOCKER_CONTEXT": name}))
+        if self.address.startswith("ssh:"):
+            return self._pushing(self._engine(self._engine_variables()))
+        daemon = Daemon.at(self.address, self._certificates, self._containers)
+        try:
+            daemon.platforms  # noqa: B018  asked now, so that one that does not answer is known at once
+        except Refused as error:
+            try:
+                return self._pushing(self._engine(self._engine_variables()))
+            except (Unreachable, UnusableEngine):
+                raise error from None
+        # Engines since 29.2 answer like a daemon, and are used like one.
+        return daemon
+
+    def _engine_variables(self) -> dict[str, str]:
+        variables = {key: value for key, value in self._environment.items() if not key.startswith("DOCKER_")}
+        if self._certificates:
+            variables |= {"DOCKER_CERT_PATH": str(self._certificates), "DOCKER_TLS_VERIFY": "1"}
+        return {**variables, "DOCKER_HOST": self.address}
+
+    def _containers(self) -> Engine:
+        return self._engine(chosen_engine(self._environment))
+
+    def _engine(self, variables: Mapping[str, str]) -> Engine:
+        engine = Engine.connect(chosen_engine(variables))
+        self._engines.append(engine)
+        return engine
+
+    def _pushing(self, engine: Engine) -> Engine:
+        if engine.containerd_store:
+            return engine
+        raise _classic_store(engine)
+
+    @cached_property
+    def platforms(self) -> tuple[Platform, ...]:
+        """What it is to build for: what is configured, else what it says that it can run, its own platform first.
+
+        :raises Unreachable: nobody answers.
+        """
+        return self._own_platforms or platforms_of(self.host)
+
+    def push_build(self, request: BuildRequest, report: Report, cancelled: threading.Event) -> str:
+        """Build an image and push it into the repository that the request names, without a tag; its digest.
+
+        :raises BuildFailed: it could not be built, or not be pushed.
+        :raises Cancelled: ``cancelled`` was set.
+        :raises Refused: the request names something that is not there.
+        :raises Unreachable: nobody answers, or whoever did went away.
+        """
+        export = Export(
+            "image",
+            {
+                "name": request.repository,
+                "push": "true",
+                "push-by-digest": "true",
+                "name-canonical": "true",
+                # An engine would keep it in its store, where nobody looks for it.
+                "store": "false",
+                **({"registry.insecure": "true"} if self._plain_http else {}),
+            },
+        )
+        try:
+            answer = run_build(
+                self.host,
+                request,
+                export,
+                credentials=self._credentials,
+                environment=self._environment,
+                report=report,
+                cancel=cancelled,
+            )
+        except BuildFailed as error:
+            if _NO_EXPORTER in error.reason:
+                raise _classic_store(self.host) from None
+            raise
+        digest = answer.get("containerimage.digest", "")
+        if not is_digest(digest):
+            raise BuildFailed(request.name, request.dockerfile, f"{self.host.title} does not say what it has pushed")
+        return digest

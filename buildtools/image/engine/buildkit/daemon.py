@@ -1,0 +1,130 @@
+"""A BuildKit daemon by itself, ``buildkitd``: HTTP/2 on its socket, and no image store.
+
+https://github.com/moby/buildkit/blob/master/docs/buildkitd.toml.md has what it can be told, ``[grpc]`` where it
+listens.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import urllib.parse
+from collections.abc import Callable
+from contextlib import closing
+from functools import cached_property, partial
+from pathlib import Path
+
+from buildtools import BuildToolsError, Refused, Unreachable
+from buildtools.image.engine.buildkit.container import dial_in_container
+from buildtools.image.engine.buildkit.control import connect_control
+from buildtools.image.engine.buildkit.grpc import Gone, NotGrpc, Status
+from buildtools.image.engine.buildkit.host import BuildkitHost
+from buildtools.image.engine.buildkit.protobuf import Message
+from buildtools.image.engine.client import Engine
+from buildtools.image.http import dialing
+from buildtools.platform import Platform
+
+_PORT = 1234
+_IN_CONTAINER = "docker-container"
+# Seconds for an answer that takes none.
+_PATIENCE = 30.0
+_START = "see that it runs and that this user may use its socket"
+
+
+class Daemon:
+    """A :class:`~buildtools.image.engine.buildkit.host.BuildkitHost` that is a daemon of its own."""
+
+    api_version = ""
+
+    def __init__(self, address: str, dial: Callable[[], socket.socket]) -> None:
+        self.address = address
+        # There is no HTTP API, so there is nothing to be asked for.
+        self.missing_routes = {"/grpc", "/session"}
+        self._dial = dial
+
+    @classmethod
+    def at(cls, address: str, certificates: Path | None, engine: Callable[[], Engine]) -> Daemon:
+        """The daemon at ``unix://PATH``, ``tcp://HOST[:PORT]`` or, in a container of ``engine``, its name.
+
+        :raises Refused: the address makes no sense.
+        """
+        url = urllib.parse.urlsplit(address)
+        if url.scheme == _IN_CONTAINER:
+            return cls(address, lambda: dial_in_container(engine(), url.netloc))
+        if url.scheme == "unix":
+            return cls(address, partial(dialing.dial_unix, url.path))
+        if url.scheme == "tcp" and url.hostname:
+            host, port = url.hostname, url.port or _PORT
+            if certificates is None:
+                return cls(address, partial(dialing.dial_tcp, host, port))
+            tls = dialing.Certificates.in_folder(certificates)
+            return cls(address, partial(dialing.dial_tls, host, port, tls, ["h2"]))
+        raise Refused(
+            f"{address} is not the address of a BuildKit daemon",
+            "write unix:///PATH, tcp://HOST:PORT or docker-container://NAME",
+        )
+
+    @property
+    def title(self) -> str:
+        """What a message calls it."""
+        return f"the BuildKit daemon at {self.address}"
+
+    def dial(self) -> socket.socket:
+        """A new connection, without a time limit.
+
+        :raises Unreachable: nobody answers.
+        :raises Refused: the certificates cannot be used.
+        """
+        try:
+            return self._dial()
+        except ssl.SSLError as error:
+            raise Refused(f"{self.title} and we do not trust each other ({error})", "see its certificates") from None
+        except OSError as error:
+            raise Unreachable(f"no BuildKit daemon answers at {self.address} ({error.strerror})", _START) from None
+
+    def without_buildkit(self) -> BuildToolsError:
+        """The error for what turns out to be something else."""
+        return Refused(f"what answers at {self.address} is not BuildKit", "correct the address of the builder")
+
+    @cached_property
+    def platforms(self) -> tuple[Platform, ...]:
+        """What it can run programs of, its own platform first; see :func:`platforms_of`."""
+        return platforms_of(self)
+
+
+def platforms_of(host: BuildkitHost) -> tuple[Platform, ...]:
+    """The platforms whose programs BuildKit can run there, natively or emulated, its own first; it is asked.
+
+    :raises Unreachable: it went away.
+    :raises BuildToolsError: it does not say.
+    """
+    with closing(connect_control(host)) as connection:
+        # One that has stopped still takes connections.
+        timer = threading.Timer(_PATIENCE, connection.close)
+        timer.daemon = True
+        timer.start()
+        try:
+            answer = b"".join(connection.call("/moby.buildkit.v1.Control/ListWorkers", b""))
+            workers = Message(answer).messages(1)
+            texts = [
+                "/".join(filter(None, (each.text(2), each.text(1), each.text(3))))
+                for worker in workers
+                for each in worker.messages(3)
+            ]
+        except NotGrpc:
+            raise host.without_buildkit() from None
+        except Gone as error:
+            raise Unreachable(f"{host.title} went away ({error})", _START) from None
+        except (Status, ValueError) as error:
+            raise BuildToolsError(f"{host.title} does not tell its platforms ({error})", "see why in its log") from None
+        finally:
+            timer.cancel()
+    platforms = []
+    for text in texts:
+        try:
+            platforms.append(Platform.parse(text))
+        except ValueError:
+            # One that we do not know is not asked for either.
+            continue
+    return tuple(dict.fromkeys(platforms))

@@ -1,0 +1,34 @@
+"""What the images of a task are called in the registry."""
+
+from __future__ import annotations
+
+from buildtools.image.reference import image_name
+from buildtools.image.registry.lookup import fingerprint_tag
+from buildtools.task_context import TaskContext
+
+
+def repository(task: TaskContext, name: str) -> str:
+    """An image's repository in the registry, which its variants share."""
+    image = image_name(name)
+    return f"{task.settings.namespace}/{image}" if task.settings.namespace else image
+
+
+def place(task: TaskContext, name: str) -> str:
+    """An image's repository, and which of its variants is meant, as :attr:`ImageToPush.place` has it."""
+    return f"{repository(task, name)}{name.removeprefix(image_name(name))}"
+
+
+def reference(task: TaskContext, name: str) -> str:
+    """An image's reference: in the registry, or in the engine alone where no registry is configured."""
+    prefix = f"{task.settings.repository_prefix}/" if task.settings.registry else ""
+    return f"{prefix}{image_name(name)}:{task.version.image_tag}"
+
+
+def full_repository(task: TaskContext, name: str) -> str:
+    """``HOST/REPOSITORY``, as builders are told it; empty where no registry is configured."""
+    return f"{task.services.registry.host}/{repository(task, name)}" if task.settings.registry else ""
+
+
+def fingerprint_reference(task: TaskContext, name: str, fingerprint: str) -> str:
+    """What an image with this fingerprint is called in the registry."""
+    return f"{full_repository(task, name)}:{fingerprint_tag(fingerprint)}"

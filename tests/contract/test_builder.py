@@ -1,0 +1,206 @@
+"""What every builder does alike: that of an engine, which keeps images, and one that pushes them into a registry.
+
+``BUILDKIT_HOST`` names a daemon to try it with; without one, it is the BuildKit of an engine with containerd's store.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from buildtools import BuildToolsError, Cancelled, Refused, Unreachable
+from buildtools.events import Event, Log, unheard
+from buildtools.image.builder import Builder, BuildRequest
+from buildtools.image.builders.registry_builder import RegistryBuilder
+from buildtools.image.builders.sites import BuildSite
+from buildtools.image.docker.credentials import Credentials
+from buildtools.image.engine.buildkit.failure import BuildFailed
+from buildtools.image.engine.client import Engine
+from buildtools.image.engine.engine_builder import EngineBuilder
+from buildtools.image.generation import PARENTS_LABEL
+from buildtools.image.registry.cache import Cache
+from buildtools.image.registry.client import Registry
+from buildtools.image.registry.manifest import FINGERPRINT_LABEL
+from buildtools.settings import BuilderSettings
+from tests.conftest import EngineService
+
+ENVIRONMENT = {"TOKEN": "word-of-a-secret"}
+
+
+@dataclass
+class Workshop:
+    """A builder, and where it keeps what it builds."""
+
+    builder: Builder
+    root: Path
+    base: str
+    repository: Callable[[str], str]
+    events: list[Event] = field(default_factory=list)
+
+    def request(self, name: str, dockerfile: str, files: Mapping[str, str], **options: object) -> BuildRequest:
+        folder = self.root / name
+        folder.mkdir(exist_ok=True)
+        for file, text in {"Dockerfile": dockerfile.replace("BASE", self.base), **files}.items():
+            (folder / file).write_text(text)
+        values = {"no_cache": True, "repository": self.repository(name), "tags": (self.kept_name(name),), **options}
+        return BuildRequest(name, folder, folder / "Dockerfile", **values)  # type: ignore[arg-type]
+
+    def build(self, name: str, dockerfile: str, files: Mapping[str, str] | None = None, **options: object) -> str:
+        request = self.request(name, dockerfile, files or {}, **options)
+        return self.builder.build(request, self.events.append, threading.Event())
+
+    def kept_name(self, name: str) -> str:
+        return f"{self.repository(name)}:fp-1"
+
+    def output(self) -> list[str]:
+        return [event.line for event in self.events if isinstance(event, Log)]
+
+    def labels(self, reference: str) -> Mapping[str, str]:
+        image = self.builder.image(reference)
+        assert image
+        labels: Mapping[str, str] = image["Config"]["Labels"]
+        return labels
+
+
+@pytest.fixture
+def client(registry: str) -> Iterator[Registry]:
+    with closing(Registry(registry, pause=0.01)) as client:
+        yield client
+
+
+@pytest.fixture
+def engine_workshop(engine: EngineService, tmp_path: Path) -> Iterator[Workshop]:
+    mark = secrets.token_hex(4)
+    with closing(Engine.connect(engine.environment)) as connection:
+        builder = EngineBuilder(connection, Credentials(Path("/nonexistent"), {}), ENVIRONMENT)
+        yield Workshop(builder, tmp_path, engine.base_busybox, lambda name: f"{name}-{mark}")
+        for image in connection.images(FINGERPRINT_LABEL):
+            for tag in image.tags:
+                if mark in tag:
+                    connection.untag(tag)
+
+
+@pytest.fixture
+def registry_workshop(
+    buildkit_host: str, client: Registry, registry_busybox: str, tmp_path: Path
+) -> Iterator[Workshop]:
+    mark = secrets.token_hex(4)
+    settings = BuilderSettings(address=buildkit_host)
+    with closing(BuildSite(settings, None, Credentials(Path("/nonexistent"), {}), ENVIRONMENT)) as site:
+        builder = RegistryBuilder(client, Cache(tmp_path / "cache"), site.push_build)
+        yield Workshop(builder, tmp_path, registry_busybox, lambda name: f"{client.host}/contract/{mark}/{name}")
+
+
+@pytest.fixture(params=["engine", pytest.param("registry", marks=pytest.mark.other_engine)])
+def workshop(request: pytest.FixtureRequest) -> Workshop:
+    made: Workshop = request.getfixturevalue(f"{request.param}_workshop")
+    return made
+
+
+def test_an_image_is_known_by_the_name_that_it_is_kept_under(workshop: Workshop) -> None:
+    name = workshop.kept_name("app")
+    assert None is workshop.builder.image(name)
+    image_id = workshop.build("app", "FROM scratch\nCOPY file /\n", {"file": "1"}, labels={FINGERPRINT_LABEL: "1"})
+    assert image_id == workshop.builder.keep(image_id, name, anew=False)
+
+    image = workshop.builder.image(name)
+
+    assert image
+    assert image_id == image["Id"]
+    assert "1" == workshop.labels(name)[FINGERPRINT_LABEL]
+    assert 1 == len(image["RootFS"]["Layers"])
+    assert image == workshop.builder.image(image_id)
+
+
+def test_a_child_is_built_on_the_image_that_was_kept(workshop: Workshop) -> None:
+    parent = workshop.build("base", "FROM scratch\nCOPY file /\n", {"file": "1"}, labels={FINGERPRINT_LABEL: "1"})
+    parent = workshop.builder.keep(parent, workshop.kept_name("base"), anew=False)
+    mention = workshop.builder.mention(parent, workshop.kept_name("base"))
+
+    child = workshop.build("child", f"FROM {mention}\nCOPY --from={mention} /file /copy\n")
+
+    layers = [(workshop.builder.image(image) or {})["RootFS"]["Layers"] for image in (parent, child)]
+    assert layers[0] == layers[1][:1]
+    assert 2 == len(layers[1])
+
+
+def test_a_failure_tells_the_line_and_leaves_no_image(workshop: Workshop) -> None:
+    with pytest.raises(BuildFailed) as caught:
+        workshop.build("app", "FROM BASE\nRUN echo oh no; exit 3\n")
+    assert (2, 3, ("oh no",)) == (caught.value.line, caught.value.status, caught.value.log)
+    assert None is workshop.builder.image(workshop.kept_name("app"))
+
+
+def test_a_secret_is_had_by_the_build_that_names_it(workshop: Workshop) -> None:
+    step = "FROM BASE\nRUN --mount=type=secret,id=token cat /run/secrets/token | wc -c\n"
+    workshop.build("app", step, secrets={"token": "env:TOKEN"})
+    assert [str(len(ENVIRONMENT["TOKEN"]))] == workshop.output()
+    workshop.events.clear()
+    with pytest.raises(BuildFailed, match="exit code 1"):
+        workshop.build("other", step.replace("| wc -c", ""))
+    with pytest.raises(Refused, match="MISSING, which is not set"):
+        workshop.build("app", step, secrets={"token": "env:MISSING"})
+
+
+def test_a_build_that_is_cancelled_ends(workshop: Workshop) -> None:
+    cancelled = threading.Event()
+
+    def report(event: Event) -> None:
+        if isinstance(event, Log):
+            cancelled.set()
+
+    request = workshop.request("app", "FROM BASE\nRUN echo begun; sleep 300\n", {})
+    with pytest.raises(Cancelled):
+        workshop.builder.build(request, report, cancelled)
+    assert None is workshop.builder.image(workshop.kept_name("app"))
+
+
+def test_what_is_not_there_cannot_be_pulled(workshop: Workshop, registry: str) -> None:
+    with pytest.raises(BuildToolsError):
+        workshop.builder.pull(f"{registry}/contract/nothing:1", lambda *_: None)
+
+
+@pytest.mark.other_engine
+def test_an_image_that_another_agent_has_kept_is_taken_where_it_is_as_good(registry_workshop: Workshop) -> None:
+    workshop, name = registry_workshop, registry_workshop.kept_name("app")
+    labels = {FINGERPRINT_LABEL: "1", PARENTS_LABEL: "base=1"}
+    dockerfile = "FROM BASE\nRUN cat /proc/sys/kernel/random/uuid >/id\n"
+    theirs = workshop.builder.keep(workshop.build("app", dockerfile, labels=labels), name, anew=False)
+    ours = workshop.build("app", dockerfile, labels=labels)
+    assert theirs != ours
+
+    assert theirs == workshop.builder.keep(ours, name, anew=False)
+    assert ours == workshop.builder.keep(ours, name, anew=True)
+    on_others = workshop.build("app", dockerfile, labels={**labels, PARENTS_LABEL: "base=2"})
+    assert on_others == workshop.builder.keep(on_others, name, anew=False)
+    assert on_others == (workshop.builder.image(name) or {})["Id"]
+
+
+@pytest.mark.other_engine
+def test_a_builder_says_what_it_can_build_for(buildkit_host: str) -> None:
+    credentials = Credentials(Path("/nonexistent"), {})
+    with closing(BuildSite(BuilderSettings(address=buildkit_host), None, credentials, {})) as site:
+        assert "linux" == site.platforms[0].system
+    configured = BuilderSettings(address=buildkit_host, platforms=("arm64",))
+    with closing(BuildSite(configured, None, credentials, {})) as site:
+        assert ["linux/arm64"] == list(map(str, site.platforms))
+
+
+def test_what_cannot_push_or_does_not_answer_is_told(engine: EngineService, tmp_path: Path) -> None:
+    credentials = Credentials(Path("/nonexistent"), {})
+    request = BuildRequest("app", tmp_path, tmp_path / "Dockerfile", (), content=b"FROM scratch\n")
+
+    def push(address: str) -> None:
+        with closing(BuildSite(BuilderSettings(address=address), None, credentials, {})) as site:
+            site.push_build(request, unheard, threading.Event())
+
+    with pytest.raises(Refused, match="in its classic store, whose BuildKit cannot push"):
+        push(engine.host)
+    with pytest.raises(Unreachable, match="no BuildKit daemon answers"):
+        push(f"unix://{tmp_path}/nothing")

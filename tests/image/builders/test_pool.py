@@ -1,0 +1,185 @@
+"""Who builds what in a pool, with sites that build nothing; ``tests/e2e/test_pool.py`` has real ones."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from buildtools import Cancelled, Unreachable
+from buildtools.events import Event, Report, Step, Warned, unheard
+from buildtools.image.builder import BuildRequest
+from buildtools.image.builders.pool import BuilderPool
+from buildtools.image.engine.buildkit.failure import BuildFailed
+from buildtools.platform import Platform
+
+AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64")
+DOCKERFILE = Path("/nonexistent/Dockerfile")
+
+
+@dataclass
+class Recorder:
+    """A site that only remembers what it was asked for; ``work`` is called for each build."""
+
+    platforms: tuple[Platform, ...] = (AMD64,)
+    work: Callable[[BuildRequest], object] = lambda _: None
+    names: list[str] = field(default_factory=list)
+    requests: list[BuildRequest] = field(default_factory=list)
+
+    def push_build(self, request: BuildRequest, report: Report, cancelled: threading.Event) -> str:
+        self.names.append(request.name)
+        self.requests.append(request)
+        self.work(request)
+        return "sha256:0"
+
+
+@dataclass
+class Unanswering:
+    """A site that is not there."""
+
+    @property
+    def platforms(self) -> tuple[Platform, ...]:
+        raise Unreachable("it is away")
+
+    def push_build(self, request: BuildRequest, report: Report, cancelled: threading.Event) -> str:
+        raise AssertionError
+
+
+def request(name: str, *, platform: str = "", content: bytes = b"FROM scratch\n") -> BuildRequest:
+    return BuildRequest(name, Path(), DOCKERFILE, (), content=content, platform=platform, native="linux/amd64")
+
+
+def pool(**sites: Recorder | Unanswering) -> BuilderPool:
+    return BuilderPool(sites, dict.fromkeys(sites, 1))
+
+
+def build(one: BuilderPool, each: BuildRequest, report: Report = unheard) -> None:
+    one.push_build(each, report, threading.Event())
+
+
+def gone(_: BuildRequest) -> None:
+    raise Unreachable("it went away")
+
+
+def test_an_image_meets_the_same_builder_again_on_every_machine() -> None:
+    sites = {name: Recorder() for name in ("a", "b", "c")}
+    images = [f"image{number}" for number in range(300)]
+    for name in images:
+        build(pool(**sites), request(name))
+    shares = {name: set(site.names) for name, site in sites.items()}
+    assert {name for share in shares.values() for name in share} == set(images)
+    # Of 300 by 3, 100 each; five standard deviations are 41.
+    assert all(60 < len(share) < 140 for share in shares.values()), shares
+
+    fewer = {name: Recorder() for name in ("a", "b")}
+    for name in images:
+        build(pool(**fewer), request(name))
+    assert all(shares[name] <= set(fewer[name].names) for name in fewer), "only what c had moves"
+
+
+def test_a_builder_that_is_free_takes_what_another_has_no_time_for() -> None:
+    both_at_work = threading.Barrier(2, timeout=10)
+    sites = {name: Recorder(work=lambda _: both_at_work.wait()) for name in ("a", "b")}
+    one = pool(**sites)
+    with ThreadPoolExecutor(max_workers=4) as threads:
+        list(threads.map(lambda number: build(one, request(f"image{number}")), range(4)))
+    assert [2, 2] == [len(site.names) for site in sites.values()]
+
+
+def test_an_image_goes_to_builders_of_its_own_platform() -> None:
+    native, emulating = Recorder((ARM64,)), Recorder((AMD64, ARM64))
+    one = pool(native=native, emulating=emulating)
+    for number in range(8):
+        build(one, request(f"image{number}", platform="linux/arm64"))
+    assert (8, 0) == (len(native.names), len(emulating.names))
+    build(one, request("own"))
+    assert ["own"] == emulating.names
+    assert "linux/amd64" == emulating.requests[0].platform
+
+
+def test_without_a_native_builder_one_emulates_and_without_that_any_tries() -> None:
+    emulating, other = Recorder((AMD64, ARM64)), Recorder((AMD64,))
+    one = pool(emulating=emulating, other=other)
+    for number in range(8):
+        build(one, request(f"image{number}", platform="linux/arm64"))
+    assert 8 == len(emulating.names)
+    build(one, request("rare", platform="linux/s390x"))
+    assert 1 == (emulating.names + other.names).count("rare")
+
+
+def test_a_dockerfile_that_reads_the_platform_of_its_builder_gets_that_builder() -> None:
+    native, cross = Recorder((ARM64,)), Recorder((AMD64,))
+    content = b"FROM --platform=$BUILDPLATFORM scratch AS build\nFROM scratch\n"
+    build(pool(native=native, cross=cross), request("app", platform="linux/arm64", content=content))
+    assert ["app"] == cross.names
+
+
+def test_what_a_lost_builder_was_building_is_built_elsewhere_once() -> None:
+    events: list[Event] = []
+    sites = {"a": Recorder(work=gone), "b": Recorder(), "c": Recorder()}
+    one = pool(**sites)
+    for number in range(12):
+        build(one, request(f"image{number}"), events.append)
+    assert {"a": "it went away"} == one.losses
+    assert 1 == len(sites["a"].names), "it is not used any more"
+    assert {f"image{number}": 1 for number in range(12)} == Counter(sites["b"].names + sites["c"].names)
+    (warning,) = [event for event in events if isinstance(event, Warned)]
+    assert "a was lost (it went away); it is built elsewhere" == warning.message
+    assert 13 == len([event for event in events if isinstance(event, Step)])
+
+
+def test_an_image_that_costs_two_builders_gets_no_third() -> None:
+    sites = {name: Recorder(work=gone) for name in ("a", "b", "c")}
+    one = pool(**sites)
+    with pytest.raises(Unreachable, match="were lost while they built it"):
+        build(one, request("poison"))
+    assert 2 == len(one.losses)
+
+
+def test_with_nobody_left_the_reasons_are_told() -> None:
+    one = pool(a=Recorder(work=gone), b=Unanswering())
+    with pytest.raises(Unreachable, match=r"no builder is left for app \(b: it is away; a: it went away\)"):
+        build(one, request("app"))
+
+
+def test_a_build_that_fails_is_not_tried_elsewhere_but_for_a_full_disk() -> None:
+    def fail(_: BuildRequest) -> None:
+        raise BuildFailed("app", DOCKERFILE, "exit code 1")
+
+    def fill(_: BuildRequest) -> None:
+        raise BuildFailed("app", DOCKERFILE, "write /var/lib/buildkit/x: no space left on device")
+
+    failing = {name: Recorder(work=fail) for name in ("a", "b")}
+    with pytest.raises(BuildFailed):
+        build(pool(**failing), request("app"))
+    assert 1 == sum(len(site.names) for site in failing.values())
+
+    first = pool(a=Recorder(), b=Recorder()).preferred("app", "", "linux/amd64", b"")
+    sites = {name: Recorder(work=fill if name == first else lambda _: None) for name in ("a", "b")}
+    one = pool(**sites)
+    build(one, request("app"))
+    assert {first} == set(one.losses)
+
+
+def test_who_waits_for_a_builder_hears_of_an_interrupt() -> None:
+    at_work, cancelled, end = threading.Event(), threading.Event(), threading.Event()
+
+    def wait(_: BuildRequest) -> None:
+        at_work.set()
+        assert end.wait(10)
+
+    one = pool(a=Recorder(work=wait))
+    with ThreadPoolExecutor(max_workers=2) as threads:
+        first = threads.submit(build, one, request("first"))
+        assert at_work.wait(10)
+        second = threads.submit(one.push_build, request("second"), unheard, cancelled)
+        cancelled.set()
+        with pytest.raises(Cancelled):
+            second.result(10)
+        end.set()
+        first.result(10)
