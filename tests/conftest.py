@@ -217,6 +217,18 @@ def content_engine(services: Services) -> EngineService:
     return _engine_of_debian_13("26c", services)
 
 
+@pytest.fixture(scope="session")
+def layers_engine(services: Services) -> EngineService:
+    """An engine that keeps images as unpacked layers alone: that of Debian 13 with its own store."""
+    return _engine_of_debian_13("26", services)
+
+
+@pytest.fixture(scope="session")
+def fresh_engine(services: Services) -> EngineService:
+    """One more such as ``content_engine``, as a fresh agent has it."""
+    return _engine_of_debian_13("26c", services, "-fresh")
+
+
 def _engine_of_debian_13(kind: str, services: Services, number: str = "") -> EngineService:
     """The engine of Debian 13 of this kind and number, with data of its own."""
     name = f"engine-{kind}{number}"

@@ -306,7 +306,11 @@ class _Assembler:
         """The caches of an image that the setting ``key`` names."""
         caches = read_caches(getattr(folder.settings, key), written=key == "cache_to")
         repository = self._assembly.repository(folder.name) if any(cache.is_own for cache in caches) else ""
-        return tuple(cache.of_image(folder.image, folder.platform, repository) for cache in caches)
+        of_image = (cache.of_image(folder.image, folder.platform, repository) for cache in caches)
+        return tuple(
+            cache.at(str(self._assembly.project / cache.place)) if cache.kind == "local" else cache
+            for cache in of_image
+        )
 
     def _secret(self, source: str) -> str:
         return source if source.startswith("env:") else str(self._assembly.project / source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from contextlib import closing
 from dataclasses import replace
@@ -16,8 +17,8 @@ from tests.e2e.project import MANIFEST_KINDS, Place, Project
 
 pytestmark = pytest.mark.other_engine
 
-# Whoever runs the step again gets another layer of it.
-DOCKERFILE = "FROM {base}\nRUN cat /proc/sys/kernel/random/uuid >/stamp\nCOPY file /\n"
+# Whoever runs the step again gets another layer of it. No other test has such a step.
+DOCKERFILE = "FROM {base}\nRUN cat /proc/sys/kernel/random/uuid >/{mark}\nCOPY file /\n"
 
 
 def layers(project: Project, version: str) -> list[str]:
@@ -30,51 +31,115 @@ def layers(project: Project, version: str) -> list[str]:
     return diff_ids
 
 
-def fresh_agent(project: Project, folder: Path) -> Project:
-    """The same project on an agent that has built nothing yet."""
-    project.forget_images()
-    with closing(Engine.connect(project.place.engine.environment)) as engine, engine.errors():
-        # Dangling images and the cache; nobody else's builds on this engine count on it.
-        engine.api.prune_images()
-        engine.api._post(engine.api._url("/build/prune?all=1")).raise_for_status()
-    return project.clone(folder)
+def fresh_agent(project: Project, engine: EngineService, folder: Path) -> Project:
+    """The same project on an agent whose engine has built nothing of it."""
+    agent = project.clone(folder)
+    variables = {**project.place.variables, **engine.environment}
+    return replace(agent, place=replace(project.place, engine=engine, variables=variables))
 
 
-def released_twice(project: Project, folder: Path) -> tuple[list[str], list[str]]:
-    """The layers of two versions, between which a file changed and the agent was replaced by a fresh one."""
-    project.image("app", DOCKERFILE, file="one")
-    project.commit("all")
-    project.tag("1.0.0")
+def released(project: Project, version: str, content: str) -> list[str]:
+    """The layers of a version in which a file has this content."""
+    project.image("app", DOCKERFILE, file=content)
+    project.commit(version)
+    project.tag(version)
     project.done("push")
-    project.image("app", DOCKERFILE, file="two")
-    project.commit("another file")
-    project.tag("1.1.0")
-    agent = fresh_agent(project, folder)
-    agent.done("push")
-    return layers(project, "1.0.0"), layers(project, "1.1.0")
+    return layers(project, version)
 
 
-def test_a_fresh_agent_takes_unchanged_steps_from_a_registry(
-    project_in: MakeProject, content_place: Place, tmp_path: Path
+def released_twice(project: Project, engine: EngineService, folder: Path) -> tuple[list[str], list[str]]:
+    """The layers of two versions, between which a file changed and the agent was replaced by a fresh one."""
+    before = released(project, "1.0.0", "one")
+    agent = fresh_agent(project, engine, folder)
+    after = released(agent, "1.1.0", "two")
+    agent.forget_images()
+    return before, after
+
+
+def in_registry() -> dict[str, list[str]]:
+    return {"cache_to": ["type=registry,mode=max"], "cache_from": ["type=registry"]}
+
+
+def in_folder(path: Path) -> dict[str, list[str]]:
+    folder = path / "shared" / "{name}"
+    return {"cache_to": [f"type=local,dest={folder},mode=max"], "cache_from": [f"type=local,src={folder}"]}
+
+
+@pytest.mark.parametrize("kind", ["registry", "inline", "local"])
+def test_a_fresh_agent_takes_unchanged_steps_from_a_cache(
+    project_in: MakeProject, content_place: Place, fresh_engine: EngineService, tmp_path: Path, kind: str
 ) -> None:
     project = project_in(content_place)
-    project.configure(cache_to=["type=registry,mode=max"], cache_from=["type=registry"])
-    before, after = released_twice(project, tmp_path / "agent")
+    inline = {"cache_to": ["type=inline"], "cache_from": ["type=registry"]}
+    project.configure(**{"registry": in_registry(), "inline": inline, "local": in_folder(tmp_path)}[kind])
+    before, after = released_twice(project, fresh_engine, tmp_path / "agent")
     assert before[:-1] == after[:-1]
     assert before[-1] != after[-1]
 
 
 @pytest.mark.exhaustive
-def test_without_a_cache_it_runs_them_again(project_in: MakeProject, content_place: Place, tmp_path: Path) -> None:
-    before, after = released_twice(project_in(content_place), tmp_path / "agent")
+def test_without_a_cache_it_runs_them_again(
+    project_in: MakeProject, content_place: Place, fresh_engine: EngineService, tmp_path: Path
+) -> None:
+    before, after = released_twice(project_in(content_place), fresh_engine, tmp_path / "agent")
     assert before[-2] != after[-2]
 
 
-def test_a_fresh_agent_takes_unchanged_steps_out_of_the_last_image(
-    project_in: MakeProject, place: Place, other_engine: EngineService, tmp_path: Path
+@pytest.mark.exhaustive
+def test_an_engine_that_keeps_no_content_writes_a_cache_into_the_image(
+    project_in: MakeProject, place: Place, layers_engine: EngineService, tmp_path: Path
 ) -> None:
-    project = project_in(replace(place, engine=other_engine, variables={**place.variables, **other_engine.environment}))
+    variables = {**place.variables, **layers_engine.environment}
+    project = project_in(replace(place, engine=layers_engine, variables=variables))
     project.configure(cache_to=["type=inline"], cache_from=["type=registry"])
-    before, after = released_twice(project, tmp_path / "agent")
-    assert before[:-1] == after[:-1]
-    assert before[-1] != after[-1]
+    before = released(project, "1.0.0", "one")
+    project.forget_images()
+    with closing(Engine.connect(layers_engine.environment)) as engine, engine.errors():
+        engine.api.prune_images()
+        engine.api.prune_builds()
+    assert before[:-1] == released(project.clone(tmp_path / "agent"), "1.1.0", "two")[:-1]
+
+
+@pytest.mark.exhaustive
+def test_a_folder_is_one_that_other_clients_of_buildkit_read(
+    project_in: MakeProject, content_place: Place, tmp_path: Path
+) -> None:
+    project = project_in(content_place)
+    project.configure(**in_folder(tmp_path))
+    project.image("app", DOCKERFILE, file="one")
+    project.commit("all")
+    project.tag("1.0.0")
+    project.done("build")
+    folder = tmp_path / "shared" / project.name("app")
+    (entry,) = json.loads((folder / "index.json").read_bytes())["manifests"]
+    assert {"org.opencontainers.image.ref.name": "latest"} == entry["annotations"]
+    blobs = {path.name: path.read_bytes() for path in (folder / "blobs/sha256").iterdir()}
+    assert [] == [name for name, content in blobs.items() if hashlib.sha256(content).hexdigest() != name]
+    manifest = json.loads(blobs[entry["digest"].removeprefix("sha256:")])
+    members = manifest.get("manifests") or [manifest["config"], *manifest["layers"]]
+    assert {member["digest"].removeprefix("sha256:") for member in members} < blobs.keys()
+    assert sorted(path.name for path in folder.iterdir()) == ["blobs", "index.json", "oci-layout"]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("damage", ["blobs are cut", "blobs are gone", "index is broken"])
+def test_a_damaged_folder_costs_time_only(
+    project_in: MakeProject, content_place: Place, fresh_engine: EngineService, tmp_path: Path, damage: str
+) -> None:
+    project = project_in(content_place)
+    project.configure(**in_folder(tmp_path))
+    project.image("app", DOCKERFILE, file="one")
+    project.commit("all")
+    project.tag("1.0.0")
+    project.done("build")
+    folder = tmp_path / "shared" / project.name("app")
+    for path in (folder / "blobs/sha256").iterdir():
+        if damage == "blobs are cut":
+            path.write_bytes(path.read_bytes()[:-1])
+        elif damage == "blobs are gone":
+            path.unlink()
+    if damage == "index is broken":
+        (folder / "index.json").write_text("[]")
+    agent = fresh_agent(project, fresh_engine, tmp_path / "agent")
+    assert "1 built" in agent.done("build").last
+    agent.forget_images()

@@ -18,6 +18,7 @@ from buildtools.events import Report, Transferred, Warned, timed
 from buildtools.frozen import frozen
 from buildtools.image.builder import BuildRequest
 from buildtools.image.engine.buildkit import attachables
+from buildtools.image.engine.buildkit.cache_folders import CacheFolders
 from buildtools.image.engine.buildkit.control import Export, Solve, SolveCancelled, solve
 from buildtools.image.engine.buildkit.failure import BuildFailed, explained
 from buildtools.image.engine.buildkit.filesync import diff_copy, files, folder, refuse_undecodable_names
@@ -125,6 +126,7 @@ class _Build:
         self.secrets = {key: read_secret(key, value, environment) for key, value in request.secrets.items()}
         self.progress = Progress(request.name, str(request.dockerfile), report, hidden=self.secrets.values())
         self.heartbeat = attachables.Heartbeat()
+        self.cache_folders = CacheFolders(request.cache_from, request.cache_to)
         self.handlers = self._handlers(credentials, environment)
 
     def run(self) -> Mapping[str, str]:
@@ -159,13 +161,15 @@ class _Build:
                     inputs={"context": offered_tree("context", session.id)} if request.selection else {},
                 )
                 try:
-                    return solve(
+                    answer = solve(
                         self.host,
                         message,
                         heard=self.progress.hear,
                         cancel=self.cancel,
                         silence=self.heartbeat.silence,
                     )
+                    self._name_caches()
+                    return answer
                 except Status as error:
                     if attempts == 1 or not _IN_THE_WAY.search(error.message):
                         raise self._failure(error, session) from None
@@ -179,6 +183,15 @@ class _Build:
                 "see why in its log, and run again",
             ) from None
         return self._solve(attributes, attempts - 1)
+
+    def _name_caches(self) -> None:
+        try:
+            self.cache_folders.finish()
+        except OSError as error:
+            raise BuildToolsError(
+                f"the cache of {self.request.name} cannot be written to {error.filename} ({error.strerror})",
+                "correct it and run again",
+            ) from None
 
     def _failure(self, error: Status, session: Session) -> Exception:
         name, dockerfile = self.request.name, self.request.dockerfile
@@ -211,10 +224,10 @@ class _Build:
             attributes["platform"] = request.platform
         if request.no_cache:
             attributes["no-cache"] = ""
-        if request.cache_from:
+        if imports := self.cache_folders.imports:
             # As the solver's own type is called in JSON, which has capitals.
-            imports = [{"Type": cache.kind, "Attrs": dict(cache.attributes)} for cache in request.cache_from]
-            attributes["cache-imports"] = json.dumps(imports)
+            documents = [{"Type": cache.kind, "Attrs": dict(cache.attributes)} for cache in imports]
+            attributes["cache-imports"] = json.dumps(documents)
         attributes |= {f"attest:{kind}": value for kind, value in request.attestations.items()}
         return attributes
 
@@ -237,6 +250,7 @@ class _Build:
             "/moby.filesync.v1.FileSync/DiffCopy": diff_copy(trees, self._report_transfer),
             **self.heartbeat.handlers(),
             **attachables.auth(credentials),
+            **self.cache_folders.handlers(),
         }
         if self.secrets:
             handlers |= attachables.secrets(self.secrets)
