@@ -8,8 +8,10 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,23 @@ class Uploader:
         return sorted(file.name for file in self.folder.iterdir())
 
 
+@contextmanager
+def statsd() -> Iterator[tuple[str, Callable[[], list[str]]]]:
+    """An address that metrics can be sent to, and what has come there so far, without its prefix."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.setblocking(False)
+
+        def packets() -> list[str]:
+            came = []
+            with suppress(BlockingIOError):
+                while True:
+                    came.append(listening.recv(1000).decode().removeprefix("loguploader."))
+            return came
+
+        yield f"127.0.0.1:{listening.getsockname()[1]}", packets
+
+
 @pytest.fixture
 def server() -> Iterator[BigQuery]:
     with bigquery.serve() as serving:
@@ -104,11 +123,14 @@ def test_version_is_the_text_the_image_was_built_with(uploader: Uploader) -> Non
 
 
 def test_files_are_loaded_oldest_first_and_removed(uploader: Uploader) -> None:
-    uploader.batch("b.gz", {"n": 1}, {"n": 2}, age=20)
-    uploader.batch("a.gz", {"n": 3}, age=10)
+    files = [uploader.batch("b.gz", {"n": 1}, {"n": 2}, age=20), uploader.batch("a.gz", {"n": 3}, age=10)]
+    size = sum(file.stat().st_size for file in files)
     uploader.batch(".c.gz", {"n": 4})
     uploader.batch("d.gz.tmp", {"n": 5})
-    status, said = uploader.run()
+    with statsd() as (address, packets):
+        status, said = uploader.run(LOGUPLOADER_STATSD=address)
+        counts = ["uploaded:1|c", "rows:2|c", "uploaded:1|c", "rows:1|c"]
+        assert ["waiting:2|g", f"waiting_bytes:{size}|g", *counts] == packets()
     assert (0, [{"n": 1}, {"n": 2}, {"n": 3}]) == (status, uploader.server.rows)
     assert [".c.gz", "d.gz.tmp"] == uploader.left()
     assert [
@@ -139,7 +161,9 @@ def test_refused_file_stays_and_the_others_are_loaded(uploader: Uploader) -> Non
     uploader.file("bad.gz", gzip.compress(b'{"n":'), age=10)
     uploader.batch("good.gz", {"n": 1})
     for _ in range(2):
-        status, said = uploader.run()
+        with statsd() as (address, packets):
+            status, said = uploader.run(LOGUPLOADER_STATSD=address)
+            assert "rejected:1|c" in packets()
         assert (1, ["bad.gz"], [{"n": 1}]) == (status, uploader.left(), uploader.server.rows)
         assert said[0].startswith("loguploader: not loaded: bad.gz: Error while reading data")
         assert said[-1].endswith("files were not loaded and stay in /mnt/upload")
@@ -154,7 +178,11 @@ def test_refused_file_stays_and_the_others_are_loaded(uploader: Uploader) -> Non
 def test_job_that_failed_in_passing_is_made_again_by_the_next_pass(uploader: Uploader) -> None:
     uploader.server.broken_jobs = 2
     uploader.batch("a.gz", {"n": 1})
-    assert [1, 1, 0] == [uploader.run()[0] for _ in range(3)]
+    with statsd() as (address, packets):
+        assert [1, 1, 0] == [uploader.run(LOGUPLOADER_STATSD=address)[0] for _ in range(3)]
+        assert ["retried:1|c", "retried:1|c", "uploaded:1|c", "rows:1|c"] == [
+            packet for packet in packets() if packet.endswith("c")
+        ]
     assert ([], [{"n": 1}]) == (uploader.left(), uploader.server.rows)
     assert ["-1", "-2", "-3"] == [job_id[-2:] for job_id in uploader.server.jobs]
 
@@ -189,7 +217,7 @@ def test_missing_credentials_end_it_in_one_line(uploader: Uploader) -> None:
     uploader.key.unlink()
     uploader.batch("a.gz", {"n": 1})
     status, said = uploader.run()
-    assert (1, ["a.gz"], 0) == (status, uploader.left(), uploader.server.uploads)
+    assert (3, ["a.gz"], 0) == (status, uploader.left(), uploader.server.uploads)
     assert [
         "loguploader: no credentials: /etc/loguploader/credentials.json: No such file or directory; "
         "put a service account's JSON key there, or name it in GOOGLE_APPLICATION_CREDENTIALS"
@@ -211,7 +239,7 @@ def test_damaged_credentials_end_it_in_one_line_that_does_not_tell_them(uploader
     uploader.key.write_text(json.dumps(key)[: -1 if damage == "not json" else None])
     uploader.batch("a.gz", {"n": 1})
     status, said = uploader.run()
-    assert (1, ["a.gz"], 1) == (status, uploader.left(), len(said))
+    assert (3, ["a.gz"], 1) == (status, uploader.left(), len(said))
     told = "Google does not take the credentials: " if damage == "refused" else "no credentials: "
     assert said[0].startswith(f"loguploader: {told}")
     assert secret[:20] not in said[0]
@@ -232,6 +260,7 @@ def test_growing_folder_is_warned_of_even_without_credentials(uploader: Uploader
             "LOGUPLOADER_TABLE must name a table, as PROJECT.DATASET.TABLE or DATASET.TABLE",
         ),
         ({"LOGUPLOADER_JOB_SECONDS": "soon"}, "LOGUPLOADER_JOB_SECONDS=soon: a whole number greater than 0 is needed"),
+        ({"LOGUPLOADER_STATSD": "here"}, "LOGUPLOADER_STATSD=here: HOST:PORT is needed"),
         ({"LOGUPLOADER_FOLDER": "/nowhere"}, "/nowhere cannot be read: No such file or directory"),
     ],
 )

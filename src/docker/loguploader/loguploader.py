@@ -8,12 +8,14 @@ job.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
 import os
 import re
 import signal
+import socket
 import sys
 import time
 from collections.abc import Mapping
@@ -34,10 +36,16 @@ and ends. Settings come from the environment:
   LOGUPLOADER_JOB_SECONDS         how long to wait for one load job (default 600)
   LOGUPLOADER_LOCATION            where the dataset lies, such as EU (default: BigQuery finds out)
   GOOGLE_APPLICATION_CREDENTIALS  a service account's key file (default /etc/loguploader/credentials.json)
+  LOGUPLOADER_STATSD              HOST:PORT of a StatsD server, which is told of each file (default: none is told)
+  LOGUPLOADER_STATSD_PREFIX       what its metrics begin with (default loguploader)
   BIGQUERY_EMULATOR_HOST          an address to speak to instead of Google's
 
 A file that BigQuery refuses stays where it is and is reported by each pass, but sent again only under another name, or
-where the reason was a passing one. Exit status: 0 all loaded, 1 something was not, 2 misused.
+where the reason was a passing one. Exit status: 0 all loaded, 1 something was not, 2 misused, 3 the credentials are
+missing, damaged or refused.
+
+Metrics: the counters uploaded and rows, rejected (refused for good, at each pass), retried (the next pass tries again),
+failed (the pass could not go on); the gauges waiting and waiting_bytes, at the start of a pass.
 """
 
 # https://cloud.google.com/bigquery/docs/error-messages: worth another job; all others come back the same.
@@ -49,9 +57,25 @@ TRANSIENT = frozenset(
 class Failure(Exception):
     """The pass cannot go on; one line that says why."""
 
+    status = 1
+
+
+class NoCredentials(Failure):
+    """Another key is needed: whoever starts the passes may fetch one."""
+
+    status = 3
+
 
 class Refusal(Exception):
     """This file was not loaded; the others may be."""
+
+    counter = "rejected"
+
+
+class Postponement(Refusal):
+    """This file was not loaded, and the next pass tries again."""
+
+    counter = "retried"
 
 
 class Stopped(BaseException):
@@ -68,6 +92,8 @@ class Settings:
     job_seconds: float
     location: str | None
     credentials: Path
+    statsd: str
+    statsd_prefix: str
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Settings:
@@ -75,6 +101,9 @@ class Settings:
         table = environment.get("LOGUPLOADER_TABLE", "")
         if not re.fullmatch(r"([a-z0-9:.-]+\.)?\w+\.[\w $-]+", table):
             raise Failure("LOGUPLOADER_TABLE must name a table, as PROJECT.DATASET.TABLE or DATASET.TABLE")
+        statsd = environment.get("LOGUPLOADER_STATSD", "")
+        if statsd and not re.fullmatch(r"[^\s:]+:[0-9]{1,5}", statsd):
+            raise Failure(f"LOGUPLOADER_STATSD={statsd}: HOST:PORT is needed")
         return cls(
             table=table,
             folder=Path(environment.get("LOGUPLOADER_FOLDER") or "/mnt/upload"),
@@ -82,6 +111,8 @@ class Settings:
             job_seconds=_whole_number(environment, "LOGUPLOADER_JOB_SECONDS", 600),
             location=environment.get("LOGUPLOADER_LOCATION") or None,
             credentials=Path(environment.get("GOOGLE_APPLICATION_CREDENTIALS") or "/etc/loguploader/credentials.json"),
+            statsd=statsd,
+            statsd_prefix=environment.get("LOGUPLOADER_STATSD_PREFIX") or "loguploader",
         )
 
 
@@ -111,17 +142,17 @@ def waiting(folder: Path) -> dict[Path, int]:
 def service_account(file: Path) -> dict[str, Any]:
     """The content of a service account's key file.
 
-    :raises Failure: it is not there, or is something else. Nothing of its content is in the message.
+    :raises NoCredentials: it is not there, or is something else. Nothing of its content is in the message.
     """
     remedy = "put a service account's JSON key there, or name it in GOOGLE_APPLICATION_CREDENTIALS"
     try:
         key = json.loads(file.read_bytes())
     except OSError as error:
-        raise Failure(f"no credentials: {file}: {error.strerror}; {remedy}") from None
+        raise NoCredentials(f"no credentials: {file}: {error.strerror}; {remedy}") from None
     except ValueError:
-        raise Failure(f"no credentials: {file} is not JSON; {remedy}") from None
+        raise NoCredentials(f"no credentials: {file} is not JSON; {remedy}") from None
     if not isinstance(key, dict) or key.get("type") != "service_account":
-        raise Failure(f"no credentials: {file} is not a service account's key; {remedy}")
+        raise NoCredentials(f"no credentials: {file} is not a service account's key; {remedy}")
     return key
 
 
@@ -142,10 +173,12 @@ class Loader:
         try:
             credentials = accounts.Credentials.from_service_account_info(key, scopes=list(bigquery.Client.SCOPE))
         except (ValueError, GoogleAuthError):
-            raise Failure(f"no credentials: the key in {settings.credentials} is damaged; make a new one") from None
+            raise NoCredentials(
+                f"no credentials: the key in {settings.credentials} is damaged; make a new one"
+            ) from None
         project = credentials.project_id
         if not project:
-            raise Failure(f"no credentials: the key in {settings.credentials} names no project; make a new one")
+            raise NoCredentials(f"no credentials: the key in {settings.credentials} names no project; make a new one")
         self._client = bigquery.Client(project, credentials, location=settings.location)
         try:
             self._table = bigquery.TableReference.from_string(settings.table, default_project=project)
@@ -160,11 +193,12 @@ class Loader:
         # Google's own limit is ten minutes; runit tries again at once.
         self._retry = DEFAULT_RETRY.with_timeout(10)
         self._not_found, self._conflict = exceptions.NotFound, exceptions.Conflict
+        self._unauthorized = exceptions.Unauthorized
         self._silence = (requests.exceptions.RequestException, TransportError, exceptions.RetryError)
         self._api_error, self._auth_error = exceptions.GoogleAPIError, GoogleAuthError
 
-    def load(self, file: Path) -> str:
-        """Loads one file and removes it; what was done, in words.
+    def load(self, file: Path) -> tuple[int, str]:
+        """Loads one file and removes it; how many rows it had, and the id of the job that loaded them.
 
         :raises Refusal: it was not loaded, and stays.
         :raises Failure: nothing can be loaded: no access, or nobody answers.
@@ -179,13 +213,13 @@ class Loader:
         except self._silence as error:
             raise Failure(f"BigQuery does not answer: {_one_line(error)}") from None
         except OSError as error:
-            raise Refusal(error.strerror or str(error)) from None
-        except self._auth_error as error:
-            raise Failure(f"Google does not take the credentials: {_one_line(error)}") from None
+            raise Postponement(error.strerror or str(error)) from None
+        except (self._auth_error, self._unauthorized) as error:
+            raise NoCredentials(f"Google does not take the credentials: {_one_line(error)}") from None
         except self._api_error as error:
             raise Refusal(_one_line(error)) from None
 
-    def _load(self, name: str, stream: BufferedReader) -> str:
+    def _load(self, name: str, stream: BufferedReader) -> tuple[int, str]:
         digest = hashlib.file_digest(stream, "sha256")
         digest.update(f"\0{name}\0{self._table}".encode())
         base = re.sub(r"[^A-Za-z0-9_-]", "-", name)[:200] + f"-{digest.hexdigest()[:32]}"
@@ -197,9 +231,11 @@ class Loader:
             error = self._error(job)
             if not error:
                 break
-            if not found or error.get("reason") not in TRANSIENT:
-                raise Refusal(f"{_one_line(error.get('message'))} (job {job_id})")
-        return f"{job.output_rows} rows, job {job_id}"
+            is_passing = error.get("reason") in TRANSIENT
+            if not found or not is_passing:
+                kind = Postponement if is_passing else Refusal
+                raise kind(f"{_one_line(error.get('message'))} (job {job_id})")
+        return int(job.output_rows or 0), job_id
 
     def _job(self, job_id: str) -> Any:
         try:
@@ -225,7 +261,9 @@ class Loader:
         pause = 0.1
         while job.state != "DONE":
             if time.monotonic() > until:
-                raise Refusal(f"job {job.job_id} is not done after {self._job_seconds} s; the next pass looks again")
+                raise Postponement(
+                    f"job {job.job_id} is not done after {self._job_seconds} s; the next pass looks again"
+                )
             time.sleep(pause)
             pause = min(2 * pause, 5)
             job.reload(retry=self._retry)
@@ -236,14 +274,54 @@ def _one_line(error: object) -> str:
     return " ".join(str(error).split())[:500]
 
 
+class Metrics:
+    """Tells a StatsD server, if there is one, a packet for each event: whether it hears them holds nothing up.
+
+    https://github.com/statsd/statsd/blob/master/docs/metric_types.md
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._prefix = settings.statsd_prefix
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM) if settings.statsd else None
+        host, _, port = settings.statsd.partition(":")
+        with contextlib.suppress(OSError):
+            if self._socket:
+                self._socket.connect((host, int(port)))
+
+    def count(self, name: str, number: int = 1) -> None:
+        """Adds to a counter."""
+        self._send(f"{name}:{number}|c")
+
+    def gauge(self, name: str, value: int) -> None:
+        """Sets a gauge."""
+        self._send(f"{name}:{value}|g")
+
+    def _send(self, metric: str) -> None:
+        # Nobody may be there; then an earlier packet's refusal is raised by a later one.
+        with contextlib.suppress(OSError):
+            if self._socket:
+                self._socket.send(f"{self._prefix}.{metric}".encode())
+
+
 def run(settings: Settings) -> bool:
     """One pass over the folder; whether all that was there is loaded.
 
     :raises Failure: the pass could not be made or was broken off.
     """
+    metrics = Metrics(settings)
+    try:
+        return _pass(settings, metrics)
+    except Failure:
+        metrics.count("failed")
+        raise
+
+
+def _pass(settings: Settings, metrics: Metrics) -> bool:
     files = waiting(settings.folder)
     # First of all: whatever fails below, this is how somebody hears of it before the disk is full.
     size = sum(files.values())
+    metrics.gauge("waiting", len(files))
+    metrics.gauge("waiting_bytes", size)
     if size > settings.folder_bytes:
         say(
             f"warning: {len(files)} files wait in {settings.folder}, {size} bytes; the limit is {settings.folder_bytes}"
@@ -255,9 +333,13 @@ def run(settings: Settings) -> bool:
     refused = 0
     for file in files:
         try:
-            say(f"loaded {file.name}: {loader.load(file)}")
+            rows, job_id = loader.load(file)
+            say(f"loaded {file.name}: {rows} rows, job {job_id}")
+            metrics.count("uploaded")
+            metrics.count("rows", rows)
         except Refusal as refusal:
             refused += 1
+            metrics.count(refusal.counter)
             say(f"not loaded: {file.name}: {refusal}")
     if refused:
         say(f"{refused} of {len(files)} files were not loaded and stay in {settings.folder}")
@@ -292,7 +374,7 @@ def main(arguments: list[str], environment: Mapping[str, str]) -> int:
         return 0 if run(Settings.read(environment)) else 1
     except Failure as failure:
         say(str(failure))
-        return 1
+        return failure.status
     except Stopped:
         say("stopped; the next pass takes up what is left")
         return 0
