@@ -14,12 +14,13 @@ A map of the house, from the street to the cellar; imports run downward only:
   each connected at its first use; and the checkout
 * ``channel``    a name that points to a release, and its past; ``audit``: releases held against the world;
   ``gates``: what a version has passed (pure)
-* ``release``    what a release is: manifest, comparison (pure)
+* ``release``    what a release is: manifest, comparison (pure); ``statement``: what is signed of it (pure)
 * ``deployment``  a folder with versions, one of which is current; ``compose``: Docker Compose, as it is installed
 * ``sandbox``    a registry, an S3 server and an engine on loopback
 * ``git``        repository -> version: describe, worktree state, release tags
 * ``image``      image folders, contexts, fingerprints, engine, BuildKit, registry
 * ``archive``    distributions, deterministic tarballs, S3
+* ``crypto``     keys, and signatures that they make and verify
 * ``schedule``   work side by side, parents first; ``partition``: work divided among agents;
   ``command``: programs that are run; ``json_document``: what lies in the store
 * ``version``, ``settings``, ``events``, ``cancellation``   the values that everyone shares; ``frozen`` makes them;

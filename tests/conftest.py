@@ -27,6 +27,7 @@ from buildtools.image.engine.client import Engine
 from buildtools.sandbox import base, process, s3
 from buildtools.sandbox import engine as engines
 from buildtools.sandbox import registry as registries
+from tests.cosign import Cosign
 
 _ROOT = Path(__file__).parent.parent
 # What a program may see of the environment that pytest was started in; nothing of the user's own settings.
@@ -347,3 +348,17 @@ def s3_service(services: Services) -> S3Service:
     return S3Service(
         f"http://127.0.0.1:{ports.s3}", s3.REGION, keys.access, keys.secret, s3.aws_environment(ports, keys), bucket
     )
+
+
+@pytest.fixture
+def cosign(tmp_path: Path, services: Services) -> Cosign:
+    """The program that ``script/bootstrap --tests`` brings, with a home of this test's own."""
+
+    def unpack() -> dict[str, Any]:
+        command = [str(_ROOT / "script/unpacked"), "trixie", "cosign"]
+        done = subprocess.run(command, env=dict(services.environment), capture_output=True, text=True, check=False)
+        return {"missing": done.stderr} if done.returncode else {"program": f"{done.stdout.strip()}/usr/bin/cosign"}
+
+    home = tmp_path / "cosign"
+    home.mkdir()
+    return Cosign(services.shared("cosign", unpack)["program"], home, services.environment)

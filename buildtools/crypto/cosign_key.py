@@ -1,0 +1,41 @@
+"""cosign's own form of a private key: PKCS#8, encrypted with NaCl's secretbox under a key that scrypt makes.
+
+The form is that of https://github.com/secure-systems-lab/go-securesystemslib/tree/main/encrypted: JSON, in PEM.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+
+# Before 2.0, and since.
+COSIGN_LABELS = (b"ENCRYPTED COSIGN PRIVATE KEY", b"ENCRYPTED SIGSTORE PRIVATE KEY")
+# scrypt takes 128 * N * r bytes, and as much more time as p says. cosign asks for 64 MiB; a file must not ask for all.
+_MOST_BYTES = 256 * 1024 * 1024
+_MOST_PARALLEL = 16
+
+
+def decrypt(pem: bytes, password: bytes) -> bytes:
+    """The key as PKCS#8 in DER.
+
+    :raises ValueError: it is not such a key, or this is not its password.
+    """
+    from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+    from nacl.exceptions import CryptoError
+    from nacl.secret import SecretBox
+
+    try:
+        document = json.loads(base64.b64decode(b"".join(pem.split(b"-----")[2].split()), validate=True))
+        if (document["kdf"]["name"], document["cipher"]["name"]) != ("scrypt", "nacl/secretbox"):
+            raise ValueError("another way of encryption")
+        cost, block, parallel = (int(document["kdf"]["params"][name]) for name in ("N", "r", "p"))
+        salt = base64.b64decode(document["kdf"]["salt"])
+        nonce = base64.b64decode(document["cipher"]["nonce"])
+        ciphertext = base64.b64decode(document["ciphertext"])
+        if 128 * cost * block > _MOST_BYTES or parallel > _MOST_PARALLEL:
+            raise ValueError("scrypt would take too much")
+        key = Scrypt(salt, SecretBox.KEY_SIZE, cost, block, parallel).derive(password)
+        return SecretBox(key).decrypt(ciphertext, nonce)
+    except (KeyError, IndexError, TypeError, binascii.Error, RecursionError, OverflowError, CryptoError) as error:
+        raise ValueError(type(error).__name__) from None

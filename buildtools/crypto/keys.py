@@ -1,0 +1,168 @@
+"""Keys as they lie in files: ECDSA on P-256, or Ed25519, in PEM.
+
+A private key is PKCS#8, with a password or without one, or cosign's own encrypted form; a public key is what
+``cosign.pub`` is. Signatures are those that cosign and DSSE know: ECDSA over SHA-256 in DER, and plain Ed25519.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from buildtools import Refused
+from buildtools.crypto.cosign_key import COSIGN_LABELS, decrypt
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+    _Private = EllipticCurvePrivateKey | Ed25519PrivateKey
+    _Public = EllipticCurvePublicKey | Ed25519PublicKey
+
+PASSWORD = "COSIGN_PASSWORD"  # noqa: S105  the variable's name
+_KINDS = "a key is ECDSA on P-256 or Ed25519; make one with `cosign generate-key-pair`"
+
+
+class PublicKeys:
+    """One or more public keys; whatever one of them verifies is signed."""
+
+    def __init__(self, keys: Sequence[_Public]) -> None:
+        self._keys = tuple(keys)
+
+    @classmethod
+    def read(cls, pem: bytes, where: str) -> PublicKeys:
+        """The keys that stand in ``pem`` one after the other; ``where`` names it to the user.
+
+        :raises Refused: there is none, or one of another kind.
+        """
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+        if b"PRIVATE KEY" in pem:
+            raise Refused(f"{where} is a private key", "name the public one, and keep that where releases are made")
+        end = b"-----END PUBLIC KEY-----"
+        blocks = [block.strip() + b"\n" + end + b"\n" for block in pem.split(end)[:-1]]
+        try:
+            keys = [load_pem_public_key(block) for block in blocks]
+        except (ValueError, UnsupportedAlgorithm):
+            keys = []
+        if not keys:
+            raise Refused(f"{where} is not a public key in PEM", "name a file such as cosign.pub")
+        return cls([_public(key, where) for key in keys])
+
+    def verifies(self, message: bytes, signature: bytes) -> bool:
+        """Whether the signature is one of this message by one of the keys."""
+        return any(_verifies(key, message, signature) for key in self._keys)
+
+
+class SigningKey:
+    """A private key, which signs in one way only: the same message gets the same signature.
+
+    Ed25519 does so by itself, ECDSA as RFC 6979 has it. A publish that is run again then makes the same release.
+    """
+
+    def __init__(self, key: _Private) -> None:
+        self._key = key
+
+    @classmethod
+    def read(cls, pem: bytes, where: str, password: str | None) -> SigningKey:
+        """The key that stands in ``pem``; ``where`` names it to the user. ``password`` is None where none is set.
+
+        :raises Refused: it is not such a key, the password is wrong, or there is none for an encrypted key.
+        """
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+        from cryptography.hazmat.primitives.serialization import load_der_private_key, load_pem_private_key
+
+        is_encrypted = b"ENCRYPTED" in pem
+        if is_encrypted and password is None:
+            raise Refused(f"{where} is encrypted, and {PASSWORD} is not set", f"set {PASSWORD} to its password")
+        secret = os.fsencode(password or "")
+        try:
+            if any(label in pem for label in COSIGN_LABELS):
+                key = load_der_private_key(decrypt(pem, secret), None)
+            else:
+                key = load_pem_private_key(pem, secret if is_encrypted else None)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            # What the library says may quote the key.
+            raise Refused(
+                *(
+                    (f"{where} cannot be decrypted", f"it is damaged, or {PASSWORD} is not its password")
+                    if is_encrypted
+                    else (f"{where} is not a private key in PEM", f"name one in PKCS#8 or in cosign's form; {_KINDS}")
+                )
+            ) from None
+        _public(key.public_key(), where)
+        assert isinstance(key, EllipticCurvePrivateKey | Ed25519PrivateKey)
+        return cls(key)
+
+    def sign(self, message: bytes) -> bytes:
+        """The signature of a message.
+
+        :raises Refused: the installed library cannot make ECDSA signatures that are always the same.
+        """
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+        from cryptography.hazmat.primitives.hashes import SHA256
+
+        if isinstance(self._key, Ed25519PrivateKey):
+            return self._key.sign(message)
+        try:
+            return self._key.sign(message, ECDSA(SHA256(), deterministic_signing=True))
+        except UnsupportedAlgorithm:
+            raise Refused(
+                "the installed `cryptography` cannot sign as RFC 6979 has it, for its OpenSSL is older than 3.2",
+                "install it from its wheel, or sign with an Ed25519 key",
+            ) from None
+
+    @property
+    def public(self) -> PublicKeys:
+        """The key that verifies what this one signs."""
+        return PublicKeys([self._key.public_key()])
+
+
+def read_pem(source: str, root: Path, environment: Mapping[str, str], where: str) -> bytes:
+    """What ``source`` leads to: a path, relative to ``root``, or ``env:NAME``; ``where`` says where it is configured.
+
+    :raises Refused: it leads nowhere.
+    """
+    if source.startswith("env:"):
+        variable = source.removeprefix("env:")
+        if not environment.get(variable):
+            raise Refused(f"{where} is in the variable {variable}, which is not set", "set it")
+        return os.fsencode(environment[variable])
+    try:
+        return (root / source).read_bytes()
+    except OSError as error:
+        raise Refused(f"{where}: {source} cannot be read ({error.strerror})", "name another file") from None
+
+
+def _public(key: object, where: str) -> _Public:
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    if isinstance(key, Ed25519PublicKey):
+        return key
+    if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
+        return key
+    raise Refused(f"{where} is a key of another kind", _KINDS)
+
+
+def _verifies(key: _Public, message: bytes, signature: bytes) -> bool:
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.hashes import SHA256
+
+    try:
+        if isinstance(key, Ed25519PublicKey):
+            key.verify(signature, message)
+        else:
+            key.verify(signature, message, ECDSA(SHA256()))
+    except InvalidSignature:
+        return False
+    return True
