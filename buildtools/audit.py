@@ -44,6 +44,21 @@ class Finding:
 
 
 @frozen
+class Question:
+    """What is asked of the world about a member of a release, or about what proves that it is the release.
+
+    ``look_up`` gives what is found, which is intact if it is ``expected``; None for nothing. It raises ``Drifted`` with
+    the reason why something else is there, and ``Unreachable``.
+    """
+
+    kind: str
+    name: str
+    place: str
+    expected: str
+    look_up: Callable[[], str | None]
+
+
+@frozen
 class Audit:
     """How all members of a release were found."""
 
@@ -53,7 +68,7 @@ class Audit:
     def error(self) -> BuildToolsError | None:
         """Why the audit did not pass: drift where any is known, else an outage; None where all is intact."""
         drifted = [
-            f"{finding.kind} {finding.name} {finding.state.value}"
+            f"{finding.kind} {finding.name} {finding.state.value}{f': {finding.reason}' if finding.reason else ''}"
             for finding in self.findings
             if finding.state in (MemberState.MISSING, MemberState.CHANGED)
         ]
@@ -100,33 +115,42 @@ def audit(
     releases: Sequence[Release],
     image_digest: Callable[[ReleasedImage], str | None],
     archive_digest: Callable[[ReleasedArchive], str | None],
+    proofs: Callable[[Release], Sequence[Question]] = lambda _: (),
 ) -> tuple[Audit, ...]:
-    """Every member of these releases looked up in the world, several at once.
+    """Every member of these releases looked up in the world, and then their ``proofs``; several at once.
 
     The look-ups give a digest, None for absent, or raise ``Unreachable``.
     """
-    questions: list[Callable[[], Finding]] = []
-    for release in releases:
-        questions += [
-            partial(_finding, "image", each.name, each.reference, each.digest, partial(image_digest, each))
-            for each in release.images
+    questions = [
+        [
+            *(
+                Question("image", each.name, each.reference, each.digest, partial(image_digest, each))
+                for each in release.images
+            ),
+            *(
+                Question("archive", each.name, each.key, f"sha256:{each.sha256}", partial(archive_digest, each))
+                for each in release.archives
+            ),
+            *proofs(release),
         ]
-        questions += [
-            partial(_finding, "archive", each.name, each.key, f"sha256:{each.sha256}", partial(archive_digest, each))
-            for each in release.archives
-        ]
-    findings = iter(side_by_side(questions, jobs=_JOBS))
-    counts = [len(release.images) + len(release.archives) for release in releases]
+        for release in releases
+    ]
+    findings = iter(side_by_side([partial(_finding, each) for some in questions for each in some], jobs=_JOBS))
     return tuple(
-        Audit(release, tuple(islice(findings, count))) for release, count in zip(releases, counts, strict=True)
+        Audit(release, tuple(islice(findings, len(some)))) for release, some in zip(releases, questions, strict=True)
     )
 
 
-def _finding(kind: str, name: str, place: str, expected: str, look_up: Callable[[], str | None]) -> Finding:
+def _finding(question: Question) -> Finding:
+    def finding(found: str, state: MemberState, reason: str = "") -> Finding:
+        return Finding(question.kind, question.name, question.place, question.expected, found, state, reason)
+
     try:
-        found = look_up()
+        found = question.look_up()
     except Unreachable as error:
-        return Finding(kind, name, place, expected, "", MemberState.UNREACHABLE, error.fact)
+        return finding("", MemberState.UNREACHABLE, error.fact)
+    except Drifted as error:
+        return finding("", MemberState.CHANGED, error.fact)
     if found is None:
-        return Finding(kind, name, place, expected, "", MemberState.MISSING)
-    return Finding(kind, name, place, expected, found, MemberState.INTACT if found == expected else MemberState.CHANGED)
+        return finding("", MemberState.MISSING)
+    return finding(found, MemberState.INTACT if found == question.expected else MemberState.CHANGED)

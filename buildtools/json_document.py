@@ -17,6 +17,7 @@ _TEXTS: dict[str, Callable[[str], object]] = {
     "version": str.isprintable,
     "registry": is_host,
     "digest": re.compile(r"sha256:[0-9a-f]{64}").fullmatch,
+    "attestation": re.compile(r"sha256:[0-9a-f]{64}").fullmatch,
     "sha256": re.compile(r"[0-9a-f]{64}").fullmatch,
 }
 _ANY_TEXT = re.compile(r"[!-~]*").fullmatch

@@ -17,6 +17,7 @@ from buildtools.stages import (
     outputs,
     promotion,
     releases,
+    signatures,
     tree,
     verification,
 )
@@ -142,7 +143,7 @@ def publish(run: Run) -> Published:
         if task.version.dirty:
             outputs.write_outputs(task, staged)
             return Published(staged, location, written=False, dirty=True)
-        release, written = releases.commit(task, staged)
+        release, written = releases.commit(task, signatures.sign_release(task, staged))
         moved = releases.point(task, task.version, release)
         outputs.write_outputs(task, release, releases.read_manifest(task, task.version))
         return Published(release, location, written, dirty=False, moved=moved)

@@ -54,13 +54,17 @@ class ReleasedArchive:
 
 @frozen
 class Release:
-    """One version's set. ``created`` is the commit's time, RFC 3339: the same commit gives the same manifest."""
+    """One version's set. ``created`` is the commit's time, RFC 3339: the same commit gives the same manifest.
+
+    ``attestation`` is the digest of the signed statement about it; empty where it is not signed.
+    """
 
     version: str
     commit: str
     created: str
     images: tuple[ReleasedImage, ...]
     archives: tuple[ReleasedArchive, ...]
+    attestation: str = ""
 
     def manifest(self) -> bytes:
         """The release manifest: JSON, keys and members sorted, so that equal releases have equal bytes."""
@@ -70,6 +74,7 @@ class Release:
             "created": self.created,
             "images": [asdict(image) for image in sorted(self.images, key=lambda image: image.name)],
             "archives": [asdict(archive) for archive in sorted(self.archives, key=lambda archive: archive.name)],
+            **({"attestation": self.attestation} if self.attestation else {}),
         }
         return encode_document(MANIFEST_SCHEMA, document)
 
@@ -89,6 +94,7 @@ class Release:
             value_of(document, "created", "str"),
             tuple(_member(ReleasedImage, image) for image in value_of(document, "images", "list")),
             tuple(_member(ReleasedArchive, archive) for archive in value_of(document, "archives", "list")),
+            value_of(document, "attestation", "str") if "attestation" in document else "",
         )
 
     def differences(self, other: Release) -> tuple[str, ...]:
@@ -149,6 +155,11 @@ def claim_key(version: Version) -> str:
 def prune_key(version: Version) -> str:
     """Where a copy of a version's manifest lies while the version is being pruned."""
     return f"{PRUNES}{version.image_tag}.json"
+
+
+def attestation_key(digest: str) -> str:
+    """Where the signed statement with this digest lies, relative to the artifacts' prefix."""
+    return f"attestations/{digest.removeprefix('sha256:')}.json"
 
 
 def archive_key(name: str, version: Version) -> str:

@@ -173,7 +173,8 @@ def published_summary(published: Published) -> str:
     members = _members(len(release.images), len(release.archives))
     if published.dirty:
         return f"staged {release.version}: {members}; the tree is dirty, so nothing is released"
-    word = "released" if published.written else "was released before with the same content:"
+    how = "released and signed" if release.attestation else "released"
+    word = how if published.written else "was released before with the same content:"
     return f"{release.version} {word} {members}, {published.manifest}{_moved_tags(published)}"
 
 
@@ -251,7 +252,8 @@ def verification_summary(verification: Verification) -> str:
         return "no version is released yet; release one with `invoke publish`"
     which = f"release {releases[0].version} is" if len(releases) == 1 else f"{len(releases)} releases are"
     members = _members(sum(len(each.images) for each in releases), sum(len(each.archives) for each in releases))
-    return f"{which} intact: {members}"
+    is_signed = any(finding.kind == "signature" for finding in verification.findings)
+    return f"{which} intact{' and signed' if is_signed else ''}: {members}"
 
 
 def channel_document(state: ChannelState) -> Any:
@@ -332,12 +334,13 @@ def history_table(entries: Sequence[HistoryEntry]) -> str:
             each.reason or _members(len(each.images), len(each.archives))
             if each.state is not VersionState.CLAIMED
             else "",
+            "yes" if each.signed else "no" if each.state is VersionState.RELEASED else "",
             ", ".join(each.moving_tags),
             ", ".join(each.channels),
         )
         for each in entries
     ]
-    return table(("VERSION", "STATE", "DATE", "COMMIT", "MEMBERS", "TAGS", "CHANNELS"), rows)
+    return table(("VERSION", "STATE", "DATE", "COMMIT", "MEMBERS", "SIGNED", "TAGS", "CHANNELS"), rows)
 
 
 def history_summary(entries: Sequence[HistoryEntry]) -> str:

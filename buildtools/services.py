@@ -15,6 +15,7 @@ from buildtools.settings import BuilderSettings, Settings
 
 if TYPE_CHECKING:
     from buildtools.archive.store import ArtifactStore
+    from buildtools.crypto.keys import PublicKeys, SigningKey
     from buildtools.image.builder import Builder
     from buildtools.image.builders.pool import BuilderPool
     from buildtools.image.builders.sites import BuildSite
@@ -174,6 +175,33 @@ class Services:
                 # One that does not answer would otherwise be waited for.
                 self._cancelled.stops(registry.abort)
             return self._registries[host]
+
+    @cached_property
+    def signing_key(self) -> SigningKey | None:
+        """The key that releases are signed with; None where none is configured.
+
+        :raises Refused: it cannot be read, or not with the password in ``COSIGN_PASSWORD``.
+        """
+        from buildtools.crypto.keys import PASSWORD, SigningKey, read_pem
+
+        source, where = self._settings.sign.get("key", ""), self._settings.place("sign.key")
+        if not source:
+            return None
+        pem = read_pem(source, self._settings.root, self._environment, where)
+        return SigningKey.read(pem, where, self._environment.get(PASSWORD))
+
+    @cached_property
+    def verify_keys(self) -> PublicKeys | None:
+        """The keys of which one must have signed a release; None where none is configured.
+
+        :raises Refused: it cannot be read.
+        """
+        from buildtools.crypto.keys import PublicKeys, read_pem
+
+        source, where = self._settings.verify_key, self._settings.place("verify_key")
+        if not source:
+            return None
+        return PublicKeys.read(read_pem(source, self._settings.root, self._environment, where), where)
 
     @cached_property
     def store(self) -> ArtifactStore:

@@ -200,6 +200,8 @@ class Settings:
     cache_to: tuple[str, ...] = ()
     provenance: Provenance = Provenance.NONE
     sbom: Sbom = Sbom()
+    sign: Mapping[str, str] = field(default_factory=dict)
+    verify_key: str = ""
     image: Mapping[str, ImageSettings] = field(default_factory=dict)
     distribution: Mapping[str, DistributionSettings] = field(default_factory=dict)
     builder: str = ""

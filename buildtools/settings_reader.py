@@ -321,6 +321,7 @@ def _value_errors(values: dict[str, Any], origins: Mapping[str, Layer]) -> list[
             errors += own_errors
             values["image"][name] = replace(image, platform="", platforms=())
     errors += _cache_errors(values, where)
+    errors += _key_errors(values, where)
     for name, target in values.get("target", {}).items():
         errors += _place_errors(vars(target), f"target.{name}.", origins)
         if unknown := [required for required in target.requires if required not in (*values["target"], GATE)]:
@@ -374,6 +375,18 @@ def _builder_errors(values: Mapping[str, Any], where: Callable[[str], str]) -> l
     for name, each in pool.items():
         errors += _platform_errors(f"pool.{name}.", "", each.platforms, where)
     return errors
+
+
+def _key_errors(values: Mapping[str, Any], where: Callable[[str], str]) -> list[str]:
+    """What is wrong with the keys that releases are signed and verified with. None is quoted: it may be the key."""
+    sign = values.get("sign", {})
+    errors = [f"{where(f'sign.{name}')} is not known: only sign.key is" for name in sign if name != "key"]
+    sources = {"sign.key": sign.get("key", ""), "verify_key": values.get("verify_key", "")}
+    return errors + [
+        f"{where(key)} must be the path of a file or env:NAME, not the key itself"
+        for key, source in sources.items()
+        if "\n" in source or "-----BEGIN" in source
+    ]
 
 
 def _platform_errors(path: str, one: str, several: Iterable[str], where: Callable[[str], str]) -> list[str]:

@@ -62,17 +62,27 @@ class ReleasePlace:
         created: str = "2026-11-23T08:00:00Z",
     ) -> Release:
         """A released version; each member's content is its name and the version."""
+        release, parsed = self.stage(version, images, archives, created), Version.parse(version)
+        for key in (manifest_key(parsed), claim_key(parsed)):
+            assert self.store.create(key, release.manifest(), "application/json")
+        return release
+
+    def stage(
+        self,
+        version: str,
+        images: Sequence[str] = ("app", "web"),
+        archives: Sequence[str] = ("daemon",),
+        created: str = "2026-11-23T08:00:00Z",
+    ) -> Release:
+        """The members of a version, in their places."""
         parsed = Version.parse(version)
-        release = Release(
+        return Release(
             version,
             digest_of(version.encode()).removeprefix("sha256:")[:40],
             created,
             tuple(self.put_image(name, parsed.image_tag) for name in images),
             tuple(self._put_archive(name, parsed) for name in archives),
         )
-        for key in (manifest_key(parsed), claim_key(parsed)):
-            assert self.store.create(key, release.manifest(), "application/json")
-        return release
 
     def put_image(self, name: str, tag: str) -> ReleasedImage:
         """An image of two layers, one of which all share."""

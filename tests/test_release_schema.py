@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ DOCUMENT = json.loads((Path(__file__).parent.parent / "docs/release.schema.json"
 SCHEMA = Draft202012Validator(DOCUMENT)
 IMAGE = ReleasedImage("app", "r.example:5000", "team/app", "1.4.2", "sha256:" + "a" * 64, "f" * 64)
 ARCHIVE = ReleasedArchive("daemon", "daemon/daemon-1.4.2.tgz", 10, "c" * 64)
-RELEASE = Release("1.4.2", "d" * 40, "2026-11-23T08:00:00Z", (IMAGE,), (ARCHIVE,))
+RELEASE = Release("1.4.2", "d" * 40, "2026-11-23T08:00:00Z", (IMAGE,), (ARCHIVE,), "sha256:" + "e" * 64)
 
 
 def changed(path: tuple[str | int, ...], value: Any) -> Any:
@@ -45,6 +45,8 @@ def test_what_is_written_follows_the_schema_and_no_field_is_left_out_of_it() -> 
         (("created",), None),
         (("images",), {}),
         (("images", 0), "app"),
+        (("attestation",), "e" * 64),
+        (("attestation",), ""),
         (("images", 0, "digest"), "sha256:" + "A" * 64),
         (("images", 0, "tag"), 1),
         (("archives", 0, "size"), "10"),
@@ -64,6 +66,12 @@ def test_a_field_that_a_later_version_adds_is_passed_over(path: tuple[str | int,
     document = changed(path, {"any": ["thing"]})
     SCHEMA.validate(document)
     assert RELEASE == Release.parse(json.dumps(document).encode(), "releases/1.4.2.json")
+
+
+def test_a_manifest_without_a_statement_says_nothing_of_one() -> None:
+    document = json.loads(replace(RELEASE, attestation="").manifest())
+    assert "attestation" not in document
+    SCHEMA.validate(document)
 
 
 @pytest.mark.parametrize("schema", [2, 99])

@@ -16,6 +16,7 @@ from buildtools.git.errors import NoCommit, NoTag, ShallowClone
 from buildtools.git.naming.prefix import ignored_tag, prefix_remedy
 from buildtools.git.repository import Repository
 from buildtools.git.storage.commits import parse_commit, read_shallow
+from buildtools.git.storage.refs import resolve
 from buildtools.git.worktree.status import changed_paths
 from buildtools.git.worktree.tracked_files import Files
 from buildtools.version import Version
@@ -79,6 +80,15 @@ def read_checkout(root: Path, tag_prefix: str, remote: str, environment: Mapping
     repository = Repository.open(root, environment)
     url = next(iter(repository.config.get_all(f"remote.{remote}.url")), "")
     return Checkout(version, _date(repository, version, environment), without_login(url))
+
+
+def tag_object(root: Path, name: str, environment: Mapping[str, str]) -> str:
+    """The id of what the tag of this name points to, which is the tag's own object; empty where there is no such tag.
+
+    :raises NotARepository: there is no repository.
+    """
+    oid = resolve(Repository.open(root, environment).refs, b"refs/tags/" + os.fsencode(name))[1]
+    return oid.hex() if oid else ""
 
 
 def tag_names(root: Path, tag_prefix: str, environment: Mapping[str, str]) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ from buildtools.settings import COMPONENT
 from buildtools.stages.outputs import DOCUMENTS, RELEASE, write_documents
 from buildtools.stages.planned import Planned
 from buildtools.stages.releases import read_manifest
+from buildtools.stages.signatures import proofs
 from buildtools.task_context import TaskContext
 from buildtools.version import Version
 
@@ -96,7 +97,7 @@ def fetch_release(task: TaskContext, request: FetchRequest) -> Fetched:
         missing = _missing(task, request)
         members = _members(task, request, missing)
         _warn_of_left_out(task, members)
-        _refuse_incomplete(task, missing)
+        _refuse_incomplete(task, request, missing)
         to_write = missing.images if request.layout else ()
         if not request.layout:
             pull_images(task, missing.images)
@@ -122,7 +123,7 @@ def fetch_plan(task: TaskContext, request: FetchRequest) -> tuple[Planned, ...]:
         FetchState.LEFT_OUT: "be left out, for this machine has no engine",
     }
     missing = _missing(task, request)
-    _refuse_incomplete(task, missing)
+    _refuse_incomplete(task, request, missing)
     plan = [Planned(each.place, actions[each.state]) for each in _members(task, request, missing)]
     link, previous = str(request.to / CURRENT), Deployment(request.to).current
     if previous == request.folder.name:
@@ -229,10 +230,10 @@ def _warn_of_left_out(task: TaskContext, members: Iterable[FetchedMember]) -> No
         )
 
 
-def _refuse_incomplete(task: TaskContext, missing: Release) -> None:
-    """Find out what is gone, cut short or denied before anything is fetched.
+def _refuse_incomplete(task: TaskContext, request: FetchRequest, missing: Release) -> None:
+    """Find out what is gone, cut short, denied or not signed before anything is fetched.
 
-    :raises Drifted: a member is not there.
+    :raises Drifted: a member is not there, or the release is not what was signed.
     """
 
     def image_digest(image: ReleasedImage) -> str | None:
@@ -248,7 +249,7 @@ def _refuse_incomplete(task: TaskContext, missing: Release) -> None:
             return None
         return f"sha256:{archive.sha256}" if existing.size == archive.size else f"{existing.size} bytes"
 
-    (found,) = audit((missing,), image_digest, archive_digest)
+    (found,) = audit((missing,), image_digest, archive_digest, lambda _: proofs(task, request.release))
     if error := found.error():
         raise error
 

@@ -38,7 +38,8 @@ class HistoryEntry:
     """One version. ``created`` is its commit's date, RFC 3339; ``images`` and ``archives`` are names.
 
     Of a version that is claimed only, nothing but the commit is known; of an unreadable manifest, nothing but
-    ``reason``. ``moving_tags`` are those that it has as the newest version, ``channels`` those that point to it.
+    ``reason``. ``signed`` is whether the manifest names a statement; who signed that, ``verify`` tells. ``moving_tags``
+    are those that it has as the newest version, ``channels`` those that point to it.
     """
 
     version: str
@@ -47,6 +48,7 @@ class HistoryEntry:
     created: str = ""
     images: tuple[str, ...] = ()
     archives: tuple[str, ...] = ()
+    signed: bool = False
     moving_tags: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
     reason: str = ""
@@ -107,6 +109,7 @@ def _release_entry(
         content.created,
         tuple(image.name for image in content.images),
         tuple(archive.name for archive in content.archives),
+        bool(content.attestation),
         tags.get(content.version, ()),
         tuple(channel.name for channel in channels if channel.moves[-1].version == content.version),
     )

@@ -26,6 +26,7 @@ from buildtools.settings import GATE
 from buildtools.stages import releases
 from buildtools.stages.image_names import repository
 from buildtools.stages.planned import Planned
+from buildtools.stages.signatures import copy_release_signatures
 from buildtools.stages.tag_moves import outdated_tags
 from buildtools.stages.verification import audit_releases
 from buildtools.task_context import TaskContext
@@ -98,6 +99,7 @@ def stage_replica(task: TaskContext, target: TaskContext, release: Release) -> R
         raise Failures(results.failed.values()).combined(
             f"{len(results.failed)} of {len(work)} members were not promoted", "fix the errors above and run again"
         )
+    copy_release_signatures(task, target, release, replica)
     for image in replica.images:
         if manifest := results.done.get(f"image {image.name}"):
             target.services.registry.put_manifest(image.repository, image.tag, manifest)

@@ -23,7 +23,17 @@ from buildtools.frozen import frozen
 from buildtools.git.checkout import tag_names
 from buildtools.image.registry.lookup import fingerprint_tag, tag_digest
 from buildtools.image.registry.manifest import digest_of
-from buildtools.release import GATES, PRUNES, Release, ReleasedImage, claim_key, manifest_key, prune_key
+from buildtools.image.registry.simple_signing import signature_tag
+from buildtools.release import (
+    GATES,
+    PRUNES,
+    Release,
+    ReleasedImage,
+    attestation_key,
+    claim_key,
+    manifest_key,
+    prune_key,
+)
 from buildtools.schedule import side_by_side
 from buildtools.stages import releases
 from buildtools.stages.channels import parse_channels
@@ -169,6 +179,8 @@ def _delete_members(task: TaskContext, release: Release, remaining: Sequence[Rel
     for archive in release.archives:
         if archive.key not in needed:
             store.delete(archive.key)
+    if release.attestation and release.attestation not in {other.attestation for other in remaining}:
+        store.delete(attestation_key(release.attestation))
     images = [image for other in remaining for image in other.images]
     for image in release.images:
         _delete_image(task, image, [each for each in images if each.repository == image.repository])
@@ -177,13 +189,15 @@ def _delete_members(task: TaskContext, release: Release, remaining: Sequence[Rel
 
 
 def _delete_image(task: TaskContext, image: ReleasedImage, others: Collection[ReleasedImage]) -> None:
-    """Delete an image and the one with its fingerprint, with all of their tags, unless ``others`` are the same.
+    """Delete an image, its signatures, and the image with its fingerprint, with all tags, unless ``others`` need them.
 
     What a registry has of layers it gives up by itself, when no image names them.
     """
     registry = task.services.registry_at(image.registry)
     needed = {other.digest for other in others}
     digests = [tag_digest(registry, image.repository, image.tag), image.digest]
+    if image.digest not in needed:
+        digests.append(tag_digest(registry, image.repository, signature_tag(image.digest)))
     if image.fingerprint and image.fingerprint not in {other.fingerprint for other in others}:
         digests.append(tag_digest(registry, image.repository, fingerprint_tag(image.fingerprint)))
     manifest = registry.get_manifest(image.repository, image.digest)

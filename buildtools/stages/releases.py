@@ -50,6 +50,7 @@ from buildtools.stages.archives import store_archives
 from buildtools.stages.image_names import repository
 from buildtools.stages.images import push_images, rfc3339
 from buildtools.stages.planned import Planned
+from buildtools.stages.signatures import check_keys
 from buildtools.stages.tag_moves import move_tags, outdated_tags
 from buildtools.task_context import TaskContext
 from buildtools.version import Version
@@ -73,7 +74,7 @@ def preflight(task: TaskContext) -> None:
         if not errors:
             accesses = [partial(task.services.registry.check_push_access, repository(task, name)) for name in names]
             errors = [error for some in pool.map(_errors, accesses) for error in some]
-        errors += [*of_store.result(), *of_channels.result()]
+        errors += [*of_store.result(), *of_channels.result(), *_errors(partial(_key_errors, task))]
     if errors:
         raise preflight_failure(errors)
     existing = None if task.version.dirty else released(task, task.version)
@@ -85,6 +86,11 @@ def preflight_failure(errors: Iterable[BuildToolsError]) -> BuildToolsError:
     """One error for all that would stop a release."""
     failures = Failures(errors)
     return failures.combined(f"preflight failed ({len(failures.errors)} errors)", "fix the errors above and run again")
+
+
+def _key_errors(task: TaskContext) -> None:
+    if not task.version.dirty:
+        check_keys(task)
 
 
 def _channel_errors(task: TaskContext) -> list[str]:

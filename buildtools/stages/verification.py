@@ -12,6 +12,7 @@ from buildtools.image.registry.lookup import Seen, is_whole, read_images
 from buildtools.image.registry.manifest import Damaged
 from buildtools.release import Release, ReleasedArchive, ReleasedImage
 from buildtools.stages import releases
+from buildtools.stages.signatures import proofs
 from buildtools.task_context import TaskContext
 
 
@@ -73,4 +74,5 @@ def audit_releases(task: TaskContext, subjects: Sequence[Release], *, deep: bool
         subjects,
         lambda image: ask(image.registry, lambda: image_digest(image)),
         lambda archive: ask("store", lambda: archive_digest(archive)),
+        lambda release: proofs(task, release, ask),
     )

@@ -1,0 +1,207 @@
+"""Signatures: made before a version exists, and looked for wherever one is used.
+
+Two things are signed, with one key. Each image's digest, in the registry, in the form that cosign reads: whoever runs
+an image can verify that without this project. And the release as a whole, by a statement that names all of its members,
+images and archives: that they belong together, to which version and commit, and that none is missing is what no image's
+signature tells.
+
+The statement lies in the store under its own digest, which the manifest names. So it is there before the version is,
+and no manifest can be edited: one that leaves out a member or names another commit is not what the statement says, and
+a statement that says so has not been signed. What the statement does not say is where members lie, so a release is
+promoted with the statement and the signatures that it has, byte for byte.
+
+All that is written here is the same bytes for the same release and key. A run that was killed is finished by the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+from buildtools import Conflict, Drifted, Failures, Refused, Unreachable
+from buildtools.audit import Question
+from buildtools.crypto.envelope import NotSigned, opened, sealed
+from buildtools.crypto.keys import PublicKeys, SigningKey
+from buildtools.events import Warned, timed
+from buildtools.git.checkout import tag_object
+from buildtools.image.registry.manifest import Damaged, digest_of
+from buildtools.image.registry.simple_signing import (
+    ImageSignature,
+    add_signature,
+    copy_signatures,
+    payload_of,
+    read_signatures,
+)
+from buildtools.release import Release, ReleasedImage, attestation_key, manifest_key
+from buildtools.schedule import awaited, run_graph
+from buildtools.statement import Origin, contradictions, statement_of
+from buildtools.task_context import TaskContext
+from buildtools.version import Version
+
+_JOBS = 8
+_PROBE = b"preflight"
+
+
+def check_keys(task: TaskContext) -> None:
+    """Find out whether a release can be signed, and verified then.
+
+    :raises Refused: a key cannot be read, or what would be made would not be accepted.
+    """
+    key, keys, settings = task.services.signing_key, task.services.verify_keys, task.settings
+    signature = key.sign(_PROBE) if key else b""
+    if keys and not keys.verifies(_PROBE, signature):
+        why = f"{settings.place('sign.key')} is another key" if key else "there is no sign.key"
+        raise Refused(
+            f"{settings.place('verify_key')} would not accept this release: {why}",
+            "set sign = { key = … } to the private half of verify_key",
+        )
+
+
+def sign_release(task: TaskContext, staged: Release) -> Release:
+    """Sign a release that is staged; the release with the digest of its statement, or unchanged where no key is set."""
+    key = task.services.signing_key
+    return timed(task.run.report, staged.version, "sign", partial(_sign, task, staged, key)) if key else staged
+
+
+def copy_release_signatures(task: TaskContext, target: TaskContext, release: Release, replica: Release) -> None:
+    """Take the signatures and the statement of a release over into a target, byte for byte."""
+    places = {image.name: image.repository for image in replica.images}
+
+    def copy(image: ReleasedImage) -> None:
+        source, place = task.services.registry_at(image.registry), places[image.name]
+        copy_signatures(source, image.repository, target.services.registry, place, image.digest)
+
+    _each(release, copy)
+    if release.attestation:
+        content = task.services.store.read(attestation_key(release.attestation))
+        if content is None or digest_of(content.data) != release.attestation:
+            raise Drifted(
+                f"the statement about {release.version} has changed", "restore it from a backup, and promote again"
+            )
+        put_statement(target, content.data)
+
+
+def proofs(
+    task: TaskContext,
+    release: Release,
+    ask: Callable[[str, Callable[[], str | None]], str | None] = lambda _, question: question(),
+) -> list[Question]:
+    """What is asked about the signatures of a release.
+
+    Of the statement that its manifest names, whether it is there; with a ``verify_key``, of it and of each image
+    whether that key has signed them. ``ask`` asks the service of this name.
+    """
+    keys = task.services.verify_keys
+    questions = []
+    if keys or release.attestation:
+        place = attestation_key(release.attestation) if release.attestation else "not named by the manifest"
+        look_up = partial(ask, "store", partial(_statement_digest, task, release, keys))
+        questions.append(Question("statement", release.version, place, release.attestation, look_up))
+    if keys:
+        questions += [
+            Question(
+                "signature",
+                image.name,
+                image.reference,
+                image.digest,
+                partial(ask, image.registry, partial(_signed_digest, task, image, keys)),
+            )
+            for image in release.images
+        ]
+    return questions
+
+
+def _sign(task: TaskContext, staged: Release, key: SigningKey) -> Release:
+    _each(staged, partial(_sign_image, task, key))
+    version, store = Version.parse(staged.version), task.services.store
+    content = store.read(manifest_key(version))
+    existing = Release.parse(content.data, store.location(manifest_key(version))) if content else None
+    if existing and not existing.differences(staged):
+        if not existing.attestation:
+            task.run.report(Warned("", f"{version} was released unsigned, and stays so; its images are signed now"))
+        return replace(staged, attestation=existing.attestation)
+    tag = f"{task.settings.tag_prefix}{task.version.base}" if task.version.is_release else ""
+    tag_id = tag_object(task.settings.root, tag, task.run.environment) if tag else ""
+    statement = statement_of(staged, Origin(task.checkout.source, tag, tag_id))
+    return replace(staged, attestation=put_statement(task, sealed(statement, key)))
+
+
+def _sign_image(task: TaskContext, key: SigningKey, image: ReleasedImage) -> None:
+    registry = task.services.registry_at(image.registry)
+    try:
+        signatures = read_signatures(registry, image.repository, image.digest)
+    except Refused:
+        # Some registries deny access to a tag that does not exist.
+        registry.check_push_access(image.repository)
+        signatures = ()
+    if not _is_signed(image, signatures, key.public):
+        payload = payload_of(image.registry, image.repository, image.digest)
+        add_signature(registry, image.repository, image.digest, ImageSignature(payload, key.sign(payload)))
+
+
+def _is_signed(image: ReleasedImage, signatures: Sequence[ImageSignature], keys: PublicKeys) -> bool:
+    return any(each.digest == image.digest and keys.verifies(each.payload, each.signature) for each in signatures)
+
+
+def put_statement(task: TaskContext, envelope: bytes) -> str:
+    """Store a signed statement, and read it back; its digest.
+
+    :raises Conflict: something else lies there.
+    """
+    store, digest = task.services.store, digest_of(envelope)
+    key = attestation_key(digest)
+    store.create(key, envelope, "application/json")
+    # A replicated store may show an object a moment late.
+    content = awaited(lambda: store.read(key))
+    if content is None:
+        raise Unreachable(f"{store.location(key)} is not there after it was written", "check the store")
+    if content.data != envelope:
+        raise Conflict(f"{store.location(key)} has other content than its name says", "look at it, then delete it")
+    return digest
+
+
+def _statement_digest(task: TaskContext, release: Release, keys: PublicKeys | None) -> str | None:
+    """The digest of the statement that a manifest names; None where it names none, or that is not there.
+
+    :raises Drifted: none of the keys has signed it, or it says something else than the manifest.
+    """
+    content = task.services.store.read(attestation_key(release.attestation)) if release.attestation else None
+    if content is None:
+        return None
+    digest = digest_of(content.data)
+    if keys and digest == release.attestation:
+        try:
+            clauses = contradictions(opened(content.data, keys), release)
+        except NotSigned as error:
+            clauses = (error.fact,)
+        if clauses:
+            raise Drifted("; ".join(clauses))
+    return digest
+
+
+def _signed_digest(task: TaskContext, image: ReleasedImage, keys: PublicKeys) -> str | None:
+    """The digest of an image that one of the keys has signed; None where nobody has signed it.
+
+    :raises Drifted: others have.
+    """
+    try:
+        signatures = read_signatures(task.services.registry_at(image.registry), image.repository, image.digest)
+    except Damaged as error:
+        raise Drifted(error.fact) from None
+    if signatures and not _is_signed(image, signatures, keys):
+        raise Drifted("it is not signed with the key of verify_key")
+    return image.digest if signatures else None
+
+
+def _each(release: Release, work: Callable[[ReleasedImage], None]) -> None:
+    """Do ``work`` for each image, several at once.
+
+    :raises BuildToolsError: with every failure.
+    """
+    images = {image.name: image for image in release.images}
+    results = run_graph(dict.fromkeys(images, ()), lambda name: work(images[name]), jobs=_JOBS)
+    if results.failed:
+        raise Failures(results.failed.values()).combined(
+            f"{len(results.failed)} of {len(images)} images are not signed", "fix the errors above and run again"
+        )

@@ -1,0 +1,379 @@
+"""Releases that are signed, those that are forged, and what each verb makes of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from buildtools import Drifted, Refused
+from buildtools.cancellation import Cancellation
+from buildtools.crypto.envelope import opened, sealed
+from buildtools.crypto.keys import SigningKey
+from buildtools.events import Warned, unheard
+from buildtools.git.checkout import Checkout
+from buildtools.image.registry.lookup import tag_digest
+from buildtools.image.registry.simple_signing import ImageSignature, add_signature, payload_of, signature_tag
+from buildtools.pipeline import promote
+from buildtools.release import Release, ReleasedImage, attestation_key, manifest_key
+from buildtools.run import Run
+from buildtools.settings import Layer
+from buildtools.settings_reader import merge_layers
+from buildtools.stages import releases, signatures
+from buildtools.stages.channels import move_forward, roll_back
+from buildtools.stages.fetch import Fetched, FetchRequest, fetch_release
+from buildtools.stages.promotion import target_task
+from buildtools.stages.releases import released_version
+from buildtools.stages.signatures import check_keys, sign_release
+from buildtools.stages.verification import verify_all, verify_named
+from buildtools.statement import Origin, statement_of
+from buildtools.task_context import TaskContext
+from buildtools.version import Version
+from tests.conftest import Repository, S3Service
+from tests.cosign import Cosign
+from tests.crypto.test_keys import make_key, make_pair
+from tests.releases import ReleasePlace, release_place
+
+SOURCE = "https://git.example/widgets.git"
+
+
+@dataclass(frozen=True)
+class SignedPlace:
+    """A place whose releases are signed with the key in ``sign.pem``, and verified with that in ``verify.pub``."""
+
+    place: ReleasePlace
+    key: SigningKey
+
+    @contextmanager
+    def task(self, version: str) -> Iterator[TaskContext]:
+        """A task about the checkout of a version."""
+        with self.place.task() as task:
+            yield task.with_checkout(Checkout(Version.parse(version), 0, SOURCE))
+
+    def publish(self, version: str) -> Release:
+        """A version that is signed and released, or found to be."""
+        staged = self.place.stage(version)
+        with self.task(version) as task:
+            releases.claim_version(task, Version.parse(version), staged.commit)
+            return releases.commit(task, sign_release(task, staged))[0]
+
+    def rewrite(self, release: Release) -> None:
+        """Put another manifest in the place of a version's."""
+        key = manifest_key(Version.parse(release.version))
+        content = self.place.store.read(key)
+        assert content
+        assert self.place.store.replace(key, release.manifest(), content.etag, "application/json")
+
+    def error(self, version: str) -> str:
+        """Why a version does not pass ``verify``; empty where it does."""
+        with self.place.task() as task:
+            error = verify_named(task, [version], deep=False).error()
+        assert error is None or error.exit_code == 5
+        return error.fact if error else ""
+
+
+@pytest.fixture
+def signed(tmp_path: Path, registry: str, s3: S3Service, environment: Mapping[str, str]) -> Iterator[SignedPlace]:
+    bucket = s3.bucket()
+    folder = tmp_path / "project"
+    folder.mkdir()
+    Repository(folder).git("init", "--quiet")
+    private, public = make_pair(tmp_path, "P-256")
+    (folder / "sign.pem").write_bytes(private)
+    (folder / "verify.pub").write_bytes(public)
+    target = {"production": {"namespace": f"{bucket}/production", "artifacts": f"s3://{bucket}/production"}}
+    settings = {"sign": {"key": "sign.pem"}, "verify_key": "verify.pub", "target": target}
+    with release_place(folder, registry, s3, environment, **settings) as place:
+        yield SignedPlace(place, SigningKey.read(private, "sign.pem", None))
+
+
+def world(place: ReleasePlace) -> dict[str, str]:
+    """All that a store and the repositories of app and web hold."""
+    objects = {entry.key: entry.etag for entry in place.store.list()}
+    for name in ("app", "web"):
+        repository = f"{place.settings.namespace}/{name}"
+        objects |= {
+            f"{name}:{tag}": tag_digest(place.client, repository, tag) or "" for tag in place.client.tags(repository)
+        }
+    return objects
+
+
+def test_cosign_takes_each_image_and_each_member_as_signed(signed: SignedPlace, cosign: Cosign, tmp_path: Path) -> None:
+    release = signed.publish("1.0.0")
+    public = signed.place.settings.root / "verify.pub"
+    for image in release.images:
+        assert "" == cosign.verify(public, f"{image.registry}/{image.repository}@{image.digest}")
+        assert "" == cosign.verify(public, image.reference)
+    statement = signed.place.store.read(attestation_key(release.attestation))
+    assert statement
+    (tmp_path / "statement.json").write_bytes(statement.data)
+    (tmp_path / "daemon.tgz").write_bytes(b"daemon 1.0.0")
+    assert "" == cosign.verify_member(public, tmp_path / "statement.json", tmp_path / "daemon.tgz")
+    (tmp_path / "daemon.tgz").write_bytes(b"daemon 1.0.1")
+    refusal = cosign.verify_member(public, tmp_path / "statement.json", tmp_path / "daemon.tgz")
+    assert "no matching subject digest found" in refusal
+
+
+def test_a_signed_release_is_intact_and_publishing_it_again_writes_nothing(signed: SignedPlace) -> None:
+    release = signed.publish("1.0.0")
+    assert "" == signed.error("1.0.0")
+    before = world(signed.place)
+    assert release == signed.publish("1.0.0")
+    assert before == world(signed.place)
+    with signed.place.task() as task:
+        (audit,) = verify_named(task, ["1.0.0"], deep=False).audits
+    assert ["image", "image", "archive", "statement", "signature", "signature"] == [
+        each.kind for each in audit.findings
+    ]
+
+
+def test_a_release_that_is_not_committed_yet_is_signed_the_same_again(signed: SignedPlace) -> None:
+    staged = signed.place.stage("1.0.0")
+    with signed.task("1.0.0") as task:
+        first = sign_release(task, staged)
+        before = world(signed.place)
+        assert first == sign_release(task, staged)
+    assert before == world(signed.place)
+    assert first.attestation
+
+
+def test_another_key_adds_its_signatures_and_a_release_keeps_its_statement(signed: SignedPlace, cosign: Cosign) -> None:
+    release = signed.publish("1.0.0")
+    root = signed.place.settings.root
+    private, public = make_pair(root, "Ed25519")
+    (root / "sign.pem").write_bytes(private)
+    first = (root / "verify.pub").read_bytes()
+    (root / "verify.pub").write_bytes(public + first)
+    assert release == signed.publish("1.0.0")
+    for key in (public, first):
+        (cosign.home / "one.pub").write_bytes(key)
+        assert "" == cosign.verify(cosign.home / "one.pub", release.images[0].reference)
+    assert "" == signed.error("1.0.0")
+
+
+def test_what_was_released_unsigned_stays_so_and_says_so(signed: SignedPlace) -> None:
+    signed.place.release("1.0.0", archives=("daemon",))
+    with signed.task("1.0.0") as task:
+        assert "" == releases.commit(task, sign_release(task, signed.place.stage("1.0.0")))[0].attestation
+    assert ["1.0.0 was released unsigned, and stays so; its images are signed now"] == [
+        event.message for event in signed.place.events if isinstance(event, Warned)
+    ]
+    assert "release 1.0.0 has drifted (statement 1.0.0 missing)" == signed.error("1.0.0")
+
+
+def test_what_is_signed_names_the_tag_and_its_object(signed: SignedPlace) -> None:
+    repository = Repository(signed.place.settings.root)
+    repository.commit("all")
+    repository.tag("1.0.0")
+    release = signed.publish("1.0.0")
+    content = signed.place.store.read(attestation_key(release.attestation))
+    assert content
+    document = json.loads(opened(content.data, signed.key.public))
+    commit, tag = document["predicate"]["buildDefinition"]["resolvedDependencies"]
+    assert (f"git+{SOURCE}", release.commit) == (commit["uri"], commit["digest"]["gitCommit"])
+    assert ("refs/tags/1.0.0", repository.git("rev-parse", "refs/tags/1.0.0")) == (tag["name"], tag["digest"]["gitTag"])
+
+
+# Ways to forge a release: what is done to it, and what is found.
+
+
+def drop_member(signed: SignedPlace, release: Release) -> None:
+    signed.rewrite(replace(release, images=release.images[:1]))
+
+
+def change_commit(signed: SignedPlace, release: Release) -> None:
+    signed.rewrite(replace(release, commit="e" * 40))
+
+
+def swap_image(signed: SignedPlace, release: Release) -> None:
+    app, web = release.images
+    signed.place.client.put_manifest(app.repository, app.tag, other_manifest(signed, app))
+    other = replace(app, digest=tag_digest(signed.place.client, app.repository, app.tag) or "")
+    sign_image(signed, other, signed.key)
+    signed.rewrite(replace(release, images=(other, web)))
+
+
+def other_manifest(signed: SignedPlace, image: ReleasedImage) -> Any:
+    evil = signed.place.put_image("app", "9.9.9")
+    return signed.place.client.get_manifest(image.repository, evil.digest)
+
+
+def change_checksum_of_store(signed: SignedPlace, release: Release) -> None:
+    (archive,) = release.archives
+    signed.rewrite(replace(release, archives=(replace(archive, composite="b3RoZXI="),)))
+
+
+def name_no_statement(signed: SignedPlace, release: Release) -> None:
+    signed.rewrite(replace(release, attestation=""))
+
+
+def sign_with_another_key(signed: SignedPlace, release: Release) -> None:
+    forged = replace(release, images=release.images[:1])
+    name_statement(signed, forged, sealed(statement_of(forged, Origin()), other_key(signed)))
+
+
+def name_what_is_not_signed(signed: SignedPlace, release: Release) -> None:
+    name_statement(signed, release, b"{}\n")
+
+
+def name_statement(signed: SignedPlace, release: Release, envelope: bytes) -> None:
+    with signed.place.task() as task:
+        signed.rewrite(replace(release, attestation=signatures.put_statement(task, envelope)))
+
+
+def delete_statement(signed: SignedPlace, release: Release) -> None:
+    signed.place.store.delete(attestation_key(release.attestation))
+
+
+def delete_signature(signed: SignedPlace, release: Release) -> None:
+    app = release.images[0]
+    digest = tag_digest(signed.place.client, app.repository, signature_tag(app.digest))
+    assert digest
+    assert signed.place.client.delete_manifest(app.repository, digest)
+
+
+def replace_signature(signed: SignedPlace, release: Release) -> None:
+    delete_signature(signed, release)
+    sign_image(signed, release.images[0], other_key(signed))
+
+
+def move_signature(signed: SignedPlace, release: Release) -> None:
+    """One of another image, under the tag of this one."""
+    delete_signature(signed, release)
+    app, web = release.images
+    payload = payload_of(web.registry, web.repository, web.digest)
+    moved = ImageSignature(payload, signed.key.sign(payload))
+    add_signature(signed.place.client, app.repository, app.digest, moved)
+
+
+def sign_image(signed: SignedPlace, image: ReleasedImage, key: SigningKey) -> None:
+    payload = payload_of(image.registry, image.repository, image.digest)
+    add_signature(signed.place.client, image.repository, image.digest, ImageSignature(payload, key.sign(payload)))
+
+
+def other_key(signed: SignedPlace) -> SigningKey:
+    return SigningKey.read(make_pair(signed.place.settings.root, "Ed25519")[0], "other.pem", None)
+
+
+FORGED = Version.parse("1.1.0")
+OTHER = "it is not signed with the key of verify_key"
+FORGERIES: dict[Callable[[SignedPlace, Release], None], str] = {
+    drop_member: "statement VERSION changed: web:VERSION is missing in the manifest",
+    change_commit: "statement VERSION changed: the commit is another one",
+    swap_image: "statement VERSION changed: app:VERSION is another one",
+    change_checksum_of_store: "statement VERSION changed: daemon-VERSION.tgz is another one",
+    name_no_statement: "statement VERSION missing",
+    sign_with_another_key: f"statement VERSION changed: {OTHER}",
+    name_what_is_not_signed: "statement VERSION changed: it is not a signed in-toto statement",
+    delete_statement: "statement VERSION missing",
+    delete_signature: "signature app missing",
+    replace_signature: f"signature app changed: {OTHER}",
+    move_signature: f"signature app changed: {OTHER}",
+}
+
+
+def test_each_forgery_is_found_and_called_by_its_name(signed: SignedPlace) -> None:
+    expected = {}
+    for number, (forge, finding) in enumerate(FORGERIES.items()):
+        version = f"1.{number}.0"
+        forge(signed, signed.publish(version))
+        expected[version] = f"release {version} has drifted ({finding.replace('VERSION', version)})"
+    with signed.place.task() as task:
+        audits = verify_all(task, deep=False).audits
+    assert expected == {audit.release.version: str(error.fact) for audit in audits if (error := audit.error())}
+
+
+def fetch(task: TaskContext, to: Path) -> Fetched:
+    return fetch_release(task, FetchRequest(released_version(task, FORGED), to, layout=True))
+
+
+VERBS: dict[str, Callable[[TaskContext, Path], object]] = {
+    "promote": lambda task, _: promote(task.run, "1.1.0", "production"),
+    "fetch": fetch,
+    "channel": lambda task, _: move_forward(task, "candidate", FORGED),
+    "rollback": lambda task, _: roll_back(task, "stage", FORGED),
+}
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        drop_member,
+        *(pytest.param(each, marks=pytest.mark.exhaustive) for each in FORGERIES if each is not drop_member),
+    ],
+    ids=lambda forge: forge.__name__,
+)
+def test_no_verb_takes_a_forged_release_and_nothing_moves(
+    forge: Callable[[SignedPlace, Release], None], signed: SignedPlace, tmp_path: Path
+) -> None:
+    place = signed.place
+    release = signed.publish("1.1.0")
+    signed.publish("1.2.0")
+    with place.task() as task:
+        move_forward(task, "stage", Version.parse("1.2.0"))
+    forge(signed, release)
+    before = world(place)
+    for verb, work in VERBS.items():
+        with place.task() as task, pytest.raises(Drifted) as refusal:
+            work(task, tmp_path / "there")
+        assert FORGERIES[forge].replace("VERSION", "1.1.0") in refusal.value.fact, verb
+    assert before == world(place)
+    assert not (tmp_path / "there" / "current").exists()
+
+
+def test_a_promoted_release_has_the_same_signatures_and_statement(signed: SignedPlace, cosign: Cosign) -> None:
+    release = signed.publish("1.0.0")
+    place = signed.place
+    with place.task() as task:
+        replica = promote(task.run, "1.0.0", "production").release
+        assert release.attestation == replica.attestation
+        with target_task(task, "production") as target:
+            assert None is verify_named(target, ["1.0.0"], deep=False).error()
+            assert target.services.store.read(attestation_key(release.attestation)) == place.store.read(
+                attestation_key(release.attestation)
+            )
+    for here, there in zip(release.images, replica.images, strict=True):
+        tag = signature_tag(here.digest)
+        assert tag_digest(place.client, here.repository, tag) == tag_digest(place.client, there.repository, tag)
+        assert "" == cosign.verify(place.settings.root / "verify.pub", there.reference)
+
+
+@pytest.mark.exhaustive
+def test_a_promotion_keeps_the_signatures_that_the_target_has(signed: SignedPlace, cosign: Cosign) -> None:
+    release, place = signed.publish("1.0.0"), signed.place
+    with place.task() as task:
+        there = promote(task.run, "1.0.0", "production").release.images[0]
+        delete_signature(signed, replace(release, images=(there,)))
+        private, public = make_pair(place.settings.root, "Ed25519")
+        sign_image(signed, there, SigningKey.read(private, "other.pem", None))
+        promote(task.run, "1.0.0", "production")
+    (cosign.home / "other.pub").write_bytes(public)
+    for key in (place.settings.root / "verify.pub", cosign.home / "other.pub"):
+        assert "" == cosign.verify(key, there.reference)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"sign": {"key": "nowhere.pem"}}, r"sign.key: nowhere.pem cannot be read"),
+        ({"sign": {"key": "verify.pub"}}, r"sign.key is not a private key in PEM"),
+        ({"sign": {"key": "env:KEY"}}, r"sign.key is in the variable KEY, which is not set"),
+        ({"verify_key": "nowhere.pub"}, r"verify_key: nowhere.pub cannot be read"),
+        ({"verify_key": "sign.pem"}, r"verify_key is a private key"),
+        ({"sign": {}}, r"verify_key would not accept this release: there is no sign.key"),
+        ({"sign": {"key": "other.pem"}}, r"verify_key would not accept this release: .*sign.key is another key"),
+    ],
+)
+def test_a_preflight_refuses_keys_that_are_no_good(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
+    private, public = make_pair(tmp_path, "P-256")
+    for name, content in {"sign.pem": private, "verify.pub": public, "other.pem": make_key("P-256")}.items():
+        (tmp_path / name).write_bytes(content)
+    layer = Layer("pyproject.toml", {"sign": {"key": "sign.pem"}, "verify_key": "verify.pub", **settings})
+    run = Run(merge_layers(tmp_path, [layer]), {}, unheard, Cancellation(), tmp_path)
+    with TaskContext(run) as task, pytest.raises(Refused, match=message):
+        check_keys(task)
