@@ -142,15 +142,15 @@ def audit(
 
 
 def _finding(question: Question) -> Finding:
-    def finding(found: str, state: MemberState, reason: str = "") -> Finding:
-        return Finding(question.kind, question.name, question.place, question.expected, found, state, reason)
+    def finding(digest: str, state: MemberState, reason: str = "") -> Finding:
+        return Finding(question.kind, question.name, question.place, question.expected, digest, state, reason)
 
     try:
-        found = question.look_up()
+        digest = question.look_up()
     except Unreachable as error:
         return finding("", MemberState.UNREACHABLE, error.fact)
     except Drifted as error:
         return finding("", MemberState.CHANGED, error.fact)
-    if found is None:
+    if digest is None:
         return finding("", MemberState.MISSING)
-    return finding(found, MemberState.INTACT if found == question.expected else MemberState.CHANGED)
+    return finding(digest, MemberState.INTACT if digest == question.expected else MemberState.CHANGED)

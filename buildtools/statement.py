@@ -73,7 +73,7 @@ def contradictions(statement: bytes, release: Release) -> tuple[str, ...]:
         return ("it cannot be read",)
     if len(ours) != len(release.images) + len(release.archives):
         return ("the manifest names a member twice",)
-    members = [f"{name} is {_found(name, signed, ours)}" for name in names]
+    members = [f"{name} is {_difference(name, signed, ours)}" for name in names]
     values = {
         "version": (version, release.version),
         "commit": (commit, release.commit),
@@ -83,7 +83,7 @@ def contradictions(statement: bytes, release: Release) -> tuple[str, ...]:
     return (*others, *members)
 
 
-def _found(name: str, signed: set[str], ours: set[str]) -> str:
+def _difference(name: str, signed: set[str], ours: set[str]) -> str:
     in_signed, in_ours = (any(json.loads(each)["name"] == name for each in subjects) for subjects in (signed, ours))
     return "another one" if in_signed and in_ours else "missing in the manifest" if in_signed else "not signed"
 
