@@ -47,7 +47,7 @@ class Team:
             assert (self.project.name(short), True) == (last.name, last.seconds > 0)
             repository, seconds = self.project.repository(short), parents if short in PARENTS else apps
             with closing(Registry(self.project.place.registry)) as client:
-                manifest = client.get_manifest(repository, "lockstep-builds")
+                manifest = client.get_manifest(repository, "fp-records")
                 assert manifest
                 record_build(client, repository, manifest, last.name, last.fingerprint, "0" * 40, seconds)
         for short in PARENTS:

@@ -20,7 +20,7 @@ from buildtools.frozen import frozen
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.manifest import Damaged, Manifest, encode
 
-_TAG = "lockstep-builds"
+_TAG = "fp-records"
 _ANNOTATION = "lockstep.builds"
 # Two branches and a few platforms; a manifest of a registry may hold far more.
 _MOST_RECORDS = 16
