@@ -1,9 +1,10 @@
 """A trial of a version: its stack is brought up, becomes healthy, answers the smoke command, and is taken down.
 
-What is left behind, and by whom. A trial has a folder, ``dist/.NAME``, in which it holds a lock for as long as its
-process lives, whatever ends that; and all that Compose makes for it carries its name as a label. So a stack of this
-project whose lock nobody holds is what a killed trial, or one before a reboot, has left: the next trial removes it. Two
-trials at once have two names and two locks, and leave each other alone.
+What is left behind, and by whom. A trial has a folder, ``dist/.NAME``, whose lock it holds for as long as its process
+lives, whatever ends that; and all that Compose makes for it carries its name as a label. So a stack of this project
+whose lock nobody holds is what a killed trial, or one before a reboot, has left: the next trial removes it. Two trials
+at once have two names and two locks, and leave each other alone. ``dist`` itself is locked while a folder is made and
+locked, while leftovers are removed, and while a folder gets its last name: none of it is seen half done.
 
 When it ends, the folder becomes ``dist/stage``: the log of each service and of the smoke command, and ``result.json``.
 """
@@ -12,13 +13,14 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import secrets
 import shlex
 import shutil
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from hashlib import sha256
@@ -42,12 +44,10 @@ from buildtools.task_context import TaskContext
 
 _FOLDER = "stage"
 _IMAGES = "images.yaml"
-_LOCK = "lock"
 _RESULT = "result.json"
 _SMOKE_LOG = "smoke.log"
 _LOOK_SECONDS = 0.25
 _TAIL = 10
-_MOVES = 5
 _PORT_TAKEN = ("port is already allocated", "address already in use")
 
 
@@ -275,22 +275,34 @@ def _trial_folder(task: TaskContext) -> Iterator[Path]:
     """
     dist = task.settings.root / "dist"
     prefix = trial_prefix(task.settings.root)
-    try:
-        dist.mkdir(exist_ok=True)
-        folder = dist / f".{prefix}{secrets.token_hex(4)}"
-        folder.mkdir()
-        lock = (folder / _LOCK).open("wb")
-    except OSError as error:
-        raise BuildToolsError(f"cannot write in {dist} ({error.strerror})", "correct that, and run it again") from None
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        _remove_leftovers(task, dist, prefix)
+    folder = dist / f".{prefix}{secrets.token_hex(4)}"
+    with ExitStack() as held:
+        try:
+            dist.mkdir(exist_ok=True)
+            with _locked(dist):
+                folder.mkdir()
+                held.enter_context(_locked(folder))
+                _remove_leftovers(task, dist, prefix)
+        except OSError as error:
+            raise BuildToolsError(f"cannot write in {dist} ({error.strerror})", "correct that, and run again") from None
         try:
             yield folder
         finally:
-            (folder / _LOCK).unlink()
             (folder / _IMAGES).unlink(missing_ok=True)
-            _move(folder, dist / _FOLDER)
+            with suppress(OSError), _locked(dist):
+                shutil.rmtree(dist / _FOLDER, ignore_errors=True)
+                folder.rename(dist / _FOLDER)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """A context in which this process has a folder's lock, which ends with the process at the latest."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _remove_leftovers(task: TaskContext, dist: Path, prefix: str) -> None:
@@ -305,19 +317,14 @@ def _remove_leftovers(task: TaskContext, dist: Path, prefix: str) -> None:
 
 
 def _is_at_work(folder: Path) -> bool:
-    with suppress(FileNotFoundError), (folder / _LOCK).open("rb") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
     return False
-
-
-def _move(folder: Path, to: Path) -> None:
-    for _ in range(_MOVES):
-        shutil.rmtree(to, ignore_errors=True)
-        # Another trial may have ended between the two steps.
-        with suppress(OSError):
-            folder.rename(to)
-            return
-    shutil.rmtree(folder, ignore_errors=True)
