@@ -21,6 +21,7 @@ _VARIABLE = (
     (re.compile(r"\bfp-[0-9a-f]{7,}"), "fp-DIGEST"),
     (re.compile(r"\b\d{4}-\d\d-\d\d(T[\d:]+Z)?"), "DATE"),
     (re.compile(r"\bg?(?=[a-f]*\d)[0-9a-f]{7,40}\b"), "COMMIT"),
+    (re.compile(r"\b127\.0\.0\.1:\d+"), "127.0.0.1:PORT"),
     (re.compile(r"\bin \d+(\.\d+)? ?m?s\b"), "in TIME"),
     (re.compile(r" +"), " "),
 )
@@ -74,7 +75,7 @@ def _without_variables(text: str) -> str:
 
 @dataclass(frozen=True)
 class Shell:
-    """A shell in a project; what a command sets, and the folder that it changes to, are there for the next.
+    """A shell that begins in ``scratch``; what a command sets, and the folder that it goes to, are there for the next.
 
     ``names`` are what pages call things, and what they are called here. What begins with ``/srv/`` or ``/etc/`` lies in
     ``scratch``.
@@ -93,7 +94,7 @@ class Shell:
         # A page is one session: `$?`, too, is that of the command before.
         program = "\n".join(
             (
-                f". {state} 2>/dev/null",
+                f"[ ! -e {state} ] || . {state}",
                 command,
                 "code=$?",
                 f"{{ export -p; printf 'cd %q; (exit %d)' \"$PWD\" $code; }} >{state}",
@@ -102,7 +103,7 @@ class Shell:
         )
         done = subprocess.run(
             ["bash", "-c", program],
-            cwd=self.scratch / "repository",
+            cwd=self.scratch,
             env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

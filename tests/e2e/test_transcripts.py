@@ -30,10 +30,12 @@ BEFORE = {
         git checkout --quiet 1.4.2~1 && buildtools publish
         git checkout --quiet 1.4.2 && buildtools publish
         for channel in production stage; do buildtools channel $channel --to 1.4.2; done
-        git checkout --quiet main && buildtools publish
+        git checkout --quiet main && git tag -f -a 1.5.0 -m 1.5.0 && buildtools publish
     """,
     "docs/deploy.md": "buildtools fetch 1.4.2 --to /srv/widgets",
     "docs/runit.md": "mkdir -p /etc/sv /etc/service",
+    "docs/environments.md": "",
+    "docs/failures.md": "",
 }
 
 
@@ -41,16 +43,21 @@ BEFORE = {
 def widgets(place: Place, tmp_path: Path) -> Iterator[Shell]:
     """A shell in a repository with two images and a distribution, in which no version is released yet."""
     repository, mark = make_repository(tmp_path / "repository"), secrets.token_hex(5)
+    bucket = place.s3.bucket()
     for name in ("home", "srv", "etc"):
         (tmp_path / name).mkdir()
     settings = {
         "registry": place.registry,
-        "namespace": "widgets",
-        "artifacts": f"s3://{place.bucket}/widgets",
+        "namespace": f"{mark}/widgets",
+        "artifacts": f"s3://{bucket}/widgets",
         "moving_tags": ["latest", "{major}.{minor}"],
         # By this they are found again, for the engine is shared by all tests.
         "image": {name: {"labels": {"mark": mark}} for name in ("app", "web")},
         "distribution": {"logdaemon": {"command": "sh script/installdist", "root": "build/install/logdaemon"}},
+        "target": {
+            name: {"namespace": f"{mark}/{name}/widgets", "artifacts": f"s3://{bucket}/{name}", **gates}
+            for name, gates in {"stage": {}, "production": {"requires": ["stage"]}}.items()
+        },
     }
     repository.write("pyproject.toml", "\n".join(["[tool.buildtools]", *toml_lines(settings, "tool.buildtools"), ""]))
     repository.write("tasks.py", "from buildtools.tasks import namespace\n")
@@ -67,9 +74,9 @@ def widgets(place: Place, tmp_path: Path) -> Iterator[Shell]:
     yield Shell(
         tmp_path,
         {**place.variables, **git_identity(), "HOME": str(tmp_path / "home")},
-        {HOST: place.registry, "release-artifacts": place.bucket},
+        {HOST: f"{place.registry}/{mark}", "release-artifacts": bucket},
     )
-    forget_images(place.variables, mark)
+    forget_images(place.variables, {"label": f"mark={mark}"})
 
 
 def add_origin(repository: Repository, folder: Path) -> None:
@@ -86,22 +93,47 @@ def git_identity() -> dict[str, str]:
     }
 
 
-def forget_images(variables: Mapping[str, str], mark: str) -> None:
+def forget_images(variables: Mapping[str, str], filters: Mapping[str, str]) -> None:
     from buildtools.image.engine.client import Engine
 
     with closing(Engine.connect(variables)) as engine:
-        for image in engine.api.images(filters={"label": f"mark={mark}"}):
+        for image in engine.api.images(filters=filters):
             engine.api.remove_image(image["Id"], force=True)
 
 
-def test_every_transcript_of_the_pages_is_what_is_printed(widgets: Shell) -> None:
-    # A page that is not in the order of events comes last.
-    names = [*BEFORE, *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))]
+# Those that are there, also such as are not part of the story.
+ALL = [*BEFORE, *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md") if page.name != "start.md")]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["docs/release.md"], pytest.param([*dict.fromkeys(ALL)], marks=pytest.mark.exhaustive)],
+    ids=["first", "all"],
+)
+def test_transcripts_of_pages_are_what_is_printed(widgets: Shell, names: list[str]) -> None:
     differences = []
-    for name in dict.fromkeys(names):
+    for name in names:
         steps = steps_of(ROOT / name, name)
         if steps and name in BEFORE:
-            code, printed = widgets.run(f"set -e; {BEFORE[name]}")
+            code, printed = widgets.run(f"set -e; cd {widgets.scratch}/repository; {BEFORE[name]}")
             assert 0 == code, printed
         differences += [difference for step in steps if (difference := widgets.differences(step))]
+    assert not differences, "\n\n".join(differences)
+
+
+@pytest.mark.parametrize("page", ["docs/start.md", pytest.param("README.md", marks=pytest.mark.exhaustive)])
+def test_a_first_release_goes_as_the_page_says(place: Place, tmp_path: Path, page: str) -> None:
+    (tmp_path / "home").mkdir()
+    passed_on = {name: place.variables[name] for name in ("PATH", "DOCKER_HOST", "LC_ALL")}
+    shell = Shell(tmp_path, {**passed_on, **git_identity(), "HOME": str(tmp_path / "home")}, {})
+    if page == "README.md":
+        shell.run(f"cd {make_repository(tmp_path / 'repository').path}")
+    differences = []
+    for step in steps_of(ROOT / page, page):
+        differences += [difference] if (difference := shell.differences(step)) else []
+        if step.command == "buildtools init":
+            # The engine is shared by all tests, and has built the example as it is.
+            shell.run(f"echo {secrets.token_hex(5)} >>src/docker/app/hello.txt")
+    shell.run("buildtools sandbox.down")
+    forget_images(place.variables, {"reference": "app:0.1.0*"})
     assert not differences, "\n\n".join(differences)
