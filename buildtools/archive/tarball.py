@@ -36,23 +36,45 @@ def pack(
 
     Entries come folder by folder, sorted by the bytes of their names; owner 0:0 without names; every time is ``epoch``;
     modes are 755 (folders, and files their owner may execute) or 644. Symbolic links are kept as they are, hard links
-    become files. ``progress`` is told after each entry how many bytes of how many have been packed, about.
+    become files. ``progress`` is told after each megabyte how many bytes of how many have been packed, about.
     ``set_apart`` is called before and after the content of each large file: between two versions, headers change.
 
     :raises BuildToolsError: an entry is neither file, folder nor link, cannot be read, or changes while it is read.
     """
     entries = list(_entries(source, root_name))
-    total = sum(_size(path) for path, _ in entries)
-    size = 0
+    meter = _Meter(out, sum(_size(path) for path, _ in entries), progress)
     for path, name in entries:
         try:
-            size += _write_entry(path, name, epoch, out, set_apart)
-            progress(min(size, total), total)
+            _write_entry(path, name, epoch, meter, set_apart)
         except OSError as error:
             raise BuildToolsError(f"{path} cannot be packed ({error.strerror})", "correct it and run again") from None
+    meter.tell()
     # The end is two empty blocks, the whole filled up to a record, as every tar program does.
     end = 2 * tarfile.BLOCKSIZE
-    out.write(bytes(end + -(size + end) % tarfile.RECORDSIZE))
+    out.write(bytes(end + -(meter.size + end) % tarfile.RECORDSIZE))
+
+
+class _Meter:
+    """A sink that hands on to ``out``, and tells every now and then how much that was of ``total`` bytes."""
+
+    def __init__(self, out: Sink, total: int, progress: Callable[[int, int], object]) -> None:
+        self.size = 0
+        self._out = out
+        self._total = total
+        self._progress = progress
+        self._told_size = 0
+
+    def write(self, data: bytes, /) -> None:
+        """Takes all of ``data``."""
+        self._out.write(data)
+        self.size += len(data)
+        if self.size - self._told_size >= _CHUNK:
+            self.tell()
+
+    def tell(self) -> None:
+        """Tells how much it was."""
+        self._told_size = self.size
+        self._progress(min(self.size, self._total), self._total)
 
 
 def _size(path: Path) -> int:
@@ -79,12 +101,13 @@ def _entries(folder: Path, name: str) -> Iterator[tuple[Path, str]]:
             yield Path(child.path), f"{name}/{child.name}"
 
 
-def _write_entry(path: Path, name: str, epoch: int, out: Sink, set_apart: Callable[[], object]) -> int:
+def _write_entry(path: Path, name: str, epoch: int, out: Sink, set_apart: Callable[[], object]) -> None:
     entry = tarfile.TarInfo(name)
     entry.mtime = epoch
     status = path.lstat() if "/" in name else path.stat()
     if stat.S_ISREG(status.st_mode):
-        return _write_file(path, entry, out, set_apart)
+        _write_file(path, entry, out, set_apart)
+        return
     if stat.S_ISDIR(status.st_mode):
         entry.type = tarfile.DIRTYPE
         entry.mode = 0o755
@@ -96,21 +119,19 @@ def _write_entry(path: Path, name: str, epoch: int, out: Sink, set_apart: Callab
         raise BuildToolsError(
             f"{path} is neither a file, a folder nor a symbolic link", "remove it from the distribution's folder"
         )
-    return _write_header(entry, out)
+    _write_header(entry, out)
 
 
-def _write_header(entry: tarfile.TarInfo, out: Sink) -> int:
-    header = entry.tobuf(tarfile.PAX_FORMAT, errors="surrogateescape")
-    out.write(header)
-    return len(header)
+def _write_header(entry: tarfile.TarInfo, out: Sink) -> None:
+    out.write(entry.tobuf(tarfile.PAX_FORMAT, errors="surrogateescape"))
 
 
-def _write_file(path: Path, entry: tarfile.TarInfo, out: Sink, set_apart: Callable[[], object]) -> int:
+def _write_file(path: Path, entry: tarfile.TarInfo, out: Sink, set_apart: Callable[[], object]) -> None:
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb", buffering=0) as stream:
         status = os.fstat(stream.fileno())
         entry.size = left = status.st_size
         entry.mode = 0o755 if status.st_mode & stat.S_IXUSR else 0o644
-        header_size = _write_header(entry, out)
+        _write_header(entry, out)
         is_large = left >= _LARGE
         if is_large:
             set_apart()
@@ -122,9 +143,7 @@ def _write_file(path: Path, entry: tarfile.TarInfo, out: Sink, set_apart: Callab
             raise BuildToolsError(f"{path} changed while it was packed", "let the build finish before packing")
     if is_large:
         set_apart()
-    padding = -entry.size % tarfile.BLOCKSIZE
-    out.write(bytes(padding))
-    return header_size + entry.size + padding
+    out.write(bytes(-entry.size % tarfile.BLOCKSIZE))
 
 
 def root_folder(archive: Path) -> str:

@@ -207,3 +207,12 @@ def test_an_archive_that_is_not_gzipped_is_refused(tmp_path: Path) -> None:
     (tmp_path / "plain.tgz").write_bytes(packed(tmp_path))
     with pytest.raises(Refused, match=r"plain\.tgz cannot be read as a gzipped tar"):
         tarball.root_folder(tmp_path / "plain.tgz")
+
+
+def test_progress_is_told_within_a_large_file(tree: Path) -> None:
+    (tree / "large").write_bytes(bytes(5 << 20))
+    heard: list[tuple[int, int]] = []
+    tarball.pack(tree, "daemon-1.0", EPOCH, io.BytesIO(), lambda size, total: heard.append((size, total)))
+    assert len(heard) >= 6
+    assert sorted(heard) == heard
+    assert heard[-1][0] == heard[-1][1]
