@@ -217,10 +217,19 @@ def stage(run: Run, name: str) -> Trial:
         return trial
 
 
-def prune(run: Run, keep: int, days: int) -> tuple[PruneEntry, ...]:
+def prune(run: Run, keep: int, days: int, prefix: str = "") -> tuple[PruneEntry, ...]:
     """Take releases away: all but the newest ``keep``, those of the last days, and what something points to."""
     with TaskContext(run) as task:
-        return prune_releases(task, keep, days)
+        return prune_releases(task, keep, days, prefix)
+
+
+def prune_engine(run: Run, keep: int, days: int, prefix: str = "") -> tuple[Leftover, ...]:
+    """Take the names of all but the newest versions from the engine, unless the run is dry."""
+    from buildtools.stages.engine_pruning import surplus_names
+    from buildtools.stages.leftovers import remove
+
+    with TaskContext(run) as task:
+        return tuple(each for each in surplus_names(task, keep, days, prefix) if run.dry_run or remove(task, each))
 
 
 def history(run: Run) -> tuple[HistoryEntry, ...]:

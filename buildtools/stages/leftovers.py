@@ -93,7 +93,7 @@ def _images(task: TaskContext, engine: Engine) -> Iterator[Leftover]:
         details = engine.inspect(image.id)
         if details:
             for tag in sorted(image.tags, key=lambda tag: ":fp-" in tag):
-                yield Leftover(LeftoverKind.IMAGE, tag, _days_since_tagged(details, image))
+                yield Leftover(LeftoverKind.IMAGE, tag, days_since_tagged(details, image))
 
 
 def _folder_name(image: EngineImage, names: Collection[str]) -> str:
@@ -103,11 +103,16 @@ def _folder_name(image: EngineImage, names: Collection[str]) -> str:
 
 def _has_own_names(task: TaskContext, image: EngineImage, name: str) -> bool:
     """Whether all names are of our making: somebody who has given it another one may count on it."""
+    return {tag.rpartition(":")[0] for tag in image.tags} <= repositories_in_engine(task, name)
+
+
+def repositories_in_engine(task: TaskContext, name: str) -> set[str]:
+    """What an image's names in the engine begin with: with the registry, and without."""
     prefix = f"{task.settings.repository_prefix}/" if task.settings.registry else ""
-    return {tag.rpartition(":")[0] for tag in image.tags} <= {name, f"{prefix}{name}"}
+    return {name, f"{prefix}{name}"}
 
 
-def _days_since_tagged(details: dict[str, Any], image: EngineImage) -> int:
+def days_since_tagged(details: dict[str, Any], image: EngineImage) -> int:
     """A build that finds an image up to date gives it the name of the new version: that is its last use."""
     last = 0.0
     with suppress(ValueError, AttributeError):

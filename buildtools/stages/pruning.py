@@ -63,11 +63,11 @@ class PruneEntry:
     why: str = ""
 
 
-def prune_releases(task: TaskContext, keep: int, days: int) -> tuple[PruneEntry, ...]:
+def prune_releases(task: TaskContext, keep: int, days: int, prefix: str = "") -> tuple[PruneEntry, ...]:
     """Prune all releases but the newest ``keep``, those of the last so many days, and those that something points to.
 
-    In a dry run it is only said what would become of each. The newest come first, and those last that an earlier run
-    had begun with.
+    Only versions that start with ``prefix`` are looked at. In a dry run it is only said what would become of each. The
+    newest come first, and those last that an earlier run had begun with.
 
     :raises Refused: there is no repository to tell which git tags there are.
     :raises BuildToolsError: a manifest or a channel cannot be read, and so not what it is about.
@@ -82,8 +82,10 @@ def prune_releases(task: TaskContext, keep: int, days: int) -> tuple[PruneEntry,
     reasons = _reasons(task)
     youngest = time.time() - days * _SECONDS_A_DAY
     entries = []
-    for position, release in enumerate(tuple(remaining)):
-        why = f"one of the newest {keep}" if position < keep else reasons.get(_tag(release), "")
+    of_prefix = f" of {prefix}" if prefix else ""
+    subjects = [release for release in remaining if release.version.startswith(prefix)]
+    for position, release in enumerate(subjects):
+        why = f"one of the newest {keep}{of_prefix}" if position < keep else reasons.get(_tag(release), "")
         if not why and _seconds(release) > youngest:
             why = f"younger than {days} days"
         if not why and not task.run.dry_run:

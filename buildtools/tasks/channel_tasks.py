@@ -99,21 +99,37 @@ def stage(
     help={
         "keep": "How many of the newest versions to keep, whatever their age.",
         "older_than": "Of the others, prune those whose commit is older than so many days.",
+        "prefix": "Prune only versions that start with this, as 1.4. does; --keep counts among them.",
+        "engine": "Prune in the engine instead: the names of versions there, by the day on which they were given.",
         "yes": "Do it; without, it is only said what would be pruned.",
     }
 )
 def prune(
-    context: Context, keep: str = "", older_than: str = "", yes: bool = False, dry_run: bool = False, json: bool = False
+    context: Context,
+    keep: str = "",
+    older_than: str = "",
+    prefix: str = "",
+    engine: bool = False,
+    yes: bool = False,
+    dry_run: bool = False,
+    json: bool = False,
 ) -> None:
     """Delete releases as a whole, and none that a channel, a gate or a git tag points to."""
     with running(context, dry_run=dry_run or not yes, json=json) as (run, console):
         from buildtools import pipeline, rendering
 
+        if engine and not older_than:
+            older_than = "0"
         if not (keep.isdecimal() and older_than.isdecimal() and int(keep)):
             raise Refused(
                 "prune needs two whole numbers, and keeps at least one version",
                 "run it as `invoke prune --keep 20 --older-than 90`",
             )
-        entries = pipeline.prune(run, int(keep), int(older_than))
+        if engine:
+            leftovers = pipeline.prune_engine(run, int(keep), int(older_than), prefix)
+            show(console, json, rendering.document(leftovers), rendering.leftovers_table(leftovers))
+            console.summary(rendering.leftovers_summary(leftovers, dry_run=run.dry_run))
+            return
+        entries = pipeline.prune(run, int(keep), int(older_than), prefix)
         show(console, json, rendering.document(entries), rendering.prune_table(entries))
         console.summary(rendering.prune_summary(entries, dry_run=run.dry_run))

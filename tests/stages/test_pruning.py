@@ -83,6 +83,16 @@ def test_a_dry_run_says_the_same_and_touches_nothing(place: ReleasePlace) -> Non
     assert is_intact(place)
 
 
+def test_versions_of_one_prefix_are_pruned_alone(place: ReleasePlace) -> None:
+    for version in ("1.4.0", "1.4.1", "1.5.0", "1.40.0"):
+        place.release(version, ("app",), created=OLD)
+    with place.task() as task:
+        entries = {entry.version: entry.why for entry in prune_releases(task, 1, 30, "1.4.")}
+    assert {"1.4.1": "one of the newest 1 of 1.4.", "1.4.0": ""} == entries
+    assert ["1.4.1", "1.40.0", "1.5.0"] == [key[9:-5] for key in keys(place) if key.startswith("releases/")]
+    assert is_intact(place)
+
+
 def test_what_something_points_to_is_kept(place: ReleasePlace) -> None:
     for version in ("0.9.0", "1.0.0", "1.1.0", "1.2.0", "1.3.0", "1.4.0", "1.5.0"):
         place.release(version, ("app",), created=OLD)

@@ -1,0 +1,115 @@
+"""How long ``invoke verify --all`` takes on many releases, and how that grows.
+
+``python -m bench.verify [--images N] [--rounds N] [VERSIONS ...]``: releases so many versions (default 10, 25 and 50)
+of 20 images each into a registry and a SeaweedFS on loopback. An image has six layers: one is its version's own, one
+its name's, the others are everybody's. Then the whole command is run in a new process: with an empty cache, as on a new
+machine, and with a warm one. CPU is that of the command, and that of the registry beside it, on the same processors.
+
+The target is 10 s for 1,000 intact images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+from bench.archive.__main__ import s3_server
+from buildtools.archive.object_store.s3_store import S3Store
+from buildtools.image.registry.client import Registry
+from buildtools.image.registry.manifest import DOCKER_CONFIG, DOCKER_LAYER, Descriptor, Manifest, digest_of, encode
+from buildtools.release import Release, ReleasedImage, manifest_key
+from buildtools.sandbox import process, registry
+from buildtools.version import Version
+
+SHARED = [b"layer %d" % number * 1000 for number in range(4)]
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(prog="python -m bench.verify")
+    options.add_argument("versions", nargs="*", type=int)
+    options.add_argument("--images", type=int, default=20)
+    options.add_argument("--rounds", type=int, default=3)
+    chosen = options.parse_args()
+    with tempfile.TemporaryDirectory() as name, s3_server(Path(name)) as environment:
+        root, (port,) = Path(name), process.free_ports(1)
+        registry.start(root, port, environment=os.environ)
+        try:
+            print("  images  empty cache      CPU  registry     warm      CPU  registry")
+            for count in chosen.versions or [10, 25, 50]:
+                print(row(root, f"127.0.0.1:{port}", environment, count, chosen.images, chosen.rounds), flush=True)
+        finally:
+            process.stop(registry.NAME, root)
+
+
+def row(root: Path, host: str, environment: Mapping[str, str], versions: int, images: int, rounds: int) -> str:
+    project = root / str(versions)
+    project.mkdir()
+    (project / "tasks.py").write_text("from buildtools.tasks import namespace\n")
+    (project / "invoke.yaml").write_text(f"buildtools:\n  registry: {host}\n  artifacts: s3://bench/{versions}\n")
+    make_releases(host, environment, versions, images)
+    variables = {**os.environ, **environment, "XDG_CACHE_HOME": str(project / "cache")}
+    empty, warm = [], []
+    for _ in range(rounds):
+        shutil.rmtree(project / "cache", ignore_errors=True)
+        empty.append(timed(root, project, variables))
+        warm.append(timed(root, project, variables))
+    figures = [statistics.median(column) for times in (empty, warm) for column in zip(*times, strict=True)]
+    return f"{versions * images:>8} {figures[0]:>11.2f}s" + "".join(f" {figure:>7.2f}s" for figure in figures[1:])
+
+
+def timed(root: Path, project: Path, variables: Mapping[str, str]) -> tuple[float, float, float]:
+    """Seconds that one ``invoke verify --all`` took, and seconds of CPU time: its own and the registry's."""
+    before, others, begun = resource.getrusage(resource.RUSAGE_CHILDREN), registry_seconds(root), time.perf_counter()
+    command = [sys.executable, "-m", "invoke", "-r", str(project), "verify", "--all"]
+    done = subprocess.run(command, capture_output=True, env=dict(variables), text=True)
+    seconds, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stderr
+    own = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return seconds, own, registry_seconds(root) - others
+
+
+def registry_seconds(root: Path) -> float:
+    """Seconds of CPU time that the registry has spent so far."""
+    fields = Path(f"/proc/{process.pid(registry.NAME, root)}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def make_releases(host: str, environment: Mapping[str, str], versions: int, images: int) -> None:
+    """Release that many versions, each of that many images."""
+    store = S3Store.connect(f"s3://bench/{versions}", environment=environment)
+    with closing(Registry(host)) as client, ThreadPoolExecutor(8) as pool:
+        for number in range(versions):
+            version = Version(f"1.{number}.0")
+            put = [pool.submit(put_image, client, host, f"image{image}", version.text) for image in range(images)]
+            members = tuple(each.result() for each in put)
+            manifest = Release(version.text, "0" * 40, "2026-11-29T08:00:00Z", members, ()).manifest()
+            store.create(manifest_key(version), manifest, "application/json")
+
+
+def put_image(client: Registry, host: str, name: str, version: str) -> ReleasedImage:
+    """An image as a release has it."""
+    layers = [*SHARED, name.encode(), f"{name} {version}".encode()]
+    rootfs = {"type": "layers", "diff_ids": [digest_of(layer) for layer in layers]}
+    config = encode({"config": {"Labels": {"version": version, "name": name}}, "rootfs": rootfs})
+    parts = [
+        Descriptor(kind, client.put_blob(name, blob), len(blob))
+        for kind, blob in ((DOCKER_CONFIG, config), *((DOCKER_LAYER, layer) for layer in layers))
+    ]
+    return ReleasedImage(
+        name, host, name, version, client.put_manifest(name, version, Manifest.make(parts[0], parts[1:]))
+    )
+
+
+if __name__ == "__main__":
+    main()
