@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
@@ -115,6 +116,11 @@ _GIT = {
     "GIT_COMMITTER_EMAIL": "author@example.com",
     "LC_ALL": "C.UTF-8",
 }
+
+
+def pytest_configure() -> None:
+    """Let signals of a terminal arrive, here and in all that is started: a shell's background jobs ignore them."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -101,7 +101,7 @@ def store(server: RawServer) -> S3Store:
 
 # urllib3 leaves the socket of a response that it cannot read to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@settings(max_examples=500, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     script=st.lists(ANSWERS, min_size=1, max_size=4),
     operation=st.sampled_from(range(len(OPERATIONS))),

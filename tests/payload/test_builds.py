@@ -35,6 +35,7 @@ def run(*command: str | Path, **variables: str) -> None:
     subprocess.run(command, env={**os.environ, **variables}, check=True)
 
 
+@pytest.mark.exhaustive
 def test_gradle_and_javac_give_the_same_bytes(source: Path, tmp_path: Path) -> None:
     require("gradle")
     require("javac")

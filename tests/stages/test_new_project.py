@@ -141,6 +141,7 @@ def test_a_table_that_cannot_be_added_to_is_refused(repository: Repository, envi
     assert ["pyproject.toml"] == list(files(repository))
 
 
+@pytest.mark.exhaustive
 def test_killed_at_any_moment_it_leaves_whole_files_and_the_next_run_ends_it(
     repository: Repository, environment: Mapping[str, str]
 ) -> None:

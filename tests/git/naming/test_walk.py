@@ -73,7 +73,7 @@ def slowly(
     return best, depths[best]
 
 
-@settings(max_examples=1000, deadline=None, derandomize=True)
+@settings(max_examples=600, deadline=None, derandomize=True)
 @given(histories(), st.integers(1, 4), st.booleans(), st.booleans(), st.booleans())
 def test_the_quick_walk_ends_where_the_slow_one_does(
     history: History, most: int, any_tag: bool, first_parent: bool, old_git: bool
