@@ -126,7 +126,11 @@ class Services:
         return proxy_arguments(self._environment, address_of(chosen_engine(self._environment)))
 
     def engine_if_any(self) -> Engine | None:
-        """The engine, or None where none can be used: what the registry has needs none."""
+        """The engine, or None where none can be used: what the registry has needs none. It is tried once."""
+        return self._usable_engine
+
+    @cached_property
+    def _usable_engine(self) -> Engine | None:
         from buildtools.image.engine.client import UnusableEngine
 
         try:

@@ -28,6 +28,7 @@ class TaskContext:
         self.run = run
         self.services = services or Services(run.settings, run.environment, run.cancelled)
         self._checkout = checkout
+        self._image_folders: tuple[ImageFolder, ...] | None = None
 
     def __enter__(self) -> TaskContext:
         return self
@@ -59,19 +60,27 @@ class TaskContext:
         return self.checkout.version
 
     def image_folders(self) -> tuple[ImageFolder, ...]:
-        """The image folders that the task is about, in build order, as they are now.
+        """The image folders that the task is about, in build order; they are read once.
+
+        :raises Refused: one of them cannot be read, or the configuration does not fit them.
+        """
+        return self.read_image_folders() if self._image_folders is None else self._image_folders
+
+    def read_image_folders(self) -> tuple[ImageFolder, ...]:
+        """The same, as they are now: they may have changed. That is what :meth:`image_folders` gives from here on.
 
         :raises Refused: one of them cannot be read, or the configuration does not fit them.
         """
         from buildtools.image.folder.folders import image_folders
 
-        return image_folders(
+        self._image_folders = image_folders(
             self.settings,
             self.version,
             self.run.only,
             builder=self.services.build_platform,
             proxies=self.services.build_proxies,
         )
+        return self._image_folders
 
     def about(self, only: Sequence[str]) -> TaskContext:
         """The same task, about these image folders and their parents alone."""

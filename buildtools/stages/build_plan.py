@@ -59,14 +59,16 @@ def read_plan(task: TaskContext, count: int = 0) -> BuildPlan:
 
     :raises Conflict: the version exists with other content.
     """
-    statuses = images.survey_images(task)
+    statuses = images.survey_folders(task)
     agenda = _Agenda(task, statuses, with_built=bool(count))
     division = agenda.partition(count) if count else Partition((), ())
+    # An engine takes its time to list its images, and what is in the registry needs no reason.
+    in_engine = {each.name: each for each in images.statuses_in_engine(task, statuses)} if agenda.stale else {}
     builds = tuple(
         PlannedBuild(
             each.name,
             each.name not in agenda.stale,
-            agenda.why(each),
+            agenda.why(in_engine.get(each.name, each)),
             agenda.seconds(each),
             _holders(division.first_wave, each.folder.image),
             _holders(division.shares, each.folder.image),
@@ -109,9 +111,8 @@ class _Agenda:
     """The images that this commit is the first to need. The variants of an image stay together."""
 
     def __init__(self, task: TaskContext, statuses: Sequence[ImageStatus], *, with_built: bool) -> None:
-        routes = images.foreseen(task, statuses)
         self._commit = task.version.commit
-        self.stale = {each.name for each, route in zip(statuses, routes, strict=True) if route is None}
+        self.stale = set(images.unbuilt(task, statuses))
         subjects = statuses if with_built else [each for each in statuses if each.name in self.stale]
         self._records = _read_records(task, {each.folder.image for each in subjects})
         names = {each.folder.image for each in subjects if each.name in self.stale or self._is_ours(each)}

@@ -17,7 +17,7 @@ from buildtools.image.bases import BaseImage, find_bases
 from buildtools.image.engine.client import EngineError
 from buildtools.image.folder.fingerprint import explain, recorded_seconds
 from buildtools.image.folder.folders import ImageFolder
-from buildtools.image.push.routes import PushRequest, foreseen_routes, push
+from buildtools.image.push.routes import PushRequest, foreseen_routes, push, unbuilt_images
 from buildtools.image.reference import Reference, image_name
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.lookup import StoredImage, find_fingerprints, move_tag
@@ -49,6 +49,7 @@ def run_before(task: TaskContext) -> None:
     for folder in {folder.image: folder for folder in task.image_folders()}.values():
         if folder.settings.before:
             timed(task.run.report, folder.image, "before", partial(_before, task, folder, variables))
+    task.read_image_folders()
 
 
 def pull_bases(task: TaskContext) -> None:
@@ -74,10 +75,13 @@ def survey_images(task: TaskContext, *, complete: bool = False) -> tuple[ImageSt
 
     :raises BuildToolsError: a base image cannot be had.
     """
-    statuses = _survey(task, complete=complete)
-    if task.services.sites:
-        return placed_statuses(task, statuses)
-    engine = task.services.engine_if_any()
+    statuses = survey_folders(task, complete=complete)
+    return placed_statuses(task, statuses) if task.services.sites else statuses_in_engine(task, statuses)
+
+
+def statuses_in_engine(task: TaskContext, statuses: tuple[ImageStatus, ...]) -> tuple[ImageStatus, ...]:
+    """Where each folder stands in the engine; the same where there is none, or builders are configured."""
+    engine = None if task.services.sites else task.services.engine_if_any()
     return engine_statuses(statuses, engine, cache=task.run.project_cache) if engine else statuses
 
 
@@ -103,13 +107,14 @@ def complete_survey(task: TaskContext) -> tuple[ImageStatus, ...]:
 
     :raises BuildToolsError: a base image cannot be had.
     """
-    statuses = _survey(task, complete=True)
+    statuses = survey_folders(task, complete=True)
     if errors := [status.base_error for status in statuses if status.base_error]:
         raise Failures(errors).combined("base images are missing", "fix the errors above and run again")
     return statuses
 
 
-def _survey(task: TaskContext, *, complete: bool) -> tuple[ImageStatus, ...]:
+def survey_folders(task: TaskContext, *, complete: bool = False) -> tuple[ImageStatus, ...]:
+    """Every image folder with its fingerprint; where it stands is not asked, and unknown."""
     image_folders = task.image_folders()
     engine, own_names = None, set[str]()
     if not task.services.sites:
@@ -242,7 +247,7 @@ def _outside(image_folders: Iterable[ImageFolder]) -> list[str]:
 
 def _refuse_changed(task: TaskContext, statuses: Sequence[ImageStatus]) -> None:
     bases = {each.folder.platform: each.bases for each in statuses}
-    now = survey(task.image_folders(), bases, cache=task.run.project_cache)
+    now = survey(task.read_image_folders(), bases, cache=task.run.project_cache)
     for before, after in zip(statuses, now, strict=True):
         differences = explain(before.fingerprint.inputs, after.fingerprint.inputs)
         if differences:
@@ -274,16 +279,18 @@ def push_plan(task: TaskContext, *, release: bool = False) -> tuple[Planned, ...
     """
     statuses = survey_images(task)
     mind_untracked(task, statuses, release=release)
-    return tuple(_planned_push(task, *pair) for pair in zip(statuses, foreseen(task, statuses), strict=True))
+    request = PushRequest(_to_push(task, statuses), task.version, _labels(task))
+    routes = foreseen_routes(request, task.services.registry, _cache(task))
+    return tuple(_planned_push(task, *pair) for pair in zip(statuses, routes, strict=True))
 
 
-def foreseen(task: TaskContext, statuses: Sequence[ImageStatus]) -> list[PushRoute | None]:
-    """The route that each image would take into the registry; None for one that is to be built.
+def unbuilt(task: TaskContext, statuses: Sequence[ImageStatus]) -> list[str]:
+    """The names of those that a push would have to build, as far as the registry's tags tell.
 
     :raises Conflict: the version exists with other content.
     """
     request = PushRequest(_to_push(task, statuses), task.version, _labels(task))
-    return foreseen_routes(request, task.services.registry, _cache(task))
+    return unbuilt_images(request, task.services.registry, _cache(task))
 
 
 def _planned_push(task: TaskContext, status: ImageStatus, route: PushRoute | None) -> Planned:

@@ -14,7 +14,9 @@ from buildtools import Refused, Unreachable
 from buildtools.events import Warned
 from buildtools.image.assembly import Assembly, LocalImage, assemble
 from buildtools.image.builders.registry_builder import RegistryBuilder
+from buildtools.image.folder.fingerprint import recorded_seconds
 from buildtools.image.reference import Reference
+from buildtools.image.registry.build_records import record_build
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.lookup import StoredImage, find_fingerprints, read_image
 from buildtools.image.registry.push import ImageToPush, PushRoute
@@ -117,6 +119,10 @@ def build_missing(
         source = awaited(lambda: read_image(registry, image.repository, digest, cache))
         if source is None:
             raise Unreachable(f"{registry.host}/{image.repository} lost {digest} meanwhile", "run the same again")
+        seconds = recorded_seconds(task.run.project_cache, image.name, image.fingerprint)
+        record_build(
+            registry, image.repository, source.manifest, image.name, image.fingerprint, task.version.commit, seconds
+        )
         return source, PushRoute.BUILDER
 
     return [read(image) for image in missing]

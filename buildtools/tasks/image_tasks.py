@@ -28,8 +28,8 @@ def list_images(context: Context, only: str = "", why: str = "", json: bool = Fa
 
 @command(help={"shards": "Divide it among so many agents, each of which runs `push --shard I/N`."})
 def plan(context: Context, only: str = "", shards: str = "", no_cache: bool = False, json: bool = False) -> None:
-    """Say what a push would build and why, and which of several agents would build what; touch nothing."""
-    with running(context, only=only, no_cache=no_cache, json=json, dry_run=True) as (run, console):
+    """Say what a push would build and why, and which of several agents would build what."""
+    with running(context, only=only, no_cache=no_cache, json=json) as (run, console):
         from buildtools import pipeline, plan_rendering
 
         if shards and not (shards.isdecimal() and int(shards)):

@@ -240,6 +240,17 @@ def foreseen_routes(request: PushRequest, registry: Registry, cache: Cache) -> l
     ]
 
 
+def unbuilt_images(request: PushRequest, registry: Registry, cache: Cache) -> list[str]:
+    """The names of the images that a push would have to build, as far as the registry's tags tell.
+
+    :raises Conflict: the version exists with other content.
+    :raises Unreachable: the registry does not answer.
+    """
+    with workers() as pool:
+        tagger = VersionTagger(registry, request.version, request.labels, cache, unheard, pool)
+        return [image.name for image in tagger.unbuilt(request.images)]
+
+
 def _engine_of(engine: Engine | None, images: Sequence[ImageToPush]) -> Engine:
     """The engine, which has all of these images.
 

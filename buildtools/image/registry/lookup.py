@@ -160,7 +160,7 @@ def find_intact(
     registry: Registry, repository: str, fingerprint: str, cache: Cache, parts: Seen | None = None
 ) -> StoredImage | None:
     """The image with this fingerprint; None where there is none, or a part of it is gone or cut short."""
-    image = _read_fingerprinted(registry, repository, fingerprint, cache)
+    image = read_fingerprinted(registry, repository, fingerprint, cache)
     return image if image and is_whole(registry, repository, image, parts) else None
 
 
@@ -171,12 +171,15 @@ def find_to_stamp(
 
     A version gets a configuration of its own. The one that it is made from is at hand, so its copy need not be there.
     """
-    image = _read_fingerprinted(registry, repository, fingerprint, cache)
+    image = read_fingerprinted(registry, repository, fingerprint, cache)
     return image if image and parts.has_all(registry, repository, image.parts[1:]) else None
 
 
-def _read_fingerprinted(registry: Registry, repository: str, fingerprint: str, cache: Cache) -> StoredImage | None:
-    """Anybody may move a tag, so what the image itself says counts too."""
+def read_fingerprinted(registry: Registry, repository: str, fingerprint: str, cache: Cache) -> StoredImage | None:
+    """The image with this fingerprint, whether or not all of its parts are there; None where there is none.
+
+    Anybody may move a tag, so what the image itself says counts too.
+    """
     try:
         image = read_image(registry, repository, fingerprint_tag(fingerprint), cache)
     except Damaged:

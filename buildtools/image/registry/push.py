@@ -32,6 +32,7 @@ from buildtools.image.registry.lookup import (
     find_to_stamp,
     is_whole,
     prune_fingerprints,
+    read_fingerprinted,
     read_image,
     tag_digest,
 )
@@ -191,6 +192,21 @@ class VersionTagger:
         for image in self.other_builds(images, published, stored):
             stored[image] = None
         return published, stored
+
+    def unbuilt(self, images: Sequence[ImageToPush]) -> list[ImageToPush]:
+        """Those that a push would have to build, by one question for each that is there.
+
+        Whether all parts of the others are there is not asked: a push finds that out.
+
+        :raises Conflict: the version exists with other content.
+        :raises Unreachable: the registry does not answer.
+        """
+        self._registry.ping()
+        stored = self.each(self._known_image, images)
+        # What is never up to date, or too old by now, is not built again for a version that has it.
+        published = self.each(self._published_image, [image for image in images if stored[image] is None])
+        others = set(self.other_builds(images, published, stored))
+        return [image for image in images if image in others or not (stored[image] or published[image])]
 
     def other_builds(self, images: Sequence[ImageToPush], published: Images, stored: Images) -> list[ImageToPush]:
         """The stored ones of a version's images, parents first, that were built on other parents than the version has.
@@ -361,6 +377,13 @@ class VersionTagger:
         """What the version's tag points to; attestations that somebody has added are not ours to mind."""
         present = read_image(self._registry, image.repository, self._tag, self._cache, platform=image.platform)
         return present if present is None or image.attested else replace(present, attestations=(), index=None)
+
+    def _known_image(self, image: ImageToPush) -> StoredImage | None:
+        """As :meth:`_stored_image`, of which parts may be missing."""
+        image_at_tag = self._unless_hidden(
+            image, lambda: read_fingerprinted(self._registry, image.repository, image.fingerprint, self._cache)
+        )
+        return image_at_tag if image_at_tag and image_at_tag.created >= image.built_since else None
 
     def _unless_hidden(self, image: ImageToPush, look_up: Callable[[], StoredImage | None]) -> StoredImage | None:
         """What ``look_up`` finds. Some registries deny access to what is absent, to those who may push too.
