@@ -52,12 +52,12 @@ class Share:
 class Partition:
     """The shares of all agents. Those of the first wave, if there is one, are to end before the others begin.
 
-    ``repeated`` are the names that several shares of one wave hold.
+    ``duplicates`` are the names that several shares of one wave hold.
     """
 
     first_wave: tuple[Share, ...]
     shares: tuple[Share, ...]
-    repeated: frozenset[str] = frozenset()
+    duplicates: frozenset[str] = frozenset()
 
     @property
     def cost(self) -> float:
@@ -107,8 +107,8 @@ def _two_waves(
     waves = [_dealt({name: graph[name] for name in graph if name in first}, seconds, count)] if first else []
     rest = {name: [parent for parent in above if parent not in first] for name, above in graph.items()}
     waves.append(_dealt({name: above for name, above in rest.items() if name not in first}, seconds, count))
-    repeated = frozenset(name for wave in waves for name in _repeated(wave))
-    return Partition(waves[0] if first else (), waves[-1], repeated)
+    duplicates = frozenset(name for wave in waves for name in _duplicates(wave))
+    return Partition(waves[0] if first else (), waves[-1], duplicates)
 
 
 def _dealt(graph: Mapping[str, Collection[str]], seconds: Mapping[str, float], count: int) -> tuple[Share, ...]:
@@ -150,7 +150,7 @@ def _closure(name: str, graph: Mapping[str, Collection[str]]) -> list[str]:
     return list(names)
 
 
-def _repeated(wave: Iterable[Share]) -> set[str]:
+def _duplicates(wave: Iterable[Share]) -> set[str]:
     once: set[str] = set()
     twice: set[str] = set()
     for share in wave:

@@ -19,7 +19,7 @@ def build_plan_document(plan: BuildPlan) -> Any:
     shards = {
         "first_wave": [asdict(share) for share in division.first_wave],
         "shares": [asdict(share) for share in division.shares],
-        "repeated": sorted(division.repeated),
+        "duplicates": sorted(division.duplicates),
     }
     return {**document(plan.builds), "others": plan.others, **({"shards": shards} if division.shares else {})}
 
@@ -57,6 +57,6 @@ def build_plan_summary(plan: BuildPlan) -> str:
         )
     if plan.partition.first_wave:
         words.append("first --parents, then the others")
-    if plan.partition.repeated:
-        words.append(f"built more than once, which costs less: {', '.join(sorted(plan.partition.repeated))}")
+    if plan.partition.duplicates:
+        words.append(f"built more than once, which costs less: {', '.join(sorted(plan.partition.duplicates))}")
     return "; ".join(words)

@@ -87,7 +87,7 @@ def test_a_first_wave_is_chosen_only_where_it_costs_less(case: tuple[Graph, Mapp
     division = partition(parents, seconds, count)
     assert count > 1 or not division.first_wave
     shared = {name for name in parents if sum(name in share.names for share in division.shares) > 1}
-    assert shared <= division.repeated
+    assert shared <= division.duplicates
 
 
 def test_what_has_a_parent_in_common_stays_together_where_that_is_even() -> None:
@@ -100,11 +100,11 @@ def test_what_has_a_parent_in_common_stays_together_where_that_is_even() -> None
 def test_a_quick_parent_is_built_by_all_and_a_slow_one_once_before() -> None:
     parents = {"base": (), **{f"app{number}": ("base",) for number in range(8)}}
     quick = partition(parents, {**dict.fromkeys(parents, 20.0), "base": 1.0}, 4)
-    assert ((), frozenset({"base"})) == (quick.first_wave, quick.repeated)
+    assert ((), frozenset({"base"})) == (quick.first_wave, quick.duplicates)
     slow = partition(parents, {**dict.fromkeys(parents, 20.0), "base": 100.0}, 4)
     assert [("base",), (), (), ()] == [share.names for share in slow.first_wave]
     assert [40.0] * 4 == [share.seconds for share in slow.shares]
-    assert frozenset() == slow.repeated
+    assert frozenset() == slow.duplicates
 
 
 def test_parents_outside_of_the_graph_are_taken_as_done() -> None:

@@ -87,12 +87,12 @@ def push_share(task: TaskContext, index: int, count: int, *, parents: bool) -> t
     division = agenda.partition(count)
     shares = division.first_wave if parents else division.shares
     names = set(shares[index - 1].names) if shares else set()
-    elsewhere = {*division.repeated, *(() if parents else _names(division.first_wave))}
-    pushed: dict[str, PushedImage] = {}
-    for wanted in (agenda.with_parents(names) & elsewhere, names):
-        if wanted:
-            pushed |= {image.name: image for image in images.push_images(task.about(sorted(wanted)))}
-    return tuple(pushed.values())
+    elsewhere = {*division.duplicates, *(() if parents else _names(division.first_wave))}
+    results: dict[str, PushedImage] = {}
+    for group in (agenda.with_parents(names) & elsewhere, names):
+        if group:
+            results |= {image.name: image for image in images.push_images(task.about(sorted(group)))}
+    return tuple(results.values())
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -139,9 +139,9 @@ class _Agenda:
         seconds = dict.fromkeys(self._parents, 0.0)
         for each in self.statuses:
             seconds[each.folder.image] += self.seconds(each)
-        ordered = sorted(filter(None, seconds.values()))
+        times = sorted(filter(None, seconds.values()))
         # One that was never built takes as long as most do.
-        usual = ordered[len(ordered) // 2] if ordered else 1.0
+        usual = times[len(times) // 2] if times else 1.0
         return partition(self._parents, {name: each or usual for name, each in seconds.items()}, count)
 
     def with_parents(self, names: Collection[str]) -> set[str]:

@@ -202,11 +202,11 @@ class VersionTagger:
         :raises Unreachable: the registry does not answer.
         """
         self._registry.ping()
-        stored = self.each(self._known_image, images)
+        known_images = self.each(self._known_image, images)
         # What is never up to date, or too old by now, is not built again for a version that has it.
-        published = self.each(self._published_image, [image for image in images if stored[image] is None])
-        others = set(self.other_builds(images, published, stored))
-        return [image for image in images if image in others or not (stored[image] or published[image])]
+        versions = self.each(self._published_image, [image for image in images if known_images[image] is None])
+        others = set(self.other_builds(images, versions, known_images))
+        return [image for image in images if image in others or not (known_images[image] or versions[image])]
 
     def other_builds(self, images: Sequence[ImageToPush], published: Images, stored: Images) -> list[ImageToPush]:
         """The stored ones of a version's images, parents first, that were built on other parents than the version has.
