@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from invoke.exceptions import ParseError
 from invoke.program import Program
 
 from buildtools.invocation import drop_output, exit_codes
@@ -47,6 +51,14 @@ class _Buildtools(Program):
         self.config.load_project()
         super().parse_collection()
 
+    def parse_core_args(self) -> None:
+        with _misuse():
+            super().parse_core_args()
+
+    def parse_tasks(self) -> None:
+        with _misuse():
+            super().parse_tasks()
+
     def print_version(self) -> None:
         from importlib.metadata import version
 
@@ -73,6 +85,20 @@ def _is_configured(folder: Path) -> bool:
     return "buildtools" in document.get("tool", {})
 
 
-def _refused(fact: str) -> int:
-    sys.stderr.write(f"error: {fact}: correct it and run again\n")
+@contextmanager
+def _misuse() -> Iterator[None]:
+    """A context in which arguments that Invoke cannot read end the program with one message, and the code of misuse."""
+    try:
+        yield
+    except ParseError as error:
+        fact = re.sub("^No idea what (.*) is!$", r"\1 is neither a task nor an option", str(error))
+        fact = re.sub(
+            "^Flag <Argument: ([^ >]+).*", lambda match: f"--{match[1].replace('_', '-')} needs a value", fact
+        )
+        task = error.context.name if error.context else ""
+        sys.exit(_refused(fact, f"see `buildtools {f'--help {task}' if task else '--list'}`"))
+
+
+def _refused(fact: str, remedy: str = "correct it and run again") -> int:
+    sys.stderr.write(f"error: {fact}: {remedy}\n")
     return 2

@@ -50,6 +50,22 @@ def test_the_nearest_project_counts(project: Repository, environment: Mapping[st
     assert (2, True) == (done.returncode, "elsewhere does not exist" in done.stderr)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("verfy",), "'verfy' is neither a task nor an option: see `buildtools --list`"),
+        (("verify", "1.0.0"), "'1.0.0' is neither a task nor an option: see `buildtools --help verify`"),
+        (("verify", "--nope"), "'--nope' is neither a task nor an option: see `buildtools --help verify`"),
+        (("list", "--only"), "--only needs a value: see `buildtools --help list`"),
+    ],
+)
+def test_arguments_that_cannot_be_read_are_one_message(
+    project: Repository, environment: Mapping[str, str], arguments: tuple[str, ...], message: str
+) -> None:
+    done = run(project.path, *arguments, environment=environment)
+    assert (2, f"error: {message}\n") == (done.returncode, done.stderr)
+
+
 def test_files_and_variables_of_invoke_count_too(project: Repository, environment: Mapping[str, str]) -> None:
     project.write("invoke.yaml", 'buildtools:\n  tag_prefix: ""\n')
     assert "v1.0.0\n" == run(project.path, "version", environment=environment).stdout
