@@ -167,6 +167,7 @@ def test_what_is_not_there_cannot_be_pulled(workshop: Workshop, registry: str) -
 
 
 @pytest.mark.other_engine
+@pytest.mark.exhaustive
 def test_an_image_that_another_agent_has_kept_is_taken_where_it_is_as_good(registry_workshop: Workshop) -> None:
     workshop, name = registry_workshop, registry_workshop.kept_name("app")
     labels = {FINGERPRINT_LABEL: "1", PARENTS_LABEL: "base=1"}

@@ -2,10 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import socket
-import ssl
-import subprocess
 import threading
 import urllib.parse
 from collections.abc import Iterator
@@ -19,6 +16,7 @@ from buildtools.image.engine.client import Engine, EngineError
 from buildtools.services import Services
 from buildtools.settings import Settings
 from tests.conftest import EngineService
+from tests.fronts import front, make_certificate, server_context
 from tests.image.building import Builder
 
 
@@ -137,50 +135,8 @@ def test_what_the_engine_declines_comes_in_its_own_words(connected: Engine) -> N
 @pytest.fixture
 def tls_front(engine: EngineService, tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """``HOST:PORT`` where the engine is spoken to with TLS, and the folder of a client's certificates."""
-    _make_certificate(tmp_path, "-addext", "subjectAltName=IP:127.0.0.1")
-    (tmp_path / "cert.pem").write_bytes((tmp_path / "ca.pem").read_bytes())
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
-    context.load_verify_locations(tmp_path / "ca.pem")
-    context.verify_mode = ssl.CERT_REQUIRED
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=_serve_tls, args=(listening, context, engine.host), daemon=True)
-        thread.start()
-        yield f"127.0.0.1:{listening.getsockname()[1]}", tmp_path
-        listening.shutdown(socket.SHUT_RDWR)
-        thread.join()
-
-
-def _make_certificate(folder: Path, *options: str) -> None:
-    kind = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=ca"]
-    command = ["openssl", "req", *kind, "-keyout", "key.pem", "-out", "ca.pem", *options]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
-
-
-def _serve_tls(listening: socket.socket, context: ssl.SSLContext, host: str) -> None:
-    threads = []
-    with contextlib.suppress(OSError):
-        while True:
-            accepted, _ = listening.accept()
-            threads.append(threading.Thread(target=_pass, args=(accepted, context, host), daemon=True))
-            threads[-1].start()
-    for thread in threads:
-        thread.join()
-
-
-def _pass(accepted: socket.socket, context: ssl.SSLContext, host: str) -> None:
-    with contextlib.suppress(OSError), accepted, socket.socket(socket.AF_UNIX) as far:
-        near = context.wrap_socket(accepted, server_side=True)
-        far.connect(host.removeprefix("unix://"))
-        while True:
-            ready = [near] if near.pending() else select.select([near, far], [], [])[0]
-            for source, target in ((near, far), (far, near)):
-                if source in ready:
-                    data = source.recv(65536)
-                    if not data:
-                        near.close()
-                        return
-                    target.sendall(data)
+    with front(engine.host, server_context(tmp_path)) as address:
+        yield address, tmp_path
 
 
 def test_a_build_works_over_tls(builder: Builder, tls_front: tuple[str, Path]) -> None:
@@ -198,7 +154,7 @@ def test_a_build_works_over_tls(builder: Builder, tls_front: tuple[str, Path]) -
 
 def test_a_server_that_is_not_trusted_is_not_used(tls_front: tuple[str, Path], tmp_path: Path) -> None:
     address, certificates = tls_front
-    _make_certificate(certificates, "-keyout", "another-key.pem")
+    make_certificate(certificates, "-keyout", "another-key.pem")
     environment = {
         "DOCKER_HOST": f"tcp://{address}",
         "DOCKER_TLS_VERIFY": "1",

@@ -26,6 +26,7 @@ from buildtools.image.http import dialing
 from buildtools.platform import Platform
 
 _PORT = 1234
+_CERTIFICATES = ("ca.pem", "cert.pem", "key.pem")
 _IN_CONTAINER = "docker-container"
 # Seconds for an answer that takes none.
 _PATIENCE = 30.0
@@ -58,6 +59,9 @@ class Daemon:
             host, port = url.hostname, url.port or _PORT
             if certificates is None:
                 return cls(address, partial(dialing.dial_tcp, host, port))
+            missing = [name for name in _CERTIFICATES if not (certificates / name).is_file()]
+            if missing:
+                raise Refused(f"the certificates in {certificates} lack {', '.join(missing)}", "put them there")
             tls = dialing.Certificates.in_folder(certificates)
             return cls(address, partial(dialing.dial_tls, host, port, tls, ["h2"]))
         raise Refused(

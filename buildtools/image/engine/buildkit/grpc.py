@@ -273,7 +273,7 @@ class Connection:
             raise status
 
     def _read(self, data: bytes) -> None:
-        end_reason = Gone("the engine closed the connection")
+        end_reason = Gone("the connection was closed from there")
         try:
             while True:
                 with self._lock:
@@ -322,7 +322,7 @@ class Connection:
         elif isinstance(event, HeadersCame):
             stream.outcome.update((_header(key), _header(value)) for key, value in event.fields)
         else:
-            stream.end(None if event.code is None else Gone(f"the engine broke off the call (code {event.code})"))
+            stream.end(None if event.code is None else Gone(f"the call was broken off from there (code {event.code})"))
 
     def _begin(self, event: HeadersCame) -> None:
         metadata: dict[str, list[str]] = {}

@@ -1,0 +1,194 @@
+"""Releases that several builders work on, each with data of its own; the registry is where they meet."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import EngineService
+from tests.e2e.conftest import MakeProject
+from tests.e2e.project import MANIFEST_KINDS, Project
+from tests.waiting import until
+
+pytestmark = pytest.mark.other_engine
+
+ROOT = Path(__file__).parents[2]
+SHORT = ("base", "child", "copy", "other")
+
+
+@dataclass(frozen=True)
+class Builders:
+    """The BuildKit of two engines behind programs that look like daemons, and can be killed."""
+
+    addresses: tuple[str, ...]
+    programs: tuple[subprocess.Popen[bytes], ...]
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What makes a pool of them, of two images at once each."""
+        return {"INVOKE_BUILDTOOLS_BUILDERS": ",".join(self.addresses), "INVOKE_BUILDTOOLS_JOBS": "2"}
+
+
+@pytest.fixture
+def builders(
+    content_engine: EngineService, fresh_engine: EngineService, environment: Mapping[str, str], tmp_path: Path
+) -> Iterator[Builders]:
+    paths = [tmp_path / f"{number}.sock" for number in range(2)]
+    command = [sys.executable, "-m", "tests.image.engine.modern_engine"]
+    programs = tuple(
+        subprocess.Popen(
+            [*command, str(path), "--only-grpc"],
+            env={**environment, **engine.environment},
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+        )
+        for path, engine in zip(paths, (content_engine, fresh_engine), strict=True)
+    )
+    for program in programs:
+        assert program.stdout
+        assert b"listens\n" == program.stdout.readline()
+    yield Builders(tuple(f"unix://{path}" for path in paths), programs)
+    for program in programs:
+        program.kill()
+        program.communicate()
+
+
+@pytest.fixture
+def pool_project(project_in: MakeProject, registry_busybox: str) -> Project:
+    """A project on an agent without an engine, whose base image is in a registry."""
+    project = project_in()
+    place = project.place
+    variables = {**place.variables, "DOCKER_HOST": "unix:///nonexistent"}
+    engine = replace(place.engine, base_busybox=registry_busybox)
+    return replace(project, place=replace(place, variables=variables, engine=engine))
+
+
+def manifests(project: Project, namespace: str, tag: str) -> dict[str, str]:
+    """By each image, the digest that its version has."""
+    heads = {
+        short: project.place.request(
+            "HEAD", f"{namespace}/{project.name(short)}/manifests/{tag}", Accept=MANIFEST_KINDS
+        )
+        for short in SHORT
+    }
+    return {short: headers["Docker-Content-Digest"] for short, (_, _, headers) in heads.items()}
+
+
+def test_a_pool_makes_the_same_release_as_one_builder(pool_project: Project, builders: Builders) -> None:
+    project = pool_project
+    project.image("base", "FROM scratch\nCOPY file /\nENV A=1\n", file=project.mark)
+    project.image("child", "FROM base-{mark}\nCOPY own /\n", own="1")
+    project.image("copy", "FROM scratch\nCOPY --from=child-{mark} /own /\n")
+    project.image("other", "FROM scratch\nCOPY file /\n", file="2")
+    project.commit("all")
+    project.tag("1.0.0")
+    assert "to be built on unix:///" in project.done("list", **builders.variables).out
+    first, second = (f"e2e/{project.mark}/{name}" for name in ("one", "pool"))
+    one = {"INVOKE_BUILDTOOLS_BUILDER": builders.addresses[0], "INVOKE_BUILDTOOLS_NAMESPACE": first}
+
+    assert "4 builder" in project.done("push", **one).last
+    assert "4 builder" in project.done("push", INVOKE_BUILDTOOLS_NAMESPACE=second, **builders.variables).last
+
+    assert manifests(project, first, "1.0.0") == manifests(project, second, "1.0.0")
+
+
+def waiting_images(project: Project, seconds: int) -> None:
+    """Four images that say so when they begin to wait, which a builder must do for each mark anew."""
+    for short in SHORT:
+        project.image(short, f"FROM {{base}}\nRUN echo begins {project.mark} {short}; sleep {seconds}\n")
+    project.commit("all")
+    project.tag("1.0.0")
+
+
+def start(project: Project, builders: Builders) -> subprocess.Popen[str]:
+    return project.start("push", stderr=subprocess.PIPE, **builders.variables)
+
+
+def lines_until_all_wait(process: subprocess.Popen[str]) -> list[str]:
+    """What a run has said when the last of the four images begins to wait."""
+    assert process.stderr
+    lines: list[str] = []
+    while sum("| begins " in line for line in lines) < len(SHORT):
+        lines.append(process.stderr.readline())
+        assert lines[-1], "".join(lines)
+    return lines
+
+
+def test_what_a_killed_builder_was_building_is_built_by_the_other(pool_project: Project, builders: Builders) -> None:
+    project = pool_project
+    waiting_images(project, 1)
+    process = start(project, builders)
+    lines = lines_until_all_wait(process)
+    assert [2, 2] == [sum(f"] on {address}" in line for line in lines) for address in builders.addresses]
+
+    builders.programs[0].kill()
+
+    outcome = project.finish(process)
+    assert 0 == outcome.code, outcome.err
+    assert "4 builder" in outcome.last
+    assert 2 == outcome.err.count("it is built elsewhere")
+    assert f"the builder {builders.addresses[0]} was lost: " in outcome.err
+    assert 2 == outcome.err.count(f"] on {builders.addresses[1]}")
+
+
+@pytest.mark.exhaustive
+def test_an_interrupt_ends_all_builds_on_all_builders_within_two_seconds(
+    pool_project: Project, builders: Builders
+) -> None:
+    project = pool_project
+    seconds = 1_000_000 + os.getpid()
+    waiting_images(project, seconds)
+    process = start(project, builders)
+    lines_until_all_wait(process)
+    assert 4 == sleepers(seconds)
+    began = time.monotonic()
+
+    process.send_signal(signal.SIGINT)
+
+    outcome = project.finish(process)
+    assert 2 > time.monotonic() - began
+    assert 130 == outcome.code
+    until(lambda: sleepers(seconds) == 0)
+    assert not project.place.tags(*map(project.repository, SHORT))
+
+
+@pytest.mark.exhaustive
+def test_a_builder_that_falls_silent_is_given_up(pool_project: Project, builders: Builders) -> None:
+    project = pool_project
+    waiting_images(project, 3)
+    process = start(project, builders)
+    lines_until_all_wait(process)
+    builders.programs[1].send_signal(signal.SIGSTOP)
+    outcome = project.finish(process)
+    assert "4 builder" in outcome.last
+    assert "has not said anything for 60 s" in outcome.err
+
+
+@pytest.mark.exhaustive
+def test_without_any_builder_it_is_an_outage(pool_project: Project, builders: Builders) -> None:
+    project = pool_project
+    waiting_images(project, 0)
+    for program in builders.programs:
+        program.kill()
+    outcome = project.invoke("push", **builders.variables)
+    assert 4 == outcome.code
+    assert "no builder is left for" in outcome.err
+
+
+def sleepers(seconds: int) -> int:
+    """How many programs sleep for exactly so long, on this machine, where the containers of its engines run too."""
+    count = 0
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            count += path.read_bytes().endswith(f"sleep\0{seconds}\0".encode())
+        except OSError:
+            continue
+    return count

@@ -1,0 +1,70 @@
+"""A host's port before a socket in the file system, with TLS or without."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+
+def server_context(folder: Path, protocols: Sequence[str] = ()) -> ssl.SSLContext:
+    """TLS with 127.0.0.1, which wants a certificate; ``folder`` then has ``ca.pem``, ``cert.pem`` and ``key.pem``."""
+    make_certificate(folder, "-addext", "subjectAltName=IP:127.0.0.1")
+    (folder / "cert.pem").write_bytes((folder / "ca.pem").read_bytes())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    context.load_verify_locations(folder / "ca.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+    if protocols:
+        context.set_alpn_protocols([*protocols])
+    return context
+
+
+def make_certificate(folder: Path, *options: str) -> None:
+    """A key, and its certificate ``ca.pem``, which signs itself."""
+    kind = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=ca"]
+    command = ["openssl", "req", *kind, "-keyout", "key.pem", "-out", "ca.pem", *options]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+
+
+@contextlib.contextmanager
+def front(path: str, context: ssl.SSLContext | None = None) -> Iterator[str]:
+    """``HOST:PORT`` where whoever listens at ``unix://PATH`` is spoken to, with TLS where there is a context."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=_serve, args=(listening, context, path), daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def _serve(listening: socket.socket, context: ssl.SSLContext | None, path: str) -> None:
+    threads = []
+    with contextlib.suppress(OSError):
+        while True:
+            accepted, _ = listening.accept()
+            threads.append(threading.Thread(target=_pass, args=(accepted, context, path), daemon=True))
+            threads[-1].start()
+    for thread in threads:
+        thread.join()
+
+
+def _pass(accepted: socket.socket, context: ssl.SSLContext | None, path: str) -> None:
+    with contextlib.suppress(OSError), accepted, socket.socket(socket.AF_UNIX) as far:
+        near = context.wrap_socket(accepted, server_side=True) if context else accepted
+        far.connect(path.removeprefix("unix://"))
+        while True:
+            pending = isinstance(near, ssl.SSLSocket) and near.pending()
+            ready = [near] if pending else select.select([near, far], [], [])[0]
+            for source, target in ((near, far), (far, near)):
+                if source in ready:
+                    data = source.recv(65536)
+                    if not data:
+                        near.close()
+                        return
+                    target.sendall(data)
