@@ -3,6 +3,7 @@
 A map of the house, from the street to the cellar; imports run downward only:
 
 * ``program``    the tasks as the program ``buildtools``
+* ``api``        what other programs may use: the tasks as functions
 * ``tasks``      Invoke tasks: arguments -> one pipeline call -> rendering
 * ``invocation``  one call of a task: environment, settings, console, signals, exit codes
 * ``rendering``  results as tables and documents, ``plan_rendering`` those of ``plan``; ``invoke_config``: Invoke's

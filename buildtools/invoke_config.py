@@ -28,6 +28,24 @@ def read_settings(context: Context, environment: Mapping[str, str], *, lenient: 
     return merge_layers(root, [read_pyproject(root), *_layers(context, environment)], lenient=lenient)
 
 
+def project_context(folder: Path, environment: Mapping[str, str]) -> Context:
+    """A context as Invoke gives it to the tasks of the project in ``folder``.
+
+    :raises Refused: Invoke cannot use one of the files of its configuration.
+    """
+    refuse_invalid_file(folder)
+    runtime = environment.get("INVOKE_RUNTIME_CONFIG")
+    try:
+        config = Config(project_location=folder, runtime_path=Path(runtime) if runtime else None)
+        config.load_project(merge=False)
+        config.load_runtime()
+    # Of what YAML, JSON, the file system and Invoke raise there is no list.
+    except Exception as error:  # noqa: BLE001
+        reason = " ".join(str(error).split())
+        raise Refused(f"Invoke cannot use one of its files ({reason})", "correct it and run again") from None
+    return Context(config)
+
+
 def refuse_invalid_file(folder: Path) -> None:
     """Nothing, where Invoke can use the configuration file that it looks for in a project's folder, or there is none.
 

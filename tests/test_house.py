@@ -20,7 +20,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Each may import those to its right and itself, never one to its left.
 LAYERS = (
     ("program",),
-    ("tasks",),
+    ("tasks", "api"),
     ("invocation",),
     ("plan_rendering",),
     ("rendering", "invoke_config"),
@@ -72,7 +72,7 @@ ONLY_IN = {
     "docker": {"image"},
     "dulwich": {"git"},
     "hpack": {"image"},
-    "invoke": {"program", "tasks", "invocation", "invoke_config"},
+    "invoke": {"program", "tasks", "api", "invocation", "invoke_config"},
     "isal": {"archive", "image"},
     "nacl": {"crypto"},
     "requests": {"image"},

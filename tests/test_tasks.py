@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 # What a process has for all that runs in it, as Python shows it; the first import brings what Invoke itself changes.
 STATE = """
 import atexit, gc, logging, os, signal, sys
@@ -29,5 +31,6 @@ def difference(program: str) -> str:
     return done.stdout.strip().rpartition("\n")[2]
 
 
-def test_importing_the_tasks_changes_nothing_of_the_process() -> None:
-    assert "[]" == difference("from buildtools.tasks import namespace")
+@pytest.mark.parametrize("module", ["buildtools.tasks", "buildtools.api", "buildtools.program"])
+def test_importing_changes_nothing_of_the_process(module: str) -> None:
+    assert "[]" == difference(f"import {module}")

@@ -3,6 +3,8 @@
 What follows a command is what it prints. A line ``...`` stands for any lines; where nothing follows, what is printed
 does not matter. A command must succeed unless the last line that it is to print begins with ``error: ``. What differs
 from run to run is not compared: digests, commits, times, dates, the width of columns.
+
+A block whose first line is a comment with a path, as ``# tasks.py``, is that file, which is there from then on.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from textwrap import dedent
 
-_BLOCK = re.compile(r"^( *)```console\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^( *)```(?P<kind>\w+)\n(?P<content>.*?)^ *```$", re.MULTILINE | re.DOTALL)
+_PATH = re.compile(r"# ([\w./-]+\.\w+)\n")
 # The first that fits counts.
 _VARIABLE = (
     (re.compile(r"sha256:[0-9a-f]{7,64}…?"), "sha256:DIGEST"),
@@ -50,13 +53,17 @@ class Step:
 
 
 def steps_of(page: Path, name: str) -> list[Step]:
-    """Every command of a page's transcripts, in order."""
+    """Every command of a page's transcripts, in order, and between them the files that the page shows."""
     text = page.read_text()
-    return [
-        step
-        for block in _BLOCK.finditer(text)
-        for step in _steps(dedent(block[2]), name, text.count("\n", 0, block.start(2)) + 1)
-    ]
+    steps: list[Step] = []
+    for block in _BLOCK.finditer(text):
+        line = text.count("\n", 0, block.start()) + 2
+        content = dedent(block["content"])
+        if block["kind"] == "console":
+            steps += _steps(content, name, line)
+        elif path := _PATH.match(content):
+            steps.append(Step(f"{name}:{line}", f"cat >{path[1]} <<'END'\n{content}END", ""))
+    return steps
 
 
 def _steps(block: str, name: str, first_line: int) -> Iterator[Step]:
