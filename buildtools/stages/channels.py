@@ -18,6 +18,7 @@ from buildtools.frozen import frozen
 from buildtools.release import Release, claim_key, manifest_key
 from buildtools.schedule import awaited
 from buildtools.stages import releases
+from buildtools.stages.signatures import refuse_unsigned
 from buildtools.stages.tag_moves import TagMove, check_rights, move_tags, outdated_tags
 from buildtools.stages.verification import audit_releases
 from buildtools.task_context import TaskContext
@@ -176,7 +177,7 @@ def _move(task: TaskContext, channel: Channel, etag: str, version: Version) -> C
             # Who prunes looks at channels after it has said so, and this looks for that after the channel was moved.
             releases.refuse_pruned(task, version)
         _warn_of_abandoned_tags(task, channel, target)
-    return _follow(task, channel, successor)
+    return _follow(task, channel, successor, target)
 
 
 def _write(task: TaskContext, channel: Channel, etag: str) -> Channel:
@@ -206,14 +207,19 @@ def _write(task: TaskContext, channel: Channel, etag: str) -> Channel:
     return current
 
 
-def _follow(task: TaskContext, before: Channel, channel: Channel) -> ChannelState:
-    """Move the tags that do not follow the channel.
+def _follow(task: TaskContext, before: Channel, channel: Channel, proven: Release | None = None) -> ChannelState:
+    """Move the tags that do not follow the channel; ``proven`` is a release that has just been audited.
 
     Whoever moves one last looks whether the channel was moved meanwhile.
+
+    :raises Drifted: the release that they are to follow is not signed as it must be.
     """
     tags: tuple[TagMove, ...] = ()
     while True:
-        moves = outdated_tags(task, releases.channel_release(task, channel).images, channel.name)
+        release = releases.channel_release(task, channel)
+        moves = outdated_tags(task, release.images, channel.name)
+        if moves and release != proven:
+            refuse_unsigned(task, release)
         tags += moves
         current = channel
         if moves and not task.run.dry_run:

@@ -50,7 +50,7 @@ from buildtools.stages.archives import store_archives
 from buildtools.stages.image_names import repository
 from buildtools.stages.images import push_images, rfc3339
 from buildtools.stages.planned import Planned
-from buildtools.stages.signatures import check_keys
+from buildtools.stages.signatures import check_keys, refuse_unsigned
 from buildtools.stages.tag_moves import move_tags, outdated_tags
 from buildtools.task_context import TaskContext
 from buildtools.version import Version
@@ -155,6 +155,7 @@ def commit(task: TaskContext, staged: Release) -> tuple[Release, bool]:
     that the other one moved goes back to it.
 
     :raises Conflict: the version is released with other content, or was pruned meanwhile.
+    :raises Drifted: the manifest that is there is not signed as it must be.
     :raises Unreachable: the store says that it wrote the manifest, and does not have it.
     """
     version, manifest = Version.parse(staged.version), staged.manifest()
@@ -179,6 +180,7 @@ def commit(task: TaskContext, staged: Release) -> tuple[Release, bool]:
         if image.name in ours and replace(image, digest=ours[image.name].digest) == ours[image.name]
     }
     release.refuse_other_content(replace(staged, images=tuple(same.get(name, ours[name]) for name in ours)), existing)
+    refuse_unsigned(task, existing)
     for name, image in same.items():
         if image != ours[name]:
             move_tag(task.services.registry, image.repository, image.tag, image.digest)
@@ -189,6 +191,8 @@ def point(task: TaskContext, version: Version, staged: Release) -> tuple[str, ..
     """Move the moving tags that this version takes over; those that were moved.
 
     A newer version that was released meanwhile gets them back: it may have moved them first.
+
+    :raises Drifted: the newer one is not signed as it must be.
     """
     patterns = task.settings.moving_tags
     if not patterns:
@@ -201,9 +205,10 @@ def point(task: TaskContext, version: Version, staged: Release) -> tuple[str, ..
         references += [move.reference for move in moves]
     # A release writes its manifest before it moves a tag, so whoever moves one last sees all that are newer.
     for later in _released_versions(task) if references else ():
-        if later > version and not set(tags).isdisjoint(release.moving_tags(patterns, later, ())):
-            newer = released(task, later)
-            references += point(task, later, newer) if newer else ()
+        is_rival = later > version and not set(tags).isdisjoint(release.moving_tags(patterns, later, ()))
+        if is_rival and (newer := released(task, later)):
+            refuse_unsigned(task, newer)
+            references += point(task, later, newer)
     return tuple(dict.fromkeys(references))
 
 
@@ -219,10 +224,17 @@ def read_releases(task: TaskContext) -> tuple[list[Release], list[BuildToolsErro
     for key, content in zip(keys, store.read_all(keys), strict=True):
         try:
             # One that was deleted since it was listed is no release any more.
-            readable += [Release.parse(content.data, store.location(key))] if content else []
+            readable += [_listed_release(content.data, key, store.location(key))] if content else []
         except BuildToolsError as error:
             errors.append(error)
     return readable, errors
+
+
+def _listed_release(manifest: bytes, key: str, location: str) -> Release:
+    existing = Release.parse(manifest, location)
+    if release.manifest_key(Version.parse(existing.version)) != key:
+        raise BuildToolsError(f"{location} is the manifest of {existing.version}", "restore it from a backup")
+    return existing
 
 
 def refuse_pruned(task: TaskContext, version: Version) -> None:

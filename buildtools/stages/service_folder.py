@@ -12,6 +12,7 @@ from buildtools import BuildToolsError, Refused
 from buildtools.frozen import frozen
 from buildtools.release import Release, ReleasedImage
 from buildtools.stages.releases import named_release, released_version
+from buildtools.stages.signatures import refuse_unsigned
 from buildtools.task_context import TaskContext
 
 # Ours, by which another service's is told.
@@ -41,6 +42,7 @@ def write_service_folder(task: TaskContext, name: str, folder: Path, release_nam
     :raises BuildToolsError: it cannot be written.
     """
     release = named_release(task, release_name) if release_name else released_version(task, task.version)
+    refuse_unsigned(task, release)
     image = _image(release, name)
     reference = f"{image.registry}/{image.repository}@{image.digest}"
     try:

@@ -20,7 +20,7 @@ from dataclasses import replace
 from functools import partial
 
 from buildtools import Conflict, Drifted, Failures, Refused, Unreachable
-from buildtools.audit import Question
+from buildtools.audit import Question, audit
 from buildtools.crypto.envelope import NotSigned, opened, sealed
 from buildtools.crypto.keys import PublicKeys, SigningKey
 from buildtools.events import Warned, timed
@@ -80,6 +80,18 @@ def copy_release_signatures(task: TaskContext, target: TaskContext, release: Rel
                 f"the statement about {release.version} has changed", "restore it from a backup, and promote again"
             )
         put_statement(target, content.data)
+
+
+def refuse_unsigned(task: TaskContext, release: Release) -> None:
+    """Nothing, where a release is signed as ``verify_key`` demands, or nothing is demanded.
+
+    :raises Drifted: it is not, or is not what was signed.
+    """
+    if task.services.verify_keys:
+        without_members = replace(release, images=(), archives=())
+        (proven,) = audit((without_members,), lambda _: None, lambda _: None, lambda _: proofs(task, release))
+        if error := proven.error():
+            raise error
 
 
 def proofs(

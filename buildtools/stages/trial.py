@@ -38,6 +38,7 @@ from buildtools.stages.fetch import pull_images
 from buildtools.stages.image_names import repository
 from buildtools.stages.outputs import image_variables
 from buildtools.stages.planned import Planned
+from buildtools.stages.signatures import refuse_unsigned
 from buildtools.stages.stack import Condition, Stack, StackService, stack_names
 from buildtools.stages.version_images import VersionImages
 from buildtools.task_context import TaskContext
@@ -79,6 +80,8 @@ def try_out(task: TaskContext, subject: VersionImages) -> Trial:
     :raises TrialFailed: it does not come up, does not become healthy in time, or the smoke command fails.
     :raises Refused: there is no Compose, or its files are invalid or do not use the version's images.
     """
+    if subject.release:
+        refuse_unsigned(task, subject.release)
     with _trial_folder(task) as folder:
         stack = Stack(task.services.engine, folder.name.removeprefix("."))
         logs, is_released = str(folder.with_name(_FOLDER)), subject.release is not None

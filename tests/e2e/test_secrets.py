@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from buildtools.crypto.keys import PASSWORD
 from buildtools.image.engine.client import Engine
+from tests.crypto.test_keys import make_key
 from tests.e2e.conftest import MakeProject
 from tests.e2e.project import MANIFEST_KINDS, Outcome, Project
 
@@ -32,18 +34,22 @@ class Told:
 @pytest.fixture(scope="module")
 def told(make_project_here: MakeProject) -> Told:
     made = make_project_here()
-    from_environment, from_file = secrets.token_hex(16), secrets.token_hex(16)
-    project = replace(made, place=replace(made.place, secrets=(*made.place.secrets, from_environment, from_file)))
+    from_environment, from_file, password = (secrets.token_hex(16) for _ in range(3))
+    key = make_key("Ed25519", "-aes256", "-pass", f"pass:{password}").decode()
+    all_secrets = (*made.place.secrets, from_environment, from_file, password, key.splitlines()[1])
+    project = replace(made, place=replace(made.place, secrets=all_secrets))
+    variables = {"A_SECRET": from_environment, "A_KEY": key, PASSWORD: password}
     mounted = "--mount=type=secret,id=one --mount=type=secret,id=two"
     project.image("app", f"FROM {{base}}\nRUN {mounted} cat /run/secrets/* | sed 's/^/it is /' && echo {{mark}} >/x\n")
     project.image("bad", f"FROM {{base}}\nRUN {mounted} echo {{mark}} $(cat /run/secrets/one) && false\n")
     kept = project.home / "secret"
     kept.write_text(from_file)
     both = {"one": "env:A_SECRET", "two": str(kept)}
-    project.configure(image={project.name(short): {"secrets": both} for short in ("app", "bad")})
+    images = {project.name(short): {"secrets": both} for short in ("app", "bad")}
+    project.configure(image=images, sign={"key": "env:A_KEY"})
     project.commit("all")
     project.tag("1.0.0")
-    failed = project.invoke("publish", A_SECRET=from_environment)
+    failed = project.invoke("publish", **variables)
     assert 1 == failed.code
     project.image("bad", "FROM {base}\nRUN echo {mark}\n")
     project.git("tag", "--delete", "1.0.0")
@@ -58,7 +64,8 @@ def told(make_project_here: MakeProject) -> Told:
 
     watching = threading.Thread(target=watch)
     watching.start()
-    published = project.done("publish", "--progress", "json", A_SECRET=from_environment)
+    published = project.done("publish", "--progress", "json", **variables)
+    assert "released and signed" in published.last
     over.set()
     watching.join()
     again = project.done("list", "--why", project.name("app"), A_SECRET=from_environment)

@@ -25,10 +25,11 @@ from buildtools.run import Run
 from buildtools.settings import Layer
 from buildtools.settings_reader import merge_layers
 from buildtools.stages import releases, signatures
-from buildtools.stages.channels import move_forward, roll_back
+from buildtools.stages.channels import move_forward, roll_back, show_channel
 from buildtools.stages.fetch import Fetched, FetchRequest, fetch_release
 from buildtools.stages.promotion import target_task
 from buildtools.stages.releases import released_version
+from buildtools.stages.service_folder import write_service_folder
 from buildtools.stages.signatures import check_keys, sign_release
 from buildtools.stages.verification import verify_all, verify_named
 from buildtools.statement import Origin, statement_of
@@ -158,12 +159,15 @@ def test_another_key_adds_its_signatures_and_a_release_keeps_its_statement(signe
 
 def test_what_was_released_unsigned_stays_so_and_says_so(signed: SignedPlace) -> None:
     signed.place.release("1.0.0", archives=("daemon",))
-    with signed.task("1.0.0") as task:
+    unchecked = SignedPlace(replace(signed.place, settings=replace(signed.place.settings, verify_key="")), signed.key)
+    with unchecked.task("1.0.0") as task:
         assert "" == releases.commit(task, sign_release(task, signed.place.stage("1.0.0")))[0].attestation
     assert ["1.0.0 was released unsigned, and stays so; its images are signed now"] == [
         event.message for event in signed.place.events if isinstance(event, Warned)
     ]
     assert "release 1.0.0 has drifted (statement 1.0.0 missing)" == signed.error("1.0.0")
+    with signed.task("1.0.0") as task, pytest.raises(Drifted, match=r"statement 1.0.0 missing"):
+        releases.commit(task, sign_release(task, signed.place.stage("1.0.0")))
 
 
 def test_what_is_signed_names_the_tag_and_its_object(signed: SignedPlace) -> None:
@@ -324,6 +328,23 @@ def test_no_verb_takes_a_forged_release_and_nothing_moves(
         assert FORGERIES[forge].replace("VERSION", "1.1.0") in refusal.value.fact, verb
     assert before == world(place)
     assert not (tmp_path / "there" / "current").exists()
+
+
+def test_no_tag_follows_a_manifest_that_was_forged_meanwhile(signed: SignedPlace) -> None:
+    place = signed.place
+    for version in ("1.0.0", "1.1.0"):
+        release = signed.publish(version)
+    with place.task() as task:
+        move_forward(task, "stage", FORGED)
+        app = release.images[0]
+        old = tag_digest(place.client, app.repository, "1.0.0") or ""
+        signed.rewrite(replace(release, images=(replace(app, digest=old), *release.images[1:])))
+        before = world(place)
+        with pytest.raises(Drifted, match=r"app:1.1.0 is another one"):
+            show_channel(task, "stage")
+        with pytest.raises(Drifted, match=r"app:1.1.0 is another one"):
+            write_service_folder(task, "app", place.settings.root / "service", "1.1.0")
+    assert before == world(place)
 
 
 def test_a_promoted_release_has_the_same_signatures_and_statement(signed: SignedPlace, cosign: Cosign) -> None:

@@ -120,11 +120,14 @@ def test_all_releases_are_verified_and_one_that_cannot_be_read_is_a_failure(plac
     assert ({"1.0.0", "1.1.0+b"}, None) == (set(versions(found := verified(place))), found.error())
     place.store.create("releases/1.2.0.json", b"<html>", "application/json")
     place.store.create("releases/notes.txt", b"hello", "text/plain")
+    # Though it can be read, it is another version's.
+    place.store.create("releases/1.3.0.json", place.release("1.2.1").manifest(), "application/json")
     found = verified(place)
-    assert ["1.0.0", "1.1.0+b"] == sorted(versions(found))
-    assert [f"{place.store.location('releases/1.2.0.json')} is not a release manifest"] == [
-        error.fact for error in found.unreadable
-    ]
+    assert ["1.0.0", "1.1.0+b", "1.2.1"] == sorted(versions(found))
+    assert [
+        f"{place.store.location('releases/1.2.0.json')} is not a release manifest",
+        f"{place.store.location('releases/1.3.0.json')} is the manifest of 1.2.1",
+    ] == [error.fact for error in found.unreadable]
 
 
 def test_a_layer_of_several_releases_is_asked_for_once_in_each_repository(
