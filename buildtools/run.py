@@ -11,7 +11,7 @@ from buildtools import Refused
 from buildtools.cancellation import Cancellation
 from buildtools.events import Report
 from buildtools.frozen import frozen
-from buildtools.settings import Settings
+from buildtools.settings import SIGNING_PASSWORD, Settings
 
 _MOST_JOBS = 16
 
@@ -35,6 +35,12 @@ class Run:
     no_cache: bool = False
     pull: bool = False
     allow_dirty: bool = False
+
+    @property
+    def command_environment(self) -> dict[str, str]:
+        """What commands of the configuration get to see: all but the key that releases are signed with."""
+        secrets = (SIGNING_PASSWORD, self.settings.sign.get("key", "").partition("env:")[2])
+        return {name: value for name, value in self.environment.items() if name not in secrets}
 
     @property
     def project_cache(self) -> Path:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from buildtools import Unreachable
 from buildtools.cancellation import Cancellation
-from buildtools.settings import BuilderSettings, Settings
+from buildtools.settings import SIGNING_PASSWORD, BuilderSettings, Settings
 
 if TYPE_CHECKING:
     from buildtools.archive.store import ArtifactStore
@@ -186,13 +186,13 @@ class Services:
 
         :raises Refused: it cannot be read, or not with the password in ``COSIGN_PASSWORD``.
         """
-        from buildtools.crypto.keys import PASSWORD, SigningKey, read_pem
+        from buildtools.crypto.keys import SigningKey, read_pem
 
         source, where = self._settings.sign.get("key", ""), self._settings.place("sign.key")
         if not source:
             return None
         pem = read_pem(source, self._settings.root, self._environment, where)
-        return SigningKey.read(pem, where, self._environment.get(PASSWORD))
+        return SigningKey.read(pem, where, self._environment.get(SIGNING_PASSWORD))
 
     @cached_property
     def verify_keys(self) -> PublicKeys | None:

@@ -20,6 +20,8 @@ _FOR_ALL = ("cache_from", "cache_to", "provenance", "sbom")
 COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 # What a passed `invoke stage` is called in ``requires``, and in the record of gates.
 GATE = "stage"
+# The variable with the password of an encrypted key that releases are signed with; cosign reads it too.
+SIGNING_PASSWORD = "COSIGN_PASSWORD"  # noqa: S105  its name
 _HOST = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?")
 
 

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from buildtools.crypto.keys import PASSWORD
+from buildtools.settings import SIGNING_PASSWORD
 
 
 class Cosign:
@@ -14,7 +14,7 @@ class Cosign:
 
     def __init__(self, program: str, home: Path, environment: Mapping[str, str]) -> None:
         self._program = program
-        self._environment = {**environment, "HOME": str(home), PASSWORD: "of a test"}
+        self._environment = {**environment, "HOME": str(home), SIGNING_PASSWORD: "of a test"}
         self.home = home
 
     def run(self, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from buildtools import Refused
 from buildtools.crypto.cosign_key import COSIGN_LABELS, decrypt
+from buildtools.settings import SIGNING_PASSWORD
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     _Private = EllipticCurvePrivateKey | Ed25519PrivateKey
     _Public = EllipticCurvePublicKey | Ed25519PublicKey
 
-PASSWORD = "COSIGN_PASSWORD"  # noqa: S105  the variable's name
 _KINDS = "a key is ECDSA on P-256 or Ed25519; make one with `cosign generate-key-pair`"
 
 
@@ -79,7 +79,7 @@ class SigningKey:
 
         is_encrypted = b"ENCRYPTED" in pem
         if is_encrypted and password is None:
-            raise Refused(f"{where} is encrypted, and {PASSWORD} is not set", f"set {PASSWORD} to its password")
+            raise Refused(f"{where} is encrypted, and {SIGNING_PASSWORD} is not set", "set it to the key's password")
         secret = os.fsencode(password or "")
         try:
             if any(label in pem for label in COSIGN_LABELS):
@@ -90,7 +90,7 @@ class SigningKey:
             # What the library says may quote the key.
             raise Refused(
                 *(
-                    (f"{where} cannot be decrypted", f"it is damaged, or {PASSWORD} is not its password")
+                    (f"{where} cannot be decrypted", f"it is damaged, or {SIGNING_PASSWORD} is not its password")
                     if is_encrypted
                     else (f"{where} is not a private key in PEM", f"name one in PKCS#8 or in cosign's form; {_KINDS}")
                 )

@@ -47,7 +47,7 @@ def _archive(task: TaskContext, name: str) -> Archive:
         name,
         task.settings.root,
         task.version,
-        task.run.environment,
+        task.run.command_environment,
         task.run.report,
         task.run.cancelled,
     )

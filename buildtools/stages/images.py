@@ -312,7 +312,7 @@ def _before(task: TaskContext, folder: ImageFolder, variables: dict[str, str]) -
         folder.settings.before,
         subject=folder.image,
         folder=task.settings.root,
-        environment={**task.run.environment, **variables},
+        environment={**task.run.command_environment, **variables},
         report=task.run.report,
         cancelled=task.run.cancelled,
     )

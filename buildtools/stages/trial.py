@@ -117,7 +117,7 @@ def _compose(task: TaskContext, subject: VersionImages, folder: Path) -> Compose
     """Compose with the project's files, and a last one that gives the services called like images the version's."""
     files = _files(task)
     environment = {
-        **chosen_engine(task.run.environment),
+        **chosen_engine(task.run.command_environment),
         **image_variables(subject.images),
         "VERSION": subject.version,
         "REVISION": subject.commit,

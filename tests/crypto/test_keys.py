@@ -71,7 +71,7 @@ def test_a_key_of_cosign_is_read_with_its_password_alone(cosign: Cosign) -> None
     assert PublicKeys.read(public.read_bytes(), "our.pub").verifies(MESSAGE, key.sign(MESSAGE))
     with pytest.raises(Refused, match=r"^our.key cannot be decrypted: it is damaged, or COSIGN_PASSWORD is not its "):
         SigningKey.read(private.read_bytes(), "our.key", "another")
-    with pytest.raises(Refused, match=r"^our.key is encrypted, and COSIGN_PASSWORD is not set: set COSIGN"):
+    with pytest.raises(Refused, match=r"^our.key is encrypted, and COSIGN_PASSWORD is not set: set it to the"):
         SigningKey.read(private.read_bytes(), "our.key", None)
 
 

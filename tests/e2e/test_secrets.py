@@ -11,11 +11,12 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from buildtools.crypto.keys import PASSWORD
 from buildtools.image.engine.client import Engine
+from buildtools.settings import SIGNING_PASSWORD
 from tests.crypto.test_keys import make_key
 from tests.e2e.conftest import MakeProject
 from tests.e2e.project import MANIFEST_KINDS, Outcome, Project
@@ -38,14 +39,15 @@ def told(make_project_here: MakeProject) -> Told:
     key = make_key("Ed25519", "-aes256", "-pass", f"pass:{password}").decode()
     all_secrets = (*made.place.secrets, from_environment, from_file, password, key.splitlines()[1])
     project = replace(made, place=replace(made.place, secrets=all_secrets))
-    variables = {"A_SECRET": from_environment, "A_KEY": key, PASSWORD: password}
+    variables = {"A_SECRET": from_environment, "A_KEY": key, SIGNING_PASSWORD: password}
     mounted = "--mount=type=secret,id=one --mount=type=secret,id=two"
     project.image("app", f"FROM {{base}}\nRUN {mounted} cat /run/secrets/* | sed 's/^/it is /' && echo {{mark}} >/x\n")
     project.image("bad", f"FROM {{base}}\nRUN {mounted} echo {{mark}} $(cat /run/secrets/one) && false\n")
     kept = project.home / "secret"
     kept.write_text(from_file)
     both = {"one": "env:A_SECRET", "two": str(kept)}
-    images = {project.name(short): {"secrets": both} for short in ("app", "bad")}
+    images: dict[str, dict[str, Any]] = {project.name(short): {"secrets": both} for short in ("app", "bad")}
+    images[project.name("app")]["before"] = "echo it sees $A_KEY $COSIGN_PASSWORD"
     project.configure(image=images, sign={"key": "env:A_KEY"})
     project.commit("all")
     project.tag("1.0.0")
