@@ -18,6 +18,7 @@ from buildtools.frozen import frozen
 from buildtools.image.builders.sites import BuildSite
 from buildtools.image.engine.client import Engine, EngineError
 from buildtools.schedule import side_by_side
+from buildtools.stages.signatures import check_keys
 from buildtools.task_context import TaskContext
 
 _FREE_SHARE_WARNED_OF = 0.1
@@ -80,6 +81,7 @@ def examine(task: TaskContext) -> Examination:
         ("disk", _disks),
         ("registry", _registry),
         ("store", _store),
+        ("signing", _keys),
     )
     rows = side_by_side([partial(_diagnoses, task, *each) for each in examinations], jobs=_JOBS)
     return Examination(tuple(diagnosis for row in rows for diagnosis in row))
@@ -259,3 +261,11 @@ def _store(task: TaskContext) -> Iterator[Diagnosis]:
         if not getattr(settings, name):
             remedy = "see docs/release.md on what that gives up"
             yield Diagnosis("store", Health.WARNING, f"{settings.place(name)} is false", remedy)
+
+
+def _keys(task: TaskContext) -> Iterator[Diagnosis]:
+    if task.services.signing_key:
+        check_keys(task)
+        yield Diagnosis("signing", Health.WELL, "releases are signed")
+    if task.services.verify_keys:
+        yield Diagnosis("signing", Health.WELL, "only signed releases are taken")

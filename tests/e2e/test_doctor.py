@@ -72,6 +72,7 @@ class Ill:
         Ill({"DOCKER_CONFIG": "/nonexistent"}, "registry", 2),
         Ill({"AWS_SECRET_ACCESS_KEY": "wrong"}, "store", 2),
         Ill({**NO_ENGINE, "AWS_SECRET_ACCESS_KEY": "wrong"}, "engine, store", 2),
+        Ill({"INVOKE_BUILDTOOLS_VERIFY_KEY": "nowhere.pub"}, "signing", 2),
         Ill({**NO_ENGINE, "INVOKE_BUILDTOOLS_REGSTRY": "x"}, "configuration, engine", 2),
     ],
     ids=lambda ill: f"{ill.subjects} {ill.code}",

@@ -18,6 +18,7 @@ from buildtools.sandbox import process, s3
 from buildtools.sandbox import registry as registries
 from tests.conftest import Services
 from tests.contract.registries import PASSWORD, USER, TokenService, own_registry, token_options, token_service
+from tests.crypto.test_keys import make_pair
 from tests.e2e.conftest import MakeProject
 from tests.e2e.machine import NO_ENGINE, make_machine
 from tests.e2e.project import Place, Project
@@ -101,12 +102,16 @@ def gateway(
 
 @dataclass(frozen=True)
 class World:
-    """A project, its registry's token service, and a door to S3. ``logins`` is a folder with the registry's login."""
+    """A project whose releases are signed, its registry's token service, and a door to S3.
+
+    ``logins`` is a folder with the registry's login, ``keys`` are the variables with the keys.
+    """
 
     project: Project
     tokens: TokenService
     endpoint: str
     logins: Path
+    keys: Mapping[str, str]
 
     def variables(self, user: str, *actions: str) -> dict[str, str]:
         """What makes a command that of a user, whom the registry grants these actions at most."""
@@ -116,6 +121,7 @@ class World:
             "AWS_ACCESS_KEY_ID": user,
             "AWS_SECRET_ACCESS_KEY": SECRET,
             "DOCKER_CONFIG": str(self.logins),
+            **self.keys,
         }
 
     def next_version(self) -> str:
@@ -166,7 +172,10 @@ def world(
         project.configure(
             distribution={project.name("daemon"): {"command": command, "root": "build/d"}},
             target={"production": target},
+            sign={"key": "env:A_KEY"},
+            verify_key="env:ITS_PUBLIC_KEY",
         )
+        private, public = make_pair(folder, "P-256")
         project.write("change", "0")
         project.commit("all")
         project.tag("1.0.0")
@@ -181,7 +190,8 @@ def world(
         }
         policies = {name: in_bucket(document, place.bucket, project.mark) for name, document in policies.items()}
         with gateway(folder, environment, services, policies) as endpoint:
-            world = World(project, tokens, endpoint, folder / "docker")
+            keys = {"A_KEY": private.decode(), "ITS_PUBLIC_KEY": public.decode()}
+            world = World(project, tokens, endpoint, folder / "docker", keys)
             release_all(world)
             yield world
 
