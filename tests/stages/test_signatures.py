@@ -28,6 +28,7 @@ from buildtools.stages import releases, signatures
 from buildtools.stages.channels import move_forward, roll_back, show_channel
 from buildtools.stages.fetch import Fetched, FetchRequest, fetch_release
 from buildtools.stages.promotion import target_task
+from buildtools.stages.pruning import prune_releases
 from buildtools.stages.releases import released_version
 from buildtools.stages.service_folder import write_service_folder
 from buildtools.stages.signatures import check_keys, sign_release
@@ -376,6 +377,19 @@ def test_a_promotion_keeps_the_signatures_that_the_target_has(signed: SignedPlac
     (cosign.home / "other.pub").write_bytes(public)
     for key in (place.settings.root / "verify.pub", cosign.home / "other.pub"):
         assert "" == cosign.verify(key, there.reference)
+
+
+def test_a_pruned_release_goes_with_its_signatures_and_its_statement(signed: SignedPlace) -> None:
+    repository = Repository(signed.place.settings.root)
+    repository.commit("all")
+    repository.tag("0.9.0")
+    signed.publish("1.1.0")
+    before = world(signed.place)
+    signed.publish("1.0.0")
+    with signed.place.task() as task:
+        prune_releases(task, keep=1, days=0)
+    assert before == world(signed.place)
+    assert "" == signed.error("1.1.0")
 
 
 @pytest.mark.parametrize(
