@@ -20,7 +20,7 @@ from buildtools.image.folder.fingerprint import record_inputs, recorded_inputs, 
 from buildtools.image.folder.folders import ImageFolder
 from buildtools.image.generation import PARENTS_LABEL, generation_of, parents_label
 from buildtools.image.reference import Reference
-from buildtools.image.registry.manifest import FINGERPRINT_LABEL
+from buildtools.image.registry.manifest import FINGERPRINT_LABEL, is_digest
 from buildtools.image.survey import BuildState, ImageStatus, changes_since, engine_name
 from buildtools.settings import MediaTypes
 
@@ -202,6 +202,14 @@ class _Assembler:
     def _mention(self, name: str) -> str:
         return self._builder.mention(self._image_ids[name], self._kept_name(name))
 
+    def _base_mentions(self, status: ImageStatus) -> dict[str, str]:
+        """What a Dockerfile is to call base images, where the builder can name the very one of the fingerprint."""
+        pairs = [
+            (name, base.digest) for name, base in status.bases.items() if is_digest(base.digest) and "@" not in name
+        ]
+        mentions = {name: self._builder.mention(f"{name}@{digest}", name) for name, digest in pairs}
+        return {name: mention for name, mention in mentions.items() if mention != name}
+
     def _is_anew(self, status: ImageStatus) -> bool:
         """Whether an image that is there for the same fingerprint does not do: it may be older than it should be."""
         return status.name in self._assembly.anew or bool(status.folder.settings.rebuild_after or status.remotes)
@@ -243,7 +251,8 @@ class _Assembler:
             context=folder.context,
             dockerfile=folder.dockerfile_path,
             content=folder.pinned_dockerfile(
-                {parent: self._mention(parent) for parent in folder.parents}
+                self._base_mentions(status)
+                | {parent: self._mention(parent) for parent in folder.parents}
                 | {name: base.kept_name for name, base in status.bases.items() if base.kept_name}
             ),
             tags=names or (self._kept_name(status.name),),

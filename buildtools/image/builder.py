@@ -113,7 +113,10 @@ class Builder(Protocol):
         """
 
     def mention(self, image_id: str, reference: str) -> str:
-        """What a Dockerfile calls an image that was kept under this name."""
+        """What a Dockerfile calls an image that was kept under this name, or that a registry has under it.
+
+        It is the name itself where the builder's ids mean nothing in a Dockerfile.
+        """
 
     def untag(self, reference: str) -> None:
         """Takes a name away; nothing where there is no such name."""

@@ -21,7 +21,7 @@ from buildtools.image.generation import PARENTS_LABEL
 from buildtools.image.reference import Reference
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
-from buildtools.image.registry.lookup import StoredImage, is_whole, move_tag, read_image
+from buildtools.image.registry.lookup import Seen, StoredImage, is_whole, move_tag, read_image
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL, Damaged, diff_ids_of
 from buildtools.schedule import awaited
 
@@ -36,6 +36,8 @@ class RegistryBuilder:
         self._registry = registry
         self._cache = cache
         self._push_build = push_build
+        # Builds on one base share most of what they are made of.
+        self._parts = Seen()
         # What a digest means never changes.
         self._images: dict[str, StoredImage] = {}
 
@@ -63,7 +65,7 @@ class RegistryBuilder:
             # What a builder says of its push is not believed.
             image = awaited(lambda: self._stored(image_id))
             repository = Reference.parse(image_id).repository
-            if image is None or not is_whole(self._registry, repository, image):
+            if image is None or not is_whole(self._registry, repository, image, self._parts):
                 raise BuildToolsError(f"{request.name} was pushed as {image_id} and is not there", "run again")
             return image_id
 
@@ -85,11 +87,13 @@ class RegistryBuilder:
     def keep(self, image_id: str, reference: str, *, anew: bool) -> str:
         """See the protocol."""
         ours, theirs = self._stored(image_id), None if anew else self._stored(reference)
-        if ours and theirs and _is_as_good(theirs, ours):
-            name = Reference.parse(reference)
-            if is_whole(self._registry, name.repository, theirs):
-                return f"{name.name}@{theirs.digest}"
-        self.tag(image_id, reference)
+        name = Reference.parse(reference)
+        is_there = theirs and is_whole(self._registry, name.repository, theirs, self._parts)
+        if ours and theirs and is_there and _is_as_good(theirs, ours):
+            return f"{name.name}@{theirs.digest}"
+        if ours is None:
+            raise BuildToolsError(f"{image_id} is gone from {self._registry.host}", "run again")
+        self._registry.put_manifest(name.repository, name.target, ours.index or ours.manifest)
         return image_id
 
     def mention(self, image_id: str, reference: str) -> str:

@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 
 from buildtools import Refused, Unreachable
-from buildtools.events import Report
+from buildtools.events import Report, Warned
 from buildtools.image.builder import BuildRequest
 from buildtools.image.docker.configuration import chosen_engine
 from buildtools.image.docker.credentials import Credentials
@@ -132,6 +132,14 @@ class BuildSite:
         """
         return self._own_platforms or platforms_of(self.host)
 
+    def _without(self, platform: str) -> str:
+        architecture = platform.split("/")[1]
+        return (
+            f"{self.host.title} says that it can run programs of {', '.join(map(str, self.platforms))}, not of "
+            f"{platform}: add a builder of that platform to builders, or let it emulate one "
+            f"(docker run --privileged --rm tonistiigi/binfmt --install {architecture}, then restart it)"
+        )
+
     def push_build(self, request: BuildRequest, report: Report, cancelled: threading.Event) -> str:
         """Build an image and push it into the repository that the request names, without a tag; its digest.
 
@@ -165,6 +173,9 @@ class BuildSite:
         except BuildFailed as error:
             if _NO_EXPORTER in error.reason:
                 raise _classic_store(self.host) from None
+            platform = request.platform or request.native
+            if error.is_of_another_platform and platform not in map(str, self.platforms):
+                report(Warned(request.name, self._without(platform)))
             raise
         digest = answer.get("containerimage.digest", "")
         if not is_digest(digest):

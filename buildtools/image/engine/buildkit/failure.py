@@ -47,7 +47,7 @@ class BuildFailed(BuildToolsError):
     """An image was not built. The last line of the message says which and why, the lines before it show more.
 
     ``dockerfile`` and ``line`` (0 where it is not known) say where, ``status`` is the exit status of the command that
-    failed, ``log`` its last lines.
+    failed, ``log`` its last lines, and ``is_of_another_platform`` whether those complain of the kind of its program.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class BuildFailed(BuildToolsError):
         self.instruction = instruction
         self.status = status
         self.log = tuple(log)
+        self.is_of_another_platform = any("exec format error" in line for line in self.log)
         where = f"{dockerfile}:{self.line}" if self.line else str(dockerfile)
         details = _excerpt(text, *lines) if self.line else []
         if self.log:
