@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import json_page
 from tests.conftest import Repository, make_repository
 from tests.e2e.project import Place, toml_lines
 from tests.transcripts import Shell, steps_of
@@ -138,3 +140,24 @@ def test_a_first_release_goes_as_the_page_says(place: Place, tmp_path: Path, pag
     shell.run("buildtools sandbox.down")
     forget_images(place.variables, {"reference": "app:0.1.0*"})
     assert not differences, "\n\n".join(differences)
+
+
+@pytest.mark.exhaustive
+def test_the_fields_of_each_document_are_those_of_the_page(widgets: Shell) -> None:
+    code, printed = widgets.run(f"""
+        cd {widgets.scratch}/repository && git checkout --quiet 1.4.2 && buildtools publish
+        buildtools channel stage --to 1.4.2 && git checkout --quiet main && echo more >>src/docker/app/app
+        git commit --quiet --all --message more && git tag -a 1.5.0 -m 1.5.0 && git push --quiet --tags origin main
+    """)
+    assert 0 == code, printed
+    differences = []
+    for section in json_page.sections():
+        if "release" in section.command.split():
+            widgets.run("git commit --quiet --allow-empty --message more && git push --quiet origin main")
+        # What a trial prints is held against its value: these images hold no program to run.
+        if section.title != "stage":
+            _, printed = widgets.run(f"{section.command} 2>/dev/null")
+            differences += [
+                f"{section.title}: {line}" for line in json_page.differences(section.fields, json.loads(printed))
+            ]
+    assert [] == differences
