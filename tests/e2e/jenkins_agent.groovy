@@ -44,7 +44,39 @@ abstract class Pipeline extends Script {
         body.resolveStrategy = Closure.DELEGATE_ONLY
         body()
     }
-    void stages(Closure body) { body() }
+    // Each cell of a matrix has an agent of its own, one after the other: its own workspace, and its own cache.
+    Map cell = null
+    void matrix(Closure body) { if (wanted) { cell = [:]; body(); cell = null } }
+    void axes(Closure body) { body() }
+    void axis(Closure body) { body() }
+    void name(String name) { cell.name = name }
+    void values(String... values) { cell.values = values }
+    void stages(Closure body) {
+        if (cell == null) { body(); return }
+        Map axis = cell
+        String workspace = build.workspace
+        cell = null
+        axis.values.each { value ->
+            build.workspace = "${workspace}-${axis.name}-${value}".toString()
+            ['cp', '-a', '-n', '-T', workspace, build.workspace].execute().waitFor()
+            within([
+                (axis.name): value, WORKSPACE: build.workspace, WORKSPACE_TMP: build.workspace + '@tmp',
+                XDG_CACHE_HOME: build.workspace + '-cache'
+            ], body)
+        }
+        build.workspace = workspace
+    }
+    void withEnv(List<String> settings, Closure body) {
+        within(settings.collectEntries { it.toString().split('=', 2) as List }, body)
+    }
+    void within(Map settings, Closure body) {
+        Map outside = new TreeMap(variables)
+        variables.putAll(settings)
+        try { body() } finally { variables.clear(); variables.putAll(outside) }
+    }
+    void catchError(Map results, Closure body) {
+        try { body() } catch (Failed failure) { tell(caught: failure.message) }
+    }
     void stage(String name, Closure body) {
         wanted = !failed
         tell(stage: name, reached: wanted)

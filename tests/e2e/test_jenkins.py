@@ -92,13 +92,13 @@ def job(project: Project, workspace: Path, *, program: str = "") -> Job:
     return Job(workspace, variables, credentials)
 
 
-def groovy_block() -> str:
+def groovy_blocks() -> list[str]:
     page = (ROOT / "docs/jenkins.md").read_text()
-    return "".join(re.findall(r"^```groovy\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[:1])
+    return re.findall(r"^```groovy\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
 
 
 def test_the_page_shows_what_init_writes() -> None:
-    assert TEMPLATE == groovy_block()
+    assert TEMPLATE == groovy_blocks()[0]
 
 
 def test_this_repository_differs_in_how_it_installs_the_tool_alone() -> None:
@@ -251,3 +251,49 @@ def test_what_was_released_passes_the_gate_before_it_is_promoted(released: Proje
     built.build(code=0, TAG_NAME="release/1.0.0", PROMOTE_TO="production")
     calls = [line.split()[0] for line in (built.workspace.parent / "calls").read_text().splitlines()]
     assert ["build", "stage", "publish", "verify", "stage", "version", "promote"] == calls[-7:]
+
+
+@pytest.fixture
+def divided(released: Project) -> Project:
+    """The same project with six images on a parent, released by many agents."""
+    functions = TEMPLATE.partition("pipeline {")[0]
+    released.write("Jenkinsfile", functions + groovy_blocks()[1])
+    released.image("base", "FROM {base}\nCOPY data /\nRUN date > /date\n", data=released.mark)
+    for short in ("a", "b", "c", "d", "e", "f"):
+        released.image(
+            short, "FROM base-{mark}\nCOPY data /own\nRUN date > /own-date\n", data=f"{short} {released.mark}"
+        )
+    released.commit("many agents")
+    released.tag("release/1.1.0")
+    return released
+
+
+PUSHED = [f"buildtools push --shard {share}/4{options}" for options in (" --parents", "") for share in range(1, 5)]
+
+
+def test_many_agents_push_a_share_each_and_publish_finds_all_of_it(divided: Project, tmp_path: Path) -> None:
+    built = job(divided, divided.clone(tmp_path / "agent").path)
+    process = built.start(TAG_NAME="release/1.1.0")
+    out, err = process.communicate()
+    events = [json.loads(line) for line in out.splitlines()]
+    assert (0, {0}) == (process.returncode, set(values(events, "code"))), err
+    assert PUSHED == [line for line in values(events, "sh") if line.startswith("buildtools push")]
+    begun = err.partition("+ buildtools publish")
+    assert 8 == len(set(re.findall(r"^\[(.*)\] build started", begun[0], re.MULTILINE)))
+    assert [] == re.findall(r"\] build started", begun[2])
+
+
+def test_a_share_whose_agent_dies_is_made_up_for_by_publish(divided: Project, tmp_path: Path) -> None:
+    program = Path(sys.executable).with_name("buildtools")
+    dies = f'case "$*" in *"--shard 2/4"*) kill -9 $$ ;; esac\nexec {program} "$@"'
+    built = job(divided, divided.clone(tmp_path / "agent").path, program=dies)
+    events = built.build(TAG_NAME="release/1.1.0")
+    assert [PUSHED[1], PUSHED[5]] == [event["sh"] for event in events if event.get("code")]
+    assert 2 == len(values(events, "caught"))
+    assert "buildtools verify --junit dist/junit/verify.xml" == values(events, "sh")[-2]
+
+
+def test_a_branch_is_planned_and_not_pushed(divided: Project, tmp_path: Path) -> None:
+    events = job(divided, divided.clone(tmp_path / "agent").path, program=":").build(BRANCH_NAME="main")
+    assert "buildtools plan --shards 4" in values(events, "sh")
+    assert [] == [line for line in values(events, "sh") if "push" in line or "publish" in line]
