@@ -303,6 +303,7 @@ def plan_publish(run: Run) -> tuple[Planned, ...]:
         return (
             *images.push_plan(task, release=True),
             *archives.archive_plan(task, "be made and uploaded"),
+            *signatures.signing_plan(task),
             releases.manifest_plan(task),
         )
 

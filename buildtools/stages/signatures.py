@@ -35,6 +35,7 @@ from buildtools.image.registry.simple_signing import (
 )
 from buildtools.release import Release, ReleasedImage, attestation_key, manifest_key
 from buildtools.schedule import awaited, run_graph
+from buildtools.stages.planned import Planned
 from buildtools.statement import Origin, contradictions, statement_of
 from buildtools.task_context import TaskContext
 from buildtools.version import Version
@@ -62,6 +63,12 @@ def sign_release(task: TaskContext, staged: Release) -> Release:
     """Sign a release that is staged; the release with the digest of its statement, or unchanged where no key is set."""
     key = task.services.signing_key
     return timed(task.run.report, staged.version, "sign", partial(_sign, task, staged, key)) if key else staged
+
+
+def signing_plan(task: TaskContext) -> tuple[Planned, ...]:
+    """That the release would be signed, where it would be."""
+    is_signed = task.services.signing_key and not task.version.dirty
+    return (Planned(task.version.text, "be signed"),) if is_signed else ()
 
 
 def copy_release_signatures(task: TaskContext, target: TaskContext, release: Release, replica: Release) -> None:

@@ -51,6 +51,11 @@ def told(make_project_here: MakeProject) -> Told:
     project.configure(image=images, sign={"key": "env:A_KEY"})
     project.commit("all")
     project.tag("1.0.0")
+    refused = project.invoke("publish", **{**variables, SIGNING_PASSWORD: "wrong"})
+    assert (2, True) == (refused.code, "sign.key cannot be decrypted: " in refused.last)
+    assert ({}, []) == (project.images(), [key for key in project.place.objects() if project.mark in key])
+    planned = project.done("publish", "--dry-run", **variables)
+    assert "1.0.0 would be signed" in planned.out
     failed = project.invoke("publish", **variables)
     assert 1 == failed.code
     project.image("bad", "FROM {base}\nRUN echo {mark}\n")
