@@ -145,7 +145,8 @@ def publish(run: Run) -> Published:
             return Published(staged, location, written=False, dirty=True)
         release, written = releases.commit(task, signatures.sign_release(task, staged))
         moved = releases.point(task, task.version, release)
-        outputs.write_outputs(task, release, releases.read_manifest(task, task.version))
+        manifest, statement = releases.read_manifest(task, task.version), signatures.read_statement(task, release)
+        outputs.write_outputs(task, release, manifest, statement)
         return Published(release, location, written, dirty=False, moved=moved)
 
 

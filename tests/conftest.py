@@ -367,4 +367,4 @@ def cosign(tmp_path: Path, services: Services) -> Cosign:
 
     home = tmp_path / "cosign"
     home.mkdir()
-    return Cosign(services.shared("cosign", unpack)["program"], home, services.environment)
+    return Cosign(Path(services.shared("cosign", unpack)["program"]), home, services.environment)

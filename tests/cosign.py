@@ -12,14 +12,14 @@ from buildtools.settings import SIGNING_PASSWORD
 class Cosign:
     """The program, at home in a folder of its own. It asks no log that all the world can read."""
 
-    def __init__(self, program: str, home: Path, environment: Mapping[str, str]) -> None:
-        self._program = program
+    def __init__(self, program: Path, home: Path, environment: Mapping[str, str]) -> None:
+        self.program = program
         self._environment = {**environment, "HOME": str(home), SIGNING_PASSWORD: "of a test"}
         self.home = home
 
     def run(self, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
         """What cosign does, in its home."""
-        command = [self._program, *map(str, arguments)]
+        command = list(map(str, (self.program, *arguments)))
         variables = {**self._environment, **variables}
         return subprocess.run(command, cwd=self.home, env=variables, capture_output=True, text=True, check=False)
 

@@ -23,7 +23,7 @@ _VARIABLE = (
     (re.compile(r"sha256:[0-9a-f]{7,64}…?"), "sha256:DIGEST"),
     (re.compile(r"\bfp-[0-9a-f]{7,}"), "fp-DIGEST"),
     (re.compile(r"\b\d{4}-\d\d-\d\d(T[\d:]+Z)?"), "DATE"),
-    (re.compile(r"\bg?(?=[a-f]*\d)[0-9a-f]{7,40}\b"), "COMMIT"),
+    (re.compile(r"\bg?(?=[a-f]*\d)[0-9a-f]{7,64}\b"), "COMMIT"),
     (re.compile(r"\b127\.0\.0\.1:\d+"), "127.0.0.1:PORT"),
     (re.compile(r"\bin \d+(\.\d+)? ?m?s\b"), "in TIME"),
     (re.compile(r" +"), " "),

@@ -24,23 +24,26 @@ from buildtools.version import Version
 RELEASE = "release.json"
 _VARIABLES = "release.env"
 COMPOSE = "compose.override.yaml"
+_ATTESTATION = "attestation.json"
 # The files that tell of a release.
 DOCUMENTS = (RELEASE, _VARIABLES, COMPOSE)
 _PREFIX = ".outputs-"
 
 
-def write_outputs(task: TaskContext, members: Release, manifest: bytes = b"") -> Path:
+def write_outputs(task: TaskContext, members: Release, manifest: bytes = b"", statement: bytes = b"") -> Path:
     """Write the outputs of the task's version; the folder.
 
-    Without ``manifest`` the version is not released, and there is no ``release.json``. Archives that lie in ``dist``
-    are linked into the folder, so that it is all that is needed.
+    Without ``manifest`` the version is not released, and there is no ``release.json``; without a signed ``statement``
+    there is no ``attestation.json``. Archives that lie in ``dist`` are linked into the folder, so that it is all that
+    is needed.
 
     :raises BuildToolsError: the folder cannot be written.
     """
-    return _write(task.settings.root / "dist", members, lambda key: task.services.store.location(key), manifest)
+    dist = task.settings.root / "dist"
+    return _write(dist, members, lambda key: task.services.store.location(key), manifest, statement)
 
 
-def _write(dist: Path, members: Release, location: Callable[[str], str], manifest: bytes) -> Path:
+def _write(dist: Path, members: Release, location: Callable[[str], str], manifest: bytes, statement: bytes) -> Path:
     folder = dist / Version.parse(members.version).image_tag
     try:
         dist.mkdir(parents=True, exist_ok=True)
@@ -50,6 +53,8 @@ def _write(dist: Path, members: Release, location: Callable[[str], str], manifes
         new = Path(tempfile.mkdtemp(dir=dist, prefix=_PREFIX))
         new.chmod(0o755)
         write_documents(new, members, location, manifest)
+        if statement:
+            (new / _ATTESTATION).write_bytes(statement)
         if members.archives:
             digests = [f"{archive.sha256}  {_file_name(archive)}\n" for archive in members.archives]
             (new / "digests.txt").write_text("".join(digests))

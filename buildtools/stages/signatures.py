@@ -81,12 +81,20 @@ def copy_release_signatures(task: TaskContext, target: TaskContext, release: Rel
 
     _each(release, copy)
     if release.attestation:
-        content = task.services.store.read(attestation_key(release.attestation))
-        if content is None or digest_of(content.data) != release.attestation:
-            raise Drifted(
-                f"the statement about {release.version} has changed", "restore it from a backup, and promote again"
-            )
-        put_statement(target, content.data)
+        put_statement(target, read_statement(task, release))
+
+
+def read_statement(task: TaskContext, release: Release) -> bytes:
+    """The signed statement about a release, as it lies in the store; empty where the release has none.
+
+    :raises Drifted: it is not the one that the manifest names.
+    """
+    if not release.attestation:
+        return b""
+    content = task.services.store.read(attestation_key(release.attestation))
+    if content is None or digest_of(content.data) != release.attestation:
+        raise Drifted(f"the statement about {release.version} has changed", "restore it from a backup, and run again")
+    return content.data
 
 
 def refuse_unsigned(task: TaskContext, release: Release) -> None:

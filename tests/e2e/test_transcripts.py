@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests import json_page
 from tests.conftest import Repository, make_repository
+from tests.cosign import Cosign
 from tests.e2e.project import Place, toml_lines
 from tests.transcripts import Shell, steps_of
 
@@ -105,7 +108,8 @@ def forget_images(variables: Mapping[str, str], filters: Mapping[str, str]) -> N
 
 
 # Those that are there, also such as are not part of the story.
-ALL = [*BEFORE, *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md") if page.name != "start.md")]
+APART = ("start.md", "signing.md")
+ALL = [*BEFORE, *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md") if page.name not in APART)]
 
 
 @pytest.mark.parametrize(
@@ -122,6 +126,20 @@ def test_transcripts_of_pages_are_what_is_printed(widgets: Shell, names: list[st
             assert 0 == code, printed
         differences += [difference for step in steps if (difference := widgets.differences(step))]
     assert not differences, "\n\n".join(differences)
+
+
+@pytest.mark.exhaustive
+def test_releases_are_signed_as_the_page_says(widgets: Shell, cosign: Cosign) -> None:
+    path = f"{cosign.program.parent}{os.pathsep}{widgets.environment['PATH']}"
+    shell = replace(widgets, environment={**widgets.environment, "PATH": path})
+    settings = 'sign = { key = "env:RELEASE_KEY" }\\nverify_key = "cosign.pub"'
+    code, printed = shell.run(
+        f"cd {shell.scratch}/repository && sed -i '/^.tool.buildtools.$/a {settings}' pyproject.toml && "
+        "export COSIGN_PASSWORD=…"
+    )
+    assert 0 == code, printed
+    differences = [shell.differences(step) for step in steps_of(ROOT / "docs/signing.md", "docs/signing.md")]
+    assert [] == [difference for difference in differences if difference]
 
 
 @pytest.mark.parametrize("page", ["docs/start.md", pytest.param("README.md", marks=pytest.mark.exhaustive)])
