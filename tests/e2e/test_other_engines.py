@@ -19,9 +19,9 @@ pytestmark = pytest.mark.other_engine
 SHORT = ("base", "child", "copy")
 
 
-def on_engine(project: Project, engine: EngineService) -> Project:
+def on_engine(project: Project, engine: EngineService, name: str = "other") -> Project:
     """The same checkout on an agent with another engine and caches of its own."""
-    home = project.home.with_name(f"{project.home.name}-{len(engine.host)}")
+    home = project.home.with_name(f"{project.home.name}-{name}")
     home.mkdir()
     place = project.place
     variables = {**place.variables, **engine.environment}
@@ -99,3 +99,18 @@ def test_an_agent_with_another_engine_goes_on_where_the_first_stopped(agents: tu
     assert "3 stamped" in theirs.done("push").last
     assert "3 already there" in ours.done("push").last
     assert digests == {short: ours.place.digest(ours.repository(short), "1.0.0") for short in SHORT}
+
+
+def test_one_commit_is_one_manifest_whatever_the_store_that_an_engine_of_one_version_keeps_images_in(
+    project: Project, layers_engine: EngineService, content_engine: EngineService
+) -> None:
+    base = base_in_registry(project.place, project.mark)
+    project.image("copy", f"FROM {base}\nCOPY file /\n", file=project.mark)
+    project.commit("all")
+    project.tag("1.0.0")
+    released = []
+    for number, engine in enumerate((layers_engine, content_engine)):
+        agent = on_engine(project, engine, str(number))
+        agent.done("push", **in_namespace(agent, str(number)))
+        released.append(image(agent, f"e2e/{agent.mark}/{number}/{agent.name('copy')}"))
+    assert released[0] == released[1]

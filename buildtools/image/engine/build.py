@@ -72,11 +72,15 @@ def build(
     """
 
     def work() -> BuiltImage:
-        names = {"name": ",".join(request.tags)} if request.tags else {}
+        attributes = {"name": ",".join(request.tags)} if request.tags else {}
+        if not (request.attestations or any(cache.needs_content for cache in request.cache_to)):
+            # A store that keeps content would compress the layers, slowly, and each engine in its own way. A push does
+            # that better; but attestations name the layers, and a cache has them, as they are.
+            attributes["compression"] = "uncompressed"
         answer = run_build(
             engine,
             request,
-            Export("moby", names),
+            Export("moby", attributes),
             credentials=credentials,
             environment=environment,
             report=report,

@@ -84,11 +84,15 @@ class LayerUploader:
         :raises BuildToolsError: the engine lacks one or could not export it, or the registry did not take it.
         """
         plans = list(self._pool.map(self._plan, images))
-        if self._engine.containerd_store:
-            return [(image, PushRoute.ENGINE) for image in self._pool.map(self._store_by_engine, plans)]
         results: dict[LayerPlan, tuple[StoredImage, PushRoute]] = {}
-        for base, above in by_large_base(plans).items():
-            results |= self._try_engine(base, above)
+        if self._engine.containerd_store:
+            # What is attested speaks of the image as the engine has made it.
+            attested = [plan for plan in plans if plan.image.attested]
+            stored = self._pool.map(self._store_by_engine, attested)
+            results |= {plan: (image, PushRoute.ENGINE) for plan, image in zip(attested, stored, strict=True)}
+        else:
+            for base, above in by_large_base(plans).items():
+                results |= self._try_engine(base, above)
         rest = [plan for plan in plans if plan not in results]
         results |= zip(rest, self._store_directly(rest) if rest else (), strict=True)
         return [results[plan] for plan in plans]
@@ -159,7 +163,12 @@ class LayerUploader:
                     if plan.size >= LONG:
                         self._report(Step(plan.image.name, "the engine gives its layers out"))
                 return export(
-                    self._engine, [plan.image.image_id for plan in group], images_by_layer, spools, take_layer
+                    self._engine,
+                    [plan.image.image_id for plan in group],
+                    images_by_layer,
+                    spools,
+                    take_layer,
+                    present={layer.digest for plan in group for layer in plan.repository_layers.values()},
                 )
 
             try:

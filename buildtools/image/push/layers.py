@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import sys
 import tarfile
 import tempfile
 import threading
@@ -12,17 +13,20 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Protocol, Self
 
 from buildtools import BuildToolsError
 from buildtools.image.engine.client import Engine, EngineError
-from buildtools.image.registry.manifest import DOCKER_LAYER, Descriptor
+from buildtools.image.registry.manifest import DOCKER_LAYER, Descriptor, read_object
 
 # What the compressor is fed decides, with the level, about every byte that comes out, so both are fixed.
 # ISA-L up to level 2 gives the same bytes on every x86-64 processor with AVX2; level 3 does not.
 _LEVEL = 2
 _BLOCK = 1024 * 1024
 _GZIP = 31
+_GZIP_MAGIC = b"\x1f\x8b"
+# As much as a registry takes of a manifest, https://github.com/opencontainers/distribution-spec/blob/main/spec.md.
+_LARGEST_DOCUMENT = 4 * 1024 * 1024
 # Small layers and their compressed forms never touch the disk; what does not fit in this goes to files in TMPDIR. A
 # small agent has so much memory to spare.
 _MOST_IN_MEMORY = 32 * 1024 * 1024
@@ -142,30 +146,33 @@ def export(
     diff_ids: Collection[str],
     spools: Spools,
     take_layer: Callable[[str, Spool], None],
+    present: Collection[str] = (),
 ) -> dict[str, bytes]:
     """Read images out of the engine in one pass, shared layers once; the configurations, by image id.
 
-    Each of the layers ``diff_ids`` is handed to ``take_layer`` as soon as it is whole.
+    Each of the layers ``diff_ids`` is handed to ``take_layer`` as soon as it is whole. Blobs that are ``present``
+    elsewhere are passed over.
     The formats: https://github.com/moby/moby/blob/master/image/spec/v1.2.md (``ID/layer.tar``, ``ID.json``) and, from
     engine 25 on, the OCI image layout (``blobs/sha256/DIGEST``).
 
     :raises EngineError: the engine stopped in the middle.
     :raises BuildToolsError: the layers do not fit on the disk.
     """
-    configs: dict[str, bytes] = {}
-    layers: set[str] = set()
+    reader = _Reader(image_ids, diff_ids, spools, take_layer, present)
     with engine.exported(image_ids) as answer:
         stream: Any = _Forward(answer)
         try:
             with tarfile.open(fileobj=stream, mode="r:") as archive:
                 for member in archive:
-                    _take(archive, member, image_ids, diff_ids, spools, configs, layers, take_layer)
+                    content = archive.extractfile(member) if member.isreg() else None
+                    if content is not None:
+                        reader.take(Path(member.name), member.size, content)
         except tarfile.TarError as error:
             raise EngineError(
                 f"the engine at {engine.address} stopped while it exported images ({error})",
                 "see its log",
             ) from None
-    return configs
+    return reader.configs()
 
 
 class _Forward:
@@ -189,34 +196,98 @@ class _Forward:
         return block
 
 
-def _take(
-    archive: tarfile.TarFile,
-    member: tarfile.TarInfo,
-    image_ids: Collection[str],
-    diff_ids: Collection[str],
-    spools: Spools,
-    configs: dict[str, bytes],
-    layers: set[str],
-    take_layer: Callable[[str, Spool], None],
-) -> None:
-    content = archive.extractfile(member) if member.isreg() else None
-    if content is None:
-        return
-    path = Path(member.name)
-    digest = f"sha256:{path.stem}"
-    if digest in image_ids:
-        configs[digest] = content.read()
-    elif path.name == "layer.tar" or digest in diff_ids:
-        spool = spools.make(member.size)
+class _Reader:
+    """Finds configurations and layers among what an engine exports.
+
+    Who keeps unpacked layers alone exports them as they are, and an image's id is its configuration's digest. Who keeps
+    content exports manifests, too, one of which the id is; and layers as it has them: those that were built for us as
+    they are, those of base images compressed.
+    """
+
+    def __init__(
+        self,
+        image_ids: Collection[str],
+        diff_ids: Collection[str],
+        spools: Spools,
+        take_layer: Callable[[str, Spool], None],
+        present: Collection[str],
+    ) -> None:
+        self._image_ids = image_ids
+        self._diff_ids = diff_ids
+        self._spools = spools
+        self._take_layer = take_layer
+        self._present = present
+        self._layers: set[str] = set()
+        self._documents: dict[str, bytes] = {}
+
+    def take(self, path: Path, size: int, content: IO[bytes]) -> None:
+        """One member of the archive."""
+        digest = f"sha256:{path.stem}"
+        if path.name == "layer.tar" or digest in self._diff_ids:
+            self._take(content, size)
+            return
+        begin = content.read(len(_GZIP_MAGIC))
+        if begin.startswith(b"{") and size <= _LARGEST_DOCUMENT:
+            self._documents[digest] = begin + content.read()
+        elif begin == _GZIP_MAGIC and digest not in self._present:
+            # Nobody says how large it becomes.
+            self._take(_Unpacked(begin, content), sys.maxsize)
+
+    def configs(self) -> dict[str, bytes]:
+        """The configurations of the images, by their ids."""
+        configs = {}
+        for image_id in self._image_ids:
+            document = self._documents.get(image_id, b"")
+            config = ((read_object(document) or {}).get("config") or {}).get("digest")
+            found = self._documents.get(config, b"") if isinstance(config, str) else document
+            if found:
+                configs[image_id] = found
+        return configs
+
+    def _take(self, content: _Readable, most: int) -> None:
+        spool = self._spools.make(most)
         diff_id = _copy(content, spool)
-        if diff_id in diff_ids and diff_id not in layers:
-            layers.add(diff_id)
-            take_layer(diff_id, spool)
+        if diff_id in self._diff_ids and diff_id not in self._layers:
+            self._layers.add(diff_id)
+            self._take_layer(diff_id, spool)
         else:
             spool.delete()
 
 
-def _copy(content: IO[bytes], spool: Spool) -> str:
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+class _Unpacked:
+    """The bytes that a gzip stream holds; what is none ends as soon as that is seen."""
+
+    def __init__(self, begin: bytes, packed: IO[bytes]) -> None:
+        from isal import isal_zlib
+
+        self._kind: Any = isal_zlib
+        self._packed = packed
+        self._input = begin
+        self._decoder = isal_zlib.decompressobj(_GZIP)
+
+    def read(self, size: int, /) -> bytes:
+        """The next bytes, about ``size`` at most."""
+        data = b""
+        while not data:
+            self._input = self._input or self._decoder.unconsumed_tail or self._packed.read(size)
+            if not self._input:
+                return b""
+            if self._decoder.eof:
+                # Another member may follow, RFC 1952, 2.2.
+                self._decoder = self._kind.decompressobj(_GZIP)
+            try:
+                data = self._decoder.decompress(self._input, size)
+            except self._kind.error:
+                return b""
+            self._input = self._decoder.unused_data
+        return data
+
+
+def _copy(content: _Readable, spool: Spool) -> str:
     sha = hashlib.sha256()
     with spool.writer() as file:
         while block := content.read(_BLOCK):

@@ -9,9 +9,10 @@ already there   the tag of the version has our labels and             nothing
                 fingerprint, and all of its parts are there
 stamped         the tag of the fingerprint has an image, all of       a configuration with the version's labels, and a
                 its layers are there, and it is young enough          manifest that names the same layers
-engine          the engine keeps images in containerd's store; or     what the engine's own push sends; then as stamped
-                small layers lie on a large base that the registry
-                has and that the engine knows by its name there
+engine          the image has attestations; or small layers lie on    what the engine's own push sends; then as stamped
+                a large base that the registry has and that the
+                engine, without containerd's store, knows by its
+                name there
 builder         what builds images has no store of its own            nothing by us: the builder has pushed them
                                                                       already; then as stamped
 direct          otherwise                                             the layers that the registry lacks, read out of

@@ -12,7 +12,7 @@ from buildtools.image.reference import Reference
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.lookup import StoredImage, read_image
-from buildtools.image.registry.push import ImageToPush, PushedImage, PushRoute
+from buildtools.image.registry.push import ImageToPush, PushedImage
 from buildtools.settings import MediaTypes
 from buildtools.version import Version
 
@@ -57,10 +57,4 @@ class Pusher:
 
     def layer_tars(self, repository: str, tag: str) -> list[bytes]:
         blobs = [self.registry.get_blob(repository, one.digest) for one in self.stored(repository, tag).manifest.layers]
-        # What was loaded into containerd's store without compression is pushed like that.
-        return [gzip.decompress(blob) if blob[:2] == b"\x1f\x8b" else blob for blob in blobs if blob is not None]
-
-    @property
-    def route(self) -> PushRoute:
-        """The way that a new image takes."""
-        return PushRoute.ENGINE if self.engine.containerd_store else PushRoute.DIRECT
+        return [gzip.decompress(blob) for blob in blobs if blob is not None]

@@ -19,7 +19,7 @@ from tests.image.conftest import MakeImage
 from tests.image.images import Layer
 from tests.image.push.pusher import Pusher
 
-pytestmark = pytest.mark.usefixtures("engine_gives_layers_out")
+pytestmark = pytest.mark.usefixtures("engine_sends_layers")
 
 LARGE = 34_000_000
 

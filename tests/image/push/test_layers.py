@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
+import json
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -12,7 +14,7 @@ import pytest
 
 from buildtools import BuildToolsError
 from buildtools.image.engine.client import Engine, EngineError
-from buildtools.image.push.layers import Spool, Spools, compress, export
+from buildtools.image.push.layers import Spool, Spools, _Unpacked, compress, export
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.manifest import DOCKER_LAYER, Descriptor
 from tests.image import images
@@ -99,7 +101,8 @@ def test_images_that_share_layers_give_them_out_once(connected: Engine, tmp_path
     assert sorted(wanted) == sorted(seen)
     assert [images.layer_tar(shared), images.layer_tar(two)] == [found[diff_id] for diff_id in wanted]
     assert sorted(ids) == sorted(configs)
-    assert ids == [f"sha256:{hashlib.sha256(configs[image_id]).hexdigest()}" for image_id in ids]
+    diff_ids = [json.loads(configs[image_id])["rootfs"]["diff_ids"] for image_id in ids]
+    assert ([wanted[0]] * 2, wanted[1]) == ([each[0] for each in diff_ids], diff_ids[1][1])
 
 
 def test_what_is_remembered_survives_and_what_is_damaged_is_forgotten(tmp_path: Path) -> None:
@@ -186,3 +189,15 @@ def test_a_cache_that_cannot_be_written_is_not_a_failure(tmp_path: Path) -> None
     cache = Cache(tmp_path / "file" / "cache")
     cache.remember_config(b"{}")
     assert cache.config(f"sha256:{hashlib.sha256(b'{}').hexdigest()}") is None
+
+
+@pytest.mark.parametrize("block", [1, 100, 1 << 20])
+def test_compressed_bytes_are_read_whole_however_they_are_cut(block: int) -> None:
+    content = os.urandom(5000) + bytes(300_000)
+    packed = gzip.compress(content[:7000]) + gzip.compress(content[7000:])
+    unpacked = _Unpacked(packed[:2], io.BytesIO(packed[2:]))
+    assert content == b"".join(iter(lambda: unpacked.read(block), b""))
+
+
+def test_what_only_begins_like_gzip_ends_where_that_is_seen() -> None:
+    assert b"" == _Unpacked(b"\x1f\x8b", io.BytesIO(b"nothing of the kind")).read(100)

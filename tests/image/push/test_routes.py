@@ -17,10 +17,9 @@ from buildtools.image.engine.client import Engine
 from buildtools.image.push.routes import PushRequest, foreseen_routes, push
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.lookup import StoredImage, fingerprint_tag
-from buildtools.image.registry.manifest import FINGERPRINT_LABEL, labels_of
+from buildtools.image.registry.manifest import FINGERPRINT_LABEL, diff_ids_of, labels_of
 from buildtools.image.registry.push import ImageToPush, PushRoute
 from buildtools.version import Version
-from tests.conftest import EngineService
 from tests.image.conftest import MakeImage
 from tests.image.images import layer_tar
 from tests.image.push.pusher import REVISION, VERSION, Pusher
@@ -33,7 +32,7 @@ def test_a_new_image_arrives_whole_with_the_version_in_it(pusher: Pusher, make_i
     stored = pusher.stored(image.repository, "1.0")
     assert [layer_tar(layer) for layer in layers] == pusher.layer_tars(image.repository, "1.0")
     assert {FINGERPRINT_LABEL: image.fingerprint, VERSION: "1.0", REVISION: "1"} == stored.labels
-    assert (pusher.route, stored.digest) == (pushed.route, pushed.digest)
+    assert (PushRoute.DIRECT, stored.digest) == (pushed.route, pushed.digest)
     assert sum(layer.size for layer in stored.manifest.layers) == pushed.size
     assert f"{pusher.registry.host}/{image.repository}:1.0" == pushed.reference
 
@@ -44,7 +43,9 @@ def test_the_image_under_its_fingerprint_is_as_it_was_built(
     image = make_image("app", {"a": b"1"})
     pusher("1.0", image)
     stored = pusher.stored(image.repository, fingerprint_tag(image.fingerprint))
-    assert image.image_id == (stored.digest if connected.containerd_store else stored.manifest.config.digest)
+    assert (connected.inspect(image.image_id) or {})["RootFS"]["Layers"] == diff_ids_of(stored.config)
+    if not connected.containerd_store:
+        assert image.image_id == stored.manifest.config.digest
     assert {FINGERPRINT_LABEL: image.fingerprint} == stored.labels
 
 
@@ -158,7 +159,6 @@ def sent_by(pusher: Pusher) -> list[str]:
     return [event.subject for event in pusher.events if isinstance(event, Transferred) and event.done == event.total]
 
 
-@pytest.mark.usefixtures("engine_gives_layers_out")
 def test_what_siblings_share_is_sent_once(pusher: Pusher, make_image: MakeImage) -> None:
     shared = {"a": os.urandom(100_000)}
     images = [make_image(f"app{number}", shared, {"b": b"%d" % number}) for number in range(4)]
@@ -169,7 +169,6 @@ def test_what_siblings_share_is_sent_once(pusher: Pusher, make_image: MakeImage)
         assert expected == pusher.layer_tars(image.repository, "1.0")
 
 
-@pytest.mark.usefixtures("engine_gives_layers_out")
 def test_a_fresh_agent_sends_only_what_is_new_on_top_of_a_parent(
     pusher: Pusher, make_image: MakeImage, tmp_path: Path
 ) -> None:
@@ -191,7 +190,7 @@ def test_what_was_built_too_long_ago_is_not_stamped(pusher: Pusher, make_image: 
     pusher("1.0", image)
     (young,) = pusher("1.1", replace(image, built_since=1767225600.0))
     (old,) = pusher("1.2", replace(image, built_since=1767225601.0))
-    assert [PushRoute.STAMPED, pusher.route] == [young.route, old.route]
+    assert [PushRoute.STAMPED, PushRoute.DIRECT] == [young.route, old.route]
 
 
 def test_only_what_the_registry_lacks_is_asked_for(pusher: Pusher, make_image: MakeImage) -> None:
@@ -213,27 +212,6 @@ def test_only_what_the_registry_lacks_is_asked_for(pusher: Pusher, make_image: M
     assert [PushRoute.ALREADY_THERE] * 2 == foreseen
 
 
-class ContainerdEngine(Engine):
-    """An engine that says it keeps images in containerd, whose exports hold no layers that could be recognized."""
-
-    containerd_store = True
-
-
-def test_an_engine_that_keeps_images_in_containerd_pushes_itself(
-    pusher: Pusher, make_image: MakeImage, engine: EngineService
-) -> None:
-    image = make_image("app", {"a": b"1"}, {"b": b"2"})
-    pusher.engine = ContainerdEngine.connect(engine.environment)
-    (pushed,) = pusher("1.0", image)
-    tags = (pusher.engine.inspect(image.image_id) or {})["RepoTags"]
-    pusher.engine.close()
-    assert PushRoute.ENGINE == pushed.route
-    assert "1.0" == pusher.stored(image.repository, "1.0").labels[VERSION]
-    assert [layer_tar({"a": b"1"}), layer_tar({"b": b"2"})] == pusher.layer_tars(image.repository, "1.0")
-    # It had no name, and would be gone without one.
-    assert [f"{pusher.registry.host}/{image.repository}:{fingerprint_tag(image.fingerprint)}"] == tags
-
-
 def test_old_fingerprints_go_when_a_new_one_is_stored(pusher: Pusher, make_image: MakeImage) -> None:
     images = [make_image("app", {"a": b"%d" % number}) for number in range(4)]
     for number, image in enumerate(images):
@@ -247,7 +225,6 @@ def test_old_fingerprints_go_when_a_new_one_is_stored(pusher: Pusher, make_image
     assert [layer_tar({"a": b"0"})] == pusher.layer_tars(images[0].repository, "1.0")
 
 
-@pytest.mark.usefixtures("engine_gives_layers_out")
 def test_each_step_with_a_large_layer_is_told(pusher: Pusher, make_image: MakeImage) -> None:
     pusher("1.0", make_image("app", {"a": bytes(140_000_000)}))
     steps = [event.text for event in pusher.events if isinstance(event, Step)]
@@ -255,7 +232,6 @@ def test_each_step_with_a_large_layer_is_told(pusher: Pusher, make_image: MakeIm
     assert any(isinstance(event, Transferred) and event.total >= 140_000_000 for event in pusher.events)
 
 
-@pytest.mark.usefixtures("engine_gives_layers_out")
 def test_an_interrupt_stops_what_is_being_sent(pusher: Pusher, make_image: MakeImage, tmp_path: Path) -> None:
     image = make_image("app", {"a": os.urandom(8_000_000)})
     told: list[int] = []
@@ -291,14 +267,13 @@ def test_an_image_that_was_built_on_another_build_of_its_parent_is_asked_for(
     young = replace(new_base, built_since=time.time())
     pushed = pusher("1.1", young, new_app, provide=provide)
     assert ["base", "app"] == asked
-    assert [pusher.route] * 2 == [image.route for image in pushed]
+    assert [PushRoute.DIRECT] * 2 == [image.route for image in pushed]
     tars = [layer_tar({"a": b"new"}), layer_tar({"b": b"2"})]
     assert tars[:1] == pusher.layer_tars(base.repository, "1.1")
     assert tars == pusher.layer_tars(app.repository, "1.1")
     assert tars == pusher.layer_tars(app.repository, fingerprint_tag(app.fingerprint))
 
 
-@pytest.mark.usefixtures("engine_gives_layers_out")
 def test_what_was_built_on_a_parent_that_another_agent_stored_meanwhile_is_built_again(
     pusher: Pusher, make_image: MakeImage
 ) -> None:
@@ -306,6 +281,7 @@ def test_what_was_built_on_a_parent_that_another_agent_stored_meanwhile_is_built
     their_app = make_image("app", {"a": b"theirs"}, {"b": b"2"}, parents=(theirs.repository,))
     ours = make_image("base", {"a": b"ours"}, fingerprint=theirs.fingerprint)
     our_app = make_image("app", {"a": b"ours"}, {"b": b"2"}, parents=(theirs.repository,))
+    their_layers = (pusher.engine.inspect(theirs.image_id) or {})["RootFS"]["Layers"]
     asked: list[list[str]] = []
 
     def provide(images: Sequence[ImageToPush], stored: Mapping[str, StoredImage]) -> Sequence[ImageToPush]:
@@ -314,7 +290,7 @@ def test_what_was_built_on_a_parent_that_another_agent_stored_meanwhile_is_built
             pusher("0.9", theirs)
             return images
         # Now it is to be built on theirs.
-        assert [theirs.image_id] == [stored["base"].manifest.config.digest]
+        assert their_layers == diff_ids_of(stored["base"].config)
         return [replace(our_app, image_id=their_app.image_id)]
 
     pusher("1.0", ours, our_app, provide=provide)
