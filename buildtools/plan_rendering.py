@@ -48,13 +48,19 @@ def _shares(build: PlannedBuild, count: int) -> str:
 def build_plan_summary(plan: BuildPlan) -> str:
     """What ``plan`` came to."""
     count = sum(not each.is_built for each in plan.builds)
-    words = [f"{count} {'image' if count == 1 else 'images'} to build, {plan.others} in the registry"]
-    if waves := [wave for wave in (plan.partition.first_wave, plan.partition.shares) if wave]:
-        times = [duration(max(share.seconds for share in wave)) for wave in waves]
-        together = duration(sum(each.seconds for each in plan.builds))
-        words.append(
-            f"{len(plan.partition.shares)} shares of at most {' and '.join(times)}, one after the other {together}"
-        )
+    there = plan.others + len(plan.builds) - count
+    words = [f"{count} {'image' if count == 1 else 'images'} to build, {there} in the registry"]
+    waves = [wave for wave in (plan.partition.first_wave, plan.partition.shares) if wave]
+    if not (count and waves):
+        return words[0]
+    shares = f"{len(plan.partition.shares)} shares"
+    if any(each.seconds for each in plan.builds):
+        shares += f" of at most {' and '.join(duration(max(share.seconds for share in wave)) for wave in waves)}"
+    words.append(
+        f"{shares}, one after the other {duration(sum(each.seconds for each in plan.builds))}"
+        if all(each.seconds for each in plan.builds)
+        else shares
+    )
     if plan.partition.first_wave:
         words.append("first --parents, then the others")
     if plan.partition.duplicates:

@@ -128,7 +128,9 @@ class _Agenda:
         return expected_seconds(self._records[status.folder.image], status.name, self._commit)
 
     def why(self, status: ImageStatus) -> tuple[str, ...]:
-        """Why it is to be built, as this machine knows it, or else the registry."""
+        """Why it is to be built, as this machine knows it, or else the registry; nothing where it is not."""
+        if status.name not in self.stale:
+            return ()
         if status.state is BuildState.STALE:
             return status.why
         above = [f"built on {parent}, which is built anew" for parent in status.folder.parents if parent in self.stale]

@@ -146,6 +146,10 @@ def test_a_plan_says_why_and_touches_nothing(team: Team) -> None:
     assert "7 images to build, 1 in the registry" == outcome.last
     elsewhere = team.agent("elsewhere").done("plan", DOCKER_HOST="unix:///nonexistent/docker.sock")
     assert f"built on {base}, which is built anew" in elsewhere.out
+    team.project.done("publish")
+    outcome = team.project.done("plan", "--shards", "2")
+    assert "0 images to build, 8 in the registry" == outcome.last
+    assert {"built"} == {line.split()[1] for line in outcome.out.splitlines()[1:]}
 
 
 @pytest.mark.parametrize(
