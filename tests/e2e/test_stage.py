@@ -7,18 +7,24 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
+from buildtools.events import unheard
+from buildtools.sandbox import base
+from buildtools.sandbox import engine as engines
 from buildtools.stages.trial import trial_prefix
+from tests.conftest import EngineService
 from tests.e2e.conftest import MakeProject
-from tests.e2e.project import Outcome, Project
+from tests.e2e.project import Outcome, Place, Project
 from tests.payload.conftest import require
 from tests.waiting import until
 
+ROOT = Path(__file__).parent.parent.parent
 DATABASE = """\
 FROM {base}
 COPY mark /
@@ -107,9 +113,9 @@ def result(project: Project) -> Any:
     return json.loads((project.path / "dist/stage/result.json").read_text())
 
 
-def stage(project: Project, code: int, *flags: str) -> Outcome:
+def stage(project: Project, code: int, *flags: str, **variables: str) -> Outcome:
     """Try the released version out, which must end so."""
-    outcome = project.invoke("stage", "--release", "1.0.0", *flags)
+    outcome = project.invoke("stage", "--release", "1.0.0", *flags, **variables)
     assert code == outcome.code, outcome.err
     return outcome
 
@@ -213,6 +219,34 @@ def running(project: Project) -> list[str]:
     return [name for name in names if name.startswith(trial_prefix(project.path))]
 
 
+@pytest.fixture
+def plugin(place: Place, tmp_path: Path) -> dict[str, str]:
+    """What makes Debian 13's Compose, which is the docker program's plug-in, the one that is installed."""
+    root = subprocess.check_output([ROOT / "script/unpacked", "trixie", "docker-compose"], text=True).strip()
+    configuration = json.loads((Path(place.variables["DOCKER_CONFIG"]) / "config.json").read_text())
+    configuration["cliPluginsExtraDirs"] = [f"{root}/usr/libexec/docker/cli-plugins"]
+    (tmp_path / "config.json").write_text(json.dumps(configuration))
+    return {"DOCKER_CONFIG": str(tmp_path)}
+
+
+@pytest.mark.exhaustive
+def test_the_plugin_is_compose_where_it_is_installed(staged: Project, plugin: dict[str, str]) -> None:
+    configure(staged, smoke=f"{SMOKE}; echo $BUILDTOOLS_COMPOSE; $BUILDTOOLS_COMPOSE exec -T app cat /www/mark")
+    assert "[stack] |  Container stage-" in stage(staged, 0, **plugin).err
+    kept = (staged.path / "dist/stage/smoke.log").read_text()
+    assert f"{staged.mark}of 1.0.0\ndocker compose\n{staged.mark}\n" == kept
+    check = {"test": "echo no data; exit 3", "interval": "0.2s", "retries": 1}
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        ports = {"ports": [f"{taken.getsockname()[1]}:27017"]}
+        facts: dict[str, dict[str, Any]] = {
+            "is unhealthy (exit code 3: no data)": {"healthcheck": check},
+            "did not start (": ports,
+        }
+        for fact, change in facts.items():
+            (staged.path / "compose.yaml").write_text(stack(staged, database=change))
+            assert f"error: the stack is not healthy: database {fact}" in stage(staged, 1, **plugin).last
+
+
 @pytest.mark.exhaustive
 def test_two_trials_at_once_leave_each_other_alone(staged: Project) -> None:
     both = [staged.start("stage", "--release", "1.0.0") for _ in range(2)]
@@ -243,6 +277,23 @@ def test_what_a_checkout_has_built_is_tried_out_without_a_release(project: Proje
     pushed = project.done("stage", "--json").document
     assert {True} == {each["image"].startswith(f"{project.place.registry}/e2e/") for each in pushed["services"]}
     assert (False, []) == (pushed["released"], parts(project))
+
+
+@pytest.mark.exhaustive
+def test_this_repository_stands_its_own_gate(
+    project: Project, engine: EngineService, environment: dict[str, str]
+) -> None:
+    own = replace(project, path=project.home / "own")
+    project.git("clone", "--quiet", str(ROOT), str(own.path))
+    python = base.python(engines.EngineAddress.named(engine.environment), environment=environment, report=unheard)
+    # The images have names that others have too.
+    own.tag(f"1.0.0-x{project.mark}")
+    own.write("invoke.yaml", json.dumps({"buildtools": {"args": {"BASE": python}}}))
+    own.done("build")
+    passed = own.done("stage")
+    assert " passed: 2 services and the smoke command; not recorded, " in passed.last
+    assert '[smoke] | [{"n": 1}, {"n": 2}]' in passed.err
+    assert "loguploader: loaded batch.gz: 2 rows" in (own.path / "dist/stage/loguploader.log").read_text()
 
 
 @pytest.mark.exhaustive

@@ -2,6 +2,9 @@
 
 https://cloud.google.com/bigquery/docs/reference/rest/v2/jobs and .../api-uploads. Loads are atomic: a file with one bad
 row fails the job and leaves no row, as there.
+
+``python -m tests.payload.bigquery HOST:PORT FOLDER`` serves at a port, tells its rows at ``/rows``, and leaves in the
+folder a key, a batch to upload, and last a file ``ready``.
 """
 
 from __future__ import annotations
@@ -9,7 +12,9 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -91,10 +96,10 @@ class BigQuery:
 
 
 @contextmanager
-def serve() -> Iterator[BigQuery]:
-    """A server on a free port of loopback."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.state = BigQuery(f"http://127.0.0.1:{server.server_port}")  # type: ignore[attr-defined]  # for the handler
+def serve(host: str = "127.0.0.1", port: int = 0) -> Iterator[BigQuery]:
+    """A server on a free port of loopback, or where else it is called to."""
+    server = ThreadingHTTPServer((host, port), _Handler)
+    server.state = BigQuery(f"http://{host}:{server.server_port}")  # type: ignore[attr-defined]  # for the handler
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
@@ -114,6 +119,8 @@ class _Handler(BaseHTTPRequestHandler):
         return state
 
     def do_GET(self) -> None:
+        if self.path == "/rows":
+            return self._answer(200, self.state.rows)
         found = re.fullmatch(rf"/bigquery/v2/projects/{PROJECT}/jobs/([A-Za-z0-9_-]+)", urlsplit(self.path).path)
         if not self._is_known() or not found:
             return self._error(401 if found else 404)
@@ -181,3 +188,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the name that the base class gives it
         del format, args
+
+
+def _main(address: str, folder: Path) -> None:
+    host, _, port = address.partition(":")
+    with serve(host, int(port)) as state:
+        (folder / "key.json").write_text(json.dumps(state.key(folder)))
+        (folder / "upload").mkdir()
+        (folder / "upload/batch.gz").write_bytes(gzip.compress(b'{"n": 1}\n{"n": 2}\n'))
+        (folder / "ready").touch()
+        signal.pause()
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1], Path(sys.argv[2]))
