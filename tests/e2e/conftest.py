@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -22,12 +23,27 @@ class MakeProject(Protocol):
     def __call__(self, place: Place | None = None) -> Project: ...
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With a BUILDKIT_HOST the tests here build with that daemon, but for those that need images in an engine."""
+    if "BUILDKIT_HOST" in os.environ:
+        for item in items:
+            if item.get_closest_marker("images_in_engine"):
+                item.add_marker(pytest.mark.skip(reason="a BuildKit daemon keeps no images"))
+
+
 @pytest.fixture(scope="session")
 def place(
-    engine: EngineService, registry_htpasswd: HtpasswdRegistry, s3: S3Service, environment: Mapping[str, str]
+    engine: EngineService,
+    registry_htpasswd: HtpasswdRegistry,
+    s3: S3Service,
+    environment: Mapping[str, str],
+    request: pytest.FixtureRequest,
 ) -> Place:
-    """The engine, a registry that asks for a login, and a bucket of this worker's own."""
+    """The engine, or BUILDKIT_HOST, a registry that asks for a login, and a bucket of this worker's own."""
     passed_on = {name: value for name, value in environment.items() if name not in ("HOME", "XDG_CACHE_HOME")}
+    if "BUILDKIT_HOST" in os.environ:
+        passed_on["BUILDKIT_HOST"] = os.environ["BUILDKIT_HOST"]
+        engine = replace(engine, base_busybox=request.getfixturevalue("registry_busybox"))
     login = f"{registry_htpasswd.user}:{registry_htpasswd.password}"
     return Place(
         registry_htpasswd.host,

@@ -14,7 +14,7 @@ import pytest
 from buildtools.sandbox.process import free_ports
 from tests.e2e.project import Outcome, Project
 
-pytestmark = pytest.mark.exhaustive
+pytestmark = [pytest.mark.exhaustive, pytest.mark.images_in_engine]
 
 CLOSED = f"127.0.0.1:{free_ports(1)[0]}"
 NO_ENGINE = {"DOCKER_HOST": "unix:///nonexistent/docker.sock"}

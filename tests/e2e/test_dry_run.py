@@ -52,6 +52,7 @@ def plans(project: Project) -> dict[str, dict[str, str]]:
     return json.loads(json.dumps(made).replace(manifest, "releases"))  # type: ignore[no-any-return]
 
 
+@pytest.mark.images_in_engine
 def test_dry_runs_say_what_would_happen(plans: dict[str, dict[str, str]]) -> None:
     build, push = "be built", "be built and pushed"
     made = {"daemon-1.0.0.tgz": "be made"}

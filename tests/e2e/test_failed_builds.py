@@ -21,6 +21,7 @@ def broken(project: Project) -> Project:
     return project
 
 
+@pytest.mark.images_in_engine
 def test_a_failure_names_image_line_and_instruction_and_the_rest_is_finished(broken: Project) -> None:
     name = broken.name("broken")
     outcome = broken.invoke("build")
@@ -81,6 +82,7 @@ def test_a_junit_file_has_a_case_for_each_image_and_one_for_the_task(broken: Pro
     assert f"error: {failure.attrib['message']}" == outcome.last
 
 
+@pytest.mark.images_in_engine
 def test_a_junit_file_that_cannot_be_written_fails_the_task_at_its_end(project: Project) -> None:
     project.image("app", "FROM {base}\nCOPY mark /\n", mark=project.mark)
     project.commit("all")

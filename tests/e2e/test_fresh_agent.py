@@ -89,6 +89,7 @@ def test_a_wiped_registry_gets_everything_anew(team: Team) -> None:
     assert all(team.project.place.digest(team.project.repository(short), "1.1.0") for short in SHORT)
 
 
+@pytest.mark.images_in_engine
 def test_an_agent_that_remembers_does_not_believe_itself_when_the_registry_was_wiped(team: Team) -> None:
     team.registry.stop()
     shutil.rmtree(team.registry.store)

@@ -32,6 +32,7 @@ def loaded(project: Project, *arguments: str) -> set[str]:
     return {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
 
 
+@pytest.mark.images_in_engine
 def test_what_changes_nothing_loads_neither_build_code_nor_a_client_library(released: Project) -> None:
     for command in ("version", "list", "build", "push"):
         modules = loaded(released, command)

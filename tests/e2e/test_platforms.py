@@ -129,6 +129,7 @@ def test_publishing_again_and_from_a_fresh_agent_changes_nothing(several: Projec
     assert {} == agent.images()
 
 
+@pytest.mark.images_in_engine
 def test_an_engine_pulls_its_own_platform_and_builds_have_one_name_for_that(several: Project) -> None:
     built = several.done("build", "--json").document["items"]
     ids = {item["name"]: item["image_id"] for item in built}

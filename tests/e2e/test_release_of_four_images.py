@@ -17,6 +17,8 @@ from tests.e2e.project import Outcome, Project
 
 SHORT = ("app", "base", "tool", "web")
 
+pytestmark = pytest.mark.images_in_engine
+
 
 @dataclass(frozen=True)
 class Story:

@@ -17,6 +17,7 @@ def small(project: Project) -> Project:
     return project
 
 
+@pytest.mark.images_in_engine
 def test_invokes_own_debug_flag_shows_requests_to_engine_registry_and_buildkit(small: Project) -> None:
     outcome = small.done("-d", "push")
     registry = f"http://{small.place.registry}/v2/{small.repository('app')}/manifests/1.0.0"

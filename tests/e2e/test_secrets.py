@@ -105,6 +105,7 @@ def test_no_file_has_them(told: Told) -> None:
     assert [] == [path for path in files for secret in told.secrets if secret.encode() in path.read_bytes()]
 
 
+@pytest.mark.images_in_engine
 def test_neither_image_nor_manifest_has_them(told: Told) -> None:
     place, repository = told.project.place, told.project.repository("app")
     body = place.request("GET", f"{repository}/manifests/1.0.0", Accept=MANIFEST_KINDS)[1]

@@ -69,7 +69,7 @@ class RegistryBuilder:
                 raise BuildToolsError(f"{request.name} was pushed as {image_id} and is not there", "run again")
             return image_id
 
-        return timed(report, request.name, "build", work, str)
+        return timed(report, request.name, "build", work, lambda image_id: Reference.parse(image_id).digest)
 
     def pull(self, reference: str, layer_arrived: Callable[[str, int, int], object]) -> str:
         """See the protocol. There is nothing to fetch: the image is where it is to be."""
