@@ -155,16 +155,9 @@ def _sign(task: TaskContext, staged: Release, key: SigningKey) -> Release:
 
 
 def _sign_image(task: TaskContext, key: SigningKey, image: ReleasedImage) -> None:
-    registry = task.services.registry_at(image.registry)
-    try:
-        signatures = read_signatures(registry, image.repository, image.digest)
-    except Refused:
-        # Some registries deny access to a tag that does not exist.
-        registry.check_push_access(image.repository)
-        signatures = ()
-    if not _is_signed(image, signatures, key.public):
-        payload = payload_of(image.registry, image.repository, image.digest)
-        add_signature(registry, image.repository, image.digest, ImageSignature(payload, key.sign(payload)))
+    payload = payload_of(image.registry, image.repository, image.digest)
+    signature = ImageSignature(payload, key.sign(payload))
+    add_signature(task.services.registry_at(image.registry), image.repository, image.digest, signature)
 
 
 def _is_signed(image: ReleasedImage, signatures: Sequence[ImageSignature], keys: PublicKeys) -> bool:

@@ -9,14 +9,22 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from buildtools import BuildToolsError
+from buildtools import BuildToolsError, Refused
 from buildtools.frozen import frozen
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.lookup import tag_digest
-from buildtools.image.registry.manifest import OCI_CONFIG, OCI_MANIFEST, Damaged, Manifest, encode
+from buildtools.image.registry.manifest import (
+    OCI_CONFIG,
+    OCI_MANIFEST,
+    Damaged,
+    Descriptor,
+    Manifest,
+    digest_of,
+    encode,
+)
 from buildtools.schedule import awaited
 
 _LAYER = "application/vnd.dev.cosign.simplesigning.v1+json"
@@ -60,31 +68,31 @@ def payload_of(registry: str, repository: str, digest: str) -> bytes:
 
 def read_signatures(registry: Registry, repository: str, digest: str) -> tuple[ImageSignature, ...]:
     """The signatures of an image; none where it has none. Those that cannot be read are passed over."""
-    manifest = _signature_manifest(registry, repository, digest)
     signatures = []
-    for layer in _layers(manifest):
+    for layer in _layers(_signature_manifest(registry, repository, digest)):
         try:
-            if layer["mediaType"] == _LAYER and int(layer["size"]) <= _LARGEST_PAYLOAD:
+            descriptor = Descriptor.read(layer)
+            if descriptor.media_type == _LAYER and descriptor.size <= _LARGEST_PAYLOAD:
                 signature = base64.b64decode(layer["annotations"][_SIGNATURE])
-                payload = registry.get_blob(repository, layer["digest"])
+                payload = registry.get_blob(repository, descriptor.digest)
                 signatures += [ImageSignature(payload, signature)] if payload else []
-        except (KeyError, TypeError, ValueError, Damaged):
+        except (KeyError, TypeError, ValueError, OverflowError, Damaged):
             continue
     return tuple(signatures)
 
 
 def add_signature(registry: Registry, repository: str, digest: str, signature: ImageSignature) -> None:
-    """Add a signature to those of an image.
+    """Add a signature to those of an image; nothing is written where it is among them.
 
     :raises BuildToolsError: it is not among them afterwards.
     """
     layer = {
         "mediaType": _LAYER,
         "size": len(signature.payload),
-        "digest": registry.put_blob(repository, signature.payload),
+        "digest": digest_of(signature.payload),
         "annotations": {_SIGNATURE: base64.b64encode(signature.signature).decode()},
     }
-    _add_layers(registry, repository, digest, [layer])
+    _add_layers(registry, repository, digest, {signature.payload: layer})
 
 
 def copy_signatures(source: Registry, repository: str, target: Registry, target_repository: str, digest: str) -> None:
@@ -97,33 +105,50 @@ def copy_signatures(source: Registry, repository: str, target: Registry, target_
     manifest = _signature_manifest(source, repository, digest)
     if manifest is None or tag_digest(target, target_repository, signature_tag(digest)) == manifest.digest:
         return
+    blobs = {}
     for part in (manifest.config, *manifest.layers):
         blob = source.get_blob(repository, part.digest)
         if blob is None:
             raise Damaged(f"{source.host}/{repository} lacks a part of {signature_tag(digest)}", "sign the image anew")
+        blobs[part.digest] = blob
+    if tag_digest(target, target_repository, signature_tag(digest)):
+        layers = {blobs[layer["digest"]]: layer for layer in _layers(manifest)}
+        _add_layers(target, target_repository, digest, layers)
+        return
+    for blob in blobs.values():
         target.put_blob(target_repository, blob)
-    if _signature_manifest(target, target_repository, digest) is None:
-        target.put_manifest(target_repository, signature_tag(digest), manifest)
-    else:
-        _add_layers(target, target_repository, digest, _layers(manifest))
+    target.put_manifest(target_repository, signature_tag(digest), manifest)
 
 
-def _add_layers(registry: Registry, repository: str, digest: str, layers: Sequence[dict[str, Any]]) -> None:
+def _add_layers(registry: Registry, repository: str, digest: str, layers: Mapping[bytes, dict[str, Any]]) -> None:
+    """Add layers, by their contents, to the signatures of an image."""
+
     def add() -> bool | None:
         """A registry has no conditional write: who signs with another key at the same moment may overwrite ours."""
-        present = _layers(_signature_manifest(registry, repository, digest))
-        missing = [layer for layer in layers if layer not in present]
+        present = _present_layers(registry, repository, digest)
+        missing = {payload: layer for payload, layer in layers.items() if layer not in present}
         if not missing:
             return True
-        _put(registry, repository, digest, [*present, *missing])
+        for payload in missing:
+            registry.put_blob(repository, payload)
+        _put(registry, repository, digest, [*present, *missing.values()])
         present = _layers(_signature_manifest(registry, repository, digest))
-        return all(layer in present for layer in layers) or None
+        return all(layer in present for layer in layers.values()) or None
 
     if not awaited(add):
         raise BuildToolsError(
             f"{registry.host}/{repository}:{signature_tag(digest)} does not keep what is written to it",
             "let no two jobs sign the same image with different keys at once",
         )
+
+
+def _present_layers(registry: Registry, repository: str, digest: str) -> list[dict[str, Any]]:
+    try:
+        return _layers(_signature_manifest(registry, repository, digest))
+    except Refused:
+        # Some registries deny access to what is absent, to those who may push too.
+        registry.check_push_access(repository)
+        return []
 
 
 def _put(registry: Registry, repository: str, digest: str, layers: list[dict[str, Any]]) -> None:
