@@ -24,6 +24,12 @@ from buildtools.image.registry.manifest import (
     digest_of,
     stamp,
 )
+from buildtools.image.registry.simple_signing import (
+    ImageSignature,
+    add_signature,
+    copy_signatures,
+    read_signatures,
+)
 from tests.faults.raw_server import raw_server, responses
 
 DIGEST = digest_of(b"content")
@@ -88,6 +94,9 @@ OPERATIONS: list[Callable[[Registry], object]] = [
     lambda client: client.get_blob("a", DIGEST),
     lambda client: client.mount_blob("a", DIGEST, "b"),
     lambda client: client.put_blob("a", b"content"),
+    lambda client: read_signatures(client, "a", DIGEST),
+    lambda client: add_signature(client, "a", DIGEST, ImageSignature(b"content", b"signature")),
+    lambda client: copy_signatures(client, "a", client, "b", DIGEST),
 ]
 
 
