@@ -319,7 +319,7 @@ def trial_summary(trial: Trial) -> str:
     """What ``stage`` came to, where all is well."""
     services = _count(len(trial.services), "service")
     smoke = "" if trial.smoke is None else " and the smoke command"
-    end = "`promote` may rely on it" if trial.released else "not recorded, for it is not released"
+    end = "`promote` may rely on it" if trial.released else "not recorded: only what --release names is"
     return f"{trial.version} passed: {services}{smoke}; {end}; logs in {trial.logs}"
 
 

@@ -60,7 +60,7 @@ class TrialFailed(BuildToolsError):
 class Trial:
     """What a trial came to. ``smoke`` is the smoke command's exit code, None where it was not run to its end.
 
-    Only of a version that is ``released`` a pass is recorded.
+    A pass is recorded only where it was the release that was tried out, ``released``.
     """
 
     version: str

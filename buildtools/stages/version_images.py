@@ -1,16 +1,15 @@
-"""Which images are tried out as those of a version: the released ones, or what this checkout has pushed or built."""
+"""Which images are tried out as those of a version: the released ones, or what this checkout has built or pushed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from buildtools import Refused
 from buildtools.compose import images_in
 from buildtools.frozen import frozen
 from buildtools.release import Release
-from buildtools.stages.outputs import COMPOSE, RELEASE, pinned_images
-from buildtools.stages.releases import named_release, released_version
+from buildtools.stages.outputs import COMPOSE, pinned_images
+from buildtools.stages.releases import named_release
 from buildtools.task_context import TaskContext
 
 
@@ -18,7 +17,7 @@ from buildtools.task_context import TaskContext
 class VersionImages:
     """A version to be tried out, and its images by name, each by digest: a registry's, or the engine's own id.
 
-    ``release`` is there where the version is released.
+    ``release`` is there where they are those of a release.
     """
 
     version: str
@@ -33,36 +32,32 @@ class VersionImages:
 
 
 def version_images(task: TaskContext, name: str) -> VersionImages:
-    """The release of a version or a channel; without a ``name`` the version of the checkout.
+    """The release of a version or a channel; without a ``name``, what this checkout has made of its version.
 
-    That one is what ``dist/VERSION/`` tells of a push or a release made here, else what is built in the engine, else
-    the release in the store. The first two need no rights to read the store.
+    That is what is built in the engine, else what ``dist/VERSION/`` tells of a push: neither needs rights to read the
+    store, and nobody can say that what will be released is the same.
 
-    :raises Refused: there is no such release, or nothing of this version.
+    :raises Refused: there is no such release, or nothing was made of this version.
     """
     if name:
         return VersionImages.of(named_release(task, name))
     version = task.version
-    # What is dirty may have been built anew since it was pushed.
-    if not version.dirty and (pushed := _pushed(task, task.settings.root / "dist" / version.image_tag)):
-        return pushed
-    if images := _built(task):
+    if images := _built(task) or _pushed(task):
         return VersionImages(version.text, version.commit, images)
-    if task.settings.artifacts and not version.dirty:
-        return VersionImages.of(released_version(task, version))
-    raise Refused(f"not all images of {version} are built", "run `invoke build` first, or name a released version")
+    raise Refused(
+        f"not all images of {version} are built", "run `invoke build` first, or name a release: --release VERSION"
+    )
 
 
-def _pushed(task: TaskContext, folder: Path) -> VersionImages | None:
+def _pushed(task: TaskContext) -> dict[str, str]:
+    """What was pushed by a builder that keeps nothing in the engine. What is dirty may be another by now."""
     version = task.version
     try:
-        if (manifest := folder / RELEASE).exists():
-            release = Release.parse(manifest.read_bytes(), str(manifest))
-            return VersionImages.of(release) if release.commit == version.commit else None
-        images = images_in((folder / COMPOSE).read_text())
+        return (
+            {} if version.dirty else images_in((task.settings.root / "dist" / version.image_tag / COMPOSE).read_text())
+        )
     except OSError:
-        return None
-    return VersionImages(version.text, version.commit, images) if images else None
+        return {}
 
 
 def _built(task: TaskContext) -> dict[str, str]:

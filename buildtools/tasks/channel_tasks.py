@@ -70,7 +70,7 @@ def promote(
 
 @command(
     help={
-        "release": "The released version, or the channel that points to it (default: the version of the checkout).",
+        "release": "A released version, or a channel that points to it (default: what was built or pushed here).",
         "junit": "Write a JUnit XML file with a case for each service and the smoke command, also where one fails.",
     }
 )

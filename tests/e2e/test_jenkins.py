@@ -250,7 +250,7 @@ def test_what_was_released_passes_the_gate_before_it_is_promoted(released: Proje
     built = job(released, released.clone(tmp_path / "agent").path, program='[ "$1" != version ] || echo 1.0.0')
     built.build(code=0, TAG_NAME="release/1.0.0", PROMOTE_TO="production")
     calls = [line.split()[0] for line in (built.workspace.parent / "calls").read_text().splitlines()]
-    assert ["build", "stage", "publish", "verify", "stage", "version", "promote"] == calls[-7:]
+    assert ["build", "stage", "publish", "verify", "version", "stage", "version", "promote"] == calls[-8:]
 
 
 @pytest.fixture
