@@ -48,7 +48,9 @@ class Layout:
         :raises Damaged: a part is missing in the registry, or has other bytes than its digest says.
         :raises BuildToolsError: the layout cannot be written.
         """
+        images: dict[str, Manifest] = {}
         for manifest, blobs in image_manifests(registry, image.repository, image.digest):
+            images[manifest.digest] = manifest
             for blob in blobs:
                 # Whoever shares it waits until it is there.
                 with self._locks.setdefault(blob.digest, threading.Lock()):
@@ -59,8 +61,11 @@ class Layout:
         reference = f"{image.name}:{image.tag}"
         names = {"org.opencontainers.image.ref.name": name, "io.containerd.image.name": reference}
         self._images[name] = {**self._list_entry(manifest), "annotations": names}
-        if not manifest.is_index:
-            config, *layers = (str(_blob_path(Path(), blob.digest)) for blob in (manifest.config, *manifest.layers))
+        # One beside which there are attestations alone can be loaded as well.
+        only = manifest.only_image if manifest.is_index and len(manifest.platforms) == 1 else manifest.digest
+        if not images[only].is_index:
+            parts = (images[only].config, *images[only].layers)
+            config, *layers = (str(_blob_path(Path(), blob.digest)) for blob in parts)
             self._loadable[name] = {"Config": config, "RepoTags": [reference], "Layers": layers}
 
     def finish(self) -> None:

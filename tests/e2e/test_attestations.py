@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
+import signal
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from buildtools.image.engine.client import Engine
 from buildtools.image.registry.manifest import OCI_INDEX, OCI_MANIFEST
+from tests.conftest import EngineService
 from tests.e2e.conftest import MakeProject
 from tests.e2e.project import MANIFEST_KINDS, Place, Project
+from tests.faults.proxy import wire_to
 
 pytestmark = pytest.mark.other_engine
 
@@ -123,6 +134,7 @@ def test_an_attestation_is_a_member_of_the_release(attested: Project) -> None:
     assert (5, True) == (drifted.code, f"{repository}:1.0.1" in drifted.err + drifted.out)
 
 
+@pytest.mark.exhaustive
 def test_a_scanner_lists_what_an_image_holds(attested: Project, tmp_path: Path) -> None:
     attested.image("scanner", 'FROM {base}\nCOPY --chmod=755 scan /\nENTRYPOINT ["/scan"]\n', scan=SCANNER)
     attested.done("push", "--only", attested.name("scanner"))
@@ -135,6 +147,76 @@ def test_a_scanner_lists_what_an_image_holds(attested: Project, tmp_path: Path) 
     for platform in ("amd64", "arm64"):
         (sbom,) = statements(attested, attested.repository("app"), "1.0.1", platform)
         assert ("https://spdx.dev/Document", "scan") == (sbom["predicateType"], sbom["predicate"]["name"])
+
+
+@pytest.mark.exhaustive
+def test_what_is_fetched_has_them_and_is_loaded_by_any_engine(
+    attested: Project, engine: EngineService, tmp_path: Path
+) -> None:
+    attested.done("publish")
+    attested.done("fetch", "1.0.0", "--to", str(tmp_path), "--oci")
+    layout = tmp_path / "1.0.0" / "oci"
+    reference = attested.reference("app", "1.0.0")
+    (loadable,) = [one for one in json.loads((layout / "manifest.json").read_bytes()) if one["RepoTags"] == [reference]]
+    assert 1 == len(loadable["Layers"])
+    names = [path.name for path in (layout / "blobs/sha256").iterdir()]
+    index = get(attested, attested.repository("app"), "1.0.0")
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        archive.add(layout, "")
+    with closing(Engine.connect(engine.environment)) as classic:
+        assert {f"Loaded image: {reference}\n"} < {
+            line.get("stream") for line in classic.api.load_image(packed.getvalue())
+        }
+        labels = (classic.inspect(reference) or {})["Config"]["Labels"]
+        for short in ("app", "child"):
+            classic.untag(attested.reference(short, "1.0.0"))
+    assert "1.0.0" == labels["org.opencontainers.image.version"]
+    assert [] == [one["digest"] for one in index["manifests"] if one["digest"].removeprefix("sha256:") not in names]
+
+
+@pytest.mark.exhaustive
+def test_a_daemon_without_a_store_attests_the_same(attested: Project, buildkit_host: str) -> None:
+    attested.done("push", INVOKE_BUILDTOOLS_BUILDER=buildkit_host)
+    (statement,) = statements(attested, attested.repository("app"), "1.0.0")
+    assert "https://slsa.dev/provenance/v0.2" == statement["predicateType"]
+    assert "2 already there" in attested.done("push").last
+
+
+@pytest.mark.exhaustive
+def test_killed_at_any_manifest_that_it_writes_it_is_finished_by_the_next_run(
+    project_in: MakeProject, content_place: Place, registry: str
+) -> None:
+    with wire_to(registry) as wire:
+        project = project_in(replace(content_place, registry=wire.address, login=""))
+        project.image("app", "FROM scratch\nCOPY file /\n", file=project.mark)
+        project.configure(provenance=True)
+        project.commit("all")
+        project.tag("1.0.0")
+        kills = 0
+        while True:
+            process = project.start("push")
+            left = itertools.count(kills, -1)
+
+            def kill_at_last(
+                data: bytes, left: Iterator[int] = left, process: subprocess.Popen[str] = process
+            ) -> bytes | None:
+                if not data.startswith(b"PUT ") or next(left):
+                    return data
+                process.kill()
+                return None
+
+            wire.sent = kill_at_last
+            process.communicate()
+            if project.place.digest(project.repository("app"), "1.0.0"):
+                assert statements(project, project.repository("app"), "1.0.0")
+            if process.returncode == 0:
+                break
+            assert -signal.SIGKILL == process.returncode
+            kills += 1
+        wire.sent = lambda data: data
+        assert kills > 4
+        assert "1 already there" in project.done("push").last
 
 
 def test_an_engine_without_a_place_for_attestations_is_refused_before_anything_is_built(project: Project) -> None:

@@ -65,7 +65,7 @@ def in_folder(path: Path) -> dict[str, list[str]]:
     return {"cache_to": [f"type=local,dest={folder},mode=max"], "cache_from": [f"type=local,src={folder}"]}
 
 
-@pytest.mark.parametrize("kind", ["registry", "inline", "local"])
+@pytest.mark.parametrize("kind", ["registry", pytest.param("inline", marks=pytest.mark.exhaustive), "local"])
 def test_a_fresh_agent_takes_unchanged_steps_from_a_cache(
     project_in: MakeProject, content_place: Place, fresh_engine: EngineService, tmp_path: Path, kind: str
 ) -> None:
