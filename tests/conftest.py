@@ -358,13 +358,22 @@ def s3_service(services: Services) -> S3Service:
 
 @pytest.fixture
 def cosign(tmp_path: Path, services: Services) -> Cosign:
-    """The program that ``script/bootstrap --tests`` brings, with a home of this test's own."""
+    """Debian 13's, which ``script/bootstrap --tests`` brings, with a home of this test's own."""
+    return _cosign("trixie", tmp_path, services)
 
+
+@pytest.fixture
+def newer_cosign(tmp_path: Path, services: Services) -> Cosign:
+    """That of Debian's development."""
+    return _cosign("sid", tmp_path, services)
+
+
+def _cosign(suite: str, folder: Path, services: Services) -> Cosign:
     def unpack() -> dict[str, Any]:
-        command = [str(_ROOT / "script/unpacked"), "trixie", "cosign"]
+        command = [str(_ROOT / "script/unpacked"), suite, "cosign"]
         done = subprocess.run(command, env=dict(services.environment), capture_output=True, text=True, check=False)
         return {"missing": done.stderr} if done.returncode else {"program": f"{done.stdout.strip()}/usr/bin/cosign"}
 
-    home = tmp_path / "cosign"
+    home = folder / f"cosign-{suite}"
     home.mkdir()
-    return Cosign(Path(services.shared("cosign", unpack)["program"]), home, services.environment)
+    return Cosign(Path(services.shared(f"cosign-{suite}", unpack)["program"]), home, services.environment)

@@ -77,7 +77,12 @@ def copy_release_signatures(task: TaskContext, target: TaskContext, release: Rel
 
     def copy(image: ReleasedImage) -> None:
         source, place = task.services.registry_at(image.registry), places[image.name]
-        copy_signatures(source, image.repository, target.services.registry, place, image.digest)
+        try:
+            copy_signatures(source, image.repository, target.services.registry, place, image.digest)
+        except Refused:
+            # Some registries deny access to what is absent, as signatures of an unsigned release are.
+            if release.attestation:
+                raise
 
     _each(release, copy)
     if release.attestation:

@@ -18,8 +18,10 @@ from buildtools.crypto.keys import SigningKey
 from buildtools.events import Warned, unheard
 from buildtools.git.checkout import Checkout
 from buildtools.image.registry.lookup import tag_digest
+from buildtools.image.registry.manifest import Manifest
 from buildtools.image.registry.simple_signing import ImageSignature, add_signature, payload_of, signature_tag
 from buildtools.pipeline import promote
+from buildtools.platform import Platform
 from buildtools.release import Release, ReleasedImage, attestation_key, manifest_key
 from buildtools.run import Run
 from buildtools.settings import Layer
@@ -105,7 +107,11 @@ def world(place: ReleasePlace) -> dict[str, str]:
     return objects
 
 
-def test_cosign_takes_each_image_and_each_member_as_signed(signed: SignedPlace, cosign: Cosign, tmp_path: Path) -> None:
+@pytest.mark.parametrize("judge", ["cosign", pytest.param("newer_cosign", marks=pytest.mark.exhaustive)])
+def test_cosign_takes_each_image_and_each_member_as_signed(
+    judge: str, signed: SignedPlace, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    cosign: Cosign = request.getfixturevalue(judge)
     release = signed.publish("1.0.0")
     public = signed.place.settings.root / "verify.pub"
     for image in release.images:
@@ -119,6 +125,19 @@ def test_cosign_takes_each_image_and_each_member_as_signed(signed: SignedPlace, 
     (tmp_path / "daemon.tgz").write_bytes(b"daemon 1.0.1")
     refusal = cosign.verify_member(public, tmp_path / "statement.json", tmp_path / "daemon.tgz")
     assert "no matching subject digest found" in refusal
+
+
+def test_cosign_takes_an_image_for_several_platforms_as_signed(signed: SignedPlace, cosign: Cosign) -> None:
+    client, (image, _) = signed.place.client, signed.place.stage("1.0.0").images
+    manifest = client.get_manifest(image.repository, image.digest)
+    assert manifest
+    index = Manifest.index({Platform.parse(text): manifest for text in ("linux/amd64", "linux/arm64")})
+    digest = client.put_manifest(image.repository, image.tag, index)
+    sign_image(signed, replace(image, digest=digest), signed.key)
+    assert "" == cosign.verify(signed.place.settings.root / "verify.pub", image.reference)
+    assert "no signatures found" in cosign.verify(
+        signed.place.settings.root / "verify.pub", f"{image.registry}/{image.repository}@{image.digest}"
+    )
 
 
 def test_a_signed_release_is_intact_and_publishing_it_again_writes_nothing(signed: SignedPlace) -> None:
