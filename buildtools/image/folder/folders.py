@@ -124,7 +124,7 @@ def folders_and_errors(
     names = _names(settings)
     project = _Project(settings, version, frozenset(names), builder or local_platform(), proxies or {})
     variants = {variant: name for name in names for variant in project.variants(name)}
-    unknown = [name for name in settings.image if name not in names]
+    unknown = [name for name in settings.image if name not in project.names]
     errors = failures_of(
         (
             partial(_check_known, "", only, names),
@@ -134,7 +134,8 @@ def folders_and_errors(
         )
     )
     folders_by_name: dict[str, ImageFolder] = {}
-    waiting = [variant for variant, name in variants.items() if not only or name in only]
+    chosen = frozenset(only) or project.names
+    waiting = [variant for variant, name in variants.items() if name in chosen]
     names_before: set[str] = set()
     while waiting:
         variant = waiting.pop()
@@ -255,7 +256,8 @@ def _possible(name: str) -> str:
 
 
 def _check_known(place: str, references: Iterable[str], names: Sequence[str]) -> None:
-    unknown = [name for name in references if name not in names]
+    existing = frozenset(names)
+    unknown = [name for name in references if name not in existing]
     if unknown:
         near = [match for name in unknown for match in difflib.get_close_matches(name.lower(), names, n=1)]
         raise Refused(

@@ -209,7 +209,7 @@ def _stamp(
         places = {image.place for image in waiting}
         ready = [image for image in waiting if places.isdisjoint(image.parents)]
         results |= tagger.each(lambda image: tagger.stamp(image, *routes[image]), ready)
-        waiting = [image for image in waiting if image not in ready]
+        waiting = [image for image in waiting if image not in results]
     return results
 
 
