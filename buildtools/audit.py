@@ -17,6 +17,8 @@ _JOBS = 16
 # A line that names more is not read to its end; what is left out is counted.
 _NAMED = 5
 _RELEASES_NAMED = 20
+# The kinds of questions that are not about members: the signed statement about a release, an image's signature.
+STATEMENT, SIGNATURE = "statement", "signature"
 # Exit codes, the gravest first: drift, a manifest that cannot be read, an outage.
 _GRAVITY = {5: 0, 1: 1, 4: 2}
 
@@ -67,16 +69,18 @@ class Audit:
 
     def error(self) -> BuildToolsError | None:
         """Why the audit did not pass: drift where any is known, else an outage; None where all is intact."""
-        drifted = [
-            f"{finding.kind} {finding.name} {finding.state.value}{f': {finding.reason}' if finding.reason else ''}"
-            for finding in self.findings
-            if finding.state in (MemberState.MISSING, MemberState.CHANGED)
-        ]
-        if drifted:
-            more = f" and {len(drifted) - _NAMED} more" if len(drifted) > _NAMED else ""
+        drifts = [each for each in self.findings if each.state in (MemberState.MISSING, MemberState.CHANGED)]
+        if drifts:
+            names = [
+                f"{each.kind} {each.name} {each.state.value}{f': {each.reason}' if each.reason else ''}"
+                for each in drifts[:_NAMED]
+            ]
+            more = f" and {len(drifts) - _NAMED} more" if len(drifts) > _NAMED else ""
             return Drifted(
-                f"release {self.release.version} has drifted ({', '.join(drifted[:_NAMED])}{more})",
-                "restore what is named, or cut a new release; a released version must not change",
+                f"release {self.release.version} has drifted ({', '.join(names)}{more})",
+                "see whether verify_key is the key that it was signed with; if it is, do not use this release"
+                if all(each.kind in (STATEMENT, SIGNATURE) for each in drifts)
+                else "restore what is named, or cut a new release; a released version must not change",
             )
         silent = sorted({finding.reason for finding in self.findings if finding.state is MemberState.UNREACHABLE})
         if silent:

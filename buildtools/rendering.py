@@ -8,7 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from buildtools.audit import MemberState, Verification
+from buildtools.audit import SIGNATURE, MemberState, Verification
 from buildtools.console import table
 from buildtools.events import Finished, Outcome
 from buildtools.image.assembly import BuildOutcome, LocalImage
@@ -252,7 +252,7 @@ def verification_summary(verification: Verification) -> str:
         return "no version is released yet; release one with `invoke publish`"
     which = f"release {releases[0].version} is" if len(releases) == 1 else f"{len(releases)} releases are"
     members = _members(sum(len(each.images) for each in releases), sum(len(each.archives) for each in releases))
-    is_signed = any(finding.kind == "signature" for finding in verification.findings)
+    is_signed = any(finding.kind == SIGNATURE for finding in verification.findings)
     return f"{which} intact{' and signed' if is_signed else ''}: {members}"
 
 

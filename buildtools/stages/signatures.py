@@ -20,7 +20,7 @@ from dataclasses import replace
 from functools import partial
 
 from buildtools import Conflict, Drifted, Failures, Refused, Unreachable
-from buildtools.audit import Question, audit
+from buildtools.audit import SIGNATURE, STATEMENT, Question, audit
 from buildtools.crypto.envelope import NotSigned, opened, sealed
 from buildtools.crypto.keys import PublicKeys, SigningKey
 from buildtools.events import Warned, timed
@@ -129,11 +129,11 @@ def proofs(
     if keys or release.attestation:
         place = attestation_key(release.attestation) if release.attestation else "not named by the manifest"
         look_up = partial(ask, "store", partial(_statement_digest, task, release, keys))
-        questions.append(Question("statement", release.version, place, release.attestation, look_up))
+        questions.append(Question(STATEMENT, release.version, place, release.attestation, look_up))
     if keys:
         questions += [
             Question(
-                "signature",
+                SIGNATURE,
                 image.name,
                 image.reference,
                 image.digest,

@@ -309,7 +309,11 @@ def test_each_forgery_is_found_and_called_by_its_name(signed: SignedPlace) -> No
         expected[version] = f"release {version} has drifted ({finding.replace('VERSION', version)})"
     with signed.place.task() as task:
         audits = verify_all(task, deep=False).audits
-    assert expected == {audit.release.version: str(error.fact) for audit in audits if (error := audit.error())}
+    errors = {audit.release.version: error for audit in audits if (error := audit.error())}
+    assert expected == {version: error.fact for version, error in errors.items()}
+    assert {"see whether verify_key is the key that it was signed with; if it is, do not use this release"} == {
+        error.remedy for error in errors.values()
+    }
 
 
 def fetch(task: TaskContext, to: Path) -> Fetched:
