@@ -26,12 +26,19 @@ if TYPE_CHECKING:
 
 
 class Services:
-    """Connects what settings and environment name. To be closed."""
+    """Connects what settings and environment name. To be closed. ``cache`` is the user's cache folder."""
 
-    def __init__(self, settings: Settings, environment: Mapping[str, str], cancelled: Cancellation) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        environment: Mapping[str, str],
+        cancelled: Cancellation,
+        cache: Path = Path("/nonexistent"),
+    ) -> None:
         self._settings = settings
         self._cancelled = cancelled
         self._environment = environment
+        self._cache = cache
         self._open = contextlib.ExitStack()
         self._lock = threading.Lock()
         self._registries: dict[str, Registry] = {}
@@ -80,6 +87,7 @@ class Services:
         if not builders:
             return {}
         from buildtools.image.builders.sites import BuildSite
+        from buildtools.image.registry.cache import Cache
 
         def site(builder: BuilderSettings) -> BuildSite:
             folder = builder.certificates or self._settings.builder_certificates
@@ -88,6 +96,8 @@ class Services:
                 self._settings.root / folder if folder else None,
                 self.credentials,
                 self._environment,
+                registry=lambda: self.registry,
+                cache=Cache(self._cache),
                 plain_http=self._settings.registry_plain_http,
             )
             return self._open.enter_context(contextlib.closing(made))

@@ -26,7 +26,7 @@ class TaskContext:
 
     def __init__(self, run: Run, services: Services | None = None, checkout: Checkout | None = None) -> None:
         self.run = run
-        self.services = services or Services(run.settings, run.environment, run.cancelled)
+        self.services = services or Services(run.settings, run.environment, run.cancelled, run.cache)
         self._checkout = checkout
         self._image_folders: tuple[ImageFolder, ...] | None = None
 

@@ -212,6 +212,22 @@ def engine(services: Services) -> EngineService:
     return EngineService(found["host"], {"DOCKER_HOST": found["host"]}, found["busybox"])
 
 
+@pytest.fixture(scope="session")
+def modern_engine(
+    engine: EngineService, environment: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """``DOCKER_HOST`` of the same engine as if it had no ``POST /grpc`` and no ``POST /session``."""
+    path = tmp_path_factory.mktemp("modern") / "socket"
+    command = [sys.executable, "-m", "tests.image.engine.modern_engine", str(path)]
+    with subprocess.Popen(
+        command, env={**environment, **engine.environment}, cwd=_ROOT, stdout=subprocess.PIPE
+    ) as program:
+        assert program.stdout
+        assert b"listens\n" == program.stdout.readline()
+        yield f"unix://{path}"
+        program.terminate()
+
+
 @pytest.fixture(scope="session", params=["26", "26c"])
 def other_engine(request: pytest.FixtureRequest, services: Services) -> EngineService:
     """An engine of Debian 13, started for this run: once with its own image store, once (c) with containerd's."""

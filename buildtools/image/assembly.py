@@ -246,14 +246,13 @@ class _Assembler:
 
         folder, fingerprint = status.folder, status.fingerprint
         settings = folder.settings
+        mentions = self._base_mentions(status) | {parent: self._mention(parent) for parent in folder.parents}
         request = BuildRequest(
             name=folder.name,
             context=folder.context,
             dockerfile=folder.dockerfile_path,
             content=folder.pinned_dockerfile(
-                self._base_mentions(status)
-                | {parent: self._mention(parent) for parent in folder.parents}
-                | {name: base.kept_name for name, base in status.bases.items() if base.kept_name}
+                mentions | {name: base.kept_name for name, base in status.bases.items() if base.kept_name}
             ),
             tags=names or (self._kept_name(status.name),),
             args=folder.arguments,
@@ -272,6 +271,7 @@ class _Assembler:
             selection=status.selection(),
             repository=self._assembly.repository(status.name),
             native=str(folder.builder),
+            parents=tuple(mentions.values()),
         )
         began = time.monotonic()
         try:

@@ -46,7 +46,8 @@ class BuildRequest:
     keeps, gets a new copy when it changes. ``selection`` is what the build may take of the context; without it the
     engine reads the ignore file, as a tree of its own, and then chooses. ``repository`` is where a builder that keeps
     images in a registry puts this one, as ``HOST/REPOSITORY``, without any tag. ``native`` is the platform of
-    who builds it, as the fingerprint has it, and the image's own where ``platform`` is empty.
+    who builds it, as the fingerprint has it, and the image's own where ``platform`` is empty. ``parents`` are what the
+    Dockerfile calls the images that it is built on, as far as the builder named them.
     """
 
     name: str
@@ -70,6 +71,7 @@ class BuildRequest:
     selection: Selection | None = None
     repository: str = ""
     native: str = ""
+    parents: tuple[str, ...] = ()
 
 
 class Builder(Protocol):

@@ -92,7 +92,12 @@ def build_into_registry(
             statuses,
             targets,
             assembly,
-            builder=RegistryBuilder(task.services.registry, _cache(task), push_build),
+            builder=RegistryBuilder(
+                task.services.registry,
+                _cache(task),
+                push_build,
+                lambda: all(site.keeps_content for site in sites.values()),
+            ),
             jobs=sum(site.jobs or task.run.jobs for site in sites.values()),
             report=task.run.report,
             cancelled=task.run.cancelled,

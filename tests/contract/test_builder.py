@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,9 +25,11 @@ from buildtools.image.engine.buildkit.failure import BuildFailed
 from buildtools.image.engine.client import Engine
 from buildtools.image.engine.engine_builder import EngineBuilder
 from buildtools.image.generation import PARENTS_LABEL
+from buildtools.image.reference import Reference
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL
+from buildtools.platform import local_platform
 from buildtools.settings import BuilderSettings
 from tests.conftest import EngineService
 
@@ -48,7 +51,13 @@ class Workshop:
         folder.mkdir(exist_ok=True)
         for file, text in {"Dockerfile": dockerfile.replace("BASE", self.base), **files}.items():
             (folder / file).write_text(text)
-        values = {"no_cache": True, "repository": self.repository(name), "tags": (self.kept_name(name),), **options}
+        values = {
+            "no_cache": True,
+            "repository": self.repository(name),
+            "native": str(local_platform()),
+            "tags": (self.kept_name(name),),
+            **options,
+        }
         return BuildRequest(name, folder, folder / "Dockerfile", **values)  # type: ignore[arg-type]
 
     def build(self, name: str, dockerfile: str, files: Mapping[str, str] | None = None, **options: object) -> str:
@@ -86,18 +95,38 @@ def engine_workshop(engine: EngineService, tmp_path: Path) -> Iterator[Workshop]
                     connection.untag(tag)
 
 
+def site_at(address: str, client: Registry, cache: Path, **options: Any) -> BuildSite:
+    settings = BuilderSettings(address=address, **options)
+    credentials = Credentials(Path("/nonexistent"), {})
+    return BuildSite(settings, None, credentials, ENVIRONMENT, registry=lambda: client, cache=Cache(cache))
+
+
+def workshop_at(address: str, client: Registry, root: Path, busybox: str) -> Iterator[Workshop]:
+    mark = secrets.token_hex(4)
+    with closing(site_at(address, client, root / "cache")) as site:
+        builder = RegistryBuilder(client, Cache(root / "cache"), site.push_build)
+        yield Workshop(builder, root, busybox, lambda name: f"{client.host}/contract/{mark}/{name}")
+
+
 @pytest.fixture
 def registry_workshop(
     buildkit_host: str, client: Registry, registry_busybox: str, tmp_path: Path
 ) -> Iterator[Workshop]:
-    mark = secrets.token_hex(4)
-    settings = BuilderSettings(address=buildkit_host)
-    with closing(BuildSite(settings, None, Credentials(Path("/nonexistent"), {}), ENVIRONMENT)) as site:
-        builder = RegistryBuilder(client, Cache(tmp_path / "cache"), site.push_build)
-        yield Workshop(builder, tmp_path, registry_busybox, lambda name: f"{client.host}/contract/{mark}/{name}")
+    yield from workshop_at(buildkit_host, client, tmp_path, registry_busybox)
 
 
-@pytest.fixture(params=["engine", pytest.param("registry", marks=pytest.mark.other_engine)])
+@pytest.fixture
+def store_workshop(
+    engine: EngineService, client: Registry, registry_busybox: str, tmp_path: Path
+) -> Iterator[Workshop]:
+    """An engine that is used like a daemon, though its BuildKit cannot push."""
+    yield from workshop_at(engine.host, client, tmp_path, registry_busybox)
+    with closing(Engine.connect(engine.environment)) as connection:
+        for name in ("app", "base", "child", "other"):
+            connection.untag(f"{name}:fp-1")
+
+
+@pytest.fixture(params=["engine", "store", pytest.param("registry", marks=pytest.mark.other_engine)])
 def workshop(request: pytest.FixtureRequest) -> Workshop:
     made: Workshop = request.getfixturevalue(f"{request.param}_workshop")
     return made
@@ -184,24 +213,38 @@ def test_an_image_that_another_agent_has_kept_is_taken_where_it_is_as_good(regis
 
 
 @pytest.mark.other_engine
-def test_a_builder_says_what_it_can_build_for(buildkit_host: str) -> None:
-    credentials = Credentials(Path("/nonexistent"), {})
-    with closing(BuildSite(BuilderSettings(address=buildkit_host), None, credentials, {})) as site:
+def test_a_builder_says_what_it_can_build_for(buildkit_host: str, client: Registry, tmp_path: Path) -> None:
+    with closing(site_at(buildkit_host, client, tmp_path)) as site:
         assert "linux" == site.platforms[0].system
-    configured = BuilderSettings(address=buildkit_host, platforms=("arm64",))
-    with closing(BuildSite(configured, None, credentials, {})) as site:
+        assert site.keeps_content
+    with closing(site_at(buildkit_host, client, tmp_path, platforms=("arm64",))) as site:
         assert ["linux/arm64"] == list(map(str, site.platforms))
 
 
-def test_what_cannot_push_or_does_not_answer_is_told(engine: EngineService, tmp_path: Path) -> None:
-    credentials = Credentials(Path("/nonexistent"), {})
-    request = BuildRequest("app", tmp_path, tmp_path / "Dockerfile", (), content=b"FROM scratch\n")
+def test_what_does_not_answer_is_an_outage(client: Registry, tmp_path: Path) -> None:
+    with (
+        closing(site_at(f"unix://{tmp_path}/nothing", client, tmp_path)) as site,
+        pytest.raises(Unreachable, match="no BuildKit daemon answers"),
+    ):
+        site.push_build(BuildRequest("app", tmp_path, tmp_path, ()), unheard, threading.Event())
 
-    def push(address: str) -> None:
-        with closing(BuildSite(BuilderSettings(address=address), None, credentials, {})) as site:
-            site.push_build(request, unheard, threading.Event())
 
-    with pytest.raises(Refused, match="in its classic store, whose BuildKit cannot push"):
-        push(engine.host)
-    with pytest.raises(Unreachable, match="no BuildKit daemon answers"):
-        push(f"unix://{tmp_path}/nothing")
+def test_what_a_store_has_is_pushed_on_top_of_what_the_registry_has_of_its_parent(
+    store_workshop: Workshop, client: Registry
+) -> None:
+    workshop = store_workshop
+    parent = workshop.build("base", "FROM scratch\nCOPY file /\n", {"file": "1"})
+    child = workshop.build("child", f"FROM {parent}\nCOPY file /own\n", {"file": "2"}, parents=(parent,))
+
+    names = [Reference.parse(image) for image in (parent, child)]
+    below, above = (client.get_manifest(name.repository, name.digest) for name in names)
+    assert below
+    assert above
+    assert below.layers == above.layers[:1]
+
+
+def test_an_engine_that_speaks_like_a_daemon_may_have_a_store_that_cannot_push(
+    modern_engine: str, client: Registry, registry_busybox: str, tmp_path: Path
+) -> None:
+    workshop = next(workshop_at(modern_engine, client, tmp_path, registry_busybox))
+    assert workshop.build("app", "FROM scratch\nCOPY file /\n", {"file": "1"})

@@ -32,10 +32,13 @@ PushBuild = Callable[[BuildRequest, Report, threading.Event], str]
 class RegistryBuilder:
     """A :class:`~buildtools.image.builder.Builder` whose images lie in a registry, where ``push_build`` puts them."""
 
-    def __init__(self, registry: Registry, cache: Cache, push_build: PushBuild) -> None:
+    def __init__(
+        self, registry: Registry, cache: Cache, push_build: PushBuild, has_content: Callable[[], bool] = lambda: True
+    ) -> None:
         self._registry = registry
         self._cache = cache
         self._push_build = push_build
+        self._has_content = has_content
         # Builds on one base share most of what they are made of.
         self._parts = Seen()
         # What a digest means never changes.
@@ -44,7 +47,7 @@ class RegistryBuilder:
     @property
     def keeps_content(self) -> bool:
         """See the protocol."""
-        return True
+        return self._has_content()
 
     def image(self, reference: str) -> Mapping[str, Any] | None:
         """See the protocol. It has what assembly asks for of what an engine would tell."""

@@ -9,13 +9,13 @@ address                               what is there
 ====================================  ==================================================================================
 
 An engine builds and pushes like a daemon where it keeps images in containerd's store. BuildKit in an engine with the
-classic store has no exporter that pushes.
+classic store has no exporter that pushes, so we bring what it has built into the registry.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -30,6 +30,8 @@ from buildtools.image.engine.buildkit.daemon import Daemon, platforms_of
 from buildtools.image.engine.buildkit.failure import BuildFailed
 from buildtools.image.engine.buildkit.host import BuildkitHost
 from buildtools.image.engine.client import Engine, UnusableEngine
+from buildtools.image.registry.cache import Cache
+from buildtools.image.registry.client import Registry
 from buildtools.image.registry.manifest import is_digest
 from buildtools.platform import Platform
 from buildtools.settings import BuilderSettings
@@ -37,13 +39,6 @@ from buildtools.settings import BuilderSettings
 _CONTEXT = "docker-context://"
 # What BuildKit in an engine with the classic store says to a build that is to be pushed.
 _NO_EXPORTER = 'exporter "image" could not be found'
-
-
-def _classic_store(host: BuildkitHost) -> Refused:
-    return Refused(
-        f"{host.title} keeps images in its classic store, whose BuildKit cannot push",
-        'switch on "features": {"containerd-snapshotter": true} in its daemon.json, or name a BuildKit daemon',
-    )
 
 
 class BuildSite:
@@ -59,6 +54,8 @@ class BuildSite:
         credentials: Credentials,
         environment: Mapping[str, str],
         *,
+        registry: Callable[[], Registry],
+        cache: Cache,
         plain_http: bool = False,
     ) -> None:
         self.address = settings.address
@@ -67,6 +64,8 @@ class BuildSite:
         self._certificates = certificates
         self._credentials = credentials
         self._environment = environment
+        self._registry = registry
+        self._cache = cache
         self._plain_http = plain_http
         self._lock = threading.Lock()
         self._engines: list[Engine] = []
@@ -81,7 +80,7 @@ class BuildSite:
         """What answers there.
 
         :raises Unreachable: nobody does.
-        :raises Refused: the address makes no sense, or what answers cannot push what it builds.
+        :raises Refused: the address makes no sense, or what answers is not BuildKit.
         """
         with self._lock:
             return self._host
@@ -91,18 +90,18 @@ class BuildSite:
         if self.address.startswith(_CONTEXT):
             name = self.address.removeprefix(_CONTEXT)
             variables = {key: value for key, value in self._environment.items() if key != "DOCKER_HOST"}
-            return self._pushing(self._engine({**variables, "DOCKER_CONTEXT": name}))
+            return self._engine({**variables, "DOCKER_CONTEXT": name})
         if self.address.startswith("ssh:"):
-            return self._pushing(self._engine(self._engine_variables()))
+            return self._engine(self._engine_variables())
         daemon = Daemon.at(self.address, self._certificates, self._containers)
         try:
             daemon.platforms  # noqa: B018  asked now, so that one that does not answer is known at once
         except Refused as error:
             try:
-                return self._pushing(self._engine(self._engine_variables()))
+                return self._engine(self._engine_variables())
             except (Unreachable, UnusableEngine):
                 raise error from None
-        # Engines since 29.2 answer like a daemon, and are used like one.
+        # Engines since 29.2 answer like a daemon, and are used like one as long as they can push.
         return daemon
 
     def _engine_variables(self) -> dict[str, str]:
@@ -119,11 +118,6 @@ class BuildSite:
         self._engines.append(engine)
         return engine
 
-    def _pushing(self, engine: Engine) -> Engine:
-        if engine.containerd_store:
-            return engine
-        raise _classic_store(engine)
-
     @cached_property
     def platforms(self) -> tuple[Platform, ...]:
         """What it is to build for: what is configured, else what it says that it can run, its own platform first.
@@ -131,6 +125,14 @@ class BuildSite:
         :raises Unreachable: nobody answers.
         """
         return self._own_platforms or platforms_of(self.host)
+
+    @property
+    def keeps_content(self) -> bool:
+        """Whether it has a place for attestations and caches, as all have that can push.
+
+        :raises Unreachable: nobody answers.
+        """
+        return not isinstance(self.host, Engine) or self.host.containerd_store
 
     def _without(self, platform: str) -> str:
         architecture = platform.split("/")[1]
@@ -148,6 +150,33 @@ class BuildSite:
         :raises Refused: the request names something that is not there.
         :raises Unreachable: nobody answers, or whoever did went away.
         """
+        try:
+            if self.keeps_content:
+                return self._push_itself(request, report, cancelled)
+        except BuildFailed as error:
+            platform = request.platform or request.native
+            if error.is_of_another_platform and platform not in map(str, self.platforms):
+                report(Warned(request.name, self._without(platform)))
+            if _NO_EXPORTER not in error.reason:
+                raise
+            with self._lock:
+                self.__dict__["_host"] = self._engine(self._engine_variables())
+        engine = self.host
+        assert isinstance(engine, Engine)
+        from buildtools.image.builders.store_push import push_from_store
+
+        return push_from_store(
+            engine,
+            self._registry(),
+            self._cache,
+            request,
+            credentials=self._credentials,
+            environment=self._environment,
+            report=report,
+            cancelled=cancelled,
+        )
+
+    def _push_itself(self, request: BuildRequest, report: Report, cancelled: threading.Event) -> str:
         export = Export(
             "image",
             {
@@ -160,23 +189,15 @@ class BuildSite:
                 **({"registry.insecure": "true"} if self._plain_http else {}),
             },
         )
-        try:
-            answer = run_build(
-                self.host,
-                request,
-                export,
-                credentials=self._credentials,
-                environment=self._environment,
-                report=report,
-                cancel=cancelled,
-            )
-        except BuildFailed as error:
-            if _NO_EXPORTER in error.reason:
-                raise _classic_store(self.host) from None
-            platform = request.platform or request.native
-            if error.is_of_another_platform and platform not in map(str, self.platforms):
-                report(Warned(request.name, self._without(platform)))
-            raise
+        answer = run_build(
+            self.host,
+            request,
+            export,
+            credentials=self._credentials,
+            environment=self._environment,
+            report=report,
+            cancel=cancelled,
+        )
         digest = answer.get("containerimage.digest", "")
         if not is_digest(digest):
             raise BuildFailed(request.name, request.dockerfile, f"{self.host.title} does not say what it has pushed")

@@ -86,7 +86,7 @@ def build(
             report=report,
             cancel=cancel,
         )
-        return _confirmed_image(engine, request, answer)
+        return confirmed_image(engine, request, answer)
 
     return timed(report, request.name, "build", work, lambda image: image.image_id)
 
@@ -267,8 +267,11 @@ class _Build:
             self.report(Transferred(self.request.name, sent, total))
 
 
-def _confirmed_image(engine: Engine, request: BuildRequest, answer: Mapping[str, str]) -> BuiltImage:
-    """The image, once the engine has been asked for it again, under every name."""
+def confirmed_image(engine: Engine, request: BuildRequest, answer: Mapping[str, str]) -> BuiltImage:
+    """The image, once the engine has been asked for it again, under every name.
+
+    :raises BuildFailed: the engine does not have it.
+    """
     digest = answer.get("containerimage.digest", "")
     image = engine.inspect(digest) if digest else None
     if image is None:

@@ -46,7 +46,8 @@ class LayerUploader:
     """One run of storing images. A layer that several of them have is compressed once and sent once.
 
     ``layers`` maps the digest of a layer's uncompressed bytes to its descriptor in the registry, and a repository that
-    has it. With a ``commit``, what was built for it is written down beside the images.
+    has it. With a ``commit``, what was built for it is written down beside the images. Where they are not to be
+    ``tagged`` with their fingerprints, they lie there by their digests alone, whatever else is there.
     """
 
     def __init__(
@@ -60,9 +61,12 @@ class LayerUploader:
         cancelled: threading.Event,
         media_types: MediaTypes = MediaTypes.DOCKER,
         commit: str = "",
+        *,
+        tagged: bool = True,
     ) -> None:
         self._engine = engine
         self._commit = commit
+        self._tagged = tagged
         self._registry = registry
         self._cache = cache
         self._pool = pool
@@ -90,7 +94,7 @@ class LayerUploader:
             attested = [plan for plan in plans if plan.image.attested]
             stored = self._pool.map(self._store_by_engine, attested)
             results |= {plan: (image, PushRoute.ENGINE) for plan, image in zip(attested, stored, strict=True)}
-        else:
+        elif self._tagged:
             for base, above in by_large_base(plans).items():
                 results |= self._try_engine(base, above)
         rest = [plan for plan in plans if plan not in results]
@@ -247,7 +251,7 @@ class LayerUploader:
         it was built on other parents.
         """
         # Of those that are to be newer, the one that is there is the one that was too old.
-        if not image.built_since:
+        if self._tagged and not image.built_since:
             present = find_intact(self._registry, image.repository, image.fingerprint, self._cache)
             if present and present.labels.get(PARENTS_LABEL) == labels_of(config).get(PARENTS_LABEL):
                 return present
@@ -255,7 +259,8 @@ class LayerUploader:
         manifest = Manifest.make(Descriptor(DOCKER_CONFIG, digest, len(config)), layers, self._media_types)
         # Before the image is there: who sees it is to see for which commit it was built.
         self._record(image, manifest)
-        self._registry.put_manifest(image.repository, fingerprint_tag(image.fingerprint), manifest)
+        target = fingerprint_tag(image.fingerprint) if self._tagged else manifest.digest
+        self._registry.put_manifest(image.repository, target, manifest)
         # What a registry has in a damaged copy it keeps. The next push is to notice that, so it is not remembered.
         with suppress(Damaged):
             if awaited(lambda: self._registry.get_blob(image.repository, digest)):

@@ -179,7 +179,7 @@ def _routes(
         else:
             images = request.provide(new, present_by_name)
             bases = tagger.base_images(request.bases)
-            layers = _known_layers([*bases, *((image.repository, source) for image, source in present.items())])
+            layers = known_layers([*bases, *((image.repository, source) for image, source in present.items())])
             results = store(images, layers)
         routes |= zip(new, results, strict=True)
         tagger.forget_look()
@@ -265,7 +265,7 @@ def _engine_of(engine: Engine | None, images: Sequence[ImageToPush]) -> Engine:
     return engine
 
 
-def _known_layers(images: Iterable[tuple[str, StoredImage]]) -> dict[str, tuple[Descriptor, str]]:
+def known_layers(images: Iterable[tuple[str, StoredImage]]) -> dict[str, tuple[Descriptor, str]]:
     """By the digest of its uncompressed bytes, each layer that the registry has, and a repository that has it."""
     layers: dict[str, tuple[Descriptor, str]] = {}
     for repository, image in images:
