@@ -62,7 +62,7 @@ def widgets(place: Place, tmp_path: Path) -> Iterator[Shell]:
         "distribution": {"logdaemon": {"command": "sh script/installdist", "root": "build/install/logdaemon"}},
         "target": {
             name: {"namespace": f"{mark}/{name}/widgets", "artifacts": f"s3://{bucket}/{name}", **gates}
-            for name, gates in {"stage": {}, "production": {"requires": ["stage"]}}.items()
+            for name, gates in {"staging": {}, "production": {"requires": ["staging"]}}.items()
         },
     }
     repository.write("pyproject.toml", "\n".join(["[tool.buildtools]", *toml_lines(settings, "tool.buildtools"), ""]))
