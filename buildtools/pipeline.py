@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from buildtools.image.survey import ImageStatus
     from buildtools.release import Release
     from buildtools.run import Run
-    from buildtools.stages.build_plan import BuildPlan
+    from buildtools.stages.build_plan import BuildPlan, Shard
     from buildtools.stages.channels import ChannelState
     from buildtools.stages.doctor import Examination
     from buildtools.stages.fetch import Fetched
@@ -109,10 +109,10 @@ def plan(run: Run, shards: int = 0) -> BuildPlan:
         return build_plan.read_plan(task, shards)
 
 
-def push(run: Run, shard: tuple[int, int] | None = None, *, parents: bool = False) -> tuple[PushedImage, ...]:
+def push(run: Run, shard: Shard | None = None) -> tuple[PushedImage, ...]:
     """Push every image under its version, building only what the registry does not have, and read it back.
 
-    With a ``shard`` only the share of that number, from 1, of so many; with ``parents`` that of the first wave.
+    With a ``shard`` only the images of that share.
     """
     with TaskContext(run) as task:
         if task.version.dirty:
@@ -120,7 +120,7 @@ def push(run: Run, shard: tuple[int, int] | None = None, *, parents: bool = Fals
         task.services.registry.ping()
         images.run_before(task)
         images.pull_bases(task)
-        pushed = build_plan.push_share(task, *shard, parents=parents) if shard else images.push_images(task)
+        pushed = build_plan.push_share(task, shard) if shard else images.push_images(task)
         outputs.write_outputs(task, releases.release_of(task, pushed))
         return pushed
 

@@ -21,7 +21,8 @@ def build_plan_document(plan: BuildPlan) -> Any:
         "shares": [asdict(share) for share in division.shares],
         "duplicates": sorted(division.duplicates),
     }
-    return {**document(plan.builds), "others": plan.others, **({"shards": shards} if division.shares else {})}
+    about = {"version": plan.version, "commit": plan.commit}
+    return {**document(plan.builds), **about, "others": plan.others, **({"shards": shards} if division.shares else {})}
 
 
 def build_plan_table(plan: BuildPlan) -> str:

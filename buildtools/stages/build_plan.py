@@ -8,6 +8,7 @@ were known before it.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import field
@@ -30,6 +31,31 @@ _SHARD = re.compile("([0-9]{1,4})/([0-9]{1,4})")
 
 
 @frozen
+class Shard:
+    """One share of so many, by its number from 1; with ``parents`` that of the first wave.
+
+    ``plan`` is a file that has the shares, relative to the project's root; without one they are worked out.
+    """
+
+    index: int
+    count: int
+    parents: bool = False
+    plan: str = ""
+
+    @classmethod
+    def parse(cls, text: str, *, parents: bool = False, plan: str = "") -> Shard:
+        """The second of four shares is written ``2/4``.
+
+        :raises Refused: it is something else.
+        """
+        match = _SHARD.fullmatch(text)
+        index, count = map(int, match.groups()) if match else (0, 0)
+        if not 0 < index <= count:
+            raise Refused(f"--shard {text} is not a share", "say which one of how many: the second of four is 2/4")
+        return cls(index, count, parents, plan)
+
+
+@frozen
 class PlannedBuild:
     """An image that this commit is the first to need; ``is_built`` where another agent has built it meanwhile.
 
@@ -47,8 +73,13 @@ class PlannedBuild:
 
 @frozen
 class BuildPlan:
-    """The images to build, parents first, and how many others there are. Without shares the partition has none."""
+    """The images that a version of a commit builds, parents first, and how many others there are.
 
+    Without shares the partition has none.
+    """
+
+    version: str
+    commit: str
     builds: tuple[PlannedBuild, ...]
     others: int
     partition: Partition = field(default_factory=lambda: Partition((), ()))
@@ -75,36 +106,55 @@ def read_plan(task: TaskContext, count: int = 0) -> BuildPlan:
         )
         for each in agenda.statuses
     )
-    return BuildPlan(builds, len(statuses) - len(builds), division)
+    return BuildPlan(task.version.text, task.version.commit, builds, len(statuses) - len(builds), division)
 
 
-def push_share(task: TaskContext, index: int, count: int, *, parents: bool) -> tuple[PushedImage, ...]:
-    """Push the share of this number, from 1, of so many; with ``parents`` that of the first wave.
+def push_share(task: TaskContext, shard: Shard) -> tuple[PushedImage, ...]:
+    """Push one share of the version.
 
     What other shares hold too is pushed first. Whoever comes first with it has it; all build the rest on that.
+
+    :raises Refused: the plan is not one of this version with so many shares.
     """
-    agenda = _Agenda(task, images.complete_survey(task), with_built=True)
-    division = agenda.partition(count)
+    index, parents = shard.index, shard.parents
+    if shard.plan:
+        division = _read_partition(task, shard.plan, shard.count)
+        graph: dict[str, set[str]] = {}
+        for folder in task.image_folders():
+            graph.setdefault(folder.image, set()).update(map(image_name, folder.parents))
+    else:
+        agenda = _Agenda(task, images.complete_survey(task), with_built=True)
+        division, graph = agenda.partition(shard.count), agenda.parents
     shares = division.first_wave if parents else division.shares
     names = set(shares[index - 1].names) if shares else set()
     elsewhere = {*division.duplicates, *(() if parents else _names(division.first_wave))}
     results: dict[str, PushedImage] = {}
-    for group in (agenda.with_parents(names) & elsewhere, names):
+    for group in (_with_parents(names, graph) & elsewhere, names):
         if group:
             results |= {image.name: image for image in images.push_images(task.about(sorted(group)))}
     return tuple(results.values())
 
 
-def parse_shard(text: str) -> tuple[int, int]:
-    """The share's number, from 1, and of how many, as ``2/4`` says it.
-
-    :raises Refused: it is something else.
-    """
-    match = _SHARD.fullmatch(text)
-    index, count = map(int, match.groups()) if match else (0, 0)
-    if not 0 < index <= count:
-        raise Refused(f"--shard {text} is not a share", "say which one of how many: the second of four is 2/4")
-    return index, count
+def _read_partition(task: TaskContext, path: str, count: int) -> Partition:
+    """The shares that a file tells of, which ``plan --shards N --json`` has written."""
+    remedy = f"write one: `buildtools plan --shards {count} --json`"
+    try:
+        document = json.loads((task.settings.root / path).read_bytes())
+        waves = [
+            tuple(Share(tuple(map(str, each["names"])), float(each["seconds"])) for each in document["shards"][wave])
+            for wave in ("first_wave", "shares")
+        ]
+        division = Partition(waves[0], waves[1], frozenset(map(str, document["shards"]["duplicates"])))
+        commit, version = document["commit"], document["version"]
+    except OSError as error:
+        raise Refused(f"{path} cannot be read ({error.strerror})", remedy) from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise Refused(f"{path} is not a plan with shares", remedy) from None
+    if (version, commit) != (task.version.text, task.version.commit):
+        raise Refused(f"{path} is the plan of {version}, and this is {task.version}", remedy)
+    if len(division.shares) != count or len(division.first_wave) not in (0, count):
+        raise Refused(f"{path} has {len(division.shares)} shares, not {count}", remedy)
+    return division
 
 
 class _Agenda:
@@ -117,9 +167,9 @@ class _Agenda:
         self._records = _read_records(task, {each.folder.image for each in subjects})
         names = {each.folder.image for each in subjects if each.name in self.stale or self._is_ours(each)}
         self.statuses = [each for each in statuses if each.folder.image in names]
-        self._parents: dict[str, set[str]] = {}
+        self.parents: dict[str, set[str]] = {}
         for each in self.statuses:
-            self._parents.setdefault(each.folder.image, set()).update(map(image_name, each.folder.parents))
+            self.parents.setdefault(each.folder.image, set()).update(map(image_name, each.folder.parents))
 
     def _is_ours(self, status: ImageStatus) -> bool:
         return built_for(self._records[status.folder.image], status.fingerprint.value) == self._commit
@@ -138,23 +188,24 @@ class _Agenda:
         return tuple(above) or (f"changed since it was built for {last.commit[:12]}" if last else "never built before",)
 
     def partition(self, count: int) -> Partition:
-        seconds = dict.fromkeys(self._parents, 0.0)
+        seconds = dict.fromkeys(self.parents, 0.0)
         for each in self.statuses:
             seconds[each.folder.image] += self.seconds(each)
         times = sorted(filter(None, seconds.values()))
         # One that was never built takes as long as most do.
         usual = times[len(times) // 2] if times else 1.0
-        return partition(self._parents, {name: each or usual for name, each in seconds.items()}, count)
+        return partition(self.parents, {name: each or usual for name, each in seconds.items()}, count)
 
-    def with_parents(self, names: Collection[str]) -> set[str]:
-        closure: set[str] = set()
-        waiting = list(names)
-        while waiting:
-            name = waiting.pop()
-            if name not in closure and name in self._parents:
-                closure.add(name)
-                waiting += self._parents[name]
-        return closure
+
+def _with_parents(names: Collection[str], graph: Mapping[str, Collection[str]]) -> set[str]:
+    closure: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in closure and name in graph:
+            closure.add(name)
+            waiting += graph[name]
+    return closure
 
 
 def _read_records(task: TaskContext, names: Iterable[str]) -> Mapping[str, tuple[BuildRecord, ...]]:

@@ -69,25 +69,28 @@ def _bring_in(context: Context, word: str, options: dict[str, Any]) -> None:
     help={
         "shard": "Only the share of this agent: 2/4 is the second of four; `plan --shards 4` shows them.",
         "parents": "With --shard: the share of what several shares are built on, to be pushed before all of them.",
+        "plan": "With --shard: a file that `plan --shards N --json` has written; the shares are taken from it.",
     },
     shard="",
     parents=False,
+    plan="",
 )
 def push(context: Context, options: dict[str, Any]) -> None:
     """Push every image under its version, building only what the registry does not have, and read it back."""
-    json, junit, shard, parents = options["json"], *(options.pop(name) for name in ("junit", "shard", "parents"))
+    json, junit = options["json"], options.pop("junit")
+    shard, parents, plan = (options.pop(name) for name in ("shard", "parents", "plan"))
     with running(context, **options) as (asked, console), junit_report(junit, "push", asked) as (run, _):
         from buildtools import pipeline, rendering
-        from buildtools.stages.build_plan import parse_shard
+        from buildtools.stages.build_plan import Shard
 
-        share = parse_shard(shard) if shard else None
+        share = Shard.parse(shard, parents=parents, plan=plan) if shard else None
         if share and (run.only or run.dry_run):
             raise Refused("--shard goes with neither --only nor --dry-run", "`plan --shards N` shows all shares")
-        if parents and not share:
-            raise Refused("--parents needs --shard", "say whose: --shard 1/4 --parents")
+        if (parents or plan) and not share:
+            raise Refused("--parents and --plan need --shard", "say whose: --shard 1/4")
         if run.dry_run:
             show_plan(pipeline.plan_push(run), console, json=json)
             return
-        pushed = pipeline.push(run, share, parents=parents)
+        pushed = pipeline.push(run, share)
         show(console, json, rendering.document(pushed), rendering.pushed_table(pushed))
         console.summary(rendering.pushed_summary(pushed))

@@ -131,6 +131,33 @@ def test_slow_parents_are_built_by_one_agent_each_before_the_others_begin(team: 
     assert [] == builds_begun(team.agent("publisher").done("publish"))
 
 
+@pytest.mark.exhaustive
+def test_agents_that_are_handed_a_plan_push_what_it_says_and_no_other(team: Team) -> None:
+    team.next_version(parents=100.0, apps=100.0)
+    planner = team.agent("planner")
+    plan = planner.path.parent / "plan.json"
+    plan.write_text(planner.done("plan", "--shards", "2", "--json").out)
+    for options in (["--parents"], []):
+        for number in range(1, 3):
+            agent = team.agent(f"agent{number}{''.join(options)}")
+            agent.done("push", "--shard", f"{number}/2", "--plan", str(plan), *options)
+    assert [] == builds_begun(team.agent("publisher").done("publish"))
+    fewer = planner.invoke("push", "--shard", "1/3", "--plan", str(plan))
+    assert (2, f"error: {plan} has 2 shares, not 3") == (fewer.code, fewer.last.partition(": write")[0])
+    team.project.commit("another")
+    other = team.agent("other").invoke("push", "--shard", "1/2", "--plan", str(plan))
+    assert (2, True) == (other.code, f"{plan} is the plan of 1.1.0, and this is 1.1.0-1-g" in other.last)
+    for text in ("", "[]", "{}", '{"shards": {"first_wave": [], "shares": [{}]}}'):
+        plan.write_text(text)
+        outcome = planner.invoke("push", "--shard", "1/1", "--plan", str(plan))
+        assert (2, True) == (outcome.code, f"{plan} is not a plan with shares" in outcome.last)
+    plan.unlink()
+    assert (
+        "cannot be read (No such file or directory)"
+        in planner.invoke("push", "--shard", "1/1", "--plan", str(plan)).last
+    )
+
+
 def test_a_plan_says_why_and_touches_nothing(team: Team) -> None:
     team.project.done("publish")
     name, base = team.project.name("f"), team.project.name("base")
@@ -157,7 +184,7 @@ def test_a_plan_says_why_and_touches_nothing(team: Team) -> None:
     [
         (["push", "--shard", "5/4"], "--shard 5/4 is not a share"),
         (["push", "--shard", "two"], "--shard two is not a share"),
-        (["push", "--parents"], "--parents needs --shard"),
+        (["push", "--parents"], "--parents and --plan need --shard"),
         (["push", "--shard", "1/4", "--only", "a"], "--shard goes with neither --only nor --dry-run"),
         (["plan", "--shards", "0"], "--shards 0 is not a whole number"),
     ],
