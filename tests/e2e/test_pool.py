@@ -183,6 +183,51 @@ def test_without_any_builder_it_is_an_outage(pool_project: Project, builders: Bu
     assert "no builder is left for" in outcome.err
 
 
+@pytest.mark.exhaustive
+def test_two_projects_use_one_pool_at_once_and_each_keeps_to_its_jobs(
+    pool_project: Project, project_in: MakeProject, builders: Builders
+) -> None:
+    other = project_in(pool_project.place)
+    projects = (pool_project, other)
+    for project in projects:
+        waiting_images(project, 2)
+    one_at_a_time = {**builders.variables, "INVOKE_BUILDTOOLS_JOBS": "1"}
+    processes = [project.start("push", stderr=subprocess.PIPE, **one_at_a_time) for project in projects]
+    outcomes = [project.finish(process) for project, process in zip(projects, processes, strict=True)]
+    for outcome in outcomes:
+        assert "4 builder" in outcome.last
+        assert 2 == most_at_once(outcome.err.splitlines())
+
+
+def most_at_once(lines: list[str]) -> int:
+    """On how many images at once all builders have worked for one run."""
+    at_work: set[str] = set()
+    most = 0
+    for name, _, text in (line.partition("] ") for line in lines):
+        if text.startswith("on unix://"):
+            at_work.add(name)
+        if text.startswith("build done"):
+            at_work.remove(name)
+        most = max(most, len(at_work))
+    return most
+
+
+def test_a_secret_goes_to_the_builder_of_the_image_that_names_it_alone(
+    pool_project: Project, builders: Builders
+) -> None:
+    project = pool_project
+    token = f"word-{project.mark}"
+    step = "RUN --mount=type=secret,id=token test -s /run/secrets/token"
+    project.image("base", f"FROM {{base}}\n{step}\n")
+    project.image("other", f"FROM {{base}}\n{step}; test $? = 1; echo {project.mark} has none\n")
+    project.configure(image={project.name("base"): {"secrets": {"token": "env:TOKEN"}}})
+    project.commit("all")
+    project.tag("1.0.0")
+    outcome = project.done("build", TOKEN=token, **builders.variables)
+    assert f"[{project.name('other')}] | {project.mark} has none" in outcome.err
+    assert token not in outcome.err
+
+
 def sleepers(seconds: int) -> int:
     """How many programs sleep for exactly so long, on this machine, where the containers of its engines run too."""
     count = 0
