@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from buildtools import BuildToolsError, Failures, Refused, error_kind
+from buildtools.compose import installed_compose
 from buildtools.frozen import frozen
 from buildtools.image.builders.sites import BuildSite
 from buildtools.image.engine.client import Engine, EngineError
@@ -82,6 +83,7 @@ def examine(task: TaskContext) -> Examination:
         ("registry", _registry),
         ("store", _store),
         ("signing", _keys),
+        ("compose", _compose),
     )
     rows = side_by_side([partial(_diagnoses, task, *each) for each in examinations], jobs=_JOBS)
     return Examination(tuple(diagnosis for row in rows for diagnosis in row))
@@ -205,6 +207,12 @@ def _mounts(root: Path, running: list[dict[str, Any]]) -> Diagnosis:
         fact = f"{len(strays)} mounts that no container holds, such as {strays[0]}"
         return Diagnosis("mounts", Health.WARNING, fact, "where nothing is being built, restart the engine")
     return Diagnosis("mounts", Health.WELL, "each is held by a container that runs")
+
+
+def _compose(task: TaskContext) -> Iterator[Diagnosis]:
+    """What `invoke stage` needs, where the project has a stack."""
+    if all((task.settings.root / path).exists() for path in task.settings.stage.compose):
+        yield Diagnosis("compose", Health.WELL, " ".join(installed_compose(task.run.environment)))
 
 
 def _disks(task: TaskContext) -> Iterator[Diagnosis]:

@@ -257,6 +257,7 @@ def test_two_trials_at_once_leave_each_other_alone(staged: Project) -> None:
 
 
 @pytest.mark.exhaustive
+@pytest.mark.images_in_engine
 def test_what_a_checkout_has_built_is_tried_out_without_a_release(project: Project) -> None:
     project.image("database", DATABASE, mark=project.mark)
     project.image("app", APPLICATION, mark=project.mark)
@@ -279,6 +280,7 @@ def test_what_a_checkout_has_built_is_tried_out_without_a_release(project: Proje
 
 
 @pytest.mark.exhaustive
+@pytest.mark.images_in_engine
 def test_this_repository_stands_its_own_gate(
     project: Project, engine: EngineService, environment: dict[str, str]
 ) -> None:
@@ -319,6 +321,10 @@ def test_a_missing_file_a_missing_compose_and_an_ambiguous_target_are_refused(st
     (staged.path / "compose.yaml").unlink()
     assert stage(staged, 2).last.startswith(f"error: {staged.path}/compose.yaml is not there: name the stack's files")
     (staged.path / "compose.yaml").write_text(stack(staged))
+    well = staged.invoke("doctor", "--json", "--dry-run").document["diagnoses"]
+    assert [("ok", "docker-compose")] == [
+        (each["health"], each["fact"]) for each in well if each["subject"] == "compose"
+    ]
     bare = staged.invoke("stage", "--release", "1.0.0", PATH=str(tmp_path))
     assert (2, True) == (bare.code, "neither `docker compose` nor docker-compose is installed" in bare.last)
     planned = stage(staged, 0, "--dry-run")
