@@ -16,6 +16,7 @@ from tests import json_page
 from tests.conftest import Repository, make_repository
 from tests.cosign import Cosign
 from tests.e2e.project import Place, toml_lines
+from tests.payload.conftest import require
 from tests.transcripts import Shell, steps_of
 
 ROOT = Path(__file__).parent.parent.parent
@@ -108,7 +109,7 @@ def forget_images(variables: Mapping[str, str], filters: Mapping[str, str]) -> N
 
 
 # Those that are there, also such as are not part of the story.
-APART = ("start.md", "signing.md")
+APART = ("start.md", "signing.md", "stage.md")
 ALL = [*BEFORE, *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md") if page.name not in APART)]
 
 
@@ -140,6 +141,44 @@ def test_releases_are_signed_as_the_page_says(widgets: Shell, cosign: Cosign) ->
     assert 0 == code, printed
     differences = [shell.differences(step) for step in steps_of(ROOT / "docs/signing.md", "docs/signing.md")]
     assert [] == [difference for difference in differences if difference]
+
+
+# The page's health check asks for this program.
+DATABASE = """\
+FROM {base}
+RUN printf '#!/bin/sh\\n' >/bin/pg_isready && chmod +x /bin/pg_isready
+CMD ["sleep", "60"]
+LABEL mark={mark}
+"""
+APPLICATION = """\
+FROM {base}
+COPY app /
+CMD ["sleep", "60"]
+HEALTHCHECK --interval=1s CMD test -e /app
+"""
+
+
+@pytest.mark.exhaustive
+def test_a_version_is_tried_out_as_the_page_says(widgets: Shell, place: Place) -> None:
+    require("docker-compose")
+    shell = replace(widgets, names={**widgets.names, "/home/me/widgets": "/repository"})
+    project, mark = shell.scratch / "repository", secrets.token_hex(5)
+    first, *steps = steps_of(ROOT / "docs/stage.md", "docs/stage.md")
+    for name, text in (("database", DATABASE), ("app", APPLICATION)):
+        (project / "src/docker" / name).mkdir(exist_ok=True)
+        dockerfile = text.format(base=place.engine.base_busybox, mark=mark)
+        (project / "src/docker" / name / "Dockerfile").write_text(dockerfile)
+    code, printed = shell.run(f"""
+        set -e; cd {project}; mkdir tests; printf '#!/bin/sh\\n' >tests/smoke; chmod +x tests/smoke
+        printf '[tool.buildtools.stage]\\nsmoke = "tests/smoke"\\n' >>pyproject.toml
+        sed -i 's/requires = .*/requires = ["stage"]/' pyproject.toml
+        {first.command}
+        git add . && git commit --quiet --message 'A stack' && git tag -a 1.5.0 -m 1.5.0 && buildtools publish
+    """)
+    assert 0 == code, printed
+    differences = [difference for step in steps if (difference := shell.differences(step))]
+    forget_images(place.variables, {"label": f"mark={mark}"})
+    assert not differences, "\n\n".join(differences)
 
 
 @pytest.mark.parametrize("page", ["docs/start.md", pytest.param("README.md", marks=pytest.mark.exhaustive)])
