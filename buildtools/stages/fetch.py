@@ -28,7 +28,7 @@ from buildtools.schedule import run_graph, side_by_side
 from buildtools.settings import COMPONENT
 from buildtools.stages.outputs import DOCUMENTS, RELEASE, write_documents
 from buildtools.stages.planned import Planned
-from buildtools.stages.releases import read_manifest
+from buildtools.stages.releases import manifest_location, read_manifest
 from buildtools.stages.signatures import proofs
 from buildtools.task_context import TaskContext
 from buildtools.version import Version
@@ -106,12 +106,24 @@ def fetch_release(task: TaskContext, request: FetchRequest) -> Fetched:
                 _unpack_archives(task, missing.archives, new)
                 if to_write:
                     _write_layout(task, to_write, new / _LAYOUT, request.to)
-                manifest = read_manifest(task, Version.parse(release.version))
+                manifest = _manifest(task, release)
                 write_documents(new, release, task.services.store.location, manifest)
                 deployment.install(new, folder.name)
         if previous != folder.name:
             deployment.switch(folder.name)
     return Fetched(release.version, str(folder), previous, members)
+
+
+def _manifest(task: TaskContext, release: Release) -> bytes:
+    """The manifest of a release, as it was published.
+
+    :raises Conflict: it is not what it was when the release was looked at.
+    """
+    version = Version.parse(release.version)
+    manifest, location = read_manifest(task, version), manifest_location(task, version)
+    if not manifest or Release.parse(manifest, location) != release:
+        raise Conflict(f"{location} has changed while it was fetched", "run `invoke verify`, then the same again")
+    return manifest
 
 
 def fetch_plan(task: TaskContext, request: FetchRequest) -> tuple[Planned, ...]:

@@ -34,7 +34,9 @@ from buildtools.stages.pruning import prune_releases
 from buildtools.stages.releases import released_version
 from buildtools.stages.service_folder import write_service_folder
 from buildtools.stages.signatures import check_keys, sign_release
+from buildtools.stages.trial import try_out
 from buildtools.stages.verification import verify_all, verify_named
+from buildtools.stages.version_images import VersionImages
 from buildtools.statement import Origin, statement_of
 from buildtools.task_context import TaskContext
 from buildtools.version import Version
@@ -354,7 +356,7 @@ def test_no_verb_takes_a_forged_release_and_nothing_moves(
     assert not (tmp_path / "there" / "current").exists()
 
 
-def test_no_tag_follows_a_manifest_that_was_forged_meanwhile(signed: SignedPlace) -> None:
+def test_nothing_follows_a_manifest_that_was_forged_meanwhile(signed: SignedPlace) -> None:
     place = signed.place
     for version in ("1.0.0", "1.1.0"):
         release = signed.publish(version)
@@ -368,6 +370,8 @@ def test_no_tag_follows_a_manifest_that_was_forged_meanwhile(signed: SignedPlace
             show_channel(task, "stage")
         with pytest.raises(Drifted, match=r"app:1.1.0 is another one"):
             write_service_folder(task, "app", place.settings.root / "service", "1.1.0")
+        with pytest.raises(Drifted, match=r"app:1.1.0 is another one"):
+            try_out(task, VersionImages.of(released_version(task, FORGED)))
     assert before == world(place)
 
 
