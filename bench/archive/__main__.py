@@ -1,9 +1,10 @@
 """How long a distribution takes to become an object in S3, beside what people use today.
 
-``python -m bench.archive [--rounds N] [FOLDER]``: packs FOLDER (default: all jars below /usr/share/java, some 100 MB)
-with ``tar czf``, ``tar | pigz`` and our own packer, sends the result to a SeaweedFS on loopback with boto3's
-``upload_file``, ``aws s3 cp`` (where it is installed) and our own store, and does both at once. The peers take turns
-within each round; every figure is the median of the rounds. Compare ratios, not seconds: the first of each group is 1.
+``python -m bench.archive [--rounds N] [--megabytes N] [FOLDER]``: packs FOLDER (default: a daemon with its Java runtime
+of 150 MB) with ``tar czf``, ``tar | pigz`` and our own packer, sends the result to a SeaweedFS on loopback with boto3's
+``upload_file``, ``aws s3 cp`` (where it is installed) and our own store, and does both at once: everything new, and a
+new version of what was packed before, when ours has a cache. The peers take turns within each round; every figure is
+the median of the rounds. Compare ratios, not seconds: the first of each group is 1. CPU leaves out the server.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from buildtools.archive import distribution
-from buildtools.archive.distribution import Distribution
+from buildtools.archive.distribution import Archive, Distribution
 from buildtools.archive.object_store.s3_store import S3Store
+from buildtools.archive.segment_cache import SegmentCache
 from buildtools.sandbox import process, s3
 
 EPOCH = 1_700_000_000
@@ -32,29 +34,50 @@ def main() -> None:
     options = argparse.ArgumentParser(prog="python -m bench.archive")
     options.add_argument("folder", nargs="?", type=Path)
     options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--megabytes", type=int, default=150)
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as name, s3_server(Path(name)) as environment:
         scratch = Path(name)
-        tree = chosen.folder or jars(scratch / "tree")
+        tree = chosen.folder or daemon_with_runtime(scratch / "tree", chosen.megabytes)
         size = sum(path.stat().st_size for path in tree.rglob("*") if path.is_file())
         print(f"{tree}: {size / 1e6:.0f} MB, {os.cpu_count()} cores, median of {chosen.rounds} rounds")
-        groups = packing(tree, scratch), sending(tree, scratch, environment), publishing(tree, scratch, environment)
-        for title, peers in zip(("pack", "send the .tgz to S3", "pack and send"), groups, strict=True):
+        groups = {
+            "pack": packing(tree, scratch),
+            "send the .tgz to S3": sending(tree, scratch, environment),
+            "pack and send": publishing(tree, scratch, environment),
+        }
+        for title, peers in groups.items():
             compare(title, peers, scratch, chosen.rounds)
 
 
 def packing(tree: Path, scratch: Path) -> dict[str, Callable[[], object]]:
-    daemon = Distribution("daemon", tree, "ours.tgz", "daemon-1.0", is_archive=False)
     return {
         "tar czf": lambda: run(["tar", "-czf", scratch / "tar.tgz", "-C", tree.parent, tree.name]),
-        "tar | pigz": lambda: run(["tar", "-I", "pigz", "-cf", scratch / "pigz.tgz", "-C", tree.parent, tree.name]),
-        "buildtools": lambda: distribution.save(daemon, EPOCH, scratch),
+        "tar | pigz": lambda: pigz(tree, scratch / "pigz.tgz"),
+        "buildtools": lambda: pack(tree, scratch, "ours.tgz"),
+        "buildtools, new version": new_version(tree, scratch, "again.tgz"),
     }
 
 
+def pack(tree: Path, scratch: Path, file_name: str, version: str = "1.0", cache: SegmentCache | None = None) -> Archive:
+    """Our archive of the tree."""
+    daemon = Distribution("daemon", tree, file_name, f"daemon-{version}", is_archive=False)
+    return distribution.save(daemon, EPOCH, scratch, cache=cache)
+
+
+def new_version(tree: Path, scratch: Path, file_name: str) -> Callable[[], Archive]:
+    """How we pack another version of a tree each time, with what the cache has of those before."""
+    cache = SegmentCache(scratch / "segments")
+    pack(tree, scratch, file_name, "0", cache)
+    return lambda: pack(tree, scratch, file_name, str(time.monotonic_ns()), cache)
+
+
+def pigz(tree: Path, file: Path) -> None:
+    run(["tar", "-I", "pigz", "-cf", file, "-C", tree.parent, tree.name])
+
+
 def sending(tree: Path, scratch: Path, environment: Mapping[str, str]) -> dict[str, Callable[[], object]]:
-    daemon = Distribution("daemon", tree, "send.tgz", "daemon-1.0", is_archive=False)
-    archive = distribution.save(daemon, EPOCH, scratch)
+    archive = pack(tree, scratch, "send.tgz")
     finished = Distribution("daemon", scratch / "send.tgz", "send.tgz", "daemon-1.0", is_archive=True)
     store = S3Store.connect("s3://bench", environment=environment)
     peers: dict[str, Callable[[], object]] = {
@@ -69,21 +92,25 @@ def sending(tree: Path, scratch: Path, environment: Mapping[str, str]) -> dict[s
 
 
 def publishing(tree: Path, scratch: Path, environment: Mapping[str, str]) -> dict[str, Callable[[], object]]:
-    daemon = Distribution("daemon", tree, "both.tgz", "daemon-1.0", is_archive=False)
     store = S3Store.connect("s3://bench", environment=environment)
+    tgz = scratch / "both.tgz"
+    again = new_version(tree, scratch, "both.tgz")
+    send: Callable[[Path, Mapping[str, str]], None] = aws_cp if shutil.which("aws") else boto3_upload
+    sender = "aws s3 cp" if shutil.which("aws") else "boto3 upload_file"
 
-    def peer() -> None:
-        run(["tar", "-czf", scratch / "both.tgz", "-C", tree.parent, tree.name])
-        boto3_upload(scratch / "both.tgz", environment)
+    def usual(compress: Callable[[], object]) -> None:
+        compress()
+        send(tgz, environment)
 
-    def ours() -> None:
-        archive = distribution.save(daemon, EPOCH, scratch)
-        finished = Distribution("daemon", scratch / "both.tgz", "both.tgz", "daemon-1.0", is_archive=True)
+    def ours(archive: Archive) -> None:
+        finished = Distribution("daemon", tgz, "both.tgz", archive.root_name, is_archive=True)
         store.upload(fresh(), lambda out: distribution.write(finished, EPOCH, out), archive.checksums)
 
     return {
-        "tar czf, then boto3 upload_file": peer,
-        "buildtools": ours,
+        f"tar czf, then {sender}": lambda: usual(lambda: run(["tar", "-czf", tgz, "-C", tree.parent, tree.name])),
+        f"tar | pigz, then {sender}": lambda: usual(lambda: pigz(tree, tgz)),
+        "buildtools": lambda: ours(pack(tree, scratch, "both.tgz")),
+        "buildtools, new version": lambda: ours(again()),
     }
 
 
@@ -110,6 +137,22 @@ def jars(folder: Path) -> Path:
     for jar in Path("/usr/share/java").glob("*.jar"):
         if not jar.is_symlink():
             shutil.copyfile(jar, folder / "lib" / jar.name)
+    return folder
+
+
+def daemon_with_runtime(folder: Path, megabytes: int) -> Path:
+    """A daemon with so many megabytes: its jars, what there is of the machine's Java runtime, and both once more."""
+    missing, number = megabytes * 10**6, 0
+    modules = next(iter(sorted(Path("/usr/lib/jvm").glob("*/lib/modules"))), None)
+    while missing > 0:
+        copy = folder / str(number) if number else folder
+        jars(copy)
+        missing -= sum(path.stat().st_size for path in (copy / "lib").iterdir())
+        if missing > 0 and modules:
+            (copy / "runtime").mkdir()
+            with modules.open("rb") as source:
+                missing -= (copy / "runtime/modules").write_bytes(source.read(missing))
+        number += 1
     return folder
 
 

@@ -56,16 +56,22 @@ class PartWriter:
         self.size = 0
         self._ended = ended
         self._part = bytearray()
+        self._part_size = 0
+        self._part_digest = hashlib.sha256()
         self._digests: list[bytes] = []
 
     def write(self, data: bytes, /) -> None:
         """Takes all of ``data``."""
         rest = memoryview(data)
         while rest:
-            if len(self._part) == PART:
+            if self._part_size == PART:
                 self._end_part()
-            piece = rest[: PART - len(self._part)]
-            self._part += piece
+            piece = rest[: PART - self._part_size]
+            self._part_digest.update(piece)
+            self._part_size += len(piece)
+            # Only for who wants them are the bytes of a part kept.
+            if self._ended:
+                self._part += piece
             rest = rest[len(piece) :]
         self.size += len(data)
 
@@ -85,10 +91,11 @@ class PartWriter:
         return f"{base64.b64encode(hashlib.sha256(b''.join(self._digests)).digest()).decode()}-{len(self._digests)}"
 
     def _end_part(self) -> None:
-        part, self._part = bytes(self._part), bytearray()
-        self._digests.append(hashlib.sha256(part).digest())
+        self._digests.append(self._part_digest.digest())
         if self._ended:
-            self._ended(part, len(self._digests))
+            self._ended(bytes(self._part), len(self._digests))
+        self._part.clear()
+        self._part_size, self._part_digest = 0, hashlib.sha256()
 
 
 class ChecksumWriter:
