@@ -33,7 +33,7 @@ from buildtools.compose import Compose, images_file, installed_compose, stack_va
 from buildtools.events import Event, Finished, Log, Outcome, Warned, timed
 from buildtools.frozen import frozen
 from buildtools.image.docker.configuration import chosen_engine
-from buildtools.image.reference import Reference
+from buildtools.image.reference import DOCKER_HUB, Reference
 from buildtools.stages.fetch import pull_images
 from buildtools.stages.image_names import repository
 from buildtools.stages.outputs import image_variables
@@ -91,7 +91,8 @@ def try_out(task: TaskContext, subject: VersionImages) -> Trial:
             if subject.release:
                 pull_images(task, subject.release.images)
             trial = replace(trial, services=_bring_up(task, subject, compose, stack))
-            trial = replace(trial, smoke=_smoke(task, compose, stack, folder), passed=True)
+            trial = replace(trial, smoke=_smoke(task, compose, stack, folder))
+            trial = replace(trial, services=_services_still_well(stack), passed=True)
         except BaseException as error:
             # Compose fails with a status too, before there are services.
             status = error.status if isinstance(error, CommandFailed) and trial.services else None
@@ -156,23 +157,18 @@ def _refuse_other_images(task: TaskContext, subject: VersionImages, stack: Stack
             f"no service of {files} runs an image of {subject.version}",
             f"call a service {name}, or write `image: ${{{variable}}}`",
         )
-    names = {repository(task, name): name for name in subject.images} | {name: name for name in subject.images}
+    # A name alone is one of the engine's.
+    places = {f"{DOCKER_HUB}/library/{name}": name for name in subject.images}
+    places |= {f"{task.settings.registry}/{repository(task, name)}": name for name in subject.images}
     for service in services:
-        name = names.get(_repository(service.image), "")
+        is_id = service.image.startswith("sha256:")
+        name = "" if is_id else places.get(Reference.parse(service.image).name, "")
         if name and service.image not in subject.images.values():
             (variable,) = image_variables({name: ""})
             raise Refused(
                 f"{service.name} of {files} runs {service.image}, not {name} of {subject.version}",
                 f"write `image: ${{{variable}}}`",
             )
-
-
-def _repository(image: str) -> str:
-    if image.startswith("sha256:"):
-        return ""
-    reference = Reference.parse(image)
-    # Docker Hub's own images are what a name alone means, and so is one of the engine's.
-    return reference.repository.removeprefix("library/")
 
 
 def _healthy_services(task: TaskContext, stack: Stack, deadline: Deadline) -> tuple[StackService, ...]:
@@ -186,6 +182,14 @@ def _healthy_services(task: TaskContext, stack: Stack, deadline: Deadline) -> tu
         if is_lost or deadline.wait(_LOOK_SECONDS):
             _tell(task, services, began)
             raise CommandFailed("the stack is not healthy")
+
+
+def _services_still_well(stack: Stack) -> tuple[StackService, ...]:
+    """The services after the smoke command: one that answered it and fell over does not pass."""
+    services = stack.services()
+    if any(service.condition is not Condition.READY for service in services):
+        raise _unhealthy(stack, " after the smoke command", CommandFailed("the stack is not healthy"))
+    return services
 
 
 def _tell(task: TaskContext, services: Iterable[StackService], began: float) -> None:
