@@ -113,7 +113,7 @@ class Services:
                 self._pool = BuilderPool(self.sites, {name: site.jobs or jobs for name, site in self.sites.items()})
             return self._pool
 
-    @property
+    @cached_property
     def build_platform(self) -> Platform | None:
         """What images are for where no platform is configured: that of the first builder, or of the engine.
 
@@ -124,7 +124,7 @@ class Services:
             return engine.platform if engine else None
         for site in self.sites.values():
             with contextlib.suppress(Unreachable):
-                return site.platforms[0]
+                return next(iter(site.platforms), None)
         return None
 
     @cached_property

@@ -1,10 +1,11 @@
 """How much sooner several builders are done than one, and what it costs to lose one of them.
 
-``python -m bench.pool [--rounds N]``: N times 24 images that each wait 4 seconds and then write something new, pushed
-by builders with 4 jobs each, in turns: one builder, two, and three of which one is killed half way. Each builder is an
-engine of Debian 13 with containerd's store and data of its own, started here by ``script/engines``, so that it can be
-killed. What waits needs no processor, so that several builders on one machine take as long as several machines would.
-Figures are medians; compare ratios, not seconds. After every run the registry is asked for all images.
+``python -m bench.pool [--rounds N] [--buildkitd PROGRAM]``: N times 24 images that each wait 4 seconds and then write
+something new, pushed by builders with 4 jobs each, in turns: one builder, two, and three of which one is killed half
+way. Each builder is an engine of Debian 13 with containerd's store, which ``script/engines`` starts, or a BuildKit
+daemon, where its program is given; each has data of its own. What waits needs no processor, so that several builders on
+one machine take as long as several machines would. Figures are medians; compare ratios, not seconds. After every run
+the registry is asked for all images.
 """
 
 from __future__ import annotations
@@ -37,26 +38,28 @@ WANTED = {TWO: (ONE, 0.6), LOSING: (TWO, 1.3)}
 
 
 class Builder:
-    """An engine with data of its own, at a socket."""
+    """An engine, or a daemon, with data of its own, at a socket."""
 
-    def __init__(self, scratch: Path, number: int) -> None:
+    def __init__(self, scratch: Path, number: int, buildkitd: str) -> None:
         self.socket = scratch / f"{number}.sock"
         self.address = f"unix://{self.socket}"
         command = [str(ROOT / "script/engines"), "26c", "--serve", str(self.socket)]
+        if buildkitd:
+            command = [buildkitd, "--root", str(scratch / f"{number}"), "--addr", self.address]
         self.program = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def wait(self) -> None:
         """Until it answers."""
-        while not EngineAddress(self.address).answers():
+        while not self.socket.exists():
             if self.program.poll() is not None:
-                raise SystemExit("script/engines 26c ended by itself: run it to see why")
+                raise SystemExit(f"a builder ended by itself: run {self.program.args!r} to see why")
             time.sleep(0.1)
 
     def kill(self) -> None:
         """End it as a machine ends whose plug is pulled: nothing answers any more, and nobody says good-bye."""
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                if f"unix://{self.socket}".encode() in (folder / "cmdline").read_bytes().split(b"\0"):
+                if self.address.encode() in (folder / "cmdline").read_bytes().split(b"\0"):
                     os.kill(int(folder.name), signal.SIGKILL)
 
     def end(self) -> None:
@@ -122,9 +125,9 @@ def push(scratch: Path, host: str, shell: str, builders: Sequence[Builder], vict
 
 
 @contextlib.contextmanager
-def started(scratch: Path, count: int) -> Iterator[list[Builder]]:
+def started(scratch: Path, count: int, buildkitd: str) -> Iterator[list[Builder]]:
     """So many builders, stopped afterwards."""
-    builders = [Builder(scratch, number) for number in range(count)]
+    builders = [Builder(scratch, number, buildkitd) for number in range(count)]
     try:
         for builder in builders:
             builder.wait()
@@ -138,7 +141,8 @@ def main() -> None:
     """Measure, and print a row for each case."""
     parser = argparse.ArgumentParser(prog="python -m bench.pool")
     parser.add_argument("--rounds", type=int, default=3)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--buildkitd", default="")
+    arguments = parser.parse_args()
     seconds: dict[str, list[float]] = {ONE: [], TWO: [], LOSING: []}
     # Paths of sockets are short.
     with tempfile.TemporaryDirectory(prefix="pool-", dir="/tmp") as folder:
@@ -148,8 +152,10 @@ def main() -> None:
         registries.start(scratch, port, environment=os.environ)
         try:
             shell = push_shell(host)
-            for _ in range(rounds):
-                with started(scratch, 3) as builders:
+            for number in range(arguments.rounds):
+                place = scratch / str(number)
+                place.mkdir()
+                with started(place, 3, arguments.buildkitd) as builders:
                     seconds[ONE].append(push(scratch, host, shell, builders[:1]))
                     seconds[TWO].append(push(scratch, host, shell, builders[:2]))
                     seconds[LOSING].append(push(scratch, host, shell, builders, victim=builders[2]))

@@ -32,6 +32,7 @@ from buildtools.stages.registry_builds import (
     build_missing,
     placed_statuses,
     refuse_without_registry,
+    with_builder,
 )
 from buildtools.stages.tree import mind_untracked
 from buildtools.task_context import TaskContext
@@ -89,7 +90,7 @@ def listed_statuses(task: TaskContext) -> tuple[ImageStatus, ...]:
     """Where every image folder stands, and of each name that is somebody else's image in the engine, that it is."""
     statuses = survey_images(task)
     if task.services.sites:
-        return statuses
+        return tuple(with_builder(task, each) for each in statuses)
     named = _named(statuses)
 
     def listed(status: ImageStatus) -> ImageStatus:

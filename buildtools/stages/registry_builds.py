@@ -38,14 +38,11 @@ def placed_statuses(task: TaskContext, statuses: Sequence[ImageStatus]) -> tuple
     except Unreachable as error:
         task.run.report(Warned("", f"{error.fact}; what it has is not known"))
         return tuple(statuses)
-    return tuple(
-        _with_builder(task, each)
-        for each in _statuses(task, statuses, {name: image for name, image in images.items() if image})
-    )
+    return _statuses(task, statuses, {name: image for name, image in images.items() if image})
 
 
-def _with_builder(task: TaskContext, status: ImageStatus) -> ImageStatus:
-    """The same, with the builder of several that is to build it."""
+def with_builder(task: TaskContext, status: ImageStatus) -> ImageStatus:
+    """The same, and which one of several builders is to build it; another one will where that has no time."""
     if len(task.services.sites) < 2 or status.state is BuildState.UP_TO_DATE:
         return status
     folder = status.folder
@@ -88,6 +85,9 @@ def build_into_registry(
     # A pool of one would only have its own words for what that one says.
     push_build = pool.push_build if len(sites) > 1 else next(iter(sites.values())).push_build
     try:
+        if len(sites) > 1:
+            # Here an interrupt ends the wait for one that has stopped; a thread that builds would wait on.
+            pool.ask()
         return assemble(
             statuses,
             targets,

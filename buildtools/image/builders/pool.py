@@ -77,7 +77,7 @@ class BuilderPool:
         :raises Refused: the request names something that is not there.
         :raises Unreachable: no builder is left that can build it, or two were lost while they did.
         """
-        self._ask()
+        self.ask()
         lost_for_it = ""
         while True:
             name = self._take(request, cancelled)
@@ -101,13 +101,13 @@ class BuilderPool:
 
     def preferred(self, request_name: str, platform: str, native: str, content: bytes) -> str:
         """The builder that an image goes to when all have time; empty where none is left."""
-        self._ask()
+        self.ask()
         with self._change:
             able = self._able(platform or native, native, content)
         return _by_number(able, request_name, platform or native)[0] if able else ""
 
-    def _ask(self) -> None:
-        """Ask all builders what they can run, once."""
+    def ask(self) -> None:
+        """Ask all builders what they can run, once; who does not answer is lost."""
         with self._asking:
             names = [name for name in self._sites if name not in self._platforms and name not in self.losses]
             if not names:
