@@ -182,11 +182,8 @@ def test_a_plan_says_why_and_touches_nothing(team: Team) -> None:
 @pytest.mark.parametrize(
     ("arguments", "fact"),
     [
-        (["push", "--shard", "5/4"], "--shard 5/4 is not a share"),
-        (["push", "--shard", "two"], "--shard two is not a share"),
-        (["push", "--parents"], "--parents and --plan need --shard"),
         (["push", "--shard", "1/4", "--only", "a"], "--shard goes with neither --only nor --dry-run"),
-        (["plan", "--shards", "0"], "--shards 0 is not a whole number"),
+        (["push", "--parents"], "--parents and --plan need --shard"),
     ],
 )
 def test_what_makes_no_sense_is_refused(project: Project, arguments: list[str], fact: str) -> None:
