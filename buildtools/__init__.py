@@ -8,7 +8,8 @@ A map of the house, from the street to the cellar; imports run downward only:
 * ``invocation``  one call of a task: environment, settings, console, signals, exit codes
 * ``rendering``  results as tables and documents, ``plan_rendering`` those of ``plan``; ``invoke_config``: Invoke's
   levels of configuration as settings
-* ``console``    how a run looks: live table, plain lines, JSON lines; ``workboard``: what is at work in it
+* ``console``    how a run looks: live table, plain lines, JSON lines; ``workboard``: what is at work in it;
+  ``caller``: how commands are called in what it says
 * ``pipeline``   the table of contents: one function per task
 * ``stages``     the chapters: images, archives, releases, and whether the tree is what the commit says
 * ``task_context``  what a task works with: ``run``, what it was asked for; ``services``: engine, registry and store,

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import fields, replace
-from pathlib import PurePath
+from dataclasses import fields
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any
 
+from buildtools.caller import as_called
 from buildtools.events import Event, Finished, Log, Outcome, Started, Step, Transferred, Warned
 from buildtools.workboard import Work, Workboard, duration
 
@@ -36,8 +35,6 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # A whole digest is longer than most terminals have room for.
 _DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}")
 _SHORT = r"\1"
-# What was written by others is quoted in such lines.
-_QUOTATION = re.compile(r'[ >"]*\d* *\| ')
 _MARKS = {
     Outcome.DONE: ("✓", "green"),
     Outcome.UP_TO_DATE: ("=", "cyan"),
@@ -252,25 +249,6 @@ def _cut(text: str, end: str, width: int) -> str:
 
 def _count_text(number: int, total: int) -> str:
     return f"{number}/{total} " if total else ""
-
-
-def as_called(message: str) -> str:
-    """A message of ours, all of which say `` `invoke TASK` ``, with the program that was called in place of invoke."""
-    program = PurePath(sys.argv[0]).name
-    if program not in ("buildtools", "inv"):
-        return message
-    lines = message.split("\n")
-    return "\n".join(line if _QUOTATION.match(line) else line.replace("`invoke ", f"`{program} ") for line in lines)
-
-
-def event_as_called(event: Event) -> Event:
-    """The event, with what it has of our messages :func:`as_called`."""
-    match event:
-        case Warned():
-            return replace(event, message=as_called(event.message))
-        case Finished():
-            return replace(event, detail=as_called(event.detail))
-    return event
 
 
 def without_controls(text: str) -> str:

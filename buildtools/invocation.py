@@ -68,7 +68,8 @@ def exit_codes(console: Console | None = None, *, json: bool = False) -> Iterato
     try:
         yield
     except BuildToolsError as error:
-        from buildtools.console import as_called, without_controls
+        from buildtools.caller import as_called
+        from buildtools.console import without_controls
 
         *details, last = as_called(str(error)).split("\n")
         message, code = without_controls("\n".join([*details, f"error: {last}"])), error.exit_code
@@ -108,8 +109,9 @@ def running(
 
     With ``lenient`` errors in the configuration do not end the run; the settings have them.
     """
+    from buildtools.caller import event_as_called
     from buildtools.cancellation import Cancellation
-    from buildtools.console import MODES, event_as_called, open_console
+    from buildtools.console import MODES, open_console
     from buildtools.invoke_config import read_settings
     from buildtools.request_log import open_log
     from buildtools.run import Run, cache_folder, job_count
@@ -145,7 +147,7 @@ def junit_report(path: str, task: str, run: Run) -> Iterator[tuple[Run, Cases]]:
 
     :raises BuildToolsError: what the block raises; else, that the file cannot be written.
     """
-    from buildtools.console import as_called, event_as_called
+    from buildtools.caller import as_called, event_as_called
     from buildtools.junit import Cases
 
     cases, console = Cases(task), run.report
@@ -195,7 +197,7 @@ def show(console: Console | None, json: bool, document: Any, text: str, *, verba
 
         text = without_controls(text)
     if not verbatim:
-        from buildtools.console import as_called
+        from buildtools.caller import as_called
 
         text = as_called(text)
     if text:

@@ -25,7 +25,7 @@ LAYERS = (
     ("plan_rendering",),
     ("rendering", "invoke_config"),
     ("console", "pipeline", "junit"),
-    ("workboard",),
+    ("workboard", "caller"),
     ("stages",),
     ("task_context", "channel", "audit", "gates", "statement"),
     ("services", "run", "release", "deployment", "sandbox", "compose"),

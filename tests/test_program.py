@@ -212,3 +212,27 @@ def test_what_others_wrote_is_quoted_as_it_is(repository: Repository, environmen
         assert 1 == done.returncode
         assert "see `invoke publish`" in (done.stdout if flags else done.stderr)
         assert "buildtools publish" not in done.stdout + done.stderr
+
+
+def test_messages_name_tasks_as_somebody_has_put_them_into_a_collection(
+    repository: Repository, environment: Mapping[str, str]
+) -> None:
+    failing_folder(repository)
+    repository.write(
+        "tasks.py",
+        "from invoke import Collection\nfrom buildtools.tasks import namespace as ours\n"
+        "namespace = Collection()\nnamespace.add_collection(ours, name='images')\n",
+    )
+    for arguments, words in (
+        (("images.promote", "1.0.0"), "images.promote VERSION"),
+        (("images.sandbox.status",), "images.sandbox.up"),
+    ):
+        done = subprocess.run(
+            [Path(sys.executable).with_name("invoke"), *arguments],
+            cwd=repository.path,
+            env={**environment, "HOME": str(repository.path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (2, True) == (done.returncode, f"`invoke {words}" in done.stderr), done.stderr
