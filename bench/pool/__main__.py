@@ -66,6 +66,10 @@ class Builder:
         """Stop it, and wait until all that it made is gone."""
         self.program.terminate()
         self.program.wait()
+        # A daemon that was killed has left the files mounted that its builds were at work in.
+        for line in Path("/proc/mounts").read_text().splitlines():
+            if line.split()[1].startswith(str(self.socket.parent)):
+                subprocess.run(["umount", "--lazy", line.split()[1]], check=True)
 
 
 def make_project(root: Path, host: str, shell: str) -> str:

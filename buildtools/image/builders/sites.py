@@ -93,7 +93,7 @@ class BuildSite:
             return self._engine({**variables, "DOCKER_CONTEXT": name})
         if self.address.startswith("ssh:"):
             return self._engine(self._engine_variables())
-        daemon = Daemon.at(self.address, self._certificates, self._containers)
+        daemon = Daemon.at(self.address, self._certificates, lambda: self._engine_of_containers)
         try:
             daemon.platforms  # noqa: B018  asked now, so that one that does not answer is known at once
         except Refused as error:
@@ -110,8 +110,9 @@ class BuildSite:
             variables |= {"DOCKER_CERT_PATH": str(self._certificates), "DOCKER_TLS_VERIFY": "1"}
         return {**variables, "DOCKER_HOST": self.address}
 
-    def _containers(self) -> Engine:
-        return self._engine(chosen_engine(self._environment))
+    @cached_property
+    def _engine_of_containers(self) -> Engine:
+        return self._engine(self._environment)
 
     def _engine(self, variables: Mapping[str, str]) -> Engine:
         engine = Engine.connect(chosen_engine(variables))

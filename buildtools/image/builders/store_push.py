@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
-from buildtools import Refused
+from buildtools import Refused, Unreachable
 from buildtools.events import Report
 from buildtools.image.builder import BuildRequest
 from buildtools.image.docker.credentials import Credentials
 from buildtools.image.engine.build import confirmed_image, run_build
 from buildtools.image.engine.buildkit.control import Export
+from buildtools.image.engine.buildkit.failure import BuildFailed
 from buildtools.image.engine.client import Engine
 from buildtools.image.push.layer_uploader import LayerUploader
 from buildtools.image.push.routes import known_layers
@@ -40,8 +41,14 @@ def push_from_store(
 
     :raises BuildFailed: it could not be built.
     :raises Cancelled: ``cancelled`` was set.
+    :raises Refused: it is to be attested.
     :raises BuildToolsError: the engine does not give it out, or the registry does not take it.
     """
+    if request.attestations:
+        raise Refused(
+            f"{engine.title} has no place for the attestations of {request.name}",
+            "switch on its containerd image store, or name another builder",
+        )
     # It stays in the store under the name that any build gives it, and goes when `clean` takes that.
     tags = tuple(f"{image_name(request.name)}:{Reference.parse(tag).tag}" for tag in request.tags)
     request = replace(request, tags=tags)
@@ -55,13 +62,20 @@ def push_from_store(
         cancel=cancelled,
     )
     image = confirmed_image(engine, request, answer)
-    layers = known_layers(_images_below(registry, cache, request))
     repository = Reference.parse(request.repository).repository
-    with workers() as pool:
-        uploader = LayerUploader(
-            engine, registry, cache, pool, report, layers, cancelled, request.media_types, tagged=False
-        )
-        ((stored, _),) = uploader.store([ImageToPush(request.name, repository, "", image.image_id)])
+    try:
+        layers = known_layers(_images_below(registry, cache, request))
+        with workers() as pool:
+            uploader = LayerUploader(
+                engine, registry, cache, pool, report, layers, cancelled, request.media_types, tagged=False
+            )
+            ((stored, _),) = uploader.store([ImageToPush(request.name, repository, "", image.image_id)])
+    except Unreachable as error:
+        # Where the engine still answers it is the registry that does not, which no other builder mends.
+        engine.inspect(image.image_id)
+        raise BuildFailed(
+            request.name, request.dockerfile, error.fact, error.remedy, exit_code=error.exit_code
+        ) from None
     return stored.digest
 
 
