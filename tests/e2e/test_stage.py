@@ -39,7 +39,9 @@ CMD ["sh", "-c", "wget -qO /dev/null http://$DATABASE_PORT_27017_TCP_ADDR:$DATAB
 exit 9; wget -qO /dev/null http://db:27017/passwd || exit 8; exec httpd -f -p 8080 -h /www"]
 HEALTHCHECK --interval=0.2s --retries=50 CMD wget -qO /dev/null http://127.0.0.1:8080/mark
 """
-SMOKE = "wget -qO- http://$APP_PORT_8080_TCP_ADDR:$APP_PORT_8080_TCP_PORT/mark; echo of $VERSION"
+SMOKE = """\
+python3 -c 'import sys, urllib.request as r; print(r.urlopen(sys.argv[1]).read().decode())' \
+http://$APP_PORT_8080_TCP_ADDR:$APP_PORT_8080_TCP_PORT/mark; echo of $VERSION"""
 
 
 def stack(project: Project, **changes: dict[str, Any]) -> str:
@@ -141,7 +143,7 @@ def test_a_release_passes_and_may_be_promoted_only_then(staged: Project) -> None
     assert document == result(staged)
     kept = {path.name: path.read_text() for path in (staged.path / "dist/stage").iterdir()}
     assert {"app.log", "database.log", "result.json", "smoke.log"} == kept.keys()
-    assert ("starting\nready\n", f"{staged.mark}of 1.0.0\n") == (kept["database.log"], kept["smoke.log"])
+    assert ("starting\nready\n", f"{staged.mark}\nof 1.0.0\n") == (kept["database.log"], kept["smoke.log"])
     suite = ElementTree.parse(staged.path / "dist/stage.xml").getroot()
     assert {"stack", "app", "database", "smoke", "stage"} <= {case.attrib["name"] for case in suite}
     promoted = staged.done("promote", "1.0.0", "--to", "production")
@@ -236,7 +238,7 @@ def test_the_plugin_is_compose_where_it_is_installed(staged: Project, plugin: di
     configure(staged, smoke=f"{SMOKE}; echo $BUILDTOOLS_COMPOSE; $BUILDTOOLS_COMPOSE exec -T app cat /www/mark")
     assert "[stack] |  Container stage-" in stage(staged, 0, **plugin).err
     kept = (staged.path / "dist/stage/smoke.log").read_text()
-    assert f"{staged.mark}of 1.0.0\ndocker compose\n{staged.mark}\n" == kept
+    assert f"{staged.mark}\nof 1.0.0\ndocker compose\n{staged.mark}\n" == kept
     check = {"test": "echo no data; exit 3", "interval": "0.2s", "retries": 1}
     with socket.create_server(("0.0.0.0", 0)) as taken:
         ports = {"ports": [f"{taken.getsockname()[1]}:27017"]}
