@@ -20,6 +20,7 @@ from functools import partial
 from buildtools import Refused
 from buildtools.events import Warned
 from buildtools.frozen import frozen
+from buildtools.gates import Gates, gates_key
 from buildtools.git.checkout import tag_names
 from buildtools.image.registry.lookup import fingerprint_tag, tag_digest
 from buildtools.image.registry.manifest import digest_of
@@ -35,6 +36,7 @@ from buildtools.release import (
     prune_key,
 )
 from buildtools.schedule import side_by_side
+from buildtools.settings import GATE
 from buildtools.stages import releases
 from buildtools.stages.channels import parse_channels
 from buildtools.task_context import TaskContext
@@ -138,13 +140,21 @@ def _reasons(task: TaskContext) -> dict[str, str]:
     settings = task.settings
     tags = tag_names(settings.root, settings.tag_prefix, task.run.environment)
     reasons = {Version.parse(tag).image_tag: "there is a git tag of it" for tag in tags if _may_be_version(tag)}
-    return reasons | _reasons_in_store(task)
+    keys = [entry.key for entry in task.services.store.list("releases/") if entry.key.endswith(GATES)]
+    return reasons | _reasons_in_store(task, keys)
 
 
-def _reasons_in_store(task: TaskContext) -> dict[str, str]:
-    entries = task.services.store.list("releases/")
-    names = [entry.key.removeprefix("releases/") for entry in entries if entry.key.endswith(GATES)]
-    reasons = {name.removesuffix(GATES): "it was promoted" for name in names}
+def _reasons_in_store(task: TaskContext, keys: Sequence[str]) -> dict[str, str]:
+    """What keeps versions: the gates whose records have these keys, and all channels."""
+    store = task.services.store
+    records = [
+        Gates.parse(content.data, store.location(key))
+        for key, content in zip(keys, store.read_all(keys), strict=True)
+        if content
+    ]
+    # That a version passed `invoke stage` makes nobody need it.
+    tries = {GATE} - task.settings.target.keys()
+    reasons = {Version.parse(each.version).image_tag: "it was promoted" for each in records if {*each.names} - tries}
     for channel in parse_channels(task):
         # What a rollback would go back to is needed as long as the channel is.
         for version in filter(None, (channel.previous, channel.version)):
@@ -164,7 +174,7 @@ def _prune(task: TaskContext, release: Release, remaining: list[Release]) -> str
     """Take a release away, and out of those that remain; or say what keeps it, if somebody has begun to use it."""
     store, version = task.services.store, Version.parse(release.version)
     store.create(prune_key(version), release.manifest(), "application/json")
-    why = _reasons_in_store(task).get(version.image_tag, "")
+    why = _reasons_in_store(task, [gates_key(version)]).get(version.image_tag, "")
     if why:
         store.delete(prune_key(version))
         return why
@@ -186,6 +196,7 @@ def _delete_members(task: TaskContext, release: Release, remaining: Sequence[Rel
     images = [image for other in remaining for image in other.images]
     for image in release.images:
         _delete_image(task, image, [each for each in images if each.repository == image.repository])
+    store.delete(gates_key(version))
     store.delete(claim_key(version))
     store.delete(prune_key(version))
 

@@ -103,6 +103,9 @@ def test_what_something_points_to_is_kept(place: ReleasePlace) -> None:
         roll_back(task, "stage", None)
     promoted = Gates("1.4.0", "c" * 40).with_gate("production")
     place.store.create(gates_key(Version.parse("1.4.0")), promoted.document(), "application/json")
+    # A passed trial is none that somebody needs.
+    tried = Gates("1.3.0", "d" * 40).with_gate("stage")
+    place.store.create(gates_key(Version.parse("1.3.0")), tried.document(), "application/json")
     assert {
         "1.6.0": "one of the newest 1",
         "1.5.0": "",
@@ -114,6 +117,7 @@ def test_what_something_points_to_is_kept(place: ReleasePlace) -> None:
         "0.9.0": "there is a git tag of it",
     } == prune(place)
     assert is_intact(place)
+    assert ["releases/1.4.0.gates.json"] == [key for key in keys(place) if key.endswith(".gates.json")]
     with place.task() as task:
         assert "1.1.0" == roll_back(task, "stage", None).version
 
