@@ -146,17 +146,18 @@ def proofs(
 
 def _sign(task: TaskContext, staged: Release, key: SigningKey) -> Release:
     _each(staged, partial(_sign_image, task, key))
+    tag = f"{task.settings.tag_prefix}{task.version.base}" if task.version.is_release else ""
+    tag_id = tag_object(task.settings.root, tag, task.run.environment) if tag else ""
+    envelope = sealed(statement_of(staged, Origin(task.checkout.source, tag, tag_id)), key)
     version, store = Version.parse(staged.version), task.services.store
     content = store.read(manifest_key(version))
     existing = Release.parse(content.data, store.location(manifest_key(version))) if content else None
-    if existing and not existing.differences(staged):
+    # What is released keeps its statement, which may be of another key, or of another version of this tool.
+    if existing and not existing.differences(staged) and existing.attestation != digest_of(envelope):
         if not existing.attestation:
             task.run.report(Warned("", f"{version} was released unsigned, and stays so; its images are signed now"))
         return replace(staged, attestation=existing.attestation)
-    tag = f"{task.settings.tag_prefix}{task.version.base}" if task.version.is_release else ""
-    tag_id = tag_object(task.settings.root, tag, task.run.environment) if tag else ""
-    statement = statement_of(staged, Origin(task.checkout.source, tag, tag_id))
-    return replace(staged, attestation=put_statement(task, sealed(statement, key)))
+    return replace(staged, attestation=put_statement(task, envelope))
 
 
 def _sign_image(task: TaskContext, key: SigningKey, image: ReleasedImage) -> None:

@@ -155,6 +155,16 @@ def test_a_signed_release_is_intact_and_publishing_it_again_writes_nothing(signe
     ]
 
 
+def test_publishing_again_puts_back_what_was_lost(signed: SignedPlace) -> None:
+    release = signed.publish("1.0.0")
+    before = [*world(signed.place)]
+    delete_statement(signed, release)
+    delete_signature(signed, release)
+    assert "release 1.0.0 has drifted (statement 1.0.0 missing, signature app missing)" == signed.error("1.0.0")
+    assert release == signed.publish("1.0.0")
+    assert (before, "") == ([*world(signed.place)], signed.error("1.0.0"))
+
+
 def test_a_release_that_is_not_committed_yet_is_signed_the_same_again(signed: SignedPlace) -> None:
     staged = signed.place.stage("1.0.0")
     with signed.task("1.0.0") as task:
