@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,7 @@ def site_at(address: str, client: Registry, cache: Path, **options: Any) -> Buil
     return BuildSite(settings, None, credentials, ENVIRONMENT, registry=lambda: client, cache=Cache(cache))
 
 
+@contextmanager
 def workshop_at(address: str, client: Registry, root: Path, busybox: str) -> Iterator[Workshop]:
     mark = secrets.token_hex(4)
     with closing(site_at(address, client, root / "cache")) as site:
@@ -112,7 +113,8 @@ def workshop_at(address: str, client: Registry, root: Path, busybox: str) -> Ite
 def registry_workshop(
     buildkit_host: str, client: Registry, registry_busybox: str, tmp_path: Path
 ) -> Iterator[Workshop]:
-    yield from workshop_at(buildkit_host, client, tmp_path, registry_busybox)
+    with workshop_at(buildkit_host, client, tmp_path, registry_busybox) as workshop:
+        yield workshop
 
 
 @pytest.fixture
@@ -120,7 +122,8 @@ def store_workshop(
     engine: EngineService, client: Registry, registry_busybox: str, tmp_path: Path
 ) -> Iterator[Workshop]:
     """An engine that is used like a daemon, though its BuildKit cannot push."""
-    yield from workshop_at(engine.host, client, tmp_path, registry_busybox)
+    with workshop_at(engine.host, client, tmp_path, registry_busybox) as workshop:
+        yield workshop
     with closing(Engine.connect(engine.environment)) as connection:
         for name in ("app", "base", "child", "other"):
             connection.untag(f"{name}:fp-1")
@@ -246,5 +249,5 @@ def test_what_a_store_has_is_pushed_on_top_of_what_the_registry_has_of_its_paren
 def test_an_engine_that_speaks_like_a_daemon_may_have_a_store_that_cannot_push(
     modern_engine: str, client: Registry, registry_busybox: str, tmp_path: Path
 ) -> None:
-    workshop = next(workshop_at(modern_engine, client, tmp_path, registry_busybox))
-    assert workshop.build("app", "FROM scratch\nCOPY file /\n", {"file": "1"})
+    with workshop_at(modern_engine, client, tmp_path, registry_busybox) as workshop:
+        assert workshop.build("app", "FROM scratch\nCOPY file /\n", {"file": "1"})
