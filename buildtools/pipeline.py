@@ -112,7 +112,7 @@ def plan(run: Run, shards: int = 0) -> BuildPlan:
 def push(run: Run, shard: Shard | None = None) -> tuple[PushedImage, ...]:
     """Push every image under its version, building only what the registry does not have, and read it back.
 
-    With a ``shard`` only the images of that share.
+    With a ``shard`` only the images of that share, and nothing is written for the next step: that is for all of them.
     """
     with TaskContext(run) as task:
         if task.version.dirty:
@@ -120,7 +120,9 @@ def push(run: Run, shard: Shard | None = None) -> tuple[PushedImage, ...]:
         task.services.registry.ping()
         images.run_before(task)
         images.pull_bases(task)
-        pushed = build_plan.push_share(task, shard) if shard else images.push_images(task)
+        if shard:
+            return build_plan.push_share(task, shard)
+        pushed = images.push_images(task)
         outputs.write_outputs(task, releases.release_of(task, pushed))
         return pushed
 

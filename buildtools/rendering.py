@@ -143,7 +143,9 @@ def pushed_table(images: Sequence[PushedImage]) -> str:
 
 
 def pushed_summary(images: Sequence[PushedImage]) -> str:
-    """What ``push`` came to."""
+    """What ``push`` came to; only a share may have no images."""
+    if not images:
+        return "this share is empty: nothing to push"
     return _counted("pushed", [image.route for image in images], PushRoute)
 
 

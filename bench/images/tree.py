@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import random
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+
+from bench.repository import Repository
 
 FILES = 24
 LEVELS = (0.1, 0.3, 0.6)
 
 
 @dataclass(frozen=True)
-class Tree:
+class Tree(Repository):
     """A git repository with image folders. ``levels`` are their names, parents before children."""
 
-    root: Path
     levels: tuple[tuple[str, ...], ...]
     prefix: str
 
@@ -38,18 +38,6 @@ class Tree:
     def set_salt(self, name: str, text: str) -> None:
         """Change a folder's content."""
         (self.root / "src/docker" / name / "files/salt").write_text(text)
-
-    def release(self, version: str) -> None:
-        """Commit all there is and tag it."""
-        (self.root / "NEWS").write_text(f"{version}\n")
-        self.git("add", "--all")
-        self.git("commit", "--quiet", "--message", version)
-        self.git("tag", "--annotate", "--message", version, version)
-
-    def git(self, *arguments: str) -> None:
-        """Run git in the repository."""
-        identity = ["-c", "user.name=bench", "-c", "user.email=bench@localhost"]
-        subprocess.run(["git", *identity, *arguments], cwd=self.root, check=True)
 
 
 def make_tree(root: Path, count: int, size: int, salt: str, base: str, prefix: str) -> Tree:

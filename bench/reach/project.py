@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import Any
 
 from bench.images.tree import LEVELS
+from bench.repository import Repository
 from buildtools.image.engine.client import Engine
 from buildtools.image.generation import PARENTS_LABEL, generation_of, parents_label
 from buildtools.image.registry.client import Registry
@@ -85,13 +86,12 @@ def usage_of(process: subprocess.Popen[bytes]) -> tuple[int, resource.struct_rus
 
 
 @dataclass(frozen=True)
-class Project:
+class Project(Repository):
     """A git repository with ``names`` for image folders, in three levels; each copies one small file.
 
     ``registry`` is the registry's process, and ``variables`` are what our program gets besides.
     """
 
-    root: Path
     host: str
     names: Sequence[str]
     registry: int = 0
@@ -128,18 +128,6 @@ class Project:
             raise SystemExit(f"invoke {' '.join(arguments)} in {self.root} failed:\n{err.read_text()[-4000:]}")
         costs = Costs(seconds, usage.ru_utime + usage.ru_stime, processor_seconds(self.registry) - before)
         return Measured(costs, usage.ru_maxrss * 1024, out.read_text())
-
-    def release(self, version: str) -> None:
-        """Commit all there is and tag it."""
-        (self.root / "NEWS").write_text(f"{version}\n")
-        self.git("add", "--all")
-        self.git("commit", "--quiet", "--message", version)
-        self.git("tag", "--annotate", "--message", version, version)
-
-    def git(self, *arguments: str) -> None:
-        """Run git in the repository."""
-        identity = ["-c", "user.name=bench", "-c", "user.email=bench@localhost"]
-        subprocess.run(["git", *identity, *arguments], cwd=self.root, check=True)
 
     def change_leaf(self, content: str) -> None:
         """Change what the last image holds."""

@@ -51,7 +51,7 @@ class Team:
                 assert manifest
                 record_build(client, repository, manifest, last.name, last.fingerprint, "0" * 40, seconds)
         for short in PARENTS:
-            self.project.image(short, "FROM {base}\nCOPY data /\nRUN date > /date\n", data="another")
+            self.project.image(short, "FROM {base}\nCOPY data /\nRUN date > /date\n", data=f"another {short}")
         self.project.commit("other parents")
         self.project.tag("1.1.0")
 
@@ -61,7 +61,7 @@ def team(place: Place, project_in: MakeProject, tmp_path: Path, environment: Map
     with own_registry(tmp_path / "registry", environment) as registry:
         project = project_in(replace(place, registry=registry.host, login=""))
         for short in PARENTS:
-            project.image(short, "FROM {base}\nCOPY data /\nRUN date > /date\n", data=project.mark)
+            project.image(short, "FROM {base}\nCOPY data /\nRUN date > /date\n", data=f"{short} {project.mark}")
         for short in APPS:
             both = "FROM base-{mark}\nCOPY --from=tool-{mark} data /tool\nCOPY data /own\nRUN date > /own-date\n"
             project.image(short, both, data=f"{short} {project.mark}")
@@ -115,6 +115,8 @@ def test_a_share_that_died_is_made_up_for_by_running_it_again_and_publish_builds
 @pytest.mark.exhaustive
 def test_slow_parents_are_built_by_one_agent_each_before_the_others_begin(team: Team) -> None:
     team.next_version(parents=100.0, apps=100.0)
+    empty = team.agent("empty").done("push", "--shard", "9/9", "--parents")
+    assert ("", "this share is empty: nothing to push") == (empty.out.strip(), empty.last)
     agents = [team.agent(f"agent{number}") for number in range(1, 5)]
     shards = team.plan(agents[0])
     parents = {team.project.name(short) for short in PARENTS}
