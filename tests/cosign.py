@@ -29,9 +29,9 @@ class Cosign:
         assert 0 == done.returncode, done.stderr
         return self.home / f"{name}.key", self.home / f"{name}.pub"
 
-    def verify(self, key: Path, reference: str) -> str:
+    def verify(self, key: Path, reference: str, **variables: str) -> str:
         """Why cosign does not take an image as signed with this key; empty where it does."""
-        done = self.run("verify", "--insecure-ignore-tlog", "--key", key, reference)
+        done = self.run("verify", "--insecure-ignore-tlog", "--key", key, reference, **variables)
         return done.stderr if done.returncode else ""
 
     def verify_member(self, key: Path, statement: Path, file: Path) -> str:

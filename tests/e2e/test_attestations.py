@@ -19,6 +19,7 @@ import pytest
 from buildtools.image.engine.client import Engine
 from buildtools.image.registry.manifest import OCI_INDEX, OCI_MANIFEST
 from tests.conftest import EngineService
+from tests.cosign import Cosign
 from tests.e2e.conftest import MakeProject
 from tests.e2e.project import MANIFEST_KINDS, Place, Project
 from tests.faults.proxy import wire_to
@@ -230,3 +231,18 @@ def test_an_engine_without_a_place_for_attestations_is_refused_before_anything_i
     for what in ("provenance", "sbom", "cache_to type=registry"):
         assert f"{what} (of {project.name('app')}, {project.name('other')}) needs an engine with" in refused.err
     assert "containerd-snapshotter" in refused.err
+
+
+@pytest.mark.exhaustive
+def test_an_image_is_signed_with_what_is_attested_about_it(attested: Project, cosign: Cosign) -> None:
+    private, public = cosign.key_pair("our")
+    own = {"image": {attested.name("app"): {"provenance": "max"}}, "verify_key": str(public)}
+    attested.configure(**own, sign={"key": str(private)})
+    attested.commit("signed")
+    attested.tag("1.1.0")
+    attested.done("publish", COSIGN_PASSWORD="of a test")
+    assert "release 1.1.0 is intact and signed: 2 images and 0 archives" == attested.done("verify").last
+    login = attested.place.variables["DOCKER_CONFIG"]
+    for short in ("app", "child"):
+        assert "" == cosign.verify(public, attested.reference(short, "1.1.0"), DOCKER_CONFIG=login)
+    assert OCI_INDEX == get(attested, attested.repository("app"), "1.1.0")["mediaType"]
