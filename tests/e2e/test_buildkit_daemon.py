@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -42,6 +43,10 @@ def test_a_release_needs_no_engine(daemon_project: Project) -> None:
     assert "context: own changed" in project.done("list", "--why", project.name("child")).out
     project.commit("another child")
     project.tag("1.2.0")
+    plan = project.done("plan")
+    assert "2 images to build, 1 in the registry" == plan.last
+    # What the first build took is written down in the registry.
+    assert re.search(rf"^{project.name('child')} +to build +[0-9.]+s ", plan.out, re.MULTILINE), plan.out
     routes = project.done("push").last
     assert "2 builder" in routes
     assert "1 stamped" in routes
