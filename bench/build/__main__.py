@@ -1,8 +1,9 @@
 """How long builds take, beside the official client and docker-py's own build in the same run.
 
 ``python -m bench.build`` prints the table; ``--rounds`` takes the median of several, ``--endurance`` builds 220 times
-and looks at what is left. It needs an engine, a docker program that builds with BuildKit (``--docker``), and
-busybox-static. Only ratios mean something: a machine that is busy is busy for both.
+and looks at what is left, ``--native`` compares the two ways to speak with an engine's BuildKit. It needs an engine, a
+docker program that builds with BuildKit (``--docker``), and busybox-static. Only ratios mean something: a machine that
+is busy is busy for both.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import secrets
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -152,6 +154,34 @@ def parallel_case(bench: Bench) -> tuple[float, float]:
     return run(1), run(JOBS)
 
 
+def native_cases(bench: Bench, rounds: int) -> dict[str, tuple[float, float]]:
+    """The seconds of builds by HTTP/2 on the engine's socket, and of the same by ``POST /grpc`` and ``/session``.
+
+    Both pass through a program of ours, which makes of any engine one that has lost these routes: it is as slow as it
+    is, for both.
+    """
+    engine, times = bench.engine, dict[str, dict[str, list[float]]]()
+    with contextlib.ExitStack() as stack:
+        engines = {}
+        for way, options in (("native", []), ("routes", ["--routes"])):
+            path = bench.root / f"{way}.sock"
+            command = [sys.executable, "-m", "tests.image.engine.modern_engine", str(path), *options]
+            program = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE))
+            stack.callback(program.terminate)
+            assert program.stdout is not None
+            program.stdout.readline()
+            engines[way] = Engine.connect({"DOCKER_HOST": f"unix://{path}"})
+            stack.callback(engines[way].close)
+        stack.callback(setattr, bench, "engine", engine)
+        for _ in range(rounds):
+            for way, bench.engine in engines.items():
+                with bench.folder_of_files(way) as folder:
+                    times.setdefault("first", {}).setdefault(way, []).append(bench.ours(folder))
+                    times.setdefault("same again", {}).setdefault(way, []).append(bench.ours(folder))
+    medians = {case: {way: statistics.median(each) for way, each in ways.items()} for case, ways in times.items()}
+    return {case: (ways["native"], ways["routes"]) for case, ways in medians.items()}
+
+
 def endurance(bench: Bench, builds: int, cancelled: int) -> str:
     """What is left after many builds: threads and open files of ours, and images that went missing."""
 
@@ -183,12 +213,17 @@ def main() -> None:
     parser.add_argument("--docker", default=docker_with_buildkit(), help="a docker program that builds with BuildKit")
     parser.add_argument("--no-docker-py", action="store_true", help="leave out docker-py's own build, which is slow")
     parser.add_argument("--endurance", action="store_true", help="build 200 times and cancel 20 builds")
+    parser.add_argument("--native", action="store_true", help="compare the two ways to speak with an engine, only")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-build-") as folder:
         bench = Bench(Path(folder), options.docker)
         try:
             if options.endurance:
                 print(endurance(bench, 200, 20))
+                return
+            if options.native:
+                for case, (native, routes) in native_cases(bench, options.rounds).items():
+                    print(f"{case}, native way: {native / routes:.2f} (at most 1.05)  {native:.2f} s : {routes:.2f} s")
                 return
             rounds = [sync_cases(bench, with_docker_py=not options.no_docker_py) for _ in range(options.rounds)]
             parallel = [parallel_case(bench) for _ in range(options.rounds)]

@@ -105,10 +105,12 @@ class Arena:
         """Run a program; what it took."""
         began = time.perf_counter()
         with (self.scratch / "output").open("w+") as output:
-            pid = subprocess.Popen(
+            program = subprocess.Popen(
                 command, cwd=folder, env={**self.environment, **variables}, stdout=output, stderr=output
-            ).pid
-            _, status, usage = os.wait4(pid, 0)
+            )
+            _, status, usage = os.wait4(program.pid, 0)
+            # It is not there to be waited for any more.
+            program.returncode = os.waitstatus_to_exitcode(status)
             seconds = time.perf_counter() - began
             if status:
                 output.seek(0)
@@ -263,13 +265,18 @@ def median(runs: list[Measured]) -> float:
 
 def clean(ring: Arena, tree: Tree) -> None:
     """Take a tree and its images away."""
+    forget(ring, tree)
+    shutil.rmtree(tree.root)
+
+
+def forget(ring: Arena, tree: Tree) -> None:
+    """Take a tree's images out of the engine."""
     for pattern in (f"{tree.prefix}/*", *(f"{name}" for name in tree.names)):
         ring.sh(
             f"{ring.docker} images -q --filter reference={pattern} --format '{{{{.Repository}}}}:{{{{.Tag}}}}' "
             f"| xargs -r {ring.docker} rmi -f",
             ring.scratch,
         )
-    shutil.rmtree(tree.root)
 
 
 @contextlib.contextmanager

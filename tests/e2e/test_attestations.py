@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import io
-import itertools
 import json
-import signal
-import subprocess
 import tarfile
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +17,7 @@ from buildtools.image.registry.manifest import OCI_INDEX, OCI_MANIFEST
 from tests.conftest import EngineService
 from tests.cosign import Cosign
 from tests.e2e.conftest import MakeProject
+from tests.e2e.killed_pushes import kills_until_done
 from tests.e2e.project import MANIFEST_KINDS, Place, Project
 from tests.faults.proxy import wire_to
 
@@ -194,28 +191,12 @@ def test_killed_at_any_manifest_that_it_writes_it_is_finished_by_the_next_run(
         project.configure(provenance=True)
         project.commit("all")
         project.tag("1.0.0")
-        kills = 0
-        while True:
-            process = project.start("push")
-            left = itertools.count(kills, -1)
 
-            def kill_at_last(
-                data: bytes, left: Iterator[int] = left, process: subprocess.Popen[str] = process
-            ) -> bytes | None:
-                if not data.startswith(b"PUT ") or next(left):
-                    return data
-                process.kill()
-                return None
-
-            wire.sent = kill_at_last
-            process.communicate()
+        def look() -> None:
             if project.place.digest(project.repository("app"), "1.0.0"):
                 assert statements(project, project.repository("app"), "1.0.0")
-            if process.returncode == 0:
-                break
-            assert -signal.SIGKILL == process.returncode
-            kills += 1
-        wire.sent = lambda data: data
+
+        kills = kills_until_done(project, wire, lambda data: data.startswith(b"PUT "), look)
         assert kills > 4
         assert "1 already there" in project.done("push").last
 

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import io
-import itertools
 import json
-import signal
-import subprocess
 import tarfile
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +15,7 @@ import pytest
 from buildtools.image.engine.client import Engine
 from buildtools.image.registry.manifest import ACCEPTED, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
 from tests.e2e.conftest import MakeProject
+from tests.e2e.killed_pushes import kills_until_done
 from tests.e2e.project import Place, Project
 from tests.faults.proxy import wire_to
 
@@ -224,29 +221,15 @@ def test_killed_at_any_manifest_that_it_writes_it_is_finished_by_the_next_run(
 ) -> None:
     with wire_to(registry) as wire:
         project = for_several_platforms(project_in(replace(place, registry=wire.address, login="")))
-        kills = 0
-        while True:
-            process = project.start("push")
-            left = itertools.count(kills, -1)
 
-            def kill_at_last(
-                data: bytes, left: Iterator[int] = left, process: subprocess.Popen[str] = process
-            ) -> bytes | None:
-                writes_manifest = data.startswith(b"PUT ") and b"/manifests/" in data.partition(b"\r\n")[0]
-                if not writes_manifest or next(left):
-                    return data
-                process.kill()
-                return None
+        def writes_manifest(data: bytes) -> bool:
+            return data.startswith(b"PUT ") and b"/manifests/" in data.partition(b"\r\n")[0]
 
-            wire.sent = kill_at_last
-            process.communicate()
+        def look() -> None:
             for short in ("base", "app"):
                 if project.place.digest(project.repository(short), "1.0.0"):
                     assert {"amd64", "arm64"} == set(variants(project, short, "1.0.0"))
-            if process.returncode == 0:
-                break
-            assert -signal.SIGKILL == process.returncode
-            kills += 1
-        wire.sent = lambda data: data
+
+        kills = kills_until_done(project, wire, writes_manifest, look)
         assert kills > 5
         assert "2 already there" in project.done("push").last

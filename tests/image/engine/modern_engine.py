@@ -27,9 +27,10 @@ class ModernEngine(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, path: str, engine: Engine, *, only_grpc: bool = False) -> None:
+    def __init__(self, path: str, engine: Engine, *, only_grpc: bool = False, routes: bool = False) -> None:
         super().__init__(path, _Connection)
         self.engine = engine
+        self.routes = routes
         self.only_grpc = only_grpc
 
 
@@ -40,7 +41,7 @@ class _Connection(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         # Every request, and the preface of HTTP/2 with what follows it, is longer than that.
         begin = self.request.recv(32, socket.MSG_PEEK | socket.MSG_WAITALL)
-        if re.match(rb"POST (?:/v[0-9.]+)?/(?:grpc|session) ", begin):
+        if not self.server.routes and re.match(rb"POST (?:/v[0-9.]+)?/(?:grpc|session) ", begin):
             self.request.sendall(NOT_FOUND + b'{"message":"page not found"}\n')
             return
         if begin.startswith(b"PRI * HTTP/2.0\r\n"):
@@ -69,7 +70,7 @@ if __name__ == "__main__":
     path, *options = sys.argv[1:]
     with (
         contextlib.closing(Engine.connect(os.environ)) as engine,
-        ModernEngine(path, engine, only_grpc="--only-grpc" in options) as server,
+        ModernEngine(path, engine, only_grpc="--only-grpc" in options, routes="--routes" in options) as server,
     ):
         sys.stdout.write("listens\n")
         sys.stdout.flush()
