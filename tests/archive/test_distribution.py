@@ -6,6 +6,7 @@ import tarfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from buildtools import BuildToolsError, Refused
 from buildtools.archive import distribution
 from buildtools.archive.distribution import Distribution
+from buildtools.archive.segment_cache import SegmentCache
 from buildtools.command import CommandFailed
 from buildtools.events import Event, Log, Transferred, unheard
 from buildtools.settings import DistributionSettings
@@ -175,3 +177,26 @@ def test_a_folder_that_cannot_be_made_is_an_error(project: Path, environment: Ma
     made = make(project, environment, command="mkdir out; touch out/x dist", root="out")
     with pytest.raises(BuildToolsError, match=r"dist/logdaemon-.*\.tgz cannot be written \(File exists: .*/dist\)"):
         distribution.save(made, EPOCH, project / "dist")
+
+
+def test_a_new_version_is_compressed_only_where_it_is_new(project: Path, tmp_path: Path) -> None:
+    folder = project / "out/lib"
+    folder.mkdir(parents=True)
+    numbers = Random(5)
+    for name in ("a.jar", "b.jar", "c.jar"):
+        (folder / name).write_bytes(numbers.randbytes(300_000))
+    cache, segments = SegmentCache(tmp_path / "segments"), tmp_path / "segments"
+
+    def archive(version: str, cache: SegmentCache | None = None) -> bytes:
+        out = io.BytesIO()
+        named = Distribution("daemon", project / "out", f"daemon-{version}.tgz", f"daemon-{version}", is_archive=False)
+        distribution.write(named, EPOCH, out, cache=cache)
+        return out.getvalue()
+
+    assert archive("1.0.0") == archive("1.0.0", cache)
+    first = set(segments.iterdir())
+    assert archive("1.1.0") == archive("1.1.0", cache)
+    assert (3, first) == (len(first), set(segments.iterdir()))
+    (folder / "b.jar").write_bytes(numbers.randbytes(300_000))
+    assert archive("1.2.0") == archive("1.2.0", cache)
+    assert 4 == len(list(segments.iterdir()))
