@@ -1,10 +1,11 @@
 """How long it takes to take a release's images over into another namespace of one registry, beside what people use.
 
-``python -m bench.promote [--rounds N] [--images N]``: releases so many images (default 20) without an archive into a
-registry and a SeaweedFS on loopback. An image has six layers, of which four are everybody's, with 20 MB together.
-Then ``skopeo copy`` one by one and ``crane copy`` four at a time take turns with ``invoke promote``, each into a
-namespace that nobody has used; ours also looks at all that it takes over, before and after, and writes the release
-there. A program that is not on the path is left out. Compare ratios, not seconds: the first is 1.
+``python -m bench.promote [--rounds N] [--images N] [--milliseconds N]``: releases so many images (default 20) without
+an archive into a registry and a SeaweedFS on loopback; with ``--milliseconds`` the registry is so far away, each way.
+An image has six layers, of which four are everybody's, with 20 MB together. Then ``skopeo copy`` one by one and ``crane
+copy`` four at a time take turns with ``invoke promote``, each into a namespace that nobody has used; ours also looks at
+all that it takes over, before and after, and writes the release there. A program that is not on the path is left out.
+Compare ratios, not seconds: the first is 1.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 from bench.archive.__main__ import compare, run, s3_server
+from bench.distance import distance
 from buildtools.archive.object_store.s3_store import S3Store
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.manifest import DOCKER_CONFIG, DOCKER_LAYER, Descriptor, Manifest, digest_of, encode
@@ -36,15 +38,17 @@ def main() -> None:
     options = argparse.ArgumentParser(prog="python -m bench.promote")
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--images", type=int, default=20)
+    options.add_argument("--milliseconds", type=float, default=0)
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as name, s3_server(Path(name)) as environment:
         root, (port,) = Path(name), process.free_ports(1)
         registry.start(root, port, environment=os.environ)
         try:
-            host = f"127.0.0.1:{port}"
-            names = release(host, environment, chosen.images)
-            print(f"{chosen.images} images, {os.cpu_count()} cores, median of {chosen.rounds} rounds")
-            compare("promote within one registry", peers(root, host, names, environment), root, chosen.rounds)
+            with distance(port, chosen.milliseconds) if chosen.milliseconds else nullcontext(port) as reached:
+                host = f"127.0.0.1:{reached}"
+                names = release(host, environment, chosen.images)
+                print(f"{chosen.images} images, {os.cpu_count()} cores, median of {chosen.rounds} rounds")
+                compare("promote within one registry", peers(root, host, names, environment), root, chosen.rounds)
         finally:
             process.stop(registry.NAME, root)
 

@@ -7,9 +7,11 @@ the same command. The manifest names the places in the target, and is the same o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from typing import TypeVar
 
 from buildtools import Conflict, Failures, Refused, failures_of
 from buildtools.archive.checksums import Checksums
@@ -31,6 +33,10 @@ from buildtools.stages.tag_moves import outdated_tags
 from buildtools.stages.verification import audit_releases
 from buildtools.task_context import TaskContext
 from buildtools.version import Version
+
+_Value = TypeVar("_Value")
+
+_QUESTIONS = 8
 
 
 def target_task(task: TaskContext, name: str) -> TaskContext:
@@ -66,16 +72,16 @@ def check_promotion(task: TaskContext, target: TaskContext, name: str, release: 
     """
     replica = target_release(target, release)
     registry = target.services.registry
-    checks: list[Callable[[], object]] = [
-        partial(_refuse_closed_gates, task, name, release),
-        partial(_refuse_drift, task, release),
-        partial(_refuse_conflict, target, replica),
-        partial(_refuse_store, target),
-        registry.ping,
-        *(partial(registry.check_push_access, image.repository) for image in replica.images),
-    ]
-    if errors := failures_of(checks):
-        raise releases.preflight_failure(errors)
+    # Each asks another service. The target's store is connected by the first question to it.
+    checks: tuple[tuple[Callable[[], object], ...], ...] = (
+        (partial(_refuse_closed_gates, task, name, release), partial(_refuse_drift, task, release)),
+        (partial(_refuse_conflict, target, replica), partial(_refuse_store, target)),
+        (registry.ping,),
+        *((partial(registry.check_push_access, image.repository),) for image in replica.images),
+    )
+    with ThreadPoolExecutor(_QUESTIONS) as pool:
+        if errors := [error for some in pool.map(failures_of, checks) for error in some]:
+            raise releases.preflight_failure(errors)
 
 
 def stage_replica(task: TaskContext, target: TaskContext, release: Release) -> Release:
@@ -94,17 +100,27 @@ def stage_replica(task: TaskContext, target: TaskContext, release: Release) -> R
         **{f"image {source.name}": partial(_copy_image, task, target, copier, source) for source in images},
         **{f"archive {archive.name}": partial(_copy_archive, task, target, archive) for archive in release.archives},
     }
+    manifests = _results(target, work, "promoted")
+    copy_release_signatures(task, target, release, replica)
+    put = target.services.registry.put_manifest
+    tags: dict[str, Callable[[], object]] = {
+        image.name: partial(put, image.repository, image.tag, manifest)
+        for image in replica.images
+        if (manifest := manifests.get(f"image {image.name}"))
+    }
+    _results(target, tags, "tagged")
+    _refuse_drift(target, replica)
+    return replica
+
+
+def _results(target: TaskContext, work: Mapping[str, Callable[[], _Value]], action: str) -> Mapping[str, _Value]:
+    """What came of each piece of work; several are done at once."""
     results = run_graph(dict.fromkeys(work, ()), lambda key: work[key](), jobs=target.run.jobs)
     if results.failed:
         raise Failures(results.failed.values()).combined(
-            f"{len(results.failed)} of {len(work)} members were not promoted", "fix the errors above and run again"
+            f"{len(results.failed)} of {len(work)} members were not {action}", "fix the errors above and run again"
         )
-    copy_release_signatures(task, target, release, replica)
-    for image in replica.images:
-        if manifest := results.done.get(f"image {image.name}"):
-            target.services.registry.put_manifest(image.repository, image.tag, manifest)
-    _refuse_drift(target, replica)
-    return replica
+    return results.done
 
 
 def refuse_target_called_gate(task: TaskContext) -> None:

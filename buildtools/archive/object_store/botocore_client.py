@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -49,12 +50,23 @@ def _refuse_login(endpoint: str) -> None:
         )
 
 
+@cache
+def _data_loader() -> Any:
+    """What botocore reads of S3's description, once for all clients: that is nearly all it takes to make one."""
+    import botocore.session
+
+    return botocore.session.get_session().get_component("data_loader")
+
+
 def _client(endpoint: str, environment: Mapping[str, str], patience: Patience, *, checksums: bool) -> Any:
+    import botocore.session
     from boto3.session import Session
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
     from botocore.handlers import add_expect_header
 
+    core = botocore.session.get_session()
+    core.register_component("data_loader", _data_loader())
     try:
         # What is None is looked for where botocore looks: profile, role, instance.
         session = Session(
@@ -63,6 +75,7 @@ def _client(endpoint: str, environment: Mapping[str, str], patience: Patience, *
             aws_session_token=environment.get("AWS_SESSION_TOKEN"),
             region_name=environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION"),
             profile_name=environment.get("AWS_PROFILE") or None,
+            botocore_session=core,
         )
         config = Config(
             # While a request is sent, this is also how long the service may refuse to take the next block of it.
