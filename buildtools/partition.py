@@ -72,7 +72,8 @@ def partition(parents: Mapping[str, Collection[str]], seconds: Mapping[str, floa
 
     Parents that are not names of the graph are taken as done.
     """
-    graph = {name: [parent for parent in above if parent in parents] for name, above in parents.items()}
+    # In one order everywhere: the sum of the same seconds in another order may be another one.
+    graph = {name: sorted(parent for parent in above if parent in parents) for name, above in parents.items()}
     weights = _weights_of_shared(graph, seconds)
     levels = sorted(set(weights.values()), reverse=True)
     # The heaviest candidates alone, then more and more of them, down to all.

@@ -14,6 +14,8 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from math import inf
+from typing import Any
 
 from buildtools import BuildToolsError, Unreachable
 from buildtools.frozen import frozen
@@ -54,17 +56,15 @@ def read_builds(registry: Registry, repository: str) -> tuple[BuildRecord, ...]:
         return ()
     with suppress(Damaged, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         text = manifest.document["annotations"][_ANNOTATION] if manifest else "[]"
-        return tuple(
-            BuildRecord(
-                str(each["name"]),
-                str(each["fingerprint"]),
-                str(each["commit"]),
-                float(each["seconds"]),
-                float(each["expected"]),
-            )
-            for each in json.loads(text)
-        )
+        return tuple(map(_read_record, json.loads(text)))
     return ()
+
+
+def _read_record(document: Any) -> BuildRecord:
+    seconds, expected = float(document["seconds"]), float(document["expected"])
+    if not (0 <= seconds < inf and 0 <= expected < inf):
+        raise ValueError(f"{seconds} and {expected} are not times")
+    return BuildRecord(str(document["name"]), str(document["fingerprint"]), str(document["commit"]), seconds, expected)
 
 
 def expected_seconds(records: Sequence[BuildRecord], name: str, commit: str) -> float:

@@ -10,6 +10,8 @@ from buildtools.image.registry.build_records import BuildRecord, built_for, expe
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.manifest import DOCKER_CONFIG, Descriptor, Manifest, encode
 
+RECORD = '[{"name": "app", "fingerprint": "f", "commit": "c", "expected": 0, "seconds": %s}]'
+
 
 class Repository:
     """A repository with one image of no layers."""
@@ -70,7 +72,20 @@ def test_only_the_last_builds_are_kept(repository: Repository) -> None:
     assert [f"f{number}" for number in range(19, 3, -1)] == [each.fingerprint for each in records]
 
 
-@pytest.mark.parametrize("text", ["", "7", "[7]", "[{}]", '{"name": "app"}', '[{"name": "app", "seconds": "soon"}]'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "7",
+        "[7]",
+        "[{}]",
+        RECORD % "NaN",
+        RECORD % "-1",
+        RECORD % "Infinity",
+        '{"name": "app"}',
+        '[{"name": "app", "seconds": "soon"}]',
+    ],
+)
 def test_what_cannot_be_read_is_no_record(repository: Repository, text: str) -> None:
     document = {**repository.image.document, "annotations": {"lockstep.builds": text}}
     repository.registry.put_manifest(
