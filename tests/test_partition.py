@@ -117,7 +117,7 @@ def test_nothing_to_build_is_as_many_empty_shares() -> None:
 
 
 def test_the_order_of_parents_does_not_matter_where_a_sum_depends_on_it() -> None:
-    seconds = {"a": 0.1, "b": 0.2, "c": 0.3, "x": 7.0, "y": 7.0}
+    seconds = {"a": 0.1, "b": 0.3, "c": 0.9, "x": 7.0, "y": 7.0}
     roots: dict[str, Sequence[str]] = {"a": (), "b": (), "c": ()}
     divisions = [
         partition({**roots, "x": first, "y": second}, seconds, 2)
