@@ -132,6 +132,7 @@ def test_an_attestation_is_a_member_of_the_release(attested: Project) -> None:
     assert (5, True) == (drifted.code, f"{repository}:1.0.1" in drifted.err + drifted.out)
 
 
+@pytest.mark.images_in_engine
 @pytest.mark.exhaustive
 def test_a_scanner_lists_what_an_image_holds(attested: Project, tmp_path: Path) -> None:
     attested.image("scanner", 'FROM {base}\nCOPY --chmod=755 scan /\nENTRYPOINT ["/scan"]\n', scan=SCANNER)
@@ -201,6 +202,7 @@ def test_killed_at_any_manifest_that_it_writes_it_is_finished_by_the_next_run(
         assert "1 already there" in project.done("push").last
 
 
+@pytest.mark.images_in_engine
 def test_an_engine_without_a_place_for_attestations_is_refused_before_anything_is_built(project: Project) -> None:
     for short in ("app", "other"):
         project.image(short, "FROM scratch\nCOPY file /\n", file=project.mark)

@@ -15,7 +15,7 @@ from tests.conftest import EngineService
 from tests.e2e.conftest import MakeProject
 from tests.e2e.project import MANIFEST_KINDS, Place, Project
 
-pytestmark = pytest.mark.other_engine
+pytestmark = [pytest.mark.other_engine, pytest.mark.images_in_engine]
 
 # Whoever runs the step again gets another layer of it. No other test has such a step.
 DOCKERFILE = "FROM {base}\nRUN cat /proc/sys/kernel/random/uuid >/{mark}\nCOPY file /\n"
