@@ -15,6 +15,7 @@ from buildtools.version import Version
 
 if TYPE_CHECKING:
     from buildtools.image.folder.folders import ImageFolder
+    from buildtools.image.registry.cache import Cache
 
 
 class TaskContext:
@@ -58,6 +59,13 @@ class TaskContext:
     def version(self) -> Version:
         """The version of the checkout."""
         return self.checkout.version
+
+    @property
+    def registry_cache(self) -> Cache:
+        """What this machine remembers of registries; a dry run adds nothing to it."""
+        from buildtools.image.registry.cache import Cache
+
+        return Cache(self.run.cache, learn=not self.run.dry_run)
 
     def image_folders(self) -> tuple[ImageFolder, ...]:
         """The image folders that the task is about, in build order; they are read once.

@@ -3,37 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 
-from buildtools import BuildToolsError, Failures, Refused, Unreachable
+from buildtools import BuildToolsError, Failures
 from buildtools.build_cache import cache_tag, read_caches
 from buildtools.command import run_command
-from buildtools.events import PartialTransfers, Warned, timed
-from buildtools.image.assembly import Assembly, LocalImage, assemble
-from buildtools.image.bases import BaseImage, find_bases
-from buildtools.image.engine.client import EngineError
-from buildtools.image.folder.fingerprint import explain, recorded_seconds
+from buildtools.events import Warned, timed
+from buildtools.image.assembly import LocalImage
+from buildtools.image.bases import find_bases
+from buildtools.image.folder.fingerprint import explain
 from buildtools.image.folder.folders import ImageFolder
 from buildtools.image.push.routes import PushRequest, foreseen_routes, push, unbuilt_images
-from buildtools.image.reference import Reference, image_name
-from buildtools.image.registry.cache import Cache
-from buildtools.image.registry.lookup import StoredImage, find_fingerprints, move_tag
+from buildtools.image.reference import Reference
+from buildtools.image.registry.lookup import move_tag
 from buildtools.image.registry.manifest import CREATED_LABEL, SOURCE_LABEL, VERSION_LABEL
 from buildtools.image.registry.push import ImageToPush, PushedImage, PushRoute
 from buildtools.image.survey import BuildState, ImageStatus, engine_statuses, survey
-from buildtools.schedule import side_by_side
-from buildtools.stages.image_names import full_repository, place, reference, repository
+from buildtools.stages.engine_store import EngineStore
+from buildtools.stages.image_names import place, repository
+from buildtools.stages.image_store import ImageStore
 from buildtools.stages.planned import Planned
-from buildtools.stages.registry_builds import (
-    build_into_registry,
-    build_missing,
-    placed_statuses,
-    refuse_without_registry,
-    with_builder,
-)
+from buildtools.stages.registry_store import RegistryStore
 from buildtools.stages.tree import mind_untracked
 from buildtools.task_context import TaskContext
 
@@ -54,21 +46,9 @@ def run_before(task: TaskContext) -> None:
 
 
 def pull_bases(task: TaskContext) -> None:
-    """With ``--pull``, let the engine fetch every base image anew; one that is only local stays as it is.
-
-    Builders without a store ask the registry each time.
-    """
-    if not task.run.pull or task.services.sites:
-        return
-    for base in _outside(task.image_folders()):
-        try:
-            timed(task.run.report, base, "pull", partial(_pull, task, base))
-        except Unreachable:
-            raise
-        except BuildToolsError as error:
-            # One that is not in the engine either stops those images alone that are built on it.
-            if task.services.engine.inspect(base):
-                task.run.report(Warned("", f"{error.fact}; the engine's own is used"))
+    """With ``--pull``, fetch every base image anew; one that is only local stays as it is."""
+    if task.run.pull:
+        _store(task).refresh(_outside(task.image_folders()))
 
 
 def survey_images(task: TaskContext, *, complete: bool = False) -> tuple[ImageStatus, ...]:
@@ -76,31 +56,18 @@ def survey_images(task: TaskContext, *, complete: bool = False) -> tuple[ImageSt
 
     :raises BuildToolsError: a base image cannot be had.
     """
-    statuses = survey_folders(task, complete=complete)
-    return placed_statuses(task, statuses) if task.services.sites else statuses_in_engine(task, statuses)
+    return _store(task).with_places(survey_folders(task, complete=complete))
 
 
 def statuses_in_engine(task: TaskContext, statuses: tuple[ImageStatus, ...]) -> tuple[ImageStatus, ...]:
     """Where each folder stands in the engine; the same where there is none, or builders are configured."""
-    engine = None if task.services.sites else task.services.engine_if_any()
+    engine = _store(task).engine
     return engine_statuses(statuses, engine, cache=task.run.project_cache) if engine else statuses
 
 
 def listed_statuses(task: TaskContext) -> tuple[ImageStatus, ...]:
-    """Where every image folder stands, and of each name that is somebody else's image in the engine, that it is."""
-    statuses = survey_images(task)
-    if task.services.sites:
-        return tuple(with_builder(task, each) for each in statuses)
-    named = _named(statuses)
-
-    def listed(status: ImageStatus) -> ImageStatus:
-        name = f"{status.folder.image}:{task.version.image_tag}"
-        is_named = status.state is not BuildState.UP_TO_DATE or name in status.tags or status.name not in named
-        if is_named or not task.services.engine.inspect(name):
-            return status
-        return replace(status, why=(f"the name {name} is another image's; `invoke build` moves it to this one",))
-
-    return tuple(map(listed, statuses))
+    """Where every image folder stands, with what else a list should say of that."""
+    return _store(task).with_notes(survey_images(task))
 
 
 def complete_survey(task: TaskContext) -> tuple[ImageStatus, ...]:
@@ -116,16 +83,14 @@ def complete_survey(task: TaskContext) -> tuple[ImageStatus, ...]:
 
 def survey_folders(task: TaskContext, *, complete: bool = False) -> tuple[ImageStatus, ...]:
     """Every image folder with its fingerprint; where it stands is not asked, and unknown."""
-    image_folders = task.image_folders()
-    engine, own_names = None, set[str]()
-    if not task.services.sites:
-        engine = task.services.engine_if_any()
-        own_names = {f"{folder.image}:{task.version.image_tag}" for folder in image_folders}
-    find = partial(find_bases, image_folders, engine, task.services.registry_at, _cache(task), own_names)
+    image_folders, store = task.image_folders(), _store(task)
+    find = partial(
+        find_bases, image_folders, store.engine, task.services.registry_at, task.registry_cache, store.own_names()
+    )
     bases = find()
     without_digest = {base.reference: base for each in bases.values() for base in each.values() if not base.digest}
     unknown = list(without_digest.values()) if complete else []
-    errors = _pull_unknown(task, unknown)
+    errors = store.fetch(unknown)
     if len(errors) < len(unknown):
         bases = find()
     learn = not task.run.dry_run
@@ -137,31 +102,10 @@ def bring_in(task: TaskContext, *, registry_names: bool) -> tuple[LocalImage, ..
 
     Builders without a store bring it into the registry, under its fingerprint.
     """
-    if registry_names:
-        task.settings.repository_prefix  # noqa: B018  refuses where none is configured
-    if task.services.sites:
-        refuse_without_registry(task)
-        if registry_names:
-            raise Refused(
-                f"images are built with {', '.join(task.services.sites)}, which has none to tag",
-                "`invoke push` gives them their names in the registry",
-            )
-        statuses = survey_images(task, complete=True)
-        built = build_into_registry(task, statuses, [status.name for status in statuses])
-        return tuple(built.values())
-    task.services.engine  # noqa: B018  without one nothing can be brought in
-    statuses = _with_stored(task, survey_images(task, complete=True))
-    names = [status.name for status in statuses]
-    images = assemble(
-        statuses,
-        names,
-        _assembly(task, statuses, names if task.run.no_cache else (), registry_names=registry_names),
-        builder=task.services.builder,
-        jobs=task.run.jobs,
-        report=task.run.report,
-        cancelled=task.run.cancelled,
-    )
-    return tuple(images[name] for name in names)
+    store = _store(task)
+    store.require(registry_names=registry_names)
+    statuses = store.with_stored(survey_images(task, complete=True))
+    return store.build(statuses, registry_names=registry_names)
 
 
 def push_images(task: TaskContext, wait_for_archives: Callable[[], object] | None = None) -> tuple[PushedImage, ...]:
@@ -177,55 +121,30 @@ def push_images(task: TaskContext, wait_for_archives: Callable[[], object] | Non
     statuses_at_start = complete_survey(task)
     mind_untracked(task, statuses_at_start, release=wait_for_archives is not None)
 
-    def provide(missing: Sequence[ImageToPush], stored: Mapping[str, StoredImage]) -> Sequence[ImageToPush]:
-        # An engine takes its time to list its images, which a push of what the registry has can do without.
-        cache, engine = task.run.project_cache, task.services.engine
-        statuses = engine_statuses(statuses_at_start, engine, cache=cache, stored=stored, is_final=True)
-        names = [image.name for image in missing]
-        images = assemble(
-            statuses,
-            names,
-            _assembly(task, statuses, names if task.run.no_cache else (), registry_names=True),
-            builder=task.services.builder,
-            jobs=task.run.jobs,
-            report=task.run.report,
-            cancelled=task.run.cancelled,
-        )
-        return [
-            replace(
-                image,
-                image_id=images[image.name].image_id,
-                build_seconds=recorded_seconds(cache, image.name, image.fingerprint),
-            )
-            for image in missing
-        ]
-
     def make(work: Callable[[], object]) -> None:
         work()
         _refuse_changed(task, statuses_at_start)
 
-    pushed = tuple(
-        push(
-            PushRequest(
-                _to_push(task, statuses_at_start),
-                task.version,
-                _labels(task),
-                bases=tuple(map(Reference.parse, _outside(status.folder for status in statuses_at_start))),
-                fingerprints_kept=task.settings.fingerprints_kept,
-                media_types=task.settings.media_types,
-                provide=provide,
-                make=partial(build_missing, task, statuses_at_start) if task.services.sites else None,
-                before_tags=partial(make, wait_for_archives) if wait_for_archives else None,
-            ),
-            None if task.services.sites else task.services.engine_if_any(),
-            registry,
-            _cache(task),
-            report=task.run.report,
-            cancelled=task.run.cancelled,
-        )
+    store = _store(task)
+    request = PushRequest(
+        _to_push(task, statuses_at_start),
+        task.version,
+        _labels(task),
+        bases=tuple(map(Reference.parse, _outside(status.folder for status in statuses_at_start))),
+        fingerprints_kept=task.settings.fingerprints_kept,
+        media_types=task.settings.media_types,
+        before_tags=partial(make, wait_for_archives) if wait_for_archives else None,
+    )
+    pushed = push(
+        store.to_push(request, statuses_at_start),
+        store.engine,
+        registry,
+        task.registry_cache,
+        report=task.run.report,
+        cancelled=task.run.cancelled,
     )
     _tag_caches(task, statuses_at_start, pushed)
-    return pushed
+    return tuple(pushed)
 
 
 def _tag_caches(task: TaskContext, statuses: Sequence[ImageStatus], pushed: Sequence[PushedImage]) -> None:
@@ -261,9 +180,9 @@ def _refuse_changed(task: TaskContext, statuses: Sequence[ImageStatus]) -> None:
 
 def local_plan(task: TaskContext) -> tuple[Planned, ...]:
     """What bringing the images into the engine would do."""
-    if not task.services.sites:
-        task.services.engine  # noqa: B018  without one nothing can be planned
-    statuses = _with_stored(task, survey_images(task))
+    store = _store(task)
+    store.require()
+    statuses = store.with_stored(survey_images(task))
 
     def plan_of(status: ImageStatus) -> Planned:
         if status.state is BuildState.UP_TO_DATE and not task.run.no_cache:
@@ -281,7 +200,7 @@ def push_plan(task: TaskContext, *, release: bool = False) -> tuple[Planned, ...
     statuses = survey_images(task)
     mind_untracked(task, statuses, release=release)
     request = PushRequest(_to_push(task, statuses), task.version, _labels(task))
-    routes = foreseen_routes(request, task.services.registry, _cache(task))
+    routes = foreseen_routes(request, task.services.registry, task.registry_cache)
     return tuple(_planned_push(task, *pair) for pair in zip(statuses, routes, strict=True))
 
 
@@ -291,7 +210,7 @@ def unbuilt(task: TaskContext, statuses: Sequence[ImageStatus]) -> list[str]:
     :raises Conflict: the version exists with other content.
     """
     request = PushRequest(_to_push(task, statuses), task.version, _labels(task))
-    return unbuilt_images(request, task.services.registry, _cache(task))
+    return unbuilt_images(request, task.services.registry, task.registry_cache)
 
 
 def _planned_push(task: TaskContext, status: ImageStatus, route: PushRoute | None) -> Planned:
@@ -302,10 +221,6 @@ def _planned_push(task: TaskContext, status: ImageStatus, route: PushRoute | Non
     if status.state is BuildState.UP_TO_DATE and not task.run.no_cache:
         return Planned(status.name, "be pushed")
     return Planned(status.name, "be built and pushed", status.why)
-
-
-def _cache(task: TaskContext) -> Cache:
-    return Cache(task.run.cache, learn=not task.run.dry_run)
 
 
 def _before(task: TaskContext, folder: ImageFolder, variables: dict[str, str]) -> None:
@@ -319,80 +234,8 @@ def _before(task: TaskContext, folder: ImageFolder, variables: dict[str, str]) -
     )
 
 
-def _pull(task: TaskContext, reference: str) -> str:
-    return task.services.builder.pull(reference, PartialTransfers(task.run.report, reference))
-
-
-def _pull_unknown(task: TaskContext, bases: Sequence[BaseImage]) -> dict[str, BuildToolsError]:
-    """Let the engine fetch base images, for it may know a mirror; the errors, by reference."""
-
-    def pull(base: BaseImage) -> BuildToolsError | None:
-        if task.services.sites:
-            kind = Unreachable if base.unreachable else BuildToolsError
-            return kind(
-                f"its registry does not tell what {base.reference} is",
-                "see that it can be reached from here and has that image; log in with docker login if it asks for it",
-            )
-        try:
-            timed(task.run.report, base.reference, "pull", partial(_pull, task, base.reference))
-        except EngineError as error:
-            return Unreachable(error.fact, error.remedy) if base.unreachable else error
-        except BuildToolsError as error:
-            return error
-        return None
-
-    errors = side_by_side([partial(pull, base) for base in bases], jobs=task.run.jobs)
-    return {base.reference: error for base, error in zip(bases, errors, strict=True) if error}
-
-
-def _with_stored(task: TaskContext, statuses: tuple[ImageStatus, ...]) -> tuple[ImageStatus, ...]:
-    """The same, with what is to be pulled: the engine lacks it, and the registry has it."""
-    places = {
-        each.name: (repository(task, each.name), each.fingerprint.value)
-        for each in statuses
-        if each.state is not BuildState.UP_TO_DATE and not each.folder.settings.rebuild_after and not each.remotes
-    }
-    if not (places and task.settings.registry) or task.run.no_cache or task.services.sites:
-        return statuses
-    try:
-        images = find_fingerprints(task.services.registry, places, _cache(task))
-    except Unreachable as error:
-        task.run.report(Warned("", f"{error.fact}; what it has is built anew"))
-        return statuses
-    stored = {name: image for name, image in images.items() if image}
-    return engine_statuses(statuses, task.services.engine, cache=task.run.project_cache, stored=stored)
-
-
-def _named(statuses: Sequence[ImageStatus]) -> frozenset[str]:
-    """Of each image the variant that an engine calls by the image's name: the one for its own platform, else the first.
-
-    A name means one image in an engine that does not keep indexes.
-    """
-    first = {status.folder.image: status.name for status in reversed(statuses)}
-    own = {each.folder.image: each.name for each in statuses if each.folder.platform == each.folder.builder}
-    return frozenset({**first, **own}.values())
-
-
-def _assembly(
-    task: TaskContext, statuses: Sequence[ImageStatus], anew: Sequence[str], *, registry_names: bool
-) -> Assembly:
-    version, named = task.version, _named(statuses)
-
-    def names(name: str) -> tuple[str, ...]:
-        if name not in named:
-            return ()
-        local = f"{image_name(name)}:{version.image_tag}"
-        return (local, reference(task, name)) if registry_names else (local,)
-
-    return Assembly(
-        task.settings.root,
-        task.run.project_cache,
-        task.run.environment,
-        names,
-        partial(full_repository, task),
-        anew,
-        task.settings.media_types,
-    )
+def _store(task: TaskContext) -> ImageStore:
+    return RegistryStore(task) if task.services.sites else EngineStore(task)
 
 
 def _to_push(task: TaskContext, statuses: Sequence[ImageStatus]) -> tuple[ImageToPush, ...]:

@@ -1,0 +1,182 @@
+"""The images of a task in the registry, where builders push them, which then is all that is asked for them.
+
+An engine has images under names, and what the registry has may come on top. A BuildKit daemon has none, so an image is
+up to date where the registry has its fingerprint, is never pulled, and has no name but there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+from buildtools import BuildToolsError, Refused, Unreachable
+from buildtools.events import Warned
+from buildtools.image.assembly import Assembly, LocalImage, assemble
+from buildtools.image.bases import BaseImage
+from buildtools.image.builders.registry_builder import RegistryBuilder
+from buildtools.image.folder.fingerprint import recorded_seconds
+from buildtools.image.push.routes import PushRequest
+from buildtools.image.reference import Reference
+from buildtools.image.registry.build_records import record_build
+from buildtools.image.registry.lookup import StoredImage, find_fingerprints, read_image
+from buildtools.image.registry.push import ImageToPush, PushRoute
+from buildtools.image.survey import BuildState, ImageStatus, registry_statuses
+from buildtools.schedule import awaited
+from buildtools.stages.image_names import fingerprint_reference, full_repository, repository
+from buildtools.task_context import TaskContext
+
+
+class RegistryStore:
+    """The :class:`~buildtools.stages.image_store.ImageStore` of a task with builders that push what they build."""
+
+    # Builders take base images from their registries.
+    engine = None
+
+    def __init__(self, task: TaskContext) -> None:
+        self._task = task
+
+    def require(self, *, registry_names: bool = False) -> None:
+        """See the protocol."""
+        builders = ", ".join(self._task.services.sites)
+        if not self._task.settings.registry:
+            raise Refused(
+                f"images are built with {builders}, which keeps none, and no registry is configured to push them into",
+                'set registry = "HOST:PORT" under [tool.buildtools], or leave builder out to build with the engine',
+            )
+        if registry_names:
+            raise Refused(
+                f"images are built with {builders}, which has none to tag",
+                "`invoke push` gives them their names in the registry",
+            )
+
+    def own_names(self) -> tuple[str, ...]:
+        """See the protocol."""
+        return ()
+
+    def refresh(self, references: Sequence[str]) -> None:
+        """See the protocol. Builders ask the registry each time."""
+
+    def fetch(self, bases: Sequence[BaseImage]) -> dict[str, BuildToolsError]:
+        """See the protocol. Nobody but its registry can tell of one, and that was asked."""
+        return {
+            base.reference: (Unreachable if base.unreachable else BuildToolsError)(
+                f"its registry does not tell what {base.reference} is",
+                "see that it can be reached from here and has that image; log in with docker login if it asks for it",
+            )
+            for base in bases
+        }
+
+    def with_places(self, statuses: tuple[ImageStatus, ...]) -> tuple[ImageStatus, ...]:
+        """See the protocol.
+
+        :raises Refused: no registry is configured.
+        """
+        self.require()
+        places = {each.name: (repository(self._task, each.name), each.fingerprint.value) for each in statuses}
+        try:
+            images = find_fingerprints(self._task.services.registry, places, self._task.registry_cache)
+        except Unreachable as error:
+            self._task.run.report(Warned("", f"{error.fact}; what it has is not known"))
+            return statuses
+        return self._statuses(statuses, {name: image for name, image in images.items() if image})
+
+    def with_notes(self, statuses: tuple[ImageStatus, ...]) -> tuple[ImageStatus, ...]:
+        """See the protocol: which one of several builders is to build it. Another one will where that has no time."""
+        if len(self._task.services.sites) < 2:
+            return statuses
+        pool = self._task.services.pool(self._task.run.jobs)
+
+        def with_note(status: ImageStatus) -> ImageStatus:
+            if status.state is BuildState.UP_TO_DATE:
+                return status
+            folder = status.folder
+            dockerfile = folder.dockerfile_path.read_bytes()
+            name = pool.preferred(folder.name, str(folder.platform), str(folder.builder), dockerfile)
+            return replace(status, why=(*status.why, f"to be built on {name}")) if name else status
+
+        return tuple(map(with_note, statuses))
+
+    def with_stored(self, statuses: tuple[ImageStatus, ...]) -> tuple[ImageStatus, ...]:
+        """See the protocol. What the registry has is where it is to be."""
+        return statuses
+
+    def build(self, statuses: tuple[ImageStatus, ...], *, registry_names: bool) -> tuple[LocalImage, ...]:
+        """See the protocol."""
+        del registry_names
+        return tuple(self._assemble(statuses, [status.name for status in statuses]).values())
+
+    def to_push(self, request: PushRequest, statuses: Sequence[ImageStatus]) -> PushRequest:
+        """See the protocol."""
+        return replace(request, make=partial(self._make, statuses))
+
+    def _make(
+        self, statuses: Sequence[ImageStatus], missing: Sequence[ImageToPush], stored: Mapping[str, StoredImage]
+    ) -> list[tuple[StoredImage, PushRoute]]:
+        """Build what the registry lacks on top of what is ``stored``, by name; what then is there, in its order."""
+        task, registry = self._task, self._task.services.registry
+        images = self._assemble(self._statuses(statuses, stored, is_final=True), [image.name for image in missing])
+
+        def read(image: ImageToPush) -> tuple[StoredImage, PushRoute]:
+            digest = Reference.parse(images[image.name].image_id).digest
+            source = awaited(lambda: read_image(registry, image.repository, digest, task.registry_cache))
+            if source is None:
+                raise Unreachable(f"{registry.host}/{image.repository} lost {digest} meanwhile", "run the same again")
+            seconds = recorded_seconds(task.run.project_cache, image.name, image.fingerprint)
+            record_build(
+                registry, image.repository, source.manifest, image.name, image.fingerprint, task.version.commit, seconds
+            )
+            return source, PushRoute.BUILDER
+
+        return [read(image) for image in missing]
+
+    def _assemble(self, statuses: Sequence[ImageStatus], targets: Sequence[str]) -> dict[str, LocalImage]:
+        """Every image of ``targets``, and the parents that one of them must be built from; see :func:`assemble`."""
+        task = self._task
+        assembly = Assembly(
+            task.settings.root,
+            task.run.project_cache,
+            task.run.environment,
+            lambda _: (),
+            partial(full_repository, task),
+            targets if task.run.no_cache else (),
+            task.settings.media_types,
+            partial(fingerprint_reference, task),
+        )
+        sites = task.services.sites
+        pool = task.services.pool(task.run.jobs)
+        # A pool of one would only have its own words for what that one says.
+        push_build = pool.push_build if len(sites) > 1 else next(iter(sites.values())).push_build
+        try:
+            if len(sites) > 1:
+                # Here an interrupt ends the wait for one that has stopped; a thread that builds would wait on.
+                pool.ask()
+            return assemble(
+                statuses,
+                targets,
+                assembly,
+                builder=RegistryBuilder(
+                    task.services.registry,
+                    task.registry_cache,
+                    push_build,
+                    lambda: all(site.keeps_content for site in sites.values()),
+                ),
+                jobs=sum(site.jobs or task.run.jobs for site in sites.values()),
+                report=task.run.report,
+                cancelled=task.run.cancelled,
+            )
+        finally:
+            for name, reason in pool.losses.items():
+                task.run.report(Warned("", f"the builder {name} was lost: {reason}"))
+
+    def _statuses(
+        self, statuses: Sequence[ImageStatus], stored: Mapping[str, StoredImage], *, is_final: bool = False
+    ) -> tuple[ImageStatus, ...]:
+        return registry_statuses(
+            statuses,
+            stored,
+            repository=partial(full_repository, self._task),
+            kept_name=partial(fingerprint_reference, self._task),
+            cache=self._task.run.project_cache,
+            is_final=is_final,
+        )
