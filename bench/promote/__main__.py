@@ -23,10 +23,10 @@ from pathlib import Path
 
 from bench.archive.__main__ import compare, run, s3_server
 from bench.distance import distance
+from bench.verify.__main__ import put_image
 from buildtools.archive.object_store.s3_store import S3Store
 from buildtools.image.registry.client import Registry
-from buildtools.image.registry.manifest import DOCKER_CONFIG, DOCKER_LAYER, Descriptor, Manifest, digest_of, encode
-from buildtools.release import Release, ReleasedImage, manifest_key
+from buildtools.release import Release, manifest_key
 from buildtools.sandbox import process, registry
 from buildtools.version import Version
 
@@ -84,25 +84,14 @@ def release(host: str, environment: Mapping[str, str], count: int) -> list[str]:
     """Release that many images; their names."""
     names = [f"image{number}" for number in range(count)]
     with closing(Registry(host)) as client:
-        images = tuple(put_image(client, host, name) for name in names)
+        images = tuple(
+            put_image(client, host, f"team/{name}", VERSION.text, [*SHARED, name.encode() * 10_000, name.encode() * 9])
+            for name in names
+        )
     manifest = Release(VERSION.text, "0" * 40, "2026-11-29T08:00:00Z", images, ()).manifest()
     store = S3Store.connect("s3://bench/team", environment=environment)
     store.create(manifest_key(VERSION), manifest, "application/json")
     return names
-
-
-def put_image(client: Registry, host: str, name: str) -> ReleasedImage:
-    """An image as a release has it."""
-    repository = f"team/{name}"
-    layers = [*SHARED, f"{name} base".encode() * 10_000, f"{name} own".encode() * 1000]
-    rootfs = {"type": "layers", "diff_ids": [digest_of(layer) for layer in layers]}
-    config = encode({"architecture": "amd64", "os": "linux", "config": {"Labels": {"name": name}}, "rootfs": rootfs})
-    parts = [
-        Descriptor(kind, client.put_blob(repository, blob), len(blob))
-        for kind, blob in ((DOCKER_CONFIG, config), *((DOCKER_LAYER, layer) for layer in layers))
-    ]
-    digest = client.put_manifest(repository, VERSION.text, Manifest.make(parts[0], parts[1:]))
-    return ReleasedImage(name, host, repository, VERSION.text, digest)
 
 
 if __name__ == "__main__":

@@ -89,26 +89,31 @@ def make_releases(host: str, environment: Mapping[str, str], versions: int, imag
     """Release that many versions, each of that many images."""
     store = S3Store.connect(f"s3://bench/{versions}", environment=environment)
     with closing(Registry(host)) as client, ThreadPoolExecutor(8) as pool:
-        for number in range(versions):
-            version = Version(f"1.{number}.0")
-            put = [pool.submit(put_image, client, host, f"image{image}", version.text) for image in range(images)]
+        for minor in range(versions):
+            version = Version(f"1.{minor}.0")
+            put = [pool.submit(make_image, client, host, f"image{number}", version.text) for number in range(images)]
             members = tuple(each.result() for each in put)
             manifest = Release(version.text, "0" * 40, "2026-11-29T08:00:00Z", members, ()).manifest()
             store.create(manifest_key(version), manifest, "application/json")
 
 
-def put_image(client: Registry, host: str, name: str, version: str) -> ReleasedImage:
-    """An image as a release has it."""
-    layers = [*SHARED, name.encode(), f"{name} {version}".encode()]
+def make_image(client: Registry, host: str, name: str, version: str) -> ReleasedImage:
+    """An image of which one layer is its own, and one its version's."""
+    return put_image(client, host, name, version, [*SHARED, name.encode(), f"{name} {version}".encode()])
+
+
+def put_image(client: Registry, host: str, repository: str, version: str, layers: list[bytes]) -> ReleasedImage:
+    """An image as a release has it, with the last part of its repository as its name."""
+    name = repository.rpartition("/")[2]
     rootfs = {"type": "layers", "diff_ids": [digest_of(layer) for layer in layers]}
-    config = encode({"config": {"Labels": {"version": version, "name": name}}, "rootfs": rootfs})
+    labels = {"version": version, "name": name}
+    config = encode({"architecture": "amd64", "os": "linux", "config": {"Labels": labels}, "rootfs": rootfs})
     parts = [
-        Descriptor(kind, client.put_blob(name, blob), len(blob))
+        Descriptor(kind, client.put_blob(repository, blob), len(blob))
         for kind, blob in ((DOCKER_CONFIG, config), *((DOCKER_LAYER, layer) for layer in layers))
     ]
-    return ReleasedImage(
-        name, host, name, version, client.put_manifest(name, version, Manifest.make(parts[0], parts[1:]))
-    )
+    digest = client.put_manifest(repository, version, Manifest.make(parts[0], parts[1:]))
+    return ReleasedImage(name, host, repository, version, digest)
 
 
 if __name__ == "__main__":
