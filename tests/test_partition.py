@@ -4,7 +4,7 @@ import itertools
 import random
 from collections.abc import Mapping, Sequence
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from buildtools.partition import Partition, Share, partition
@@ -41,6 +41,7 @@ def names_of(wave: Sequence[Share]) -> list[str]:
     return [name for share in wave for name in share.names]
 
 
+@settings(max_examples=60, deadline=None)
 @given(graphs(), st.integers(1, 9))
 def test_everything_is_built_and_parents_before_what_is_built_from_them(
     case: tuple[Graph, Mapping[str, float]], count: int
@@ -58,6 +59,7 @@ def test_everything_is_built_and_parents_before_what_is_built_from_them(
     assert before.isdisjoint(names_of(division.shares))
 
 
+@settings(max_examples=60, deadline=None)
 @given(graphs(), st.integers(1, 9))
 def test_no_two_shares_of_a_wave_are_further_apart_than_twice_the_heaviest_closure(
     case: tuple[Graph, Mapping[str, float]], count: int
@@ -73,6 +75,7 @@ def test_no_two_shares_of_a_wave_are_further_apart_than_twice_the_heaviest_closu
         done += names_of(wave)
 
 
+@settings(max_examples=60, deadline=None)
 @given(graphs(), st.integers(1, 9), st.randoms(use_true_random=False))
 def test_every_agent_finds_the_same_shares_in_whatever_order_parents_are_told(
     case: tuple[Graph, Mapping[str, float]], count: int, numbers: random.Random
@@ -82,6 +85,7 @@ def test_every_agent_finds_the_same_shares_in_whatever_order_parents_are_told(
     assert partition(parents, seconds, count) == partition(shuffled, seconds, count)
 
 
+@settings(max_examples=60, deadline=None)
 @given(graphs(), st.integers(1, 9))
 def test_a_first_wave_is_chosen_only_where_it_costs_less(case: tuple[Graph, Mapping[str, float]], count: int) -> None:
     parents, seconds = case
