@@ -159,7 +159,7 @@ class LayerUploader:
 
             def take_layer(diff_id: str, raw: Spool) -> None:
                 self._go_on(images_by_layer[diff_id][0])
-                target = spools.make(raw.most)
+                target = spools.make(raw.size)
                 sending[diff_id] = self._pool.submit(self._send, diff_id, raw, target, images_by_layer[diff_id])
 
             def give_out(group: Sequence[LayerPlan]) -> dict[str, bytes]:
@@ -172,6 +172,7 @@ class LayerUploader:
                     images_by_layer,
                     spools,
                     take_layer,
+                    self._cache,
                     present={layer.digest for plan in group for layer in plan.repository_layers.values()},
                 )
 
@@ -201,18 +202,18 @@ class LayerUploader:
 
         self._go_on(images[0])
         name = images[0].name
-        is_long = raw.most >= LONG
+        is_long = raw.size >= LONG
 
         def tell(done: int) -> None:
             self._go_on(images[0])
             if is_long:
-                self._report(Transferred(name, done, raw.most))
+                self._report(Transferred(name, done, raw.size))
 
         # A registry keeps the blob that it has, even one that was cut short, and takes no other for its digest. The
         # same layer under another digest heals that.
         for variant in range(_VARIANTS):
             if is_long:
-                self._report(Step(name, f"compress a layer of {raw.most // 1_000_000} MB"))
+                self._report(Step(name, f"compress a layer of {raw.size // 1_000_000} MB"))
             layer = compress(raw, target, variant, tell)
             if is_long:
                 self._report(Step(name, "send it"))

@@ -17,6 +17,7 @@ from typing import IO, Any, Protocol, Self
 
 from buildtools import BuildToolsError
 from buildtools.image.engine.client import Engine, EngineError
+from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.manifest import DOCKER_LAYER, Descriptor, read_object
 
 # What the compressor is fed decides, with the level, about every byte that comes out, so both are fixed.
@@ -68,10 +69,14 @@ class Spools:
 
 
 class Spool:
-    """At ``most`` so many bytes on their way, written whole and read as often as need be: in memory, or in a file."""
+    """At ``most`` so many bytes on their way, written whole and read as often as need be: in memory, or in a file.
+
+    ``size`` is how many there are, once they are written.
+    """
 
     def __init__(self, folder: Path, most: int, in_memory: bool, give_back: Callable[[int], None]) -> None:
-        self.most = most
+        self.size = 0
+        self._most = most
         self._folder = folder
         self._file: IO[bytes] | None = None
         self._body = b"" if in_memory else None
@@ -89,10 +94,12 @@ class Spool:
                 self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115  read until it is closed
                 yield self._file
                 self._file.flush()
+                self.size = self._file.tell()
         else:
             with io.BytesIO() as memory:
                 yield memory
                 self._body = memory.getvalue()
+                self.size = len(self._body)
 
     def open(self) -> IO[bytes]:
         """The bytes, from their beginning."""
@@ -107,7 +114,7 @@ class Spool:
             self.close()
         else:
             self._body = b""
-            self._give_back(self.most)
+            self._give_back(self._most)
 
     def close(self) -> None:
         """Close the file, if there is one."""
@@ -146,19 +153,20 @@ def export(
     diff_ids: Collection[str],
     spools: Spools,
     take_layer: Callable[[str, Spool], None],
+    cache: Cache,
     present: Collection[str] = (),
 ) -> dict[str, bytes]:
     """Read images out of the engine in one pass, shared layers once; the configurations, by image id.
 
-    Each of the layers ``diff_ids`` is handed to ``take_layer`` as soon as it is whole. Blobs that are ``present``
-    elsewhere are passed over.
+    Each of the layers ``diff_ids`` is handed to ``take_layer`` as soon as it is whole. Compressed ones that are
+    ``present`` elsewhere, or of which ``cache`` knows that they are another layer, are passed over.
     The formats: https://github.com/moby/moby/blob/master/image/spec/v1.2.md (``ID/layer.tar``, ``ID.json``) and, from
     engine 25 on, the OCI image layout (``blobs/sha256/DIGEST``).
 
     :raises EngineError: the engine stopped in the middle.
     :raises BuildToolsError: the layers do not fit on the disk.
     """
-    reader = _Reader(image_ids, diff_ids, spools, take_layer, present)
+    reader = _Reader(image_ids, diff_ids, spools, take_layer, cache, present)
     with engine.exported(image_ids) as answer:
         stream: Any = _Forward(answer)
         try:
@@ -210,12 +218,14 @@ class _Reader:
         diff_ids: Collection[str],
         spools: Spools,
         take_layer: Callable[[str, Spool], None],
+        cache: Cache,
         present: Collection[str],
     ) -> None:
         self._image_ids = image_ids
         self._diff_ids = diff_ids
         self._spools = spools
         self._take_layer = take_layer
+        self._cache = cache
         self._present = present
         self._layers: set[str] = set()
         self._documents: dict[str, bytes] = {}
@@ -230,8 +240,10 @@ class _Reader:
         if begin.startswith(b"{") and size <= _LARGEST_DOCUMENT:
             self._documents[digest] = begin + content.read()
         elif begin == _GZIP_MAGIC and digest not in self._present:
-            # Nobody says how large it becomes.
-            self._take(_Unpacked(begin, content), sys.maxsize)
+            diff_id = self._cache.diff_id(digest)
+            if not diff_id or diff_id in self._diff_ids:
+                # Nobody says how large it becomes.
+                self._cache.remember_diff_id(digest, self._take(_Unpacked(begin, content), sys.maxsize))
 
     def configs(self) -> dict[str, bytes]:
         """The configurations of the images, by their ids."""
@@ -239,12 +251,12 @@ class _Reader:
         for image_id in self._image_ids:
             document = self._documents.get(image_id, b"")
             config = ((read_object(document) or {}).get("config") or {}).get("digest")
-            found = self._documents.get(config, b"") if isinstance(config, str) else document
-            if found:
-                configs[image_id] = found
+            content = self._documents.get(config, b"") if isinstance(config, str) else document
+            if content:
+                configs[image_id] = content
         return configs
 
-    def _take(self, content: _Readable, most: int) -> None:
+    def _take(self, content: _Readable, most: int) -> str:
         spool = self._spools.make(most)
         diff_id = _copy(content, spool)
         if diff_id in self._diff_ids and diff_id not in self._layers:
@@ -252,6 +264,7 @@ class _Reader:
             self._take_layer(diff_id, spool)
         else:
             spool.delete()
+        return diff_id
 
 
 class _Readable(Protocol):

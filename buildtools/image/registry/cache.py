@@ -45,6 +45,17 @@ class Cache:
         """Keep the compressed form of a layer."""
         self._write(self._path(f"layers-{CODEC}", diff_id), json.dumps(_layer_entry(diff_id, layer)).encode())
 
+    def diff_id(self, digest: str) -> str:
+        """The digest of what a compressed layer of an engine holds, if it was ever unpacked; else nothing."""
+        try:
+            return self._path("unpacked", digest).read_text()
+        except (OSError, ValueError):
+            return ""
+
+    def remember_diff_id(self, digest: str, diff_id: str) -> None:
+        """Keep what a compressed layer holds."""
+        self._write(self._path("unpacked", digest), diff_id.encode())
+
     def config(self, digest: str) -> bytes | None:
         """An image's configuration that was fetched before."""
         try:

@@ -14,7 +14,7 @@ import pytest
 
 from buildtools import BuildToolsError
 from buildtools.image.engine.client import Engine, EngineError
-from buildtools.image.push.layers import Spool, Spools, _Unpacked, compress, export
+from buildtools.image.push.layers import Spool, Spools, _Reader, _Unpacked, compress, export
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.manifest import DOCKER_LAYER, Descriptor
 from tests.image import images
@@ -95,7 +95,7 @@ def test_images_that_share_layers_give_them_out_once(connected: Engine, tmp_path
         found[diff_id] = content_of(spool)
 
     with Spools(tmp_path, memory=-1) as spools:
-        configs = export(connected, ids, wanted, spools, take)
+        configs = export(connected, ids, wanted, spools, take, Cache(tmp_path))
     for image_id in ids:
         connected.api.remove_image(image_id)
     assert sorted(wanted) == sorted(seen)
@@ -149,9 +149,11 @@ def test_an_export_in_the_layout_of_newer_engines_is_read_too(tmp_path: Path) ->
     )
     found: dict[str, bytes] = {}
     with engine_that_exports(archive, len(archive)) as engine:
-        configs = export(
-            engine, [image_id], [diff_id], Spools(tmp_path), lambda name, spool: found.update({name: content_of(spool)})
-        )
+
+        def take(diff_id: str, spool: Spool) -> None:
+            found[diff_id] = content_of(spool)
+
+        configs = export(engine, [image_id], [diff_id], Spools(tmp_path), take, Cache(tmp_path))
     assert ({image_id: config}, {diff_id: layer}) == (configs, found)
 
 
@@ -161,14 +163,15 @@ def test_an_export_that_breaks_off_is_an_error(tmp_path: Path, length: int) -> N
     diff_id = f"sha256:{hashlib.sha256(layer).hexdigest()}"
     archive = images.layer_tar({"a/layer.tar": layer, "b/layer.tar": b"x" * 1000})
     found: list[str] = []
+    spools, image_ids = Spools(tmp_path), ["sha256:" + "0" * 64]
     with engine_that_exports(archive[:length], len(archive)) as engine, pytest.raises(BuildToolsError):
-        export(engine, ["sha256:" + "0" * 64], [diff_id], Spools(tmp_path), lambda name, spool: found.append(name))
+        export(engine, image_ids, [diff_id], spools, lambda name, _: found.append(name), Cache(tmp_path))
     assert found in ([], [diff_id])
 
 
 def test_an_engine_that_declines_is_quoted(connected: Engine, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"answers .*sha256:000"):
-        export(connected, ["sha256:" + "0" * 64], [], Spools(tmp_path), lambda name, spool: None)
+        export(connected, ["sha256:" + "0" * 64], [], Spools(tmp_path), lambda name, _: None, Cache(tmp_path))
 
 
 def test_a_disk_that_cannot_be_written_is_said(tmp_path: Path) -> None:
@@ -201,3 +204,24 @@ def test_compressed_bytes_are_read_whole_however_they_are_cut(block: int) -> Non
 
 def test_what_only_begins_like_gzip_ends_where_that_is_seen() -> None:
     assert b"" == _Unpacked(b"\x1f\x8b", io.BytesIO(b"nothing of the kind")).read(100)
+
+
+def test_a_compressed_layer_that_nobody_wants_is_unpacked_once(tmp_path: Path) -> None:
+    cache, packed = Cache(tmp_path / "cache"), gzip.compress(b"a layer")
+    digest, diff_id = (f"sha256:{hashlib.sha256(content).hexdigest()}" for content in (packed, b"a layer"))
+    path = Path("blobs/sha256") / digest.partition(":")[2]
+    taken: list[tuple[str, bytes, int]] = []
+
+    def rest_of(wanted: list[str]) -> bytes:
+        """What an export that has this layer leaves unread of it."""
+        content = io.BytesIO(packed)
+        with Spools(tmp_path) as spools:
+
+            def take(diff_id: str, spool: Spool) -> None:
+                taken.append((diff_id, content_of(spool), spool.size))
+
+            _Reader([], wanted, spools, take, cache, ()).take(path, len(packed), content)
+        return content.read()
+
+    assert (b"", packed[2:], b"") == (rest_of([]), rest_of([]), rest_of([diff_id]))
+    assert [(diff_id, b"a layer", 7)] == taken
