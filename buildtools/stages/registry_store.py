@@ -160,6 +160,7 @@ class RegistryStore:
                     task.registry_cache,
                     push_build,
                     lambda: all(site.keeps_content for site in sites.values()),
+                    pool.place_of,
                 ),
                 jobs=sum(site.jobs or task.run.jobs for site in sites.values()),
                 report=task.run.report,

@@ -137,6 +137,7 @@ def test_what_a_killed_builder_was_building_is_built_by_the_other(pool_project: 
     assert 2 == outcome.err.count("it is built elsewhere")
     assert f"the builder {builders.addresses[0]} was lost: " in outcome.err
     assert 2 == outcome.err.count(f"] on {builders.addresses[1]}")
+    assert 4 == outcome.err.count(f", on {builders.addresses[1]}\n")
 
 
 @pytest.mark.exhaustive

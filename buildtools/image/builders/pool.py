@@ -68,6 +68,7 @@ class BuilderPool:
         self._asking = threading.Lock()
         self._platforms: dict[str, tuple[Platform, ...]] = {}
         self.losses: dict[str, str] = {}
+        self._places: dict[str, str] = {}
 
     def push_build(self, request: BuildRequest, report: Report, cancelled: threading.Event) -> str:
         """Build an image at one of the sites, which pushes it; its digest.
@@ -82,6 +83,7 @@ class BuilderPool:
         while True:
             name = self._take(request, cancelled)
             report(Step(request.name, f"on {name}"))
+            self._places[request.name] = name
             try:
                 platform = request.platform or request.native
                 return self._sites[name].push_build(replace(request, platform=platform), report, cancelled)
@@ -98,6 +100,10 @@ class BuilderPool:
                 report(Warned(request.name, f"{name} was lost ({error.fact}); it is built elsewhere"))
             finally:
                 self._give_back(name)
+
+    def place_of(self, image: str) -> str:
+        """The builder that an image was last given to; empty where there was none."""
+        return self._places.get(image, "")
 
     def preferred(self, request_name: str, platform: str, native: str, content: bytes) -> str:
         """The builder that an image goes to when all have time; empty where none is left."""

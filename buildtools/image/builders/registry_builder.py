@@ -30,15 +30,25 @@ PushBuild = Callable[[BuildRequest, Report, threading.Event], str]
 
 
 class RegistryBuilder:
-    """A :class:`~buildtools.image.builder.Builder` whose images lie in a registry, where ``push_build`` puts them."""
+    """A :class:`~buildtools.image.builder.Builder` whose images lie in a registry, where ``push_build`` puts them.
+
+    ``has_content`` is whether all that it may choose for that have a place for attestations and caches, and
+    ``place_of`` which of several it chose for an image; empty where there is no choice.
+    """
 
     def __init__(
-        self, registry: Registry, cache: Cache, push_build: PushBuild, has_content: Callable[[], bool] = lambda: True
+        self,
+        registry: Registry,
+        cache: Cache,
+        push_build: PushBuild,
+        has_content: Callable[[], bool] = lambda: True,
+        place_of: Callable[[str], str] = lambda _: "",
     ) -> None:
         self._registry = registry
         self._cache = cache
         self._push_build = push_build
         self._has_content = has_content
+        self._place_of = place_of
         # Builds on one base share most of what they are made of.
         self._parts = Seen()
         # What a digest means never changes.
@@ -72,7 +82,11 @@ class RegistryBuilder:
                 raise BuildToolsError(f"{request.name} was pushed as {image_id} and is not there", "run again")
             return image_id
 
-        return timed(report, request.name, "build", work, lambda image_id: Reference.parse(image_id).digest)
+        def detail(image_id: str) -> str:
+            place = self._place_of(request.name)
+            return f"{Reference.parse(image_id).digest}{f', on {place}' if place else ''}"
+
+        return timed(report, request.name, "build", work, detail)
 
     def pull(self, reference: str, layer_arrived: Callable[[str, int, int], object]) -> str:
         """See the protocol. There is nothing to fetch: the image is where it is to be."""
