@@ -98,9 +98,9 @@ def read_caches(texts: Iterable[str], *, written: bool) -> tuple[BuildCache, ...
 
 
 def _checked(kind: str, attributes: Mapping[str, str], *, written: bool) -> BuildCache:
-    known = [each for each, for_writing in _KEYS if for_writing is written]
-    if kind not in known:
-        what = "is read with type=registry" if kind == "inline" else f"is not one of {', '.join(sorted(known))}"
+    kinds = [each for each, for_writing in _KEYS if for_writing is written]
+    if kind not in kinds:
+        what = "is read with type=registry" if kind == "inline" else f"is not one of {', '.join(sorted(kinds))}"
         raise ValueError(f"type={kind} {what}")
     keys = _KEYS[kind, written]
     if unknown := sorted(attributes.keys() - keys):
