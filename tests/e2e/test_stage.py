@@ -150,6 +150,7 @@ def test_a_release_passes_and_may_be_promoted_only_then(staged: Project) -> None
     assert promoted.last.startswith("1.0.0 promoted to production: 2 images")
 
 
+@pytest.mark.exhaustive
 def test_an_unhealthy_service_fails_the_version_and_is_named_with_what_it_says(staged: Project) -> None:
     check = {"test": "echo no data; exit 3", "interval": "0.2s", "retries": 1}
     (staged.path / "compose.yaml").write_text(stack(staged, database={"healthcheck": check}))
