@@ -341,7 +341,8 @@ def _check_cache(key: str, cache: BuildCache) -> None:
 def _without_content(what: str, names: Sequence[str]) -> Refused:
     return Refused(
         f"{what} (of {', '.join(names)}) needs an engine with containerd's image store, which this one does not use",
-        'switch it on with {"features": {"containerd-snapshotter": true}} in /etc/docker/daemon.json, '
+        'switch it on with {"features": {"containerd-snapshotter": true}} in '
+        "/etc/docker/daemon.json (Docker 24 and newer), "
         + ("or write cache_to type=inline" if what.startswith("cache_to") else f"or unset {what}"),
     )
 
