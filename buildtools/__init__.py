@@ -6,8 +6,8 @@ A map of the house, from the street to the cellar; imports run downward only:
 * ``api``        what other programs may use: the tasks as functions
 * ``tasks``      Invoke tasks: arguments -> one pipeline call -> rendering
 * ``invocation``  one call of a task: environment, settings, console, signals, exit codes
-* ``rendering``  results as tables and documents, ``plan_rendering`` those of ``plan``; ``invoke_config``: Invoke's
-  levels of configuration as settings
+* ``rendering``  results as tables, documents and sentences, a module for each of ``tasks``
+* ``invoke_config``  Invoke's levels of configuration as settings
 * ``console``    how a run looks: live table, plain lines, JSON lines; ``workboard``: what is at work in it;
   ``caller``: how commands are called in what it says
 * ``pipeline``   the table of contents: one function per task

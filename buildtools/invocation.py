@@ -174,9 +174,9 @@ def junit_report(path: str, task: str, run: Run) -> Iterator[tuple[Run, Cases]]:
 
 def show_plan(plan: Sequence[Planned], console: Console, *, json: bool) -> None:
     """What a dry run found, on standard output."""
-    from buildtools import rendering
+    from buildtools.rendering import json_rendering, words
 
-    show(console, json, rendering.document(plan), rendering.plan_table(plan))
+    show(console, json, json_rendering.document(plan), words.plan_table(plan))
     console.summary("dry run: nothing was touched")
 
 

@@ -22,7 +22,6 @@ LAYERS = (
     ("program",),
     ("tasks", "api"),
     ("invocation",),
-    ("plan_rendering",),
     ("rendering", "invoke_config"),
     ("console", "pipeline", "junit"),
     ("workboard", "caller"),

@@ -39,10 +39,10 @@ def rollback(context: Context, channel: str, to: str = "", dry_run: bool = False
 
 
 def _show_channel(state: ChannelState, console: Console, *, json: bool) -> None:
-    from buildtools import rendering
+    from buildtools.rendering import channel_rendering
 
-    show(console, json, rendering.channel_document(state), rendering.channel_table(state))
-    console.summary(rendering.channel_summary(state))
+    show(console, json, channel_rendering.channel_document(state), channel_rendering.channel_table(state))
+    console.summary(channel_rendering.channel_summary(state))
 
 
 @command(
@@ -56,7 +56,8 @@ def promote(
 ) -> None:
     """Take a release over into another registry and store, byte for byte, the manifest last."""
     with running(context, dry_run=dry_run, json=json, progress=progress) as (run, console):
-        from buildtools import pipeline, rendering
+        from buildtools import pipeline
+        from buildtools.rendering import channel_rendering, json_rendering, release_rendering
 
         if not to:
             raise Refused("promote needs a target", "say which: `invoke promote VERSION --to NAME`")
@@ -64,8 +65,8 @@ def promote(
             show_plan(pipeline.plan_promote(run, version, to), console, json=json)
             return
         published = pipeline.promote(run, version, to)
-        show(console, json, rendering.document(published), rendering.release_table(published.release))
-        console.summary(rendering.promoted_summary(published, to))
+        show(console, json, json_rendering.document(published), release_rendering.release_table(published.release))
+        console.summary(channel_rendering.promoted_summary(published, to))
 
 
 @command(
@@ -85,14 +86,15 @@ def stage(
     """Try a version out: Compose brings its stack up, it becomes healthy, the smoke command succeeds; it is removed."""
     options: dict[str, Any] = {"dry_run": dry_run, "progress": progress, "json": json}
     with running(context, **options) as (asked, console), junit_report(junit, "stage", asked) as (run, _):
-        from buildtools import pipeline, rendering
+        from buildtools import pipeline
+        from buildtools.rendering import channel_rendering, json_rendering
 
         if run.dry_run:
             show_plan(pipeline.plan_stage(run, release), console, json=json)
             return
         trial = pipeline.stage(run, release)
-        show(console, json, rendering.document(trial), rendering.trial_table(trial))
-        console.summary(rendering.trial_summary(trial))
+        show(console, json, json_rendering.document(trial), channel_rendering.trial_table(trial))
+        console.summary(channel_rendering.trial_summary(trial))
 
 
 @command(
@@ -116,7 +118,8 @@ def prune(
 ) -> None:
     """Delete releases as a whole, and none that a channel, a gate or a git tag points to."""
     with running(context, dry_run=dry_run or not yes, json=json) as (run, console):
-        from buildtools import pipeline, rendering
+        from buildtools import pipeline
+        from buildtools.rendering import json_rendering, upkeep_rendering
 
         if engine and not older_than:
             older_than = "0"
@@ -127,9 +130,9 @@ def prune(
             )
         if engine:
             leftovers = pipeline.prune_engine(run, int(keep), int(older_than), prefix)
-            show(console, json, rendering.document(leftovers), rendering.leftovers_table(leftovers))
-            console.summary(rendering.leftovers_summary(leftovers, dry_run=run.dry_run))
+            show(console, json, json_rendering.document(leftovers), upkeep_rendering.leftovers_table(leftovers))
+            console.summary(upkeep_rendering.leftovers_summary(leftovers, dry_run=run.dry_run))
             return
         entries = pipeline.prune(run, int(keep), int(older_than), prefix)
-        show(console, json, rendering.document(entries), rendering.prune_table(entries))
-        console.summary(rendering.prune_summary(entries, dry_run=run.dry_run))
+        show(console, json, json_rendering.document(entries), upkeep_rendering.prune_table(entries))
+        console.summary(upkeep_rendering.prune_summary(entries, dry_run=run.dry_run))

@@ -29,7 +29,8 @@ def fetch(
 ) -> None:
     """Bring a release to this machine: archives checked, unpacked and made current, images pulled by digest."""
     with running(context, dry_run=dry_run, progress=progress, json=json) as (run, console):
-        from buildtools import pipeline, rendering
+        from buildtools import pipeline
+        from buildtools.rendering import host_rendering, json_rendering
 
         if not to:
             raise Refused("fetch needs a folder", "say which: `invoke fetch VERSION --to DIR`")
@@ -38,8 +39,8 @@ def fetch(
             show_plan(pipeline.plan_fetch(run, version, folder, layout=oci), console, json=json)
             return
         result = pipeline.fetch(run, version, folder, layout=oci)
-        show(console, json, rendering.document(result), rendering.fetch_table(result))
-        console.summary(rendering.fetch_summary(result))
+        show(console, json, json_rendering.document(result), host_rendering.fetch_table(result))
+        console.summary(host_rendering.fetch_summary(result))
 
 
 @command(
@@ -54,10 +55,11 @@ def runit(
 ) -> None:
     """Write the folder of a runit service that runs an image of a release, by digest."""
     with running(context, dry_run=dry_run, json=json) as (run, console):
-        from buildtools import pipeline, rendering
+        from buildtools import pipeline
+        from buildtools.rendering import host_rendering, json_rendering
 
         if not to:
             raise Refused("runit needs a folder", "say which: `invoke runit IMAGE --to DIR`")
         service = pipeline.runit(run, image, Path(to), release)
-        show(console, json, rendering.document(service), service.image)
-        console.summary(rendering.service_folder_summary(service, dry_run=run.dry_run))
+        show(console, json, json_rendering.document(service), service.image)
+        console.summary(host_rendering.service_folder_summary(service, dry_run=run.dry_run))

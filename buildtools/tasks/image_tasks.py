@@ -15,28 +15,35 @@ from buildtools.tasks.declaration import command, image_command
 def list_images(context: Context, only: str = "", why: str = "", json: bool = False) -> None:
     """List the image folders in build order, with parents, references and state."""
     with running(context, only=why or only, json=json) as (run, console):
-        from buildtools import pipeline, rendering
+        from buildtools import pipeline
+        from buildtools.rendering import image_rendering
 
         listing = pipeline.list_images(run)
         explanations = [
-            rendering.explanation(each) for each in listing.statuses if why in (each.name, each.folder.image)
+            image_rendering.explanation(each) for each in listing.statuses if why in (each.name, each.folder.image)
         ]
-        text = "".join(explanations) or rendering.listing_table(listing)
-        show(console, json, rendering.listing_document(listing), text)
-        console.summary(rendering.listing_summary(listing))
+        text = "".join(explanations) or image_rendering.listing_table(listing)
+        show(console, json, image_rendering.listing_document(listing), text)
+        console.summary(image_rendering.listing_summary(listing))
 
 
 @command(help={"shards": "Divide it among so many agents, each of which runs `push --shard I/N`."})
 def plan(context: Context, only: str = "", shards: str = "", no_cache: bool = False, json: bool = False) -> None:
     """Say what a push would build and why, and which of several agents would build what."""
     with running(context, only=only, no_cache=no_cache, json=json) as (run, console):
-        from buildtools import pipeline, plan_rendering
+        from buildtools import pipeline
+        from buildtools.rendering import build_plan_rendering
 
         if shards and not (shards.isdecimal() and int(shards)):
             raise Refused(f"--shards {shards} is not a whole number, 1 or more", "say among how many agents")
         build_plan = pipeline.plan(run, int(shards or 0))
-        show(console, json, plan_rendering.build_plan_document(build_plan), plan_rendering.build_plan_table(build_plan))
-        console.summary(plan_rendering.build_plan_summary(build_plan))
+        show(
+            console,
+            json,
+            build_plan_rendering.build_plan_document(build_plan),
+            build_plan_rendering.build_plan_table(build_plan),
+        )
+        console.summary(build_plan_rendering.build_plan_summary(build_plan))
 
 
 @image_command()
@@ -55,14 +62,15 @@ def _bring_in(context: Context, word: str, options: dict[str, Any]) -> None:
     json, junit = options["json"], options.pop("junit")
     task = "build" if word == "built" else "tag"
     with running(context, **options) as (asked, console), junit_report(junit, task, asked) as (run, _):
-        from buildtools import pipeline, rendering
+        from buildtools import pipeline
+        from buildtools.rendering import image_rendering, json_rendering
 
         if run.dry_run:
             show_plan(pipeline.plan_build(run), console, json=json)
             return
         images = pipeline.build(run, registry_names=word == "tagged")
-        show(console, json, rendering.document(images), rendering.local_table(images))
-        console.summary(rendering.local_summary(images, word))
+        show(console, json, json_rendering.document(images), image_rendering.local_table(images))
+        console.summary(image_rendering.local_summary(images, word))
 
 
 @image_command(
@@ -80,7 +88,8 @@ def push(context: Context, options: dict[str, Any]) -> None:
     json, junit = options["json"], options.pop("junit")
     shard, parents, plan = (options.pop(name) for name in ("shard", "parents", "plan"))
     with running(context, **options) as (asked, console), junit_report(junit, "push", asked) as (run, _):
-        from buildtools import pipeline, rendering
+        from buildtools import pipeline
+        from buildtools.rendering import image_rendering, json_rendering
         from buildtools.stages.build_plan import Shard
 
         share = Shard.parse(shard, parents=parents, plan=plan) if shard else None
@@ -92,5 +101,5 @@ def push(context: Context, options: dict[str, Any]) -> None:
             show_plan(pipeline.plan_push(run), console, json=json)
             return
         pushed = pipeline.push(run, share)
-        show(console, json, rendering.document(pushed), rendering.pushed_table(pushed))
-        console.summary(rendering.pushed_summary(pushed))
+        show(console, json, json_rendering.document(pushed), image_rendering.pushed_table(pushed))
+        console.summary(image_rendering.pushed_summary(pushed))

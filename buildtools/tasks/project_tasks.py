@@ -27,19 +27,21 @@ def version(context: Context, json: bool = False) -> None:
 def init(context: Context, dry_run: bool = False, json: bool = False) -> None:
     """Write what a repository lacks to begin, change nothing that is there, and print the next three commands."""
     with running(context, dry_run=dry_run, json=json) as (run, console):
-        from buildtools import pipeline, rendering
+        from buildtools import pipeline
+        from buildtools.rendering import project_rendering
 
         project = pipeline.init(run)
-        show(console, json, rendering.new_project_document(project), "\n".join(project.commands))
-        console.summary(rendering.new_project_summary(project, dry_run=run.dry_run))
+        show(console, json, project_rendering.new_project_document(project), "\n".join(project.commands))
+        console.summary(project_rendering.new_project_summary(project, dry_run=run.dry_run))
 
 
 @command()
 def check(context: Context, json: bool = False) -> None:
     """Look for errors in the configuration and in all image folders, and tell every one; no service is needed."""
     with running(context, json=json, lenient=True) as (run, console):
-        from buildtools import pipeline, rendering
+        from buildtools import pipeline
+        from buildtools.rendering import json_rendering, project_rendering
 
         checked = pipeline.check(run)
-        show(console, json, rendering.document(checked), "")
-        console.summary(rendering.checked_summary(checked))
+        show(console, json, json_rendering.document(checked), "")
+        console.summary(project_rendering.checked_summary(checked))

@@ -15,14 +15,15 @@ from buildtools.tasks.declaration import command
 def dist(context: Context, dry_run: bool = False, json: bool = False, progress: str = "auto") -> None:
     """Make every distribution's .tgz in dist/, the same bytes for the same input."""
     with running(context, dry_run=dry_run, progress=progress, json=json) as (run, console):
-        from buildtools import pipeline, rendering
+        from buildtools import pipeline
+        from buildtools.rendering import json_rendering, release_rendering
 
         if run.dry_run:
             show_plan(pipeline.plan_dist(run), console, json=json)
             return
         archives = pipeline.dist(run)
-        show(console, json, rendering.document(archives), rendering.archive_table(archives))
-        console.summary(rendering.archive_summary(archives))
+        show(console, json, json_rendering.document(archives), release_rendering.archive_table(archives))
+        console.summary(release_rendering.archive_summary(archives))
 
 
 @command()
@@ -41,14 +42,15 @@ def publish(
     options: dict[str, Any] = {"jobs": jobs, "dry_run": dry_run, "no_cache": no_cache, "pull": pull}
     options |= {"allow_dirty": allow_dirty, "progress": progress, "json": json}
     with running(context, **options) as (asked, console), junit_report(junit, "publish", asked) as (run, _):
-        from buildtools import pipeline, rendering
+        from buildtools import pipeline
+        from buildtools.rendering import json_rendering, release_rendering
 
         if run.dry_run:
             show_plan(pipeline.plan_publish(run), console, json=json)
             return
         published = pipeline.publish(run)
-        show(console, json, rendering.document(published), rendering.release_table(published.release))
-        console.summary(rendering.published_summary(published))
+        show(console, json, json_rendering.document(published), release_rendering.release_table(published.release))
+        console.summary(release_rendering.published_summary(published))
 
 
 @command(
@@ -78,12 +80,13 @@ def release(
 ) -> None:
     """Cut the annotated release tag of HEAD and push it; `publish` then releases it."""
     with running(context, dry_run=dry_run, json=json) as (run, console):
-        from buildtools import pipeline, rendering
+        from buildtools import pipeline
+        from buildtools.rendering import json_rendering, release_rendering
 
         options: dict[str, Any] = {"bump": bump, "to": to, "first": first, "message": message, "branch": branch}
         cut = pipeline.release(run, remote, **options, sign=sign, push=push)
-        show(console, json, rendering.document(cut), rendering.tag_text(cut), verbatim=True)
-        console.summary(rendering.tag_summary(cut))
+        show(console, json, json_rendering.document(cut), release_rendering.tag_text(cut), verbatim=True)
+        console.summary(release_rendering.tag_summary(cut))
 
 
 @command(
@@ -102,26 +105,33 @@ def verify(
 ) -> None:
     """Verify that every image and archive of releases still matches their manifests; 5 is drift, 4 an outage."""
     with running(context, json=json) as (asked, console), junit_report(junit, "verify", asked) as (run, cases):
-        from buildtools import pipeline, rendering
+        from buildtools import pipeline
+        from buildtools.rendering import release_rendering
 
         names = [name.strip() for name in release.split(",") if name.strip()]
         if names and all:
             raise Refused("--release and --all contradict each other", "leave one of them out")
         verification = pipeline.verify(run, names, everything=all, deep=deep)
-        for event in rendering.audit_events(verification):
+        for event in release_rendering.audit_events(verification):
             cases(event)
-        show(console, json, rendering.verification_document(verification), rendering.verification_table(verification))
+        show(
+            console,
+            json,
+            release_rendering.verification_document(verification),
+            release_rendering.verification_table(verification),
+        )
         if error := verification.error():
             raise error
-        console.summary(rendering.verification_summary(verification))
+        console.summary(release_rendering.verification_summary(verification))
 
 
 @command()
 def history(context: Context, json: bool = False) -> None:
     """List every released or claimed version, newest first, with commit, date, members, moving tags and channels."""
     with running(context, json=json) as (run, console):
-        from buildtools import pipeline, rendering
+        from buildtools import pipeline
+        from buildtools.rendering import json_rendering, release_rendering
 
         entries = pipeline.history(run)
-        show(console, json, rendering.document(entries), rendering.history_table(entries))
-        console.summary(rendering.history_summary(entries))
+        show(console, json, json_rendering.document(entries), release_rendering.history_table(entries))
+        console.summary(release_rendering.history_summary(entries))

@@ -50,10 +50,11 @@ def sandbox_down(context: Context) -> None:
 def sandbox_status(context: Context, json: bool = False) -> None:
     """Show the parts of the sandbox and whether they answer."""
     with running(context, json=json) as (run, console):
-        from buildtools import rendering, sandbox
+        from buildtools import sandbox
+        from buildtools.rendering import json_rendering, sandbox_rendering
 
         services = sandbox.status(run.settings.root / _SANDBOX)
-        show(console, json, rendering.document(services), rendering.services_table(services))
+        show(console, json, json_rendering.document(services), sandbox_rendering.services_table(services))
         silent = [service.name for service in services if not service.answers]
         if not services:
             raise Refused("there is no sandbox here", "start one with `invoke sandbox.up`")

@@ -13,13 +13,14 @@ from buildtools.tasks.declaration import command
 def doctor(context: Context, dry_run: bool = False, json: bool = False) -> None:
     """Look at all that a release needs: engine, disks, clock, registry, store; each finding with what to do."""
     with running(context, dry_run=dry_run, json=json, lenient=True) as (run, console):
-        from buildtools import pipeline, rendering
+        from buildtools import pipeline
+        from buildtools.rendering import json_rendering, upkeep_rendering
 
         examination = pipeline.doctor(run)
-        show(console, json, rendering.document(examination), rendering.examination_table(examination))
+        show(console, json, json_rendering.document(examination), upkeep_rendering.examination_table(examination))
         if error := examination.error():
             raise error
-        console.summary(rendering.examination_summary(examination))
+        console.summary(upkeep_rendering.examination_summary(examination))
 
 
 @command(
@@ -33,10 +34,11 @@ def clean(
 ) -> None:
     """Show what this tool has made here and nobody uses any more: images, archives, caches; with --yes remove it."""
     with running(context, dry_run=dry_run or not yes, json=json) as (run, console):
-        from buildtools import pipeline, rendering
+        from buildtools import pipeline
+        from buildtools.rendering import json_rendering, upkeep_rendering
 
         if not older_than.isdecimal():
             raise Refused(f"--older-than {older_than} is not a whole number of days", "give one, such as 14")
         leftovers = pipeline.clean(run, int(older_than))
-        show(console, json, rendering.document(leftovers), rendering.leftovers_table(leftovers))
-        console.summary(rendering.leftovers_summary(leftovers, dry_run=run.dry_run))
+        show(console, json, json_rendering.document(leftovers), upkeep_rendering.leftovers_table(leftovers))
+        console.summary(upkeep_rendering.leftovers_summary(leftovers, dry_run=run.dry_run))

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from buildtools.console import table
-from buildtools.rendering import document
+from buildtools.rendering.json_rendering import document
 from buildtools.workboard import duration
 
 if TYPE_CHECKING:

@@ -1,0 +1,30 @@
+"""Results as what JSON can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from enum import Enum
+from typing import Any
+
+# Raised when a field of a document changes its meaning or goes away.
+DOCUMENT_SCHEMA = 1
+
+
+def document(value: Any) -> Any:
+    """A value, or a row of them, as what JSON can hold; the outermost object carries the schema's number."""
+    if isinstance(value, list | tuple):
+        return {"schema": DOCUMENT_SCHEMA, "items": [_plain(item) for item in value]}
+    return {"schema": DOCUMENT_SCHEMA, **_plain(value)}
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {key: _plain(item) for key, item in asdict(value).items()}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -1,0 +1,29 @@
+"""What is said of a new project, and of a project that was checked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from buildtools.rendering.json_rendering import document
+from buildtools.rendering.words import count_text
+from buildtools.stages.check import Checked
+from buildtools.stages.new_project import NewProject
+
+
+def new_project_document(project: NewProject) -> Any:
+    """What ``init`` did, as ``--json`` prints it: paths only."""
+    files = [file.path for file in project.files]
+    return document({"files": files, "unchanged": project.unchanged, "commands": project.commands})
+
+
+def new_project_summary(project: NewProject, *, dry_run: bool) -> str:
+    """What ``init`` came to."""
+    words = [f"{'added to' if file.is_added_to else 'wrote'} {file.path}" for file in project.files]
+    words += [f"kept {path}" for path in project.unchanged]
+    return f"{'dry run, nothing was touched: ' if dry_run else ''}{', '.join(words)}; next: the commands above"
+
+
+def checked_summary(checked: Checked) -> str:
+    """What ``check`` came to, where all is well."""
+    images, distributions = len(checked.images), len(checked.distributions)
+    return f"no errors: {count_text(images, 'image folder')} and {count_text(distributions, 'distribution')} checked"

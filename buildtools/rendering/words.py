@@ -1,0 +1,42 @@
+"""Counts, digests and plans as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from buildtools.stages.planned import Planned
+
+
+def states_sentence(word: str, states: Sequence[Enum], kind: type[Enum], noun: str = "image") -> str:
+    """How many there are, and how many of each kind: ``built 3 images: 2 built, 1 up to date``."""
+    return f"{word} {count_text(len(states), noun)}: {states_text(states, kind)}"
+
+
+def states_text(states: Sequence[Enum], kind: type[Enum]) -> str:
+    """How many there are of each kind, without those that there are none of."""
+    return ", ".join(f"{states.count(state)} {state.value}" for state in kind if state in states)
+
+
+def members_text(images: int, archives: int) -> str:
+    """What a release consists of: ``2 images and 1 archive``."""
+    return f"{count_text(images, 'image')} and {count_text(archives, 'archive')}"
+
+
+def short_digest(digest: str) -> str:
+    """As much of a digest as docker shows; all of it is in the document. An id in a registry ends with a digest."""
+    digest = digest.rpartition("@")[2]
+    return digest[: len("sha256:") + 12]
+
+
+def count_text(number: int, noun: str) -> str:
+    """A number with its noun in the singular or the plural."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def plan_table(plan: Sequence[Planned]) -> str:
+    """What a dry run found."""
+    lines = [f"{each.name} would {each.action}" + (f" ({'; '.join(each.why)})" if each.why else "") for each in plan]
+    return "\n".join(lines)
