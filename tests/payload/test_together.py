@@ -83,21 +83,15 @@ class Host:
         try:
             yield
         finally:
-            # To end the services too, which TERM leaves alone.
+            # It then has each runsv end its service too, which TERM would leave alone.
             runsvdir.send_signal(signal.SIGHUP)
             runsvdir.wait(timeout=60)
-            for name in ("logdaemon", "loguploader"):
-                with suppress(ProcessLookupError):
-                    os.kill(self.pid(name, of_runsv=True), signal.SIGTERM)
             until(lambda: not self.pid("logdaemon") and not self.pid("loguploader"))
             self.docker("rm", "--force", self.name)
 
-    def pid(self, service: str, *, of_runsv: bool = False) -> int:
-        """The process of a service, or the one that looks after it; 0 where there is none."""
+    def pid(self, service: str) -> int:
+        """The process of a service; 0 where there is none."""
         supervise = self.folder / "services" / service / "supervise"
-        if of_runsv:
-            lines = subprocess.run(["pgrep", "-f", f"^runsv {service}$"], capture_output=True, text=True).stdout.split()
-            return next(int(pid) for pid in lines if (Path("/proc") / pid / "cwd").resolve() == supervise.parent)
         with suppress(FileNotFoundError, ValueError):
             return int((supervise / "pid").read_text())
         return 0
