@@ -159,3 +159,18 @@ def _read_token(realm: str, body: bytes) -> tuple[str, float]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         # Not quoted: it may hold a token.
         raise BuildToolsError(f"the token service {realm} answers without a token", "ask its administrator") from None
+
+
+def pull_scope(repository: str) -> str:
+    """The right to read a repository."""
+    return scope_of(repository, "pull")
+
+
+def push_scope(repository: str) -> str:
+    """The right to read a repository and to write into it."""
+    return scope_of(repository, "pull,push")
+
+
+def scope_of(repository: str, actions: str) -> str:
+    """Rights to a repository, as token services spell them: https://distribution.github.io/distribution/spec/auth/scope/."""
+    return f"repository:{repository}:{actions}"

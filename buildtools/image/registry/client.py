@@ -7,43 +7,37 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Generator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
-from buildtools import BuildToolsError, Refused, Unreachable
+from buildtools import Refused, Unreachable
 from buildtools.image.docker.credentials import Credential, Credentials
 from buildtools.image.http.responses import Response
+from buildtools.image.registry.auth import pull_scope, push_scope, scope_of
 from buildtools.image.registry.download import Download, lacks_json
 from buildtools.image.registry.manifest import (
     ACCEPTED,
     DOCKER_MANIFEST,
-    Damaged,
     Descriptor,
     Manifest,
     digest_of,
     is_digest,
 )
-from buildtools.image.registry.transport import CERTIFICATES, Body, Transport
+from buildtools.image.registry.transport import CERTIFICATES, Transport
+from buildtools.image.registry.uploads import Uploads, blocks, wrong_answer
 from buildtools.schedule import REPLICATION_SECONDS, awaited
 
 # A manifest of 4 MiB is the largest that registries must take.
 _LARGEST_MANIFEST = 4 * 1024 * 1024
-_BLOCK = 256 * 1024
 # A blob of so many bytes goes in one request. A larger one goes in two: what a registry was sent it can keep then.
 _WHOLE = 8 * 1024 * 1024
 _UPLOAD_BREAKS = 5
-# A registry reads a blob once more before it confirms it, at so many bytes a second where its store is slow.
-_FINISH_SECONDS = 60.0
-_FINISH_BYTES_A_SECOND = 16 * 1024 * 1024
 # The tag of a manifest that no registry takes.
 _PROBE = "lockstep-preflight"
-_PULL = "pull"
-_PUSH = "pull,push"
 
 
 class Registry:
@@ -106,7 +100,7 @@ class Registry:
             "PUT",
             f"/v2/{repository}/manifests/{_PROBE}",
             expected=(200, 201, 202, 400, 404, 405, 406, 415, 422),
-            scope=_scope(repository, _PUSH),
+            scope=push_scope(repository),
             headers={"Content-Type": DOCKER_MANIFEST},
             body=b"{}",
         )
@@ -124,7 +118,7 @@ class Registry:
             "HEAD",
             f"/v2/{repository}/manifests/{target}",
             expected=(200, 404, 405, 501),
-            scope=_scope(repository, _PULL),
+            scope=pull_scope(repository),
             headers={"Accept": ", ".join(ACCEPTED)},
         )
         if response.status == 404:
@@ -144,18 +138,18 @@ class Registry:
             "GET",
             f"/v2/{repository}/manifests/{target}",
             expected=(200, 404),
-            scope=_scope(repository, _PULL),
+            scope=pull_scope(repository),
             headers={"Accept": ", ".join(ACCEPTED)},
             is_outage=lacks_json,
         )
         if response.status == 404:
             return None
         if len(response.data) > _LARGEST_MANIFEST:
-            raise self._wrong(repository, target, f"a manifest of {len(response.data)} bytes")
+            raise wrong_answer(self.host, repository, target, f"a manifest of {len(response.data)} bytes")
         manifest = Manifest.received(_media_type(response), response.data)
         digest = target if ":" in target else response.header("Docker-Content-Digest") or manifest.digest
         if manifest.digest != digest:
-            raise self._wrong(repository, target, f"bytes whose digest is {manifest.digest}, not {digest}")
+            raise wrong_answer(self.host, repository, target, f"bytes whose digest is {manifest.digest}, not {digest}")
         return manifest
 
     def put_manifest(self, repository: str, target: str, manifest: Manifest) -> str:
@@ -167,7 +161,7 @@ class Registry:
             "PUT",
             f"/v2/{repository}/manifests/{target}",
             expected=(200, 201, 202, 204),
-            scope=_scope(repository, _PUSH),
+            scope=push_scope(repository),
             headers={"Content-Type": manifest.media_type},
             body=manifest.body,
             # Distribution 2.8 says so of one that is right while another job pushes the same.
@@ -179,7 +173,7 @@ class Registry:
             manifest_digest = awaited(lambda: self.head_manifest(repository, target), seconds=self._replication_seconds)
             digest = manifest_digest.digest if manifest_digest else "nothing"
         if digest != manifest.digest:
-            raise self._wrong(repository, target, f"that it stored {digest}, not {manifest.digest}")
+            raise wrong_answer(self.host, repository, target, f"that it stored {digest}, not {manifest.digest}")
         return manifest.digest
 
     def delete_manifest(self, repository: str, digest: str) -> bool:
@@ -188,7 +182,7 @@ class Registry:
             "DELETE",
             f"/v2/{repository}/manifests/{digest}",
             expected=(202, 404, 405),
-            scope=_scope(repository, "pull,delete"),
+            scope=scope_of(repository, "pull,delete"),
         )
         return answer.status in (202, 404)
 
@@ -200,13 +194,13 @@ class Registry:
         tags: list[str] = []
         url = f"/v2/{repository}/tags/list?n=1000"
         while url:
-            answer = self._transport.request("GET", url, expected=(200, 404), scope=_scope(repository, _PULL))
+            answer = self._transport.request("GET", url, expected=(200, 404), scope=pull_scope(repository))
             if answer.status == 404:
                 return tags
             try:
                 tags += map(str, json.loads(answer.data).get("tags") or ())
             except (ValueError, TypeError, AttributeError, RecursionError):
-                raise self._wrong(repository, "tags", "what is not a list of tags") from None
+                raise wrong_answer(self.host, repository, "tags", "what is not a list of tags") from None
             link, _, relation = answer.header("Link", "").partition(";")
             url = self._transport.resolve(link.strip(" <>")) if "next" in relation else ""
         return tags
@@ -217,7 +211,7 @@ class Registry:
         Not every registry tells it where it is asked by HEAD; then the blob's first byte is asked for, and where even
         that does not tell, the blob is read.
         """
-        url, scope = f"/v2/{repository}/blobs/{digest}", _scope(repository, _PULL)
+        url, scope = f"/v2/{repository}/blobs/{digest}", pull_scope(repository)
         response = self._transport.request("HEAD", url, expected=(200, 400, 404, 405, 501), scope=scope)
         size = response.header("Content-Length")
         if response.status == 404 or (response.status == 200 and size.isdecimal()):
@@ -239,13 +233,13 @@ class Registry:
             "GET",
             f"/v2/{repository}/blobs/{digest}",
             expected=(200, 404),
-            scope=_scope(repository, _PULL),
+            scope=pull_scope(repository),
             is_outage=lambda response: lacks_json(response) if response.status == 404 else _is_empty(response, digest),
         )
         if response.status == 404:
             return None
         if digest_of(response.data) != digest:
-            raise self._wrong(repository, digest, f"bytes whose digest is {digest_of(response.data)}")
+            raise wrong_answer(self.host, repository, digest, f"bytes whose digest is {digest_of(response.data)}")
         return response.data
 
     def download_blob(self, repository: str, digest: str, write: Callable[[bytes], object]) -> bool:
@@ -256,12 +250,12 @@ class Registry:
         :raises Damaged: they are not what the digest says.
         """
         request = partial(
-            self._transport.request, "GET", f"/v2/{repository}/blobs/{digest}", scope=_scope(repository, _PULL)
+            self._transport.request, "GET", f"/v2/{repository}/blobs/{digest}", scope=pull_scope(repository)
         )
         download = Download(digest, write)
         is_there = download.complete(request, self._transport.wait)
         if is_there and download.digest != digest:
-            raise self._wrong(repository, digest, f"bytes whose digest is {download.digest}")
+            raise wrong_answer(self.host, repository, digest, f"bytes whose digest is {download.digest}")
         return is_there
 
     def mount_blob(self, repository: str, digest: str, source: str) -> bool:
@@ -273,13 +267,14 @@ class Registry:
                 f"/v2/{repository}/blobs/uploads/?{query}",
                 # Those that do not mount answer in several ways: Harbor 400, others 404 or 405.
                 expected=(201, 202, 400, 404, 405),
-                scope=f"{_scope(repository, _PUSH)} {_scope(source, _PULL)}",
+                scope=f"{push_scope(repository)} {pull_scope(source)}",
             )
         except Refused:
             # Who may not read there can still send the blob.
             return False
         if answer.status == 202:
-            self._cancel_upload(repository, self._location(answer))
+            uploads = Uploads(self._transport, repository)
+            uploads.cancel(uploads.location(answer))
         return answer.status == 201
 
     def put_blob(self, repository: str, body: bytes) -> str:
@@ -304,16 +299,15 @@ class Registry:
         :raises Unreachable: the connection broke too often without getting on.
         :raises BuildToolsError: the registry does not accept the bytes as this digest.
         """
+        uploads = Uploads(self._transport, repository)
         breaks = 0
-        location, start = self._start_upload(repository), 0
+        location, start = uploads.begin(), 0
         while True:
             try:
                 if start < size and (breaks or size > _WHOLE):
-                    location = self._send_part(repository, location, source, start, size, progress)
+                    location = uploads.send(location, source, start, size, progress)
                     start = size
-                self._finish_upload(
-                    repository, location, digest, size - start, lambda: _blocks(source, 0, progress), size
-                )
+                uploads.finish(location, digest, size - start, partial(blocks, source, 0, progress), size)
             except Unreachable:
                 breaks += 1
                 if breaks > _UPLOAD_BREAKS:
@@ -321,115 +315,15 @@ class Registry:
             else:
                 return
             self._transport.wait(breaks)
-            state = self._upload_state(repository, location)
+            state = uploads.state(location)
             if state is None:
                 if self.blob_size(repository, digest) == size:
                     return
-                location, start = self._start_upload(repository), 0
+                location, start = uploads.begin(), 0
             else:
                 if state[1] > start:
                     breaks = 0
                 location, start = state
-
-    def _send_part(
-        self,
-        repository: str,
-        location: str,
-        source: Callable[[], IO[bytes]],
-        start: int,
-        size: int,
-        progress: Callable[[int], None],
-    ) -> str:
-        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size - start)}
-        if start:
-            headers["Content-Range"] = f"{start}-{size - 1}"
-        answer = self._transport.request(
-            "PATCH",
-            location,
-            expected=(202, 204),
-            scope=_scope(repository, _PUSH),
-            headers=headers,
-            body=lambda: _blocks(source, start, progress),
-            attempts=1,
-        )
-        return self._location(answer)
-
-    def _start_upload(self, repository: str) -> str:
-        answer = self._transport.request(
-            "POST", f"/v2/{repository}/blobs/uploads/", expected=(202,), scope=_scope(repository, _PUSH)
-        )
-        return self._location(answer)
-
-    def _location(self, response: Response) -> str:
-        location = response.header("Location")
-        if not location:
-            raise Unreachable(
-                f"the registry {self.host} began an upload and does not say where it goes on",
-                "a proxy before it may be broken; run the same again",
-            )
-        return self._transport.resolve(location)
-
-    def _finish_upload(
-        self, repository: str, location: str, digest: str, size: int, body: Body, blob_size: int
-    ) -> None:
-        joint = "&" if urlsplit(location).query else "?"
-        answer = self._transport.request(
-            "PUT",
-            f"{location}{joint}{urlencode({'digest': digest})}",
-            expected=(200, 201, 202, 204),
-            scope=_scope(repository, _PUSH),
-            headers={"Content-Type": "application/octet-stream", "Content-Length": str(size)},
-            body=body if size else b"",
-            attempts=1,
-            seconds=_FINISH_SECONDS + blob_size / _FINISH_BYTES_A_SECOND,
-        )
-        confirmed_digest = answer.header("Docker-Content-Digest") or digest
-        if confirmed_digest != digest:
-            raise self._wrong(repository, digest, f"that it stored {confirmed_digest}")
-
-    def _upload_state(self, repository: str, location: str) -> tuple[str, int] | None:
-        """Where to go on with an upload, and from which byte; None where the registry does not know it any more.
-
-        Distribution up to 2.8 forgets an upload whose connection broke inside a request.
-        """
-        answer = self._transport.request(
-            "GET", location, expected=(204, 400, 404, 416), scope=_scope(repository, _PUSH)
-        )
-        if answer.status != 204:
-            return None
-        last = answer.header("Range", "").rpartition("-")[2]
-        # "0-0" is said of an empty upload and of one that holds a byte; sending that byte again is refused, so anew.
-        if not last.isdigit() or last == "0":
-            return None
-        return self._transport.resolve(answer.header("Location", location)), int(last) + 1
-
-    def _cancel_upload(self, repository: str, location: str) -> None:
-        # Some want the right to delete for this. An upload that stays is thrown away by the registry in time.
-        with suppress(BuildToolsError):
-            self._transport.request(
-                "DELETE",
-                location,
-                expected=(200, 202, 204, 400, 404, 405),
-                scope=_scope(repository, "pull,push,delete"),
-                attempts=1,
-            )
-
-    def _wrong(self, repository: str, target: str, what: str) -> Damaged:
-        return Damaged(
-            f"the registry {self.host} answers for {repository} {target} with {what}",
-            "its store or a proxy before it is broken; tell its administrator",
-        )
-
-
-def _blocks(
-    source: Callable[[], IO[bytes]], start: int, progress: Callable[[int], None]
-) -> Generator[bytes, None, None]:
-    with source() as file:
-        file.seek(start)
-        while block := file.read(_BLOCK):
-            yield block
-            start += len(block)
-            progress(start)
 
 
 def _media_type(response: Response) -> str:
@@ -438,7 +332,3 @@ def _media_type(response: Response) -> str:
 
 def _is_empty(response: Response, digest: str) -> bool:
     return not response.data and digest != digest_of(b"")
-
-
-def _scope(repository: str, actions: str) -> str:
-    return f"repository:{repository}:{actions}"

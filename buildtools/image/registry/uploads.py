@@ -1,0 +1,148 @@
+"""How a blob gets into a registry: an upload is begun, sent to, and ended with the digest that it is to have.
+
+https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pushing-a-blob-in-chunks
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from typing import IO
+from urllib.parse import urlencode, urlsplit
+
+from buildtools import BuildToolsError, Unreachable
+from buildtools.image.http.responses import Response
+from buildtools.image.registry.auth import push_scope, scope_of
+from buildtools.image.registry.manifest import Damaged
+from buildtools.image.registry.transport import Body, Transport
+
+_BLOCK = 256 * 1024
+_CONTENT = "application/octet-stream"
+# A registry reads a blob once more before it confirms it, at so many bytes a second where its store is slow.
+_FINISH_SECONDS = 60.0
+_FINISH_BYTES_A_SECOND = 16 * 1024 * 1024
+
+
+class Uploads:
+    """Uploads into one repository. Where each goes on is a URL, which the registry's last answer about it tells."""
+
+    def __init__(self, transport: Transport, repository: str) -> None:
+        self._transport = transport
+        self._repository = repository
+
+    def begin(self) -> str:
+        """Begin an upload; where it goes on."""
+        answer = self._transport.request(
+            "POST",
+            f"/v2/{self._repository}/blobs/uploads/",
+            expected=(202,),
+            scope=push_scope(self._repository),
+        )
+        return self.location(answer)
+
+    def send(
+        self,
+        location: str,
+        source: Callable[[], IO[bytes]],
+        start: int,
+        size: int,
+        progress: Callable[[int], None],
+    ) -> str:
+        """Send the bytes from ``start`` up to ``size``; where the upload goes on."""
+        headers = {"Content-Type": _CONTENT, "Content-Length": str(size - start)}
+        if start:
+            headers["Content-Range"] = f"{start}-{size - 1}"
+        answer = self._transport.request(
+            "PATCH",
+            location,
+            expected=(202, 204),
+            scope=push_scope(self._repository),
+            headers=headers,
+            body=lambda: blocks(source, start, progress),
+            attempts=1,
+        )
+        return self.location(answer)
+
+    def finish(self, location: str, digest: str, size: int, body: Body, blob_size: int) -> None:
+        """End an upload with its last ``size`` bytes, so that there is a blob of ``blob_size`` with this digest.
+
+        :raises Damaged: the registry confirms another digest.
+        """
+        joint = "&" if urlsplit(location).query else "?"
+        answer = self._transport.request(
+            "PUT",
+            f"{location}{joint}{urlencode({'digest': digest})}",
+            expected=(200, 201, 202, 204),
+            scope=push_scope(self._repository),
+            headers={"Content-Type": _CONTENT, "Content-Length": str(size)},
+            body=body if size else b"",
+            attempts=1,
+            seconds=_FINISH_SECONDS + blob_size / _FINISH_BYTES_A_SECOND,
+        )
+        confirmed_digest = answer.header("Docker-Content-Digest") or digest
+        if confirmed_digest != digest:
+            what = f"that it stored {confirmed_digest}"
+            raise wrong_answer(self._transport.host, self._repository, digest, what)
+
+    def state(self, location: str) -> tuple[str, int] | None:
+        """Where to go on with an upload, and from which byte; None where the registry does not know it any more.
+
+        Distribution up to 2.8 forgets an upload whose connection broke inside a request.
+        """
+        answer = self._transport.request(
+            "GET", location, expected=(204, 400, 404, 416), scope=push_scope(self._repository)
+        )
+        if answer.status != 204:
+            return None
+        last = answer.header("Range", "").rpartition("-")[2]
+        # "0-0" is said of an empty upload and of one that holds a byte; sending that byte again is refused, so anew.
+        if not last.isdigit() or last == "0":
+            return None
+        return self._transport.resolve(answer.header("Location", location)), int(last) + 1
+
+    def cancel(self, location: str) -> None:
+        """Give an upload up, where that is allowed: some want the right to delete for this.
+
+        One that stays is thrown away by the registry in time.
+        """
+        with suppress(BuildToolsError):
+            self._transport.request(
+                "DELETE",
+                location,
+                expected=(200, 202, 204, 400, 404, 405),
+                scope=scope_of(self._repository, "pull,push,delete"),
+                attempts=1,
+            )
+
+    def location(self, response: Response) -> str:
+        """Where an upload goes on, as an answer about it tells.
+
+        :raises Unreachable: it does not.
+        """
+        location = response.header("Location")
+        if not location:
+            raise Unreachable(
+                f"the registry {self._transport.host} began an upload and does not say where it goes on",
+                "a proxy before it may be broken; run the same again",
+            )
+        return self._transport.resolve(location)
+
+
+def blocks(
+    source: Callable[[], IO[bytes]], start: int, progress: Callable[[int], None]
+) -> Generator[bytes, None, None]:
+    """The bytes of a file from ``start`` on, as a body; ``progress`` is told the place of the last that was sent."""
+    with source() as file:
+        file.seek(start)
+        while block := file.read(_BLOCK):
+            yield block
+            start += len(block)
+            progress(start)
+
+
+def wrong_answer(host: str, repository: str, target: str, what: str) -> Damaged:
+    """The error for an answer that contradicts what was asked."""
+    return Damaged(
+        f"the registry {host} answers for {repository} {target} with {what}",
+        "its store or a proxy before it is broken; tell its administrator",
+    )
