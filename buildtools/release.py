@@ -98,18 +98,22 @@ class Release:
         )
 
     def differences(self, other: Release) -> tuple[str, ...]:
-        """What ``other`` has otherwise, a line each; empty where both release the same content."""
+        """What ``other``, which is not released yet, has otherwise, a clause each; empty where the content is equal."""
         differences = []
         if self.version != other.version:
-            differences.append(f"version {self.version} != {other.version}")
+            differences.append(_difference("version", self.version, other.version))
         if self.commit != other.commit:
-            differences.append(f"commit {self.commit[:12]} != {other.commit[:12]}")
+            differences.append(_difference("commit", self.commit[:12], other.commit[:12]))
         ours, theirs = _contents(self), _contents(other)
         for member in sorted(ours.keys() | theirs.keys()):
             mine, yours = ours.get(member, "absent"), theirs.get(member, "absent")
             if mine != yours:
-                differences.append(f"{member} {_short(mine)} != {_short(yours)}")
+                differences.append(_difference(member, _short(mine), _short(yours)))
         return tuple(differences)
+
+
+def _difference(what: str, released: str, here: str) -> str:
+    return f"{what} {released} is released, {here} is here"
 
 
 Member = TypeVar("Member", ReleasedImage, ReleasedArchive)
