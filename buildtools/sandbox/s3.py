@@ -20,6 +20,10 @@ REGION = "us-east-1"
 # Its sockets between its own parts always lie here, whatever TMPDIR says.
 _SOCKETS = Path("/tmp")  # noqa: S108  only removed, and only by the names of our own ports
 
+# A bucket would take seven volumes at its first object, and a server has only so many of them.
+# https://github.com/seaweedfs/seaweedfs/wiki/Optimization#increase-concurrent-writes
+_GROWTH = "[master.volume_growth]\ncopy_1 = 1\n"
+
 
 @frozen
 class Keys:
@@ -72,6 +76,9 @@ def start(directory: Path, ports: Ports, keys: Keys, *, environment: Mapping[str
     ]
     write_private(file, json.dumps({"identities": identities}))
     (directory / f"{name}.ports").write_text(json.dumps(asdict(ports)))
+    settings = directory / ".seaweedfs"
+    settings.mkdir(exist_ok=True)
+    (settings / "master.toml").write_text(_GROWTH)
     options = {
         "ip": "127.0.0.1",
         "ip.bind": "127.0.0.1",
@@ -95,14 +102,14 @@ def start(directory: Path, ports: Ports, keys: Keys, *, environment: Mapping[str
         "master.telemetry": "false",
         "volume.port": ports.volume,
         "volume.port.grpc": ports.volume_grpc,
-        "volume.max": 1000,  # each bucket takes seven
+        "volume.max": 10_000,  # each bucket takes one, and all tests share one server
         "volume.preStopSeconds": 0,
     }
     process.start(
         name,
         ["weed", "-logtostderr", "server", *(f"-{option}={value}" for option, value in options.items())],
         directory,
-        # It would read settings of its own from ~/.seaweedfs.
+        # It reads settings of its own from ~/.seaweedfs.
         environment={**process.bare(environment), "HOME": str(directory)},
         answers=lambda: answers(ports.s3) and _stores(ports.master),
     )
