@@ -84,10 +84,10 @@ def manifests(project: Project, namespace: str, tag: str) -> dict[str, str]:
 
 def test_a_pool_makes_the_same_release_as_one_builder(pool_project: Project, builders: Builders) -> None:
     project = pool_project
+    # No builder may have one of these layers from another test, with the times that files had there.
     project.image("base", "FROM scratch\nCOPY file /\nENV A=1\n", file=project.mark)
-    project.image("child", "FROM base-{mark}\nCOPY own /\n", own="1")
+    project.image("child", "FROM base-{mark}\nCOPY own /\n", own=f"1 {project.mark}")
     project.image("copy", "FROM scratch\nCOPY --from=child-{mark} /own /\n")
-    # No builder may have such a layer from another test, with the times of the files there.
     project.image("other", "FROM scratch\nCOPY file /\n", file=f"2 {project.mark}")
     project.commit("all")
     project.tag("1.0.0")
