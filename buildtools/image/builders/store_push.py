@@ -11,8 +11,7 @@ from buildtools import Refused, Unreachable
 from buildtools.events import Report
 from buildtools.image.builder import BuildRequest
 from buildtools.image.docker.credentials import Credentials
-from buildtools.image.engine.build import confirmed_image, run_build
-from buildtools.image.engine.buildkit.control import Export
+from buildtools.image.engine.build import build_in_store
 from buildtools.image.engine.buildkit.failure import BuildFailed
 from buildtools.image.engine.client import Engine
 from buildtools.image.push.layer_uploader import LayerUploader
@@ -52,16 +51,9 @@ def push_from_store(
     # It stays in the store under the name that any build gives it, and goes when `clean` takes that.
     tags = tuple(f"{image_name(request.name)}:{Reference.parse(tag).tag}" for tag in request.tags)
     request = replace(request, tags=tags)
-    answer = run_build(
-        engine,
-        request,
-        Export("moby", {"name": ",".join(tags)} if tags else {}),
-        credentials=credentials,
-        environment=environment,
-        report=report,
-        cancel=cancelled,
+    image = build_in_store(
+        engine, request, credentials=credentials, environment=environment, report=report, cancel=cancelled
     )
-    image = confirmed_image(engine, request, answer)
     repository = Reference.parse(request.repository).repository
     try:
         layers = known_layers(_images_below(registry, cache, request))

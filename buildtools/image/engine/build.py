@@ -9,6 +9,7 @@ import re
 import socket
 import threading
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,24 +72,37 @@ def build(
     :raises Unreachable: the engine went away.
     """
 
-    def work() -> BuiltImage:
-        attributes = {"name": ",".join(request.tags)} if request.tags else {}
-        if not (request.attestations or any(cache.needs_content for cache in request.cache_to)):
-            # A store that keeps content would compress the layers, slowly, and each engine in its own way. A push does
-            # that better; but attestations name the layers, and a cache has them, as they are.
-            attributes["compression"] = "uncompressed"
-        answer = run_build(
-            engine,
-            request,
-            Export("moby", attributes),
-            credentials=credentials,
-            environment=environment,
-            report=report,
-            cancel=cancel,
-        )
-        return confirmed_image(engine, request, answer)
-
+    work = partial(
+        build_in_store, engine, request, credentials=credentials, environment=environment, report=report, cancel=cancel
+    )
     return timed(report, request.name, "build", work, lambda image: image.image_id)
+
+
+def build_in_store(
+    engine: Engine,
+    request: BuildRequest,
+    *,
+    credentials: attachables.LoginSource,
+    environment: Mapping[str, str],
+    report: Report,
+    cancel: threading.Event,
+) -> BuiltImage:
+    """The same as :func:`build`, for whoever reports the start and the end of it."""
+    attributes = {"name": ",".join(request.tags)} if request.tags else {}
+    if not (request.attestations or any(cache.needs_content for cache in request.cache_to)):
+        # A store that keeps content would compress the layers, slowly, and each engine in its own way. A push does that
+        # better; but attestations name the layers, and a cache has them, as they are.
+        attributes["compression"] = "uncompressed"
+    answer = run_build(
+        engine,
+        request,
+        Export("moby", attributes),
+        credentials=credentials,
+        environment=environment,
+        report=report,
+        cancel=cancel,
+    )
+    return _confirmed_image(engine, request, answer)
 
 
 def run_build(
@@ -267,7 +281,7 @@ class _Build:
             self.report(Transferred(self.request.name, sent, total))
 
 
-def confirmed_image(engine: Engine, request: BuildRequest, answer: Mapping[str, str]) -> BuiltImage:
+def _confirmed_image(engine: Engine, request: BuildRequest, answer: Mapping[str, str]) -> BuiltImage:
     """The image, once the engine has been asked for it again, under every name.
 
     :raises BuildFailed: the engine does not have it.
