@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from buildtools.console import table
 from buildtools.rendering.json_rendering import document
+from buildtools.rendering.words import count_text
 from buildtools.workboard import duration
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def build_plan_summary(plan: BuildPlan) -> str:
     """What ``plan`` came to."""
     count = sum(not each.is_built for each in plan.builds)
     there = plan.others + len(plan.builds) - count
-    words = [f"{count} {'image' if count == 1 else 'images'} to build, {there} in the registry"]
+    words = [f"{count_text(count, 'image')} to build, {there} in the registry"]
     waves = [wave for wave in (plan.partition.first_wave, plan.partition.shares) if wave]
     if not (count and waves):
         return words[0]

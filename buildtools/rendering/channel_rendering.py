@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from buildtools.console import table
-from buildtools.rendering.json_rendering import DOCUMENT_SCHEMA, _plain
-from buildtools.rendering.release_rendering import _moved_tags
+from buildtools.rendering.json_rendering import DOCUMENT_SCHEMA, json_value
+from buildtools.rendering.release_rendering import moved_tags_text
 from buildtools.rendering.words import count_text, members_text, short_digest
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def promoted_summary(published: Published, target: str) -> str:
     release = published.release
     word = "promoted to" if published.written else "was promoted before to"
     members = members_text(len(release.images), len(release.archives))
-    return f"{release.version} {word} {target}: {members}, {published.manifest}{_moved_tags(published)}"
+    return f"{release.version} {word} {target}: {members}, {published.manifest}{moved_tags_text(published)}"
 
 
 def channel_document(state: ChannelState) -> Any:
@@ -29,12 +29,12 @@ def channel_document(state: ChannelState) -> Any:
     return {
         "schema": DOCUMENT_SCHEMA,
         "channel": channel.name,
-        **_plain(channel.moves[-1]),
+        **json_value(channel.moves[-1]),
         "location": state.location,
         "before": state.before,
         "dry_run": state.dry_run,
-        "tags": _plain(state.tags),
-        "moves": _plain(channel.moves),
+        "tags": json_value(state.tags),
+        "moves": json_value(channel.moves),
     }
 
 

@@ -14,17 +14,18 @@ DOCUMENT_SCHEMA = 1
 def document(value: Any) -> Any:
     """A value, or a row of them, as what JSON can hold; the outermost object carries the schema's number."""
     if isinstance(value, list | tuple):
-        return {"schema": DOCUMENT_SCHEMA, "items": [_plain(item) for item in value]}
-    return {"schema": DOCUMENT_SCHEMA, **_plain(value)}
+        return {"schema": DOCUMENT_SCHEMA, "items": [json_value(item) for item in value]}
+    return {"schema": DOCUMENT_SCHEMA, **json_value(value)}
 
 
-def _plain(value: Any) -> Any:
+def json_value(value: Any) -> Any:
+    """A value as what JSON can hold, without the schema's number."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {key: _plain(item) for key, item in asdict(value).items()}
+        return {key: json_value(item) for key, item in asdict(value).items()}
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): json_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [json_value(item) for item in value]
     return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -51,10 +51,11 @@ def published_summary(published: Published) -> str:
         return f"staged {release.version}: {members}; the tree is dirty, so nothing is released"
     how = "released and signed" if release.attestation else "released"
     word = how if published.written else "was released before with the same content:"
-    return f"{release.version} {word} {members}, {published.manifest}{_moved_tags(published)}"
+    return f"{release.version} {word} {members}, {published.manifest}{moved_tags_text(published)}"
 
 
-def _moved_tags(published: Published) -> str:
+def moved_tags_text(published: Published) -> str:
+    """Which moving tags were moved, as the end of a sentence; empty where none was."""
     # One name for all images that it moved on: the references of sixty would hide what matters.
     names = sorted({reference.rpartition(":")[2] for reference in published.moved})
     return f", moved {', '.join(names)}" if names else ""

@@ -100,17 +100,21 @@ def test_an_engine_that_keeps_no_content_writes_a_cache_into_the_image(
     assert before[:-1] == released(project.clone(tmp_path / "agent"), "1.1.0", "two")[:-1]
 
 
-@pytest.mark.exhaustive
-def test_a_folder_is_one_that_other_clients_of_buildkit_read(
-    project_in: MakeProject, content_place: Place, tmp_path: Path
-) -> None:
-    project = project_in(content_place)
-    project.configure(**in_folder(tmp_path))
+def built_with_folder(project: Project, shared: Path) -> Path:
+    """Build a project of one image; the folder that then has its cache."""
+    project.configure(**in_folder(shared))
     project.image("app", DOCKERFILE, file="one")
     project.commit("all")
     project.tag("1.0.0")
     project.done("build")
-    folder = tmp_path / "shared" / project.name("app")
+    return shared / "shared" / project.name("app")
+
+
+@pytest.mark.exhaustive
+def test_a_folder_is_one_that_other_clients_of_buildkit_read(
+    project_in: MakeProject, content_place: Place, tmp_path: Path
+) -> None:
+    folder = built_with_folder(project_in(content_place), tmp_path)
     (entry,) = json.loads((folder / "index.json").read_bytes())["manifests"]
     assert {"org.opencontainers.image.ref.name": "latest"} == entry["annotations"]
     blobs = {path.name: path.read_bytes() for path in (folder / "blobs/sha256").iterdir()}
@@ -127,12 +131,7 @@ def test_a_damaged_folder_costs_time_only(
     project_in: MakeProject, content_place: Place, fresh_engine: EngineService, tmp_path: Path, damage: str
 ) -> None:
     project = project_in(content_place)
-    project.configure(**in_folder(tmp_path))
-    project.image("app", DOCKERFILE, file="one")
-    project.commit("all")
-    project.tag("1.0.0")
-    project.done("build")
-    folder = tmp_path / "shared" / project.name("app")
+    folder = built_with_folder(project, tmp_path)
     for path in (folder / "blobs/sha256").iterdir():
         if damage == "blobs are cut":
             path.write_bytes(path.read_bytes()[:-1])
