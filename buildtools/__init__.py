@@ -1,34 +1,58 @@
-"""Releases container images and a Java daemon's archive in lockstep.
+"""Release container images and a Java daemon's archive in lockstep.
 
-A map of the house, from the street to the cellar; imports run downward only:
+This is the map of the code, from the outside in. Imports run downward only; ``tests/test_house.py`` has the exact
+order.
 
-* ``program``    the tasks as the program ``buildtools``
-* ``api``        what other programs may use: the tasks as functions
-* ``tasks``      Invoke tasks: arguments -> one pipeline call -> rendering
-* ``invocation``  one call of a task: environment, settings, console, signals, exit codes
-* ``rendering``  results as tables, documents and sentences, a module for each of ``tasks``
-* ``invoke_config``  Invoke's levels of configuration as settings
-* ``console``    how a run looks: live table, plain lines, JSON lines; ``workboard``: what is at work in it;
-  ``caller``: how commands are called in what it says
-* ``pipeline``   the table of contents: one function per task
-* ``stages``     the chapters: images, archives, releases, and whether the tree is what the commit says
-* ``task_context``  what a task works with: ``run``, what it was asked for; ``services``: engine, registry and store,
-  each connected at its first use; and the checkout
-* ``channel``    a name that points to a release, and its past; ``audit``: releases held against the world;
-  ``gates``: what a version has passed (pure)
-* ``release``    what a release is: manifest, comparison (pure); ``statement``: what is signed of it (pure)
-* ``deployment``  a folder with versions, one of which is current; ``compose``: Docker Compose, as it is installed
-* ``sandbox``    a registry, an S3 server and an engine on loopback
-* ``git``        repository -> version: describe, worktree state, release tags
-* ``image``      image folders, contexts, fingerprints, engine, BuildKit, registry
-* ``archive``    distributions, deterministic tarballs, S3
-* ``crypto``     keys, and signatures that they make and verify
-* ``schedule``   work side by side, parents first; ``partition``: work divided among agents;
-  ``command``: programs that are run; ``json_document``: what lies in the store
-* ``version``, ``settings``, ``events``, ``cancellation``   the values that everyone shares; ``frozen`` makes them;
-  ``build_cache``: where builds read and write caches; ``platform``: what they are for;
-  ``files`` writes what nobody may see half of; ``request_log`` shows what was asked of whom;
-  ``toml_lines`` finds the line of a key
+Entry points:
+
+* ``program``        the command ``buildtools``
+* ``tasks``          the Invoke tasks: read arguments, make one pipeline call, render the result
+* ``api``            the tasks as functions, for other programs; the only public interface
+* ``invocation``     one call of a task: environment, settings, console, signals, exit code
+* ``invoke_config``  Invoke's configuration files and variables as settings
+
+Output:
+
+* ``rendering``      results as tables, JSON documents and sentences; one module for each module of ``tasks``
+* ``console``        progress: a live table, plain lines or JSON lines; ``workboard`` tracks the work in progress
+* ``junit``          a run as JUnit XML
+* ``caller``         how the user spells our commands, for use in messages
+
+What a task does:
+
+* ``pipeline``       the table of contents: one short function for each task
+* ``stages``         the chapters: building, pushing, packing, publishing, and what follows a release
+* ``task_context``   what a task works with: its ``run`` (the request), its ``services`` (engine, registry, store,
+  each connected on first use) and the checkout
+
+The release model, without I/O:
+
+* ``release``        a release: its manifest, and how two releases differ
+* ``statement``      the signed statement about a release
+* ``channel``        a name that points to a release, and the history of its moves
+* ``gates``          the gates that a version has passed
+* ``audit``          a release compared with what the registry and the store hold
+
+Adapters; ``git``, ``image``, ``archive`` and ``crypto`` never import one another:
+
+* ``git``            from a repository to a version: describe, worktree state, release tags
+* ``image``          image folders, build contexts, fingerprints, engines, BuildKit, registries
+* ``archive``        distributions, deterministic tarballs, S3
+* ``crypto``         keys and signatures
+* ``deployment``     a folder of fetched versions, one of them current
+* ``compose``        Docker Compose, whichever implementation is installed
+* ``sandbox``        a registry, an S3 server and an engine on loopback, for trials and tests
+
+Foundations:
+
+* ``schedule``       runs a graph of work in parallel, parents first; ``partition`` divides one among agents
+* ``command``        runs commands from the configuration
+* ``json_document``  the JSON documents in the store
+* ``settings``       the configuration as typed values; ``settings_reader`` reads it, ``toml_lines`` finds line numbers
+* ``version``, ``platform``, ``build_cache``, ``events``, ``cancellation``  values that everything shares
+* ``frozen``         frozen dataclasses that are cheap to define
+* ``files``          atomic file writes
+* ``request_log``    one log line for each request to a service
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -37,11 +61,11 @@ __version__ = "0.1.0"
 
 
 class BuildToolsError(Exception):
-    """An expected failure: one message that states the fact and the next step, never a traceback.
+    """An expected failure: one message with the fact and the next step, never a traceback.
 
-    ``fact`` says what is wrong, ``remedy`` what the reader can do about it; each is a clause without a full stop.
-    ``details`` are lines that come before both, because a log is read from its end. ``exit_code`` is what a task ends
-    with; subclasses set it.
+    ``fact`` says what is wrong and ``remedy`` what the reader can do about it; each is a clause without a full stop.
+    ``details`` are lines printed above both, because people read a log from its end. ``exit_code`` is the exit code of
+    the task; subclasses set it.
     """
 
     exit_code = 1
@@ -54,11 +78,11 @@ class BuildToolsError(Exception):
 
 
 class Cancelled(BuildToolsError):
-    """Work that was ended because the run was told to stop."""
+    """The work was stopped because the run was cancelled."""
 
 
 class Refused(BuildToolsError):
-    """Refused or misused: a dirty tree, a shallow clone, no tag, bad configuration, an unknown name."""
+    """The request is refused or misused: dirty tree, shallow clone, no tag, bad configuration, unknown name."""
 
     exit_code = 2
 
@@ -70,13 +94,13 @@ class Conflict(BuildToolsError):
 
 
 class Unreachable(BuildToolsError):
-    """A service did not answer, or refused the connection; worth a retry."""
+    """A service did not answer or refused the connection; a retry may help."""
 
     exit_code = 4
 
 
 class Drifted(BuildToolsError):
-    """An audit found that the world is not what the manifest says."""
+    """An audit found something other than what the manifest says."""
 
     exit_code = 5
 
@@ -85,11 +109,11 @@ _GRAVEST_FIRST = (Conflict, Refused, Drifted, BuildToolsError, Unreachable)
 
 
 class Failures:
-    """Several failures of one task, combined into one error by one rule.
+    """Several failures of one task, combined into one error.
 
-    What each says is kept, the same failure once. A retry can help only where every failure is an outage, so the exit
-    code is 4 only then; else it is that of the gravest other one: 3 over 2 over 5 over 1. The class of the error
-    follows from the exit code, so that ``except Conflict`` catches one failure and several alike.
+    Every message is kept, duplicates once. A retry can only help if every failure is an outage, so the exit code is 4
+    only then. Otherwise the gravest failure decides: 3, then 2, then 5, then 1. The class of the combined error follows
+    from the exit code, so ``except Conflict`` catches one conflict and several alike.
     """
 
     def __init__(self, errors: Iterable[BuildToolsError]) -> None:
@@ -97,36 +121,39 @@ class Failures:
 
     @property
     def exit_code(self) -> int:
-        """The exit code of all together; 0 where nothing failed."""
+        """The exit code of all failures together; 0 if there are none."""
         codes = {error.exit_code for error in self.errors}
         return next((kind.exit_code for kind in _GRAVEST_FIRST if kind.exit_code in codes), 0)
 
     def combined(self, fact: str, remedy: str) -> BuildToolsError:
-        """One error for all, as :meth:`summarized` makes it; where there is one failure, that itself."""
+        """The only failure as it is, or several as one error made by :meth:`summarized`."""
         return self.errors[0] if len(self.errors) == 1 else self.summarized(fact, remedy)
 
     def summarized(self, fact: str, remedy: str) -> BuildToolsError:
-        """One error with every message in its details, then ``fact`` and ``remedy``. There must be a failure."""
+        """One error with every message in its details, then ``fact`` and ``remedy``.
+
+        There must be at least one failure.
+        """
         details = []
         for error in self.errors:
             lines = str(error).splitlines()
-            # What has a log of its own is set off from its neighbours.
+            # A message of several lines is followed by a blank one.
             details += [*lines, ""] if len(lines) > 1 else lines
         return error_kind(self.exit_code)(fact, remedy, details)
 
 
 def error_kind(exit_code: int) -> type[BuildToolsError]:
-    """The kind of failure that a task ends with this code for."""
+    """The error class with this exit code."""
     return next(kind for kind in _GRAVEST_FIRST if kind.exit_code == exit_code)
 
 
 def error_count(errors: Sequence[object]) -> tuple[str, str]:
-    """How many errors there are, in words, and what to do about them, once they stand above the message."""
+    """The number of errors in words, and the remedy, for a message that the errors stand above."""
     return ("1 error", "fix the error above") if len(errors) == 1 else (f"{len(errors)} errors", "fix the errors above")
 
 
 def failures_of(checks: Iterable[Callable[[], object]]) -> list[BuildToolsError]:
-    """The expected failures of several checks, all of which are made."""
+    """Run every check and collect the expected failures."""
     errors = []
     for check in checks:
         try:
@@ -137,7 +164,7 @@ def failures_of(checks: Iterable[Callable[[], object]]) -> list[BuildToolsError]
 
 
 def expected_failures(errors: Iterable[BaseException]) -> list[BuildToolsError]:
-    """The same errors, where all of them are expected; else the first that is not is raised."""
+    """The errors as a list, if all are expected; otherwise the first unexpected one is raised."""
     expected = []
     for error in errors:
         if not isinstance(error, BuildToolsError):

@@ -1,7 +1,7 @@
-"""What programs may use: each task as a function that takes a run and returns a value. To import it changes nothing.
+"""The public interface: each task as a function that takes a run and returns a value. Importing it has no side effects.
 
-A run is made by :func:`project_run`, for a script, or by :func:`task_run`, inside a task of Invoke. What is named in
-``__all__`` keeps its meaning until a major version; all else in this package may change at any time.
+A script makes a run with :func:`project_run`; a task of Invoke makes one with :func:`task_run`. The names in
+``__all__`` keep their meaning until the next major version. Everything else in this package may change at any time.
 """
 
 from __future__ import annotations
@@ -114,12 +114,12 @@ def project_run(
     pull: bool = False,
     allow_dirty: bool = False,
 ) -> Run:
-    """A run about the project in ``folder``: its ``pyproject.toml``, Invoke's files, and the environment.
+    """A run for the project in ``folder``, configured by ``pyproject.toml``, Invoke's files and the environment.
 
-    It prints nothing and handles no signal. ``environment`` is that of the process where none is given. ``report`` is
-    told what happens, from several threads. ``jobs`` is how many images are worked on at once, 0 what is configured.
+    It prints nothing and handles no signals. ``environment`` defaults to that of the process. ``report`` receives the
+    events of the run, from several threads. ``jobs`` is how many images are worked on at once; 0 means as configured.
 
-    :raises Refused: the configuration has errors; the message has them all.
+    :raises Refused: if the configuration has errors; the message lists all of them.
     """
     variables = process_environment() if environment is None else environment
     settings = read_settings(project_context(Path(folder).resolve(), variables), variables)
@@ -150,10 +150,10 @@ def task_run(
     pull: bool = False,
     allow_dirty: bool = False,
 ) -> Iterator[Run]:
-    """A run inside a task of Invoke, which then behaves like ours while the block lasts.
+    """A run inside an Invoke task, which behaves like one of ours while the block lasts.
 
-    It shows progress on standard error, stops at Ctrl-C and SIGTERM, and ends the task with one message and the exit
-    code where something fails.
+    It shows progress on standard error and stops on Ctrl-C and SIGTERM. A failure ends the task with one message and
+    the right exit code.
     """
     with running(
         context,
@@ -171,6 +171,6 @@ def task_run(
 def current_version(run: Run) -> Version:
     """The version of the checkout, as the task ``version`` prints it.
 
-    :raises Refused: there is no version to be had.
+    :raises Refused: if the checkout has no version.
     """
     return read_version(run.settings.root, run.settings.tag_prefix, run.environment)

@@ -1,4 +1,4 @@
-"""Releases held against the world: how each member was found, and what that comes to. Pure."""
+"""Audits: releases compared with what the registry and the store hold. Pure."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from buildtools.frozen import frozen
 from buildtools.release import Release, ReleasedArchive, ReleasedImage
 from buildtools.schedule import side_by_side
 
-# A registry far away takes 20 ms to answer, and a release of a thousand images is some thousand questions.
+# A distant registry takes 20 ms to answer, and a release of a thousand images needs several thousand requests.
 _JOBS = 16
-# A line that names more is not read to its end; what is left out is counted.
+# Nobody reads a longer line to its end; the rest is counted.
 _NAMED = 5
 _RELEASES_NAMED = 20
-# The kinds of questions that are not about members: the signed statement about a release, an image's signature.
+# The kinds of questions that are not about members: the signed statement about a release, and an image's signature.
 STATEMENT, SIGNATURE = "statement", "signature"
-# Exit codes, the gravest first: drift, a manifest that cannot be read, an outage.
+# Exit codes, gravest first: drift, an unreadable manifest, an outage.
 _GRAVITY = {5: 0, 1: 1, 4: 2}
 
 
 class MemberState(Enum):
-    """How a member of a release was found."""
+    """The state of a release's member."""
 
     INTACT = "intact"
     MISSING = "missing"
@@ -34,7 +34,7 @@ class MemberState(Enum):
 
 @frozen
 class Finding:
-    """How one member of a release was found. ``found`` is its digest now, empty where it is missing."""
+    """The state of one member of a release. ``found`` is its digest now, empty if it is missing."""
 
     kind: str
     name: str
@@ -47,10 +47,10 @@ class Finding:
 
 @frozen
 class Question:
-    """What is asked of the world about a member of a release, or about what proves that it is the release.
+    """A question about a member of a release, or about the proof that it belongs to the release.
 
-    ``look_up`` gives what is found, which is intact if it is ``expected``; None for nothing. It raises ``Drifted`` with
-    the reason why something else is there, and ``Unreachable``.
+    ``look_up`` returns the current value, which is intact if it equals ``expected``, or None if there is nothing. It
+    raises ``Drifted`` with the reason if something else is there, and ``Unreachable``.
     """
 
     kind: str
@@ -62,13 +62,13 @@ class Question:
 
 @frozen
 class Audit:
-    """How all members of a release were found."""
+    """The state of every member of a release."""
 
     release: Release
     findings: tuple[Finding, ...]
 
     def error(self) -> BuildToolsError | None:
-        """Why the audit did not pass: drift where any is known, else an outage; None where all is intact."""
+        """Why the audit failed: drift if there is any, otherwise an outage; None if all members are intact."""
         drifts = [each for each in self.findings if each.state in (MemberState.MISSING, MemberState.CHANGED)]
         if drifts:
             names = [
@@ -92,19 +92,19 @@ class Audit:
 
 @frozen
 class Verification:
-    """The audits of several releases. ``unreadable`` are the failures of manifests that could not be audited."""
+    """The audits of several releases. ``unreadable`` has an error for each manifest that could not be read."""
 
     audits: tuple[Audit, ...]
     unreadable: tuple[BuildToolsError, ...] = ()
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """The findings of all audits, those first that are not intact."""
+        """The findings of all audits; those that are not intact come first."""
         findings = [finding for audit in self.audits for finding in audit.findings]
         return tuple(sorted(findings, key=lambda finding: finding.state is MemberState.INTACT))
 
     def error(self) -> BuildToolsError | None:
-        """Why it did not pass; None where all is intact. Of many failures the gravest are named."""
+        """Why the verification failed, or None if all is intact. Of many failures the gravest are named."""
         drifts = [error for audit in self.audits if (error := audit.error())]
         errors = sorted([*drifts, *self.unreadable], key=lambda error: _GRAVITY[error.exit_code])
         if not errors:
@@ -121,9 +121,9 @@ def audit(
     archive_digest: Callable[[ReleasedArchive], str | None],
     proofs: Callable[[Release], Sequence[Question]] = lambda _: (),
 ) -> tuple[Audit, ...]:
-    """Every member of these releases looked up in the world, and then their ``proofs``; several at once.
+    """Audit every member of these releases, and then their ``proofs``, several at once.
 
-    The look-ups give a digest, None for absent, or raise ``Unreachable``.
+    The look-ups return a digest, or None if there is nothing, or raise ``Unreachable``.
     """
     questions = [
         [

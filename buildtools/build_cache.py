@@ -1,8 +1,8 @@
-"""Caches of builds that lie outside of the builder, in the words of ``docker build --cache-to`` and ``--cache-from``.
+"""Build caches outside the builder, in the syntax of ``docker build --cache-to`` and ``--cache-from``.
 
-https://docs.docker.com/build/cache/backends/ says what each kind is for. Texts are ``type=registry,ref=HOST/NAME:TAG``
-and the like, or a reference alone; ``type=registry`` alone means the tag ``buildcache-PLATFORM`` of the image's own
-repository. In a place ``{name}`` stands for the image, ``{platform}`` for what it is built for, as ``linux-arm64``.
+https://docs.docker.com/build/cache/backends/ describes each kind. A text is ``type=registry,ref=HOST/NAME:TAG`` or the
+like, or a reference alone. ``type=registry`` alone means the tag ``buildcache-PLATFORM`` of the image's own repository.
+In a place, ``{name}`` stands for the image and ``{platform}`` for its platform, as in ``linux-arm64``.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import field, replace
 from buildtools.frozen import frozen
 from buildtools.platform import Platform
 
-# What tells one image's cache from another's; a place that several images write to would hold only the last one's.
+# Placeholders that keep caches apart: a place that several images write to would hold only the last one's cache.
 NAME, PLATFORM = "{name}", "{platform}"
-# The key of each kind that says where the cache is.
+# The key that says where the cache is, for each kind and direction (True is a write).
 _PLACES = {("registry", True): "ref", ("registry", False): "ref", ("local", True): "dest", ("local", False): "src"}
 _EXPORTED = {
     "mode",
@@ -38,7 +38,10 @@ _MODES = ("min", "max")
 
 @frozen
 class BuildCache:
-    """One cache: its ``kind``, and its attributes in BuildKit's words. ``place`` is where it is, if that is said."""
+    """One cache: its ``kind``, and its attributes as BuildKit names them.
+
+    ``place_key`` is the attribute with its place.
+    """
 
     kind: str
     attributes: Mapping[str, str] = field(default_factory=dict)
@@ -46,17 +49,17 @@ class BuildCache:
 
     @property
     def place(self) -> str:
-        """Where it is: a reference, or a folder; empty where the kind implies it."""
+        """Where it is: a reference or a folder; empty if the kind implies it."""
         return self.attributes.get(self.place_key, "")
 
     @property
     def is_own(self) -> bool:
-        """Whether it lies in the image's own repository, under a tag that is ours to choose."""
+        """Whether it is in the image's own repository, under a tag that we choose."""
         return self.kind == "registry" and not self.place
 
     @property
     def needs_content(self) -> bool:
-        """Whether only a builder that keeps content can write it; one inside of the image is written by all."""
+        """Whether only a builder that keeps content can write it. Any builder can write an inline cache."""
         return self.kind != "inline"
 
     def at(self, place: str) -> BuildCache:
@@ -64,7 +67,7 @@ class BuildCache:
         return replace(self, attributes={**self.attributes, self.place_key: place})
 
     def of_image(self, image: str, platform: Platform, repository: str) -> BuildCache:
-        """The cache of one image, whose repository is ``HOST/REPOSITORY``."""
+        """The cache for one image, whose repository is ``HOST/REPOSITORY``."""
         place = self.place.replace(NAME, image).replace(PLATFORM, str(platform).replace("/", "-"))
         if self.is_own:
             place = f"{repository}:{cache_tag(platform)}"
@@ -72,16 +75,16 @@ class BuildCache:
 
 
 def cache_tag(platform: Platform) -> str:
-    """The tag of an image's own repository that has its cache for a platform, if nothing else is said."""
+    """The default tag of an image's cache for a platform, in the image's own repository."""
     return f"buildcache-{str(platform).replace('/', '-')}"
 
 
 def read_caches(texts: Iterable[str], *, written: bool) -> tuple[BuildCache, ...]:
-    """The caches that these texts mean; those that a build writes have other keys than those that it reads.
+    """The caches that these texts describe. Caches to write (``written``) have other keys than caches to read.
 
-    A list that comes out of the environment was cut at every comma, so the texts are put together again first.
+    A list from an environment variable was split at every comma, so the texts are first joined again.
 
-    :raises ValueError: one is not a cache, with what is wrong.
+    :raises ValueError: if a text does not describe a cache; the message says why.
     """
     caches: list[tuple[str, dict[str, str]]] = []
     for part in filter(None, map(str.strip, ",".join(texts).split(","))):
@@ -115,7 +118,7 @@ def _checked(kind: str, attributes: Mapping[str, str], *, written: bool) -> Buil
 
 
 def place_error(cache: BuildCache, *, several_images: bool, several_platforms: bool) -> str:
-    """What is wrong with the place that a cache is written to; empty where only one build writes there."""
+    """What is wrong with the place that a cache is written to; empty if only one build writes there."""
     wanted = [word for word, several in ((NAME, several_images), (PLATFORM, several_platforms)) if several]
     if cache.place and (missing := [word for word in wanted if word not in cache.place]):
         return f"{cache.place} would be written by several builds: put {' and '.join(missing)} into it"

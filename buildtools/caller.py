@@ -1,6 +1,6 @@
-"""How we are called: by which program, and by what names somebody's own collection has our tasks.
+"""How the user calls us: the program's name, and the names of our tasks in the user's own collection.
 
-All our messages say `` `invoke TASK` ``. Here, and nowhere else, that becomes what the reader can type.
+All our messages say `` `invoke TASK` ``. Only here does that become what the user can type.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 from buildtools.events import Event, Finished, Warned
 
 _COMMAND = re.compile(r"`invoke ([a-z][a-z.-]*)")
-# What was written by others is quoted in such lines.
+# Text that others wrote is quoted in lines like these, and stays as it is.
 _QUOTATION = re.compile(r'[ >"]*\d* *\| ')
 
 
 def as_called(message: str) -> str:
-    """A message of ours, with commands as they are called here."""
+    """The message, with commands as the user calls them."""
     if "`invoke " not in message:
         return message
     lines = message.split("\n")
@@ -28,7 +28,7 @@ def as_called(message: str) -> str:
 
 
 def event_as_called(event: Event) -> Event:
-    """The event, with what it has of our messages :func:`as_called`."""
+    """The event, with our own messages in it rewritten by :func:`as_called`."""
     match event:
         case Warned():
             return replace(event, message=as_called(event.message))
@@ -44,12 +44,12 @@ def _command_here(match: re.Match[str]) -> str:
 
 @cache
 def _task_here(name: str) -> str:
-    """What a task of ours is called in the collection that the program ``invoke`` has loaded."""
+    """The name of our task in the collection that ``invoke`` has loaded."""
     main, tasks = sys.modules.get("invoke.main"), sys.modules.get("buildtools.tasks")
-    # It has none before it has loaded one.
+    # It is None until ``invoke`` has loaded one.
     collection: Any = main and getattr(vars(main)["program"], "collection", None)
     namespace: Any = tasks and vars(tasks)["namespace"]
     if not collection or not namespace or name not in namespace.task_names:
         return name
-    # Invoke copies them; equal are those of one name and one function.
+    # Invoke copies tasks; copies with the same name and function are equal.
     return next((full for full in collection.task_names if collection[full] == namespace[name]), name)

@@ -1,4 +1,4 @@
-"""The user has cancelled the run: how those who work are told."""
+"""How a cancelled run stops its work."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 
 
 class SignalSafeEvent(threading.Event):
-    """An event that the handler of a signal may set.
+    """An event that a signal handler may set.
 
-    A handler runs in the main thread, between any two of its steps. The lock of a ``threading.Event`` is not reentrant:
-    where the main thread has just taken it, to wait or to set the event, a handler that sets the event would wait for
-    ever, and take no signal any more but SIGKILL.
+    A handler runs in the main thread, between any two of its steps, and the lock of a ``threading.Event`` is not
+    reentrant. If the main thread holds that lock, to wait for the event or to set it, a handler that sets the event
+    deadlocks, and the process then obeys only SIGKILL.
     """
 
     _cond: Any
@@ -26,9 +26,10 @@ class SignalSafeEvent(threading.Event):
 
 
 class Cancellation(SignalSafeEvent):
-    """Is set once, for good. Most look at it between two steps; ``stops`` are called by whoever sets it.
+    """An event that is set once, for good.
 
-    They are for what a thread waits in and cannot look from, and may run in a handler of a signal.
+    Most code polls it between two steps. A thread that blocks where it cannot poll registers a callback with
+    :meth:`stops`; callbacks run in whichever thread sets the event, perhaps in a signal handler.
     """
 
     def __init__(self) -> None:
@@ -36,20 +37,20 @@ class Cancellation(SignalSafeEvent):
         self._stops: list[Callable[[], object]] = []
 
     def stops(self, stop: Callable[[], object]) -> None:
-        """Have ``stop`` called when this is set; at once, if it is."""
+        """Call ``stop`` when this is set; at once if it already is."""
         self._stops.append(stop)
         if self.is_set():
             stop()
 
     def set(self) -> None:
-        """Set it, and call what it stops."""
+        """Set it, and run the callbacks."""
         super().set()
         for stop in self._stops:
             stop()
 
 
 class Deadline(SignalSafeEvent):
-    """Is set when its seconds are over, or the run is cancelled. A context manager."""
+    """An event that is set when its time is up or the run is cancelled. A context manager."""
 
     def __init__(self, seconds: float, cancelled: Cancellation) -> None:
         super().__init__()
@@ -67,7 +68,7 @@ class Deadline(SignalSafeEvent):
 
     @property
     def is_over(self) -> bool:
-        """Whether it was the time that has set it."""
+        """Whether the time is up, rather than the run cancelled."""
         return self.is_set() and not self._cancelled.is_set()
 
 
@@ -83,13 +84,13 @@ class Interrupted(KeyboardInterrupt):
 def cancel_on_signals(cancelled: Cancellation) -> Iterator[None]:
     """A context in which the first SIGINT or SIGTERM sets ``cancelled`` and raises :class:`Interrupted`.
 
-    More of them do nothing, also after the context has ended: they must not break into the end of the run.
+    Later signals do nothing, even after the context has ended, so they cannot interrupt the clean-up.
     """
     arrivals: list[int] = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         del frame
-        # Another one may come while this is at work, between any two steps.
+        # Another signal may arrive between any two of these steps.
         is_first = not arrivals
         arrivals.append(number)
         if is_first:

@@ -1,8 +1,8 @@
-"""A channel: a name that points to one release, and remembers all that it ever pointed to. Pure.
+"""A channel: a name that points to one release and records every release it has pointed to. Pure.
 
-``channels/NAME.json`` in the store is what counts; in the registry, the tag NAME of every image of the release follows.
-A channel moves forward to newer versions, and back to older ones by a rollback only, so each move's direction is told
-by the versions themselves.
+``channels/NAME.json`` in the store is authoritative; the registry's tag NAME of every image of the release follows it.
+A channel moves forward only to newer versions, and back to older ones only by a rollback, so the versions show the
+direction of each move.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PARTS = re.compile(r"\\\{(?:major|minor|patch)\\\}")
 
 
 class Direction(Enum):
-    """Where a move went, seen from the version before."""
+    """The direction of a move, compared with the version before it."""
 
     FORWARD = "forward"
     BACK = "back"
@@ -47,28 +47,28 @@ class Move:
 
 @frozen
 class Channel:
-    """A channel's name and all of its ``moves``, oldest first. One that was never moved does not exist yet."""
+    """A channel's name and all of its ``moves``, oldest first. Without moves it does not exist yet."""
 
     name: str
     moves: tuple[Move, ...] = ()
 
     @property
     def version(self) -> Version | None:
-        """The version that it points to; None where it does not exist."""
+        """The version that it points to; None if it does not exist."""
         return Version.parse(self.moves[-1].version) if self.moves else None
 
     @property
     def previous(self) -> Version | None:
-        """The version that a rollback goes back to: the last one that it pointed to and that is older than now's.
+        """The version that a rollback goes back to: the latest in the history that is older than the current one.
 
-        Versions that were rolled back before are newer than what they were rolled back to, and are passed over.
+        A version that was rolled back before is newer than the one it was rolled back to, so it is skipped.
         """
         versions = [Version.parse(move.version) for move in self.moves]
         return next((version for version in reversed(versions) if version < versions[-1]), None)
 
     @property
     def directions(self) -> tuple[Direction, ...]:
-        """Where each move went, in their order; the first one went forward."""
+        """The direction of each move, in order; the first is forward."""
         later = (
             Direction.FORWARD if Version.parse(one.version) < Version.parse(next_.version) else Direction.BACK
             for one, next_ in pairwise(self.moves)
@@ -80,14 +80,14 @@ class Channel:
         return replace(self, moves=(*self.moves, Move(release.version, release.commit)))
 
     def document(self) -> bytes:
-        """What lies in the store: equal channels have equal bytes."""
+        """The document in the store: equal channels have equal bytes."""
         return encode_document(CHANNEL_SCHEMA, {"name": self.name, "moves": [asdict(move) for move in self.moves]})
 
     @classmethod
     def parse(cls, content: bytes, where: str) -> Channel:
-        """The channel that a document describes; ``where`` names the document to the user.
+        """The channel that a document describes; ``where`` names the document in messages.
 
-        :raises BuildToolsError: it does not describe one, or is of a schema that this version does not know.
+        :raises BuildToolsError: if it is not a channel, or has a schema that this version does not know.
         """
         return parse_document(content, where, "channel", CHANNEL_SCHEMA, cls._of)
 
@@ -103,25 +103,25 @@ class Channel:
 
 
 def channel_key(name: str) -> str:
-    """Where a channel lies, relative to the artifacts' prefix."""
+    """The key of a channel, relative to the artifacts' prefix."""
     return f"{CHANNELS}{name}.json"
 
 
 def may_be_channel(name: str) -> bool:
-    """Whether a channel can be called so, whatever moving tags there are."""
+    """Whether a channel may have this name, apart from conflicts with moving tags."""
     return bool(IMAGE_TAG.fullmatch(name)) and not any(pattern.fullmatch(name) for pattern in _OTHER_TAGS)
 
 
 def channel_name(key: str) -> str:
-    """The name of the channel that lies under a key; empty for what is not a channel."""
+    """The name of the channel with this key; empty if the key is not a channel's."""
     name = key.removeprefix(CHANNELS).removesuffix(".json")
     return name if channel_key(name) == key and may_be_channel(name) else ""
 
 
 def refuse_name(name: str, moving_tags: Iterable[str]) -> None:
-    """Nothing, where a channel may be called so. ``moving_tags`` are the configured patterns.
+    """Raise :class:`Refused` unless a channel may have this name. ``moving_tags`` are the configured patterns.
 
-    :raises Refused: it cannot be a registry's tag, or could be taken for another kind of tag.
+    :raises Refused: if it cannot be a tag, or could be mistaken for another kind of tag.
     """
     if not IMAGE_TAG.fullmatch(name):
         raise Refused(

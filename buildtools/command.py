@@ -1,4 +1,4 @@
-"""Runs a command from the user's configuration, its output line by line into the report."""
+"""Run a command from the configuration and report its output line by line."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from buildtools import BuildToolsError
 from buildtools.events import Log, Report
 
 _TAIL = 20
-# How long a command that was told to end may take to clean up.
+# How long a command has to clean up after SIGTERM.
 _PATIENCE = 5.0
 _POLL_MILLISECONDS = 100
 _CHUNK = 1 << 16
 
 
 class CommandFailed(BuildToolsError):
-    """A configured command ended with another exit code than 0; its last lines come before.
+    """A configured command failed; the last lines of its output are the details.
 
-    ``status`` is that exit code, or minus the number of the signal that killed it; 0 where it was cancelled.
+    ``status`` is its exit code, or minus the number of the signal that killed it; 0 if it was cancelled.
     """
 
     def __init__(self, fact: str, remedy: str = "", details: Sequence[str] = (), *, status: int = 0) -> None:
@@ -43,11 +43,11 @@ def run_command(
     report: Report,
     cancelled: threading.Event,
 ) -> None:
-    """Run ``command`` with the shell in ``folder``, both of its outputs as one, and wait for its end.
+    """Run ``command`` in a shell in ``folder`` and wait for its end. Standard output and standard error are one stream.
 
-    It runs in a process group of its own; when ``cancelled`` is set the whole group gets SIGTERM, then SIGKILL.
+    It runs in a process group of its own. When ``cancelled`` is set, the whole group gets SIGTERM, then SIGKILL.
 
-    :raises CommandFailed: it ended with another exit code than 0, or was cancelled.
+    :raises CommandFailed: if it exits with another code than 0, or is cancelled.
     """
     tail: deque[str] = deque(maxlen=_TAIL)
     with subprocess.Popen(  # noqa: S602  the command is the user's own configuration, written for a shell
@@ -59,7 +59,7 @@ def run_command(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        # Archives and images keep the modes of the files that it makes: they must not depend on who runs it.
+        # Archives and images keep the modes of the files it makes, so these must not depend on the user's umask.
         umask=0o022,
     ) as process:
         try:
@@ -83,7 +83,7 @@ def run_command(
 
 
 def _lines(process: subprocess.Popen[bytes], cancelled: threading.Event) -> Iterator[str]:
-    """What the command prints, until it has ended (a daemon that it left may hold its output open) or is cancelled."""
+    """The command's output, until it ends or is cancelled. A daemon that it started may keep the output open."""
     assert process.stdout is not None
     output = process.stdout.fileno()
     readable = select.poll()
@@ -113,7 +113,7 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
         with suppress(subprocess.TimeoutExpired):
             process.wait(_PATIENCE)
         os.killpg(process.pid, signal.SIGKILL)
-    # They are gone when nobody holds the output any more; who left the group may hold it for long.
+    # The group is gone when the output is closed, but a process that left the group may hold it open for long.
     assert process.stdout is not None
     output = process.stdout.fileno()
     readable = select.poll()

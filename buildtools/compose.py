@@ -1,6 +1,6 @@
-"""Compose, in whichever implementation is installed: the docker program's plug-in, or docker-compose.
+"""Docker Compose, whichever implementation is installed: the docker CLI's plug-in, or docker-compose.
 
-Both read the files and the name of a stack from the environment, take the same words, and label what they make:
+Both take the files and the name of a stack from the environment, accept the same arguments, and set the same labels:
 https://docs.docker.com/compose/how-tos/environment-variables/envvars/.
 """
 
@@ -28,7 +28,7 @@ _IMAGE_OF_SERVICE = re.compile(r'^  (".*"):\n    image: (".*")$', re.MULTILINE)
 
 @frozen
 class Compose:
-    """One stack. ``words`` is how Compose is called, and ``folder`` where; the environment names stack and files."""
+    """One stack. ``words`` is the Compose command, run in ``folder``; the environment names the stack and its files."""
 
     words: tuple[str, ...]
     folder: Path
@@ -37,7 +37,7 @@ class Compose:
     def services(self) -> tuple[str, ...]:
         """The names of the stack's services.
 
-        :raises Refused: the files are invalid.
+        :raises Refused: if the files are invalid.
         """
         done = subprocess.run(
             [*self.words, "config", "--services"],
@@ -54,9 +54,9 @@ class Compose:
         return tuple(done.stdout.split())
 
     def run(self, *arguments: str, report: Report, cancelled: threading.Event) -> None:
-        """Run one command, its output line by line into the report.
+        """Run one Compose command and report its output line by line.
 
-        :raises CommandFailed: it failed, or was cancelled.
+        :raises CommandFailed: if it fails or is cancelled.
         """
         run_command(
             shlex.join([*self.words, *arguments]),
@@ -69,9 +69,9 @@ class Compose:
 
 
 def installed_compose(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """How Compose is called here: as the plug-in, where there is one.
+    """The Compose command of this machine; the plug-in is preferred.
 
-    :raises Refused: neither is installed.
+    :raises Refused: if neither is installed.
     """
     path = environment.get("PATH")
     if shutil.which("docker", path=path):
@@ -87,9 +87,9 @@ def installed_compose(environment: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def stack_variables(name: str, files: Sequence[Path]) -> dict[str, str]:
-    """What tells Compose of a stack by the environment, so that a command which is run beside it finds the stack too.
+    """The variables that name a stack for Compose, so that commands run beside it find the stack too.
 
-    :raises Refused: a file is not there.
+    :raises Refused: if a file does not exist.
     """
     for file in files:
         if not file.is_file():
@@ -98,18 +98,18 @@ def stack_variables(name: str, files: Sequence[Path]) -> dict[str, str]:
         "COMPOSE_PROJECT_NAME": name,
         "COMPOSE_FILE": ":".join(map(str, files)),
         "COMPOSE_PATH_SEPARATOR": ":",
-        # No colours, and nothing that is redrawn.
+        # No colours, and no redrawn lines.
         "COMPOSE_ANSI": "never",
     }
 
 
 def images_file(images: Mapping[str, str]) -> str:
-    """A compose file that gives each of these services its image."""
-    # JSON strings are YAML's double-quoted ones.
+    """A Compose file that sets the image of each of these services."""
+    # A JSON string is also a double-quoted YAML string.
     services = [f"  {json.dumps(name)}:\n    image: {json.dumps(image)}\n" for name, image in images.items()]
     return f"services:\n{''.join(services)}" if services else "services: {}\n"
 
 
 def images_in(text: str) -> dict[str, str]:
-    """The services and images of a file that :func:`images_file` has written."""
+    """The services and images in a file that :func:`images_file` wrote."""
     return {json.loads(name): json.loads(image) for name, image in _IMAGE_OF_SERVICE.findall(text)}

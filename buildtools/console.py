@@ -1,7 +1,7 @@
-"""How a run looks: a live view on a terminal, prefixed lines elsewhere, JSON lines on request.
+"""Progress output: a live view on a terminal, prefixed lines elsewhere, JSON lines on request.
 
-A console is a :data:`~buildtools.events.Report`; everything goes to one stream, as a rule standard error, so that
-standard output carries data alone.
+A console is a :data:`~buildtools.events.Report`. It writes to one stream, normally standard error, so that standard
+output carries only data.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 MODES = ("auto", "live", "plain", "json")
 _REDRAWS_PER_SECOND = 8
-# Below the table: as much of the running step's log as tells that it is alive.
+# Below the table: enough of the running step's log to show that it makes progress.
 _LOG_LINES = 3
-# A log without a line for so many seconds looks like a job that hangs; CI systems kill some of those.
+# A log that is silent for this long looks like a hanging job, and some CI systems kill those.
 _SILENCE_SECONDS = 30.0
-# C0 without tab and line feed, DEL, and C1: what a terminal obeys.
+# The control characters that a terminal obeys: C0 without tab and line feed, DEL, and C1.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-# A whole digest is longer than most terminals have room for.
+# A full digest is too long for most terminals.
 _DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}")
 _SHORT = r"\1"
 _MARKS = {
@@ -45,7 +45,7 @@ _MARKS = {
 
 
 class Console(AbstractContextManager["Console"]):
-    """What every mode does. Calls may come from any thread; each writes whole lines."""
+    """What all modes have in common. It may be called from any thread; each call writes whole lines."""
 
     def __init__(self, stream: IO[str]) -> None:
         self.has_result = False
@@ -58,10 +58,10 @@ class Console(AbstractContextManager["Console"]):
         raise NotImplementedError
 
     def rest(self) -> None:
-        """Redraw nothing any more: others write to the same terminal now."""
+        """Stop redrawing, because something else writes to the same terminal now."""
 
     def summary(self, text: str, *, failed: bool = False) -> None:
-        """The last line of a run: what happened, or what is wrong and what to do."""
+        """Write the last line of a run: what happened, or what is wrong and what to do."""
         self._write(as_called(text))
         del failed
 
@@ -71,16 +71,16 @@ class Console(AbstractContextManager["Console"]):
         return None
 
     def _write(self, line: str) -> None:
-        # One write per line: two processes that share a log then do not mix within a line.
+        # One write per line, so that two processes sharing a log do not mix within a line.
         with self._lock:
             self._stream.write(line + "\n")
             self._stream.flush()
 
 
 class PlainConsole(Console):
-    """Lines that each begin with ``[subject]``; nothing is ever drawn twice.
+    """Lines that each begin with ``[subject]``; nothing is drawn twice.
 
-    After 30 s of silence they say what is waited for. ``clock`` counts seconds.
+    After 30 s of silence it writes what is in progress. ``clock`` returns seconds.
     """
 
     def __init__(self, stream: IO[str], clock: Callable[[], float] = time.monotonic) -> None:
@@ -99,7 +99,7 @@ class PlainConsole(Console):
         self._ended.set()
 
     def __call__(self, event: Event) -> None:
-        """Write the event's line; progress in bytes is not worth one."""
+        """Write the event's line. Transferred bytes do not get one."""
         with self._lock:
             self._board.take(event)
             self._last_line = self._last_line if isinstance(event, Transferred) else self._board.clock()
@@ -108,7 +108,7 @@ class PlainConsole(Console):
             self._write(line)
 
     def break_silence(self) -> None:
-        """Say what is at work, where nothing was written for long."""
+        """Write what is in progress, if nothing was written for a long time."""
         with self._lock:
             lines = self._board.lines()
             if not lines or self._board.clock() - self._last_line < _SILENCE_SECONDS:
@@ -139,10 +139,13 @@ def _plain_line(event: Event) -> str | None:
 
 
 class JsonConsole(Console):
-    """One JSON object a line: ``event`` is the event's kind in lower case, the rest its fields, ``time`` in seconds."""
+    """One JSON object per line:
+
+    ``event`` is the kind in lower case, ``time`` is in seconds, the rest are the event's fields.
+    """
 
     def __call__(self, event: Event) -> None:
-        """Write the event as it is."""
+        """Write the event with all its fields."""
         document: dict[str, Any] = {"event": type(event).__name__.lower(), "time": round(time.time(), 3)}
         for each in fields(event):
             value = getattr(event, each.name)
@@ -150,14 +153,14 @@ class JsonConsole(Console):
         self._write(json.dumps(document))
 
     def summary(self, text: str, *, failed: bool = False) -> None:
-        """The last object: ``{"event": "summary", "text": ..., "failed": ...}``."""
+        """Write the last object: ``{"event": "summary", "text": ..., "failed": ...}``."""
         self._write(
             json.dumps({"event": "summary", "time": round(time.time(), 3), "text": as_called(text), "failed": failed})
         )
 
 
 class LiveConsole(Console):
-    """One line for each image at work, redrawn in place; each that ends leaves its last line above."""
+    """One line for each image in progress, redrawn in place; a finished image leaves its last line above them."""
 
     def __init__(self, stream: IO[str], *, colour: bool) -> None:
         super().__init__(stream)
@@ -187,11 +190,11 @@ class LiveConsole(Console):
         self._live.stop()
 
     def rest(self) -> None:
-        """Take the live lines away."""
+        """Remove the live lines."""
         self._live.stop()
 
     def __call__(self, event: Event) -> None:
-        """Take the event in; the next redraw shows it."""
+        """Record the event; the next redraw shows it."""
         with self._lock:
             work = self._board.take(event)
             match event:
@@ -201,7 +204,7 @@ class LiveConsole(Console):
                     self._finish(event, work)
 
     def summary(self, text: str, *, failed: bool = False) -> None:
-        """The last line, below all others."""
+        """Write the last line, below all others."""
         self.rest()
         self._print(as_called(text), "bold red" if failed else "bold")
 
@@ -222,7 +225,8 @@ class LiveConsole(Console):
     def _view(self) -> rich.console.RenderableType:
         import rich.text
 
-        # Called by the redrawing thread; events come from others. Never waits for one that is being printed.
+        # Called by the redrawing thread while events come from others, so it must not wait for one that is being
+        # printed.
         width, height = self._screen.width, self._screen.height
         lines = [
             _cut(f"… {subject}  {doing}", f"  {duration(seconds)}", width)
@@ -232,7 +236,7 @@ class LiveConsole(Console):
         footer = [_cut(f"  | {line}", "", width) for line in self._board.last_log(_LOG_LINES)]
         footer += [f"{ends} of {starts} done"] if starts > 1 else []
         room = max(1, height - 2)
-        # Of the two, what is at work counts more than what it writes.
+        # What is in progress counts more than its log.
         footer = footer[: max(0, room - len(lines))]
         if len(lines) > room:
             lines = [*lines[: room - 1], f"  and {len(lines) - room + 1} more at work"]
@@ -240,7 +244,7 @@ class LiveConsole(Console):
 
 
 def _cut(text: str, end: str, width: int) -> str:
-    """A text cut to the cells that a terminal has for it, so that ``end`` stays: some characters take two."""
+    """The text cut so that it and ``end`` fit into ``width`` cells; some characters take two."""
     from rich.cells import cell_len, set_cell_size
 
     room = max(8, width - cell_len(end) - 1)
@@ -252,12 +256,12 @@ def _count_text(number: int, total: int) -> str:
 
 
 def without_controls(text: str) -> str:
-    """The text with control characters escaped, but for line ends and tabs: it may come from a commit or a server."""
+    """The text with control characters escaped, except line feeds and tabs: it may come from a commit or a server."""
     return _CONTROLS.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as they need be, without a trailing line end; what is empty in every row is left out."""
+    """Aligned columns, without a trailing line feed. A column that is empty in every row is left out."""
     if not rows:
         return ""
     columns = [[heading, *cells] for heading, *cells in zip(headings, *rows, strict=True) if any(cells)]
@@ -269,9 +273,9 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def open_console(mode: str, stream: IO[str], environment: Mapping[str, str]) -> Console:
-    """The console for ``mode``; ``auto`` is live on a terminal outside CI, else plain.
+    """The console for ``mode``; ``auto`` means live on a terminal outside CI, and plain otherwise.
 
-    ``NO_COLOR`` (https://no-color.org) and ``TERM=dumb`` are obeyed.
+    It obeys ``NO_COLOR`` (https://no-color.org) and ``TERM=dumb``.
     """
     if mode == "json":
         return JsonConsole(stream)

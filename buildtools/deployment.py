@@ -1,8 +1,8 @@
-"""A folder that holds versions of a release, one of which is the current one.
+"""A folder with fetched versions of a release, one of which is current.
 
-``FOLDER/VERSION`` appears by one rename, when all of it is there. ``FOLDER/current`` is a symbolic link to one of them,
-and is replaced by one rename. A run that is killed leaves the version that was current, and folders with a name of
-their own, which the next run deletes.
+``FOLDER/VERSION`` appears complete, by one rename. ``FOLDER/current`` is a symbolic link to one of the versions,
+replaced by one rename. A killed run leaves the current version as it was, and temporary folders that the next run
+deletes.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Deployment:
 
     @property
     def current(self) -> str:
-        """The name of the current version; empty where there is none.
+        """The name of the current version; empty if there is none.
 
-        :raises Refused: there is something else in the link's place.
+        :raises Refused: if something other than a link is in the link's place.
         """
         link = self.path / CURRENT
         if not link.is_symlink():
@@ -42,15 +42,15 @@ class Deployment:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """A context in which nobody else changes the folder; it is made if need be, and freed of what others left.
+        """A context in which no other run changes the folder. It creates the folder if needed, and deletes leftovers.
 
-        :raises BuildToolsError: it cannot be written.
+        :raises BuildToolsError: if the folder cannot be written.
         """
         with self._writing():
             self.path.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            # Some network file systems have no locks. The lock ends with the process, however that ends.
+            # Some network file systems have no locks. The operating system drops the lock when the process ends.
             with suppress(OSError):
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             self._delete_leftovers()
@@ -60,7 +60,7 @@ class Deployment:
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
-        """A new folder to put a version together in, deleted at the end unless it was renamed."""
+        """A new temporary folder to assemble a version in, deleted at the end unless it was renamed."""
         with self._writing():
             folder = Path(tempfile.mkdtemp(dir=self.path, prefix=_PREFIX))
             folder.chmod(0o755)
@@ -71,7 +71,7 @@ class Deployment:
             shutil.rmtree(folder, ignore_errors=True)
 
     def install(self, new: Path, version: str) -> None:
-        """Give a version that was put together its place; where it is there already, what it lacks."""
+        """Rename an assembled version to its final place; if the version exists there, add the parts that it lacks."""
         place = self.path / version
         if place.exists():
             for part in new.iterdir():

@@ -1,6 +1,6 @@
-"""What happens during a run, as values: adapters report them, the console renders them.
+"""What happens during a run, as values: adapters report events, the console renders them.
 
-``subject`` is the image's or distribution's name throughout. A :data:`Report` may be called from several threads at
+``subject`` is always the name of an image or a distribution. A :data:`Report` may be called from several threads at
 once and must not raise.
 """
 
@@ -18,7 +18,7 @@ _Value = TypeVar("_Value")
 
 
 class Outcome(Enum):
-    """How the work on one subject ended."""
+    """How work on a subject ended."""
 
     DONE = "done"
     UP_TO_DATE = "up to date"
@@ -29,7 +29,7 @@ class Outcome(Enum):
 
 @frozen
 class Started:
-    """Work on a subject began. ``action`` is one word: build, tag, push, pack, upload."""
+    """Work on a subject started. ``action`` is one word: build, tag, push, pack, upload."""
 
     subject: str
     action: str
@@ -37,7 +37,7 @@ class Started:
 
 @frozen
 class Step:
-    """A subject moved on to a step of its build. ``number`` of ``total`` are 0 where the engine gave none."""
+    """A build started its next step. ``number`` and ``total`` are 0 if the engine gave none."""
 
     subject: str
     text: str
@@ -48,7 +48,7 @@ class Step:
 
 @frozen
 class Log:
-    """One line of output, without its line end."""
+    """One line of output, without its line ending."""
 
     subject: str
     line: str
@@ -56,7 +56,7 @@ class Log:
 
 @frozen
 class Warned:
-    """Something the user should know that does not stop the run. ``subject`` is empty where it concerns the run."""
+    """Something the user should know that does not stop the run. ``subject`` is empty if it concerns the whole run."""
 
     subject: str
     message: str
@@ -64,7 +64,7 @@ class Warned:
 
 @frozen
 class Transferred:
-    """Bytes sent so far, of ``total`` (0 where it is not known)."""
+    """Bytes sent so far, of ``total`` (0 if unknown)."""
 
     subject: str
     done: int
@@ -87,12 +87,12 @@ Report = Callable[[Event], None]
 
 
 def unheard(event: Event) -> None:
-    """The report that nobody listens to."""
+    """A report that ignores all events."""
     del event
 
 
 class PartialTransfers:
-    """Adds up the parts of a transfer that come side by side, as layers do, and reports their sum."""
+    """Adds up parts that are transferred in parallel, such as layers, and reports their sum."""
 
     def __init__(self, report: Report, subject: str) -> None:
         self._report = report
@@ -100,7 +100,7 @@ class PartialTransfers:
         self._parts: dict[str, tuple[int, int]] = {}
 
     def __call__(self, part: str, done: int, total: int) -> None:
-        """``done`` bytes of ``total`` have come of a part."""
+        """Record that ``done`` of a part's ``total`` bytes have arrived."""
         self._parts[part] = done, total
         sums = [sum(column) for column in zip(*self._parts.values(), strict=True)]
         self._report(Transferred(self._subject, *sums))
@@ -113,7 +113,7 @@ def timed(
     work: Callable[[], _Value],
     detail_of: Callable[[_Value], str] = lambda _: "",
 ) -> _Value:
-    """What ``work`` returns, with its start and its end reported.
+    """What ``work`` returns, after reporting its start and its end.
 
     The detail of the end is ``detail_of`` the value, or a failure's first line.
     """

@@ -1,4 +1,4 @@
-"""Files written so that nobody ever sees half of one."""
+"""Atomic file writes: a reader never sees half a file."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _SUFFIX = ".partial"
 
 @contextmanager
 def replacement(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write; it takes the place of the one at ``path`` when the block ends, and is deleted if that raises.
+    """A file to write. When the block ends it replaces the one at ``path``; if the block raises, it is deleted.
 
-    Until then it lies beside it as ``.NAME.partial`` and is locked, so whoever else writes the same file waits. What a
-    killed run left is not locked: the next one that writes the file takes it over.
+    Until then it is ``.NAME.partial`` in the same folder, and locked, so another writer of the same file waits. A
+    killed run leaves it unlocked, and the next writer takes it over.
 
-    :raises OSError: it cannot be written.
+    :raises OSError: if it cannot be written.
     """
     partial = path.with_name(f".{path.name}{_SUFFIX}")
     with _lock(partial) as stream:
@@ -34,7 +34,7 @@ def replacement(path: Path) -> Iterator[IO[bytes]]:
 
 
 def delete_partial_files(folder: Path) -> None:
-    """Delete what killed runs left in a folder: the partial files that nobody is writing."""
+    """Delete the partial files that killed runs left in a folder; those still being written stay."""
     for partial in folder.glob(f".*{_SUFFIX}"):
         with suppress(OSError), partial.open("r+b") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -45,11 +45,11 @@ def delete_partial_files(folder: Path) -> None:
 def _lock(partial: Path) -> Iterator[IO[bytes]]:
     while True:
         with os.fdopen(os.open(partial, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as stream:
-            # Some network file systems have no locks; there two writers at once would damage each other's file, which
-            # the one that comes second notices by its checksum.
+            # Some network file systems have no locks. Two writers at once would damage each other's file there; the
+            # second one notices by its checksum.
             with suppress(OSError):
                 fcntl.flock(stream, fcntl.LOCK_EX)
-            # Who had the lock before has given the file its name, or has deleted it.
+            # The previous holder of the lock has renamed or deleted this file.
             if _is_at(partial, stream):
                 yield stream
                 return
@@ -63,9 +63,10 @@ def _is_at(path: Path, stream: IO[bytes]) -> bool:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace the file at ``path``, whose folder is made if need be; a reader sees the old or the new, never a part.
+    """Replace the file at ``path``, creating its folder if needed. A reader sees the old content or the new, never a
+    part.
 
-    :raises OSError: it cannot be written.
+    :raises OSError: if it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacement(path) as stream:
@@ -73,7 +74,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def write_private(file: Path, text: str) -> None:
-    """Write ``text`` to ``file``, mode 0600, replacing what was there in one step."""
+    """Write ``text`` to ``file`` with mode 0600, replacing any previous file atomically."""
     new = file.with_name(f"{file.name}.new")
     new.unlink(missing_ok=True)
     with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:  # noqa: PTH123  a descriptor

@@ -1,7 +1,7 @@
-"""Values that never change.
+"""Frozen dataclasses that are cheap to define.
 
-``dataclass(frozen=True)`` compiles six methods for every class, half a millisecond each time; a run loads fifty of them
-before it does anything. Here all classes share what the methods do.
+``dataclass(frozen=True)`` compiles six methods for every class, half a millisecond each, and a run loads fifty classes
+before it does anything. Here all classes share the methods' code.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ _Class = TypeVar("_Class")
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def frozen(cls: type[_Class]) -> type[_Class]:
-    """Make a class a frozen dataclass: what ``dataclass(frozen=True)`` promises holds, and the same functions work.
+    """Make a class a frozen dataclass. It behaves like ``dataclass(frozen=True)``, and works with the same functions.
 
-    :raises TypeError: a field is an ``InitVar``, or has ``init=False``; those are not supported.
+    :raises TypeError: if a field is an ``InitVar`` or has ``init=False``; those are not supported.
     """
     kind: Any = dataclass(init=False, repr=False, eq=False)(cls)
     members = fields(kind)
@@ -54,14 +54,14 @@ def frozen(cls: type[_Class]) -> type[_Class]:
 
     kind.__init__, kind.__setattr__, kind.__delattr__ = init, _set, _delete
     for name, method in (("__repr__", representation), ("__eq__", equals), ("__hash__", hash_of)):
-        # What a class says of itself stays. One that says when it is equal has no hash, until it says that too.
+        # A class keeps the methods that it defines. If it defines only equality, it has no hash.
         if kind.__dict__.get(name) is None:
             setattr(kind, name, method)
     return cls
 
 
 def _refuse_unsupported(kind: Any) -> None:
-    # An annotation is a string wherever the module asks for that, and the class InitVar itself elsewhere.
+    # Under ``from __future__ import annotations`` an annotation is a string; elsewhere it is the class InitVar itself.
     pseudo = [name for name, annotation in kind.__annotations__.items() if "InitVar" in str(annotation)]
     if unsupported := pseudo + [member.name for member in fields(kind) if not member.init]:
         raise TypeError(f"@frozen does not support InitVar and init=False ({kind.__name__}: {', '.join(unsupported)})")

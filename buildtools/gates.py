@@ -1,4 +1,4 @@
-"""Gates: what a released version has passed, written down beside its manifest. Pure."""
+"""Gates that a released version has passed, recorded beside its manifest. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GATES_SCHEMA = 1
 
 @frozen
 class Gates:
-    """The names of the gates that a version, released from ``commit``, has passed, sorted."""
+    """The gates that a version, released from ``commit``, has passed. ``names`` is sorted."""
 
     version: str
     commit: str
@@ -24,23 +24,23 @@ class Gates:
 
     @classmethod
     def of(cls, release: Release) -> Gates:
-        """Those of a release that has passed none."""
+        """The record of a release that has passed no gate yet."""
         return cls(release.version, release.commit)
 
     def with_gate(self, name: str) -> Gates:
-        """The same with one more; equal where it has been passed before."""
+        """The record with one more gate; equal if it was passed before."""
         return replace(self, names=tuple(sorted({*self.names, name})))
 
     def document(self) -> bytes:
-        """What lies in the store: equal gates have equal bytes."""
+        """The document in the store: equal records have equal bytes."""
         fields = {"version": self.version, "commit": self.commit, "gates": list(self.names)}
         return encode_document(GATES_SCHEMA, fields)
 
     @classmethod
     def parse(cls, content: bytes, where: str) -> Gates:
-        """The gates that a document describes; ``where`` names the document to the user.
+        """The record that a document describes; ``where`` names the document in messages.
 
-        :raises BuildToolsError: it does not describe any, or is of a schema that this version does not know.
+        :raises BuildToolsError: if it is not a record of gates, or has a schema that this version does not know.
         """
         return parse_document(content, where, "record of gates", GATES_SCHEMA, cls._of)
 
@@ -55,5 +55,5 @@ class Gates:
 
 
 def gates_key(version: Version) -> str:
-    """Where the gates of a version lie, relative to the artifacts' prefix."""
+    """The key of a version's record of gates, relative to the artifacts' prefix."""
     return manifest_key(version).removesuffix(".json") + GATES

@@ -1,4 +1,4 @@
-"""One call of a task: its settings, console and signals, its result on standard output, its failure as an exit code.
+"""One call of a task: its settings, console and signals; its result on standard output; its failure as an exit code.
 
 This is the only module that reads the environment.
 """
@@ -32,13 +32,14 @@ if TYPE_CHECKING:
 
 @contextmanager
 def process_for_a_run() -> Iterator[None]:
-    """Settings of the interpreter that make a run quicker; they end with it, for the process may have other work."""
+    """A context with faster interpreter settings. They are restored, because the process may do other work."""
     bytecode, thresholds = sys.dont_write_bytecode, gc.get_threshold()
-    # Invoke switches the writing of bytecode off before it loads a tasks file, which would make every run of an
-    # editable install compile all of this package anew.
+    # Invoke turns off writing bytecode before it loads a tasks file. Every run of an editable install would then
+    # compile this whole package again.
     sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
-    # Looking for garbage among modules, which stay, took a seventh of a run that finds all done: while they were
-    # loaded, and when Python ended. A collection after every 20,000 objects bounds a long run as well as one after 700.
+    # Garbage collection among modules, which stay anyway, took a seventh of a run with nothing to do: while they were
+    # loaded and when Python ended. Collecting after every 20,000 objects bounds memory in a long run as well as after
+    # every 700.
     gc.freeze()
     gc.set_threshold(20_000)
     atexit.register(gc.freeze)
@@ -50,20 +51,23 @@ def process_for_a_run() -> Iterator[None]:
 
 
 def process_environment() -> dict[str, str]:
-    """The environment. Paths that git takes from the folder it is started in are absolute: ours may be another one."""
+    """The environment.
+
+    Git's path variables are made absolute, because git reads them relative to the current folder.
+    """
     paths = {name: os.environ[name] for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR") if os.environ.get(name)}
-    # Joined and no more: as in git, what leads through a symbolic link stays as it is written.
+    # Joined but not normalized: like git, keep paths through symbolic links as they are written.
     return {**os.environ, **{name: os.path.join(os.getcwd(), path) for name, path in paths.items()}}  # noqa: PTH109, PTH118
 
 
 def drop_output() -> None:
-    """Write to nowhere: whoever read our output has what it wanted, and Python would complain when it flushes it."""
+    """Send standard output to the null device: its reader is gone, and Python would complain when it flushes."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
 def exit_codes(console: Console | None = None, *, json: bool = False) -> Iterator[None]:
-    """Turns an expected failure into its message, as the last line, and its exit code; with ``json`` a document too."""
+    """A context that turns an expected failure into a final message and an exit code; with ``json``, a document too."""
     message, code, document = "", 0, {}
     try:
         yield
@@ -83,7 +87,7 @@ def exit_codes(console: Console | None = None, *, json: bool = False) -> Iterato
     except BrokenPipeError:
         drop_output()
         raise Exit(code=0) from None
-    # Whoever reads the document finds the error in it, unless it has the result that the error is about.
+    # The error goes into the document, unless the result that it is about was already written.
     if document and json and not (console and console.has_result):
         show(console, True, {"schema": 1, "error": document}, "")
     if message and console is not None:
@@ -105,9 +109,9 @@ def running(
     lenient: bool = False,
     **options: Any,
 ) -> Iterator[tuple[Run, Console]]:
-    """A run with its settings, its console and its signals; failures inside become exit codes.
+    """A context with a run, its settings, its console and its signal handlers; failures inside become exit codes.
 
-    With ``lenient`` errors in the configuration do not end the run; the settings have them.
+    With ``lenient``, errors in the configuration do not end the run; they are in the settings.
     """
     from buildtools.caller import event_as_called
     from buildtools.cancellation import Cancellation
@@ -121,7 +125,7 @@ def running(
         if progress not in MODES:
             raise Refused(f"--progress {progress} is unknown", f"use one of {', '.join(MODES)}")
         settings = read_settings(context, environment, lenient=lenient)
-        # Between the lines of a log there is no room for a live table.
+        # Log lines on the same terminal would break the live table.
         if open_log(environment.get("BUILDTOOLS_LOG", "")) and progress == "auto":
             progress = "plain"
         cancelled = Cancellation()
@@ -143,9 +147,9 @@ def running(
 
 @contextmanager
 def junit_report(path: str, task: str, run: Run) -> Iterator[tuple[Run, Cases]]:
-    """The run, reporting to the cases of a JUnit file too, which is written when the block ends, however it ends.
+    """The run, also reporting to a JUnit file, which is written when the block ends, even if it raises.
 
-    :raises BuildToolsError: what the block raises; else, that the file cannot be written.
+    :raises BuildToolsError: what the block raises; otherwise, if the file cannot be written.
     """
     from buildtools.caller import as_called, event_as_called
     from buildtools.junit import Cases
@@ -173,7 +177,7 @@ def junit_report(path: str, task: str, run: Run) -> Iterator[tuple[Run, Cases]]:
 
 
 def show_plan(plan: Sequence[Planned], console: Console, *, json: bool) -> None:
-    """What a dry run found, on standard output."""
+    """Print a dry run's plan on standard output."""
     from buildtools.rendering import json_rendering, words
 
     show(console, json, json_rendering.document(plan), words.plan_table(plan))
@@ -181,9 +185,9 @@ def show_plan(plan: Sequence[Planned], console: Console, *, json: bool) -> None:
 
 
 def show(console: Console | None, json: bool, document: Any, text: str, *, verbatim: bool = False) -> None:
-    """A result on standard output: as a document for programs, else as text for people.
+    """Print a result on standard output: a document if ``json``, otherwise text.
 
-    ``verbatim`` is for what holds no message of ours; in all else commands are named as they are called.
+    ``verbatim`` text contains no messages of ours; in all other text, commands are spelled as the user calls them.
     """
     if console is not None:
         console.rest()
@@ -201,7 +205,7 @@ def show(console: Console | None, json: bool, document: Any, text: str, *, verba
 
         text = as_called(text)
     if text:
-        # A terminal of an older encoding shows what it can: a result is no reason to fail.
+        # A terminal with another encoding shows what it can; that must not fail the task.
         encoding = sys.stdout.encoding or "utf-8"
         sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
         sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Settings from ``pyproject.toml`` and from all the places that Invoke looks into, with where each value came from."""
+"""Settings from ``pyproject.toml`` and from every place Invoke reads configuration from, each with its origin."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _ENVIRONMENT_PREFIX = "INVOKE_BUILDTOOLS_"
 
 
 def read_settings(context: Context, environment: Mapping[str, str], *, lenient: bool = False) -> Settings:
-    """Settings from ``pyproject.toml``, then Invoke's own levels, the environment in its usual place among them.
+    """Settings from ``pyproject.toml``, then from Invoke's levels in Invoke's order, the environment among them.
 
-    :raises Refused: ``pyproject.toml`` is not TOML, or, unless ``lenient``, with every error at once.
+    :raises Refused: if ``pyproject.toml`` is not valid TOML; unless ``lenient``, also for all other errors at once.
     """
     # The folder that holds the ``tasks.py`` in use.
     root = Path(vars(context.config).get("_project_prefix") or Path.cwd()).resolve()
@@ -29,9 +29,9 @@ def read_settings(context: Context, environment: Mapping[str, str], *, lenient: 
 
 
 def project_context(folder: Path, environment: Mapping[str, str]) -> Context:
-    """A context as Invoke gives it to the tasks of the project in ``folder``.
+    """A context like the one Invoke gives to the tasks of the project in ``folder``.
 
-    :raises Refused: Invoke cannot use one of the files of its configuration.
+    :raises Refused: if Invoke cannot use one of its configuration files.
     """
     refuse_invalid_file(folder)
     runtime = environment.get("INVOKE_RUNTIME_CONFIG")
@@ -39,7 +39,7 @@ def project_context(folder: Path, environment: Mapping[str, str]) -> Context:
         config = Config(project_location=folder, runtime_path=Path(runtime) if runtime else None)
         config.load_project(merge=False)
         config.load_runtime()
-    # Of what YAML, JSON, the file system and Invoke raise there is no list.
+    # No list exists of what YAML, JSON, the file system and Invoke may raise.
     except Exception as error:  # noqa: BLE001
         reason = " ".join(str(error).split())
         raise Refused(f"Invoke cannot use one of its files ({reason})", "correct it and run again") from None
@@ -47,12 +47,12 @@ def project_context(folder: Path, environment: Mapping[str, str]) -> Context:
 
 
 def refuse_invalid_file(folder: Path) -> None:
-    """Nothing, where Invoke can use the configuration file that it looks for in a project's folder, or there is none.
+    """Raise :class:`Refused` if Invoke cannot use the configuration file in a project's folder. There need not be one.
 
-    Invoke reads that file right after ``tasks.py``, merges the environment into it when a task starts, and answers what
-    is wrong there with a traceback. Its user's and system's files it reads earlier, before any code of ours runs.
+    Invoke reads that file right after ``tasks.py``, and merges the environment into it when a task starts; errors there
+    end in a traceback. It reads the files of the user and the system earlier, before any of our code runs.
 
-    :raises Refused: the file, or a variable that overrides a value in it, is one that Invoke fails at.
+    :raises Refused: if the file, or a variable that overrides a value in it, makes Invoke fail.
     """
     path = next((path for kind in ("yaml", "yml", "json") if (path := folder / f"invoke.{kind}").exists()), None)
     if path is None:
@@ -67,7 +67,7 @@ def refuse_invalid_file(folder: Path) -> None:
         config.load_shell_env()
     except AmbiguousMergeError:
         reason = "a table stands where Invoke expects a value, or a value where it expects a table"
-    # Of what YAML, JSON, the file system and Invoke raise there is no list.
+    # No list exists of what YAML, JSON, the file system and Invoke may raise.
     except Exception as error:  # noqa: BLE001
         reason = " ".join(str(error).split())
     else:
@@ -76,12 +76,12 @@ def refuse_invalid_file(folder: Path) -> None:
 
 
 def _layers(context: Context, environment: Mapping[str, str]) -> Iterator[Layer]:
-    # Invoke merges its levels and forgets which file a value came from; its levels are only to be had here.
+    # Invoke merges its levels and forgets which file a value came from, so read its levels themselves.
     levels = vars(context.config)
     for level in ("collection", "system", "user", "project", "env", "runtime", "overrides"):
         if level == "env":
             yield Layer("environment", _in_variables(environment))
-        # An empty YAML file is None to Invoke.
+        # Invoke reads an empty YAML file as None.
         elif (values := (levels.get(f"_{level}") or {}).get("buildtools")) is not None:
             path = str(levels.get(f"_{level}_path") or level)
             yield Layer(path, values, cache(partial(_lines_of, path)))
@@ -90,7 +90,7 @@ def _layers(context: Context, environment: Mapping[str, str]) -> Iterator[Layer]
 def _lines_of(path: str) -> dict[str, int]:
     if not path.endswith((".yaml", ".yml")):
         return {}
-    # Invoke brings its own, without types.
+    # Invoke's own copy of PyYAML, which has no types.
     yaml: Any = vars(import_module("invoke.util"))["yaml"]
     lines: dict[str, int] = {}
 
@@ -105,7 +105,7 @@ def _lines_of(path: str) -> dict[str, int]:
 
 
 def _in_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    # Invoke reads only variables of keys that it knows already; here an unknown one is an error.
+    # Invoke reads only variables of keys that it already knows; here an unknown one is an error.
     return {
         name.removeprefix(_ENVIRONMENT_PREFIX).lower(): value
         for name, value in environment.items()

@@ -1,4 +1,4 @@
-"""JSON documents that lie in the store: told apart by their schema's number, and every value's type checked."""
+"""The JSON documents in the store. A number identifies each schema, and the type of every value is checked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from buildtools.settings import is_host
 
 _Value = TypeVar("_Value")
 
-# Any other text would fail later, in a request or on a terminal, where nobody knows what is to blame.
+# Any other text would fail later, in a request or on a terminal, where its origin is unknown.
 _TEXTS: dict[str, Callable[[str], object]] = {
     "version": str.isprintable,
     "registry": is_host,
@@ -27,10 +27,10 @@ _MOST_SHOWN = 80
 def parse_document(
     content: bytes, where: str, noun: str, schema: int, build: Callable[[Mapping[str, Any]], _Value]
 ) -> _Value:
-    """What ``build`` makes of a document's fields; ``where`` names the document to the user, ``noun`` its kind.
+    """What ``build`` makes of a document's fields; ``where`` and ``noun`` name the document and its kind in messages.
 
-    :raises BuildToolsError: it is not such a document, is of another schema, or ``build`` finds a field that is missing
-        or wrong (``KeyError``, ``TypeError``, ``Refused``).
+    :raises BuildToolsError: if it is not such a document, has another schema, or ``build`` finds a field missing or
+        invalid (``KeyError``, ``TypeError``, ``Refused``).
     """
     try:
         document = json.loads(content)
@@ -52,10 +52,10 @@ def parse_document(
 
 
 def value_of(document: Mapping[str, Any], key: str, kind: str) -> Any:
-    """What a document has under a key; ``kind`` is the name of its type in Python.
+    """The document's value for a key; ``kind`` is the name of its Python type.
 
-    :raises KeyError: it has nothing there.
-    :raises TypeError: it is of another type, or a text that cannot stand there.
+    :raises KeyError: if the key is missing.
+    :raises TypeError: if the value has another type, or is a text that the key does not allow.
     """
     value = document[key]
     if type(value).__name__ != kind or (kind == "str" and not _TEXTS.get(key, _ANY_TEXT)(value)):
@@ -64,5 +64,5 @@ def value_of(document: Mapping[str, Any], key: str, kind: str) -> Any:
 
 
 def encode_document(schema: int, fields: Mapping[str, Any]) -> bytes:
-    """A document's bytes, with its keys sorted: equal fields give equal bytes."""
+    """The document's bytes, with keys sorted: equal fields give equal bytes."""
     return (json.dumps({"schema": schema, **fields}, indent=2, sort_keys=True) + "\n").encode()

@@ -1,4 +1,4 @@
-"""A run as JUnit XML, which every CI system shows: one case for each image or archive, and one for the run itself."""
+"""A run as JUnit XML, which every CI system displays: one case for each image or archive, and one for the whole run."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from buildtools.events import Event, Finished, Log, Outcome
 from buildtools.files import write_atomically
 
 _LOG_LINES = 200
-# What XML 1.0 has no way to write: https://www.w3.org/TR/xml/#charsets
+# The characters that XML 1.0 cannot represent: https://www.w3.org/TR/xml/#charsets
 _NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class Cases:
-    """What was worked on in a run of ``task``, taken from its events, which may come from several threads."""
+    """The test cases of one run of ``task``, collected from its events, which may come from several threads."""
 
     def __init__(self, task: str) -> None:
         self._task = task
@@ -28,7 +28,7 @@ class Cases:
         self._logs: dict[str, deque[str]] = {}
 
     def __call__(self, event: Event) -> None:
-        """Take an event in."""
+        """Record an event."""
         with self._lock:
             if isinstance(event, Finished):
                 self._finished[event.subject, event.action] = event
@@ -36,9 +36,9 @@ class Cases:
                 self._logs.setdefault(event.subject, deque(maxlen=_LOG_LINES)).append(event.line)
 
     def write(self, path: Path, error: str = "") -> None:
-        """Write the file; ``error`` is what the run failed with.
+        """Write the file; ``error`` is the failure of the run, if any.
 
-        :raises BuildToolsError: it cannot be written.
+        :raises BuildToolsError: if it cannot be written.
         """
         from xml.etree import ElementTree
 

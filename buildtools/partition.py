@@ -1,31 +1,31 @@
-"""Work over a graph, divided among agents that cannot talk to each other.
+"""Divide the work of a graph among agents that cannot talk to each other.
 
-The problem. Some images are stale, each was built in so many seconds the last time, and some are built from others.
-N agents are to build them. An agent cannot wait for another one: it may begin late, or die. So each agent's share is
-closed: with an image it holds all stale parents of it. A parent that two shares need is then built twice, unless a
-first wave of shares has built it before.
+The problem. Some images are stale, each took a known number of seconds to build last time, and some are built from
+others. N agents are to build them. An agent cannot wait for another one, which may start late or die. So each agent's
+share is closed: with an image it contains all stale parents of that image. A parent that two shares need is built
+twice, unless a first wave of shares has built it before.
 
-The answer, :func:`partition`, follows from the graph, the seconds and N alone. All ties are broken by name, so that
-agents which see the same graph find the same shares.
+The answer, :func:`partition`, depends only on the graph, the seconds and N. All ties are broken by name, so agents that
+see the same graph compute the same shares.
 
-1. **Sinks.** Only images that nothing stale is built from need be dealt out: the others come along, for the closure of
-   a sink (itself, and all stale images above it) is what it takes to build it.
-2. **Dealing.** The sinks go out one by one, the heaviest closure first, each to the share that is the lightest with it.
-   Of a closure only that counts which the share does not hold yet, and what other shares hold counts twice; so what
-   has parents in common is drawn together.
-3. **First wave.** Candidates for it are the images that at least two sinks need. Their weight, own seconds and those of
-   all that is built from them, is never more than that of their parents. So "all candidates heavier than T" is closed,
-   whatever T is. Those images are dealt out as a wave of their own, by the same rule, and what is left as another.
-4. **Choice.** Of no first wave, and of those for several T, the one that costs least is taken. The cost is the seconds
-   until the last share has ended, with ``_WAVE_SECONDS`` for one more round of agents, plus the seconds of work of an
-   agent on average: what is built twice takes time from somebody else's job, even if nobody waits for it.
+1. **Sinks.** Only images that no stale image is built from need to be dealt out. The others come along: the closure of
+   a sink (itself and all stale images above it) is what it takes to build it.
+2. **Dealing.** The sinks are dealt out one by one, the heaviest closure first, each to the share that is lightest with
+   it. Only what the share does not contain yet counts, and what other shares contain counts twice. So sinks with common
+   parents attract each other.
+3. **First wave.** Its candidates are the images that at least two sinks need. An image's weight is its own seconds plus
+   those of all images built from it, so no image is heavier than its parents. Therefore "all candidates heavier than T"
+   is closed for every T. Those images are dealt out as a wave of their own, by the same rule, and the rest as another.
+4. **Choice.** The cheapest option wins: no first wave, or the first wave for one of several T. The cost is the seconds
+   until the last share ends, with ``_WAVE_SECONDS`` for one more round of agents, plus the average seconds of work per
+   agent. Work that is done twice takes time from somebody else's job, even if nobody waits for it.
 
-How even it is. In each wave no two shares are further apart than twice the heaviest closure of that wave. Proof: look
-at the sink that the heaviest share got last, and call what that share then weighed L. It went where that was least, so
-any other share would have counted at least L with it. Of what counts, at most all of the closure, twice, was not what
-that share weighed already; so that was at least L minus twice the closure, and shares only grow.
+How even it is. In each wave, two shares differ by at most twice the heaviest closure of that wave. Proof: look at the
+sink that the heaviest share got last, and let L be that share's weight with it. The sink went where this was least, so
+any other share would have weighed at least L with it. Dealing it adds at most twice the closure, so every other share
+already weighed at least L minus twice the closure; and shares only grow.
 
-The time is that of the sinks times (shares + images in a closure), for each T that is tried.
+The time is proportional to the sinks times (shares + images in a closure), for each T that is tried.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from collections.abc import Collection, Iterable, Mapping
 
 from buildtools.frozen import frozen
 
-# What one more round of agents takes before it builds: to be scheduled, to check out, to look everything up.
+# The time one more round of agents needs before it builds: scheduling, checkout, look-ups.
 _WAVE_SECONDS = 10.0
-# Between two weights that lie close to each other there is little to choose.
+# The most thresholds to try; those between two close weights differ little.
 _MOST_TRIED = 8
 
 
 @frozen
 class Share:
-    """What one agent builds, parents first, and the seconds that this took the last time, one after the other."""
+    """What one agent builds, parents first, and how many seconds that took last time, one after the other."""
 
     names: tuple[str, ...] = ()
     seconds: float = 0.0
@@ -50,9 +50,9 @@ class Share:
 
 @frozen
 class Partition:
-    """The shares of all agents. Those of the first wave, if there is one, are to end before the others begin.
+    """The shares of all agents. The first wave, if there is one, must end before the others start.
 
-    ``duplicates`` are the names that several shares of one wave hold.
+    ``duplicates`` are the names that several shares of one wave contain.
     """
 
     first_wave: tuple[Share, ...]
@@ -61,22 +61,22 @@ class Partition:
 
     @property
     def cost(self) -> float:
-        """Seconds until the end, and of work for each agent; see the module's text, "Choice"."""
+        """Seconds until the end plus the average seconds of work per agent; see "Choice" in the module's docstring."""
         waves = [wave for wave in (self.first_wave, self.shares) if wave]
         end = sum(max(share.seconds for share in wave) for wave in waves) + _WAVE_SECONDS * (len(waves) - 1)
         return end + sum(share.seconds for wave in waves for share in wave) / len(self.shares)
 
 
 def partition(parents: Mapping[str, Collection[str]], seconds: Mapping[str, float], count: int) -> Partition:
-    """``count`` shares of a graph whose names are in an order that has parents first.
+    """Divide a graph, whose names are ordered parents first, into ``count`` shares.
 
-    Parents that are not names of the graph are taken as done.
+    Parents that are not names of the graph count as done.
     """
-    # In one order everywhere: the sum of the same seconds in another order may be another one.
+    # Sort the parents: floating-point sums depend on the order, and every agent must get the same ones.
     graph = {name: sorted(parent for parent in above if parent in parents) for name, above in parents.items()}
     weights = _weights_of_shared(graph, seconds)
     levels = sorted(set(weights.values()), reverse=True)
-    # The heaviest candidates alone, then more and more of them, down to all.
+    # From the heaviest candidates only, in steps down to all of them.
     thresholds = {levels[at * len(levels) // _MOST_TRIED] for at in range(_MOST_TRIED)} if levels else set()
     options = [_two_waves(graph, seconds, count, frozenset())]
     options += [
@@ -89,7 +89,8 @@ def partition(parents: Mapping[str, Collection[str]], seconds: Mapping[str, floa
 def _weights_of_shared(graph: Mapping[str, Collection[str]], seconds: Mapping[str, float]) -> dict[str, float]:
     """The weight of each name that at least two sinks need.
 
-    What is reached by two ways counts twice, which keeps the order that is needed: no child is heavier than its parent.
+    A name that is reached in two ways counts twice, which keeps the order that matters: no child is heavier than its
+    parent.
     """
     weights = {name: seconds[name] for name in graph}
     sinks: dict[str, set[str]] = {name: set() for name in graph}
@@ -97,7 +98,7 @@ def _weights_of_shared(graph: Mapping[str, Collection[str]], seconds: Mapping[st
         own = sinks[name] or {name}
         for parent in graph[name]:
             weights[parent] += weights[name]
-            # Which ones there are does not matter beyond the second.
+            # Only whether there are at least two matters, not which.
             sinks[parent] = set(sorted(sinks[parent] | own)[:2])
     return {name: weights[name] for name in graph if len(sinks[name]) > 1}
 
@@ -120,7 +121,7 @@ def _dealt(graph: Mapping[str, Collection[str]], seconds: Mapping[str, float], c
     holders: dict[str, list[int]] = {}
     loads = [0.0] * count
     for sink in sorted(closures, key=lambda name: (-full[name], name)):
-        # Of the shares that hold nothing of it, only the lightest comes into question.
+        # Of the shares that contain nothing of it, only the lightest can be best.
         options = {min(range(count), key=loads.__getitem__)}
         options.update(share for name in closures[sink] for share in holders.get(name, ()))
         _, share = min((loads[at] + _count(closures[sink], at, holders, seconds), at) for at in options)
@@ -138,7 +139,7 @@ def _dealt(graph: Mapping[str, Collection[str]], seconds: Mapping[str, float], c
 def _count(
     closure: Iterable[str], share: int, holders: Mapping[str, Collection[int]], seconds: Mapping[str, float]
 ) -> float:
-    """How heavily a closure counts for a share."""
+    """The weight that a closure adds to a share."""
     return sum(seconds[name] * (2 if name in holders else 1) for name in closure if share not in holders.get(name, ()))
 
 

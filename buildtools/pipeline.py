@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 @frozen
 class Listing:
-    """The image folders, and the reference that each image has or would have, in the same order."""
+    """The image folders, and the current or future reference of each image, in the same order."""
 
     statuses: tuple[ImageStatus, ...]
     references: tuple[str, ...]
@@ -64,9 +64,9 @@ class Listing:
 
 @frozen
 class Published:
-    """What publishing came to. ``written`` is whether this run wrote the manifest; one that was there is kept.
+    """The result of publishing. ``written`` is True if this run wrote the manifest, and False if it already existed.
 
-    A dirty version is staged only: it gets no manifest and moves no tag.
+    A dirty version is only staged: it gets no manifest and moves no tag.
     """
 
     release: Release
@@ -77,26 +77,26 @@ class Published:
 
 
 def init(run: Run) -> NewProject:
-    """Write the first files of a project, beside what is there."""
+    """Write the first files of a project; existing files stay."""
     with TaskContext(run) as task:
         return begin_project(task)
 
 
 def check(run: Run) -> Checked:
-    """Look for every error in the configuration and the image folders; no service is needed."""
+    """Look for all errors in the configuration and the image folders. No service is needed."""
     with TaskContext(run) as task:
         return check_project(task)
 
 
 def list_images(run: Run) -> Listing:
-    """Every image folder in build order, with its status."""
+    """All image folders in build order, with their status."""
     with TaskContext(run) as task:
         statuses = images.listed_statuses(task)
         return Listing(statuses, tuple(image_names.reference(task, each.name) for each in statuses))
 
 
 def build(run: Run, *, registry_names: bool = False) -> tuple[LocalImage, ...]:
-    """Bring every image into the engine as ``NAME:VERSION``; with ``registry_names`` also under those (``tag``)."""
+    """Bring every image into the engine as ``NAME:VERSION``; with ``registry_names`` under its registry names too."""
     with TaskContext(run) as task:
         images.run_before(task)
         images.pull_bases(task)
@@ -104,15 +104,16 @@ def build(run: Run, *, registry_names: bool = False) -> tuple[LocalImage, ...]:
 
 
 def plan(run: Run, shards: int = 0) -> BuildPlan:
-    """What a push would build and why; with ``shards``, which of so many agents would build what."""
+    """What a push would build and why; with ``shards``, which of that many agents would build what."""
     with TaskContext(run) as task:
         return build_plan.read_plan(task, shards)
 
 
 def push(run: Run, shard: Shard | None = None) -> tuple[PushedImage, ...]:
-    """Push every image under its version, building only what the registry does not have, and read it back.
+    """Push every image under its version and read it back, building only what the registry does not have.
 
-    With a ``shard`` only the images of that share, and nothing is written for the next step: that is for all of them.
+    With a ``shard``, push only the images of that share, and write no file for the next step, since that covers all
+    images.
     """
     with TaskContext(run) as task:
         if task.version.dirty:
@@ -134,7 +135,10 @@ def dist(run: Run) -> tuple[Archive, ...]:
 
 
 def publish(run: Run) -> Published:
-    """Release the version: preflight, stage, commit, point. The manifest, written last, is what makes it exist."""
+    """Release the version: preflight, stage, commit, point.
+
+    The manifest is written last and makes the version exist.
+    """
     with TaskContext(run) as task:
         task = tree.to_release(task)
         releases.preflight(task)
@@ -153,7 +157,7 @@ def publish(run: Run) -> Published:
 
 
 def release(run: Run, remote: str, **options: Any) -> CutTag:
-    """Cut the annotated tag that ``publish`` releases, and push it; the options are those of ``TagRequest``."""
+    """Create the annotated tag that ``publish`` releases, and push it. The options are the fields of ``TagRequest``."""
     from buildtools.git.tagging.tag_plan import TagRequest
     from buildtools.git.tagging.tags import cut_tag
 
@@ -169,7 +173,7 @@ def release(run: Run, remote: str, **options: Any) -> CutTag:
 
 
 def verify(run: Run, names: Sequence[str], *, everything: bool = False, deep: bool = False) -> Verification:
-    """Hold releases against registry and store: all, or those named, or else that of the checkout's version."""
+    """Compare releases with registry and store: all releases, those named, or that of the checkout's version."""
     with TaskContext(run) as task:
         if everything:
             return verification.verify_all(task, deep=deep)
@@ -177,7 +181,7 @@ def verify(run: Run, names: Sequence[str], *, everything: bool = False, deep: bo
 
 
 def channel(run: Run, name: str, wanted: str) -> ChannelState:
-    """Where a channel points; with a version wanted, after it was moved forward to that."""
+    """The state of a channel, after moving it forward if a version is wanted."""
     with TaskContext(run) as task:
         if wanted:
             return channels.move_forward(task, name, Version.parse(wanted))
@@ -185,19 +189,19 @@ def channel(run: Run, name: str, wanted: str) -> ChannelState:
 
 
 def rollback(run: Run, name: str, wanted: str) -> ChannelState:
-    """Move a channel back to a version; to the one before where none is wanted."""
+    """Move a channel back to the wanted version, or to the previous one."""
     with TaskContext(run) as task:
         return channels.roll_back(task, name, Version.parse(wanted) if wanted else None)
 
 
 def fetch(run: Run, name: str, to: Path, *, layout: bool = False) -> Fetched:
-    """Bring the release of a version or a channel to this machine: into a folder, made current, and into the engine."""
+    """Fetch the release of a version or a channel: into a folder, where it becomes current, and into the engine."""
     with TaskContext(run) as task:
         return fetch_release(task, FetchRequest(releases.named_release(task, name), to, layout))
 
 
 def promote(run: Run, name: str, target_name: str) -> Published:
-    """Take a version, or what a channel points to, over into a target: preflight, stage, commit, point."""
+    """Promote a version, or the one a channel points to, to a target: preflight, stage, commit, point."""
     with TaskContext(run) as task, promotion.target_task(task, target_name) as target:
         source = releases.named_release(task, name)
         promotion.check_promotion(task, target, target_name, source)
@@ -210,7 +214,7 @@ def promote(run: Run, name: str, target_name: str) -> Published:
 
 
 def stage(run: Run, name: str) -> Trial:
-    """Try a version out with the project's stack; that a release has passed is written down for ``promote``."""
+    """Try a version out in the project's stack. If it is a release, record that it passed, for ``promote``."""
     with TaskContext(run) as task:
         promotion.refuse_target_called_gate(task)
         subject = version_images(task, name)
@@ -221,13 +225,13 @@ def stage(run: Run, name: str) -> Trial:
 
 
 def prune(run: Run, keep: int, days: int, prefix: str = "") -> tuple[PruneEntry, ...]:
-    """Take releases away: all but the newest ``keep``, those of the last days, and what something points to."""
+    """Delete releases, except the newest ``keep``, those of the last ``days``, and those that something points to."""
     with TaskContext(run) as task:
         return prune_releases(task, keep, days, prefix)
 
 
 def prune_engine(run: Run, keep: int, days: int, prefix: str = "") -> tuple[Leftover, ...]:
-    """Take the names of all but the newest versions from the engine, unless the run is dry."""
+    """Remove the names of all but the newest versions from the engine, unless the run is dry."""
     from buildtools.stages.engine_pruning import surplus_names
     from buildtools.stages.leftovers import remove
 
@@ -236,13 +240,13 @@ def prune_engine(run: Run, keep: int, days: int, prefix: str = "") -> tuple[Left
 
 
 def history(run: Run) -> tuple[HistoryEntry, ...]:
-    """Every version that the store knows, newest first."""
+    """All versions that the store knows, newest first."""
     with TaskContext(run) as task:
         return read_history(task)
 
 
 def doctor(run: Run) -> Examination:
-    """Whether everything that a release needs is there and well."""
+    """Check that everything a release needs is in place and works."""
     from buildtools.stages.doctor import examine
 
     with TaskContext(run) as task:
@@ -250,7 +254,7 @@ def doctor(run: Run) -> Examination:
 
 
 def clean(run: Run, days: int) -> tuple[Leftover, ...]:
-    """What nobody has used for so many days; it is removed, unless the run is dry."""
+    """Remove what nobody has used for ``days`` days, unless the run is dry."""
     from buildtools.stages.leftovers import leftovers, remove
 
     with TaskContext(run) as task:

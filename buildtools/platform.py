@@ -1,7 +1,7 @@
-"""Platforms, ``os/architecture[/variant]``, in the one spelling that containerd and BuildKit give to each.
+"""Platforms, ``os/architecture[/variant]``, in the canonical spelling of containerd and BuildKit.
 
 The rules are those of https://github.com/containerd/platforms (``Parse``, then ``Normalize``), with one difference: an
-operating system or an architecture that Go does not know is an error here, where containerd looks for such an image.
+operating system or architecture that Go does not know is an error here, while containerd looks for such an image.
 """
 
 from __future__ import annotations
@@ -58,16 +58,16 @@ _ARCHITECTURE_NAMES = {
     "armhf": ("arm", "v7"),
     "armel": ("arm", "v6"),
 }
-# What kernels call themselves, where that is not what containerd takes.
+# Kernel names of architectures that containerd does not accept.
 _KERNEL_NAMES = {"i686": "386", "armv6l": "arm/v6", "armv7l": "arm/v7", "loongarch64": "loong64"}
-# The variant that each architecture has where none is written, and the other spellings of it.
+# The canonical default variant of each architecture, and its other spellings.
 _DEFAULT_VARIANTS = {"amd64": ("", "v1"), "arm64": ("", "8", "v8"), "arm": ("v7", "", "7")}
 _VARIANT = re.compile(r"v?([0-9]+(?:\.[0-9]+)?)")
 
 
 @frozen
 class Platform:
-    """An operating system, an architecture and perhaps a variant of it, as BuildKit writes them."""
+    """An operating system, an architecture and an optional variant, as BuildKit spells them."""
 
     system: str
     architecture: str
@@ -75,9 +75,9 @@ class Platform:
 
     @classmethod
     def parse(cls, text: str) -> Platform:
-        """The platform that ``text`` means; an architecture alone is one of Linux.
+        """The platform that ``text`` names; an architecture alone implies Linux.
 
-        :raises ValueError: it is not the name of one platform.
+        :raises ValueError: if it does not name one platform.
         """
         parts = text.lower().split("/")
         if len(parts) == 1:
@@ -98,7 +98,7 @@ class Platform:
 
 
 def local_platform() -> Platform:
-    """The platform of this machine's kernel, for Linux."""
+    """The Linux platform of this machine's kernel."""
     machine = os.uname().machine
     try:
         return Platform.parse(f"linux/{_KERNEL_NAMES.get(machine, machine)}")

@@ -1,4 +1,4 @@
-"""The program ``buildtools``: the tasks without a ``tasks.py``, in a project that ``pyproject.toml`` configures."""
+"""The command ``buildtools``: the tasks without a ``tasks.py``, in a project configured by ``pyproject.toml``."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _DISTRIBUTION = "lockstep-buildtools"
 
 
 def main() -> None:
-    """Run the task that the command line names, and end with its exit code."""
-    # Invoke brings its own, without types.
+    """Run the task named on the command line, and exit with its exit code."""
+    # Invoke's own copy of PyYAML, which has no types.
     yaml: Any = vars(import_module("invoke.util"))["yaml"]
     try:
         try:
             _Buildtools(namespace=namespace, name="buildtools", binary="buildtools").run()
         finally:
-            # What Invoke itself prints, as its help, is still in the buffer.
+            # Invoke's own output, such as its help, is still in the buffer.
             sys.stdout.flush()
     except BrokenPipeError:
         drop_output()
@@ -41,7 +41,10 @@ def main() -> None:
 
 
 class _Buildtools(Program):
-    """Invoke's program, which does not look for the configuration of a project when it is given its tasks."""
+    """Invoke's program.
+
+    Given a fixed set of tasks, Invoke does not look for a project's configuration, so this does.
+    """
 
     def parse_collection(self) -> None:
         folder = project_folder(Path.cwd())
@@ -66,9 +69,9 @@ class _Buildtools(Program):
 
 
 def project_folder(start: Path) -> Path:
-    """The folder of the project that ``start`` is in: the nearest with a ``tasks.py`` or a ``[tool.buildtools]``.
+    """The folder of the project around ``start``: the nearest one with a ``tasks.py`` or a ``[tool.buildtools]`` table.
 
-    Where there is none it is ``start`` itself.
+    If there is none, it is ``start`` itself.
     """
     folders = (start, *start.parents)
     return next((folder for folder in folders if (folder / "tasks.py").is_file() or _is_configured(folder)), start)
@@ -80,14 +83,14 @@ def _is_configured(folder: Path) -> bool:
     except OSError:
         return False
     except ValueError:
-        # What is wrong with it is told when it is read as configuration.
+        # Reading the configuration reports what is wrong with it.
         return True
     return "buildtools" in document.get("tool", {})
 
 
 @contextmanager
 def _misuse() -> Iterator[None]:
-    """A context in which arguments that Invoke cannot read end the program with one message, and the code of misuse."""
+    """A context in which arguments that Invoke cannot parse end the program with one message and exit code 2."""
     try:
         yield
     except ParseError as error:

@@ -1,4 +1,4 @@
-"""What a release is: its members, its manifest, and how it compares with another release. Pure.
+"""A release: its members, its manifest, and how it compares with another release. Pure.
 
 A version exists only if its manifest exists; the manifest names every image by digest and every archive by checksum.
 """
@@ -16,14 +16,14 @@ from buildtools.json_document import encode_document, parse_document, value_of
 from buildtools.version import Version
 
 MANIFEST_SCHEMA = 1
-# What the name of an object ends with that lies beside a manifest and says which gates its version has passed.
+# The suffix of the object beside a manifest that records which gates its version has passed.
 GATES = ".gates.json"
 PRUNES = "prunes/"
 
 
 @frozen
 class ReleasedImage:
-    """An image of a release. ``digest`` is that of its registry manifest, ``fingerprint`` that of its inputs."""
+    """An image of a release. ``digest`` is that of its manifest in the registry, ``fingerprint`` that of its inputs."""
 
     name: str
     registry: str
@@ -34,15 +34,15 @@ class ReleasedImage:
 
     @property
     def reference(self) -> str:
-        """``registry/repository:tag``, for people."""
+        """``registry/repository:tag``, for display."""
         return f"{self.registry}/{self.repository}:{self.tag}"
 
 
 @frozen
 class ReleasedArchive:
-    """An archive of a release. ``key`` is relative to the artifacts' prefix, ``size`` is in bytes, ``sha256`` hex.
+    """An archive of a release. ``key`` is relative to the artifacts' prefix, ``size`` is in bytes, ``sha256`` is hex.
 
-    ``composite`` is the checksum that S3 computes of it, so that one request proves it. Earlier manifests have none.
+    ``composite`` is the checksum that S3 computes, so that one request verifies the archive. Earlier manifests lack it.
     """
 
     name: str
@@ -54,9 +54,10 @@ class ReleasedArchive:
 
 @frozen
 class Release:
-    """One version's set. ``created`` is the commit's time, RFC 3339: the same commit gives the same manifest.
+    """The images and archives of one version. ``created`` is the commit's time (RFC 3339), so a commit has one
+    manifest.
 
-    ``attestation`` is the digest of the signed statement about it; empty where it is not signed.
+    ``attestation`` is the digest of the signed statement about it; empty if it is not signed.
     """
 
     version: str
@@ -67,7 +68,7 @@ class Release:
     attestation: str = ""
 
     def manifest(self) -> bytes:
-        """The release manifest: JSON, keys and members sorted, so that equal releases have equal bytes."""
+        """The release manifest: JSON with keys and members sorted, so that equal releases have equal bytes."""
         document = {
             "version": self.version,
             "commit": self.commit,
@@ -80,9 +81,9 @@ class Release:
 
     @classmethod
     def parse(cls, manifest: bytes, where: str) -> Release:
-        """The release a manifest describes; ``where`` names it to the user.
+        """The release that a manifest describes; ``where`` names the manifest in messages.
 
-        :raises BuildToolsError: it is not a manifest, or of a schema that this version does not know.
+        :raises BuildToolsError: if it is not a manifest, or has a schema that this version does not know.
         """
         return parse_document(manifest, where, "release manifest", MANIFEST_SCHEMA, cls._of)
 
@@ -98,7 +99,7 @@ class Release:
         )
 
     def differences(self, other: Release) -> tuple[str, ...]:
-        """What ``other``, which is not released yet, has otherwise, a clause each; empty where the content is equal."""
+        """How ``other``, which is not released yet, differs, one clause each; empty if the content is equal."""
         differences = []
         if self.version != other.version:
             differences.append(_difference("version", self.version, other.version))
@@ -120,7 +121,7 @@ Member = TypeVar("Member", ReleasedImage, ReleasedArchive)
 
 
 def _member(kind: type[Member], document: Mapping[str, Any]) -> Member:
-    # What is not compared came later, and an earlier manifest lacks it.
+    # Fields that are not compared are newer; an earlier manifest lacks them.
     keys = {part.name: str(part.type) for part in fields(kind) if part.compare or part.name in document}
     return kind(**{key: value_of(document, key, type_name) for key, type_name in keys.items()})
 
@@ -138,12 +139,12 @@ def _short(digest: str) -> str:
 
 
 def manifest_key(version: Version) -> str:
-    """Where the manifest of a version lies, relative to the artifacts' prefix."""
+    """The key of a version's manifest, relative to the artifacts' prefix."""
     return f"releases/{version.image_tag}.json"
 
 
 def version_of(key: str) -> Version | None:
-    """The version whose manifest lies under a key, with ``_`` where it may have another character; else None."""
+    """The version whose manifest has this key, or None. Characters that a tag cannot have appear as ``_``."""
     try:
         version = None if key.endswith(GATES) else Version.parse(PurePosixPath(key).stem)
     except Refused:
@@ -152,29 +153,29 @@ def version_of(key: str) -> Version | None:
 
 
 def claim_key(version: Version) -> str:
-    """Where the claim of a version lies, relative to the artifacts' prefix: whose commit the version is for."""
+    """The key of a version's claim, which says which commit the version is for, relative to the artifacts' prefix."""
     return f"claims/{version.image_tag}.json"
 
 
 def prune_key(version: Version) -> str:
-    """Where a copy of a version's manifest lies while the version is being pruned."""
+    """The key of the copy of a version's manifest that exists while the version is being pruned."""
     return f"{PRUNES}{version.image_tag}.json"
 
 
 def attestation_key(digest: str) -> str:
-    """Where the signed statement with this digest lies, relative to the artifacts' prefix."""
+    """The key of the signed statement with this digest, relative to the artifacts' prefix."""
     return f"attestations/{digest.removeprefix('sha256:')}.json"
 
 
 def archive_key(name: str, version: Version) -> str:
-    """Where a distribution's archive lies, relative to the artifacts' prefix."""
+    """The key of a distribution's archive, relative to the artifacts' prefix."""
     return f"{name}/{version.archive_name(name)}"
 
 
 def refuse_other_content(ours: Release, existing: Release) -> None:
-    """Nothing, where both release the same content.
+    """Raise :class:`Conflict` unless both releases have the same content.
 
-    :raises Conflict: they differ; a released version never changes.
+    :raises Conflict: if they differ; a released version never changes.
     """
     differences = existing.differences(ours)
     if differences:
@@ -185,9 +186,9 @@ def refuse_other_content(ours: Release, existing: Release) -> None:
 
 
 def moving_tags(patterns: Iterable[str], version: Version, released: Iterable[Version]) -> tuple[str, ...]:
-    """The moving tags that ``version`` takes over: those for which it is the newest of all released versions.
+    """The moving tags that ``version`` takes over: those for which it is the newest released version.
 
-    A pattern may hold ``{major}``, ``{minor}`` and ``{patch}``; a pre-release or a commit after a tag takes none.
+    A pattern may contain ``{major}``, ``{minor}`` and ``{patch}``. A pre-release, or a commit after a tag, takes none.
     """
     numbers = _numbers(version)
     if not version.is_release or numbers is None:

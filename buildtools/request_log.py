@@ -1,14 +1,13 @@
-"""One line for each request to a registry, an engine, a store or BuildKit, through ``logging``.
+"""One log line for each request to a registry, an engine, a store or BuildKit, through ``logging``.
 
-The logger is ``buildtools.requests``, at level DEBUG. A line tells what was asked and what came of it::
+The logger is ``buildtools.requests``, at level DEBUG. A line shows the request and its outcome::
 
     registry HEAD https://registry.example.com/v2/app/manifests/1.0 200, 0 bytes sent, 428 received, 3 ms, attempt 1
 
-Secrets have no place in it: headers and bodies are never written, and of a URL neither the login nor the value of a
-query parameter that is not known to be harmless.
+Secrets are never logged: no headers, no bodies, and of a URL neither the login nor the values of query parameters that
+are not known to be harmless.
 
-It costs nothing when it is off: ``logging`` is not imported for it, and a line is only put together for a logger that
-takes it.
+When it is off it costs nothing: it does not import ``logging``, and formats a line only if the logger accepts it.
 """
 
 from __future__ import annotations
@@ -21,22 +20,22 @@ from urllib.parse import quote, unquote, urlsplit
 from buildtools import Refused
 
 LOGGER = "buildtools.requests"
-# Those that we send requests with. What they log at level DEBUG holds signatures and credentials.
+# The libraries that send our requests. Their DEBUG output contains signatures and credentials.
 _LIBRARIES = ("boto3", "botocore", "docker", "requests", "s3transfer", "urllib3")
 
-# Query parameters of registries, engines and S3 that name things. Others may be signatures, tokens or upload states.
+# Query parameters of registries, engines and S3 that are names. Others may be signatures, tokens or upload states.
 _HARMLESS = frozenset(
     (
         *("digest", "filters", "from", "fromImage", "fromSrc", "last", "list-type", "mount", "n", "names", "noprune"),
         *("partNumber", "platform", "prefix", "repo", "scope", "service", "tag", "uploads"),
     )
 )
-# What else a server wrote into a URL is escaped: a log is read on terminals.
+# All other characters from a server's URL are escaped, because a log is read on terminals.
 _PRINTED_AS_THEY_ARE = "!#$%&'()*+,/:;=?@[]~"
 
 
 class Stopwatch:
-    """Times one attempt of a request, and writes its line. ``attempt`` counts from 1."""
+    """Times one attempt of a request and logs its line. ``attempt`` counts from 1."""
 
     __slots__ = ("_attempt", "_began", "_logger")
 
@@ -46,7 +45,7 @@ class Stopwatch:
         self._began = time.perf_counter() if self._logger else 0.0
 
     def log(self, service: str, method: str, url: str, outcome: object, *, sent: int = 0, received: int = 0) -> None:
-        """Write the line of a request that has ended; ``outcome`` is its status, or why it has none."""
+        """Log the line of a finished request; ``outcome`` is its status, or why it has none."""
         if self._logger:
             milliseconds = (time.perf_counter() - self._began) * 1000
             self._logger.debug(
@@ -56,7 +55,7 @@ class Stopwatch:
 
 
 def without_secrets(url: str) -> str:
-    """A URL without login, and without the values of query parameters that may be secret."""
+    """The URL without its login and without the values of query parameters that may be secret."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -70,12 +69,12 @@ def without_secrets(url: str) -> str:
 
 
 def open_log(target: str) -> bool:
-    """Have the lines written to ``target``, ``debug`` for standard error or the path of a file.
+    """Write the lines to ``target``: ``debug`` for standard error, or the path of a file.
 
-    Without a target they go where ``logging`` was told to write, as by ``invoke -d``. What other libraries log of
-    requests, headers and signatures among it, is kept out. Returns whether lines go to standard error.
+    Without a target they go where ``logging`` is configured to write, as by ``invoke -d``. What other libraries log
+    about requests is kept out, since it contains headers and signatures. Returns whether lines go to standard error.
 
-    :raises Refused: the file cannot be written.
+    :raises Refused: if the file cannot be written.
     """
     import logging
 
@@ -86,7 +85,7 @@ def open_log(target: str) -> bool:
     if not target:
         return is_debugging
     try:
-        # Of what is asked of whom, others on this machine need not know.
+        # Other users of this machine need not see the requests.
         handler = logging.StreamHandler() if target == "debug" else _private_handler(target)
     except OSError as error:
         raise Refused(

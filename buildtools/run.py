@@ -1,4 +1,4 @@
-"""What one task was asked for, as a value."""
+"""The request of one task, as a value."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _MOST_JOBS = 16
 class Run:
     """One task's settings, options and surroundings.
 
-    ``only`` names image folders, none meaning all. ``jobs`` is how many images are worked on at once. ``cache`` is the
-    user's cache folder; losing it costs time only. ``cancelled`` is set when the user has had enough.
+    ``only`` names image folders; empty means all. ``jobs`` is how many images are worked on at once. ``cache`` is the
+    user's cache folder; losing it only costs time. ``cancelled`` is set when the user cancels the run.
     """
 
     settings: Settings
@@ -38,28 +38,29 @@ class Run:
 
     @property
     def command_environment(self) -> dict[str, str]:
-        """What commands of the configuration get to see: all but the key that releases are signed with."""
+        """The environment for commands from the configuration: everything except the key that signs releases."""
         secrets = (SIGNING_PASSWORD, self.settings.sign.get("key", "").partition("env:")[2])
         return {name: value for name, value in self.environment.items() if name not in secrets}
 
     @property
     def project_cache(self) -> Path:
-        """The part of the cache that is about this project alone."""
+        """The part of the cache that belongs to this project."""
         return self.cache / "projects" / sha256(os.fsencode(self.settings.root)).hexdigest()[:16]
 
 
 def cache_folder(environment: Mapping[str, str]) -> Path:
-    """The user's cache. https://specifications.freedesktop.org/basedir-spec/latest/"""
+    """The user's cache folder. https://specifications.freedesktop.org/basedir-spec/latest/"""
     base = environment.get("XDG_CACHE_HOME") or f"{environment.get('HOME') or Path.home()}/.cache"
     return Path(base) / "lockstep-buildtools"
 
 
 def job_count(text: str, configured: int) -> int:
-    """How many images to work on at once: what ``--jobs`` says, else the configuration, else three for each processor.
+    """How many images to work on at once: ``--jobs``, else the configuration, else three for each processor, at most
+    16.
 
-    A build waits more than it works, for containers to be made and packages to come. More than 16 at once must be said.
+    A build mostly waits, for containers to start and packages to arrive. More than 16 at once must be requested.
 
-    :raises Refused: ``text`` is not a number. Invoke would answer that with a traceback, so it hands on the text.
+    :raises Refused: if ``text`` is not a number. Invoke would answer that with a traceback, so it passes the text on.
     """
     if text and not (text.isdecimal() and int(text)):
         raise Refused(f"--jobs {text} is not a whole number, 1 or more", "leave it out for three per processor")

@@ -1,4 +1,4 @@
-"""Work over a graph: what is ready runs side by side, what depends on a failure is skipped."""
+"""Runs a graph of work: what is ready runs in parallel, what depends on a failure is skipped."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from buildtools.frozen import frozen
 
 _Value = TypeVar("_Value")
 
-# Nothing waits longer than so many seconds at a time: a signal that arrives just as the main thread goes to sleep on a
-# lock, or at another thread, does not wake it.
+# The longest single wait, in seconds: a signal that arrives just as the main thread starts to wait for a lock or
+# another thread does not wake it.
 _STEP = 1.0
-# What was just written may take so many seconds to be visible in a store or a registry of several servers. Whoever
-# meets the limit is told of an outage, and runs the same again.
+# How long a write to a store or registry of several servers may take to become visible, in seconds. After that it
+# counts as an outage, and the user runs the same again.
 REPLICATION_SECONDS = 5.0
 _REPLICATION_PAUSE = 0.25
 
 
 @frozen
 class Results(Generic[_Value]):
-    """How each name ended, in the order of the graph: done with a value, failed with an error, or skipped.
+    """How each name ended, in graph order: done with a value, failed with an error, or skipped.
 
-    ``skipped`` maps a name to the one that it could not do without; a cancelled run skips with an empty reason.
+    ``skipped`` maps a name to the failed or skipped parent that it needs; a cancelled run skips with an empty reason.
     """
 
     done: Mapping[str, _Value]
@@ -45,8 +45,8 @@ def run_graph(
 ) -> Results[_Value]:
     """Do ``work`` for every name, parents first, up to ``jobs`` at once.
 
-    Parents that are not names of the graph are taken as done. An expected failure (:class:`BuildToolsError`) is
-    recorded and its dependents are skipped while the rest goes on; any other exception ends the run and is raised.
+    Parents that are not names of the graph count as done. An expected failure (:class:`BuildToolsError`) is recorded
+    and its dependents are skipped, while the rest goes on. Any other exception ends the run and is raised.
     """
     waiting = {name: {parent for parent in requirements if parent in parents} for name, requirements in parents.items()}
     done: dict[str, _Value] = {}
@@ -90,7 +90,7 @@ def all_ended(futures: Collection[Future[Any]]) -> None:
 def awaited(
     look_up: Callable[[], _Value | None], *, seconds: float = REPLICATION_SECONDS, pause: float = _REPLICATION_PAUSE
 ) -> _Value | None:
-    """What ``look_up`` finds, which may take a while to become visible; None where it still finds nothing then."""
+    """What ``look_up`` returns, retried because it may take a while to become visible; None after ``seconds``."""
     end = time.monotonic() + seconds
     while (value := look_up()) is None and time.monotonic() < end:
         time.sleep(pause)
@@ -98,10 +98,10 @@ def awaited(
 
 
 def side_by_side(questions: Sequence[Callable[[], _Value]], *, jobs: int) -> list[_Value]:
-    """The answers to questions that change nothing, in their order; up to ``jobs`` are asked at once.
+    """The answers to questions without side effects, in order; up to ``jobs`` are asked at once.
 
-    An error, or an interrupt of the calling thread, ends it: what was not asked yet is not asked any more, and nobody
-    waits for the answers that are still to come.
+    An error, or an interrupt of the calling thread, ends it: the remaining questions are not asked, and nobody waits
+    for the answers to come.
     """
     answers: list[Future[_Value]] = [Future() for _ in questions]
     waiting = deque(zip(questions, answers, strict=True))
@@ -117,7 +117,7 @@ def side_by_side(questions: Sequence[Callable[[], _Value]], *, jobs: int) -> lis
                     answer.set_exception(error)
 
     for _ in range(min(jobs, len(questions))):
-        # The threads of an executor would be waited for, at the latest when the program ends.
+        # An executor's threads would be waited for, at the latest when the program ends.
         threading.Thread(target=ask, daemon=True).start()
     left: Collection[Future[_Value]] = answers
     try:

@@ -1,4 +1,4 @@
-"""The outside world of one run: engine, registry and store, each connected at its first use."""
+"""The services that a run uses: engine, registry and store, each connected on first use."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Services:
-    """Connects what settings and environment name. To be closed. ``cache`` is the user's cache folder."""
+    """Connects to what the settings and the environment name. Must be closed. ``cache`` is the user's cache folder."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Services:
 
     @cached_property
     def credentials(self) -> Credentials:
-        """What Docker's configuration holds for registries; ``DOCKER_CONFIG`` names its folder."""
+        """The credentials in Docker's configuration; ``DOCKER_CONFIG`` names its folder."""
         from buildtools.image.docker.configuration import configuration_folder
         from buildtools.image.docker.credentials import Credentials
 
@@ -58,10 +58,10 @@ class Services:
 
     @cached_property
     def engine(self) -> Engine:
-        """The engine, which may be chosen by variables or with ``docker context use``.
+        """The engine, chosen by variables or with ``docker context use``.
 
-        :raises Unreachable: none answers.
-        :raises Refused: this user may not use it, or the choice makes no sense.
+        :raises Unreachable: if it does not answer.
+        :raises Refused: if this user may not use it, or the choice is invalid.
         """
         from buildtools.image.docker.configuration import chosen_engine
         from buildtools.image.engine.client import Engine
@@ -77,9 +77,9 @@ class Services:
 
     @cached_property
     def sites(self) -> Mapping[str, BuildSite]:
-        """Where builds run that push what they build, by what a message calls each; none where the engine builds.
+        """The builders that push what they build, by the name that messages use; none if the engine builds.
 
-        They are connected at their first use. ``BUILDKIT_HOST`` names one where the settings name none.
+        Each is connected on first use. Without builders in the settings, ``BUILDKIT_HOST`` names one.
         """
         builders = self._settings.all_builders
         if not builders and (address := self._environment.get("BUILDKIT_HOST", "")):
@@ -105,7 +105,7 @@ class Services:
         return {name: site(builder) for name, builder in builders.items()}
 
     def pool(self, jobs: int) -> BuilderPool:
-        """The sites as one; each that has no number of its own takes ``jobs`` builds at once."""
+        """All sites as one builder; a site without a number of its own takes ``jobs`` builds at once."""
         from buildtools.image.builders.pool import BuilderPool
 
         with self._lock:
@@ -115,9 +115,9 @@ class Services:
 
     @cached_property
     def build_platform(self) -> Platform | None:
-        """What images are for where no platform is configured: that of the first builder, or of the engine.
+        """The platform of images that have none configured: that of the first builder, or of the engine.
 
-        None where none of them can be used.
+        None if none of them can be used.
         """
         if not self.sites:
             engine = self.engine_if_any()
@@ -129,14 +129,14 @@ class Services:
 
     @cached_property
     def build_proxies(self) -> Mapping[str, str]:
-        """The build arguments that tell commands in a build of proxies, whether or not the engine answers."""
+        """The build arguments that configure proxies for commands in a build, whether or not the engine answers."""
         from buildtools.image.docker.configuration import chosen_engine, proxy_arguments
         from buildtools.image.engine.client import address_of
 
         return proxy_arguments(self._environment, address_of(chosen_engine(self._environment)))
 
     def engine_if_any(self) -> Engine | None:
-        """The engine, or None where none can be used: what the registry has needs none. It is tried once."""
+        """The engine, or None if it cannot be used, since images in the registry do not need it. It is tried once."""
         return self._usable_engine
 
     @cached_property
@@ -149,10 +149,10 @@ class Services:
             return None
 
     def engine_if_installed(self) -> Engine | None:
-        """The engine, or None where its socket does not exist: this machine has none.
+        """The engine, or None if its socket does not exist: this machine has none.
 
-        :raises Unreachable: there is one, and it does not answer.
-        :raises Refused: this user may not use it, or the choice makes no sense.
+        :raises Unreachable: if there is one and it does not answer.
+        :raises Refused: if this user may not use it, or the choice is invalid.
         """
         from buildtools.image.docker.configuration import chosen_engine
         from buildtools.image.engine.client import address_of
@@ -164,7 +164,7 @@ class Services:
     def registry(self) -> Registry:
         """The configured registry.
 
-        :raises Refused: none is configured.
+        :raises Refused: if none is configured.
         """
         from buildtools.image.reference import Reference
 
@@ -172,7 +172,7 @@ class Services:
         return self.registry_at(host)
 
     def registry_at(self, host: str) -> Registry:
-        """Any registry; the configured one's TLS settings are for that one alone."""
+        """A client for any registry; the configured TLS settings apply only to the configured one."""
         from buildtools.image.registry.client import Registry
 
         ours = host == self._settings.registry
@@ -186,15 +186,15 @@ class Services:
                     environment=self._environment,
                 )
                 self._registries[host] = self._open.enter_context(contextlib.closing(registry))
-                # One that does not answer would otherwise be waited for.
+                # Otherwise a cancelled run would wait for a registry that does not answer.
                 self._cancelled.stops(registry.abort)
             return self._registries[host]
 
     @cached_property
     def signing_key(self) -> SigningKey | None:
-        """The key that releases are signed with; None where none is configured.
+        """The key that signs releases; None if none is configured.
 
-        :raises Refused: it cannot be read, or not with the password in ``COSIGN_PASSWORD``.
+        :raises Refused: if it cannot be read, or not with the password in ``COSIGN_PASSWORD``.
         """
         from buildtools.crypto.keys import SigningKey, read_pem
 
@@ -206,9 +206,9 @@ class Services:
 
     @cached_property
     def verify_keys(self) -> PublicKeys | None:
-        """The keys of which one must have signed a release; None where none is configured.
+        """The keys of which one must have signed a release; None if none are configured.
 
-        :raises Refused: it cannot be read.
+        :raises Refused: if they cannot be read.
         """
         from buildtools.crypto.keys import PublicKeys, read_pem
 
@@ -219,9 +219,9 @@ class Services:
 
     @cached_property
     def store(self) -> ArtifactStore:
-        """The place for archives and manifests.
+        """The store for archives and manifests.
 
-        :raises Refused: none is configured, or there are no credentials.
+        :raises Refused: if none is configured, or there are no credentials.
         """
         from buildtools.archive.object_store.s3_store import S3Store
 

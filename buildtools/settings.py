@@ -1,4 +1,4 @@
-"""What a project can configure, typed, each value with its origin; ``settings_reader`` reads it."""
+"""The configuration of a project as typed values, each with its origin; ``settings_reader`` reads it."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from urllib.parse import urlsplit
 from buildtools import Refused
 from buildtools.frozen import frozen
 
-# What can be set for all images, and otherwise for one; ``platform`` and ``platforms`` also stand for each other.
+# Keys that can be set for all images or for one. ``platform`` and ``platforms`` can too, and replace each other.
 _FOR_ALL = ("cache_from", "cache_to", "provenance", "sbom")
 # Distribution's repository grammar, one path component (no slash):
 # https://distribution.github.io/distribution/spec/api/#overview
 COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
-# What a passed `invoke stage` is called in ``requires``, and in the record of gates.
+# The name of the gate that `invoke stage` passes, in ``requires`` and in the record of gates.
 GATE = "stage"
-# The variable with the password of an encrypted key that releases are signed with; cosign reads it too.
+# The variable with the password of an encrypted signing key; cosign reads it too.
 SIGNING_PASSWORD = "COSIGN_PASSWORD"  # noqa: S105  its name
 _HOST = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?")
 
 
 class MediaTypes(Enum):
-    """Whose names the parts of an image have: Docker's, which every registry and engine knows, or OCI's."""
+    """Which media types an image's parts have: Docker's, which every registry and engine knows, or OCI's."""
 
     DOCKER = "docker"
     OCI = "oci"
 
 
 class Provenance(Enum):
-    """How much of a build its provenance tells: nothing, no more than where all came from, or every step of it."""
+    """How much a build's provenance records: nothing, only the sources, or every step."""
 
     NONE = "none"
     MIN = "min"
@@ -42,7 +42,7 @@ class Provenance(Enum):
 
 @frozen
 class Sbom:
-    """Whether a scanner lists what an image holds, and the scanner's image; BuildKit's own where none is named."""
+    """Whether to list the contents of an image, and the scanner's image; BuildKit's own scanner if none is named."""
 
     wanted: bool = False
     scanner: str = ""
@@ -50,13 +50,12 @@ class Sbom:
 
 @frozen
 class ImageSettings:
-    """What is configured for one image folder, ``[tool.buildtools.image.NAME]``.
+    """The configuration of one image folder, ``[tool.buildtools.image.NAME]``.
 
-    Paths are relative to the project's root, but ``dockerfile``, which is relative to the image folder.
-    ``secrets`` maps an id to ``path/to/file`` or ``env:NAME``. ``before`` is a command that is run first.
-    ``cache_from`` and ``cache_to`` are texts for :func:`~buildtools.build_cache.read_caches`.
-    ``rebuild_after`` is an age in hours after which an up-to-date image is built anew; 0 means never. ``platforms`` has
-    several, and ``platform`` one.
+    Paths are relative to the project's root, except ``dockerfile``, which is relative to the image folder. ``secrets``
+    maps an id to ``path/to/file`` or ``env:NAME``. ``before`` is a command that is run first. ``cache_from`` and
+    ``cache_to`` are texts for :func:`~buildtools.build_cache.read_caches`. ``rebuild_after`` is an age in hours after
+    which an up-to-date image is rebuilt; 0 means never. ``platform`` is one platform, ``platforms`` several.
     """
 
     context: str = ""
@@ -77,7 +76,7 @@ class ImageSettings:
 
     @property
     def attestations(self) -> Mapping[str, str]:
-        """What BuildKit is to attest, by kind, as ``docker build --attest type=KIND,`` has it."""
+        """The attestations that BuildKit is to make, by kind, in the form of ``docker build --attest type=KIND,``."""
         kinds = {}
         if self.provenance is not Provenance.NONE:
             kinds["provenance"] = f"mode={self.provenance.value}"
@@ -91,10 +90,10 @@ _DEFAULTS = ImageSettings()
 
 @frozen
 class DistributionSettings:
-    """What is configured for one distribution, ``[tool.buildtools.distribution.NAME]``.
+    """The configuration of one distribution, ``[tool.buildtools.distribution.NAME]``.
 
-    ``command`` is run with ``BUILDTOOLS_VERSION`` set; then either the folder ``root`` is packed or ``archive``, a
-    pattern that must match one finished archive, is taken as it is. ``reproducible`` promises that each build of a
+    ``command`` is run with ``BUILDTOOLS_VERSION`` set. Then either the folder ``root`` is packed, or ``archive``, a
+    pattern that must match one finished archive, is taken as it is. ``reproducible`` promises that every build of a
     commit gives the same bytes.
     """
 
@@ -106,11 +105,11 @@ class DistributionSettings:
 
 @frozen
 class TargetSettings:
-    """Where a release can be promoted to, ``[tool.buildtools.target.NAME]``.
+    """A place that releases can be promoted to, ``[tool.buildtools.target.NAME]``.
 
-    An empty registry, namespace or place for artifacts is the project's own. The other settings of ``registry`` and
-    ``s3_endpoint`` go with these: where one of them is the project's own, so are they. ``requires`` names the targets
-    that a version must have been promoted to before, and ``stage`` where it must have passed :data:`GATE`.
+    An empty registry, namespace or place for artifacts means the project's own. The other settings of ``registry`` and
+    ``s3_endpoint`` belong to these: where one of them is the project's own, so are they. ``requires`` names the targets
+    that a version must have been promoted to before, and ``stage`` if it must have passed :data:`GATE`.
     """
 
     registry: str = ""
@@ -128,8 +127,8 @@ class TargetSettings:
 class StageSettings:
     """How a version is tried out before it may be promoted, ``[tool.buildtools.stage]``.
 
-    ``compose`` are the files of the stack, relative to the project's root; ``smoke`` is a command that is run when it
-    is healthy. ``timeout`` is in seconds, for each of the two: until it is healthy, and for the command.
+    ``compose`` are the files of the stack, relative to the project's root. ``smoke`` is a command that is run once the
+    stack is healthy. ``timeout`` is in seconds and applies twice: until the stack is healthy, and to the command.
     """
 
     compose: tuple[str, ...] = ("compose.yaml",)
@@ -139,10 +138,10 @@ class StageSettings:
 
 @frozen
 class BuilderSettings:
-    """A builder that images are built with instead of the engine, ``[tool.buildtools.pool.NAME]``.
+    """A builder that replaces the engine, ``[tool.buildtools.pool.NAME]``.
 
-    ``platforms`` are those that it is to build for; without any it is asked. ``jobs`` is how many images it builds at
-    once, 0 as many as are built at all. ``certificates`` is a folder with ``ca.pem``, ``cert.pem`` and ``key.pem``.
+    ``platforms`` are those it is to build for; if empty, the builder is asked. ``jobs`` is how many images it builds at
+    once; 0 means the general number. ``certificates`` is a folder with ``ca.pem``, ``cert.pem`` and ``key.pem``.
     """
 
     address: str = ""
@@ -153,9 +152,9 @@ class BuilderSettings:
 
 @frozen
 class Layer:
-    """One source of settings. ``origin`` names it to the user, as ``pyproject.toml`` or ``environment``.
+    """One source of settings. ``origin`` names it in messages: ``pyproject.toml``, ``environment``.
 
-    ``lines`` gives the line of each key, counted from 1, where the source has lines.
+    ``lines`` returns the line of each key, counted from 1, if the source has lines.
     """
 
     origin: str
@@ -164,7 +163,7 @@ class Layer:
 
 
 def place_of(key: str, origins: Mapping[str, Layer]) -> str:
-    """Where a key is set, as ``pyproject.toml line 12``."""
+    """Where a key is set: ``pyproject.toml line 12``."""
     layer = origins.get(key, Layer("configuration", {}))
     line = layer.lines().get(key)
     return f"{layer.origin} line {line}" if line else layer.origin
@@ -172,10 +171,10 @@ def place_of(key: str, origins: Mapping[str, Layer]) -> str:
 
 @frozen
 class Settings:
-    """One project's settings. ``root`` is the folder that holds ``tasks.py`` and ``pyproject.toml``.
+    """One project's settings. ``root`` is the folder with ``tasks.py`` and ``pyproject.toml``.
 
-    ``origins`` has the layer that each key which is set has its value from. ``errors`` say what could not be
-    understood, and has its default; only ``check`` goes on in spite of them.
+    ``origins`` maps each key that is set to the layer its value comes from. ``errors`` describe the invalid values,
+    which were replaced by defaults; only ``check`` continues with them.
     """
 
     root: Path
@@ -216,7 +215,7 @@ class Settings:
     errors: tuple[str, ...] = ()
 
     def image_settings(self, name: str) -> ImageSettings:
-        """The settings of one image folder: its own, else what is set for all, else the defaults."""
+        """The settings of one image folder: its own, then those for all images, then the defaults."""
         own = self.image.get(name, _DEFAULTS)
         general = {
             key: value
@@ -227,14 +226,14 @@ class Settings:
 
     @property
     def all_builders(self) -> Mapping[str, BuilderSettings]:
-        """What images are built with, by what a message calls it; nothing where that is the engine."""
+        """The builders of images, by the name that messages use; empty if the engine builds."""
         addresses = (*([self.builder] if self.builder else ()), *self.builders)
         return {**{each: BuilderSettings(address=each) for each in addresses}, **self.pool}
 
     def of_target(self, name: str) -> Settings:
-        """The settings as they are for a target: those of the project, with other places.
+        """The settings for a target: those of the project with the target's places.
 
-        :raises Refused: there is no such target.
+        :raises Refused: if there is no such target.
         """
         if name not in self.target:
             names = ", ".join(self.target) or "none"
@@ -249,7 +248,7 @@ class Settings:
         return replace(self, **{key: getattr(target, key) for key in own})
 
     def platforms_of(self, name: str) -> tuple[str, ...]:
-        """The platforms that an image is built for; none where that is the builder's own."""
+        """The platforms that an image is built for; empty means the builder's own."""
         own = self.image_settings(name)
         for level in (own, self):
             if level.platforms or level.platform:
@@ -257,14 +256,14 @@ class Settings:
         return ()
 
     def place(self, key: str) -> str:
-        """Where a key is set, and the key, as ``pyproject.toml line 12: image.app.context``."""
+        """Where a key is set, and the key: ``pyproject.toml line 12: image.app.context``."""
         return f"{place_of(key, self.origins)}: {key}"
 
     @property
     def repository_prefix(self) -> str:
-        """``registry/namespace``, what every image's repository starts with.
+        """``registry/namespace``, the start of every image's repository.
 
-        :raises Refused: no registry is configured.
+        :raises Refused: if no registry is configured.
         """
         if not self.registry:
             raise Refused(
@@ -277,7 +276,7 @@ class Settings:
     def artifacts_url(self) -> str:
         """``s3://bucket/prefix`` without a trailing slash.
 
-        :raises Refused: none is configured.
+        :raises Refused: if none is configured.
         """
         if not self.artifacts:
             raise Refused(
@@ -292,9 +291,9 @@ KEYS = tuple(f.name for f in fields(Settings) if f.name not in ("root", "origins
 
 
 def is_host(text: str) -> bool:
-    """Whether this is ``HOST`` or ``HOST:PORT``, as a registry is called."""
+    """Whether this is ``HOST`` or ``HOST:PORT``, the name of a registry."""
     try:
-        urlsplit(f"//{text}").port  # noqa: B018  tells of invalid ports and IPv6 addresses
+        urlsplit(f"//{text}").port  # noqa: B018  raises for invalid ports and IPv6 addresses
     except ValueError:
         return False
     return _HOST.fullmatch(text) is not None

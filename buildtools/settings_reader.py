@@ -1,6 +1,6 @@
-"""Settings, read from layers: one mapping for each place that something is configured in, the lowest first.
+"""Read settings from layers: one mapping for each source, the lowest first.
 
-All errors, of every layer, come at once, each with its place and key.
+All errors of all layers are reported together, each with its place and key.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from buildtools.settings import (
 from buildtools.toml_lines import lines_of_keys
 
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-# Nobody means a larger number: it is more than hours since 1970, images or processors.
+# A larger number is a mistake: it exceeds the hours since 1970, and any count of images or processors.
 LARGEST_NUMBER = 1_000_000
 _TABLES = {
     "image": ImageSettings,
@@ -53,9 +53,9 @@ _BUILDER_ADDRESS = re.compile(
 
 
 def read_pyproject(root: Path) -> Layer:
-    """The ``[tool.buildtools]`` table below ``root``; an empty layer where there is none.
+    """The ``[tool.buildtools]`` table of ``pyproject.toml`` in ``root``; an empty layer if there is none.
 
-    :raises Refused: the file cannot be read, or is not TOML.
+    :raises Refused: if the file cannot be read, or is not TOML.
     """
     path = root / "pyproject.toml"
     try:
@@ -79,12 +79,12 @@ def read_pyproject(root: Path) -> Layer:
 
 
 def merge_layers(root: Path, layers: Iterable[Layer], *, lenient: bool = False) -> Settings:
-    """Settings from layers, the later ones winning key by key.
+    """Settings merged from layers; later layers win key by key.
 
-    Tables (``args``, ``image``, ``distribution``, ``target``, ``pool``) merge by their own keys. A value of ``None``
-    means "not set here".
+    Tables (``args``, ``image``, ``distribution``, ``target``, ``pool``) are merged by their own keys. A value of
+    ``None`` means "not set here".
 
-    :raises Refused: unless ``lenient``, with every error at once: unknown key, wrong type, invalid value.
+    :raises Refused: unless ``lenient``, with all errors at once: unknown keys, wrong types, invalid values.
     """
     errors: list[str] = []
     merged: dict[str, Any] = {}
@@ -111,7 +111,7 @@ def _merge(merged: dict[str, Any], layer: Layer, origins: dict[str, Layer], erro
             here = f"{path}{key}"
             if value is None:
                 continue
-            # YAML has keys of other types, and JSON text that is not Unicode.
+            # YAML allows keys of other types, and JSON allows text that is not valid Unicode.
             if not isinstance(key, str) or not _is_text(key):
                 errors.append(f"{layer.origin}: the key {path}{_quoted(key)} must be a string")
             elif isinstance(value, Mapping):
@@ -166,7 +166,7 @@ def _convert(spec: Field[Any], value: Any, where: Callable[[], str], values: dic
 
 
 def _quoted(value: Any) -> str:
-    """A value for a message, without what may be a login in it."""
+    """The value for a message, without a login that it may contain."""
     if isinstance(value, Mapping):
         return f"a table of {', '.join(map(ascii, value))}"
     if isinstance(value, list | tuple):
@@ -178,7 +178,7 @@ def _quoted(value: Any) -> str:
 
 
 def _is_text(value: str) -> bool:
-    """Whether it can stand in a request, a path or an argument: none of them takes a NUL or half a character."""
+    """Whether it can be part of a request, a path or an argument: no NUL and no lone surrogates."""
     return "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
@@ -213,7 +213,7 @@ def _number(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def _texts(value: Any) -> tuple[str, ...]:
-    # An environment variable has no lists, so there a comma separates.
+    # An environment variable cannot hold a list, so commas separate its items.
     if isinstance(value, str):
         return tuple(part.strip() for part in _text(value).split(",") if part.strip())
     if not isinstance(value, list | tuple):
@@ -237,7 +237,7 @@ def _sbom(value: Any) -> Sbom:
     try:
         return Sbom(_truth(value))
     except ValueError:
-        # Its name goes into a text in which commas separate.
+        # The scanner's name becomes part of a comma-separated text.
         if re.search(r"[,\s\"]", value):
             raise
         return Sbom(wanted=True, scanner=value)
@@ -268,7 +268,7 @@ def _tables(table: str, kind: type, value: Any, origins: Mapping[str, Layer], er
 
 
 def _table(path: str, kind: type, value: Any, origins: Mapping[str, Layer], errors: list[str]) -> Any:
-    """One table's settings; None where it is not a table."""
+    """The settings in one table; None if it is not a table."""
     if not isinstance(value, Mapping):
         errors.append(f"{_where(path, origins)} must be a table")
         return None
@@ -276,7 +276,7 @@ def _table(path: str, kind: type, value: Any, origins: Mapping[str, Layer], erro
 
 
 def _place_errors(values: Mapping[str, Any], path: str, origins: Mapping[str, Layer]) -> list[str]:
-    """What is wrong with where images and archives go; ``path`` is that of the table which says so."""
+    """What is wrong with the places for images and archives; ``path`` is the path of their table."""
 
     def where(key: str) -> str:
         return _where(f"{path}{key}", origins)
@@ -301,7 +301,7 @@ def _place_errors(values: Mapping[str, Any], path: str, origins: Mapping[str, La
 
 
 def _value_errors(values: dict[str, Any], origins: Mapping[str, Layer]) -> list[str]:
-    """What is wrong with values that have the right type; a platform that is not one becomes the default."""
+    """What is wrong with values of the right type; an invalid platform is replaced by the default."""
 
     def where(key: str) -> str:
         return _where(key, origins)
@@ -336,7 +336,7 @@ def _value_errors(values: dict[str, Any], origins: Mapping[str, Layer]) -> list[
 
 
 def _cache_errors(values: dict[str, Any], where: Callable[[str], str]) -> list[str]:
-    """What is wrong with caches that builds read and write; what is none becomes the default."""
+    """What is wrong with the caches of builds; an invalid one is replaced by the default."""
     tables = {"": values, **{f"image.{name}.": vars(image) for name, image in values.get("image", {}).items()}}
     errors = []
     for path, table in tables.items():
@@ -378,7 +378,7 @@ def _builder_errors(values: Mapping[str, Any], where: Callable[[str], str]) -> l
 
 
 def _key_errors(values: Mapping[str, Any], where: Callable[[str], str]) -> list[str]:
-    """What is wrong with the keys that releases are signed and verified with. None is quoted: it may be the key."""
+    """What is wrong with the keys that sign and verify releases. Values are not quoted: one may be the key itself."""
     sign = values.get("sign", {})
     errors = [f"{where(f'sign.{name}')} is not known: only sign.key is" for name in sign if name != "key"]
     sources = {"sign.key": sign.get("key", ""), "verify_key": values.get("verify_key", "")}

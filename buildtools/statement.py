@@ -1,8 +1,8 @@
-"""What is signed of a release: an in-toto statement that all of its members are its subjects, with SLSA's provenance.
+"""The signed statement about a release: an in-toto statement with all members as subjects, and SLSA provenance.
 
-A signed manifest could not be promoted, for it names places. So the statement says all that a manifest says but the
-places, and a manifest holds if it says the same. Nothing in it depends on when or where ``publish`` was run: the same
-commit gives the same statement. Pure.
+A signed manifest could not be promoted, because it names places. So the statement contains everything in a manifest
+except the places, and a manifest is valid if it agrees with the statement. Nothing in it depends on when or where
+``publish`` ran: the same commit gives the same statement. Pure.
 
 https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md, https://slsa.dev/spec/v1.0/provenance
 """
@@ -25,9 +25,9 @@ _BUILD = f"{_TOOL}#publish"
 
 @frozen
 class Origin:
-    """Where a release came from, beyond its commit: the URL of its repository, and its tag with the tag's object.
+    """Where a release came from, beyond its commit: the URL of its repository, its tag, and the tag's object.
 
-    Each is empty where there is none.
+    Each is empty if there is none.
     """
 
     source: str = ""
@@ -36,7 +36,7 @@ class Origin:
 
 
 def statement_of(release: Release, origin: Origin) -> bytes:
-    """The statement about a release, the same bytes for equal releases."""
+    """The statement about a release; equal releases have equal bytes."""
     document = {
         "_type": _STATEMENT,
         "subject": _subjects(release),
@@ -49,7 +49,7 @@ def statement_of(release: Release, origin: Origin) -> bytes:
             },
             "runDetails": {
                 "builder": {"id": _TOOL, "version": {"lockstep-buildtools": __version__}},
-                # What the claim of the version says: one commit's runs are one invocation, which is done when all is.
+                # The same as the claim of the version: all runs for one commit are one invocation.
                 "metadata": {"invocationId": f"{release.version}@{release.commit}"},
             },
         },
@@ -58,7 +58,7 @@ def statement_of(release: Release, origin: Origin) -> bytes:
 
 
 def contradictions(statement: bytes, release: Release) -> tuple[str, ...]:
-    """What a manifest says otherwise than the statement about its release, each as a clause; empty where it holds."""
+    """Where a manifest contradicts the statement about its release, one clause each; empty if it agrees."""
     try:
         document = json.loads(statement)
         if (document["_type"], document["predicateType"]) != (_STATEMENT, _PROVENANCE):
@@ -89,7 +89,7 @@ def _difference(name: str, signed: set[str], ours: set[str]) -> str:
 
 
 def _subjects(release: Release) -> list[dict[str, Any]]:
-    """The members, by names that no two of them share and that are the same in every place."""
+    """The members, with names that are unique and the same in every place."""
     version = Version.parse(release.version)
     images = [
         {
@@ -104,7 +104,7 @@ def _subjects(release: Release) -> list[dict[str, Any]]:
         {
             "name": version.archive_name(archive.name),
             "digest": {"sha256": archive.sha256},
-            # A store's own checksum stands for the content, so it must be as true as that.
+            # A store's own checksum stands for the content, so it is signed too.
             "annotations": {"size": archive.size, "composite": archive.composite},
         }
         for archive in sorted(release.archives, key=lambda archive: archive.name)
@@ -113,7 +113,7 @@ def _subjects(release: Release) -> list[dict[str, Any]]:
 
 
 def _sources(release: Release, origin: Origin) -> list[dict[str, Any]]:
-    """What the release was made of: its commit, and what tagged that."""
+    """What the release was made from: its commit, and the tag of that commit."""
     uri = {"uri": f"git+{origin.source}" if "://" in origin.source else origin.source} if origin.source else {}
     commit = {**uri, "digest": {"gitCommit": release.commit}, "annotations": {"created": release.created}}
     tag = {**uri, "name": f"refs/tags/{origin.tag}", "digest": {"gitTag": origin.tag_object}}

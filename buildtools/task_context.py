@@ -1,4 +1,4 @@
-"""What one task works with: what it was asked for, the outside world, and the checkout that it is about."""
+"""What one task works with: its request, the services, and the checkout."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class TaskContext:
-    """One task's request (``run``), its ``services``, connected at their first use, and its ``checkout``.
+    """One task's request (``run``), its ``services``, connected on first use, and its ``checkout``.
 
-    A context manager that closes the services. The checkout is read once, at its first use, and handed on: the version
-    is never computed twice in a run.
+    A context manager that closes the services. The checkout is read once, on first use: a run never computes the
+    version twice.
     """
 
     def __init__(self, run: Run, services: Services | None = None, checkout: Checkout | None = None) -> None:
@@ -48,7 +48,7 @@ class TaskContext:
     def checkout(self) -> Checkout:
         """The commit that is checked out.
 
-        :raises Refused: there is no version to be had.
+        :raises Refused: if it has no version.
         """
         if self._checkout is None:
             settings = self.settings
@@ -62,22 +62,22 @@ class TaskContext:
 
     @property
     def registry_cache(self) -> Cache:
-        """What this machine remembers of registries; a dry run adds nothing to it."""
+        """What this machine remembers about registries; a dry run adds nothing to it."""
         from buildtools.image.registry.cache import Cache
 
         return Cache(self.run.cache, learn=not self.run.dry_run)
 
     def image_folders(self) -> tuple[ImageFolder, ...]:
-        """The image folders that the task is about, in build order; they are read once.
+        """The image folders that the task is about, in build order. They are read once.
 
-        :raises Refused: one of them cannot be read, or the configuration does not fit them.
+        :raises Refused: if one of them cannot be read, or the configuration does not fit them.
         """
         return self.read_image_folders() if self._image_folders is None else self._image_folders
 
     def read_image_folders(self) -> tuple[ImageFolder, ...]:
-        """The same, as they are now: they may have changed. That is what :meth:`image_folders` gives from here on.
+        """Read the image folders again, because they may have changed; :meth:`image_folders` returns these from now on.
 
-        :raises Refused: one of them cannot be read, or the configuration does not fit them.
+        :raises Refused: if one of them cannot be read, or the configuration does not fit them.
         """
         from buildtools.image.folder.folders import image_folders
 
@@ -91,9 +91,9 @@ class TaskContext:
         return self._image_folders
 
     def about(self, only: Sequence[str]) -> TaskContext:
-        """The same task, about these image folders and their parents alone."""
+        """The same task, restricted to these image folders and their parents."""
         return TaskContext(replace(self.run, only=tuple(only)), self.services, self._checkout)
 
     def with_checkout(self, checkout: Checkout) -> TaskContext:
-        """The same task, about another checkout; its services are those of this one."""
+        """The same task with the same services, about another checkout."""
         return TaskContext(self.run, self.services, checkout)

@@ -1,4 +1,4 @@
-"""Where each key of a TOML document stands: ``tomllib`` gives the values without their lines."""
+"""The line of each key in a TOML document: ``tomllib`` returns the values without their lines."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 
 def lines_of_keys(text: str) -> dict[str, int]:
-    """The line on which each key is set first, counted from 1, by the key's dotted path. The document must be valid.
+    """The line on which each key is first set, counted from 1, by the key's dotted path. The document must be valid.
 
-    A statement, which is a header or a key with all of its value, is the least run of lines that is TOML by itself.
+    A statement (a header, or a key with its whole value) is the shortest run of lines that is valid TOML by itself.
     Keys inside a value have the line of the statement.
     """
     lines: dict[str, int] = {}
@@ -33,7 +33,7 @@ def lines_of_keys(text: str) -> dict[str, int]:
 
 
 def _paths(value: Any) -> Iterator[tuple[str, ...]]:
-    # A header of an array of tables is a list of one table.
+    # The header of an array of tables is a list of one table.
     tables = value if isinstance(value, list) else [value]
     for table in tables:
         for key, inner in table.items() if isinstance(table, dict) else ():

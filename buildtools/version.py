@@ -1,4 +1,4 @@
-"""A version: the text of ``git describe --dirty`` with the tag prefix taken off; parsing, order, and its mappings."""
+"""Versions: the text of ``git describe --dirty`` without the tag prefix, its parts, its order and its mappings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Version:
     """One version of everything in the repository.
 
     ``base`` is the annotated tag without its prefix, ``distance`` the number of commits since, ``commit`` the full id
-    of the commit that was described (empty for a version that was only parsed from text).
+    of the described commit (empty for a version that was parsed from text).
     """
 
     base: str
@@ -36,7 +36,7 @@ class Version:
     def parse(cls, text: str) -> Version:
         """The version that ``text`` spells.
 
-        :raises Refused: the text is empty or could never be an image tag.
+        :raises Refused: if the text is empty or can never be an image tag.
         """
         match = _TEXT.fullmatch(text)
         if not match:
@@ -44,12 +44,12 @@ class Version:
         version = cls(
             match["base"], int(match["distance"] or 0), match["abbreviation"] or "", dirty=bool(match["dirty"])
         )
-        version.image_tag  # noqa: B018  complains about texts that can never be a tag
+        version.image_tag  # noqa: B018  raises for texts that can never be a tag
         return version
 
     @property
     def text(self) -> str:
-        """As ``git describe --dirty`` prints it, without the tag prefix."""
+        """The text that ``git describe --dirty`` prints, without the tag prefix."""
         suffix = f"-{self.distance}-g{self.abbreviation}" if self.abbreviation else ""
         return f"{self.base}{suffix}{'-dirty' if self.dirty else ''}"
 
@@ -63,12 +63,12 @@ class Version:
 
     @property
     def image_tag(self) -> str:
-        """The text as an image tag: every character a tag cannot have becomes ``_``.
+        """The text as an image tag: every character that a tag cannot have becomes ``_``.
 
-        Two versions that map to one tag are found out when they are published: the manifest under that name holds the
-        version's own text.
+        Two versions may map to one tag. Publishing detects that, because the manifest under that name has the version's
+        own text.
 
-        :raises Refused: no tag can be made: too long, or a first character that a tag cannot start with.
+        :raises Refused: if the tag would be too long, or start with a character that a tag cannot start with.
         """
         tag = re.sub(r"[^A-Za-z0-9_.-]", "_", self.text)
         if not IMAGE_TAG.fullmatch(tag):
@@ -83,7 +83,7 @@ class Version:
         return f"{self.root_name(name)}.tgz"
 
     def root_name(self, name: str) -> str:
-        """The one root folder inside a distribution's archive: ``NAME-VERSION``."""
+        """The single root folder in a distribution's archive: ``NAME-VERSION``."""
         return f"{name}-{self.image_tag}"
 
     def __eq__(self, other: object) -> bool:
@@ -97,8 +97,8 @@ class Version:
 
     @property
     def _order(self) -> tuple[object, ...]:
-        # A commit after a tag is later than the tag but earlier than any greater tag, so the base decides first.
-        # semver alone would read the suffix as a pre-release and sort it below its own tag.
+        # A commit after a tag is later than the tag but earlier than any greater tag, so the base decides first. semver
+        # would read the suffix as a pre-release and sort it below its own tag.
         return (*_base_order(self.base), self.distance, self.dirty, self.text)
 
 
@@ -108,16 +108,16 @@ def _base_order(base: str) -> tuple[object, ...]:
     try:
         number = semver.Version.parse(base, optional_minor_and_patch=True)
     except ValueError:
-        # What is not a semantic version sorts below all that are, by its numbers and words.
+        # Anything else sorts below all semantic versions, by its numbers and words.
         return (0, tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in re.split(r"(\d+)", base)))
     return (1, *precedence(number))
 
 
 def precedence(number: SemanticVersion) -> tuple[object, ...]:
-    """A key that orders semantic versions. https://semver.org/spec/v2.0.0.html#spec-item-11
+    """A sort key for semantic versions. https://semver.org/spec/v2.0.0.html#spec-item-11
 
-    With one departure: a number at the end of a word counts as a number, so ``rc10`` follows ``rc9``. Semantic
-    Versioning compares these two as text and puts ``rc10`` first, which nobody means who tags ``rc10`` after ``rc9``.
+    One difference: a number at the end of a word counts as a number, so ``rc10`` follows ``rc9``. Semantic Versioning
+    compares them as text and puts ``rc10`` first, which nobody who tags ``rc10`` after ``rc9`` means.
     """
     # A version without a pre-release is greater than those with one, and a number is less than a word.
     identifiers = number.prerelease.split(".") if number.prerelease else []

@@ -1,4 +1,4 @@
-"""What is at work in a run, put together from its events: whose turn it is, since when, and how far it has come."""
+"""The work in progress of a run, derived from its events: what each subject does, since when, and how far it is."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from dataclasses import dataclass, field
 
 from buildtools.events import Event, Finished, Log, Started, Step, Transferred
 
-# How much of a failed image's log is shown below it; all of it is in plain mode.
+# How many lines of a failed image's log are shown below it; plain mode shows all of them.
 _TAIL = 40
-# A rate is told once bytes have gone for so many seconds: of less it would say nothing.
+# How long a transfer must have run before its rate means something.
 _RATE_AFTER = 1.0
-# Longer than that nobody's guess is worth anything: the transfer has hardly begun.
+# A longer estimate is worthless: the transfer has hardly begun.
 _LONGEST_GUESS = 10 * 3600.0
 
 
 @dataclass
 class Work:
-    """One action on a subject, with times of the board's clock in seconds; ``total`` is 0 where it is not known."""
+    """One action on a subject. Times are seconds of the board's clock; ``total`` is 0 if unknown."""
 
     action: str
     since: float
@@ -31,10 +31,10 @@ class Work:
 
 
 class Workboard:
-    """The works of all subjects. A subject may do one within another, as a push builds first; the inner one is shown.
+    """The work of all subjects. A subject may nest actions, as a push builds first; the innermost one is shown.
 
-    Whoever hands events on holds a lock. To read needs none: the works of a subject are replaced, never changed in
-    place, so that a thread which redraws meanwhile sees those of before or those of after.
+    The caller of :meth:`take` holds a lock. Reading needs none: a subject's tuple of work is replaced, never changed in
+    place, so a thread that redraws meanwhile sees the state before or after.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -43,7 +43,7 @@ class Workboard:
         self.finished: set[str] = set()
 
     def take(self, event: Event) -> Work | None:
-        """Take an event in; the work that it ends, if it ends one."""
+        """Process an event; returns the work that it ends, if any."""
         now = self.clock()
         match event:
             case Started(subject, action):
@@ -63,17 +63,17 @@ class Workboard:
         return None
 
     def lines(self) -> list[tuple[str, str, float]]:
-        """For each subject at work: its name, what it does, and the seconds since its outermost work began."""
+        """For each subject in progress: its name, what it does, and the seconds since its outermost work began."""
         now = self.clock()
         return [(subject, self._doing(works, now), now - works[0].since) for subject, works in list(self.works.items())]
 
     def last_log(self, count: int) -> list[str]:
-        """The last lines that the work which began last has written."""
+        """The last log lines of the work that began last."""
         inner = [works[-1] for works in list(self.works.values()) if works[-1].tail]
         return list(max(inner, key=lambda work: work.since).tail)[-count:] if inner else []
 
     def counts(self) -> tuple[int, int]:
-        """How many subjects have finished all their works, and how many have begun one."""
+        """How many subjects have finished all their work, and how many have begun some."""
         return len(self.finished), len(self.finished | set(self.works))
 
     def _innermost(self, subject: str) -> Work:
@@ -110,7 +110,7 @@ def _transfer(work: Work, now: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Wall time as people say it: ``0.4s``, ``12s``, ``3m05s``."""
+    """Wall time for people: ``0.4s``, ``12s``, ``3m05s``."""
     if seconds < 10:
         return f"{seconds:.1f}s"
     if seconds < 60:
