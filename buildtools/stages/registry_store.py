@@ -15,10 +15,8 @@ from buildtools.events import Warned
 from buildtools.image.assembly import Assembly, LocalImage, assemble
 from buildtools.image.bases import BaseImage
 from buildtools.image.builders.registry_builder import RegistryBuilder
-from buildtools.image.folder.fingerprint import recorded_seconds
 from buildtools.image.push.routes import PushRequest
 from buildtools.image.reference import Reference
-from buildtools.image.registry.build_records import record_build
 from buildtools.image.registry.lookup import StoredImage, find_fingerprints, read_image
 from buildtools.image.registry.push import ImageToPush, PushRoute
 from buildtools.image.survey import BuildState, ImageStatus, registry_statuses
@@ -122,10 +120,6 @@ class RegistryStore:
             source = awaited(lambda: read_image(registry, image.repository, digest, task.registry_cache))
             if source is None:
                 raise Unreachable(f"{registry.host}/{image.repository} lost {digest} meanwhile", "run the same again")
-            seconds = recorded_seconds(task.run.project_cache, image.name, image.fingerprint)
-            record_build(
-                registry, image.repository, source.manifest, image.name, image.fingerprint, task.version.commit, seconds
-            )
             return source, PushRoute.BUILDER
 
         return [read(image) for image in missing]
@@ -161,6 +155,7 @@ class RegistryStore:
                     push_build,
                     lambda: all(site.keeps_content for site in sites.values()),
                     pool.place_of,
+                    task.version.commit,
                 ),
                 jobs=sum(site.jobs or task.run.jobs for site in sites.values()),
                 report=task.run.report,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from buildtools.image.registry.build_records import BuildRecord, read_builds, record_build
+from buildtools.image.registry.build_records import BuildRecord, BuildRecords, read_builds
 from buildtools.image.registry.client import Registry
 from tests.contract.registries import own_registry
 from tests.e2e.conftest import MakeProject
@@ -49,7 +50,7 @@ class Team:
             with closing(Registry(self.project.place.registry)) as client:
                 manifest = client.get_manifest(repository, "fp-records")
                 assert manifest
-                record_build(client, repository, manifest, last.name, last.fingerprint, "0" * 40, seconds)
+                BuildRecords(client, "0" * 40).add(repository, manifest, last.name, last.fingerprint, seconds)
         for short in PARENTS:
             self.project.image(short, "FROM {base}\nCOPY data /\nRUN date > /date\n", data=f"another {short}")
         self.project.commit("other parents")
@@ -178,6 +179,19 @@ def test_a_plan_says_why_and_touches_nothing(team: Team) -> None:
     assert "7 images to build, 1 in the registry" == outcome.last
     elsewhere = team.agent("elsewhere").done("plan", DOCKER_HOST="unix:///nonexistent/docker.sock")
     assert f"built on {base}, which is built anew" in elsewhere.out
+
+
+def test_what_builders_build_is_written_down_before_it_is_there(project: Project, tmp_path: Path) -> None:
+    project.image("base", "FROM scratch\nCOPY data /\n", data=project.mark)
+    project.image("child", "FROM base-{mark}\nCOPY data /own\n", data=project.mark)
+    project.commit("all")
+    project.tag("1.0.0")
+    log = tmp_path / "requests.log"
+    project.done("build", INVOKE_BUILDTOOLS_BUILDER=project.place.engine.host, BUILDTOOLS_LOG=str(log))
+    for short in ("base", "child"):
+        tags = re.findall(rf" PUT \S+{project.repository(short)}/manifests/(fp-\w+)", log.read_text())
+        assert ("fp-records", 2) == (tags[0], len(tags)), tags
+    assert "0 images to build, 2 in the registry" == project.done("plan", "--shards", "2").last
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ has no tag of a version before all images are there; what is never tagged is col
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from buildtools.events import Report, timed
 from buildtools.image.builder import BuildRequest
 from buildtools.image.generation import PARENTS_LABEL
 from buildtools.image.reference import Reference
+from buildtools.image.registry.build_records import BuildRecords
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.lookup import Seen, StoredImage, is_whole, move_tag, read_image
@@ -33,7 +35,8 @@ class RegistryBuilder:
     """A :class:`~buildtools.image.builder.Builder` whose images lie in a registry, where ``push_build`` puts them.
 
     ``has_content`` is whether all that it may choose for that have a place for attestations and caches, and
-    ``place_of`` which of several it chose for an image; empty where there is no choice.
+    ``place_of`` which of several it chose for an image; empty where there is no choice. What is built for ``commit`` is
+    written down beside the images; see :mod:`~buildtools.image.registry.build_records`.
     """
 
     def __init__(
@@ -43,12 +46,16 @@ class RegistryBuilder:
         push_build: PushBuild,
         has_content: Callable[[], bool] = lambda: True,
         place_of: Callable[[str], str] = lambda _: "",
+        commit: str = "",
     ) -> None:
         self._registry = registry
         self._cache = cache
         self._push_build = push_build
         self._has_content = has_content
         self._place_of = place_of
+        self._records = BuildRecords(registry, commit)
+        # Of what was built here, by its id: the image's name, and the seconds that it took.
+        self._builds: dict[str, tuple[str, float]] = {}
         # Builds on one base share most of what they are made of.
         self._parts = Seen()
         # What a digest means never changes.
@@ -74,12 +81,14 @@ class RegistryBuilder:
         """See the protocol."""
 
         def work() -> str:
+            began = time.monotonic()
             image_id = f"{request.repository}@{self._push_build(request, report, cancelled)}"
             # What a builder says of its push is not believed.
             image = awaited(lambda: self._stored(image_id))
             repository = Reference.parse(image_id).repository
             if image is None or not is_whole(self._registry, repository, image, self._parts):
                 raise BuildToolsError(f"{request.name} was pushed as {image_id} and is not there", "run again")
+            self._builds[image_id] = request.name, time.monotonic() - began
             return image_id
 
         def detail(image_id: str) -> str:
@@ -110,6 +119,11 @@ class RegistryBuilder:
             return f"{name.name}@{theirs.digest}"
         if ours is None:
             raise BuildToolsError(f"{image_id} is gone from {self._registry.host}", "run again")
+        if image_id in self._builds:
+            image_name, seconds = self._builds[image_id]
+            fingerprint = ours.labels.get(FINGERPRINT_LABEL, "")
+            # Before the image is there: who sees it is to see for which commit it was built.
+            self._records.add(name.repository, ours.manifest, image_name, fingerprint, seconds)
         self._registry.put_manifest(name.repository, name.target, ours.index or ours.manifest)
         return image_id
 

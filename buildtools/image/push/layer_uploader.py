@@ -17,7 +17,7 @@ from buildtools.image.engine.client import Engine, EngineError
 from buildtools.image.generation import PARENTS_LABEL
 from buildtools.image.push.engine_push import make_known, push_by_engine, short_id, temporary_name
 from buildtools.image.push.plan import LITTLE, LONG, LayerPlan, by_large_base, group_disjoint
-from buildtools.image.registry.build_records import record_build
+from buildtools.image.registry.build_records import BuildRecords
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.lookup import (
@@ -65,7 +65,7 @@ class LayerUploader:
         tagged: bool = True,
     ) -> None:
         self._engine = engine
-        self._commit = commit
+        self._records = BuildRecords(registry, commit)
         self._tagged = tagged
         self._registry = registry
         self._cache = cache
@@ -336,6 +336,4 @@ class LayerUploader:
         return stored_image
 
     def _record(self, image: ImageToPush, manifest: Manifest) -> None:
-        if self._commit:
-            name, fingerprint, seconds = image.name, image.fingerprint, image.build_seconds
-            record_build(self._registry, image.repository, manifest, name, fingerprint, self._commit, seconds)
+        self._records.add(image.repository, manifest, image.name, image.fingerprint, image.build_seconds)

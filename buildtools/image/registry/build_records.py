@@ -11,6 +11,7 @@ registry does not let a tag be moved, there is only the first. Shares are then l
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -80,22 +81,33 @@ def built_for(records: Sequence[BuildRecord], fingerprint: str) -> str:
     return next((each.commit for each in records if each.fingerprint == fingerprint), "")
 
 
-def record_build(
-    registry: Registry, repository: str, image: Manifest, name: str, fingerprint: str, commit: str, seconds: float
-) -> None:
-    """Write down one build of an image that the repository has.
+class BuildRecords:
+    """Writes down what is built for one ``commit``; nothing where there is none. Safe for threads."""
 
-    :raises Unreachable: the registry does not answer.
-    """
-    # What does not let itself be written down is no reason to fail.
-    try:
-        before = read_builds(registry, repository)
-        record = BuildRecord(name, fingerprint, commit, round(seconds, 1), expected_seconds(before, name, commit))
-        others = [each for each in before if (each.name, each.fingerprint) != (name, fingerprint)]
-        text = json.dumps([asdict(each) for each in (record, *others)[:_MOST_RECORDS]])
-        document = {**image.document, "annotations": {_ANNOTATION: text}}
-        registry.put_manifest(repository, _TAG, Manifest(image.media_type, encode(document)))
-    except Unreachable:
-        raise
-    except BuildToolsError:
-        return
+    def __init__(self, registry: Registry, commit: str) -> None:
+        self._registry = registry
+        self._commit = commit
+        # The variants of an image are built at the same time, and share its records.
+        self._locks: dict[str, threading.Lock] = {}
+
+    def add(self, repository: str, image: Manifest, name: str, fingerprint: str, seconds: float) -> None:
+        """Write down one build of an image, whose parts the repository has.
+
+        :raises Unreachable: the registry does not answer.
+        """
+        if not self._commit:
+            return
+        # What does not let itself be written down is no reason to fail.
+        try:
+            with self._locks.setdefault(repository, threading.Lock()):
+                before = read_builds(self._registry, repository)
+                expected = expected_seconds(before, name, self._commit)
+                record = BuildRecord(name, fingerprint, self._commit, round(seconds, 1), expected)
+                others = [each for each in before if (each.name, each.fingerprint) != (name, fingerprint)]
+                text = json.dumps([asdict(each) for each in (record, *others)[:_MOST_RECORDS]])
+                document = {**image.document, "annotations": {_ANNOTATION: text}}
+                self._registry.put_manifest(repository, _TAG, Manifest(image.media_type, encode(document)))
+        except Unreachable:
+            raise
+        except BuildToolsError:
+            return

@@ -2,11 +2,18 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
 
-from buildtools.image.registry.build_records import BuildRecord, built_for, expected_seconds, read_builds, record_build
+from buildtools.image.registry.build_records import (
+    BuildRecord,
+    BuildRecords,
+    built_for,
+    expected_seconds,
+    read_builds,
+)
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.manifest import DOCKER_CONFIG, Descriptor, Manifest, encode
 
@@ -23,7 +30,7 @@ class Repository:
         self.image = Manifest.make(Descriptor(DOCKER_CONFIG, registry.put_blob(self.name, config), len(config)), [])
 
     def record(self, fingerprint: str, commit: str, seconds: float, name: str = "app") -> tuple[BuildRecord, ...]:
-        record_build(self.registry, self.name, self.image, name, fingerprint, commit, seconds)
+        BuildRecords(self.registry, commit).add(self.name, self.image, name, fingerprint, seconds)
         return read_builds(self.registry, self.name)
 
 
@@ -64,6 +71,13 @@ def test_variants_of_an_image_have_times_of_their_own(repository: Repository) ->
     repository.record("f1", "c1", 10.0, "app@linux/amd64")
     records = repository.record("f2", "c1", 90.0, "app@linux/arm64")
     assert [10.0, 90.0] == [expected_seconds(records, f"app@linux/{each}", "c2") for each in ("amd64", "arm64")]
+
+
+def test_variants_that_are_built_at_the_same_time_are_all_written_down(repository: Repository) -> None:
+    records, names = BuildRecords(repository.registry, "c1"), [f"app@linux/{number}" for number in range(12)]
+    with ThreadPoolExecutor(max_workers=len(names)) as threads:
+        list(threads.map(lambda name: records.add(repository.name, repository.image, name, f"f-{name}", 1.0), names))
+    assert sorted(names) == sorted(each.name for each in read_builds(repository.registry, repository.name))
 
 
 def test_only_the_last_builds_are_kept(repository: Repository) -> None:
