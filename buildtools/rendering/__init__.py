@@ -1,1 +1,1 @@
-"""Results as tables for people, as documents for programs, and as the one sentence a run ends with."""
+"""Results as tables for people, as documents for programs, and as the final sentence of a run."""

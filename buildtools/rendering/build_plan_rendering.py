@@ -1,4 +1,4 @@
-"""What ``plan`` found, for people and for programs."""
+"""The result of ``plan``, for people and for programs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def build_plan_document(plan: BuildPlan) -> Any:
-    """What ``plan --json`` prints: the images to build, and the shares where some are wanted."""
+    """The output of ``plan --json``: the images to build, and the shares if any were requested."""
     division = plan.partition
     shards = {
         "first_wave": [asdict(share) for share in division.first_wave],
@@ -27,7 +27,7 @@ def build_plan_document(plan: BuildPlan) -> Any:
 
 
 def build_plan_table(plan: BuildPlan) -> str:
-    """The images to build, which share holds each, and why."""
+    """The images to build, the shares that contain each, and why."""
     count = len(plan.partition.shares)
     rows = [
         (
@@ -48,7 +48,7 @@ def _shares(build: PlannedBuild, count: int) -> str:
 
 
 def build_plan_summary(plan: BuildPlan) -> str:
-    """What ``plan`` came to."""
+    """The result of ``plan``."""
     count = sum(not each.is_built for each in plan.builds)
     there = plan.others + len(plan.builds) - count
     words = [f"{count_text(count, 'image')} to build, {there} in the registry"]

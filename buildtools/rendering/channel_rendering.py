@@ -1,4 +1,4 @@
-"""Channels and gates: what moved, what was promoted, what was tried out."""
+"""The results of ``channel``, ``rollback``, ``promote`` and ``stage``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def promoted_summary(published: Published, target: str) -> str:
-    """What ``promote`` came to."""
+    """The result of ``promote``."""
     release = published.release
     word = "promoted to" if published.written else "was promoted before to"
     members = members_text(len(release.images), len(release.archives))
@@ -24,7 +24,7 @@ def promoted_summary(published: Published, target: str) -> str:
 
 
 def channel_document(state: ChannelState) -> Any:
-    """A channel as ``channel`` and ``rollback`` print it with ``--json``; its moves are oldest first."""
+    """A channel as ``channel --json`` and ``rollback --json`` print it; its moves are oldest first."""
     channel = state.channel
     return {
         "schema": DOCUMENT_SCHEMA,
@@ -39,7 +39,7 @@ def channel_document(state: ChannelState) -> Any:
 
 
 def channel_table(state: ChannelState) -> str:
-    """The tags that were moved; where there are none, the channel's past, newest first."""
+    """The tags that were moved; without any, the channel's history, newest first."""
     channel = state.channel
     tags = [(tag.reference, short_digest(tag.before), short_digest(tag.after)) for tag in state.tags]
     past = [
@@ -50,7 +50,7 @@ def channel_table(state: ChannelState) -> str:
 
 
 def channel_summary(state: ChannelState) -> str:
-    """What ``channel`` or ``rollback`` came to."""
+    """The result of ``channel`` or ``rollback``."""
     name, version, before, tags = state.channel.name, state.version, state.before, count_text(len(state.tags), "tag")
     verb = "would move" if state.dry_run else "moved"
     if before == version:
@@ -63,13 +63,13 @@ def channel_summary(state: ChannelState) -> str:
 
 
 def trial_table(trial: Trial) -> str:
-    """The services of the stack that a version was tried out in."""
+    """The services of the stack in which a version was tried out."""
     rows = [(each.name, each.state, each.image) for each in trial.services]
     return table(("SERVICE", "STATE", "IMAGE"), rows)
 
 
 def trial_summary(trial: Trial) -> str:
-    """What ``stage`` came to, where all is well."""
+    """The result of a successful ``stage``."""
     services = count_text(len(trial.services), "service")
     smoke = "" if trial.smoke is None else " and the smoke command"
     end = "`promote` may rely on it" if trial.released else "not recorded: only what --release names is"

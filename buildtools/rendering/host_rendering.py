@@ -1,4 +1,4 @@
-"""What was brought to a machine that runs a release."""
+"""The results of ``fetch`` and ``runit``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def fetch_table(result: Fetched) -> str:
 
 
 def fetch_summary(result: Fetched) -> str:
-    """What ``fetch`` came to."""
+    """The result of ``fetch``."""
     folder = Path(result.folder)
     place = "" if result.previous in ("", folder.name) else f" in place of {result.previous}"
     states = [each.state for each in result.members]
@@ -28,7 +28,7 @@ def fetch_summary(result: Fetched) -> str:
 
 
 def service_folder_summary(service: ServiceFolder, *, dry_run: bool) -> str:
-    """What ``runit`` came to, and what comes next."""
+    """The result of ``runit``, and the next step."""
     if not service.changes:
         return f"{service.path} runs {service.version} already: nothing was written"
     if dry_run:

@@ -1,4 +1,4 @@
-"""Images: as listed, built and pushed."""
+"""Images: listed, built and pushed."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def explanation(status: ImageStatus) -> str:
 
 
 def local_table(images: Sequence[LocalImage]) -> str:
-    """The images that the engine, or the registry, has now."""
+    """The images that are now in the engine or the registry."""
     rows = [
         (image.references[-1], short_digest(image.image_id), image.outcome.value, "; ".join(image.why))
         for image in images
@@ -71,18 +71,18 @@ def local_table(images: Sequence[LocalImage]) -> str:
 
 
 def local_summary(images: Sequence[LocalImage], word: str) -> str:
-    """What ``build`` or ``tag`` came to."""
+    """The result of ``build`` or ``tag``."""
     return states_sentence(word, [image.outcome for image in images], BuildOutcome)
 
 
 def pushed_table(images: Sequence[PushedImage]) -> str:
-    """The images that the registry has now, as read back."""
+    """The images that are now in the registry, as read back."""
     rows = [(image.reference, image.digest, size(image.size), image.route.value) for image in images]
     return table(("REFERENCE", "DIGEST", "SIZE", "ROUTE"), rows)
 
 
 def pushed_summary(images: Sequence[PushedImage]) -> str:
-    """What ``push`` came to; only a share may have no images."""
+    """The result of ``push``; only a share can be empty."""
     if not images:
         return "this share is empty: nothing to push"
     return states_sentence("pushed", [image.route for image in images], PushRoute)

@@ -1,4 +1,4 @@
-"""Results as what JSON can hold."""
+"""Results as JSON values."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import asdict, is_dataclass
 from enum import Enum
 from typing import Any
 
-# Raised when a field of a document changes its meaning or goes away.
+# Incremented when a field of a document changes its meaning or is removed.
 DOCUMENT_SCHEMA = 1
 
 
 def document(value: Any) -> Any:
-    """A value, or a row of them, as what JSON can hold; the outermost object carries the schema's number."""
+    """A value, or a list of values, as a JSON value; the outermost object has the schema's number."""
     if isinstance(value, list | tuple):
         return {"schema": DOCUMENT_SCHEMA, "items": [json_value(item) for item in value]}
     return {"schema": DOCUMENT_SCHEMA, **json_value(value)}
 
 
 def json_value(value: Any) -> Any:
-    """A value as what JSON can hold, without the schema's number."""
+    """A value as a JSON value, without the schema's number."""
     if is_dataclass(value) and not isinstance(value, type):
         return {key: json_value(item) for key, item in asdict(value).items()}
     if isinstance(value, Enum):

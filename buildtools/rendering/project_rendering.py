@@ -1,4 +1,4 @@
-"""What is said of a new project, and of a project that was checked."""
+"""The results of ``init`` and ``check``."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from buildtools.stages.new_project import NewProject
 
 
 def new_project_document(project: NewProject) -> Any:
-    """What ``init`` did, as ``--json`` prints it: paths only."""
+    """The output of ``init --json``: only paths."""
     files = [file.path for file in project.files]
     return document({"files": files, "unchanged": project.unchanged, "commands": project.commands})
 
 
 def new_project_summary(project: NewProject, *, dry_run: bool) -> str:
-    """What ``init`` came to."""
+    """The result of ``init``."""
     words = [f"{'added to' if file.is_added_to else 'wrote'} {file.path}" for file in project.files]
     words += [f"kept {path}" for path in project.unchanged]
     return f"{'dry run, nothing was touched: ' if dry_run else ''}{', '.join(words)}; next: the commands above"
 
 
 def checked_summary(checked: Checked) -> str:
-    """What ``check`` came to, where all is well."""
+    """The result of a successful ``check``."""
     images, distributions = len(checked.images), len(checked.distributions)
     return f"no errors: {count_text(images, 'image folder')} and {count_text(distributions, 'distribution')} checked"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from buildtools.git.tagging.tags import CutTag
     from buildtools.pipeline import Published
 
-# What a person reads of what may be hundreds; all of them are in the document.
+# People do not read hundreds; the document has all of them.
 _FINDINGS_SHOWN = 20
 
 
@@ -30,7 +30,7 @@ def archive_table(archives: Sequence[Archive]) -> str:
 
 
 def archive_summary(archives: Sequence[Archive]) -> str:
-    """What ``dist`` came to."""
+    """The result of ``dist``."""
     if not archives:
         return "no distribution is configured; add [tool.buildtools.distribution.NAME] to pyproject.toml"
     return f"made {count_text(len(archives), 'archive')} in dist/"
@@ -44,7 +44,7 @@ def release_table(release: Release) -> str:
 
 
 def published_summary(published: Published) -> str:
-    """What ``publish`` came to."""
+    """The result of ``publish``."""
     release = published.release
     members = members_text(len(release.images), len(release.archives))
     if published.dirty:
@@ -55,20 +55,20 @@ def published_summary(published: Published) -> str:
 
 
 def moved_tags_text(published: Published) -> str:
-    """Which moving tags were moved, as the end of a sentence; empty where none was."""
-    # One name for all images that it moved on: the references of sixty would hide what matters.
+    """The moving tags that were moved, as the end of a sentence; empty if there are none."""
+    # Each tag once for all images: the references of sixty images would hide what matters.
     names = sorted({reference.rpartition(":")[2] for reference in published.moved})
     return f", moved {', '.join(names)}" if names else ""
 
 
 def tag_text(tag: CutTag) -> str:
-    """What a release tag says."""
+    """A release tag with its message."""
     rows = [("tag", tag.name), ("commit", tag.commit), ("after", tag.previous or "nothing")]
     return f"{table(('', ''), rows).strip()}\n\n{tag.message}".rstrip()
 
 
 def tag_summary(tag: CutTag) -> str:
-    """What ``release`` came to, and what comes next."""
+    """The result of ``release``, and the next step."""
     from buildtools.git.tagging.tags import TagState
 
     signed = "signed " if tag.signed else ""
@@ -83,12 +83,12 @@ def tag_summary(tag: CutTag) -> str:
 
 
 def verification_document(verification: Verification) -> Any:
-    """What ``verify --json`` prints: an audit of each release, with all findings."""
+    """The output of ``verify --json``: an audit of each release, with all findings."""
     return {**document(verification.audits), "unreadable": [str(error) for error in verification.unreadable]}
 
 
 def verification_table(verification: Verification) -> str:
-    """The members of releases and how they were found, those first that are not intact; of many, the first ones."""
+    """The members of releases and their states, those that are not intact first; of many, only the first ones."""
     findings = verification.findings
     rows = [
         (
@@ -106,7 +106,7 @@ def verification_table(verification: Verification) -> str:
 
 
 def audit_events(verification: Verification) -> Iterator[Finished]:
-    """The findings as the ends of so many checks, for a report of cases."""
+    """An event for each finding, for a JUnit report."""
     for each in verification.findings:
         is_intact = each.state is MemberState.INTACT
         found = each.reason or f"{each.found or 'nothing'} instead of {each.expected}"
@@ -115,7 +115,7 @@ def audit_events(verification: Verification) -> Iterator[Finished]:
 
 
 def verification_summary(verification: Verification) -> str:
-    """What ``verify`` came to, where all is well."""
+    """The result of a successful ``verify``."""
     releases = [audit.release for audit in verification.audits]
     if not releases:
         return "no version is released yet; release one with `invoke publish`"

@@ -12,6 +12,6 @@ if TYPE_CHECKING:
 
 
 def services_table(services: Sequence[Service]) -> str:
-    """The parts of a sandbox."""
+    """The services of a sandbox."""
     rows = [(each.name, each.address, "answers" if each.answers else "silent", str(each.log)) for each in services]
     return table(("SERVICE", "ADDRESS", "STATE", "LOG"), rows)

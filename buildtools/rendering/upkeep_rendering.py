@@ -1,4 +1,4 @@
-"""What was looked at, and what was cleaned away."""
+"""The results of ``doctor``, ``prune`` and ``clean``."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
 
 
 def examination_table(examination: Examination) -> str:
-    """What ``doctor`` found, each with what to do."""
+    """The findings of ``doctor``, each with what to do."""
     rows = [(each.health.value, each.subject, each.fact, each.remedy) for each in examination.diagnoses]
     return table(("STATE", "SUBJECT", "FOUND", "WHAT TO DO"), rows)
 
 
 def examination_summary(examination: Examination) -> str:
-    """What ``doctor`` came to, where nothing failed."""
+    """The result of ``doctor`` if nothing failed."""
     warnings = sum(each.health.value == "warning" for each in examination.diagnoses)
     return f"all is well, with {count_text(warnings, 'warning')}" if warnings else "all is well"
 
 
 def prune_table(entries: Sequence[PruneEntry]) -> str:
-    """The versions and what became of them, the newest first."""
+    """The versions and what happened to them, newest first."""
     rows = [(each.version, each.created[: len("2026-01-31")], each.state.value, each.why) for each in entries]
     return table(("VERSION", "DATE", "STATE", "WHY"), rows)
 
 
 def prune_summary(entries: Sequence[PruneEntry], *, dry_run: bool) -> str:
-    """What ``prune`` came to."""
+    """The result of ``prune``."""
     states = [each.state for each in entries]
     count = count_text(states.count(PruneState.PRUNED), "version")
     kept = f"{states.count(PruneState.KEPT)} kept"
@@ -49,7 +49,7 @@ def leftovers_table(leftovers: Sequence[Leftover]) -> str:
 
 
 def leftovers_summary(leftovers: Sequence[Leftover], *, dry_run: bool) -> str:
-    """What ``clean`` came to."""
+    """The result of ``clean``."""
     things = count_text(len(leftovers), "thing")
     if dry_run:
         return f"dry run: nothing was touched; {things} would be removed; do it with --yes"

@@ -1,4 +1,4 @@
-"""Counts, digests and plans as people read them."""
+"""Counts, digests and plans as text for people."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 def states_sentence(word: str, states: Sequence[Enum], kind: type[Enum], noun: str = "image") -> str:
-    """How many there are, and how many of each kind: ``built 3 images: 2 built, 1 up to date``."""
+    """The total, and the number in each state: ``built 3 images: 2 built, 1 up to date``."""
     return f"{word} {count_text(len(states), noun)}: {states_text(states, kind)}"
 
 
 def states_text(states: Sequence[Enum], kind: type[Enum]) -> str:
-    """How many there are of each kind, without those that there are none of."""
+    """The number in each state, without states that do not occur."""
     return ", ".join(f"{states.count(state)} {state.value}" for state in kind if state in states)
 
 
@@ -26,7 +26,7 @@ def members_text(images: int, archives: int) -> str:
 
 
 def short_digest(digest: str) -> str:
-    """As much of a digest as docker shows; all of it is in the document. An id in a registry ends with a digest."""
+    """A digest as short as docker shows it; the document has the full one. An id in a registry ends with a digest."""
     digest = digest.rpartition("@")[2]
     return digest[: len("sha256:") + 12]
 
@@ -37,6 +37,6 @@ def count_text(number: int, noun: str) -> str:
 
 
 def plan_table(plan: Sequence[Planned]) -> str:
-    """What a dry run found."""
+    """The result of a dry run."""
     lines = [f"{each.name} would {each.action}" + (f" ({'; '.join(each.why)})" if each.why else "") for each in plan]
     return "\n".join(lines)

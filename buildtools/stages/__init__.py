@@ -1,1 +1,1 @@
-"""The stages that tasks are made of: each brings values from one adapter to the next."""
+"""The stages that tasks consist of: each passes values from one adapter to the next."""

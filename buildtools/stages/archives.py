@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     from buildtools.archive.distribution import Archive
 
 _CHUNK = 1 << 20
-# No upload that still runs is as old.
+# No upload that is still running is this old.
 _ABANDONED_AGE = timedelta(days=1)
-# So many are enough to see which part of a build writes the time.
+# Enough to see which part of a build writes timestamps.
 _DIFFERENCES_IN_WARNING = 10
 
 
 def make_archives(task: TaskContext) -> tuple[Archive, ...]:
-    """Make every distribution and write its archive into ``dist/``."""
+    """Build every distribution and write its archive into ``dist/``."""
     return tuple(
         timed(task.run.report, name, "pack", partial(_archive, task, name)) for name in task.settings.distribution
     )
 
 
 def archive_plan(task: TaskContext, action: str) -> tuple[Planned, ...]:
-    """What would become of the distributions."""
+    """What would happen to the distributions."""
     return tuple(Planned(task.version.archive_name(name), action) for name in task.settings.distribution)
 
 
@@ -61,7 +61,7 @@ def _archive(task: TaskContext, name: str) -> Archive:
 
 
 def store_archives(task: TaskContext, wait_for_images: Callable[[], object]) -> tuple[ReleasedArchive, ...]:
-    """Make every distribution and upload its archive, as read back; ``wait_for_images`` is called in between."""
+    """Build every distribution, call ``wait_for_images``, then upload the archives; returns them as read back."""
     archives = make_archives(task)
     for archive in archives:
         _refuse_stray_archive(task, archive)
@@ -70,7 +70,7 @@ def store_archives(task: TaskContext, wait_for_images: Callable[[], object]) -> 
         timed(task.run.report, archive.name, "upload", partial(_store_archive, task, archive)) for archive in archives
     )
     for archive in archives:
-        # A release needs no right to list uploads, and must not fail for what an earlier one left.
+        # A release needs no right to list uploads, and must not fail because of what an earlier one left.
         with suppress(BuildToolsError):
             task.services.store.discard_unfinished(
                 f"{archive.name}/{archive.name}-", datetime.now(UTC) - _ABANDONED_AGE
@@ -79,11 +79,11 @@ def store_archives(task: TaskContext, wait_for_images: Callable[[], object]) -> 
 
 
 def _refuse_stray_archive(task: TaskContext, archive: Archive) -> None:
-    """Nothing, where the archive's key is free, has the same content, or may be of the same commit.
+    """Raise :class:`Conflict` if the archive's key is taken by other content that no commit has claimed.
 
-    Only the claim of a version tells of which commit an archive is. It must be asked for before this run takes it.
+    Only the claim of a version shows which commit an archive belongs to, so this runs before this run makes its claim.
 
-    :raises Conflict: another content lies there, and nobody has claimed the version.
+    :raises Conflict: if other content is there and nobody has claimed the version.
     """
     store, key, version = task.services.store, release.archive_key(archive.name, task.version), task.version
     if version.dirty or store.head(key) is None:
@@ -120,7 +120,7 @@ def _store_archive(task: TaskContext, archive: Archive) -> ReleasedArchive:
 
 
 def _adopted_archive(task: TaskContext, key: str, archive: Archive, path: Path) -> Archive:
-    """The archive of the same commit that the store has already: the claim lets no other commit get here."""
+    """The archive of the same commit that is already in the store: the claim keeps out all other commits."""
     from buildtools.archive.adoption import adopt
 
     adoption = adopt(task.services.store, key, archive, path)

@@ -1,9 +1,8 @@
-"""What is to be built and why, and which of several agents builds what.
+"""What has to be built and why, and which of several agents builds what.
 
-The shares of agents are those of :mod:`buildtools.partition`, over the images that this commit is the first to need.
-Each agent works them out for itself, from what the registry says. That changes while others are at work, and what is
-stale at the moment would not do: an image counts, too, that was built for this commit already, with the seconds that
-were known before it.
+The shares are those of :mod:`buildtools.partition`, over the images that this commit is the first to need. Each agent
+computes them from the contents of the registry, which change while other agents work. So "stale now" is not enough: an
+image that was already built for this commit counts too, with the build time that was known before that.
 """
 
 from __future__ import annotations
@@ -32,9 +31,9 @@ _SHARD = re.compile("([0-9]{1,4})/([0-9]{1,4})")
 
 @frozen
 class Shard:
-    """One share of so many, by its number from 1; with ``parents`` that of the first wave.
+    """One of ``count`` shares, numbered from 1; with ``parents``, one of the first wave.
 
-    ``plan`` is a file that has the shares, relative to the project's root; without one they are worked out.
+    ``plan`` is a file with the shares, relative to the project's root; without one they are computed.
     """
 
     index: int
@@ -44,9 +43,9 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str, *, parents: bool = False, plan: str = "") -> Shard:
-        """The second of four shares is written ``2/4``.
+        """The share that ``text`` names; the second of four is ``2/4``.
 
-        :raises Refused: it is something else.
+        :raises Refused: if it is not a share.
         """
         match = _SHARD.fullmatch(text)
         index, count = map(int, match.groups()) if match else (0, 0)
@@ -57,10 +56,10 @@ class Shard:
 
 @frozen
 class PlannedBuild:
-    """An image that this commit is the first to need; ``is_built`` where another agent has built it meanwhile.
+    """An image that this commit is the first to need. ``is_built`` is True if another agent has built it meanwhile.
 
-    ``seconds`` is what it took the last time, 0 where nobody knows. ``first_wave`` and ``shares`` are the numbers of
-    the shares that hold it, from 1.
+    ``seconds`` is what it took last time, 0 if unknown. ``first_wave`` and ``shares`` are the numbers of the shares
+    that contain it, from 1.
     """
 
     name: str
@@ -73,9 +72,9 @@ class PlannedBuild:
 
 @frozen
 class BuildPlan:
-    """The images that a version of a commit builds, parents first, and how many others there are.
+    """The images that a version of a commit builds, parents first, and the number of other images.
 
-    Without shares the partition has none.
+    ``partition`` is empty unless shares were requested.
     """
 
     version: str
@@ -86,14 +85,14 @@ class BuildPlan:
 
 
 def read_plan(task: TaskContext, count: int = 0) -> BuildPlan:
-    """What a push would build; in ``count`` shares, if any are wanted.
+    """What a push would build, divided into ``count`` shares if that is not 0.
 
-    :raises Conflict: the version exists with other content.
+    :raises Conflict: if the version exists with other content.
     """
     statuses = images.survey_folders(task)
     agenda = _Agenda(task, statuses, with_built=bool(count))
     division = agenda.partition(count) if count else Partition((), ())
-    # An engine takes its time to list its images, and what is in the registry needs no reason.
+    # Listing an engine's images is slow, and images in the registry need no reason.
     in_engine = {each.name: each for each in images.statuses_in_engine(task, statuses)} if agenda.stale else {}
     builds = tuple(
         PlannedBuild(
@@ -112,9 +111,10 @@ def read_plan(task: TaskContext, count: int = 0) -> BuildPlan:
 def push_share(task: TaskContext, shard: Shard) -> tuple[PushedImage, ...]:
     """Push one share of the version.
 
-    What other shares hold too is pushed first. Whoever comes first with it has it; all build the rest on that.
+    Images that other shares contain too come first. The first agent to push such an image wins, and all agents build
+    the rest on its result.
 
-    :raises Refused: the plan is not one of this version with so many shares.
+    :raises Refused: if the plan is not one of this version with that many shares.
     """
     index, parents = shard.index, shard.parents
     if shard.plan:
@@ -136,7 +136,7 @@ def push_share(task: TaskContext, shard: Shard) -> tuple[PushedImage, ...]:
 
 
 def _read_partition(task: TaskContext, path: str, count: int) -> Partition:
-    """The shares that a file tells of, which ``plan --shards N --json`` has written."""
+    """The shares in a file that ``plan --shards N --json`` wrote."""
     remedy = f"write one: `buildtools plan --shards {count} --json`"
     try:
         document = json.loads((task.settings.root / path).read_bytes())
@@ -178,7 +178,7 @@ class _Agenda:
         return expected_seconds(self._records[status.folder.image], status.name, self._commit)
 
     def why(self, status: ImageStatus) -> tuple[str, ...]:
-        """Why it is to be built, as this machine knows it, or else the registry; nothing where it is not."""
+        """Why an image has to be built, according to this machine or else the registry; empty if it is up to date."""
         if status.name not in self.stale:
             return ()
         if status.state is BuildState.STALE:
@@ -192,7 +192,7 @@ class _Agenda:
         for each in self.statuses:
             seconds[each.folder.image] += self.seconds(each)
         times = sorted(filter(None, seconds.values()))
-        # One that was never built takes as long as most do.
+        # An image that was never built counts as much as the median.
         usual = times[len(times) // 2] if times else 1.0
         return partition(self.parents, {name: each or usual for name, each in seconds.items()}, count)
 

@@ -1,8 +1,7 @@
-"""Channels: where they point, and moving them forward and back.
+"""Channels: read them, move them forward, and roll them back.
 
-A move is two steps: the channel's file in the store, by compare-and-swap, then the tags of the images, which follow the
-file. A run that is killed in between is put right by the next one about this channel: whatever it was asked for, it
-looks at the tags.
+A move has two steps: first the channel's file in the store, by compare-and-swap, then the tags of the images, which
+follow the file. If a run is killed in between, the next run about the channel moves the tags, whatever its task.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ _JSON = "application/json"
 
 @frozen
 class ChannelState:
-    """Where a channel points now, and what was done for it, or would be in a ``dry_run``.
+    """Where a channel points now, and what was done for it, or would be done in a ``dry_run``.
 
-    ``before`` is the version that it pointed to when the run began, empty where there was no such channel. ``tags`` are
-    those that were moved: by a channel that did not move, those that a killed run had left behind.
+    ``before`` is the version that it pointed to when the run began, empty if the channel did not exist. ``tags`` are
+    the tags that were moved. If the channel itself did not move, a killed run had left them behind.
     """
 
     channel: Channel
@@ -48,23 +47,23 @@ class ChannelState:
 
 
 def read_channels(task: TaskContext) -> tuple[Channel, ...]:
-    """Every channel, by name; one that cannot be read is warned of.
+    """Every channel, by name. A channel that cannot be read is a warning.
 
-    :raises Unreachable: the store does not answer.
+    :raises Unreachable: if the store does not answer.
     """
     return tuple(parse_channels(task, lambda error: task.run.report(Warned("", error.fact))))
 
 
 def parse_channels(task: TaskContext, failed: Callable[[BuildToolsError], object] | None = None) -> Iterator[Channel]:
-    """Every channel, by name; ``failed`` is told of one that cannot be read.
+    """Every channel, by name; ``failed`` is called with the error of each that cannot be read.
 
-    :raises BuildToolsError: one cannot be read, and nobody wants to be told.
+    :raises BuildToolsError: if one cannot be read and there is no ``failed``.
     """
     store = task.services.store
     keys = [entry.key for entry in store.list(CHANNELS) if channel_name(entry.key)]
     for key, content in zip(keys, store.read_all(keys), strict=True):
         try:
-            # One that was deleted since it was listed is no channel any more.
+            # It may have been deleted after it was listed.
             if content:
                 yield Channel.parse(content.data, store.location(key))
         except BuildToolsError as error:
@@ -74,20 +73,20 @@ def parse_channels(task: TaskContext, failed: Callable[[BuildToolsError], object
 
 
 def show_channel(task: TaskContext, name: str) -> ChannelState:
-    """Where a channel points; tags that do not follow it are moved.
+    """Where a channel points. Tags that do not follow it are moved.
 
-    :raises Refused: there is no such channel.
+    :raises Refused: if there is no such channel.
     """
     channel, _ = _read_existing(task, name)
     return _follow(task, channel, channel)
 
 
 def move_forward(task: TaskContext, name: str, version: Version) -> ChannelState:
-    """Point a channel to a version that is newer than what it points to; make it where there is none.
+    """Point a channel to a newer version; create the channel if it does not exist.
 
-    :raises Refused: the version is older or not released, or nothing may be called so.
-    :raises Drifted: the release is not intact.
-    :raises Conflict: another run has moved the channel meanwhile.
+    :raises Refused: if the version is older or not released, or the channel may not have this name.
+    :raises Drifted: if the release is not intact.
+    :raises Conflict: if another run moved the channel meanwhile.
     """
     channel, etag = _read(task, name)
     if channel.version is None:
@@ -101,13 +100,13 @@ def move_forward(task: TaskContext, name: str, version: Version) -> ChannelState
 
 
 def roll_back(task: TaskContext, name: str, version: Version | None) -> ChannelState:
-    """Point a channel to an older version; where none is named, to the one before. Nothing is deleted.
+    """Point a channel to an older version; by default to the previous one. Nothing is deleted.
 
-    A rollback to the version before that was killed half way is finished, and does not go back further.
+    If such a rollback was killed half way, this finishes it and does not go back further.
 
-    :raises Refused: there is no such channel, nothing older, or the version is newer.
-    :raises Drifted: the release is not intact.
-    :raises Conflict: another run has moved the channel meanwhile.
+    :raises Refused: if there is no such channel, nothing older, or the version is newer.
+    :raises Drifted: if the release is not intact.
+    :raises Conflict: if another run moved the channel meanwhile.
     """
     channel, etag = _read_existing(task, name)
     if version is None and channel.directions[-1] is Direction.BACK:
@@ -131,7 +130,7 @@ def roll_back(task: TaskContext, name: str, version: Version | None) -> ChannelS
 
 
 def _read(task: TaskContext, name: str) -> tuple[Channel, str]:
-    """A channel and its ETag, which is empty where there is no such channel."""
+    """A channel and its ETag, which is empty if the channel does not exist."""
     refuse_name(name, task.settings.moving_tags)
     key = channel_key(name)
     content = task.services.store.read(key)
@@ -152,7 +151,7 @@ def _read_existing(task: TaskContext, name: str) -> tuple[Channel, str]:
 
 
 def _refuse_version(task: TaskContext, name: str) -> None:
-    """A git tag may be any word, and a version then is; ``publish`` refuses one that a channel is called as."""
+    """Raise :class:`Refused` if a version has the name: a git tag may be any word. ``publish`` checks the converse."""
     version = Version.parse(name)
     for key in (manifest_key(version), claim_key(version)):
         if task.services.store.head(key):
@@ -163,7 +162,7 @@ def _refuse_version(task: TaskContext, name: str) -> None:
 
 
 def _move(task: TaskContext, channel: Channel, etag: str, version: Version) -> ChannelState:
-    """Point the channel to a version, which is checked first; nothing is written where that fails."""
+    """Point the channel to a version. The version is checked first, and nothing is written if that fails."""
     releases.refuse_pruned(task, version)
     target = releases.released_version(task, version)
     if error := Verification(audit_releases(task, (target,))).error():
@@ -174,16 +173,17 @@ def _move(task: TaskContext, channel: Channel, etag: str, version: Version) -> C
         check_rights(task, outdated_tags(task, target.images, channel.name))
         if not task.run.dry_run:
             successor = _write(task, successor, etag)
-            # Who prunes looks at channels after it has said so, and this looks for that after the channel was moved.
+            # A prune writes its record and then looks at channels; this moves the channel and then looks for that
+            # record. So one of the two sees the other.
             releases.refuse_pruned(task, version)
         _warn_of_abandoned_tags(task, channel, target)
     return _follow(task, channel, successor, target)
 
 
 def _write(task: TaskContext, channel: Channel, etag: str) -> Channel:
-    """Write the channel in place of the one with this ETag; the channel as it is then.
+    """Write the channel in place of the one with this ETag; returns the channel that is then in the store.
 
-    A write whose answer was lost finds its own move, and so does a second run that made the same one.
+    A write whose response was lost finds its own move, and so does a second run that made the same move.
     """
     store, key = task.services.store, channel_key(channel.name)
     if etag:
@@ -195,7 +195,7 @@ def _write(task: TaskContext, channel: Channel, etag: str) -> Channel:
         current, current_etag = _read(task, channel.name)
         return current if current_etag != etag else None
 
-    # A replicated store may show an object a moment late.
+    # A replicated store may show an object with a delay.
     current = awaited(look_up)
     if current is None:
         raise Unreachable(f"{store.location(key)} is not what was written", "check the store, then run the same again")
@@ -208,11 +208,11 @@ def _write(task: TaskContext, channel: Channel, etag: str) -> Channel:
 
 
 def _follow(task: TaskContext, before: Channel, channel: Channel, proven: Release | None = None) -> ChannelState:
-    """Move the tags that do not follow the channel; ``proven`` is a release that has just been audited.
+    """Move the tags that do not follow the channel; ``proven`` is a release that was just audited.
 
-    Whoever moves one last looks whether the channel was moved meanwhile.
+    Afterwards, check whether the channel was moved meanwhile, and if so start again.
 
-    :raises Drifted: the release that they are to follow is not signed as it must be.
+    :raises Drifted: if the release that they are to follow is not signed as required.
     """
     tags: tuple[TagMove, ...] = ()
     while True:
@@ -233,9 +233,9 @@ def _follow(task: TaskContext, before: Channel, channel: Channel, proven: Releas
 
 
 def _warn_of_abandoned_tags(task: TaskContext, channel: Channel, target: Release) -> None:
-    """Nothing is deleted, so the tag of an image that the target does not have stays where it is."""
+    """Warn of images that the target lacks. Nothing is deleted, so their tags stay where they are."""
     repositories = {(image.registry, image.repository) for image in target.images}
-    # A channel can be moved away from a release whose manifest is gone or damaged.
+    # A channel can be moved away from a release whose manifest is missing or damaged.
     with suppress(BuildToolsError):
         for image in releases.channel_release(task, channel).images if channel.moves else ():
             if (image.registry, image.repository) not in repositories:

@@ -1,4 +1,4 @@
-"""What is wrong with the configuration and the image folders, as far as files alone tell."""
+"""What is wrong with the configuration and the image folders, as far as files alone show it."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from buildtools.settings import Settings
 from buildtools.task_context import TaskContext
 from buildtools.version import Version
 
-# Before the first tag a Dockerfile that names VERSION is as good as after it.
+# Before the first tag, a Dockerfile that uses VERSION is checked with this one.
 _STAND_IN = Version("0.0.0", commit="0" * 40)
 
 
 @frozen
 class Checked:
-    """The names of the image folders, in build order, and of the distributions; nothing is wrong with them."""
+    """The names of the image folders, in build order, and of the distributions, after a check without errors."""
 
     images: tuple[str, ...]
     distributions: tuple[str, ...]
 
 
 def check_project(task: TaskContext) -> Checked:
-    """Look at the configuration and at every image folder; no engine, registry or store is asked.
+    """Check the configuration and every image folder, without an engine, registry or store.
 
-    That there is no version yet is reported as a warning: the next tag gives one.
+    A missing version is only a warning, because the next tag gives one.
 
-    :raises Refused: something is wrong, with every error in the details.
+    :raises Refused: if something is wrong, with every error in the details.
     """
     settings = task.settings
     folders, errors = _folders(settings, _version(task))
     errors += failures_of(_checks(settings, folders))
-    # Folders that share a context share what is wrong with its ignore file.
+    # Folders that share a context report the same errors in its ignore file.
     lines = dict.fromkeys([*settings.errors, *map(str, errors)])
     if lines:
         count, remedy = error_count(tuple(lines))

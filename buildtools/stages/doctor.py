@@ -1,4 +1,4 @@
-"""Whether everything that a release needs is there and well: each finding with what to do about it."""
+"""Check that everything a release needs is in place and works; each finding says what to do about it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from buildtools.task_context import TaskContext
 
 _FREE_SHARE_WARNED_OF = 0.1
 _FREE_SHARE_NEEDED = 0.01
-# Dates of certificates, tokens and signatures are compared with clocks; S3 refuses at 15 minutes.
+# Dates of certificates, tokens and signatures are compared with clocks; S3 tolerates 15 minutes.
 _SECONDS_OFF = 5
 _DANGLING_WARNED_OF = 50
 _DEAD_WARNED_OF = 50
@@ -33,7 +33,7 @@ _JOBS = 8
 
 
 class Health(Enum):
-    """How well something is."""
+    """The result of one check."""
 
     WELL = "ok"
     WARNING = "warning"
@@ -42,7 +42,7 @@ class Health(Enum):
 
 @frozen
 class Diagnosis:
-    """How one thing was found, and what to do about it. ``exit_code`` is that of a task that would fail for it."""
+    """One finding and what to do about it. ``exit_code`` is that of a task that would fail because of it."""
 
     subject: str
     health: Health
@@ -53,26 +53,26 @@ class Diagnosis:
 
 @frozen
 class Examination:
-    """All that was looked at."""
+    """All findings."""
 
     diagnoses: tuple[Diagnosis, ...]
 
     def error(self) -> BuildToolsError | None:
-        """One error for all that failed, with the exit code of the gravest; None where nothing did."""
+        """One error for everything that failed, with the exit code of the gravest; None if nothing failed."""
         failed = [each for each in self.diagnoses if each.health is Health.FAILED]
         if not failed:
             return None
         errors = [error_kind(each.exit_code)(each.fact) for each in failed]
         subjects = ", ".join(dict.fromkeys(each.subject for each in failed))
         summary = Failures(errors).summarized(f"not well: {subjects}", "do what is said above")
-        # What it says in detail is shown as findings.
+        # The details are already shown as findings.
         return type(summary)(summary.fact, summary.remedy)
 
 
 def examine(task: TaskContext) -> Examination:
-    """Look at everything, side by side; what fails is a finding.
+    """Run all checks in parallel; a failure is a finding.
 
-    Nothing is changed, but for the object that the check of a store's rights leaves, unless the run is dry.
+    Nothing is changed, except that the check of access to the store leaves an object there, unless the run is dry.
     """
     examinations: tuple[tuple[str, Callable[[TaskContext], Iterator[Diagnosis]]], ...] = (
         ("buildtools", _tool),
@@ -167,7 +167,7 @@ def _image_store(info: Mapping[str, Any], *, containerd: bool) -> Diagnosis:
 
 
 def _clock(info: Mapping[str, Any]) -> Diagnosis:
-    # RFC 3339 with nanoseconds, of which Python takes six digits.
+    # RFC 3339 with nanoseconds; Python reads at most six digits.
     text = info["SystemTime"].partition(".")[0].rstrip("Z")
     there = datetime.fromisoformat(text).replace(tzinfo=UTC) if len(text) == len("2026-01-31T00:00:00") else None
     if there is None:
@@ -186,13 +186,13 @@ def _counted(subject: str, count: int, what: str, limit: int, remedy: str) -> Di
 
 def _details(engine: Engine, containers: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for container in containers:
-        # It may have ended meanwhile.
+        # It may be gone by now.
         with suppress(EngineError), engine.errors():
             yield engine.api.inspect_container(container["Id"])
 
 
 def _mounts(root: Path, running: list[dict[str, Any]]) -> Diagnosis:
-    """The file systems of containers that are mounted though none of theirs runs: what kills and bugs leave."""
+    """Container file systems that are mounted although their container is not running: leftovers of kills and bugs."""
     holders = {each["Id"] for each in running}
     layers = {((each.get("GraphDriver") or {}).get("Data") or {}).get("MergedDir") for each in running}
     strays = []
@@ -210,7 +210,7 @@ def _mounts(root: Path, running: list[dict[str, Any]]) -> Diagnosis:
 
 
 def _compose(task: TaskContext) -> Iterator[Diagnosis]:
-    """What `invoke stage` needs, where the project has a stack."""
+    """What `invoke stage` needs, if the project has a stack."""
     if all((task.settings.root / path).exists() for path in task.settings.stage.compose):
         yield Diagnosis("compose", Health.WELL, " ".join(installed_compose(task.run.environment)))
 
@@ -224,7 +224,7 @@ def _disk(subject: str, folder: Path) -> Iterator[Diagnosis]:
     there = next(path for path in (folder, *folder.parents) if path.exists())
     state = os.statvfs(there)
     shares = {"space": state.f_bavail / max(state.f_blocks, 1)}
-    # Some file systems make inodes as they need them, and say 0.
+    # Some file systems create inodes on demand and report 0.
     if state.f_files:
         shares["inodes"] = state.f_favail / state.f_files
     for what, share in shares.items():

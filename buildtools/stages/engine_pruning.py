@@ -1,7 +1,8 @@
-"""Pruning in the engine: of each image the names of its newest versions stay, and those of all others go.
+"""Pruning in the engine: the names of each image's newest versions stay, all others are removed.
 
-An image is of this project if it has the name of the fingerprint that its label tells: what somebody built on top of it
-has the label too. That name goes last, and only if no other is left, so a run that was killed is finished by the next.
+An image belongs to this project if it has the name made from the fingerprint in its label. The label alone is not
+enough, because images built on top of it inherit it. That name is removed last, and only if no other name is left, so
+the next run finishes what a killed run began.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from buildtools.version import Version
 
 
 def surplus_names(task: TaskContext, keep: int, days: int, prefix: str) -> tuple[Leftover, ...]:
-    """The names of all versions but the newest ``keep`` of each image, and then those of what no version needs.
+    """The names of all but the newest ``keep`` versions of each image, and then those that no version needs.
 
-    Only versions that start with ``prefix`` count, and only images that got no name for so many days. The version of
-    the checkout stays, and so does every image that a container has.
+    Only versions that start with ``prefix`` count, and only images that got no name for ``days`` days. The version of
+    the checkout stays, and so does every image that a container uses.
 
-    :raises UnusableEngine: there is no engine.
+    :raises UnusableEngine: if there is no engine.
     """
     engine = task.services.engine
     images = engine.images(FINGERPRINT_LABEL)
@@ -35,7 +36,7 @@ def surplus_names(task: TaskContext, keep: int, days: int, prefix: str) -> tuple
         versions = {tag for each in own for tag in _versions(name, each) if tag.startswith(prefix)}
         newest = sorted(versions, key=Version.parse, reverse=True)[:keep]
         outdated = versions - {*newest, task.version.image_tag}
-        # Variants for several platforms have no name of a version.
+        # Variants for several platforms have no version name.
         nameless = [each for each in own if len(each.tags) == 1]
         spare = {each.id for each in sorted(nameless, key=lambda each: -each.created)[keep:]}
         for image in own:
@@ -50,7 +51,7 @@ def surplus_names(task: TaskContext, keep: int, days: int, prefix: str) -> tuple
 def _surplus(
     task: TaskContext, name: str, image: EngineImage, outdated: Collection[str], *, is_spare: bool
 ) -> list[str]:
-    """The names of an image that go."""
+    """The names of an image that are to be removed."""
     repositories = repositories_in_engine(task, name)
     names = [tag for tag in image.tags if tag.rpartition(":")[0] in repositories and tag.rpartition(":")[2] in outdated]
     rest = set(image.tags) - set(names)
@@ -60,7 +61,7 @@ def _surplus(
 
 
 def _versions(name: str, image: EngineImage) -> list[str]:
-    """The versions whose names an image has; a name without a digit is somebody's own."""
+    """The versions among an image's names; a name without a digit was made by the user."""
     tags = [tag for repository, _, tag in (each.rpartition(":") for each in image.tags) if repository == name]
     return [tag for tag in tags if not tag.startswith("fp-") and any(map(str.isdigit, tag))]
 

@@ -1,4 +1,4 @@
-"""The images of a task in an engine, under names; what the registry has comes from there rather than from a build."""
+"""The images of a task in an engine, under names. What the registry has is pulled rather than built."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class EngineStore:
             except Unreachable:
                 raise
             except BuildToolsError as error:
-                # One that is not in the engine either stops those images alone that are built on it.
+                # If it is not in the engine either, only the images built on it fail.
                 if self._task.services.engine.inspect(base):
                     self._task.run.report(Warned("", f"{error.fact}; the engine's own is used"))
 
@@ -76,7 +76,7 @@ class EngineStore:
         return engine_statuses(statuses, engine, cache=self._task.run.project_cache) if engine else statuses
 
     def with_notes(self, statuses: tuple[ImageStatus, ...]) -> tuple[ImageStatus, ...]:
-        """See the protocol: of each name that is somebody else's image in the engine, that it is."""
+        """See the protocol. The note says that a name belongs to another image in the engine."""
         named = _named(statuses)
 
         def with_note(status: ImageStatus) -> ImageStatus:
@@ -89,7 +89,7 @@ class EngineStore:
         return tuple(map(with_note, statuses))
 
     def with_stored(self, statuses: tuple[ImageStatus, ...]) -> tuple[ImageStatus, ...]:
-        """See the protocol: the engine lacks it, and the registry has it."""
+        """See the protocol. This marks what the engine lacks and the registry has."""
         task = self._task
         places = {
             each.name: (repository(task, each.name), each.fingerprint.value)
@@ -122,7 +122,7 @@ class EngineStore:
         missing: Sequence[ImageToPush],
         stored: Mapping[str, StoredImage],
     ) -> Sequence[ImageToPush]:
-        # An engine takes its time to list its images, which a push of what the registry has can do without.
+        # Listing an engine's images is slow, and a push of what the registry has does not need it.
         cache, engine = self._task.run.project_cache, self._task.services.engine
         statuses = engine_statuses(statuses_at_start, engine, cache=cache, stored=stored, is_final=True)
         images = self._assemble(statuses, [image.name for image in missing], registry_names=True)
@@ -172,9 +172,9 @@ class EngineStore:
 
 
 def _named(statuses: Sequence[ImageStatus]) -> frozenset[str]:
-    """Of each image the variant that an engine calls by the image's name: the one for its own platform, else the first.
+    """For each image the variant that the engine knows by the image's name: its own platform's, else the first one.
 
-    A name means one image in an engine that does not keep indexes.
+    An engine that does not keep indexes has one image for each name.
     """
     first = {status.folder.image: status.name for status in reversed(statuses)}
     own = {each.folder.image: each.name for each in statuses if each.folder.platform == each.folder.builder}

@@ -1,7 +1,8 @@
-"""A release on the machine that runs it: its archives unpacked in a folder, its images in the engine or in files.
+"""Fetch a release to the machine that runs it: archives are unpacked in a folder, images go to the engine or into
+files.
 
-Everything is fetched before the version becomes the current one, so whatever fails leaves the one that was. Rights to
-read are enough, and neither a repository nor git is needed.
+Everything is fetched before the version becomes current, so a failure leaves the current version as it is. It needs
+only read access, and neither a git repository nor git.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _REMEDY = "restore it from a backup, or fetch another version"
 
 
 class FetchState(Enum):
-    """What became of a member."""
+    """What happened to a member."""
 
     FETCHED = "fetched"
     ALREADY_THERE = "already there"
@@ -48,7 +49,7 @@ class FetchState(Enum):
 
 @frozen
 class FetchedMember:
-    """A member of a release on this machine. ``place`` is a folder, or what an image is called in the engine."""
+    """A member of a release on this machine. ``place`` is a folder, or the name of an image in the engine."""
 
     kind: str
     name: str
@@ -59,7 +60,10 @@ class FetchedMember:
 
 @frozen
 class Fetched:
-    """What fetching came to. ``folder`` holds the version; ``previous`` is the one that was current, or empty."""
+    """The result of fetching.
+
+    ``folder`` holds the version; ``previous`` is the version that was current before, or empty.
+    """
 
     version: str
     folder: str
@@ -69,7 +73,7 @@ class Fetched:
 
 @frozen
 class FetchRequest:
-    """A release that is wanted in the folder ``to``; with ``layout`` its images as an OCI image layout."""
+    """A release to fetch into the folder ``to``; with ``layout``, its images as an OCI image layout."""
 
     release: Release
     to: Path
@@ -77,18 +81,18 @@ class FetchRequest:
 
     @property
     def folder(self) -> Path:
-        """Where the version lies."""
+        """The folder of the version."""
         return self.to / Version.parse(self.release.version).image_tag
 
 
 def fetch_release(task: TaskContext, request: FetchRequest) -> Fetched:
-    """Bring a release to this machine, and make it the current one in its folder.
+    """Fetch a release to this machine and make it current in its folder.
 
     Images go into the engine, if this machine has one, or into the layout.
 
-    :raises Drifted: a member is missing, or is not what was released.
-    :raises Conflict: the folder holds another release of this version.
-    :raises Refused: an archive holds what is not unpacked, or a right is missing.
+    :raises Drifted: if a member is missing, or is not what was released.
+    :raises Conflict: if the folder holds another release of this version.
+    :raises Refused: if an archive has an entry that cannot be unpacked, or access is denied.
     """
     _check_names(request)
     release, folder, deployment = request.release, request.folder, Deployment(request.to)
@@ -117,7 +121,7 @@ def fetch_release(task: TaskContext, request: FetchRequest) -> Fetched:
 def _manifest(task: TaskContext, release: Release) -> bytes:
     """The manifest of a release, as it was published.
 
-    :raises Conflict: it is not what it was when the release was looked at.
+    :raises Conflict: if it has changed since the release was read.
     """
     version = Version.parse(release.version)
     manifest, location = read_manifest(task, version), manifest_location(task, version)
@@ -144,9 +148,9 @@ def fetch_plan(task: TaskContext, request: FetchRequest) -> tuple[Planned, ...]:
 
 
 def _check_names(request: FetchRequest) -> None:
-    """Nothing, where what a manifest calls its members can be used here.
+    """Raise :class:`Refused` unless the names of all members in the manifest can be used as file names here.
 
-    :raises Refused: a name could lead out of the folder, or is that of something else.
+    :raises Refused: if a name could lead out of the folder, or is reserved.
     """
     release = request.release
     if request.folder.name == CURRENT:
@@ -173,9 +177,9 @@ def _pinned(image: ReleasedImage) -> str:
 
 
 def _missing(task: TaskContext, request: FetchRequest) -> Release:
-    """The part of a release that this machine does not have; of images only what it can have.
+    """The part of a release that this machine lacks; only images that it can have.
 
-    :raises Conflict: the folder holds another release of this version.
+    :raises Conflict: if the folder holds another release of this version.
     """
     release, folder = request.release, request.folder
     if folder.exists() and not _holds(folder, release):
@@ -200,7 +204,7 @@ def _holds(folder: Path, release: Release) -> bool:
 
 
 def _is_in_engine(task: TaskContext, image: ReleasedImage) -> bool:
-    """Whether nothing is to be done for an image: the engine has it by both of its names, or there is no engine."""
+    """Whether there is nothing to do for an image: the engine has it under both of its names, or there is no engine."""
     engine = task.services.engine_if_installed()
     if engine is None:
         return True
@@ -243,9 +247,9 @@ def _warn_of_left_out(task: TaskContext, members: Iterable[FetchedMember]) -> No
 
 
 def _refuse_incomplete(task: TaskContext, request: FetchRequest, missing: Release) -> None:
-    """Find out what is gone, cut short, denied or not signed before anything is fetched.
+    """Before anything is fetched, find what is missing, truncated, denied or unsigned.
 
-    :raises Drifted: a member is not there, or the release is not what was signed.
+    :raises Drifted: if a member is missing, or the release is not what was signed.
     """
 
     def image_digest(image: ReleasedImage) -> str | None:
@@ -267,9 +271,9 @@ def _refuse_incomplete(task: TaskContext, request: FetchRequest, missing: Releas
 
 
 def pull_images(task: TaskContext, images: Iterable[ReleasedImage]) -> None:
-    """Bring images of a release into the engine, by digest and under their tags.
+    """Pull images of a release into the engine, by digest and under their tags.
 
-    :raises Drifted: one is gone, or damaged.
+    :raises Drifted: if one is missing or damaged.
     """
     pulls = [partial(timed, task.run.report, image.name, "pull", partial(_pull, task, image)) for image in images]
     side_by_side(pulls, jobs=task.run.jobs)
@@ -281,7 +285,7 @@ def _pull(task: TaskContext, image: ReleasedImage) -> None:
     try:
         image_id = engine.pull(reference, credential, PartialTransfers(task.run.report, image.name))
     except EngineError:
-        # An engine says in many ways that an image is damaged. Its bytes tell for sure.
+        # Engines report a damaged image in many ways, so check its bytes.
         with _damage_as_drift():
             refuse_damaged(task.services.registry_at(image.registry), image.repository, image.digest)
         raise
@@ -319,7 +323,7 @@ def _write_layout(task: TaskContext, images: tuple[ReleasedImage, ...], folder: 
 
 
 def _progress(task: TaskContext, subject: str, total: int = 0) -> Callable[[int], None]:
-    """What is told of each block of a download: it tells on how many bytes have come, and ends a cancelled one."""
+    """A callback for each block of a download: it reports the bytes so far, and ends a cancelled download."""
     done = 0
 
     def progress(size: int) -> None:
@@ -334,7 +338,7 @@ def _progress(task: TaskContext, subject: str, total: int = 0) -> Callable[[int]
 
 @contextmanager
 def _damage_as_drift() -> Iterator[None]:
-    """A context in which what a registry has damaged is drift: it was released whole."""
+    """A context in which damage in the registry is drift, since the release was complete when it was made."""
     try:
         yield
     except Damaged as error:

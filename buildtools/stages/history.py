@@ -1,7 +1,7 @@
-"""Every version that the store knows, newest first.
+"""All versions that the store knows, newest first.
 
-Two listings tell which versions are released and which are claimed only. What a version consists of is in its manifest,
-which never changes: it is read once and kept in the user's cache, as long as the listing shows the same ETag.
+Two listings show which versions are released and which are only claimed. The members of a version are in its manifest,
+which never changes; it is read once and cached as long as the listing shows the same ETag.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class VersionState(Enum):
 class HistoryEntry:
     """One version. ``created`` is its commit's date, RFC 3339; ``images`` and ``archives`` are names.
 
-    Of a version that is claimed only, nothing but the commit is known; of an unreadable manifest, nothing but
-    ``reason``. ``signed`` is whether the manifest names a statement; who signed that, ``verify`` tells. ``moving_tags``
-    are those that it has as the newest version, ``channels`` those that point to it.
+    Of a claimed version only the commit is known, and of an unreadable manifest only the ``reason``. ``signed`` is
+    whether the manifest names a statement; only ``verify`` checks who signed it. ``moving_tags`` are those it has as
+    the newest version, ``channels`` those that point to it.
     """
 
     version: str
@@ -55,13 +55,13 @@ class HistoryEntry:
 
 
 def read_history(task: TaskContext) -> tuple[HistoryEntry, ...]:
-    """Every released or claimed version, newest first.
+    """All released or claimed versions, newest first.
 
-    :raises Unreachable: the store does not answer.
+    :raises Unreachable: if the store does not answer.
     """
     store = task.services.store
     manifests = {entry.key: entry.etag for entry in store.list(_RELEASES) if _is_about_version(entry.key)}
-    # A version whose manifest is there needs no look at its claim.
+    # A version with a manifest does not need its claim read.
     claims = [
         entry.key
         for entry in store.list(_CLAIMS)
@@ -70,7 +70,7 @@ def read_history(task: TaskContext) -> tuple[HistoryEntry, ...]:
     cache = _ManifestCache(task.run.cache / "manifests", store.location(_RELEASES))
     missing = [key for key, etag in manifests.items() if cache.get(key, etag) is None]
     keys = [*missing, *claims]
-    # One that was deleted since it was listed is not a version any more.
+    # It may have been deleted after it was listed.
     contents = {key: each.data for key, each in zip(keys, store.read_all(keys), strict=True) if each}
     for key in contents.keys() & manifests.keys():
         cache.add(key, manifests[key], contents[key])
@@ -86,7 +86,7 @@ def read_history(task: TaskContext) -> tuple[HistoryEntry, ...]:
 
 
 def _is_about_version(key: str) -> bool:
-    """Whether an object is a manifest or a claim; others may lie beside them."""
+    """Whether an object is a manifest or a claim; other objects may be beside them."""
     return version_of(key.replace(_CLAIMS, _RELEASES, 1)) is not None
 
 
@@ -125,7 +125,7 @@ def _claim_entry(key: str, content: bytes) -> HistoryEntry:
 
 
 def _tags(task: TaskContext, releases: Iterable[Release]) -> dict[str, tuple[str, ...]]:
-    """The moving tags of each version: the newest of those that a tag is for has it."""
+    """The moving tags of each version: a tag belongs to the newest version that it fits."""
     holders: dict[str, str] = {}
     for version in sorted(Version.parse(each.version) for each in releases):
         holders |= dict.fromkeys(moving_tags(task.settings.moving_tags, version, ()), version.text)
@@ -133,7 +133,7 @@ def _tags(task: TaskContext, releases: Iterable[Release]) -> dict[str, tuple[str
 
 
 class _ManifestCache:
-    """Manifests by key and ETag, in one file for each store. What is damaged in it is read from the store again."""
+    """Manifests by key and ETag, in one file for each store. A damaged entry is read from the store again."""
 
     def __init__(self, folder: Path, location: str) -> None:
         self._path = folder / f"{sha256(location.encode()).hexdigest()[:16]}.json"
@@ -153,7 +153,7 @@ class _ManifestCache:
         self._is_changed = True
 
     def save(self, keys: Iterable[str]) -> None:
-        """Write what was added, and drop what is not among the keys any more."""
+        """Write the new entries, and drop those whose key is not among ``keys``."""
         entries = {key: self._entries[key] for key in keys if key in self._entries}
         if self._is_changed:
             document = {key: (etag, sha256(text.encode()).hexdigest(), text) for key, (etag, text) in entries.items()}

@@ -1,4 +1,4 @@
-"""Images, from their folders to the engine and to the registry."""
+"""Images, from their folders to the engine and the registry."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _SECONDS_AN_HOUR = 3600
 
 
 def run_before(task: TaskContext) -> None:
-    """Run the ``before`` commands of the image folders, in build order: they may make what the contexts hold."""
+    """Run the ``before`` commands of the image folders in build order; they may create files in the contexts."""
     if not any(settings.before for settings in task.settings.image.values()):
         return
     version = task.version
     variables = {"BUILDTOOLS_VERSION": version.text, "BUILDTOOLS_REVISION": version.commit}
-    # Once for all variants of an image: they share a context.
+    # Once for all variants of an image, because they share a context.
     for folder in {folder.image: folder for folder in task.image_folders()}.values():
         if folder.settings.before:
             timed(task.run.report, folder.image, "before", partial(_before, task, folder, variables))
@@ -46,34 +46,34 @@ def run_before(task: TaskContext) -> None:
 
 
 def pull_bases(task: TaskContext) -> None:
-    """With ``--pull``, fetch every base image anew; one that is only local stays as it is."""
+    """With ``--pull``, fetch every base image again; one that only exists locally stays as it is."""
     if task.run.pull:
         _store(task).refresh(_outside(task.image_folders()))
 
 
 def survey_images(task: TaskContext, *, complete: bool = False) -> tuple[ImageStatus, ...]:
-    """Where every image folder stands. With ``complete`` unknown base images are fetched, so that none stays unknown.
+    """The state of every image folder. With ``complete``, unknown base images are fetched, so that none stays unknown.
 
-    :raises BuildToolsError: a base image cannot be had.
+    :raises BuildToolsError: if a base image cannot be fetched.
     """
     return _store(task).with_places(survey_folders(task, complete=complete))
 
 
 def statuses_in_engine(task: TaskContext, statuses: tuple[ImageStatus, ...]) -> tuple[ImageStatus, ...]:
-    """Where each folder stands in the engine; the same where there is none, or builders are configured."""
+    """The state of each folder in the engine; unchanged without an engine, or if builders are configured."""
     engine = _store(task).engine
     return engine_statuses(statuses, engine, cache=task.run.project_cache) if engine else statuses
 
 
 def listed_statuses(task: TaskContext) -> tuple[ImageStatus, ...]:
-    """Where every image folder stands, with what else a list should say of that."""
+    """The state of every image folder, with notes for a list."""
     return _store(task).with_notes(survey_images(task))
 
 
 def complete_survey(task: TaskContext) -> tuple[ImageStatus, ...]:
-    """Every image folder with its fingerprint, all of whose base images are known; no engine is asked where it stands.
+    """Every image folder with its fingerprint and all base images known; the state is not looked up.
 
-    :raises BuildToolsError: a base image cannot be had.
+    :raises BuildToolsError: if a base image cannot be fetched.
     """
     statuses = survey_folders(task, complete=True)
     if errors := [status.base_error for status in statuses if status.base_error]:
@@ -82,7 +82,7 @@ def complete_survey(task: TaskContext) -> tuple[ImageStatus, ...]:
 
 
 def survey_folders(task: TaskContext, *, complete: bool = False) -> tuple[ImageStatus, ...]:
-    """Every image folder with its fingerprint; where it stands is not asked, and unknown."""
+    """Every image folder with its fingerprint; the state is not looked up and unknown."""
     image_folders, store = task.image_folders(), _store(task)
     find = partial(
         find_bases, image_folders, store.engine, task.services.registry_at, task.registry_cache, store.own_names()
@@ -98,9 +98,9 @@ def survey_folders(task: TaskContext, *, complete: bool = False) -> tuple[ImageS
 
 
 def bring_in(task: TaskContext, *, registry_names: bool) -> tuple[LocalImage, ...]:
-    """Bring every image into the engine; what the registry has already is pulled rather than built.
+    """Bring every image into the engine; what is in the registry is pulled rather than built.
 
-    Builders without a store bring it into the registry, under its fingerprint.
+    Builders without a store of their own bring it into the registry, under its fingerprint.
     """
     store = _store(task)
     store.require(registry_names=registry_names)
@@ -109,13 +109,13 @@ def bring_in(task: TaskContext, *, registry_names: bool) -> tuple[LocalImage, ..
 
 
 def push_images(task: TaskContext, wait_for_archives: Callable[[], object] | None = None) -> tuple[PushedImage, ...]:
-    """Push every image; only what the registry lacks is looked for in the engine, and built.
+    """Push every image; only those that the registry lacks are looked up in the engine, and built.
 
-    ``wait_for_archives`` is called when all layers are in the registry, before a tag of the version is set. What is
-    made meanwhile must not write into a context: the images would not have it.
+    ``wait_for_archives`` is called once all layers are in the registry, before any tag of the version is set. Nothing
+    may write into a context meanwhile, because the images would not contain it.
 
-    :raises Refused: what is made is a release, and a context holds what is in no commit.
-    :raises BuildToolsError: what was made wrote into a context.
+    :raises Refused: if this is a release and a context contains files that no commit has.
+    :raises BuildToolsError: if a context changed meanwhile.
     """
     registry = task.services.registry
     statuses_at_start = complete_survey(task)
@@ -148,7 +148,7 @@ def push_images(task: TaskContext, wait_for_archives: Callable[[], object] | Non
 
 
 def _tag_caches(task: TaskContext, statuses: Sequence[ImageStatus], pushed: Sequence[PushedImage]) -> None:
-    """Give what was built for the first time, and carries its own cache, the tag by which a build finds that."""
+    """Give each new image with an inline cache the tag that builds look for."""
     new = {image.name: image.digest for image in pushed if image.is_new}
     for folder in (status.folder for status in statuses):
         kinds = {cache.kind for cache in read_caches(folder.settings.cache_to, written=True)}
@@ -161,7 +161,7 @@ def _tag_caches(task: TaskContext, statuses: Sequence[ImageStatus], pushed: Sequ
 
 
 def _outside(image_folders: Iterable[ImageFolder]) -> list[str]:
-    """The references of the base images from outside that these folders are built on."""
+    """The references of all external base images of these folders."""
     return sorted({base for folder in image_folders for base in folder.bases} - {"scratch"})
 
 
@@ -193,9 +193,9 @@ def local_plan(task: TaskContext) -> tuple[Planned, ...]:
 
 
 def push_plan(task: TaskContext, *, release: bool = False) -> tuple[Planned, ...]:
-    """What pushing the images would do, as a ``release`` or without one.
+    """What pushing the images would do, as a ``release`` or not.
 
-    :raises Refused: a release would hold what is in no commit.
+    :raises Refused: if a release would contain files that no commit has.
     """
     statuses = survey_images(task)
     mind_untracked(task, statuses, release=release)
@@ -205,9 +205,9 @@ def push_plan(task: TaskContext, *, release: bool = False) -> tuple[Planned, ...
 
 
 def unbuilt(task: TaskContext, statuses: Sequence[ImageStatus]) -> list[str]:
-    """The names of those that a push would have to build, as far as the registry's tags tell.
+    """The names of the images that a push would have to build, judged by the registry's tags.
 
-    :raises Conflict: the version exists with other content.
+    :raises Conflict: if the version exists with other content.
     """
     request = PushRequest(_to_push(task, statuses), task.version, _labels(task))
     return unbuilt_images(request, task.services.registry, task.registry_cache)
@@ -260,7 +260,7 @@ def _to_push(task: TaskContext, statuses: Sequence[ImageStatus]) -> tuple[ImageT
 
 
 def _labels(task: TaskContext) -> dict[str, str]:
-    """What is stamped into every image: https://github.com/opencontainers/image-spec/blob/main/annotations.md."""
+    """The labels that every image gets: https://github.com/opencontainers/image-spec/blob/main/annotations.md."""
     labels = {
         VERSION_LABEL: task.version.text,
         "org.opencontainers.image.revision": task.version.commit,
@@ -270,5 +270,5 @@ def _labels(task: TaskContext) -> dict[str, str]:
 
 
 def rfc3339(seconds: int) -> str:
-    """A time in seconds since 1970 as https://www.rfc-editor.org/rfc/rfc3339 writes it, UTC."""
+    """A time in seconds since 1970 as RFC 3339 text in UTC. https://www.rfc-editor.org/rfc/rfc3339"""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

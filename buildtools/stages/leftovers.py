@@ -1,4 +1,4 @@
-"""What this tool has made on a machine and nobody uses any more: images, archives, caches of other projects."""
+"""What this tool left on a machine and nobody uses any more: images, archives, caches of other projects."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ARCHIVE = re.compile(r"(?P<name>.+)-(?P<version>\d.*)\.tgz")
 
 
 class LeftoverKind(Enum):
-    """What a leftover is, and so what its name means."""
+    """The kind of a leftover, which determines what its name means."""
 
     IMAGE = "image"
     ARCHIVE = "archive"
@@ -34,9 +34,9 @@ class LeftoverKind(Enum):
 
 @frozen
 class Leftover:
-    """One thing that nobody uses, and how many days ago somebody last did.
+    """Something that nobody uses, and the days since its last use.
 
-    ``name`` is a name in the engine, or a path; that of an archive is relative to the project.
+    ``name`` is a name in the engine, or a path; an archive's path is relative to the project.
     """
 
     kind: LeftoverKind
@@ -45,9 +45,9 @@ class Leftover:
 
 
 def leftovers(task: TaskContext, days: int) -> tuple[Leftover, ...]:
-    """Whatever nobody has used for so many days; an engine that cannot be used is none that needs cleaning.
+    """Everything that nobody has used for ``days`` days. An engine that cannot be used is skipped.
 
-    :raises BuildToolsError: the image folders cannot be read, for then nobody knows what is in use.
+    :raises BuildToolsError: if the image folders cannot be read, since then nobody knows what is in use.
     """
     engine = task.services.engine_if_any()
     everything = [*(_images(task, engine) if engine else ()), *_archives(task), *_caches(task)]
@@ -55,7 +55,7 @@ def leftovers(task: TaskContext, days: int) -> tuple[Leftover, ...]:
 
 
 def remove(task: TaskContext, each: Leftover) -> bool:
-    """Take one thing away, and tell whether it went; where somebody has begun to use it meanwhile, it stays."""
+    """Remove a leftover; returns whether it was removed. If somebody has started to use it meanwhile, it stays."""
     try:
         if each.kind is LeftoverKind.IMAGE:
             task.services.engine.untag(each.name)
@@ -73,10 +73,10 @@ def remove(task: TaskContext, each: Leftover) -> bool:
 
 
 def _images(task: TaskContext, engine: Engine) -> Iterator[Leftover]:
-    """Images of this project's folders that were built or pulled by the tool, and that no container has.
+    """Images of this project's folders that the tool built or pulled and no container uses.
 
-    Those of a folder whose own image cannot be told, because its base is out of reach, are left alone. The label alone
-    does not tell that an image is ours: what somebody builds on top of it has it too.
+    If a folder's current image is unknown, because its base image cannot be looked up, its images stay. The label alone
+    does not prove that an image is ours, because images built on top of ours inherit it.
     """
     statuses = survey_images(task)
     known = [status for status in statuses if status.state is not BuildState.UNKNOWN]
@@ -102,28 +102,28 @@ def _folder_name(image: EngineImage, names: Collection[str]) -> str:
 
 
 def _has_own_names(task: TaskContext, image: EngineImage, name: str) -> bool:
-    """Whether all names are of our making: somebody who has given it another one may count on it."""
+    """Whether we made all of its names; a user who named it may rely on it."""
     return {tag.rpartition(":")[0] for tag in image.tags} <= repositories_in_engine(task, name)
 
 
 def repositories_in_engine(task: TaskContext, name: str) -> set[str]:
-    """What an image's names in the engine begin with: with the registry, and without."""
+    """The repositories of an image's names in the engine: with and without the registry."""
     prefix = f"{task.settings.repository_prefix}/" if task.settings.registry else ""
     return {name, f"{prefix}{name}"}
 
 
 def days_since_tagged(details: dict[str, Any], image: EngineImage) -> int:
-    """A build that finds an image up to date gives it the name of the new version: that is its last use."""
+    """The days since an image was last used: a build that finds it up to date names it with the new version."""
     last = 0.0
     with suppress(ValueError, AttributeError):
-        # Nanoseconds are more than Python reads.
+        # Python cannot read nanoseconds.
         text = (details.get("Metadata") or {}).get("LastTagTime", "")
         last = datetime.fromisoformat(re.sub(r"\.\d+", "", text)).timestamp()
     return _days(max(last, image.created))
 
 
 def _archives(task: TaskContext) -> Iterator[Leftover]:
-    """Archives in ``dist/`` of other versions than that of the checkout."""
+    """The archives in ``dist/`` of versions other than the checkout's."""
     for path in sorted((task.settings.root / "dist").glob("*.tgz")):
         match = _ARCHIVE.fullmatch(path.name)
         if match and match["name"] in task.settings.distribution and match["version"] != task.version.image_tag:
@@ -131,7 +131,7 @@ def _archives(task: TaskContext) -> Iterator[Leftover]:
 
 
 def _caches(task: TaskContext) -> Iterator[Leftover]:
-    """What is remembered of other projects; losing it costs time only."""
+    """The caches of other projects; losing one only costs time."""
     for folder in sorted(task.run.project_cache.parent.glob("*")):
         if folder != task.run.project_cache and folder.is_dir():
             last = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))

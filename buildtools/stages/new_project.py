@@ -1,4 +1,4 @@
-"""The first files of a repository that begins to use the tool: what there is already is left as it is."""
+"""The first files of a repository that starts to use the tool. Existing files are left as they are."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from buildtools.tasks import namespace
 
 __all__ = ["namespace"]
 """
-# Where others keep their image folders.
+# Where projects commonly keep their image folders.
 _IMAGE_PLACES = ("src/docker", "docker", "images", "dockerfiles", "containers", "services")
 _NAME_OF_A_BUILD = re.compile(r"""^\s*rootProject\.name\s*=\s*["']([^"']+)["']""", re.MULTILINE)
 _MAKES_A_DISTRIBUTION = re.compile(r"""(?:id|plugin:?)?[\s(]*["'`](?:application|distribution)["'`]""")
@@ -45,7 +45,10 @@ _MAKES_A_DISTRIBUTION = re.compile(r"""(?:id|plugin:?)?[\s(]*["'`](?:application
 
 @frozen
 class FirstFile:
-    """A file of a new project, by its path from the project's folder. ``is_added_to`` says that it was there before."""
+    """A file of a new project, by its path relative to the project's folder.
+
+    ``is_added_to`` is True if it existed before.
+    """
 
     path: str
     content: bytes
@@ -54,7 +57,7 @@ class FirstFile:
 
 @frozen
 class NewProject:
-    """The files that were written, those that were there and are as before, and the commands to go on with."""
+    """The files that were written, those that existed and are unchanged, and the commands to continue with."""
 
     files: tuple[FirstFile, ...]
     unchanged: tuple[str, ...]
@@ -62,10 +65,10 @@ class NewProject:
 
 
 def begin_project(task: TaskContext) -> NewProject:
-    """Write what the project's folder lacks, unless the run is dry.
+    """Write the files that the project's folder lacks, unless the run is dry.
 
-    :raises Refused: the folder is in no git repository.
-    :raises BuildToolsError: a file cannot be written.
+    :raises Refused: if the folder is not in a git repository.
+    :raises BuildToolsError: if a file cannot be written.
     """
     root, environment = task.settings.root, task.run.environment
     repository = Repository.open(root, environment)
@@ -75,7 +78,7 @@ def begin_project(task: TaskContext) -> NewProject:
     new = tuple(file for file in plan if file.content)
     if not task.run.dry_run:
         for path in (*_EXAMPLE_FILES, *(file.path for file in plan)):
-            # What a run that was killed left of it.
+            # A killed run may have left this.
             _partial(root / path).unlink(missing_ok=True)
         for file in new:
             _write(root / file.path, file)
@@ -86,7 +89,7 @@ def begin_project(task: TaskContext) -> NewProject:
 
 
 def _plan(task: TaskContext, repository: Repository) -> Iterator[FirstFile]:
-    """Every file, in the order in which they are written; those without content are there already."""
+    """All files, in the order in which they are written; those without content exist already."""
     root = task.settings.root
     place, gradle_name = _images_folder(root), _gradle_name(root)
     yield _new(root, "tasks.py", _TASKS)
@@ -94,7 +97,7 @@ def _plan(task: TaskContext, repository: Repository) -> Iterator[FirstFile]:
     configuration = "" if origins else _configuration(task, repository, place, gradle_name)
     yield _extended(root, "pyproject.toml", configuration)
     if not place and _has_room_for_example(root, task.settings.images):
-        # The Dockerfile comes last: with it the example is whole.
+        # The Dockerfile comes last: it completes the example.
         for path, text in zip(_EXAMPLE_FILES, ("Hello\n", _DOCKERFILE), strict=True):
             yield _new(root, path, text)
     ignored = {line.strip().strip("/") for line in _text(root / ".gitignore").splitlines()}
@@ -116,7 +119,7 @@ def _new(root: Path, path: str, text: str) -> FirstFile:
 
 
 def _extended(root: Path, path: str, text: str) -> FirstFile:
-    """The file with ``text`` at its end, in the line ends that it has."""
+    """The file with ``text`` appended, with the line endings that it has."""
     before = _text(root / path)
     if not text or not before:
         return FirstFile(path, text.encode(), is_added_to=(root / path).exists())
@@ -155,7 +158,7 @@ def _advice(root: Path, old: Sequence[str]) -> Iterator[str]:
 
 
 def _images_folder(root: Path) -> str:
-    """Where the repository has image folders already: a folder of folders each of which is one."""
+    """The folder in which the repository already keeps image folders, if all of its folders are such; else empty."""
     for place in _IMAGE_PLACES:
         folders = [path for path in (root / place).glob("*") if path.is_dir() and not path.name.startswith(".")]
         if folders and all(COMPONENT.fullmatch(path.name) and (path / "Dockerfile").is_file() for path in folders):
@@ -164,7 +167,7 @@ def _images_folder(root: Path) -> str:
 
 
 def _gradle_name(root: Path) -> str:
-    """What Gradle calls the distribution that it installs; empty where it makes none."""
+    """The name of the distribution that Gradle installs; empty if it makes none."""
     kinds = ("gradle", "gradle.kts")
     build = "".join(_text(root / f"build.{kind}") for kind in kinds)
     if not _MAKES_A_DISTRIBUTION.search(build):
@@ -202,7 +205,7 @@ def _configuration(task: TaskContext, repository: Repository, place: str, gradle
 
 
 def _tag_prefix(root: Path, repository: Repository, environment: Mapping[str, str]) -> str:
-    """What the tag of the checkout's version has before its number, as the ``v`` of ``v1.4.2``."""
+    """What precedes the number in the tag of the checkout's version, such as the ``v`` of ``v1.4.2``."""
     with suppress(BuildToolsError):
         tag = ignored_tag(repository, "")
         if tag and tag.is_annotated and read_version(root, "", environment).base.startswith(tag.prefix):
@@ -211,7 +214,7 @@ def _tag_prefix(root: Path, repository: Repository, environment: Mapping[str, st
 
 
 def _branch(repository: Repository, remote: str) -> str:
-    """The branch that the remote calls its own, else the one that is checked out."""
+    """The default branch of the remote, else the one that is checked out."""
     for name, prefix in ((f"refs/remotes/{remote}/HEAD", f"refs/remotes/{remote}/"), ("HEAD", "refs/heads/")):
         target = resolve(repository.refs, name.encode())[0].decode("utf-8", "surrogateescape")
         if target.startswith(prefix) and target != name:
@@ -220,7 +223,7 @@ def _branch(repository: Repository, remote: str) -> str:
 
 
 def _partial(path: Path) -> Path:
-    # What is a link stays one.
+    # A symbolic link stays one.
     path = path.resolve() if path.exists() else path
     return path.with_name(f".{path.name}.partial")
 
@@ -234,7 +237,7 @@ def _write(path: Path, file: FirstFile) -> None:
             shutil.copymode(path, partial)
             partial.replace(path.resolve())
         else:
-            # Unlike a rename, this replaces nothing that has come meanwhile.
+            # Unlike a rename, this replaces nothing that appeared meanwhile.
             os.link(partial, path)
             partial.unlink()
     except OSError as error:
@@ -243,10 +246,10 @@ def _write(path: Path, file: FirstFile) -> None:
 
 
 def _commands(task: TaskContext, repository: Repository, paths: Sequence[str]) -> tuple[str, ...]:
-    """Three commands that lead to images, each of which works once those before it have."""
+    """Three commands that lead to images; each works once those before it were run."""
     root, environment = task.settings.root, task.run.environment
     top = Path(repository.work_tree or root)
-    # Before the first commit all is new.
+    # Before the first commit everything is new.
     changed = {top / path for path in changed_paths(repository)} if repository.head() else set()
     changed |= {Path(path) for path in untracked_files(root, [root], environment)}
     images = task.settings.images

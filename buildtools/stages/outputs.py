@@ -1,7 +1,7 @@
-"""What the next step of a pipeline gets: ``dist/VERSION/``, written by ``push`` and ``publish``.
+"""Files for the next step of a pipeline: ``dist/VERSION/``, written by ``push`` and ``publish``.
 
-A folder appears as a whole, and those of other versions are removed before: ``dist/*/release.env`` is never that of two
-versions, and never a part of one.
+A folder appears complete, after those of other versions were removed. So ``dist/*/release.env`` never matches two
+versions, and never a partial one.
 """
 
 from __future__ import annotations
@@ -25,19 +25,18 @@ RELEASE = "release.json"
 _VARIABLES = "release.env"
 COMPOSE = "compose.override.yaml"
 _ATTESTATION = "attestation.json"
-# The files that tell of a release.
+# The files that describe a release.
 DOCUMENTS = (RELEASE, _VARIABLES, COMPOSE)
 _PREFIX = ".outputs-"
 
 
 def write_outputs(task: TaskContext, members: Release, manifest: bytes = b"", statement: bytes = b"") -> Path:
-    """Write the outputs of the task's version; the folder.
+    """Write the outputs of the task's version; returns the folder.
 
     Without ``manifest`` the version is not released, and there is no ``release.json``; without a signed ``statement``
-    there is no ``attestation.json``. Archives that lie in ``dist`` are linked into the folder, so that it is all that
-    is needed.
+    there is no ``attestation.json``. Archives in ``dist`` are linked into the folder, so that it is complete by itself.
 
-    :raises BuildToolsError: the folder cannot be written.
+    :raises BuildToolsError: if the folder cannot be written.
     """
     dist = task.settings.root / "dist"
     return _write(dist, members, lambda key: task.services.store.location(key), manifest, statement)
@@ -48,7 +47,7 @@ def _write(dist: Path, members: Release, location: Callable[[str], str], manifes
     try:
         dist.mkdir(parents=True, exist_ok=True)
         for path in dist.glob(f"{_PREFIX}*"):
-            # A run that was killed left it.
+            # Left by a killed run.
             shutil.rmtree(path, ignore_errors=True)
         new = Path(tempfile.mkdtemp(dir=dist, prefix=_PREFIX))
         new.chmod(0o755)
@@ -73,9 +72,9 @@ def _write(dist: Path, members: Release, location: Callable[[str], str], manifes
 
 
 def write_documents(folder: Path, members: Release, location: Callable[[str], str], manifest: bytes) -> None:
-    """Write what tells of a release's members to shells and to Compose; and to programs, where there is a manifest.
+    """Write files that describe a release's members to shells and Compose and, given a manifest, to programs.
 
-    :raises OSError: the folder cannot be written.
+    :raises OSError: if the folder cannot be written.
     """
     lines = [f"{name}={shlex.quote(value)}" for name, value in _variables(members, location)]
     (folder / _VARIABLES).write_text("".join(f"{line}\n" for line in lines))
@@ -85,12 +84,12 @@ def write_documents(folder: Path, members: Release, location: Callable[[str], st
 
 
 def pinned_images(members: Release) -> dict[str, str]:
-    """The references of a release's images by digest, by name."""
+    """The references by digest of a release's images, by image name."""
     return {image.name: f"{image.registry}/{image.repository}@{image.digest}" for image in members.images}
 
 
 def image_variables(images: Mapping[str, str]) -> dict[str, str]:
-    """For each image, by name, the variable that tells its reference to shells and to Compose: ``IMAGE_APP``."""
+    """The references of images by shell and Compose variable, such as ``IMAGE_APP``."""
     names: set[str] = set()
     return {_unique("IMAGE", name, names): reference for name, reference in sorted(images.items())}
 
@@ -108,7 +107,7 @@ def _variables(members: Release, location: Callable[[str], str]) -> Iterator[tup
 
 
 def _unique(prefix: str, name: str, names: set[str]) -> str:
-    """A variable for a shell. Of two members whose names differ in punctuation only, the second gets a ``_2``."""
+    """An unused shell variable name. If two names differ only in punctuation, the second gets ``_2``."""
     plain = f"{prefix}_{re.sub('[^A-Z0-9]', '_', name.upper())}"
     number = 1
     while (variable := plain if number == 1 else f"{plain}_{number}") in names:
@@ -119,13 +118,13 @@ def _unique(prefix: str, name: str, names: set[str]) -> str:
 
 def _link(dist: Path, folder: Path, archive: ReleasedArchive) -> None:
     name = _file_name(archive)
-    # The released archive may be the one that another agent made; then this one's is of no use here.
+    # The released archive may be another agent's; then this one's is of no use here.
     with suppress(FileNotFoundError):
         if (dist / name).stat().st_size == archive.size:
             try:
                 os.link(dist / name, folder / name)
             except OSError:
-                # A file system without hard links.
+                # The file system may not have hard links.
                 shutil.copyfile(dist / name, folder / name)
 
 

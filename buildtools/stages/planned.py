@@ -1,4 +1,4 @@
-"""What a dry run says about one member."""
+"""What a dry run reports about one member."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Promotion: a release taken over into another registry and another store, every byte of it unchanged.
+"""Promotion: copy a release to another registry and another store, byte for byte.
 
-On the target it is what ``publish`` is: the version is claimed, images and archives are staged and read back, and the
-manifest is written last. So a version exists there as a whole or not at all, and a run that was killed is finished by
-the same command. The manifest names the places in the target, and is the same otherwise.
+The target goes through the steps of ``publish``: the version is claimed, images and archives are staged and read back,
+and the manifest is written last. So a version exists there completely or not at all, and the same command finishes what
+a killed run began. The manifest names the places in the target, and is otherwise the same.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _QUESTIONS = 8
 def target_task(task: TaskContext, name: str) -> TaskContext:
     """The same task in a target of the configuration.
 
-    :raises Refused: there is no such target, or its store is the project's own.
+    :raises Refused: if there is no such target, or its store is the project's own.
     """
     settings = task.settings.of_target(name)
     if (settings.artifacts_url, settings.s3_endpoint) == (task.settings.artifacts_url, task.settings.s3_endpoint):
@@ -64,15 +64,15 @@ def target_release(target: TaskContext, release: Release) -> Release:
 
 
 def check_promotion(task: TaskContext, target: TaskContext, name: str, release: Release) -> None:
-    """Everything that could stop a promotion, found out before anything is written; all errors at once.
+    """Check everything that could stop a promotion before anything is written, and report all errors at once.
 
-    :raises Refused: a gate has not been passed, or the target may not be written to.
-    :raises Drifted: the release is not intact.
-    :raises Conflict: the target has the version with other content.
+    :raises Refused: if a gate has not been passed, or the target may not be written to.
+    :raises Drifted: if the release is not intact.
+    :raises Conflict: if the target has the version with other content.
     """
     replica = target_release(target, release)
     registry = target.services.registry
-    # Each asks another service. The target's store is connected by the first question to it.
+    # Each group asks another service. The first question to the target's store connects it.
     checks: tuple[tuple[Callable[[], object], ...], ...] = (
         (partial(_refuse_closed_gates, task, name, release), partial(_refuse_drift, task, release)),
         (partial(_refuse_conflict, target, replica), partial(_refuse_store, target)),
@@ -85,11 +85,11 @@ def check_promotion(task: TaskContext, target: TaskContext, name: str, release: 
 
 
 def stage_replica(task: TaskContext, target: TaskContext, release: Release) -> Release:
-    """Take images and archives over into the target, and read back every one; the release as it is there.
+    """Copy images and archives to the target, and read back every one; returns the release as it is there.
 
     No tag of the version is set before all parts of all images are there.
 
-    :raises Conflict: the target has a tag or an archive of the version with other content, or its claim by another
+    :raises Conflict: if the target has a tag or an archive of the version with other content, or a claim by another
         commit.
     """
     replica = target_release(target, release)
@@ -114,7 +114,7 @@ def stage_replica(task: TaskContext, target: TaskContext, release: Release) -> R
 
 
 def _results(target: TaskContext, work: Mapping[str, Callable[[], _Value]], action: str) -> Mapping[str, _Value]:
-    """What came of each piece of work; several are done at once."""
+    """The results of each piece of work; several run at once."""
     results = run_graph(dict.fromkeys(work, ()), lambda key: work[key](), jobs=target.run.jobs)
     if results.failed:
         raise Failures(results.failed.values()).combined(
@@ -124,9 +124,9 @@ def _results(target: TaskContext, work: Mapping[str, Callable[[], _Value]], acti
 
 
 def refuse_target_called_gate(task: TaskContext) -> None:
-    """Keep two meanings out of a record of gates.
+    """Raise :class:`Refused` if a name in a record of gates could mean two things.
 
-    :raises Refused: a target is called what a passed gate is called.
+    :raises Refused: if a target has the name of the gate that `invoke stage` passes.
     """
     if GATE in task.settings.target:
         raise Refused(
@@ -136,9 +136,9 @@ def refuse_target_called_gate(task: TaskContext) -> None:
 
 
 def record_gate(task: TaskContext, name: str, release: Release) -> None:
-    """Write beside the release's manifest that it has passed a gate, or was promoted to the target of this name.
+    """Record beside the release's manifest that it has passed a gate, or was promoted to the target with this name.
 
-    :raises Conflict: there is such a record of another commit.
+    :raises Conflict: if there is a record of another commit.
     """
     store, key = task.services.store, gates_key(Version.parse(release.version))
     while True:
@@ -146,7 +146,7 @@ def record_gate(task: TaskContext, name: str, release: Release) -> None:
         more = gates.with_gate(name)
         if more == gates:
             return
-        # Another run may have added its own meanwhile; then both are kept.
+        # Another run may add its own gate meanwhile; then both are kept.
         if etag:
             store.replace(key, more.document(), etag, "application/json")
         else:
@@ -154,7 +154,7 @@ def record_gate(task: TaskContext, name: str, release: Release) -> None:
 
 
 def promotion_plan(task: TaskContext, target: TaskContext, release: Release) -> tuple[Planned, ...]:
-    """What would become of each member in the target."""
+    """What would happen to each member in the target."""
     replica, version = target_release(target, release), Version.parse(release.version)
     missing = {image.name for image in _missing_images(task, target, release)}
     store = target.services.store
@@ -177,7 +177,7 @@ def _entry(name: str, action: str, *, is_there: bool) -> Planned:
 
 
 def _missing_images(task: TaskContext, target: TaskContext, release: Release) -> list[ReleasedImage]:
-    """The images that the target does not have, each with the digest that its tag points to: an index, if it is one."""
+    """The images that the target lacks, each with the digest that its tag points to, which may be an index."""
     tag = Version.parse(release.version).image_tag
     indexes = {move.reference: move.before for move in outdated_tags(task, release.images, tag)}
     sources = [replace(each, digest=indexes.get(each.reference) or each.digest) for each in release.images]
@@ -234,7 +234,7 @@ def _refuse_closed_gates(task: TaskContext, name: str, release: Release) -> None
 
 
 def _read_gates(task: TaskContext, release: Release) -> tuple[Gates, str]:
-    """The gates that a release has passed, and the record's ETag, which is empty where there is none."""
+    """The gates that a release has passed, and the record's ETag, which is empty if there is none."""
     key = gates_key(Version.parse(release.version))
     content = task.services.store.read(key)
     if content is None:

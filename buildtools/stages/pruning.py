@@ -1,11 +1,11 @@
-"""Pruning: releases that nobody needs any more are taken away, each as a whole, and none that something points to.
+"""Pruning: delete releases that nobody needs any more, each completely, and none that something points to.
 
-A release goes the way that it came, backwards: the manifest first, so that the version does not exist any more, then
-its archives, its tags and those of fingerprints that no other release has, and the claim. What it consisted of is
-written into ``prunes/V.json`` before and deleted last, so that the next run finishes what a killed one began.
+A release is deleted in the reverse order of its creation: the manifest first, so that the version no longer exists,
+then its archives, its tags, the tags of fingerprints that no other release has, and the claim. A record of its members
+is written to ``prunes/V.json`` before and deleted last, so that the next run finishes what a killed run began.
 
-Nobody starts to use a release that is being pruned: whoever claims the version, or points a channel at it, looks for
-that record afterwards, and whoever prunes looks at channels and gates again after it was written. So one of two runs
+Nobody starts to use a release that is being pruned. A run that claims the version, or points a channel at it, looks for
+that record afterwards; a run that prunes looks at channels and gates again after writing the record. So one of the two
 sees the other.
 """
 
@@ -44,12 +44,12 @@ from buildtools.version import Version
 
 _SECONDS_A_DAY = 86_400
 _QUESTIONS = 8
-# The digest of no bytes at all, which are not a manifest.
+# The digest of no bytes, which cannot be a manifest.
 _NOTHING = digest_of(b"")
 
 
 class PruneState(Enum):
-    """What became of a version, or would become of it."""
+    """What happened, or would happen, to a version."""
 
     KEPT = "kept"
     PRUNED = "pruned"
@@ -66,13 +66,14 @@ class PruneEntry:
 
 
 def prune_releases(task: TaskContext, keep: int, days: int, prefix: str = "") -> tuple[PruneEntry, ...]:
-    """Prune all releases but the newest ``keep``, those of the last so many days, and those that something points to.
+    """Prune all releases except the newest ``keep``, those of the last ``days`` days, and those that something points
+    to.
 
-    Only versions that start with ``prefix`` are looked at. In a dry run it is only said what would become of each. The
-    newest come first, and those last that an earlier run had begun with.
+    Only versions that start with ``prefix`` are considered. A dry run only reports what would happen. The newest
+    versions come first, and those that an earlier run began to prune come last.
 
-    :raises Refused: there is no repository to tell which git tags there are.
-    :raises BuildToolsError: a manifest or a channel cannot be read, and so not what it is about.
+    :raises Refused: if there is no git repository, which has the tags.
+    :raises BuildToolsError: if a manifest or a channel cannot be read, since then it is unknown what it needs.
     """
     remaining, errors = releases.read_releases(task)
     if errors:
@@ -102,9 +103,9 @@ def prune_releases(task: TaskContext, keep: int, days: int, prefix: str = "") ->
 
 
 def _check_rights(task: TaskContext, existing: Sequence[Release]) -> None:
-    """Find out whether we may delete, before the first manifest goes, by deleting what is not there.
+    """Check that we may delete, before the first manifest is deleted, by deleting what does not exist.
 
-    :raises Refused: we may not.
+    :raises Refused: if we may not.
     """
     task.services.store.delete(f"{PRUNES}{_NOTHING}")
     places = sorted({(image.registry, image.repository) for release in existing for image in release.images})
@@ -119,7 +120,7 @@ def _tag(release: Release) -> str:
 
 
 def _seconds(release: Release) -> float:
-    """When it was committed, in seconds since 1970; of a date that cannot be read, the end of time."""
+    """The commit's time in seconds since 1970; infinity if the date cannot be read."""
     try:
         return datetime.fromisoformat(release.created).timestamp()
     except ValueError:
@@ -127,7 +128,10 @@ def _seconds(release: Release) -> float:
 
 
 def _unfinished(task: TaskContext, tags: set[str]) -> list[Release]:
-    """The releases that a killed run has taken the manifest of. One that still has it is looked at like any other."""
+    """The releases whose manifest a killed run has deleted.
+
+    One that still has its manifest is treated like any other.
+    """
     store = task.services.store
     keys = [entry.key for entry in store.list(PRUNES)]
     contents = zip(keys, store.read_all(keys), strict=True)
@@ -136,7 +140,7 @@ def _unfinished(task: TaskContext, tags: set[str]) -> list[Release]:
 
 
 def _reasons(task: TaskContext) -> dict[str, str]:
-    """What keeps versions, by their image tags: git tags, gates and channels."""
+    """The reasons to keep versions, by image tag: git tags, gates and channels."""
     settings = task.settings
     tags = tag_names(settings.root, settings.tag_prefix, task.run.environment)
     reasons = {Version.parse(tag).image_tag: "there is a git tag of it" for tag in tags if _may_be_version(tag)}
@@ -145,18 +149,18 @@ def _reasons(task: TaskContext) -> dict[str, str]:
 
 
 def _reasons_in_store(task: TaskContext, keys: Sequence[str]) -> dict[str, str]:
-    """What keeps versions: the gates whose records have these keys, and all channels."""
+    """The reasons in the store to keep versions: gates whose records have these keys, and all channels."""
     store = task.services.store
     records = [
         Gates.parse(content.data, store.location(key))
         for key, content in zip(keys, store.read_all(keys), strict=True)
         if content
     ]
-    # That a version passed `invoke stage` makes nobody need it.
+    # Nobody needs a version just because it passed `invoke stage`.
     tries = {GATE} - task.settings.target.keys()
     reasons = {Version.parse(each.version).image_tag: "it was promoted" for each in records if {*each.names} - tries}
     for channel in parse_channels(task):
-        # What a rollback would go back to is needed as long as the channel is.
+        # A channel also needs the version that a rollback would go back to.
         for version in filter(None, (channel.previous, channel.version)):
             reasons[version.image_tag] = f"the channel {channel.name} needs it"
     return reasons
@@ -171,7 +175,7 @@ def _may_be_version(tag: str) -> bool:
 
 
 def _prune(task: TaskContext, release: Release, remaining: list[Release]) -> str:
-    """Take a release away, and out of those that remain; or say what keeps it, if somebody has begun to use it."""
+    """Delete a release, and drop it from ``remaining``; if somebody has started to use it, return what keeps it."""
     store, version = task.services.store, Version.parse(release.version)
     store.create(prune_key(version), release.manifest(), "application/json")
     why = _reasons_in_store(task, [gates_key(version)]).get(version.image_tag, "")
@@ -185,7 +189,7 @@ def _prune(task: TaskContext, release: Release, remaining: list[Release]) -> str
 
 
 def _delete_members(task: TaskContext, release: Release, remaining: Sequence[Release]) -> None:
-    """Delete all that a release consisted of and no other one needs, and last the record of that."""
+    """Delete all members of a release that no other release needs, and the record of them last."""
     store, version = task.services.store, Version.parse(release.version)
     needed = {archive.key for other in remaining for archive in other.archives}
     for archive in release.archives:
@@ -204,7 +208,7 @@ def _delete_members(task: TaskContext, release: Release, remaining: Sequence[Rel
 def _delete_image(task: TaskContext, image: ReleasedImage, others: Collection[ReleasedImage]) -> None:
     """Delete an image, its signatures, and the image with its fingerprint, with all tags, unless ``others`` need them.
 
-    What a registry has of layers it gives up by itself, when no image names them.
+    The registry's own garbage collection deletes layers that no image names.
     """
     registry = task.services.registry_at(image.registry)
     needed = {other.digest for other in others}
@@ -215,7 +219,7 @@ def _delete_image(task: TaskContext, image: ReleasedImage, others: Collection[Re
         digests.append(tag_digest(registry, image.repository, fingerprint_tag(image.fingerprint)))
     manifest = registry.get_manifest(image.repository, image.digest)
     if manifest and manifest.is_index:
-        # Each has this version's labels, so that no other version has it.
+        # Each has this version's labels, so no other version uses it.
         digests += manifest.platforms.values()
     for digest in dict.fromkeys(digests):
         if digest and digest not in needed and not registry.delete_manifest(image.repository, digest):

@@ -1,7 +1,7 @@
-"""The images of a task in the registry, where builders push them, which then is all that is asked for them.
+"""The images of a task in the registry, for builders that push them there and keep none.
 
-An engine has images under names, and what the registry has may come on top. A BuildKit daemon has none, so an image is
-up to date where the registry has its fingerprint, is never pulled, and has no name but there.
+An engine keeps images under names, besides those in the registry. A BuildKit daemon keeps none, so an image is up to
+date if the registry has its fingerprint, is never pulled, and only has a name in the registry.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from buildtools.task_context import TaskContext
 class RegistryStore:
     """The :class:`~buildtools.stages.image_store.ImageStore` of a task with builders that push what they build."""
 
-    # Builders take base images from their registries.
+    # Builders pull base images from their registries.
     engine = None
 
     def __init__(self, task: TaskContext) -> None:
@@ -53,10 +53,10 @@ class RegistryStore:
         return ()
 
     def refresh(self, references: Sequence[str]) -> None:
-        """See the protocol. Builders ask the registry each time."""
+        """See the protocol. Builders ask the registry each time anyway."""
 
     def fetch(self, bases: Sequence[BaseImage]) -> dict[str, BuildToolsError]:
-        """See the protocol. Nobody but its registry can tell of one, and that was asked."""
+        """See the protocol. Only its registry knows a base image, and that was already asked."""
         return {
             base.reference: (Unreachable if base.unreachable else BuildToolsError)(
                 f"its registry does not tell what {base.reference} is",
@@ -68,7 +68,7 @@ class RegistryStore:
     def with_places(self, statuses: tuple[ImageStatus, ...]) -> tuple[ImageStatus, ...]:
         """See the protocol.
 
-        :raises Refused: no registry is configured.
+        :raises Refused: if no registry is configured.
         """
         self.require()
         places = {each.name: (repository(self._task, each.name), each.fingerprint.value) for each in statuses}
@@ -80,7 +80,10 @@ class RegistryStore:
         return self._statuses(statuses, {name: image for name, image in images.items() if image})
 
     def with_notes(self, statuses: tuple[ImageStatus, ...]) -> tuple[ImageStatus, ...]:
-        """See the protocol: which one of several builders is to build it. Another one will where that has no time."""
+        """See the protocol.
+
+        The note says which of several builders should build it; a busy one may be replaced by another.
+        """
         if len(self._task.services.sites) < 2:
             return statuses
         pool = self._task.services.pool(self._task.run.jobs)
@@ -96,7 +99,7 @@ class RegistryStore:
         return tuple(map(with_note, statuses))
 
     def with_stored(self, statuses: tuple[ImageStatus, ...]) -> tuple[ImageStatus, ...]:
-        """See the protocol. What the registry has is where it is to be."""
+        """See the protocol. Images in the registry are already in place."""
         return statuses
 
     def build(self, statuses: tuple[ImageStatus, ...], *, registry_names: bool) -> tuple[LocalImage, ...]:
@@ -111,7 +114,9 @@ class RegistryStore:
     def _make(
         self, statuses: Sequence[ImageStatus], missing: Sequence[ImageToPush], stored: Mapping[str, StoredImage]
     ) -> list[tuple[StoredImage, PushRoute]]:
-        """Build what the registry lacks on top of what is ``stored``, by name; what then is there, in its order."""
+        """Build what the registry lacks, on top of what is ``stored``; returns the new images in the order of
+        ``missing``.
+        """
         task, registry = self._task, self._task.services.registry
         images = self._assemble(self._statuses(statuses, stored, is_final=True), [image.name for image in missing])
 
@@ -125,7 +130,7 @@ class RegistryStore:
         return [read(image) for image in missing]
 
     def _assemble(self, statuses: Sequence[ImageStatus], targets: Sequence[str]) -> dict[str, LocalImage]:
-        """Every image of ``targets``, and the parents that one of them must be built from; see :func:`assemble`."""
+        """All images of ``targets``, and the parents they must be built from; see :func:`assemble`."""
         task = self._task
         assembly = Assembly(
             task.settings.root,
@@ -139,11 +144,11 @@ class RegistryStore:
         )
         sites = task.services.sites
         pool = task.services.pool(task.run.jobs)
-        # A pool of one would only have its own words for what that one says.
+        # A pool of one would only replace that builder's messages by its own.
         push_build = pool.push_build if len(sites) > 1 else next(iter(sites.values())).push_build
         try:
             if len(sites) > 1:
-                # Here an interrupt ends the wait for one that has stopped; a thread that builds would wait on.
+                # Here an interrupt ends the wait for a builder that hangs; a building thread would wait on.
                 pool.ask()
             return assemble(
                 statuses,

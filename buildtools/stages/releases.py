@@ -1,32 +1,33 @@
 """Releases: preflight, members, manifest, moving tags.
 
 The problem. A version consists of images in registries and archives in an object store. No transaction spans these
-services, any request may fail, and a run may be killed between any two of them. Yet a version must exist as a whole or
-not at all, and must be one commit's only.
+services, any request may fail, and a run may be killed between any two of them. Yet a version must exist completely or
+not at all, and must belong to one commit only.
 
 The answer is one small object that is written last, by a conditional write, and names everything by its content:
 
-1. **Make.** Build images and archives under names that belong to no version (``fp-`` tags, ``dist/``). What fails here
-   leaves nothing of the version.
-2. **Claim** (:func:`_claim`). ``claims/V.json`` is created with ``If-None-Match: *``. It holds the commit and nothing
-   that differs between two runs, so the same commit finds its own claim again and another one is refused. From here on
-   only one commit writes under the names of ``V``. Both sides, images and archives, wait for each other before it
+1. **Make.** Build images and archives under names that belong to no version (``fp-`` tags, ``dist/``). A failure here
+   leaves nothing of the version behind.
+2. **Claim** (:func:`_claim`). ``claims/V.json`` is created with ``If-None-Match: *``. It contains the commit and
+   nothing that differs between two runs, so the same commit finds its own claim again and another one is refused. From
+   here on only one commit writes under the names of ``V``. Before the claim, images and archives wait for each other
    (the barrier in :func:`stage_members`), so that a version that cannot be made is not claimed.
-3. **Stage.** Set the tags ``:V``, upload the archives, and read back each of them. Neither is a release yet: a reader
-   looks at manifests alone.
+3. **Stage.** Set the tags ``:V``, upload the archives, and read back each of them. This is not a release yet: readers
+   look only at manifests.
 4. **Commit** (:func:`commit`). ``releases/V.json`` is created with ``If-None-Match: *``, and read back. This write is
-   the release. Who comes second reads what is there and compares: equal content is success, other content a conflict.
-5. **Point** (:func:`point`). Move moving tags such as ``latest``. They follow from the manifests that exist, so each
-   run may do it anew; a run that sees a newer release afterwards gives the tag back to that one.
+   the release. A run that comes second reads what is there and compares: equal content is success, other content a
+   conflict.
+5. **Point** (:func:`point`). Move moving tags such as ``latest``. They follow from the manifests that exist, so any run
+   may repeat it; a run that sees a newer release afterwards gives the tag back to that one.
 
-Why a kill is harmless: each step's write is one request, takes effect whole or not at all, and is repeated safely by
-the next run, which finds out by reading where the last one stopped. There is no state on the machine that runs it.
+Why a kill is harmless: each step's write is one request, takes effect completely or not at all, and the next run can
+safely repeat it. That run finds out by reading where the last one stopped. No state is kept on the machine itself.
 
 Why a race is harmless: the two conditional writes decide. Between claim and manifest two runs of one commit may both
-stage; whose bytes the manifest names is released, and the other one's tag is moved back.
+stage. The run whose bytes the manifest names wins, and the tag that the other one set is moved back.
 
-What is believed: a member's digest after it was read back, or a checksum that the service computed itself; never the
-answer to a write, nor a note that an uploader left. ``docs/internals.md`` has the states and races as tables.
+What is trusted: a member's digest after it was read back, or a checksum that the service computed itself; never the
+response to a write, nor metadata from an uploader. ``docs/internals.md`` has the states and races as tables.
 """
 
 from __future__ import annotations
@@ -61,9 +62,9 @@ _CHECKS = 8
 
 
 def preflight(task: TaskContext) -> None:
-    """Everything that could stop a release, found out before anything costs; all errors at once.
+    """Check everything that could stop a release before anything costly, and report all errors at once.
 
-    :raises Conflict: the version is released from another commit.
+    :raises Conflict: if the version is released from another commit.
     :raises BuildToolsError: with every failure.
     """
     names = dict.fromkeys(folder.image for folder in task.image_folders())
@@ -83,7 +84,7 @@ def preflight(task: TaskContext) -> None:
 
 
 def preflight_failure(errors: Iterable[BuildToolsError]) -> BuildToolsError:
-    """One error for all that would stop a release."""
+    """One error for everything that would stop a release."""
     failures = Failures(errors)
     return failures.combined(f"preflight failed ({len(failures.errors)} errors)", "fix the errors above and run again")
 
@@ -94,7 +95,7 @@ def _key_errors(task: TaskContext) -> None:
 
 
 def _channel_errors(task: TaskContext) -> list[str]:
-    """A tag that is a channel's belongs to no version, and is no moving tag."""
+    """The tags of this version that are names of channels; such a tag can be neither a version nor a moving tag."""
     moving = release.moving_tags(task.settings.moving_tags, task.version, ())
     names = {channel_name(entry.key) for entry in task.services.store.list(CHANNELS)}
     return [
@@ -105,13 +106,13 @@ def _channel_errors(task: TaskContext) -> list[str]:
 
 
 def stage_members(task: TaskContext) -> Release:
-    """Send images and archives up side by side; what came of it, as read back, is the release.
+    """Upload images and archives in parallel; the release consists of them as read back.
 
-    No tag of the version is set and no archive sent before all images and all archives are made, and the version is
-    claimed: one that cannot be finished leaves its names free for the one that corrects it.
+    No tag of the version is set and no archive uploaded before all images and archives are made and the version is
+    claimed. So a version that fails leaves its names free for the commit that corrects it.
 
-    :raises Conflict: the version is claimed by another commit.
-    :raises Refused: what was made may not be what the commit says, for the tree has changed meanwhile.
+    :raises Conflict: if the version is claimed by another commit.
+    :raises Refused: if the tree changed meanwhile, so that the members may not match the commit.
     """
     barrier = Barrier(2, action=None if task.version.dirty else partial(_claim, task))
     with ThreadPoolExecutor(max_workers=2) as pool:
@@ -120,7 +121,7 @@ def stage_members(task: TaskContext) -> Release:
         all_ended((images, archives))
         errors = [error for side in (images, archives) if (error := side.exception())]
     if errors:
-        # A side that only stopped waiting for the other one has nothing to say of its own.
+        # A side that only stopped waiting for the other has no error of its own.
         causes = [error for error in errors if not isinstance(error, BrokenBarrierError)] or errors
         raise Failures(expected_failures(causes)).combined(
             "neither images nor archives are complete", "fix the errors above and run again"
@@ -129,7 +130,7 @@ def stage_members(task: TaskContext) -> Release:
 
 
 def release_of(task: TaskContext, images: Iterable[PushedImage], archives: tuple[ReleasedArchive, ...] = ()) -> Release:
-    """The release that these members make up."""
+    """The release that consists of these members."""
     version = task.version
     members = (
         ReleasedImage(
@@ -147,24 +148,24 @@ def release_of(task: TaskContext, images: Iterable[PushedImage], archives: tuple
 
 
 def commit(task: TaskContext, staged: Release) -> tuple[Release, bool]:
-    """Write the manifest, which makes the version exist; the release, and whether this wrote it or it was there before.
+    """Write the manifest, which makes the version exist; returns the release, and whether this run wrote the manifest.
 
-    The manifest is read back like every member: what the answer to a write says is not believed.
+    The manifest is read back like every member, because the response to a write is not trusted.
 
-    What two agents built of the same inputs may differ in its bytes. The manifest says whose is released, and a tag
-    that the other one moved goes back to it.
+    Two agents may build different bytes from the same inputs. The manifest decides whose are released, and a tag that
+    the other agent moved goes back.
 
-    :raises Conflict: the version is released with other content, or was pruned meanwhile.
-    :raises Drifted: the manifest that is there is not signed as it must be.
-    :raises Unreachable: the store says that it wrote the manifest, and does not have it.
+    :raises Conflict: if the version is released with other content, or was pruned meanwhile.
+    :raises Drifted: if the existing manifest is not signed as required.
+    :raises Unreachable: if the store accepted the manifest but does not have it.
     """
     version, manifest = Version.parse(staged.version), staged.manifest()
-    # Whoever prunes takes the claim away last: while it is there, so is what was read back, or it is being taken away.
+    # A prune deletes the claim last. As long as it exists, so do the members, unless a prune is under way.
     if not awaited(lambda: task.services.store.head(release.claim_key(version))):
         raise Conflict(f"version {version} was pruned while it was released", "run the same again")
     refuse_pruned(task, version)
     written = task.services.store.create(release.manifest_key(version), manifest, "application/json")
-    # A replicated store may show an object a moment late.
+    # A replicated store may show an object with a delay.
     existing = awaited(lambda: released(task, version))
     if existing is None:
         raise Unreachable(
@@ -188,11 +189,11 @@ def commit(task: TaskContext, staged: Release) -> tuple[Release, bool]:
 
 
 def point(task: TaskContext, version: Version, staged: Release) -> tuple[str, ...]:
-    """Move the moving tags that this version takes over; those that were moved.
+    """Move the moving tags that this version takes over; returns those that were moved.
 
-    A newer version that was released meanwhile gets them back: it may have moved them first.
+    If a newer version was released meanwhile, they go back to it, since it may have moved them first.
 
-    :raises Drifted: the newer one is not signed as it must be.
+    :raises Drifted: if the newer version is not signed as required.
     """
     patterns = task.settings.moving_tags
     if not patterns:
@@ -203,7 +204,7 @@ def point(task: TaskContext, version: Version, staged: Release) -> tuple[str, ..
         moves = outdated_tags(task, staged.images, tag)
         move_tags(task, moves)
         references += [move.reference for move in moves]
-    # A release writes its manifest before it moves a tag, so whoever moves one last sees all that are newer.
+    # A release writes its manifest before it moves a tag, so the run that moves a tag last sees all newer releases.
     for later in _released_versions(task) if references else ():
         is_rival = later > version and not set(tags).isdisjoint(release.moving_tags(patterns, later, ()))
         if is_rival and (newer := released(task, later)):
@@ -213,17 +214,17 @@ def point(task: TaskContext, version: Version, staged: Release) -> tuple[str, ..
 
 
 def manifest_keys(task: TaskContext) -> list[str]:
-    """Where manifests lie; what else lies beside them is left alone."""
+    """The keys of all manifests; other objects beside them are ignored."""
     return [entry.key for entry in task.services.store.list("releases/") if release.version_of(entry.key)]
 
 
 def read_releases(task: TaskContext) -> tuple[list[Release], list[BuildToolsError]]:
-    """Every release, and the failures of manifests that cannot be read."""
+    """Every release, and an error for each manifest that cannot be read."""
     store, keys = task.services.store, manifest_keys(task)
     readable, errors = [], []
     for key, content in zip(keys, store.read_all(keys), strict=True):
         try:
-            # One that was deleted since it was listed is no release any more.
+            # It may have been deleted after it was listed.
             readable += [_listed_release(content.data, key, store.location(key))] if content else []
         except BuildToolsError as error:
             errors.append(error)
@@ -238,9 +239,9 @@ def _listed_release(manifest: bytes, key: str, location: str) -> Release:
 
 
 def refuse_pruned(task: TaskContext, version: Version) -> None:
-    """Nothing, unless a run is taking the version away, or was killed while it did.
+    """Raise :class:`Conflict` if a run is pruning the version, or was killed while it did.
 
-    :raises Conflict: it is.
+    :raises Conflict: if there is a record of its pruning.
     """
     if task.services.store.head(release.prune_key(version)):
         raise Conflict(
@@ -256,7 +257,7 @@ def _released_versions(task: TaskContext) -> Iterator[Version]:
         if version and "_" not in version.text:
             yield version
         elif version:
-            # A name has "_" where the version may have "+", and then only the manifest can tell.
+            # A "_" in the key may be a "+" in the version; only the manifest has the real text.
             try:
                 manifest = released(task, version)
             except Unreachable:
@@ -268,9 +269,9 @@ def _released_versions(task: TaskContext) -> Iterator[Version]:
 
 
 def named_release(task: TaskContext, name: str) -> Release:
-    """The release that a user means by ``name``, which is a version or a channel.
+    """The release that ``name``, a version or a channel, refers to.
 
-    :raises Refused: there is none.
+    :raises Refused: if there is none.
     """
     content = task.services.store.read(channel_key(name)) if may_be_channel(name) else None
     if content:
@@ -281,7 +282,7 @@ def named_release(task: TaskContext, name: str) -> Release:
 def channel_release(task: TaskContext, channel: Channel) -> Release:
     """The release that a channel points to.
 
-    :raises Drifted: it is not released any more, or from another commit.
+    :raises Drifted: if it is no longer released, or from another commit.
     """
     last = channel.moves[-1]
     version = Version.parse(last.version)
@@ -296,7 +297,7 @@ def channel_release(task: TaskContext, channel: Channel) -> Release:
 
 
 def released(task: TaskContext, version: Version) -> Release | None:
-    """The release of a version, as its manifest tells; None where there is none."""
+    """The release of a version, read from its manifest; None if there is none."""
     manifest = read_manifest(task, version)
     return Release.parse(manifest, manifest_location(task, version)) if manifest else None
 
@@ -304,7 +305,7 @@ def released(task: TaskContext, version: Version) -> Release | None:
 def released_version(task: TaskContext, version: Version) -> Release:
     """The release of a version.
 
-    :raises Refused: the version is not released.
+    :raises Refused: if the version is not released.
     """
     existing = released(task, version)
     if existing is None or existing.version != version.text:
@@ -317,18 +318,21 @@ def released_version(task: TaskContext, version: Version) -> Release:
 
 
 def read_manifest(task: TaskContext, version: Version) -> bytes:
-    """The manifest of a version as it was published; empty where there is none."""
+    """The manifest of a version as it was published; empty if there is none."""
     content = task.services.store.read(release.manifest_key(version))
     return content.data if content else b""
 
 
 def manifest_location(task: TaskContext, version: Version) -> str:
-    """Where the manifest of a version is, for people."""
+    """The location of a version's manifest, for display."""
     return task.services.store.location(release.manifest_key(version))
 
 
 def _claim(task: TaskContext) -> None:
-    """Take the version for this commit. A registry lets whoever comes last have a tag; the store lets the first."""
+    """Claim the version for this commit.
+
+    In a registry the last writer of a tag wins; in the store the first one does.
+    """
     version = task.version
     refuse_dirty(task.settings.root, task.run.environment)
     if read_version(task.settings.root, task.settings.tag_prefix, task.run.environment).commit != version.commit:
@@ -337,9 +341,9 @@ def _claim(task: TaskContext) -> None:
 
 
 def claim_version(task: TaskContext, version: Version, commit: str) -> None:
-    """Take a version for a commit.
+    """Claim a version for a commit.
 
-    :raises Conflict: another commit has it.
+    :raises Conflict: if another commit has claimed it.
     """
     key = release.claim_key(version)
     claim = json.dumps({"schema": 1, "version": version.text, "commit": commit}).encode() + b"\n"
@@ -358,7 +362,10 @@ def claim_version(task: TaskContext, version: Version, commit: str) -> None:
 
 
 def _side(barrier: Barrier, work: Callable[[Callable[[], object]], _Value]) -> _Value:
-    """What ``work`` gives; it is handed how to wait for the other side, which stops waiting where this one fails."""
+    """The result of ``work``, which gets a function to wait for the other side.
+
+    A failure here ends the other's wait.
+    """
     try:
         return work(barrier.wait)
     except BaseException:
@@ -367,7 +374,7 @@ def _side(barrier: Barrier, work: Callable[[Callable[[], object]], _Value]) -> _
 
 
 def manifest_plan(task: TaskContext) -> Planned:
-    """What would become of the manifest."""
+    """What would happen to the manifest."""
     version = task.version
     exists = not version.dirty and released(task, version) is not None
     action = "not be written" if version.dirty else "be compared" if exists else "be written"
@@ -375,7 +382,7 @@ def manifest_plan(task: TaskContext) -> Planned:
 
 
 def _errors(check: Callable[[], Iterable[str] | None]) -> list[BuildToolsError]:
-    """What is wrong, by an exception or by a list of reasons."""
+    """The errors of a check that raises or returns a list of reasons."""
     try:
         return [Refused(reason) for reason in check() or ()]
     except BuildToolsError as error:

@@ -15,7 +15,7 @@ from buildtools.stages.releases import named_release, released_version
 from buildtools.stages.signatures import refuse_unsigned
 from buildtools.task_context import TaskContext
 
-# Ours, by which another service's is told.
+# Our mark, which the scripts of other services lack.
 _MARK = b"written by `buildtools runit`"
 _SCRIPTS = ("run", "finish", "control/t", "log/run")
 _CONFIGURATION = "log/main/config"
@@ -33,13 +33,13 @@ class ServiceFolder:
 
 
 def write_service_folder(task: TaskContext, name: str, folder: Path, release_name: str) -> ServiceFolder:
-    """Write what ``folder`` lacks to run the image ``name`` of a release; other files in it stay.
+    """Write the files that ``folder`` lacks to run the image ``name`` of a release; other files in it stay.
 
-    ``release_name`` is a version or a channel; empty for the version of the checkout. Each file is replaced as a whole,
-    a folder that is new appears as a whole. With a dry run nothing is written.
+    ``release_name`` is a version or a channel; empty means the version of the checkout. Each file is replaced
+    atomically, and a new folder appears complete. A dry run writes nothing.
 
-    :raises Refused: there is no such release or image in it, or the folder is another service's.
-    :raises BuildToolsError: it cannot be written.
+    :raises Refused: if there is no such release or image, or the folder is another service's.
+    :raises BuildToolsError: if it cannot be written.
     """
     release = named_release(task, release_name) if release_name else released_version(task, task.version)
     refuse_unsigned(task, release)
@@ -73,11 +73,11 @@ def _refuse_stranger(folder: Path) -> None:
 
 
 def _outdated(folder: Path, reference: str) -> Iterator[tuple[str, bytes]]:
-    """The files that are not as they should be. The image comes last: until then all else is what it was."""
+    """The files that need to be written. The image comes last, so until then the service runs what it ran before."""
     template = files("buildtools").joinpath("templates/runit")
     for path in (*_SCRIPTS, _CONFIGURATION):
         content = template.joinpath(path).read_bytes()
-        # How much of the log is kept is the host's affair.
+        # The host decides how much of the log to keep.
         if not (folder / path).exists() or (path != _CONFIGURATION and (folder / path).read_bytes() != content):
             yield path, content
     content = f"{reference}\n".encode()
@@ -86,7 +86,7 @@ def _outdated(folder: Path, reference: str) -> Iterator[tuple[str, bytes]]:
 
 
 def _write(folder: Path, contents: dict[str, bytes]) -> None:
-    # runsvdir, which may be watching, starts what it finds unless the name begins with a dot.
+    # A watching runsvdir starts any folder whose name does not begin with a dot.
     new = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(new, ignore_errors=True)
     is_new = not folder.exists()
@@ -94,13 +94,13 @@ def _write(folder: Path, contents: dict[str, bytes]) -> None:
     for path, content in contents.items():
         file = target / path
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-        # chpst takes no file for a variable whose name begins with a dot.
+        # chpst ignores files whose name begins with a dot.
         partial = file.with_name(f".{file.name}.partial")
         partial.unlink(missing_ok=True)
         partial.write_bytes(content)
         partial.chmod(0o755 if path in _SCRIPTS else 0o644)
         partial.replace(file)
     if is_new:
-        # Secrets may come to lie in it.
+        # Users may put secrets into it.
         (target / "env").chmod(0o700)
         new.rename(folder)

@@ -1,16 +1,17 @@
-"""Signatures: made before a version exists, and looked for wherever one is used.
+"""Signatures: made before a version exists, and verified wherever one is used.
 
-Two things are signed, with one key. Each image's digest, in the registry, in the form that cosign reads: whoever runs
-an image can verify that without this project. And the release as a whole, by a statement that names all of its members,
-images and archives: that they belong together, to which version and commit, and that none is missing is what no image's
-signature tells.
+One key signs two things. First, each image's digest, in the registry, in cosign's format, so that anybody who runs an
+image can verify it without this project. Second, the release as a whole, by a statement that names all of its images
+and archives. It proves that they belong together, to which version and commit, and that none is missing; the signature
+of an image cannot prove that.
 
-The statement lies in the store under its own digest, which the manifest names. So it is there before the version is,
-and no manifest can be edited: one that leaves out a member or names another commit is not what the statement says, and
-a statement that says so has not been signed. What the statement does not say is where members lie, so a release is
-promoted with the statement and the signatures that it has, byte for byte.
+The statement is in the store under its own digest, which the manifest names. So it exists before the version does, and
+no manifest can be edited: one that leaves out a member or names another commit contradicts the statement, and a changed
+statement is not signed. The statement does not say where members are, so a release is promoted with its statement and
+its signatures, byte for byte.
 
-All that is written here is the same bytes for the same release and key. A run that was killed is finished by the next.
+Everything written here has the same bytes for the same release and key, so the next run finishes what a killed run
+began.
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ _PROBE = b"preflight"
 
 
 def check_keys(task: TaskContext) -> None:
-    """Find out whether a release can be signed, and verified then.
+    """Check that a release can be signed, and that its signature would be accepted.
 
-    :raises Refused: a key cannot be read, or what would be made would not be accepted.
+    :raises Refused: if a key cannot be read, or the signature would not be accepted.
     """
     key, keys, settings = task.services.signing_key, task.services.verify_keys, task.settings
     signature = key.sign(_PROBE) if key else b""
@@ -60,19 +61,19 @@ def check_keys(task: TaskContext) -> None:
 
 
 def sign_release(task: TaskContext, staged: Release) -> Release:
-    """Sign a release that is staged; the release with the digest of its statement, or unchanged where no key is set."""
+    """Sign a staged release; returns it with the digest of its statement, or unchanged if no key is set."""
     key = task.services.signing_key
     return timed(task.run.report, staged.version, "sign", partial(_sign, task, staged, key)) if key else staged
 
 
 def signing_plan(task: TaskContext) -> tuple[Planned, ...]:
-    """That the release would be signed, where it would be."""
+    """The plan to sign the release, if it would be signed."""
     is_signed = task.services.signing_key and not task.version.dirty
     return (Planned(task.version.text, "be signed"),) if is_signed else ()
 
 
 def copy_release_signatures(task: TaskContext, target: TaskContext, release: Release, replica: Release) -> None:
-    """Take the signatures and the statement of a release over into a target, byte for byte."""
+    """Copy the signatures and the statement of a release to a target, byte for byte."""
     places = {image.name: image.repository for image in replica.images}
 
     def copy(image: ReleasedImage) -> None:
@@ -80,7 +81,7 @@ def copy_release_signatures(task: TaskContext, target: TaskContext, release: Rel
         try:
             copy_signatures(source, image.repository, target.services.registry, place, image.digest)
         except Refused:
-            # Some registries deny access to what is absent, as signatures of an unsigned release are.
+            # Some registries deny access to what does not exist, such as the signatures of an unsigned release.
             if release.attestation:
                 raise
 
@@ -90,9 +91,9 @@ def copy_release_signatures(task: TaskContext, target: TaskContext, release: Rel
 
 
 def read_statement(task: TaskContext, release: Release) -> bytes:
-    """The signed statement about a release, as it lies in the store; empty where the release has none.
+    """The signed statement about a release from the store; empty if the release has none.
 
-    :raises Drifted: it is not the one that the manifest names.
+    :raises Drifted: if it is not the one that the manifest names.
     """
     if not release.attestation:
         return b""
@@ -103,9 +104,9 @@ def read_statement(task: TaskContext, release: Release) -> bytes:
 
 
 def refuse_unsigned(task: TaskContext, release: Release) -> None:
-    """Nothing, where a release is signed as ``verify_key`` demands, or nothing is demanded.
+    """Raise :class:`Drifted` unless a release is signed as ``verify_key`` requires. Without that key, do nothing.
 
-    :raises Drifted: it is not, or is not what was signed.
+    :raises Drifted: if it is not signed, or not what was signed.
     """
     if task.services.verify_keys:
         without_members = replace(release, images=(), archives=())
@@ -119,10 +120,10 @@ def proofs(
     release: Release,
     ask: Callable[[str, Callable[[], str | None]], str | None] = lambda _, question: question(),
 ) -> list[Question]:
-    """What is asked about the signatures of a release.
+    """The questions about the signatures of a release.
 
-    Of the statement that its manifest names, whether it is there; with a ``verify_key``, of it and of each image
-    whether that key has signed them. ``ask`` asks the service of this name.
+    If its manifest names a statement, does that exist? With a ``verify_key``, has that key signed the statement and
+    each image? ``ask`` sends a question to the service with the given name.
     """
     keys = task.services.verify_keys
     questions = []
@@ -152,7 +153,7 @@ def _sign(task: TaskContext, staged: Release, key: SigningKey) -> Release:
     version, store = Version.parse(staged.version), task.services.store
     content = store.read(manifest_key(version))
     existing = Release.parse(content.data, store.location(manifest_key(version))) if content else None
-    # What is released keeps its statement, which may be of another key, or of another version of this tool.
+    # A released version keeps its statement, which may have another key, or come from another version of this tool.
     if existing and not existing.differences(staged) and existing.attestation != digest_of(envelope):
         if not existing.attestation:
             task.run.report(Warned("", f"{version} was released unsigned, and stays so; its images are signed now"))
@@ -171,14 +172,14 @@ def _is_signed(image: ReleasedImage, signatures: Sequence[ImageSignature], keys:
 
 
 def put_statement(task: TaskContext, envelope: bytes) -> str:
-    """Store a signed statement, and read it back; its digest.
+    """Store a signed statement and read it back; returns its digest.
 
-    :raises Conflict: something else lies there.
+    :raises Conflict: if there is something else in its place.
     """
     store, digest = task.services.store, digest_of(envelope)
     key = attestation_key(digest)
     store.create(key, envelope, "application/json")
-    # A replicated store may show an object a moment late.
+    # A replicated store may show an object with a delay.
     content = awaited(lambda: store.read(key))
     if content is None:
         raise Unreachable(f"{store.location(key)} is not there after it was written", "check the store")
@@ -188,9 +189,9 @@ def put_statement(task: TaskContext, envelope: bytes) -> str:
 
 
 def _statement_digest(task: TaskContext, release: Release, keys: PublicKeys | None) -> str | None:
-    """The digest of the statement that a manifest names; None where it names none, or that is not there.
+    """The digest of the statement that a manifest names; None if it names none, or the statement does not exist.
 
-    :raises Drifted: none of the keys has signed it, or it says something else than the manifest.
+    :raises Drifted: if none of the keys has signed it, or the manifest contradicts it.
     """
     content = task.services.store.read(attestation_key(release.attestation)) if release.attestation else None
     if content is None:
@@ -207,9 +208,9 @@ def _statement_digest(task: TaskContext, release: Release, keys: PublicKeys | No
 
 
 def _signed_digest(task: TaskContext, image: ReleasedImage, keys: PublicKeys) -> str | None:
-    """The digest of an image that one of the keys has signed; None where nobody has signed it.
+    """The digest of an image that one of the keys has signed; None if it has no signature.
 
-    :raises Drifted: others have.
+    :raises Drifted: if only other keys have signed it.
     """
     try:
         signatures = read_signatures(task.services.registry_at(image.registry), image.repository, image.digest)

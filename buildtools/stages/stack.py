@@ -1,6 +1,6 @@
-"""What Compose has made of a stack, seen through the engine and removed there, by the label that all of it carries.
+"""What Compose created for a stack, found in the engine by its label.
 
-So whoever removes it needs neither the files that it was made from nor the process that made it.
+So the stack can be removed without its files and without the process that created it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from buildtools.compose import NUMBER_LABEL, PROJECT_LABEL, SERVICE_LABEL
 from buildtools.frozen import frozen
 from buildtools.image.engine.client import Engine, EngineError
 
-# A request that was under way when its sender was killed may still make something.
+# A request may still create something after its sender was killed.
 _REMOVALS = 5
 _LOG_LINES = 10_000
 _EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104  compared with, not bound to
 
 
 class Condition(Enum):
-    """How a container is: as it should be, on its way there, not to become so, or waiting for others to be well."""
+    """The condition of a container: ready, on its way there, failed, or waiting for others to be ready."""
 
     READY = "ready"
     WAITING = "waiting"
@@ -34,9 +34,9 @@ class Condition(Enum):
 
 @frozen
 class StackService:
-    """One container of a stack: its service's name, with a number behind where it is another one than the first.
+    """One container of a stack, by the name of its service, with a number appended unless it is the first one.
 
-    ``image`` is what the compose file calls it, ``state`` says in words how it is.
+    ``image`` is its name in the Compose file; ``state`` describes its condition in words.
     """
 
     name: str
@@ -47,7 +47,7 @@ class StackService:
 
 
 class Stack:
-    """A stack by its name."""
+    """A stack, by its name."""
 
     def __init__(self, engine: Engine, name: str) -> None:
         self.name = name
@@ -59,7 +59,8 @@ class Stack:
         return tuple(sorted((_service(each) for each in self._containers()), key=lambda service: service.name))
 
     def port_variables(self) -> dict[str, str]:
-        """Where its published ports are, as links tell them: ``APP_PORT_8080_TCP``, the same with ``_ADDR``, ``_PORT``.
+        """The addresses of its published ports, in the style of links: ``APP_PORT_8080_TCP``, also with ``_ADDR``,
+        ``_PORT``.
 
         https://docs.docker.com/engine/network/links/#environment-variables. The addresses are the host's.
         """
@@ -77,21 +78,21 @@ class Stack:
         return variables
 
     def tail(self, service: StackService, lines: int) -> list[str]:
-        """The last lines that a container has written."""
+        """The last lines of a container's output."""
         return self._log(service.container, lines).decode(errors="replace").splitlines()
 
     def save_logs(self, folder: Path) -> None:
-        """Write what each container has written into a file of its service's name.
+        """Write each container's output into a file with the name of its service.
 
-        :raises OSError: it cannot be written.
+        :raises OSError: if it cannot be written.
         """
         for service in self.services():
             (folder / f"{service.name}.log").write_bytes(self._log(service.container, _LOG_LINES))
 
     def remove(self) -> None:
-        """Remove its containers, whatever they do, its networks and its volumes.
+        """Remove its containers, running or not, its networks and its volumes.
 
-        :raises BuildToolsError: something stays.
+        :raises BuildToolsError: if something cannot be removed.
         """
         for _ in range(_REMOVALS):
             if not self._remove_once():
@@ -102,7 +103,7 @@ class Stack:
         )
 
     def _remove_once(self) -> int:
-        """Remove all that is there, and tell how much that was."""
+        """Remove everything that exists now; returns how much there was."""
         api, filters, count = self._engine.api, self._filters, 0
         with self._engine.errors():
             works = [
@@ -112,7 +113,7 @@ class Stack:
             ]
         for remove, identity, options in works:
             count += 1
-            # Somebody else may be removing it too; what stays is found the next time.
+            # Somebody else may be removing it too; what stays is found next time.
             with suppress(EngineError), self._engine.errors():
                 remove(identity, **options)
         return count
@@ -126,7 +127,7 @@ class Stack:
             listed = self._listed()
         containers = []
         for each in listed:
-            # It may have gone meanwhile.
+            # It may be gone by now.
             with suppress(EngineError), self._engine.errors():
                 containers.append(self._engine.api.inspect_container(each["Id"]))
         return containers
@@ -137,12 +138,12 @@ class Stack:
                 log: bytes = self._engine.api.logs(container, tail=lines)
                 return log
         except EngineError as error:
-            # Not every log driver lets itself be read.
+            # Some log drivers cannot be read.
             return f"{error.fact}\n".encode()
 
 
 def stack_names(engine: Engine, prefix: str) -> set[str]:
-    """The names of the stacks that the engine has anything of and that begin with ``prefix``."""
+    """The names of the stacks that begin with ``prefix`` and have anything in the engine."""
     filters, api = {"label": [PROJECT_LABEL]}, engine.api
     with engine.errors():
         parts = [

@@ -1,4 +1,4 @@
-"""Tags that follow a release: which of them point elsewhere, and moving them."""
+"""Tags that follow a release: which of them are outdated, and moving them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,7 @@ _JOBS = 8
 
 @frozen
 class TagMove:
-    """A tag that is to point to another image, or was made to. ``before`` and ``after`` are digests.
-
-    ``before`` is empty where there was no such tag.
-    """
+    """A tag that is to be moved, or was. ``before`` and ``after`` are digests; ``before`` is empty for a new tag."""
 
     reference: str
     before: str
@@ -30,7 +27,7 @@ class TagMove:
 
 
 def outdated_tags(task: TaskContext, images: Sequence[ReleasedImage], tag: str) -> tuple[TagMove, ...]:
-    """The moves that make ``tag`` point to each of these images, without those that it points to already."""
+    """The moves that make ``tag`` point to each of these images, without tags that already do."""
     questions = [
         partial(tag_digest, task.services.registry_at(image.registry), image.repository, tag) for image in images
     ]
@@ -43,9 +40,9 @@ def outdated_tags(task: TaskContext, images: Sequence[ReleasedImage], tag: str) 
 
 
 def check_rights(task: TaskContext, moves: Iterable[TagMove]) -> None:
-    """Find out whether the moves can be made, leaving nothing behind.
+    """Check that the moves are permitted, without leaving anything behind.
 
-    :raises BuildToolsError: with every failure; ``Refused`` where the registry does not let us.
+    :raises BuildToolsError: with every failure; ``Refused`` if the registry denies access.
     """
 
     def check(move: TagMove) -> None:
@@ -56,7 +53,7 @@ def check_rights(task: TaskContext, moves: Iterable[TagMove]) -> None:
 
 
 def move_tags(task: TaskContext, moves: Iterable[TagMove]) -> None:
-    """Make the moves; one that fails does not stop the others.
+    """Move the tags; a failure does not stop the others.
 
     :raises BuildToolsError: with every failure.
     """
@@ -69,7 +66,7 @@ def move_tags(task: TaskContext, moves: Iterable[TagMove]) -> None:
 
 
 def _each(moves: Iterable[TagMove], work: Callable[[TagMove], None], failed: str) -> None:
-    """Do ``work`` for several moves at once; ``failed`` says what became of those for which it fails."""
+    """Do ``work`` for several moves at once; ``failed`` completes the message about those that fail."""
     with ThreadPoolExecutor(max_workers=_JOBS) as pool:
         running = [pool.submit(work, move) for move in moves]
         all_ended(running)

@@ -1,6 +1,6 @@
-"""The work tree, as far as images are made of it: is it what the commit says?
+"""Whether the work tree that images are built from is what the commit contains.
 
-``git describe --dirty`` does not count untracked files. An image that takes one in holds what no commit has.
+``git describe --dirty`` ignores untracked files, but an image that includes one contains something that no commit has.
 """
 
 from __future__ import annotations
@@ -20,21 +20,22 @@ from buildtools.image.survey import ImageStatus, survey
 from buildtools.task_context import TaskContext
 
 _MOST_NAMED = 5
-# Where the tasks and the configuration come from: Invoke's own files, and ours.
+# The files with tasks and configuration: Invoke's own, and ours.
 _DECIDING = ("pyproject.toml", "invoke.yaml", "invoke.yml", "invoke.json", "invoke.py", "tasks.py", "tasks/__init__.py")
 
 
 def to_release(task: TaskContext) -> TaskContext:
-    """The task, about a tree that its commit describes. With ``--allow-dirty`` about any, and its version says so.
+    """The task, after checking that its tree is what its commit contains. With ``--allow-dirty`` the version may be
+    dirty.
 
-    :raises Refused: naming what is in no commit.
+    :raises Refused: naming the files that no commit has.
     """
     if not task.run.allow_dirty:
         refuse_dirty(task.settings.root, task.run.environment)
     if task.version.dirty:
         return task
     folders = task.image_folders()
-    # Without base images, which take time: what an ONBUILD of theirs takes in is seen later.
+    # Without base images, which are slow to look up; what their ONBUILD includes is checked later.
     warning = _untracked(
         task, folders, partial(survey, folders, {}, cache=task.run.project_cache, learn=not task.run.dry_run)
     )
@@ -49,9 +50,9 @@ def to_release(task: TaskContext) -> TaskContext:
 
 
 def mind_untracked(task: TaskContext, statuses: Sequence[ImageStatus], *, release: bool) -> None:
-    """Refuse a ``release`` of what is in no commit; warn of it otherwise, unless the version says so.
+    """Refuse a ``release`` of files that no commit has; otherwise warn, unless the version is dirty anyway.
 
-    :raises Refused: naming it.
+    :raises Refused: naming the files.
     """
     if task.version.dirty:
         return
@@ -63,7 +64,7 @@ def mind_untracked(task: TaskContext, statuses: Sequence[ImageStatus], *, releas
 
 
 def _refuse_uncommitted_settings(task: TaskContext, folders: Sequence[ImageFolder]) -> None:
-    """What decides a release must be in its commit too, whether git ignores it or not."""
+    """Raise :class:`Refused` unless the files that control a release are committed, whether git ignores them or not."""
     root = task.settings.root
     paths = [root / name for name in _DECIDING] + [path for folder in folders for path in _own_files(folder)]
     strangers = uncommitted_files(root, paths, task.run.environment)
@@ -86,7 +87,7 @@ def _refusal(warning: str) -> Refused:
 def _untracked(
     task: TaskContext, folders: Sequence[ImageFolder], status_reader: Callable[[], Sequence[ImageStatus]]
 ) -> str:
-    """Which folders take in what git neither tracks nor ignores, in words; empty where none does."""
+    """Which folders include files that git neither tracks nor ignores, in words; empty if none does."""
     own = {folder.name: _own_files(folder) for folder in folders}
     places = {path.parent for files in own.values() for path in files} | {folder.context for folder in folders}
     strangers = untracked_files(

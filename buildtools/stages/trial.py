@@ -1,12 +1,12 @@
-"""A trial of a version: its stack is brought up, becomes healthy, answers the smoke command, and is taken down.
+"""A trial of a version: start its stack, wait until it is healthy, run the smoke command, and remove the stack.
 
-What is left behind, and by whom. A trial has a folder, ``dist/.NAME``, whose lock it holds for as long as its process
-lives, whatever ends that; and all that Compose makes for it carries its name as a label. So a stack of this project
-whose lock nobody holds is what a killed trial, or one before a reboot, has left: the next trial removes it. Two trials
-at once have two names and two locks, and leave each other alone. ``dist`` itself is locked while a folder is made and
-locked, while leftovers are removed, and while a folder gets its last name: none of it is seen half done.
+Cleaning up after kills. A trial has a folder, ``dist/.NAME``, and holds a lock on it for as long as its process lives.
+Everything that Compose creates for the trial has its name as a label. So a stack of this project whose lock nobody
+holds was left by a killed trial, or by one before a reboot, and the next trial removes it. Two trials at once have two
+names and two locks, and do not affect each other. ``dist`` itself is locked while a folder is created and locked, while
+leftovers are removed, and while a folder gets its final name, so nobody sees these half done.
 
-When it ends, the folder becomes ``dist/stage``: the log of each service and of the smoke command, and ``result.json``.
+At the end the folder becomes ``dist/stage``: the log of each service and of the smoke command, and ``result.json``.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ _PORT_TAKEN = ("port is already allocated", "address already in use")
 
 
 class TrialFailed(BuildToolsError):
-    """The version does not stand the trial."""
+    """The version failed the trial."""
 
 
 @frozen
 class Trial:
-    """What a trial came to. ``smoke`` is the smoke command's exit code, None where it was not run to its end.
+    """The result of a trial. ``smoke`` is the smoke command's exit code, None if it did not run to its end.
 
-    A pass is recorded only where it was the release that was tried out, ``released``.
+    A pass is only recorded for a release; ``released`` says whether this was one.
     """
 
     version: str
@@ -77,8 +77,8 @@ class Trial:
 def try_out(task: TaskContext, subject: VersionImages) -> Trial:
     """Try a version out, and leave nothing of it in the engine, however this ends.
 
-    :raises TrialFailed: it does not come up, does not become healthy in time, or the smoke command fails.
-    :raises Refused: there is no Compose, or its files are invalid or do not use the version's images.
+    :raises TrialFailed: if it does not start, does not become healthy in time, or the smoke command fails.
+    :raises Refused: if there is no Compose, or its files are invalid or do not use the version's images.
     """
     if subject.release:
         refuse_unsigned(task, subject.release)
@@ -94,7 +94,7 @@ def try_out(task: TaskContext, subject: VersionImages) -> Trial:
             trial = replace(trial, smoke=_smoke(task, compose, stack, folder))
             trial = replace(trial, services=_services_still_well(stack), passed=True)
         except BaseException as error:
-            # Compose fails with a status too, before there are services.
+            # Compose has an exit code too, before there are services.
             status = error.status if isinstance(error, CommandFailed) and trial.services else None
             trial = replace(trial, error=getattr(error, "fact", "") or "interrupted", smoke=status)
             raise
@@ -104,7 +104,7 @@ def try_out(task: TaskContext, subject: VersionImages) -> Trial:
 
 
 def trial_plan(task: TaskContext, subject: VersionImages) -> tuple[Planned, ...]:
-    """What would be brought up: each image of the version."""
+    """What would be started: each image of the version."""
     installed_compose(task.run.environment)
     stack_variables("", _files(task))
     return tuple(Planned(name, "be tried out", (reference,)) for name, reference in subject.images.items())
@@ -115,7 +115,7 @@ def _files(task: TaskContext) -> list[Path]:
 
 
 def _compose(task: TaskContext, subject: VersionImages, folder: Path) -> Compose:
-    """Compose with the project's files, and a last one that gives the services called like images the version's."""
+    """Compose with the project's files and one more, which sets the version's image for each service named like one."""
     files = _files(task)
     environment = {
         **chosen_engine(task.run.command_environment),
@@ -147,7 +147,7 @@ def _bring_up(task: TaskContext, subject: VersionImages, compose: Compose, stack
 
 
 def _refuse_other_images(task: TaskContext, subject: VersionImages, stack: Stack) -> None:
-    """See that the stack is of this version: what is made may not run another one of the project's images, nor none."""
+    """Check that the stack uses at least one image of this version, and no other version of the project's images."""
     files = ", ".join(task.settings.stage.compose)
     services = stack.services()
     if not any(service.image in subject.images.values() for service in services):
@@ -157,7 +157,7 @@ def _refuse_other_images(task: TaskContext, subject: VersionImages, stack: Stack
             f"no service of {files} runs an image of {subject.version}",
             f"call a service {name}, or write `image: ${{{variable}}}`",
         )
-    # A name alone is one of the engine's.
+    # A name alone means an image in the engine.
     places = {f"{DOCKER_HUB}/library/{name}": name for name in subject.images}
     places |= {f"{task.settings.registry}/{repository(task, name)}": name for name in subject.images}
     for service in services:
@@ -185,7 +185,7 @@ def _healthy_services(task: TaskContext, stack: Stack, deadline: Deadline) -> tu
 
 
 def _services_still_well(stack: Stack) -> tuple[StackService, ...]:
-    """The services after the smoke command: one that answered it and fell over does not pass."""
+    """The services after the smoke command: one that has failed since fails the trial."""
     services = stack.services()
     if any(service.condition is not Condition.READY for service in services):
         raise _unhealthy(stack, " after the smoke command", CommandFailed("the stack is not healthy"))
@@ -199,7 +199,7 @@ def _tell(task: TaskContext, services: Iterable[StackService], began: float) -> 
 
 
 def _unhealthy(stack: Stack, when: str, failure: CommandFailed) -> BuildToolsError:
-    """Why the stack is not healthy, as its services tell it; what Compose says of that is less."""
+    """Why the stack is not healthy, according to its services; Compose reports less."""
     services = stack.services()
     for condition in (Condition.FAILED, Condition.WAITING, Condition.CREATED):
         if culprits := [service for service in services if service.condition is condition]:
@@ -215,7 +215,7 @@ def _unhealthy(stack: Stack, when: str, failure: CommandFailed) -> BuildToolsErr
 
 
 def _smoke(task: TaskContext, compose: Compose, stack: Stack, folder: Path) -> int | None:
-    """Run the smoke command, which learns by its environment where the stack is; its exit code, which is 0."""
+    """Run the smoke command, with the stack's addresses in its environment; returns its exit code, which is 0."""
     settings = task.settings.stage
     if not settings.smoke:
         return None
@@ -254,7 +254,7 @@ def _smoke(task: TaskContext, compose: Compose, stack: Stack, folder: Path) -> i
 
 
 def _end(stack: Stack, folder: Path, trial: Trial) -> None:
-    """Keep what the trial tells, and take all of its stack away, even where it cannot be kept."""
+    """Save the results of the trial, and remove its stack even if they cannot be saved."""
     try:
         stack.save_logs(folder)
         fields = asdict(replace(trial, services=trial.services or stack.services()))
@@ -267,18 +267,18 @@ def _end(stack: Stack, folder: Path, trial: Trial) -> None:
 
 
 def trial_prefix(root: Path) -> str:
-    """What the names of all trials of a project on this machine begin with: an engine may serve several of either."""
+    """The prefix of the names of a project's trials on this machine, because several may share an engine."""
     owner = sha256(f"{socket.gethostname()} {root}".encode()).hexdigest()
     return f"stage-{owner[:10]}-"
 
 
 @contextmanager
 def _trial_folder(task: TaskContext) -> Iterator[Path]:
-    """A new folder, named after the trial and locked while it lasts; then it is ``dist/stage``.
+    """A new folder with the trial's name, locked while the trial lasts; then it becomes ``dist/stage``.
 
-    What trials left that are not at work any more is removed before.
+    What ended trials left behind is removed first.
 
-    :raises BuildToolsError: it cannot be written.
+    :raises BuildToolsError: if it cannot be written.
     """
     dist = task.settings.root / "dist"
     prefix = trial_prefix(task.settings.root)
@@ -303,7 +303,7 @@ def _trial_folder(task: TaskContext) -> Iterator[Path]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """A context in which this process has a folder's lock, which ends with the process at the latest."""
+    """A context in which this process holds a folder's lock, which ends with the process at the latest."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

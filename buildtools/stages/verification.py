@@ -1,4 +1,4 @@
-"""Whether releases still are what their manifests say: which ones, and how each member is found."""
+"""Whether releases still match their manifests: which releases to check, and how each member is looked up."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from buildtools.task_context import TaskContext
 def verify_named(task: TaskContext, names: Sequence[str], *, deep: bool) -> Verification:
     """The audits of the releases that these versions and channels name.
 
-    :raises Refused: one of them names no release.
-    :raises BuildToolsError: a manifest cannot be read.
+    :raises Refused: if one of them names no release.
+    :raises BuildToolsError: if a manifest cannot be read.
     """
     named = [releases.named_release(task, name) for name in dict.fromkeys(names)]
     return Verification(audit_releases(task, named, deep=deep))
 
 
 def verify_all(task: TaskContext, *, deep: bool) -> Verification:
-    """The audits of every release; a manifest that cannot be read is a failure among them."""
+    """The audits of all releases; an unreadable manifest is one of the failures."""
     readable, unreadable = releases.read_releases(task)
     return Verification(audit_releases(task, readable, deep=deep), tuple(unreadable))
 
 
 def audit_releases(task: TaskContext, subjects: Sequence[Release], *, deep: bool = False) -> tuple[Audit, ...]:
-    """How every member of these releases is found in registry and store, several at once.
+    """Look up every member of these releases in registry and store, several at once.
 
-    A service that once did not answer is not asked again.
+    A service that failed to answer once is not asked again.
     """
     silent: dict[str, Unreachable] = {}
     cache = Cache(task.run.cache)
-    # Each repository is asked for all of its layers, for a registry can lose one in one repository alone; but once
-    # only, for most layers of one release are those of the next.
+    # Each repository is asked for all of its layers, because a registry can lose one in one repository only; but only
+    # once, because most layers of one release are also in the next.
     parts: dict[tuple[str, str], Seen] = {}
 
     def ask(service: str, question: Callable[[], str | None]) -> str | None:

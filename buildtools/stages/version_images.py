@@ -1,4 +1,4 @@
-"""Which images are tried out as those of a version: the released ones, or what this checkout has built or pushed."""
+"""The images to try out for a version: the released ones, or those this checkout has built or pushed."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from buildtools.task_context import TaskContext
 
 @frozen
 class VersionImages:
-    """A version to be tried out, and its images by name, each by digest: a registry's, or the engine's own id.
+    """A version to try out, and its images by name, each by its digest in a registry or its id in the engine.
 
-    ``release`` is there where they are those of a release.
+    ``release`` is set if the images are those of a release.
     """
 
     version: str
@@ -27,17 +27,17 @@ class VersionImages:
 
     @classmethod
     def of(cls, release: Release) -> VersionImages:
-        """A released version."""
+        """The images of a released version."""
         return cls(release.version, release.commit, pinned_images(release), release)
 
 
 def version_images(task: TaskContext, name: str) -> VersionImages:
-    """The release of a version or a channel; without a ``name``, what this checkout has made of its version.
+    """The images of a released version or a channel; without a ``name``, those this checkout has made of its version.
 
-    That is what is built in the engine, else what ``dist/VERSION/`` tells of a push: neither needs rights to read the
-    store, and nobody can say that what will be released is the same.
+    These are the images in the engine, or else those that ``dist/VERSION/`` recorded of a push. Neither needs read
+    access to the store, and neither is sure to be what will be released.
 
-    :raises Refused: there is no such release, or nothing was made of this version.
+    :raises Refused: if there is no such release, or nothing was made of this version.
     """
     if name:
         return VersionImages.of(named_release(task, name))
@@ -50,7 +50,9 @@ def version_images(task: TaskContext, name: str) -> VersionImages:
 
 
 def _pushed(task: TaskContext) -> dict[str, str]:
-    """What was pushed by a builder that keeps nothing in the engine. What is dirty may be another by now."""
+    """The images that a builder pushed but the engine lacks; empty for a dirty version, which may have changed
+    since.
+    """
     version = task.version
     try:
         return (
@@ -61,7 +63,7 @@ def _pushed(task: TaskContext) -> dict[str, str]:
 
 
 def _built(task: TaskContext) -> dict[str, str]:
-    """The engine's ids of the images of the checkout's version; nothing unless it has all of them."""
+    """The engine's ids of all images of the checkout's version; empty unless it has all of them."""
     images = {}
     for name in dict.fromkeys(folder.image for folder in task.image_folders()):
         image = task.services.engine.inspect(f"{name}:{task.version.image_tag}")

@@ -1,7 +1,7 @@
-"""The Invoke tasks: arguments to one pipeline call to what is printed.
+"""The Invoke tasks: from arguments to one pipeline call to the output.
 
-``from buildtools.tasks import namespace`` in a ``tasks.py`` is all that a repository needs. Data goes to standard
-output, everything else to standard error. To import it changes nothing of the process.
+A repository only needs ``from buildtools.tasks import namespace`` in its ``tasks.py``. Data goes to standard output,
+everything else to standard error. Importing it does not change the process.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from invoke.collection import Collection
 
-# What handles signals was here first, and is imported from here by others.
+# The signal handling used to be here, and others import it from here.
 from buildtools.cancellation import cancel_on_signals as _signals  # noqa: F401
 from buildtools.invocation import exit_codes
 from buildtools.tasks.channel_tasks import channel, promote, prune, rollback, stage
@@ -50,14 +50,14 @@ namespace = Collection(
 
 
 def _check_project_file() -> None:
-    """Ends with a message where the program ``invoke`` would end with a traceback, as soon as it loads this module.
+    """End with a message where ``invoke`` would end with a traceback, right after it loads this module.
 
-    Whoever else imports it has no such file, or reads it in its own way.
+    Other programs that import this module have no such file, or read it in their own way.
     """
     from buildtools.invoke_config import refuse_invalid_file
 
     if "invoke.main" in sys.modules:
-        # Invoke puts the folder of the tasks file there before it loads it.
+        # Invoke puts the folder of the tasks file there before it loads the file.
         with exit_codes():
             refuse_invalid_file(Path(sys.path[0]))
 

@@ -1,4 +1,4 @@
-"""Tasks that try out and move what is released: channels to other releases, releases to other places and away."""
+"""Tasks that follow a release: channels, promotion, trials and pruning."""
 
 from __future__ import annotations
 

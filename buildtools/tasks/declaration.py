@@ -1,4 +1,4 @@
-"""How a task is declared: its options with their help, read off its signature."""
+"""How tasks are declared: their options and help are derived from the function's signature."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _HELP = {
 
 
 def command(**arguments: Any) -> Callable[[Callable[..., None]], Any]:
-    """A task without Invoke's guessed one-letter flags, which would change meaning as flags are added."""
+    """Declare a task, without the one-letter flags that Invoke guesses, which change meaning as flags are added."""
 
     def decorate(function: Callable[..., None]) -> Any:
         names = list(inspect.signature(function).parameters)[1:]
@@ -42,7 +42,7 @@ def command(**arguments: Any) -> Callable[[Callable[..., None]], Any]:
     return decorate
 
 
-# What every task about images takes; Invoke reads a task's options off its signature.
+# The options of every task about images; Invoke derives options from a signature.
 _IMAGE_OPTIONS: dict[str, Any] = {
     "only": "",
     "jobs": "",
@@ -56,7 +56,7 @@ _IMAGE_OPTIONS: dict[str, Any] = {
 
 
 def image_command(help: Mapping[str, str] = MappingProxyType({}), **more: Any) -> Callable[[_ImageTask], Any]:  # noqa: A002  as Invoke calls it
-    """A task with the options of all tasks about images, and ``more``; its function gets them in one dictionary."""
+    """Declare a task with the options of all image tasks and ``more``; its function gets them as one dictionary."""
     defaults = {**_IMAGE_OPTIONS, **more}
 
     def decorate(function: _ImageTask) -> Any:

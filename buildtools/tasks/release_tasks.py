@@ -1,4 +1,4 @@
-"""Tasks about releases, from their members to their past."""
+"""Tasks about releases: make, publish, verify and list them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks that look after the machines that build and release."""
+"""Tasks that maintain the machines that build and release."""
 
 from __future__ import annotations
 
