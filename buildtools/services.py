@@ -176,13 +176,14 @@ class Services:
         from buildtools.image.registry.client import Registry
 
         ours = host == self._settings.registry
+        ca = self._settings.registry_ca if ours else ""
         with self._lock:
             if host not in self._registries:
                 registry = Registry(
                     host,
                     self.credentials,
                     plain_http=ours and self._settings.registry_plain_http,
-                    ca=self._settings.registry_ca if ours else "",
+                    ca=str(self._settings.root / ca) if ca else "",
                     environment=self._environment,
                 )
                 self._registries[host] = self._open.enter_context(contextlib.closing(registry))

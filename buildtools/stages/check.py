@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
 from buildtools import BuildToolsError, Refused, error_count, failures_of
 from buildtools.build_cache import read_caches
@@ -37,7 +36,8 @@ def check_project(task: TaskContext) -> Checked:
     """
     settings = task.settings
     folders, errors = _folders(settings, _version(task))
-    errors += failures_of(_checks(settings, folders))
+    errors += failures_of(_checks(task, folders))
+    errors += (error for folder in folders for error in folder.dockerfile.unknown_instructions())
     # Folders that share a context report the same errors in its ignore file.
     lines = dict.fromkeys([*settings.errors, *map(str, errors)])
     if lines:
@@ -61,8 +61,13 @@ def _folders(settings: Settings, version: Version) -> tuple[tuple[ImageFolder, .
         return (), [error]
 
 
-def _checks(settings: Settings, folders: tuple[ImageFolder, ...]) -> Iterator[Callable[[], object]]:
+def _checks(task: TaskContext, folders: tuple[ImageFolder, ...]) -> Iterator[Callable[[], object]]:
+    settings = task.settings
     yield partial(_check_file, settings, "registry_ca", settings.registry_ca)
+    yield lambda: task.services.verify_keys
+    # The default name is one that a project need not have.
+    for path in settings.stage.compose if "stage.compose" in settings.origins else ():
+        yield partial(_check_file, settings, "stage.compose", path)
     for folder in folders:
         yield partial(folder.selection, folder.needs())
         for base in folder.outside({}):
@@ -80,7 +85,7 @@ def _cache_checks(settings: Settings, folder: ImageFolder, key: str) -> Iterator
 
 
 def _check_file(settings: Settings, key: str, path: str) -> None:
-    if path and not Path(path).is_file():
+    if path and not (settings.root / path).is_file():
         raise Refused(f"{settings.place(key)}: {path} is not a file", "name one that is there")
 
 

@@ -23,9 +23,13 @@ name = "x"
 regstry = "x"
 jobs = "many"
 registry_ca = "absent.pem"
+verify_key = "absent.pub"
 moving_tags = [
     "a b",
 ]
+
+[tool.buildtools.stage]
+compose = ["compose.yaml", "absent.yaml"]
 
 [tool.buildtools.image.bse]
 target = "final"
@@ -45,6 +49,12 @@ DOCKERFILES = {
     "base": "FROM scratch\n",
     "late": "RUN before any FROM\n",
     "other": "FROM scratch\nCOPY . /\n",
+    "round": "FROM trip\n",
+    "trip": "FROM round\n",
+    "hen": "FROM scratch\nCOPY --from=egg / /\n",
+    "egg": "FROM hen\n",
+    "typo": "FROM scratch\nCOPPY . /\nRUN <<END\nCOPPY\nEND\n\nFRIED egg\n",
+    "other-typo": "# syntax=example.com/front:end\nFROM scratch\nCOPPY . /\n",
 }
 
 
@@ -65,6 +75,7 @@ def broken(repository: Repository) -> list[str]:
     repository.write("invoke.yaml", "buildtools:\n  image:\n    app:\n      ssh: perhaps\n")
     for name, text in DOCKERFILES.items():
         repository.write(f"src/docker/{name}/Dockerfile", text)
+    repository.write("compose.yaml")
     repository.write("src/docker/other/.dockerignore", "fine\n[\n")
     repository.write("src/docker/Upper/Dockerfile", "FROM scratch\n")
     repository.write("src/docker/none/data.txt")
@@ -72,15 +83,21 @@ def broken(repository: Repository) -> list[str]:
         "pyproject.toml line 5: unknown key regstry (did you mean registry?)",
         "pyproject.toml line 6: jobs must be a whole number",
         "pyproject.toml line 7: registry_ca: absent.pem is not a file",
-        "pyproject.toml line 8: moving_tags: 'a b' must be a tag",
-        "pyproject.toml line 12: image.bse: unknown image: bse: did you mean base?",
-        "pyproject.toml line 16: image.base.context: nowhere is not a folder",
-        "pyproject.toml line 19: image.arm.platform must be one platform",
-        "pyproject.toml line 22: image.app.cache_from: 'UPPER' is not an image reference",
+        "pyproject.toml line 8: verify_key: absent.pub ",
+        "pyproject.toml line 9: moving_tags: 'a b' must be a tag",
+        "pyproject.toml line 14: stage.compose: absent.yaml is not a file",
+        "pyproject.toml line 16: image.bse: unknown image: bse: did you mean base?",
+        "pyproject.toml line 20: image.base.context: nowhere is not a folder",
+        "pyproject.toml line 23: image.arm.platform must be one platform",
+        "pyproject.toml line 26: image.app.cache_from: 'UPPER' is not an image reference",
         f"{repository.path}/invoke.yaml line 4: image.app.ssh must be true or false",
         "src/docker/app/Dockerfile line 1: 'base:::' is not an image reference",
         "src/docker/late/Dockerfile line 1: ",
+        "src/docker/typo/Dockerfile line 2: unknown instruction COPPY: did you mean COPY?",
+        "src/docker/typo/Dockerfile line 7: unknown instruction FRIED",
         f"{repository.path}/src/docker/other/.dockerignore line 2 is an invalid pattern",
+        "image folders depend on each other in a cycle: round -> trip -> round: ",
+        "image folders depend on each other in a cycle: egg -> hen -> egg: ",
         "invalid image name: src/docker/Upper",
         "no Dockerfile: src/docker/none/Dockerfile",
     ]

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field, replace
 
-from buildtools import Refused
+from buildtools import BuildToolsError, Refused, failures_of
 from buildtools.frozen import frozen
 from buildtools.image.folder.instructions import (
     HEREDOC,
@@ -120,6 +120,11 @@ class Dockerfile:
         """
         automatic = automatic_arguments(builder, platform, target)
         return _Resolver(self, arguments, platform, automatic, triggers).needs(target)
+
+    def unknown_instructions(self) -> list[BuildToolsError]:
+        """An error for each instruction that there is not, unless ``# syntax=`` names who may know it."""
+        instructions = () if self.syntax else read_instructions(self.text, self.escape, self.where)
+        return failures_of(each.check_keyword for each in instructions)
 
     def with_images(self, images: Mapping[ImageMention, str]) -> bytes:
         """The Dockerfile with each of these references replaced by an image, all else untouched."""

@@ -119,7 +119,7 @@ def folders_and_errors(
 ) -> tuple[tuple[ImageFolder, ...], list[BuildToolsError]]:
     """What :func:`image_folders` gives, and every error that it raises; a folder that cannot be read is left out.
 
-    :raises Refused: there is no images folder or none in it, or a cycle.
+    :raises Refused: there is no images folder or none in it.
     """
     names = _names(settings)
     project = _Project(settings, version, frozenset(names), builder or local_platform(), proxies or {})
@@ -151,7 +151,9 @@ def folders_and_errors(
             ]
     parents = {name: tuple(filter(folders_by_name.__contains__, f.parents)) for name, f in folders_by_name.items()}
     folders: dict[str, ImageFolder] = {}
-    for name in _build_order(parents):
+    order, cycles = _build_order(parents)
+    errors += cycles
+    for name in order:
         folder = folders[name] = folders_by_name[name]
         errors += failures_of(
             [partial(_check_platforms, folder, folders, project), partial(_add_triggers, folders, folder, project)]
@@ -366,7 +368,8 @@ def _check_platforms(folder: ImageFolder, folders_before: Mapping[str, ImageFold
             )
 
 
-def _build_order(parents: Mapping[str, Sequence[str]]) -> list[str]:
+def _build_order(parents: Mapping[str, Sequence[str]]) -> tuple[list[str], list[BuildToolsError]]:
+    """All names, parents first, and an error for each cycle, which is cut at its first member."""
     waiting = {name: len(above) for name, above in parents.items()}
     children: dict[str, list[str]] = {name: [] for name in parents}
     for name, above in parents.items():
@@ -374,24 +377,29 @@ def _build_order(parents: Mapping[str, Sequence[str]]) -> list[str]:
             children[parent].append(name)
     ready = [name for name, count in waiting.items() if not count]
     heapq.heapify(ready)
-    order = []
-    while ready:
+    order: list[str] = []
+    errors: list[BuildToolsError] = []
+    while waiting:
+        if not ready:
+            cycle = _cycle({name: [parent for parent in parents[name] if parent in waiting] for name in waiting})
+            path = " -> ".join((*cycle, cycle[0]))
+            fact = f"image folders depend on each other in a cycle: {path}"
+            errors.append(Refused(fact, "remove one FROM or --from"))
+            ready.append(cycle[0])
         name = heapq.heappop(ready)
         del waiting[name]
         order.append(name)
         for child in children[name]:
-            waiting[child] -= 1
-            if not waiting[child]:
-                heapq.heappush(ready, child)
-    if waiting:
-        raise _cycle({name: [parent for parent in parents[name] if parent in waiting] for name in waiting})
-    return order
+            if child in waiting:
+                waiting[child] -= 1
+                if not waiting[child]:
+                    heapq.heappush(ready, child)
+    return order, errors
 
 
-def _cycle(parents: Mapping[str, Sequence[str]]) -> Refused:
-    """The error for folders each of which has a parent among them."""
+def _cycle(parents: Mapping[str, Sequence[str]]) -> list[str]:
+    """A cycle among folders each of which has a parent among them."""
     path = [min(parents)]
     while (parent := parents[path[-1]][0]) not in path:
         path.append(parent)
-    cycle = " -> ".join((*path[path.index(parent) :], parent))
-    return Refused(f"image folders depend on each other in a cycle: {cycle}", "remove one FROM or --from")
+    return path[path.index(parent) :]

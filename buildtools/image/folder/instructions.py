@@ -5,6 +5,7 @@ The grammar is that of BuildKit's ``frontend/dockerfile/parser``: https://docs.d
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,11 @@ from buildtools.image.folder.shell import BadSubstitution, expand, word_pattern
 
 HEREDOC = re.compile(r"[0-9]*<<(-?)([^<]+)")
 
+# https://docs.docker.com/reference/dockerfile/#overview
+_KEYWORDS = (
+    *("add", "arg", "cmd", "copy", "entrypoint", "env", "expose", "from", "healthcheck", "label", "maintainer"),
+    *("onbuild", "run", "shell", "stopsignal", "user", "volume", "workdir"),
+)
 _DIRECTIVE = re.compile(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(.+?)\s*")
 _KEYWORD = re.compile(r"\s*(\S*)\s*")
 
@@ -110,6 +116,16 @@ class Instruction:
     def error(self, fact: str, remedy: str) -> Refused:
         """The error to raise about this instruction."""
         return Refused(f"{self.where} line {self.line}: {fact}", remedy)
+
+    def check_keyword(self) -> None:
+        """See that BuildKit's own frontend knows the instruction; one that ``# syntax=`` names may know more.
+
+        :raises Refused: it does not.
+        """
+        if self.keyword not in _KEYWORDS:
+            near = difflib.get_close_matches(self.keyword, _KEYWORDS, n=1)
+            remedy = f"did you mean {near[0].upper()}?" if near else "correct it"
+            raise self.error(f"unknown instruction {self.text.split()[0]}", remedy)
 
     def arguments(self) -> Iterator[Argument]:
         """The arguments that an ARG declares.
