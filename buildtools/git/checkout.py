@@ -53,6 +53,8 @@ def read_version(root: Path, tag_prefix: str, environment: Mapping[str, str]) ->
         tag = ignored_tag(Repository.open(root, environment), tag_prefix)
         if tag and tag.is_annotated:
             raise Refused(f"{fact}, but there is {tag.name}", prefix_remedy(tag)) from error
+        if tag and tag.prefix == tag_prefix:
+            fact = f"{fact} ({tag.name} is a lightweight one)"
         raise Refused(
             fact,
             f"make one with `git tag -a {tag_prefix}0.1.0 -m 0.1.0` or `invoke release --first 0.1.0`, "

@@ -7,20 +7,24 @@ import re
 import shlex
 import shutil
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
 from buildtools import BuildToolsError, Refused
+from buildtools.archive.gradle import GradleDistribution, gradle_distributions
 from buildtools.events import Warned
 from buildtools.frozen import frozen
 from buildtools.git.checkout import read_version, untracked_files
 from buildtools.git.naming.prefix import ignored_tag
 from buildtools.git.repository import Repository
 from buildtools.git.storage.refs import resolve
+from buildtools.git.tagging.versions import next_version, version_in
 from buildtools.git.worktree.status import changed_paths
-from buildtools.settings import COMPONENT
+from buildtools.image.folder.folders import folders_and_errors
+from buildtools.settings import COMPONENT, Settings
 from buildtools.task_context import TaskContext
 
 _EXAMPLE = "src/docker/app"
@@ -39,8 +43,8 @@ __all__ = ["namespace"]
 """
 # Where projects commonly keep their image folders.
 _IMAGE_PLACES = ("src/docker", "docker", "images", "dockerfiles", "containers", "services")
-_NAME_OF_A_BUILD = re.compile(r"""^\s*rootProject\.name\s*=\s*["']([^"']+)["']""", re.MULTILINE)
-_MAKES_A_DISTRIBUTION = re.compile(r"""(?:id|plugin:?)?[\s(]*["'`](?:application|distribution)["'`]""")
+_DOCKERFILES = ("Dockerfile", "Dockerfile.*", "*.Dockerfile")
+_MOST_NAMED = 3
 
 
 @frozen
@@ -74,7 +78,14 @@ def begin_project(task: TaskContext) -> NewProject:
     repository = Repository.open(root, environment)
     if repository.work_tree is None:
         raise Refused(f"{root} is in a bare repository", "run this in a clone")
-    plan = [*_plan(task, repository)]
+    settings = task.settings
+    if not _origins(settings):
+        settings = _as_found_out(settings, repository, environment)
+    try:
+        distributions = [each for each in gradle_distributions(root) if COMPONENT.fullmatch(each.name)]
+    except OSError as error:
+        raise Refused(f"{error.filename} cannot be read ({error.strerror})", "correct it and run again") from None
+    plan = [*_plan(settings, repository, distributions)]
     new = tuple(file for file in plan if file.content)
     if not task.run.dry_run:
         for path in (*_EXAMPLE_FILES, *(file.path for file in plan)):
@@ -83,25 +94,48 @@ def begin_project(task: TaskContext) -> NewProject:
         for file in new:
             _write(root / file.path, file)
     old = tuple(file.path for file in plan if not file.content and (root / file.path).exists())
-    for advice in _advice(root, old):
+    changed = _changed(root, repository, environment)
+    unseen = [] if task.run.dry_run else [file.path for file in new if not _holds(changed, root / file.path)]
+    for advice in _advice(settings, old, unseen):
         task.run.report(Warned("", advice))
-    return NewProject(new, old, _commands(task, repository, [file.path for file in plan]))
+    tag = _first_tag(settings, repository, environment)
+    return NewProject(new, old, _commands(settings, changed, [file.path for file in plan], tag))
 
 
-def _plan(task: TaskContext, repository: Repository) -> Iterator[FirstFile]:
+def _origins(settings: Settings) -> set[str]:
+    """The configuration files that set something."""
+    return {layer.origin for layer in settings.origins.values()} - {"environment"}
+
+
+def _as_found_out(settings: Settings, repository: Repository, environment: Mapping[str, str]) -> Settings:
+    """The settings, with the values that the repository itself tells."""
+    remote = _remote(repository)
+    return replace(
+        settings,
+        images=_images_folder(settings.root) or settings.images,
+        tag_prefix=_tag_prefix(settings.root, repository, environment),
+        release_branch=_branch(repository, remote),
+        remote=remote,
+    )
+
+
+def _plan(
+    settings: Settings, repository: Repository, distributions: Sequence[GradleDistribution]
+) -> Iterator[FirstFile]:
     """All files, in the order in which they are written; those without content exist already."""
-    root = task.settings.root
-    place, gradle_name = _images_folder(root), _gradle_name(root)
+    root = settings.root
     yield _new(root, "tasks.py", _TASKS)
-    origins = {layer.origin for layer in task.settings.origins.values()} - {"environment"}
-    configuration = "" if origins else _configuration(task, repository, place, gradle_name)
+    configuration = "" if _origins(settings) else _configuration(settings, repository, distributions)
     yield _extended(root, "pyproject.toml", configuration)
-    if not place and _has_room_for_example(root, task.settings.images):
+    if _has_room_for_example(root, settings.images):
         # The Dockerfile comes last: it completes the example.
         for path, text in zip(_EXAMPLE_FILES, ("Hello\n", _DOCKERFILE), strict=True):
             yield _new(root, path, text)
     ignored = {line.strip().strip("/") for line in _text(root / ".gitignore").splitlines()}
-    lines = ["/dist/", "/.sandbox/", "/.venv/", "__pycache__/", *(["/build/", "/.gradle/"] if gradle_name else [])]
+    lines = ["/dist/", "/.sandbox/", "/.venv/", "__pycache__/"]
+    if distributions:
+        # Those that it depends on build, too.
+        lines += ["build/" if any(each.folder for each in distributions) else "/build/", "/.gradle/"]
     missing = [line for line in lines if line.strip("/") not in ignored]
     yield _extended(root, ".gitignore", "".join(f"{line}\n" for line in missing))
     yield _new(root, "Jenkinsfile", files("buildtools").joinpath("templates/Jenkinsfile").read_text("utf-8"))
@@ -147,14 +181,37 @@ def _text(path: Path) -> str:
         raise Refused(f"{path} cannot be read ({error})", "correct it and run again") from None
 
 
-def _advice(root: Path, old: Sequence[str]) -> Iterator[str]:
+def _advice(settings: Settings, old: Sequence[str], unseen: Sequence[str]) -> Iterator[str]:
+    root = settings.root
     if "tasks.py" in old and "buildtools" not in _text(root / "tasks.py"):
         yield "tasks.py is as it was: import the namespace of buildtools.tasks there, or run `buildtools`, not `invoke`"
-    if (root / "Dockerfile").exists():
+    if unseen:
+        files = ", ".join(unseen)
+        yield f"git ignores {files}: nothing is released without them in a commit, so take that line off .gitignore"
+    if strays := _dockerfiles_elsewhere(root, settings.images):
+        more = len(strays) - _MOST_NAMED
+        names = ", ".join(strays[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
         yield (
-            "the Dockerfile here is in no image folder: move it to src/docker/NAME/Dockerfile, and set "
-            'context = "." under [tool.buildtools.image.NAME]'
+            f"in no image folder: {names}: move each to {settings.images}/NAME/Dockerfile; where it takes files "
+            'from elsewhere, set context = "." under [tool.buildtools.image.NAME]'
         )
+    if (root / settings.images).is_dir():
+        with suppress(Refused):
+            for error in folders_and_errors(settings, None)[1]:
+                yield str(error)
+
+
+def _dockerfiles_elsewhere(root: Path, images: str) -> list[str]:
+    """The Dockerfiles outside of the images folder, at most two folders deep."""
+    paths = {path for depth in ("", "*/", "*/*/") for name in _DOCKERFILES for path in root.glob(f"{depth}{name}")}
+    names = sorted(path.relative_to(root) for path in paths if path.is_file())
+    return [
+        str(name)
+        for name in names
+        if not name.is_relative_to(images)
+        and name.suffix != ".dockerignore"
+        and not any(part.startswith(".") or part == "node_modules" for part in name.parts)
+    ]
 
 
 def _images_folder(root: Path) -> str:
@@ -166,22 +223,14 @@ def _images_folder(root: Path) -> str:
     return ""
 
 
-def _gradle_name(root: Path) -> str:
-    """The name of the distribution that Gradle installs; empty if it makes none."""
-    kinds = ("gradle", "gradle.kts")
-    build = "".join(_text(root / f"build.{kind}") for kind in kinds)
-    if not _MAKES_A_DISTRIBUTION.search(build):
-        return ""
-    name_match = _NAME_OF_A_BUILD.search("".join(_text(root / f"settings.{kind}") for kind in kinds))
-    name = name_match[1] if name_match else root.name
-    return name if COMPONENT.fullmatch(name) else ""
-
-
-def _configuration(task: TaskContext, repository: Repository, place: str, gradle_name: str) -> str:
-    root, environment = task.settings.root, task.run.environment
+def _remote(repository: Repository) -> str:
     remotes = [key.split(".")[1] for key in repository.config.names() if re.fullmatch(r"remote\.[^.]+\.url", key)]
-    remote = "origin" if "origin" in remotes or not remotes else remotes[0]
-    url = next(iter(repository.config.get_all(f"remote.{remote}.url")), "") or str(root)
+    return "origin" if "origin" in remotes or not remotes else remotes[0]
+
+
+def _configuration(settings: Settings, repository: Repository, distributions: Sequence[GradleDistribution]) -> str:
+    root, usual = settings.root, Settings(settings.root)
+    url = next(iter(repository.config.get_all(f"remote.{settings.remote}.url")), "") or str(root)
     namespace = re.sub(r"[^a-z0-9]+", "-", re.split(r"[/:]", url.rstrip("/"))[-1].removesuffix(".git").lower())
     lines = [
         "[tool.buildtools]",
@@ -189,18 +238,12 @@ def _configuration(task: TaskContext, repository: Repository, place: str, gradle
         f'namespace = "{namespace.strip("-") or "images"}"',
         '# artifacts = "s3://BUCKET/PREFIX"              # where `publish` puts archives and manifests',
     ]
-    if place and place != task.settings.images:
-        lines.append(f'images = "{place}"')
-    if prefix := _tag_prefix(root, repository, environment):
-        lines.append(f'tag_prefix = "{prefix}"')
-    if (branch := _branch(repository, remote)) != task.settings.release_branch:
-        lines.append(f'release_branch = "{branch}"')
-    if remote != task.settings.remote:
-        lines.append(f'remote = "{remote}"')
-    if gradle_name:
-        command = "./gradlew" if (root / "gradlew").is_file() else "gradle"
-        lines += ["", f"[tool.buildtools.distribution.{gradle_name}]", f'command = "{command} installDist"']
-        lines.append(f'root = "build/install/{gradle_name}"')
+    keys = ("images", "tag_prefix", "release_branch", "remote")
+    lines += [f'{key} = "{getattr(settings, key)}"' for key in keys if getattr(settings, key) != getattr(usual, key)]
+    command = "./gradlew" if (root / "gradlew").is_file() else "gradle"
+    for each in distributions:
+        lines += ["", f"[tool.buildtools.distribution.{each.name}]", f'command = "{command} {each.task}"']
+        lines.append(f'root = "{each.root}"')
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -208,8 +251,24 @@ def _tag_prefix(root: Path, repository: Repository, environment: Mapping[str, st
     """What precedes the number in the tag of the checkout's version, such as the ``v`` of ``v1.4.2``."""
     with suppress(BuildToolsError):
         tag = ignored_tag(repository, "")
-        if tag and tag.is_annotated and read_version(root, "", environment).base.startswith(tag.prefix):
+        if tag and not tag.is_annotated:
+            return tag.prefix if tag.prefix in ("v", "V") else ""
+        if tag and read_version(root, "", environment).base.startswith(tag.prefix):
             return tag.prefix
+    return ""
+
+
+def _first_tag(settings: Settings, repository: Repository, environment: Mapping[str, str]) -> str:
+    """The command that makes the first tag; empty if the checkout has a version."""
+    prefix = settings.tag_prefix
+    try:
+        read_version(settings.root, prefix, environment)
+    except BuildToolsError:
+        tag = ignored_tag(repository, prefix)
+        # Lightweight tags are no versions, but they tell which the next one is.
+        last = version_in(tag.name, prefix) if tag and tag.prefix == prefix else None
+        version = next_version(last, "minor") if last else "0.1.0"
+        return f"git tag -a {prefix}{version} -m {version}"
     return ""
 
 
@@ -245,22 +304,24 @@ def _write(path: Path, file: FirstFile) -> None:
         raise BuildToolsError(f"cannot write {path} ({error.strerror})", "correct that, and run it again") from None
 
 
-def _commands(task: TaskContext, repository: Repository, paths: Sequence[str]) -> tuple[str, ...]:
-    """Three commands that lead to images; each works once those before it were run."""
-    root, environment = task.settings.root, task.run.environment
+def _changed(root: Path, repository: Repository, environment: Mapping[str, str]) -> set[Path]:
+    """The files that the next commit could include."""
     top = Path(repository.work_tree or root)
     # Before the first commit everything is new.
     changed = {top / path for path in changed_paths(repository)} if repository.head() else set()
-    changed |= {Path(path) for path in untracked_files(root, [root], environment)}
-    images = task.settings.images
+    return changed | {Path(path) for path in untracked_files(root, [root], environment)}
+
+
+def _holds(changed: Iterable[Path], path: Path) -> bool:
+    return any(path.resolve() in (file, *file.parents) for file in changed)
+
+
+def _commands(settings: Settings, changed: Collection[Path], paths: Sequence[str], tag: str) -> tuple[str, ...]:
+    """Three commands that lead to images; each works once those before it were run."""
+    images = settings.images
     candidates = [*(path for path in paths if not path.startswith(f"{images}/")), images]
-    to_add = [path for path in candidates if any((root / path).resolve() in (file, *file.parents) for file in changed)]
-    commands = []
-    if to_add:
-        commands.append(f"git add {shlex.join(to_add)} && git commit -m 'Build with buildtools'")
-    try:
-        read_version(root, "", environment)
-    except BuildToolsError:
-        commands.append(f"git tag -a {task.settings.tag_prefix}0.1.0 -m 0.1.0")
+    to_add = [path for path in candidates if _holds(changed, settings.root / path)]
+    commands = [f"git add {shlex.join(to_add)} && git commit -m 'Build with buildtools'"] if to_add else []
+    commands += [tag] if tag else []
     commands += ["buildtools check", "buildtools build", "buildtools list"]
     return tuple(commands[:3] if "buildtools build" in commands[:3] else [*commands[:2], "buildtools build"])

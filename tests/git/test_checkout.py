@@ -27,6 +27,13 @@ def test_a_prefix_takes_only_tags_in_which_a_digit_follows_it(repository: Reposi
     assert "1.2.3" == read_version(repository.path, "v", ENVIRONMENT).base
 
 
+def test_a_lightweight_tag_is_named_where_it_is_all_there_is(repository: Repository) -> None:
+    for name in ("1.10.0", "1.9.0"):
+        repository.tag(name, lightweight=True)
+    with pytest.raises(Refused, match=r"is reachable from HEAD \(1.10.0 is a lightweight one\): make one with"):
+        read_version(repository.path, "", ENVIRONMENT)
+
+
 @pytest.mark.parametrize(
     ("name", "prefix", "key"), [("v1.2.3", "release-", 'tag_prefix = "v"'), ("1.2.3", "v", 'tag_prefix = ""')]
 )

@@ -125,6 +125,75 @@ def test_it_finds_out_what_it_can(repository: Repository, environment: Mapping[s
     assert ["/dist/", "/.sandbox/", "/.venv/", "__pycache__/", "/build/", "/.gradle/"] == ignored
 
 
+GRADLE_BUILDS = {
+    "one project": ({"build.gradle": "apply plugin: 'application'\n"}, ["repository"]),
+    "as Kotlin": ({"build.gradle.kts": "plugins {\n    java\n    application\n}\n"}, ["repository"]),
+    "projects": (
+        {
+            "settings.gradle": "rootProject.name = 'shop'\ninclude 'app', 'lib',\n  'services:api'\n// include 'old'\n",
+            "app/build.gradle": "plugins { id 'buildlogic.java-application-conventions' }\n",
+            "lib/build.gradle": "plugins { id 'java-library' }\n",
+            "old/build.gradle": "plugins { id 'application' }\n",
+            "services/api/build.gradle.kts": 'plugins {\n    id("distribution")\n}\n',
+        },
+        ["app", "api"],
+    ),
+    "nothing to install": (
+        {
+            "settings.gradle.kts": 'include("phone")\n',
+            "build.gradle": "// plugins { id 'application' }\nplugins { id 'java' }\n",
+            "phone/build.gradle": "plugins { id 'com.android.application' }\n",
+        },
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize(("build", "names"), GRADLE_BUILDS.values(), ids=GRADLE_BUILDS)
+def test_what_a_gradle_build_installs_becomes_a_distribution(
+    repository: Repository, environment: Mapping[str, str], build: dict[str, str], names: list[str]
+) -> None:
+    repository.commit("a build", **build)
+    init(repository, environment)
+    folders = {"app": "app/", "api": "services/api/"}
+    tasks = {"app": ":app:installDist", "api": ":services:api:installDist"}
+    expected = {
+        name: {
+            "command": f"gradle {tasks.get(name, 'installDist')}",
+            "root": f"{folders.get(name, '')}build/install/{name}",
+        }
+        for name in names
+    }
+    assert expected == configuration(repository).get("distribution", {})
+
+
+@pytest.mark.parametrize(
+    ("there", "advice"),
+    [
+        ({"Dockerfile": "FROM scratch\n"}, "in no image folder: Dockerfile: move each to src/docker/NAME/Dockerfile"),
+        (
+            {f"{name}/Dockerfile": "FROM scratch\n" for name in ("a", "b", "docker/c", "docker/d")},
+            "in no image folder: a/Dockerfile, b/Dockerfile, docker/c/Dockerfile and 1 more: move",
+        ),
+        ({"src/docker/Web/Dockerfile": "FROM scratch\n"}, "invalid image name: src/docker/Web: rename it, for example"),
+        ({".gitignore": "*.toml\n"}, "git ignores pyproject.toml: nothing is released without them in a commit"),
+    ],
+)
+def test_what_will_not_work_is_told(
+    repository: Repository, environment: Mapping[str, str], there: dict[str, str], advice: str
+) -> None:
+    repository.commit("a project", **{"docker/README.md": "", "docker/e/data": "", **there})
+    assert f"warning: {advice}" in init(repository, environment).stderr
+
+
+def test_the_first_tag_comes_after_the_lightweight_ones(repository: Repository, environment: Mapping[str, str]) -> None:
+    repository.commit("first")
+    for name in ("v1.10.0", "v1.9.0"):
+        repository.git("tag", name)
+    assert "git tag -a v1.11.0 -m 1.11.0" == init(repository, environment).stdout.splitlines()[1]
+    assert "v" == configuration(repository)["tag_prefix"]
+
+
 def test_a_dry_run_writes_nothing(repository: Repository, environment: Mapping[str, str]) -> None:
     done = init(repository, environment, "--dry-run")
     assert ({}, True) == (files(repository), "dry run, nothing was touched: wrote tasks.py, " in done.stderr)

@@ -28,7 +28,7 @@ def has_prefix(name: str, prefix: str) -> bool:
 
 
 def ignored_tag(repository: Repository, prefix: str) -> IgnoredTag | None:
-    """The tag that says most about why no tag counts with this ``tag_prefix``; an annotated one where there is one."""
+    """The tag that says most about why no tag counts with this ``tag_prefix``: an annotated one, the greatest."""
     tags = []
     for ref in repository.refs.under(_TAGS):
         name = ref.name.removeprefix(_TAGS).decode("utf-8", "surrogateescape")
@@ -38,7 +38,11 @@ def ignored_tag(repository: Repository, prefix: str) -> IgnoredTag | None:
             tag = IgnoredTag(name, match["prefix"], is_annotated=target != ref.oid)
             if not tag.is_annotated or tag.prefix != prefix:
                 tags.append(tag)
-    return max(tags, key=lambda tag: tag.is_annotated, default=None)
+    return max(tags, key=lambda tag: (tag.is_annotated, _numbers(tag.name.removeprefix(tag.prefix))), default=None)
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(digits) for digits in re.findall(r"\d+", version)]
 
 
 def prefix_remedy(tag: IgnoredTag) -> str:
