@@ -21,7 +21,6 @@ from buildtools.stages.images import survey_images
 from buildtools.task_context import TaskContext
 
 _SECONDS_A_DAY = 86_400
-_ARCHIVE = re.compile(r"(?P<name>.+)-(?P<version>\d.*)\.tgz")
 
 
 class LeftoverKind(Enum):
@@ -124,9 +123,10 @@ def days_since_tagged(details: dict[str, Any], image: EngineImage) -> int:
 
 def _archives(task: TaskContext) -> Iterator[Leftover]:
     """The archives in ``dist/`` of versions other than the checkout's."""
+    current = {task.version.archive_name(name) for name in task.settings.distribution}
+    of_ours = re.compile(rf"(?:{'|'.join(map(re.escape, task.settings.distribution))})-\d.*\.tgz")
     for path in sorted((task.settings.root / "dist").glob("*.tgz")):
-        match = _ARCHIVE.fullmatch(path.name)
-        if match and match["name"] in task.settings.distribution and match["version"] != task.version.image_tag:
+        if of_ours.fullmatch(path.name) and path.name not in current:
             yield Leftover(LeftoverKind.ARCHIVE, f"dist/{path.name}", _days(path.stat().st_mtime))
 
 
