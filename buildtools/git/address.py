@@ -1,13 +1,13 @@
 """Addresses of repositories, as git reads them: ssh in both spellings, local paths, http(s).
 
-git takes an address apart in an order of its own, and this module follows it:
+git takes an address apart in its own order, and this module follows it:
 
-1. An address with a scheme is percent-decoded as a whole, before anything is looked for in it. So ``#`` and ``?`` are
-   parts of a path like any other. The scheme is compared in lower case only.
-2. An address without a scheme is ``HOST:PATH`` for ssh, unless it has no colon or a slash before it: then it is a local
-   path.
-3. Brackets protect colons: ``[::1]:PATH``, ``USER@[::1]:PATH``. Without a scheme, a port can only stand in them:
-   ``[HOST:PORT]:PATH``. Host names keep their capitals, since the patterns in ``ssh_config`` are compared with them.
+1. An address with a scheme is percent-decoded as a whole before anything else. So ``#`` and ``?`` are ordinary
+   characters of a path. The scheme is compared in lower case only.
+2. An address without a scheme is ``HOST:PATH`` for ssh, unless it has no colon, or a slash before the colon: then it is
+   a local path.
+3. Brackets protect colons: ``[::1]:PATH``, ``USER@[::1]:PATH``. Without a scheme, a port can only be inside them:
+   ``[HOST:PORT]:PATH``. Host names keep their case, because the patterns in ``ssh_config`` are compared with them.
 4. ``/~USER`` at the start of an ssh path is passed on without the slash, for the shell at the other end.
 
 https://git-scm.com/docs/git-push#_git_urls; ``parse_connect_url`` in git's ``connect.c``.
@@ -32,7 +32,7 @@ _HOST_AND_PORT = re.compile(r"(?:\[[^]]*\]|[^:\[\]]*)(?::\d*)?")
 
 @frozen
 class SshAddress:
-    """``host`` is what the ssh program gets, with the user before an ``@``; ``port`` is empty for its default."""
+    """An address for ssh. ``host`` is the argument for the ssh program, including ``USER@``; ``port`` may be empty."""
 
     host: str
     port: str
@@ -41,7 +41,7 @@ class SshAddress:
 
 @frozen
 class LocalAddress:
-    """A path of this machine, which may be relative."""
+    """A path on this machine, which may be relative."""
 
     path: str
 
@@ -54,9 +54,9 @@ class HttpAddress:
 
 
 def parse_address(text: str) -> SshAddress | LocalAddress | HttpAddress:
-    """What the address of a remote means.
+    """The parsed address of a remote.
 
-    :raises ValueError: it has no meaning, or one that needs a remote helper or the git protocol; with the reason.
+    :raises ValueError: with the reason, if it is invalid or needs a remote helper or the git protocol.
     """
     url = _URL.fullmatch(text)
     if _HELPER.match(text):
@@ -84,7 +84,7 @@ def _split_url(text: str) -> SplitResult:
     except ValueError:
         is_valid = False
     if not is_valid:
-        # The reason that Python gives may quote a password.
+        # Python's own message may quote a password.
         raise ValueError("invalid host or port")
     return parts
 
@@ -95,7 +95,7 @@ def _ssh_address(text: str, separator: str) -> SshAddress:
     path = path[1:] if path[1:2] == "~" else path
     start, end = _brackets(host)
     if end:
-        # A port follows the brackets, or stands in them.
+        # A port follows the brackets, or is inside them.
         name, port = host[:start] + host[start + 1 : end], _split_port(host[end + 1 :])[1]
         name, port = (name, port) if port else _split_port(name)
     else:

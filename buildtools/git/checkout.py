@@ -1,4 +1,4 @@
-"""What the repository says about one run: the version of everything, when its commit was made, where it came from."""
+"""The commit that is checked out: its version, its date, and where it came from."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Checkout:
     """The commit that is checked out.
 
     ``committed`` is its committer date in seconds since 1970, UTC. ``source`` is the URL of the configured remote,
-    without user name and password; empty where there is none.
+    without user name and password; empty if there is no remote.
     """
 
     version: Version
@@ -38,9 +38,9 @@ class Checkout:
 
 
 def read_version(root: Path, tag_prefix: str, environment: Mapping[str, str]) -> Version:
-    """The version of the checkout that holds ``root``; with a tag prefix only tags that start with it count.
+    """The version of the checkout that contains ``root``; with a tag prefix, only tags that start with it count.
 
-    :raises Refused: no repository, no commit, no annotated tag, or a shallow clone that may hide one.
+    :raises Refused: if there is no repository, no commit or no annotated tag, or a shallow clone may hide a tag.
     """
     patterns = (f"{_literal(tag_prefix)}[0-9]*",) if tag_prefix else ()
     try:
@@ -74,9 +74,9 @@ def read_version(root: Path, tag_prefix: str, environment: Mapping[str, str]) ->
 
 
 def read_checkout(root: Path, tag_prefix: str, remote: str, environment: Mapping[str, str]) -> Checkout:
-    """The checkout that holds ``root``. ``SOURCE_DATE_EPOCH`` stands in for the commit's date.
+    """The checkout that contains ``root``. ``SOURCE_DATE_EPOCH`` overrides the commit's date.
 
-    :raises Refused: as :func:`read_version`, or ``SOURCE_DATE_EPOCH`` is not a number.
+    :raises Refused: see :func:`read_version`; also if ``SOURCE_DATE_EPOCH`` is not a number.
     """
     version = read_version(root, tag_prefix, environment)
     repository = Repository.open(root, environment)
@@ -85,18 +85,18 @@ def read_checkout(root: Path, tag_prefix: str, remote: str, environment: Mapping
 
 
 def tag_object(root: Path, name: str, environment: Mapping[str, str]) -> str:
-    """The id of what the tag of this name points to, which is the tag's own object; empty where there is no such tag.
+    """The id of the tag's object, or of the commit for a lightweight tag; empty if there is no such tag.
 
-    :raises NotARepository: there is no repository.
+    :raises NotARepository: if there is no repository.
     """
     oid = resolve(Repository.open(root, environment).refs, b"refs/tags/" + os.fsencode(name))[1]
     return oid.hex() if oid else ""
 
 
 def tag_names(root: Path, tag_prefix: str, environment: Mapping[str, str]) -> tuple[str, ...]:
-    """The names of all tags that start with the prefix, without it, lightweight ones too.
+    """The names of all tags with this prefix, without the prefix, including lightweight tags.
 
-    :raises Refused: no repository, or one without any tag, as a clone is that did not fetch them.
+    :raises Refused: if there is no repository, or it has no tags, like a clone that did not fetch them.
     """
     start = b"refs/tags/"
     refs = Repository.open(root, environment).refs.under(start)
@@ -107,9 +107,9 @@ def tag_names(root: Path, tag_prefix: str, environment: Mapping[str, str]) -> tu
 
 
 def refuse_dirty(root: Path, environment: Mapping[str, str]) -> None:
-    """Nothing, where the tree is clean.
+    """Raise :class:`Refused` unless the tree is clean.
 
-    :raises Refused: naming what has changed.
+    :raises Refused: naming the changed files.
     """
     paths = changed_paths(Repository.open(root, environment))
     if paths:
@@ -128,12 +128,12 @@ def untracked_files(
 ) -> tuple[str, ...]:
     """The files in ``folders`` that are neither tracked nor ignored, as absolute paths without symbolic links, sorted.
 
-    Submodules are looked into, unless they are configured to ignore what is untracked. Another repository's folder is
-    one path, with a slash at its end. What lies outside the work tree is not looked at. An ignore file or a folder that
-    cannot be read is passed over, and ``warn`` is told.
+    Submodules are searched too, unless they are configured to ignore untracked files. Another repository's folder is
+    one path, with a slash at its end. Folders outside the work tree are skipped. An ignore file or a folder that cannot
+    be read is skipped, with a message to ``warn``.
 
-    :raises NotARepository: there is no work tree.
-    :raises DamagedRepository: something needed cannot be read.
+    :raises NotARepository: if there is no work tree.
+    :raises DamagedRepository: if something needed cannot be read.
     """
     from buildtools.git.worktree.untracked import untracked_paths
 
@@ -150,10 +150,10 @@ def untracked_files(
 
 
 def uncommitted_files(root: Path, paths: Iterable[Path], environment: Mapping[str, str]) -> tuple[Path, ...]:
-    """Those of ``paths`` that exist and that git does not track, ignored or not; none outside the work tree.
+    """Those of ``paths`` that exist in the work tree and that git does not track, ignored or not.
 
-    :raises NotARepository: there is no work tree.
-    :raises DamagedRepository: something needed cannot be read.
+    :raises NotARepository: if there is no work tree.
+    :raises DamagedRepository: if something needed cannot be read.
     """
     with closing(Files(Repository.open(root, environment))) as files:
         top = os.path.realpath(files.top) + b"/"
@@ -169,7 +169,7 @@ def _date(repository: Repository, version: Version, environment: Mapping[str, st
     # https://reproducible-builds.org/specs/source-date-epoch/
     epoch = environment.get("SOURCE_DATE_EPOCH")
     if epoch is None:
-        # What a graft or a replacement says about parents makes no difference to a commit's own date.
+        # Grafts and replacements change a commit's parents, but not its date.
         return parse_commit(repository.objects.read(bytes.fromhex(version.commit))[1], repository.hash_size)[0]
     if not re.fullmatch(r"[0-9]{1,11}", epoch):
         raise Refused(f"SOURCE_DATE_EPOCH is {epoch!r}, not seconds since 1970", "correct it or unset it")

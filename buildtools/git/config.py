@@ -1,4 +1,4 @@
-"""git's configuration: every file git reads, in its order, with includes, and the values that the environment adds.
+"""git's configuration: all files that git reads, in git's order, with includes, and values from the environment.
 
 Names are ``section.key`` or ``section.subsection.key``; section and key are compared in lower case.
 https://git-scm.com/docs/git-config#_configuration_file
@@ -18,7 +18,7 @@ SYSTEM_CONFIG = "/etc/gitconfig"
 REMOTE_URL = re.compile(r"remote\..+\.url")
 _DEEPEST_INCLUDE = 10
 
-# git's own idea of white space, which has neither form feed nor vertical tab: ``sane-ctype.h``.
+# git's own definition of white space, without form feed and vertical tab: ``sane-ctype.h``.
 _SPACES = " \t\r\n"
 _LINE = re.compile(
     r"[ \t\r\n]*(?:[#;][^\n]*(?:\n|$)|(?P<end>$)"
@@ -32,19 +32,19 @@ _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
 class Config:
-    """Values by name, each with all it was set to, the last one winning."""
+    """Values by name. A name has all values it was set to; the last one wins."""
 
     def __init__(self) -> None:
         self._values: dict[str, list[str | None]] = {}
         self._order: list[str] = []
 
     def add(self, name: str, value: str | None) -> None:
-        """Set once more. ``None`` is a key without ``=``, which is true as a boolean and nothing else."""
+        """Add a value. ``None`` is a key without ``=``, which is true as a boolean and invalid otherwise."""
         self._values.setdefault(name, []).append(value)
         self._order.append(name)
 
     def update(self, other: Config) -> None:
-        """Everything of another, on top of this."""
+        """Add everything from another configuration, which takes precedence."""
         for name, values in other._values.items():
             self._values.setdefault(name, []).extend(values)
         self._order += other._order
@@ -64,7 +64,7 @@ class Config:
     def get(self, name: str, default: str | None = None) -> str | None:
         """The last value.
 
-        :raises BadConfig: the key stands there without a value.
+        :raises BadConfig: if the key has no value.
         """
         values = self._values.get(_normal(name))
         if not values:
@@ -74,18 +74,18 @@ class Config:
         return values[-1]
 
     def get_all(self, name: str) -> list[str]:
-        """All values in order, the ones that read ``None`` left out."""
+        """All values in order, without the ``None`` ones."""
         return [value for value in self._values.get(_normal(name), ()) if value is not None]
 
     def get_list(self, name: str) -> list[str]:
-        """All values of a list that an empty value resets, as ``http.extraHeader`` and ``credential.helper``."""
+        """All values of a list that an empty value resets, such as ``http.extraHeader`` and ``credential.helper``."""
         values = self.get_all(name)
         return values[max((at + 1 for at, value in enumerate(values) if not value), default=0) :]
 
     def bool(self, name: str, default: bool = False) -> bool:
-        """As a boolean: true, yes, on, 1, a number that is not 0, or no value at all.
+        """The value as a boolean: true, yes, on, 1, a number that is not 0, or no value at all.
 
-        :raises BadConfig: it is none of these.
+        :raises BadConfig: if it is not a boolean.
         """
         values = self._values.get(_normal(name))
         if not values:
@@ -98,9 +98,9 @@ class Config:
         return value
 
     def int(self, name: str, default: int = 0) -> int:
-        """As a whole number, with k, m or g for powers of 1024.
+        """The value as a whole number; k, m and g are powers of 1024.
 
-        :raises BadConfig: it is not a number.
+        :raises BadConfig: if it is not a number.
         """
         value = self.get(name)
         if value is None:
@@ -111,13 +111,13 @@ class Config:
         return as_number
 
     def path(self, name: str, home: str) -> str | None:
-        """As a path, ``~/`` being ``home`` (see :func:`expand_home`)."""
+        """The value as a path; ``~/`` is ``home`` (see :func:`expand_home`)."""
         value = self.get(name)
         return None if value is None else expand_home(value, home)
 
 
 def boolean(value: str | None) -> bool | None:
-    """What git takes the text for; ``None`` when for neither."""
+    """The boolean that git reads from the text; ``None`` if it is not one."""
     if value is None or value.lower() in ("true", "yes", "on"):
         return True
     if value.lower() in ("", "false", "no", "off"):
@@ -127,7 +127,7 @@ def boolean(value: str | None) -> bool | None:
 
 
 def number(value: str) -> int | None:
-    """The number the text spells, with git's units."""
+    """The number in the text, which may have git's units; ``None`` if it is not one."""
     match = re.fullmatch(r"(?a)\s*([+-]?)(0[xX][0-9a-fA-F]+|\d+)([kKmMgG]?)", value)
     if not match:
         return None
@@ -140,9 +140,9 @@ def number(value: str) -> int | None:
 
 
 def expand_home(path: str, home: str) -> str:
-    """``~/x`` below ``home``, ``~user/x`` below that user's home.
+    """The path with ``~/`` and ``~user/`` replaced by home folders.
 
-    :raises BadConfig: no home is known.
+    :raises BadConfig: if the home folder is unknown.
     """
     if not path.startswith("~"):
         return path
@@ -169,9 +169,10 @@ def _normal(name: str) -> str:
 class Reader:
     """Reads files into one :class:`Config`, following includes.
 
-    ``git_dir`` is empty while no repository is known. ``branch`` gives the short name of the current branch, and
-    ``remote_urls`` the URLs of all remotes; few files ask for either. ``None`` for the latter is for a reading that is
-    to find the URLs out: then what is included for a URL is always included, and may not name one itself.
+    ``git_dir`` is empty as long as no repository is known. ``branch`` returns the short name of the current branch and
+    ``remote_urls`` the URLs of all remotes; both are called only if a file needs them. ``None`` for ``remote_urls`` is
+    for finding out the URLs themselves: files included depending on a URL are then always included, and may not set
+    one.
     """
 
     def __init__(
@@ -190,7 +191,7 @@ class Reader:
         self._environment = environment
 
     def read_user(self) -> None:
-        """The system's file and the user's, or what ``GIT_CONFIG_SYSTEM``, ``_GLOBAL`` and ``_NOSYSTEM`` say."""
+        """Read the system's file and the user's, subject to ``GIT_CONFIG_SYSTEM``, ``_GLOBAL`` and ``_NOSYSTEM``."""
         environment = self._environment
         if not boolean(environment.get("GIT_CONFIG_NOSYSTEM", "")):
             self.read_file(environment.get("GIT_CONFIG_SYSTEM", SYSTEM_CONFIG))
@@ -204,9 +205,9 @@ class Reader:
                 self.read_file(f"{self._home}/.gitconfig", is_users=True)
 
     def read_environment(self) -> None:
-        """``GIT_CONFIG_PARAMETERS`` (what ``git -c`` hands to its children) and ``GIT_CONFIG_COUNT``.
+        """Read ``GIT_CONFIG_PARAMETERS`` (what ``git -c`` passes to its children) and ``GIT_CONFIG_COUNT``.
 
-        :raises BadConfig: they are malformed.
+        :raises BadConfig: if they are malformed.
         """
         environment = self._environment
         # From low to high: https://git-scm.com/docs/git-config#ENVIRONMENT
@@ -233,11 +234,11 @@ class Reader:
         self._set(_normal(name), value, "", 0)
 
     def read_file(self, path: str, depth: int = 0, *, is_users: bool = False) -> None:
-        """One file and all it includes; a file that is not there is empty.
+        """Read one file and everything it includes; a missing file counts as empty.
 
-        So is one of the user's that may not be read, as where a container runs with the home of somebody else.
+        So does a user's file that may not be read, as in a container that runs with another user's home.
 
-        :raises BadConfig: git would refuse it.
+        :raises BadConfig: if git would refuse it.
         """
         try:
             data = content(path)
@@ -301,7 +302,7 @@ class Reader:
             pattern = f"**/{pattern}"
         if pattern.endswith("/"):
             pattern += "**"
-        # Git tries the name with its links resolved, then as it was given.
+        # Git tries the path with links resolved, then as given.
         return any(
             wildmatch(os.fsencode(pattern), os.fsencode(place), pathname=True, ignore_case=ignore_case)
             for place in dict.fromkeys((os.path.realpath(self._git_dir), os.path.abspath(self._git_dir)))
@@ -311,7 +312,7 @@ class Reader:
 def parse_config(data: bytes, path: str) -> list[tuple[str, str | None]]:
     """The (name, value) pairs of one file, in order.
 
-    :raises BadConfig: a line that git refuses.
+    :raises BadConfig: if git would refuse a line.
     """
     text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
     if "\r\n" in text:
@@ -345,7 +346,7 @@ def parse_config(data: bytes, path: str) -> list[tuple[str, str | None]]:
 
 
 def _quoted_value(text: str, at: int, path: str) -> tuple[str, int]:
-    """A value with quotes, escapes or a comment, and where the text goes on."""
+    """A value with quotes, escapes or a comment, and the position after it."""
     out: list[str] = []
     length = 0  # white space outside quotes counts only when something follows
     in_quotes = False
@@ -381,7 +382,7 @@ def _quoted_value(text: str, at: int, path: str) -> tuple[str, int]:
 
 
 def _parameters(text: str) -> list[tuple[str, str | None]]:
-    """The pairs in ``GIT_CONFIG_PARAMETERS``: ``'name'='value'`` or, of old, ``'name=value'``, shell-quoted."""
+    """The pairs in ``GIT_CONFIG_PARAMETERS``: ``'name'='value'`` or the older ``'name=value'``, shell-quoted."""
     word = r"'((?:[^']|'\\[!']')*)'"
     settings: list[tuple[str, str | None]] = []
     at = 0

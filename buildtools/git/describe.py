@@ -1,7 +1,7 @@
-"""The name of a commit after the nearest tag, as ``git describe`` tells it, without git.
+"""The name of a commit after the nearest tag, as ``git describe`` prints it, without git.
 
-In process: :func:`describe`. As a program that stands in for git's: ``python -m buildtools.git.describe``, with git's
-own stdout and exit status (``--help`` lists what it takes).
+In process: :func:`describe`. As a drop-in program: ``python -m buildtools.git.describe``, with git's own stdout and
+exit status (``--help`` lists its options).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from buildtools.git.naming.describer import Describer, Options
 from buildtools.git.naming.walk import MOST_CANDIDATES
 from buildtools.git.repository import Repository
 
-TYPE_CHECKING = False  # the name that type checkers know; `typing` itself is not needed to start
+TYPE_CHECKING = False  # type checkers know this name; importing `typing` costs time
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -43,18 +43,18 @@ def describe(
 ) -> Description:
     """Describe a commit of the repository that git would find from ``path``.
 
-    The options are those of ``git describe``. ``dirty`` and ``broken`` are the marks to put behind HEAD's name
-    (``"-dirty"``, ``"-broken"``), ``None`` for none. ``walk`` is git's up to 2.47 or from 2.48 on; they differ in rare
-    histories. With ``strict`` (the default) the answer is refused where the history is cut off or has holes so
-    that it may be wrong; git gives it all the same.
+    The options are those of ``git describe``. ``dirty`` and ``broken`` are the suffixes for HEAD's name (``"-dirty"``,
+    ``"-broken"``), ``None`` for none. ``walk`` selects the walk of git up to 2.47 or from 2.48 on; they differ in rare
+    histories. With ``strict`` (the default) the call fails if missing history may make the result wrong; git returns it
+    anyway.
 
-    :raises NotARepository: no repository is there.
-    :raises NoCommit: HEAD has no commit yet.
-    :raises NoTag: no tag fits.
-    :raises ShallowClone: the tag may lie beyond the border of a shallow clone.
-    :raises BadRevision: ``commit`` leads to nothing, or the options contradict each other.
-    :raises BadConfig: git's configuration is malformed.
-    :raises DamagedRepository: an object, pack, index or ref cannot be read.
+    :raises NotARepository: if there is no repository.
+    :raises NoCommit: if HEAD has no commit yet.
+    :raises NoTag: if no tag fits.
+    :raises ShallowClone: if the tag may be outside the history of a shallow clone.
+    :raises BadRevision: if ``commit`` does not exist, or the options contradict each other.
+    :raises BadConfig: if git's configuration is malformed.
+    :raises DamagedRepository: if an object, pack, index or ref cannot be read.
     """
     from buildtools.git.naming.description import Description
 

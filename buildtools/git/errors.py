@@ -1,9 +1,9 @@
-"""What can be wrong with a repository. Each message says the fact and the next step.
+"""What can be wrong with a repository. Each message gives the fact and the next step.
 
-* ``NotARepository``, ``BadRevision``, ``NoCommit``, ``NoTag``, ``ShallowClone``: refused, nothing is broken
-* ``BadConfig``: a git configuration file that git would not read either
+* ``NotARepository``, ``BadRevision``, ``NoCommit``, ``NoTag``, ``ShallowClone``: refused; nothing is damaged
+* ``BadConfig``: a git configuration file that git would refuse too
 * ``DamagedRepository``: an object, pack, index or ref cannot be read
-    * ``MissingObject``: it is not there at all
+    * ``MissingObject``: the object does not exist at all
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from buildtools import BuildToolsError, Refused
 
 
 class NotARepository(Refused):
-    """No repository here, or one that git of this generation would not open."""
+    """There is no repository here, or one that this generation of git would not open."""
 
 
 class BadRevision(Refused):
-    """A name that leads to no commit."""
+    """A name does not lead to a commit."""
 
 
 class NoCommit(Refused):
@@ -24,11 +24,11 @@ class NoCommit(Refused):
 
 
 class NoTag(Refused):
-    """No tag, or none that the commit descends from."""
+    """There is no tag, or none that the commit descends from."""
 
 
 class ShallowClone(Refused):
-    """The history is cut off before a tag was met, so the true version cannot be known."""
+    """The history ends before a tag is found, so the true version is unknown."""
 
 
 class BadConfig(Refused):
@@ -43,7 +43,7 @@ class DamagedRepository(BuildToolsError):
 
 
 class MissingObject(DamagedRepository):
-    """An object that something refers to is in no pack and no folder."""
+    """An object that something refers to does not exist, neither packed nor loose."""
 
     def __init__(self, oid: bytes) -> None:
         super().__init__(f"object {oid.hex()} is missing")

@@ -1,7 +1,7 @@
-"""A repository as git finds it: from a folder upward, or from ``GIT_DIR`` and friends.
+"""A repository as git finds it: from a folder upward, or from ``GIT_DIR`` and related variables.
 
-Paths are plain text, absolute, ``/``-separated: this module is on the way of ``python -m buildtools.git.describe``,
-which does without ``pathlib`` to start quickly. https://git-scm.com/docs/gitrepository-layout
+Paths are ``str``, absolute and separated by ``/``: ``python -m buildtools.git.describe`` imports this module, and
+starts faster without ``pathlib``. https://git-scm.com/docs/gitrepository-layout
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _PROTECTED = ("safe.directory", "safe.barerepository")
 
 
 class Repository:
-    """One opened repository.
+    """An open repository.
 
-    ``git_dir`` is that of this worktree, ``common_dir`` the one that all worktrees share. ``work_tree`` is ``None``
-    where there is none (``bare``, or asked from inside the git folder). ``environment`` is what it was opened with.
+    ``git_dir`` belongs to this worktree, ``common_dir`` is shared by all worktrees. ``work_tree`` is ``None`` if there
+    is none (a bare repository, or opened from inside the git folder). ``environment`` is what it was opened with.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Repository:
         )
         self.hash_size = _HASH_SIZES[self.object_format]
         self.refs: Refs = self._open_refs()
-        # git goes to the top of the work tree before it reads these.
+        # git changes to the top of the work tree before it reads these.
         top = work_tree or folder
         alternates = environment.get("GIT_ALTERNATE_OBJECT_DIRECTORIES", "").split(":")
         self.objects = Objects(
@@ -69,10 +69,10 @@ class Repository:
 
     @classmethod
     def open(cls, path: str | Path, environment: Mapping[str, str]) -> Repository:
-        """The repository that git, started in ``path`` with ``environment``, would use.
+        """The repository that git would use if started in ``path`` with ``environment``.
 
-        :raises NotARepository: there is none, or it is of a kind that is not understood.
-        :raises BadConfig: a configuration file that git refuses.
+        :raises NotARepository: if there is none, or its format is unknown.
+        :raises BadConfig: if git would refuse a configuration file.
         """
         folder = os.path.realpath(path)
         if not os.path.isdir(folder):
@@ -135,7 +135,7 @@ class Repository:
 
 
 def common_dir(git_dir: str, environment: Mapping[str, str]) -> str:
-    """The folder that holds what all worktrees share."""
+    """The folder with everything that all worktrees share."""
     if environment.get("GIT_COMMON_DIR"):
         return os.path.abspath(environment["GIT_COMMON_DIR"])
     common = text(f"{git_dir}/commondir")
@@ -143,9 +143,9 @@ def common_dir(git_dir: str, environment: Mapping[str, str]) -> str:
 
 
 def is_git_dir(git_dir: str, environment: Mapping[str, str], folder: str = "") -> bool:
-    """Whether git takes the folder for a repository: a plausible HEAD, objects and refs.
+    """Whether git accepts the folder as a repository: a plausible HEAD, objects and refs.
 
-    ``folder`` is where git was started; a relative ``GIT_OBJECT_DIRECTORY`` is meant from there.
+    ``folder`` is where git was started; a relative ``GIT_OBJECT_DIRECTORY`` is relative to it.
     """
     head = f"{git_dir}/HEAD"
     try:
@@ -163,9 +163,9 @@ def is_git_dir(git_dir: str, environment: Mapping[str, str], folder: str = "") -
 
 
 def _git_file(path: str) -> str:
-    """Where a ``.git`` file leads.
+    """The folder that a ``.git`` file points to.
 
-    :raises NotARepository: it is not such a file.
+    :raises NotARepository: if it is not such a file.
     """
     try:
         line = text(path) or ""
@@ -178,9 +178,9 @@ def _git_file(path: str) -> str:
 
 
 def _discovery(folder: str, environment: Mapping[str, str]) -> tuple[str, str, bool]:
-    """Git folder, the folder it was found from, and whether that is the git folder itself.
+    """The git folder, the folder where it was found, and whether that is the git folder itself.
 
-    :raises NotARepository: none up to the root, a ceiling, or the file system's border.
+    :raises NotARepository: if there is none up to the root, a ceiling, or another file system.
     """
     ceilings = _ceilings(environment)
     device = os.stat(folder).st_dev
@@ -218,7 +218,7 @@ def _ceilings(environment: Mapping[str, str]) -> set[str]:
 
 
 def _read_config(git_dir: str, common: str, environment: Mapping[str, str]) -> tuple[Reader, dict[str, list[str]]]:
-    """The configuration, and the values of what counts only apart from what the repository itself says."""
+    """The configuration, and the values of protected keys, which the repository's own files cannot set."""
 
     def read(reader: Reader) -> dict[str, list[str]]:
         config = reader.config
@@ -235,7 +235,8 @@ def _read_config(git_dir: str, common: str, environment: Mapping[str, str]) -> t
         return _branch(git_dir)
 
     def remote_urls() -> list[str]:
-        # What is included for the URL of a remote may not name a remote itself, so one reading without it tells all.
+        # A file included depending on a remote's URL may not set a remote's URL, so one reading without that finds all
+        # URLs.
         unconditional = Reader(environment, git_dir, branch, None)
         read(unconditional)
         config = unconditional.config
@@ -247,16 +248,16 @@ def _read_config(git_dir: str, common: str, environment: Mapping[str, str]) -> t
 
 
 def _check_bare(git_dir: str, values: list[str]) -> None:
-    """Refuse a bare repository that nobody named, where the user wants that: it may lie in what somebody cloned.
+    """Refuse an implicit bare repository if the user wants that: a clone may contain one as ordinary files.
 
     https://git-scm.com/docs/git-config#Documentation/git-config.txt-safebareRepository
 
-    :raises BadConfig: the value is neither ``all`` nor ``explicit``.
+    :raises BadConfig: if the value is neither ``all`` nor ``explicit``.
     """
     for value in values:
         if value not in ("all", "explicit"):
             raise BadConfig(f"git configuration safe.bareRepository is {value!r}", "write all or explicit")
-    # The folders of git itself, below a work tree's, are not what is meant.
+    # git's own folders below a work tree are exempt.
     if values[-1:] == ["explicit"] and not re.search(r"/\.git(/(worktrees|modules)/|$)", git_dir):
         raise NotARepository(
             f"{git_dir} is a bare repository, and safe.bareRepository is 'explicit'", "name it by GIT_DIR"
@@ -280,7 +281,7 @@ def _check_owner(git_dir: str, place: str | None, trusted: list[str], environmen
     for path in trusted:
         path = expand_home(path, environment.get("HOME", ""))
         within = path.endswith("/*") and f"{location}/".startswith(path[:-1])
-        # An empty entry takes back all before it.
+        # An empty entry cancels all before it.
         safe = bool(path) and (safe or within or path == "*" or os.path.realpath(path) == os.path.realpath(location))
     if not safe:
         raise NotARepository(
@@ -290,7 +291,7 @@ def _check_owner(git_dir: str, place: str | None, trusted: list[str], environmen
 
 
 def _owner(path: str) -> int | None:
-    """Whose it is; ``None`` when it is not there."""
+    """The owner's user id; ``None`` if the file does not exist."""
     try:
         return os.lstat(path).st_uid
     except OSError:
@@ -332,7 +333,7 @@ def _work_tree(
     """The top of the work tree, by the rules of git's ``setup.c``."""
     if environment.get("GIT_WORK_TREE"):
         return os.path.normpath(os.path.join(folder, environment["GIT_WORK_TREE"]))
-    # What the shared file says of these is about the main work tree, unless each work tree has a file of its own.
+    # The shared file's values are about the main work tree, unless each work tree has its own file.
     is_linked = common != git_dir and not config.bool("extensions.worktreeconfig")
     worktree = None if is_linked else config.get("core.worktree")
     bare = not is_linked and config.bool("core.bare")

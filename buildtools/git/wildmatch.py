@@ -1,6 +1,7 @@
-"""git's own glob matching (``wildmatch.c``), as a regular expression over bytes.
+"""git's glob patterns (``wildmatch.c``), translated to regular expressions over bytes.
 
-A pattern that git calls malformed (an open bracket, an unknown ``[:class:]``, a backslash at the end) matches nothing.
+A pattern that git considers malformed (an open bracket, an unknown ``[:class:]``, a backslash at the end) matches
+nothing.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def wildmatch(pattern: bytes, text: bytes, *, pathname: bool = False, ignore_cas
 
 @lru_cache(maxsize=1024)
 def compiled(pattern: bytes, *, pathname: bool = False, ignore_case: bool = False) -> re.Pattern[bytes]:
-    """The regular expression that ``wildmatch`` uses, to be asked with ``fullmatch``."""
+    """The regular expression that ``wildmatch`` uses, for ``fullmatch``."""
     try:
         expression = _translation(pattern, pathname=pathname)
     except _MalformedError:
@@ -85,7 +86,7 @@ def _translation(pattern: bytes, *, pathname: bool) -> bytes:
 
 
 def _bracket(pattern: bytes, at: int) -> tuple[set[int], int]:
-    """The bytes a bracket expression stands for, and where the pattern goes on after it."""
+    """The bytes that a bracket expression stands for, and the position after it."""
     is_negative = pattern[at : at + 1] in (b"!", b"^")
     if is_negative:
         at += 1

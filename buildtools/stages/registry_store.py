@@ -114,7 +114,7 @@ class RegistryStore:
     def _make(
         self, statuses: Sequence[ImageStatus], missing: Sequence[ImageToPush], stored: Mapping[str, StoredImage]
     ) -> list[tuple[StoredImage, PushRoute]]:
-        """Build what the registry lacks, on top of what is ``stored``; returns the new images in the order of
+        """Build what the registry lacks, on top of what is ``stored``; returns the images in the order of
         ``missing``.
         """
         task, registry = self._task, self._task.services.registry

@@ -50,9 +50,7 @@ def version_images(task: TaskContext, name: str) -> VersionImages:
 
 
 def _pushed(task: TaskContext) -> dict[str, str]:
-    """The images that a builder pushed but the engine lacks; empty for a dirty version, which may have changed
-    since.
-    """
+    """The images that a builder pushed but the engine lacks; empty for a dirty version, which may be outdated."""
     version = task.version
     try:
         return (

@@ -1,1 +1,1 @@
-"""From a commit to its name and back: what ``git describe`` does, and names as users write them."""
+"""From a commit to its name and back: ``git describe``, and names as users write them."""

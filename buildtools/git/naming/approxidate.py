@@ -1,4 +1,4 @@
-"""Dates as they stand in ``main@{yesterday}``: the part of git's free-form dates that people write."""
+"""Dates in names such as ``main@{yesterday}``: the common part of git's free-form dates."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NUMBERS = ["last", "one", "two", "three", "four", "five", "six", "seven", "eigh
 def seconds_of(text: str) -> int:
     """Seconds since 1970 of a date: ISO 8601, a unix time, ``now``, ``yesterday``, ``2 weeks ago``, ``1.day.ago``.
 
-    :raises BadRevision: it is written in a way that is not understood.
+    :raises BadRevision: if the date is not understood.
     """
     plain = text.strip().lower()
     if re.fullmatch(r"@?\d{9,18}", plain):
@@ -46,7 +46,7 @@ def _before(now: datetime, pairs: list[tuple[str, str]], text: str) -> int:
             now -= timedelta(seconds=count * _UNITS[unit])
         elif unit in _MONTHS:
             months = now.year * 12 + now.month - 1 - count * _MONTHS[unit]
-            # A day that the month does not have runs over into the next one, as mktime has it.
+            # A day that the month does not have overflows into the next month, like in mktime.
             first = now.replace(year=months // 12, month=months % 12 + 1, day=1)
             now = first + timedelta(days=now.day - 1)
         else:

@@ -1,4 +1,4 @@
-"""``python -m buildtools.git.describe``: git's arguments, stdout and exit status; messages in our own words."""
+"""``python -m buildtools.git.describe``: git's arguments, stdout and exit status; our own messages."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class _MisusedError(Exception):
 
 
 def parse_arguments(arguments: Sequence[str]) -> tuple[Options, list[str]]:
-    """Options and commit-ishes, read as git's own option parser reads them.
+    """Options and commit-ishes, parsed like git's own option parser does.
 
-    :raises _MisusedError: git would print its usage.
+    :raises _MisusedError: if git would print its usage.
     """
     options = Options()
     lists: dict[str, list[bytes]] = {"match": [], "exclude": []}
@@ -94,7 +94,7 @@ def _apply(options: Options, lists: dict[str, list[bytes]], word: str, value: st
 
 
 def _option(word: str) -> tuple[str, bool]:
-    """The option meant, which may be shortened as long as it stays unambiguous; False when it begins with ``no-``."""
+    """The option, which may be abbreviated if unambiguous, and False if it begins with ``no-``."""
     if word in _OPTIONS:
         return word, True
     candidates = [(name, True) for name in _OPTIONS if name.startswith(word)]
@@ -132,10 +132,10 @@ def _digits(word: str, value: str) -> int:
 def answers(
     cwd: str, arguments: Sequence[str], environment: Mapping[str, str], report: Callable[[str], object]
 ) -> Iterator[str]:
-    """One line, without its end, per commit-ish, as soon as it is known; ``report`` gets those of ``--debug``.
+    """One line per commit-ish, without line feed, as soon as it is known; ``report`` gets the lines of ``--debug``.
 
-    :raises BuildToolsError: the next one cannot be described.
-    :raises _MisusedError: the arguments are wrong.
+    :raises BuildToolsError: if the next one cannot be described.
+    :raises _MisusedError: if the arguments are wrong.
     """
     options, names = parse_arguments(arguments)
     describer = Describer(Repository.open(cwd, environment), options, report)
@@ -165,7 +165,7 @@ def describe_command(cwd: str, arguments: Sequence[str], environment: Mapping[st
 
 
 def main() -> None:
-    """Run as a program, or serve questions with ``--worker``."""
+    """Run as a program, or answer questions with ``--worker``."""
     arguments = sys.argv[1:]
     if arguments == ["--worker"]:
         serve()
@@ -182,13 +182,13 @@ def main() -> None:
     except OSError as error:
         status, err = FAILED, f"fatal: the answer cannot be written ({error.strerror})\n"
     sys.stderr.write(err)
-    # Without the interpreter's orderly shutdown, which takes as long as a small repository's answer.
+    # Skip the interpreter's orderly shutdown, which takes as long as describing a small repository.
     sys.stderr.flush()
     os._exit(status)
 
 
 def serve() -> None:
-    """Answer JSON lines, one for one, until stdin ends."""
+    """Answer JSON lines, one for each line, until stdin ends."""
     import json
 
     for line in sys.stdin:

@@ -1,4 +1,4 @@
-"""What ``git describe`` does with one repository and one set of options. https://git-scm.com/docs/git-describe"""
+"""``git describe`` for one repository and one set of options. https://git-scm.com/docs/git-describe"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from buildtools.git.storage.commits import Commits, read_grafts, read_shallow
 AUTOMATIC = -1
 LEAST_ABBREVIATION = 4
 DIRTY, BROKEN = "-dirty", "-broken"
-# As git calls names by their priority.
+# git's words for names, by priority.
 _KINDS = {BRANCH: "head", LIGHTWEIGHT: "lightweight", ANNOTATED: "annotated"}
 MAKE_A_TAG = "make one with `git tag -a NAME -m MESSAGE`, or with `invoke release --first 0.1.0`"
 FETCH_ALL = (
@@ -27,12 +27,12 @@ FETCH_ALL = (
 
 
 class Options:
-    """What describe can be told, with its defaults.
+    """The options of describe, with their defaults.
 
-    ``abbrev`` is ``None`` for what git is configured to, and 0 for no suffix. ``dirty`` and ``broken`` are the marks,
-    ``None`` for not asked. ``old_git`` is to answer as git did up to 2.47, where that is another answer. With
-    ``strict`` a history that is cut off or has holes is refused where git would give a version that may be wrong.
-    ``debug`` is to report what git's ``--debug`` writes to stderr.
+    ``abbrev`` is ``None`` for git's configured length, and 0 for no suffix. ``dirty`` and ``broken`` are the suffixes,
+    ``None`` if not wanted. ``old_git`` selects the results of git up to 2.47 where they differ. With ``strict``,
+    missing history is an error where git would print a version that may be wrong. ``debug`` reports what git's
+    ``--debug`` writes to stderr.
     """
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Options:
 
 
 class CommitName:
-    """One commit described. ``tag`` is empty where no name was found and ``--always`` gave the bare commit."""
+    """A described commit. ``tag`` is empty if there was no name and ``--always`` gave the bare commit."""
 
     __slots__ = ("abbreviation", "commit", "distance", "tag", "text")
 
@@ -60,9 +60,9 @@ class CommitName:
 class Describer:
     """Describes commits of one repository. ``report`` is called with each line of debug output.
 
-    :raises BadConfig: ``core.abbrev`` is nothing that git accepts.
-    :raises BadRevision: the options contradict each other.
-    :raises NoTag: there are no names at all, and ``always`` is off.
+    :raises BadConfig: if git would refuse ``core.abbrev``.
+    :raises BadRevision: if the options contradict each other.
+    :raises NoTag: if there are no names at all, and ``always`` is off.
     """
 
     def __init__(
@@ -89,9 +89,9 @@ class Describer:
             raise self._no_tag("there is no tag to describe a commit by")
 
     def head(self) -> tuple[CommitName, bool]:
-        """What is checked out, with the mark of the worktree's state; and whether that is dirty.
+        """The name of HEAD, with the suffix for the worktree's state, and whether the worktree is dirty.
 
-        :raises NoCommit: the branch has no commit yet.
+        :raises NoCommit: if the branch has no commit yet.
         """
         dirty, mark = self._state()
         self._debug("describe HEAD")
@@ -120,12 +120,12 @@ class Describer:
         return dirty, (DIRTY if options.dirty is None else options.dirty) if dirty else ""
 
     def describe(self, name: str) -> CommitName:
-        """The object that a name stands for: a commit, or a blob that some commit brought in.
+        """The name of an object: a commit, or a blob that some commit introduced.
 
-        :raises BadRevision: it is neither.
-        :raises NoTag: nothing describes it.
-        :raises ShallowClone: with ``strict``, when a tag may lie where the history is cut off.
-        :raises DamagedRepository: something on the way cannot be read.
+        :raises BadRevision: if it is neither.
+        :raises NoTag: if there is no tag to describe it with.
+        :raises ShallowClone: with ``strict``, if a tag may be outside the fetched history.
+        :raises DamagedRepository: if a needed object cannot be read.
         """
         self._debug(f"describe {name}")
         revisions = Revisions(self._repository, self._commits)
@@ -190,7 +190,7 @@ class Describer:
         raise self._no_tag(f"no annotated tag is reachable from {commit.hex()}")
 
     def _report_walk(self, record: WalkRecord, names: Mapping[Any, Name]) -> None:
-        """What git's ``--debug`` tells of a walk."""
+        """Report a walk as git's ``--debug`` does."""
         lines = [f"finished search at {record.finished_at.hex()}"] if record.finished_at else []
         for candidate in record.candidates:
             name = names[candidate.commit]
@@ -217,13 +217,13 @@ class Describer:
         return NoTag(fact, MAKE_A_TAG)
 
     def _check_border(self, best: Candidate | None) -> None:
-        """Refuse an answer that the rest of the history might change.
+        """Raise :class:`ShallowClone` if the missing history could change the result.
 
-        It cannot change where no commit of the border was met but the tagged one itself, and that one's parents are
-        not here by another way.
+        It cannot if the walk met no commit of the border except the tagged one itself, and that one's parents are not
+        present in another way.
         """
         border = self._commits.visits.intersection(self._shallow)
-        # In a shallow clone the keys of a walk are ids.
+        # In a shallow clone a walk uses ids as keys.
         if best is not None and best.commit in border:
             elsewhere = any(parent in self._objects for parent in self._true_parents(best.commit))
             border -= set() if elsewhere else {best.commit}
@@ -237,7 +237,7 @@ class Describer:
         text, is_misnamed = self._shown_name(name)
         if not (is_misnamed or self._options.long):
             return CommitName(text, text, 0, commit)
-        # git abbreviates what the tag object points to, which for a nested tag is another tag.
+        # git abbreviates the tag's target, which for a nested tag is another tag.
         short = self._objects.abbreviated(name.tag.target if name.tag else object_id, self._abbrev)
         return CommitName(f"{text}-0-g{short}", text, 0, commit, short)
 
@@ -249,7 +249,7 @@ class Describer:
         return CommitName(f"{text}-{depth}-g{short}", text, depth, commit, short)
 
     def _shown_name(self, name: Name) -> tuple[str, bool]:
-        """The name as it is shown, and whether the tag calls itself otherwise than its ref."""
+        """The name as printed, and whether the tag object has another name than its ref."""
         tag = name.read(self._objects)
         if tag is None:
             return os.fsdecode(name.path), False
@@ -259,9 +259,9 @@ class Describer:
 
 
 def configured_abbrev(repository: Repository) -> int:
-    """``core.abbrev``: digits, or :data:`AUTOMATIC`.
+    """``core.abbrev``: a number of digits, or :data:`AUTOMATIC`.
 
-    :raises BadConfig: it is nothing that git accepts.
+    :raises BadConfig: if git would refuse it.
     """
     value = (repository.config.get("core.abbrev", "auto") or "").lower()
     digits = repository.hash_size * 2

@@ -1,4 +1,4 @@
-"""What describe found out about a commit."""
+"""The result of describe."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from buildtools.frozen import frozen
 
 @frozen
 class Description:
-    """A commit described.
+    """A described commit.
 
-    ``text`` is what ``git describe`` prints. ``tag`` is the tag's own name (empty where ``always`` gave the bare
-    commit), ``distance`` the number of commits since, ``commit`` the full id, ``abbreviation`` its start as shown
-    (empty where the text has none).
+    ``text`` is the output of ``git describe``. ``tag`` is the tag's own name (empty if ``always`` gave the bare
+    commit), ``distance`` the number of commits since, ``commit`` the full id, ``abbreviation`` its start as printed
+    (empty if the text has none).
     """
 
     text: str

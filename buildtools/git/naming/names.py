@@ -17,7 +17,7 @@ _MATCHED_BEHIND = (_TAGS, b"refs/heads/", b"refs/remotes/")
 
 
 class Tag:
-    """The head of a tag object. ``date`` is 0 without a tagger."""
+    """The header of a tag object. ``date`` is 0 without a tagger."""
 
     __slots__ = ("date", "kind", "name", "target")
 
@@ -34,7 +34,7 @@ class Tag:
 
 
 def read_tag(objects: Objects, oid: bytes) -> Tag | None:
-    """The tag object, or ``None`` where it is not one or cannot be read."""
+    """The tag object, or ``None`` if it is not one or cannot be read."""
     try:
         kind, content = objects.read(oid)
         return Tag(content, objects.hash_size) if kind == "tag" else None
@@ -43,7 +43,7 @@ def read_tag(objects: Objects, oid: bytes) -> Tag | None:
 
 
 def peeled(objects: Objects, oid: bytes) -> bytes | None:
-    """What a tag leads to in the end, ``None`` where that cannot be told; the id itself where it is not a tag."""
+    """The object that a tag finally leads to, ``None`` if that cannot be read; the id itself if it is not a tag."""
     try:
         if objects.kind(oid) != "tag":
             return oid
@@ -59,7 +59,7 @@ def peeled(objects: Objects, oid: bytes) -> bytes | None:
 
 
 class Name:
-    """One ref as a name: ``path`` without ``refs/tags/`` (or ``refs/``), and the tag object once it was read."""
+    """A ref as a name: ``path`` without ``refs/tags/`` (or ``refs/``), and the tag object once it was read."""
 
     __slots__ = ("oid", "path", "priority", "tag")
 
@@ -68,9 +68,9 @@ class Name:
         self.tag: Tag | None = None
 
     def read(self, objects: Objects) -> Tag | None:
-        """The tag object of an annotated tag.
+        """The tag object of an annotated tag, else ``None``.
 
-        :raises DamagedRepository: it cannot be read.
+        :raises DamagedRepository: if it cannot be read.
         """
         if self.tag is None and self.priority == ANNOTATED:
             self.tag = read_tag(objects, self.oid)
@@ -114,7 +114,7 @@ def known_names(
 
 
 def _later(name: Name, rival: Name, objects: Objects) -> bool:
-    """Whether a further annotated tag of the same commit takes the place of the one that is held."""
+    """Whether another annotated tag of the same commit replaces the current one."""
     rival.tag = rival.tag or read_tag(objects, rival.oid)
     if rival.tag is None:
         return True

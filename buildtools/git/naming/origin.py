@@ -1,4 +1,4 @@
-"""The commit that brought a blob in, for ``git describe BLOB``."""
+"""The commit that introduced a blob, for ``git describe BLOB``."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _FOLDER = 0o040000
 
 
 def first_holder(repository: Repository, commits: Commits, blob: bytes) -> tuple[bytes, bytes] | None:
-    """The first commit of HEAD's history, oldest first as ``git rev-list --reverse`` has them, with the blob; its path.
+    """The first commit in the order of ``git rev-list --reverse HEAD`` that has the blob, and the blob's path.
 
-    :raises NoCommit: there is no HEAD.
+    :raises NoCommit: if there is no HEAD.
     """
     head = repository.head()
     if head is None:

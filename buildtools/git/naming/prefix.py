@@ -1,4 +1,4 @@
-"""Tags that look like versions, but do not count because of ``tag_prefix`` or because they are lightweight."""
+"""Tags that look like versions but do not count, because of ``tag_prefix`` or because they are lightweight."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _VERSION_NAME = re.compile(r"(?P<prefix>(?:.*?[^0-9.])??)(?:\d+(?:\.\d+){1,2}|(?
 
 @frozen
 class IgnoredTag:
-    """A tag that looks like a version. ``prefix`` is what its name has before the version."""
+    """A tag that looks like a version. ``prefix`` is the part of its name before the version."""
 
     name: str
     prefix: str
@@ -23,12 +23,12 @@ class IgnoredTag:
 
 
 def has_prefix(name: str, prefix: str) -> bool:
-    """Whether a tag counts with this ``tag_prefix``: a digit follows, so that ``v`` does not take ``vendor-drop-7``."""
+    """Whether a tag counts with this ``tag_prefix``: a digit must follow, so ``v`` does not match ``vendor-drop-7``."""
     return not prefix or (name.startswith(prefix) and "0" <= name[len(prefix) : len(prefix) + 1] <= "9")
 
 
 def ignored_tag(repository: Repository, prefix: str) -> IgnoredTag | None:
-    """The tag that says most about why no tag counts with this ``tag_prefix``: an annotated one, the greatest."""
+    """The tag that best explains why no tag counts with this ``tag_prefix``: an annotated one, the greatest version."""
     tags = []
     for ref in repository.refs.under(_TAGS):
         name = ref.name.removeprefix(_TAGS).decode("utf-8", "surrogateescape")

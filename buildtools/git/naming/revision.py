@@ -1,4 +1,4 @@
-"""Names of objects as users write them. https://git-scm.com/docs/gitrevisions"""
+"""Object names as users write them. https://git-scm.com/docs/gitrevisions"""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from buildtools.git.storage.commits import Commits
 from buildtools.git.storage.refs import LogEntry, is_safe, is_well_formed, resolve
 from buildtools.git.storage.trees import entries
 
-# Where a short name is looked for, first found first taken:
-# https://git-scm.com/docs/gitrevisions#_specifying_revisions
+# Where a short name is looked up; the first match wins: https://git-scm.com/docs/gitrevisions#_specifying_revisions
 _RULES = (b"%s", b"refs/%s", b"refs/tags/%s", b"refs/heads/%s", b"refs/remotes/%s", b"refs/remotes/%s/HEAD")
 _STEP = re.compile(r"(.*)([~^])(\d*)", re.DOTALL)
 _PEEL = re.compile(r"(.+)\^\{(commit|tag|tree|blob|object|/[^{]*|)\}", re.DOTALL)
@@ -27,7 +26,7 @@ _SHORTEST = 4
 
 
 class Revisions:
-    """Resolves names in one repository. ``commits`` gives parents, with grafts in force."""
+    """Resolves names in one repository. ``commits`` gives parents, with grafts applied."""
 
     def __init__(self, repository: Repository, commits: Commits) -> None:
         self._repository = repository
@@ -37,7 +36,7 @@ class Revisions:
     def resolve(self, name: str) -> bytes:
         """The object that a name stands for.
 
-        :raises BadRevision: for none, or for several.
+        :raises BadRevision: if there is none, or the name is ambiguous.
         """
         try:
             oid = self._find(name, "") or self._by_path(name)
@@ -48,14 +47,14 @@ class Revisions:
         return oid
 
     def commit(self, oid: bytes) -> bytes | None:
-        """The commit that the object is, or that a tag leads to; ``None`` for trees and blobs.
+        """The object itself if it is a commit, or the commit that a tag leads to; ``None`` for trees and blobs.
 
-        :raises DamagedRepository: an object on the way cannot be read.
+        :raises DamagedRepository: if an object on the way cannot be read.
         """
         return self.peel_to(oid, "commit")
 
     def peel_to(self, oid: bytes, target: str) -> bytes | None:
-        """Follow tags, and commits to their trees, up to an object of the type ``target`` (empty: any but a tag)."""
+        """Follow tags, and commits to their trees, to an object of type ``target`` (empty: any but a tag)."""
         while True:
             kind, content = self._objects.read(oid)
             if kind == target or (not target and kind != "tag"):
@@ -71,7 +70,7 @@ class Revisions:
                 return None
 
     def _find(self, name: str, kind: str) -> bytes | None:
-        """git's ``get_oid_1``; ``kind`` is what tells abbreviations apart: ``commit``, ``tree`` or nothing."""
+        """git's ``get_oid_1``; ``kind`` helps to disambiguate abbreviations: ``commit``, ``tree`` or empty."""
         steps = []
         while step := _STEP.fullmatch(name):
             name = step[1]
@@ -84,7 +83,7 @@ class Revisions:
         return self._peel(name) or self._basic(name) or self._describe_output(name) or self._abbreviation(name, kind)
 
     def _step(self, start: bytes, kind: str, digits: str) -> bytes | None:
-        # Longer numbers are more than any history has, and more than int() takes.
+        # Longer numbers exceed any history, and the limit of int().
         count = int(digits[:20]) if digits else 1
         if count > _MOST_STEPS:
             return None
@@ -154,7 +153,7 @@ class Revisions:
         return None
 
     def _full_name(self, name: str) -> str:
-        """With ``@``, ``@{-N}``, ``@{upstream}`` and ``@{push}`` replaced by what they stand for."""
+        """The name with ``@``, ``@{-N}``, ``@{upstream}`` and ``@{push}`` replaced by what they stand for."""
         prior = _PRIOR.match(name)
         if prior:
             branch = self._checked_out_before(int(prior[1]))
@@ -242,7 +241,7 @@ class Revisions:
         return bytes.fromhex(matches[0]) if matches else None
 
     def _hint(self, expected_kind: str) -> Callable[[bytes], bool]:
-        """What may be meant by an abbreviation that several objects share."""
+        """A test whether an object may be meant by an ambiguous abbreviation."""
         hints = {"commit": "committish", "tree": "treeish", "only commit": "commit"}
         hint = hints.get(expected_kind) or (self._repository.config.get("core.disambiguate") or "none").lower()
 
@@ -263,7 +262,7 @@ class Revisions:
         return fits
 
     def _by_message(self, pattern: str, starts: Iterable[bytes]) -> bytes | None:
-        """The newest commit, reachable from any of those, whose message matches; ``!-`` turns it round."""
+        """The newest commit reachable from ``starts`` whose message matches; ``!-`` negates the pattern."""
         negative = pattern.startswith("!-")
         if pattern.startswith("!"):
             if not pattern.startswith(("!-", "!!")):
@@ -292,7 +291,7 @@ class Revisions:
         return None
 
     def _by_path(self, name: str) -> bytes | None:
-        """``:/message``, ``REVISION:path``."""
+        """The object of ``:/message`` or ``REVISION:path``."""
         if name.startswith(":/") and len(name) > 2:
             tips = [ref.oid for ref in self._repository.refs.under(b"refs/")] + [self._repository.head()]
             starts = []

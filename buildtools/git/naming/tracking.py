@@ -1,4 +1,4 @@
-"""Which branch another one follows or is pushed to, by configuration. https://git-scm.com/docs/git-config"""
+"""Which branch another one tracks or is pushed to, by configuration. https://git-scm.com/docs/git-config"""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from buildtools.git.config import Config
 
 
 def upstream(config: Config, branch: str) -> str | None:
-    """The full name of the ref behind ``BRANCH@{upstream}``; ``None`` where none is configured."""
+    """The full name of the ref behind ``BRANCH@{upstream}``; ``None`` if none is configured."""
     remote = config.get(f"branch.{branch}.remote")
     branch_ref = config.get(f"branch.{branch}.merge")
     if remote is None or branch_ref is None:
@@ -15,7 +15,7 @@ def upstream(config: Config, branch: str) -> str | None:
 
 
 def pushed_to(config: Config, branch: str) -> str | None:
-    """The full name of the ref behind ``BRANCH@{push}``; ``None`` where a push has no one place to go."""
+    """The full name of the ref behind ``BRANCH@{push}``; ``None`` if a push has no single destination."""
     own = config.get(f"branch.{branch}.remote")
     remote = config.get(f"branch.{branch}.pushremote") or config.get("remote.pushdefault") or own or "origin"
     full = f"refs/heads/{branch}"

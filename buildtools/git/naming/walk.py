@@ -2,40 +2,39 @@
 
 What it computes. A *candidate* is a commit with a usable name that the walk has met. Its *depth* is the number of
 commits that left the queue and were not known, at that moment, to be its ancestors. The answer is the candidate with
-the least depth; of equal depths the one that was met first. In a history without clock skew the depth is what
-``git rev-list TAG..COMMIT`` counts.
+the least depth; of equal depths the one that was met first. In a history without clock skew the depth is what ``git
+rev-list TAG..COMMIT`` counts.
 
 The queue. Commits leave it newest first by committer date, and of equal date first in, first out. Each entry carries a
-serial number that grows with every push and decides ties; so two entries never compare by their commits, whose keys
-may be of several types in a repository with a partial commit-graph.
+serial number that grows with every push and breaks ties. So two entries never compare by their commits, whose keys may
+be of several types in a repository with a partial commit-graph.
 
 The flags. Each commit that was ever queued has a bit set: one bit per candidate that it is known to be an ancestor of
-(a candidate counts among its own ancestors), and one that says that it has left the queue. Bits pass from a commit to
-its parents only when the commit leaves the queue, and nothing is corrected later. With skewed clocks a commit may leave
+(a candidate counts as its own ancestor), and one that says that it has left the queue. Bits pass from a commit to its
+parents only when the commit leaves the queue, and are never corrected later. With skewed clocks a commit may leave
 before the bit of its descendant reaches it. Depths then come out "wrong", and must come out wrong in the same way.
 
 Where it stops. As git does:
 
-- when as many candidates were met as are allowed. git up to 2.47 gives up at the next commit with a usable name, git
-  from 2.48 on at the next commit of any kind, or when every name of the repository is a candidate;
-- when an annotated candidate was met, the queue is empty, and the last commit lies within all candidates of least
-  depth;
+- when the maximum number of candidates was met. git up to 2.47 gives up at the next commit with a usable name, git from
+  2.48 on at the next commit of any kind, or when every name of the repository is a candidate;
+- when an annotated candidate was met, the queue is empty, and the last commit is within all candidates of least depth;
 - when the queue is empty.
 
-The commit at which it gave up goes back into the queue with a new serial number, behind the commits of its second. Then
-the best candidate's depth is completed: what is still queued and lies outside of its history is counted, along all
-parents even with ``first_parent``, until everything queued lies within.
+The commit at which it gave up goes back into the queue with a new serial number, behind the commits of the same second.
+Then the best candidate's depth is completed: queued commits outside its history are counted, along all parents even
+with ``first_parent``, until every queued commit is within it.
 
-Where it may stop earlier than git. While every queued commit lies within the history of the leading candidate, nothing
-that comes can change the outcome: the leader's depth stays, the depths of others only grow, and candidates met later
-start deeper. ``outside`` counts the queued commits for which that does not hold yet. A walk that is recorded goes as
-far as git's: ``--debug`` shows how far that is.
+Where it may stop earlier than git. While every queued commit is within the history of the leading candidate, later
+commits cannot change the outcome: the leader's depth stays, the depths of others only grow, and candidates met later
+start deeper. ``outside`` counts the queued commits for which that does not hold yet. A recorded walk goes as far as
+git's, because ``--debug`` shows how far that is.
 
-What it costs. Each commit is read once at most: O(n log q) for n commits and a queue of q, times the number
-of candidates, of which there are 27 at most. Up to the first usable name, which is most of a typical walk, there are no
+What it costs. Each commit is read once at most: O(n log q) for n commits and a queue of q, times the number of
+candidates, of which there are 27 at most. Up to the first usable name, which is most of a typical walk, there are no
 bits to pass on, and commits are only counted (:func:`_first_named`).
 
-Commits go by keys, which are ids or whatever else ``load`` takes.
+Commits are identified by keys, which are ids or whatever else ``load`` takes.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ _Entry = tuple[int, int, _Key, Sequence[_Key]]
 
 
 class Candidate:
-    """A named commit that was met. ``order`` counts from 0."""
+    """A named commit that the walk has met. ``order`` counts from 0."""
 
     __slots__ = ("bit", "commit", "depth", "order")
 
@@ -64,7 +63,9 @@ class Candidate:
 
 
 class WalkRecord:
-    """What one walk met: its candidates in the order of their depths, how many commits left the queue, and where it
+    """What one walk met.
+
+    ``candidates`` are ordered by depth, ``commits`` is how many commits left the queue, ``finished_at`` is where it
     stopped before the queue was empty. ``gave_up_at`` is the commit after the last possible candidate.
     """
 
@@ -76,7 +77,7 @@ class WalkRecord:
 
 
 class _Queue(Generic[_Key]):
-    """The commits that were met and have not left, with the flags of all that were met."""
+    """The commits that were met and have not left yet, with the flags of all commits that were met."""
 
     __slots__ = ("entries", "flags", "load", "serial")
 
@@ -86,17 +87,17 @@ class _Queue(Generic[_Key]):
         self.entries, self.flags, self.load, self.serial = entries, flags, load, len(flags) + 1
 
     def put_back(self, entry: _Entry[_Key]) -> None:
-        """Queue a commit that has left once more, behind those of its second."""
+        """Queue a commit again that has left, behind those of the same second."""
         date, _, commit, parents = entry
         heappush(self.entries, (date, self.serial, commit, parents))
         self.serial += 1
 
     def outside(self, bit: int) -> int:
-        """How many queued commits are not known to lie in the history of a candidate, which is told by its bit."""
+        """How many queued commits are not known to be in the history of the candidate with this bit."""
         return sum(1 for entry in self.entries if not self.flags[entry[2]] & bit)
 
     def pass_on(self, ancestry: int, parents: Sequence[_Key], bit: int) -> int:
-        """Give a commit's bits to its parents, and queue those that are new; by how much :meth:`outside` grows."""
+        """Pass a commit's bits to its parents, and queue new parents; returns by how much :meth:`outside` grows."""
         growth = 0
         flags = self.flags
         for parent in parents:
@@ -126,15 +127,13 @@ def nearest(
     old_git: bool,
     record: WalkRecord | None = None,
 ) -> Candidate | None:
-    """The candidate with the least depth, the first one met among equals; ``None`` when none is reachable.
+    """The candidate with the least depth, the first one met among equals; ``None`` if none is reachable.
 
-    :param load: date and parents of a commit.
-    :param usable: the commits that have a name which may be shown.
-    :param annotated: those of them with an annotated tag.
-    :param names: the number of names of any kind in the repository.
-    :param old_git: give up at the first *named* commit after the last possible candidate, as git did up to 2.47;
+    :param load: date and parents of a commit. :param usable: the commits that have a name which may be shown. :param
+        annotated: those of them with an annotated tag. :param names: the number of names of any kind in the repository.
+        :param old_git: give up at the first *named* commit after the last possible candidate, as git did up to 2.47;
         else at the first commit after it.
-    :param record: is told what the walk meets.
+    :param record: filled with what the walk meets.
     """
     queue, count = _first_named(start, load, usable, first_parent=first_parent)
     flags = queue.flags
@@ -186,7 +185,7 @@ def nearest(
 
 
 def _lies_within_best(flags: int, candidates: Sequence[Candidate]) -> bool:
-    """Whether a commit, told by its flags, lies in the history of every candidate of least depth."""
+    """Whether a commit with these flags is in the history of every candidate of least depth."""
     least = min(candidate.depth for candidate in candidates)
     return all(flags & candidate.bit for candidate in candidates if candidate.depth == least)
 
@@ -202,9 +201,9 @@ def _rank(candidate: Candidate) -> tuple[int, int]:
 def _first_named(
     start: _Key, load: Callable[[_Key], tuple[int, Sequence[_Key]]], usable: Container[_Key], *, first_parent: bool
 ) -> tuple[_Queue[_Key], int]:
-    """Walk to the first commit with a usable name: until then commits need only be counted.
+    """Walk to the first commit with a usable name; until then commits need only be counted.
 
-    :return: the queue with that commit on top (empty when there is none), and how many have left it.
+    :return: the queue with that commit on top (empty if there is none), and how many have left it.
     """
     date, parents = load(start)
     queue: list[_Entry[_Key]] = []
@@ -213,7 +212,7 @@ def _first_named(
     commit = start
     while commit not in usable:
         if len(parents) == 1 or (first_parent and parents):
-            # The common case; to push and pop in one go is quicker, and to do neither more so.
+            # The common case: replacing the top is faster than push and pop, and doing neither is faster still.
             parent = parents[0]
             if parent not in visited_keys:
                 add(parent)
@@ -242,7 +241,7 @@ def _first_named(
 
 
 def _finish(best: Candidate, queue: _Queue[_Key]) -> int:
-    """Count what is still queued and lies outside of the best candidate's history; here git follows all parents.
+    """Count the queued commits outside the best candidate's history; here git follows all parents.
 
     :return: how many commits leave the queue. git takes one more to see that it is done.
     """

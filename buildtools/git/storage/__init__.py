@@ -1,1 +1,1 @@
-"""What lies in the git folder: objects, packs, commits, refs."""
+"""The contents of the git folder: objects, packs, commits, refs."""

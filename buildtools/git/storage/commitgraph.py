@@ -55,7 +55,7 @@ class CommitGraph:
         self._hash_size = hash_size
 
     def position(self, oid: bytes) -> int | None:
-        """Where the commit stands; ``None`` when it is in no file."""
+        """The commit's position; ``None`` if it is in no file."""
         for layer in reversed(self._layers):
             position = layer.ids.position(oid)
             if position >= 0:
@@ -63,9 +63,9 @@ class CommitGraph:
         return None
 
     def loader(self) -> Callable[[int], tuple[int, Sequence[int]]]:
-        """What gives date and positions of the parents by position.
+        """A function that returns the date and the parents' positions for a commit's position.
 
-        It raises DamagedRepository where the file points outside of itself.
+        It raises DamagedRepository if the file points outside itself.
         """
         layers = [(layer.first, layer) for layer in reversed(self._layers)]
         total, width, fields = self._total, self._width, struct.Struct(">IIII").unpack_from
@@ -119,9 +119,9 @@ def _points_outside() -> DamagedRepository:
 
 
 def find(folders: Sequence[str], hash_size: int) -> CommitGraph | None:
-    """The graph of a repository with these object folders; ``None`` where there is none that can be read.
+    """The graph of a repository with these object folders; ``None`` if there is none that can be read.
 
-    A graph only saves time, so one that is damaged as a whole is passed over, as git does.
+    A graph only saves time, so a damaged one is ignored, as git does.
     """
     for folder in folders:
         try:

@@ -1,4 +1,4 @@
-"""Commits as a walk needs them: date and parents, with grafts and shallow borders in force."""
+"""Commits as a walk needs them: date and parents, with grafts and shallow borders applied."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MOST_KNOWN = 4_000  # of one pack, in about 1 MB; more would wake the garbage c
 
 
 def date_of(line: bytes) -> int:
-    """The seconds since 1970 in an author, committer or tagger line; 0 where there is no number."""
+    """The seconds since 1970 in an author, committer or tagger line; 0 if there is no number."""
     match = _NUMBER.match(line, line.rfind(b">") + 1) if b">" in line else None
     if not match:
         return 0
@@ -33,7 +33,7 @@ def date_of(line: bytes) -> int:
 def parse_commit(content: bytes, hash_size: int) -> tuple[int, list[bytes]]:
     """Committer date and parents of a commit.
 
-    :raises ValueError: it does not start as a commit does.
+    :raises ValueError: if it does not start like a commit.
     """
     digits = hash_size * 2
     at = 6 + digits
@@ -61,9 +61,9 @@ CommitKey = bytes | int
 class Commits:
     """Date and parents of commits.
 
-    ``grafts`` maps a commit to the parents it is to have; a shallow clone's border has none. With ``strict`` a commit
-    that is missing is an error; git itself goes on as if it had neither date nor parents. A commit-graph is used where
-    neither grafts nor replacements contradict it.
+    ``grafts`` maps a commit to its replacement parents; a shallow clone's border has none. With ``strict`` a missing
+    commit is an error; git itself continues as if it had neither date nor parents. A commit-graph is used unless grafts
+    or replacements contradict it.
     """
 
     def __init__(self, objects: Objects, grafts: Mapping[bytes, list[bytes]], *, strict: bool, use_graph: bool) -> None:
@@ -77,7 +77,7 @@ class Commits:
     def load(self, oid: bytes) -> tuple[int, list[bytes]]:
         """Date and parents.
 
-        :raises DamagedRepository: the commit cannot be read.
+        :raises DamagedRepository: if the commit cannot be read.
         """
         if oid in self._cut:
             self.visits.add(oid)
@@ -98,10 +98,10 @@ class Commits:
     def walker(
         self, start: bytes | None = None, *, by_id: bool = False
     ) -> tuple[Callable[[bytes], CommitKey], Callable[[CommitKey], tuple[int, Sequence[CommitKey]]]]:
-        """How a long walk goes: what makes a key of an id, and what gives date and parents by key.
+        """How to do a long walk: a function from ids to keys, and one from a key to date and parents.
 
-        :param start: where the walk starts, when it starts at one commit only; it may be quicker then.
-        :param by_id: whether the keys must be ids, which may be slower.
+        :param start: the only commit that the walk starts at, if there is one; the walk may be faster then. :param
+            by_id: whether the keys must be ids, which may be slower.
         """
         load: Callable[[CommitKey], tuple[int, Sequence[CommitKey]]] = self.load  # type: ignore[assignment]  # ids are keys
         if by_id or self._grafts or self._objects.replacements:
@@ -118,7 +118,7 @@ class Commits:
 def _over_graph(
     graph: commitgraph.CommitGraph, otherwise: Callable[[bytes], tuple[int, list[bytes]]], start: bytes | None
 ) -> tuple[Callable[[bytes], CommitKey], Callable[[CommitKey], tuple[int, Sequence[CommitKey]]]]:
-    """Keys are positions in the graph, and ids for the commits outside of it."""
+    """Walk by positions in the graph, and by ids for commits outside it."""
     inside = graph.loader()
 
     def key(oid: bytes) -> CommitKey:
@@ -132,7 +132,7 @@ def _over_graph(
         return date, [key(parent) for parent in parents]
 
     if start is not None and graph.position(start) is not None:
-        # A graph has all ancestors of what it has, so that no id will be met.
+        # A graph is closed under ancestors, so no id will be met.
         return key, inside  # type: ignore[return-value]  # see above
     return key, load
 
@@ -140,7 +140,7 @@ def _over_graph(
 def _over_pack(
     pack: Pack, otherwise: Callable[[bytes], tuple[int, list[bytes]]]
 ) -> Callable[[bytes], tuple[int, Sequence[bytes]]]:
-    """Reads the plain commits of one pack, in a third of the time that the general way takes."""
+    """A loader for the plain commits of one pack, in a third of the general time."""
     ids, data = pack.ids, pack.data
     cache = known_commits(pack.stamp)
     index, names, width, total = ids.data, ids.names, ids.width, ids.total
@@ -149,10 +149,10 @@ def _over_pack(
         return otherwise
     view, number = pack.view, int.from_bytes
     starts = (0, *ids.fanout)
-    # Ids are spread evenly, so that one is found near the place that its first digits tell.
+    # Ids are evenly distributed, so interpolate: an id is near the place that its first digits suggest.
     near = 8 + int((total / 256) ** 0.5)
     before, both = names - near * width, 2 * near * width
-    # Read by position rather than digit by digit; what does not fit is left to the general way.
+    # Parse by position rather than digit by digit; commits that do not fit take the general way.
     hexadecimal = b".{%d}" % (size * 2)
     match = re.compile(
         rb"tree %b\n(?:parent (%b)\n(?:parent (%b)\n)?)?author .*\ncommitter [^>\n]*> ([0-9]{1,18}) [^>\n]*\n"
@@ -197,15 +197,15 @@ def _over_pack(
 
 @lru_cache(maxsize=4)
 def known_commits(stamp: tuple[int, ...]) -> dict[bytes, tuple[int, Sequence[bytes]]]:
-    """The commits of a pack that this process has read, so that it need not read them for its next question."""
+    """The commits of a pack that this process has already read."""
     del stamp
     return {}
 
 
 def read_grafts(common_dir: str, hash_size: int, environment: Mapping[str, str]) -> dict[bytes, list[bytes]]:
-    """What ``info/grafts`` and ``shallow`` say about parents.
+    """The parents that ``info/grafts`` and ``shallow`` set.
 
-    :raises DamagedRepository: the list of the shallow border is malformed.
+    :raises DamagedRepository: if the list of the shallow border is malformed.
     """
     grafts: dict[bytes, list[bytes]] = {}
     word = re.compile(f"[0-9a-f]{{{hash_size * 2}}}")

@@ -1,4 +1,4 @@
-"""The multi-pack-index, of which only the number of objects is of use here: each pack has an index of its own.
+"""The multi-pack-index, of which only the number of objects is needed: each pack has its own index.
 
 https://git-scm.com/docs/gitformat-pack#_multi_pack_index_midx_files_have_the_following_format
 """
@@ -15,9 +15,9 @@ _CHUNK = 12
 
 
 def summary(folder: str) -> tuple[int, set[str]]:
-    """How many objects the index below this object folder has, and the file names of the packs' own indexes.
+    """The number of objects in this object folder's multi-pack-index, and the file names of the packs' indexes in it.
 
-    No index, and one that cannot be understood, have none.
+    A missing or unknown index gives 0 and an empty set.
     """
     path = f"{folder}/pack/multi-pack-index"
     try:

@@ -20,9 +20,9 @@ _HEADER = 64  # more than the longest "type size\0"
 
 
 class Objects:
-    """Everything that can be read by object id.
+    """All objects of a repository, by id.
 
-    ``replacements`` is asked once, at the first read; what it gives stands for the object itself.
+    ``replacements`` is called once, at the first read; its result maps an object to the one read in its place.
     """
 
     def __init__(
@@ -43,14 +43,14 @@ class Objects:
 
     @property
     def replacements(self) -> Mapping[bytes, bytes]:
-        """What stands for what."""
+        """The replacement of each replaced object."""
         if self._replacements is None:
             self._replacements = self._find_replacements()
         return self._replacements
 
     @property
     def packs(self) -> list[Pack]:
-        """Every pack, in the order in which they are asked: the one that answered last comes first."""
+        """All packs in the order of lookups: the one that matched last comes first."""
         if self._packs is None:
             self._packs = [Pack(path, self.hash_size) for path in self._index_paths()]
         return self._packs
@@ -68,7 +68,7 @@ class Objects:
     def replaced(self, oid: bytes) -> bytes:
         """The id whose content is read in place of this one's.
 
-        :raises DamagedRepository: the chain of replacements does not end.
+        :raises DamagedRepository: if the replacements form a cycle.
         """
         replacements = self.replacements
         if not replacements:
@@ -82,8 +82,8 @@ class Objects:
     def read(self, oid: bytes, *, replace: bool = True) -> tuple[str, bytes]:
         """Type (``commit``, ``tree``, ``blob`` or ``tag``) and content.
 
-        :raises MissingObject: it is nowhere.
-        :raises DamagedRepository: no copy of it can be read.
+        :raises MissingObject: if it does not exist.
+        :raises DamagedRepository: if no copy of it can be read.
         """
         if replace:
             oid = self.replaced(oid)
@@ -105,10 +105,10 @@ class Objects:
         raise failure or MissingObject(oid)
 
     def kind(self, oid: bytes) -> str:
-        """The type alone, of the object itself and not of a replacement.
+        """The type of the object itself, ignoring replacements.
 
-        :raises MissingObject: it is nowhere.
-        :raises DamagedRepository: it cannot be read.
+        :raises MissingObject: if it does not exist.
+        :raises DamagedRepository: if it cannot be read.
         """
         for pack in self.packs:
             offset = pack.offset(oid)
@@ -153,7 +153,7 @@ class Objects:
         return None
 
     def count(self) -> int:
-        """About how many objects are packed: what git derives the length of abbreviations from."""
+        """Roughly how many objects are packed; git derives the length of abbreviations from it."""
         total, names_in_index = 0, set()
         for folder in self.folders if self._use_multi_pack_index and len(self.packs) > 1 else ():
             count, names = summary(folder)
@@ -162,7 +162,7 @@ class Objects:
         return total + sum(pack.ids.total for pack in self.packs if pack.path not in names_in_index)
 
     def starting_with(self, prefix: str) -> Iterator[str]:
-        """The full ids, in hexadecimal, that start so; an id in two places comes twice. Two digits at least."""
+        """The full hexadecimal ids with this prefix of at least two digits; an id in two places appears twice."""
         low = bytes.fromhex(prefix.ljust(self.hash_size * 2, "0"))
         for pack in self.packs:
             ids = pack.ids
@@ -182,9 +182,9 @@ class Objects:
                     yield prefix[:2] + file
 
     def abbreviated(self, oid: bytes, length: int) -> str:
-        """The shortest start of the id, of ``length`` digits or more, that no other object has.
+        """The shortest prefix of the id, of ``length`` digits or more, that no other object has.
 
-        :param length: 0 for the full id, negative for what suits the number of objects.
+        :param length: 0 for the full id, negative for a length based on the number of objects.
         """
         name = oid.hex()
         if length < 0:
@@ -228,7 +228,7 @@ def _damaged(path: str) -> DamagedRepository:
 
 
 def _with_alternates(folder: str, alternates: list[str]) -> list[str]:
-    """The object folders in the order git asks them: the own one, those of the environment, and what each names."""
+    """The object folders in git's order of lookup: its own, those of the environment, and the alternates of each."""
     folders: list[str] = [folder]
     if not alternates and not os.path.exists(f"{folder}/info/alternates"):
         return folders
@@ -253,7 +253,7 @@ def _with_alternates(folder: str, alternates: list[str]) -> list[str]:
 
 
 def unquoted(text: str) -> str:
-    """A path without the C-style quotes git may have put round it."""
+    """A path without the C-style quotes that git may have put around it."""
     if not (text.startswith('"') and text.endswith('"') and len(text) > 1):
         return text
     import re

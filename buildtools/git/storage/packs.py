@@ -17,10 +17,10 @@ u64 = struct.Struct(">Q").unpack_from
 
 
 def mapped(path: str) -> mmap.mmap:
-    """The whole file.
+    """The whole file, mapped into memory.
 
-    :raises OSError: it cannot be opened.
-    :raises DamagedRepository: it is empty.
+    :raises OSError: if it cannot be opened.
+    :raises DamagedRepository: if it is empty.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -32,9 +32,9 @@ def mapped(path: str) -> mmap.mmap:
 
 
 class SortedIds:
-    """Object ids in order behind a fan-out table, as pack indexes, multi-pack-indexes and commit-graphs have them.
+    """Sorted object ids behind a fan-out table, as in pack indexes, multi-pack-indexes and commit-graphs.
 
-    ``names`` is where the ids start, ``width`` how far apart they are, ``lead`` what precedes each id.
+    ``names`` is the offset of the first id, ``width`` the distance between two ids.
     """
 
     __slots__ = ("data", "fanout", "hash_size", "names", "total", "width")
@@ -53,7 +53,7 @@ class SortedIds:
             raise DamagedRepository(f"{path} has a fan-out table that is not in order")
 
     def position(self, oid: bytes) -> int:
-        """Where the id stands; ``~place`` of where it would stand when it is not there."""
+        """The position of the id, or ``~place`` if it is missing, where ``place`` is where it would be."""
         first = oid[0]
         low = self.fanout[first - 1] if first else 0
         high = self.fanout[first]
@@ -79,7 +79,7 @@ class SortedIds:
 class Pack:
     """One pack and its index. The pack itself is opened when the first object is read.
 
-    ``stamp`` is then what tells it from any other, and from itself when it is written to.
+    From then on ``stamp`` identifies the pack and its state.
     """
 
     def __init__(self, index_path: str, hash_size: int) -> None:
@@ -97,7 +97,7 @@ class Pack:
     def ids(self) -> SortedIds:
         """The index.
 
-        :raises DamagedRepository: it is cut short or of an unknown kind.
+        :raises DamagedRepository: if it is truncated or of an unknown version.
         """
         if self._ids is None:
             self._ids = self._open_index()
@@ -126,14 +126,14 @@ class Pack:
         return ids
 
     def offset(self, oid: bytes) -> int:
-        """Where the object starts in the pack; -1 when it is not in it."""
+        """Where the object starts in the pack; -1 if it is not in it."""
         position = self.ids.position(oid)
         return -1 if position < 0 else self.offset_at(position)
 
     def offset_at(self, position: int) -> int:
         """Where the object at this position of the index starts in the pack.
 
-        :raises DamagedRepository: the index points outside itself.
+        :raises DamagedRepository: if the index points outside itself.
         """
         ids = self.ids
         if not self.offsets:
@@ -150,7 +150,7 @@ class Pack:
     def data(self) -> mmap.mmap:
         """The pack's bytes.
 
-        :raises DamagedRepository: the pack cannot be opened, or is not the one its index was made for.
+        :raises DamagedRepository: if the pack cannot be opened, or does not belong to its index.
         """
         if self._data is None:
             self._data = self._open()
@@ -175,7 +175,7 @@ class Pack:
         return data
 
     def header(self, offset: int) -> tuple[int, int, int]:
-        """Type, size and where the content (or the base of a delta) starts."""
+        """Type, size, and the offset of the content (or of a delta's base)."""
         data = self.data
         try:
             byte = data[offset]
@@ -190,9 +190,9 @@ class Pack:
         return kind, size, at
 
     def base(self, kind: int, offset: int, at: int) -> tuple[int, int]:
-        """Where a delta's base starts in this pack, and where the delta's own content starts.
+        """The offset of a delta's base in this pack, and of the delta's own content.
 
-        :raises DamagedRepository: the base is not in this pack.
+        :raises DamagedRepository: if the base is not in this pack.
         """
         data = self.data
         try:
@@ -217,7 +217,7 @@ class Pack:
     def kind(self, offset: int) -> str:
         """The type of an object, without reading its content.
 
-        :raises DamagedRepository: it cannot be told.
+        :raises DamagedRepository: if it cannot be determined.
         """
         for _ in range(len(self.data)):
             kind, _, at = self.header(offset)
@@ -229,9 +229,9 @@ class Pack:
         raise self.damaged(offset)
 
     def read(self, offset: int) -> tuple[str, bytes]:
-        """Type and content of the object that starts here.
+        """Type and content of the object at this offset.
 
-        :raises DamagedRepository: it cannot be read.
+        :raises DamagedRepository: if it cannot be read.
         """
         deltas: list[tuple[int, int]] = []
         start = offset
@@ -253,7 +253,7 @@ class Pack:
 
     def _inflated(self, start: int, at: int, size: int) -> bytes:
         try:
-            # Deflate never makes more than this of incompressible input, so the slice holds the whole stream.
+            # Deflate never expands incompressible input by more than this, so the slice contains the whole stream.
             content = zlib.decompress(self.view[at : at + size + (size >> 10) + 64], bufsize=size or 1)
         except zlib.error:
             try:
@@ -265,15 +265,15 @@ class Pack:
         return content
 
     def damaged(self, offset: int) -> DamagedRepository:
-        """The error for the object that starts here."""
+        """The error for the object at this offset."""
         return DamagedRepository(f"{self.path} is damaged at byte {offset}")
 
 
 def apply_delta(base: bytes, delta: bytes) -> bytes:
-    """The object that a delta makes of its base.
+    """The object that a delta makes from its base.
 
-    :raises ValueError: the delta does not fit the base.
-    :raises IndexError: the delta is cut short.
+    :raises ValueError: if the delta does not fit the base.
+    :raises IndexError: if the delta is truncated.
     """
     base_size, at = _size(delta, 0)
     if base_size != len(base):

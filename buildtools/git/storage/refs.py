@@ -1,6 +1,6 @@
-"""Refs kept as files: loose ones, ``packed_refs-refs``, symbolic refs, and those of one worktree alone.
+"""Refs stored as files: loose refs, ``packed-refs``, symbolic refs, and refs of a single worktree.
 
-Names are bytes, since git orders and matches them as bytes. https://git-scm.com/docs/gitrepository-layout
+Names are bytes, because git orders and matches them as bytes. https://git-scm.com/docs/gitrepository-layout
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _ROOT = re.compile(rb"[A-Z_]+")
 
 
 class Ref(NamedTuple):
-    """One ref. ``oid`` is ``None`` where it is broken or dangles.
+    """One ref. ``oid`` is ``None`` if it is broken or dangling.
 
-    ``peeled`` is what the store says the tag leads to: the id itself for "no tag", ``None`` where it does not say.
+    ``peeled`` is what the store says that the tag leads to: the id itself for "not a tag", ``None`` if it does not say.
     """
 
     name: bytes
@@ -30,7 +30,7 @@ class Ref(NamedTuple):
 
 
 class LogEntry(NamedTuple):
-    """One change of a ref. ``time`` is in seconds since 1970; a null id stands for "was not there"."""
+    """One change of a ref. ``time`` is in seconds since 1970; a null id means that the ref did not exist."""
 
     old: bytes
     new: bytes
@@ -39,25 +39,25 @@ class LogEntry(NamedTuple):
 
 
 class Refs(Protocol):
-    """How refs are kept."""
+    """A store of refs."""
 
     def read(self, name: bytes) -> bytes | str | None:
-        """An object id, the name another ref has when this one is symbolic (as text), or ``None`` for no such ref."""
+        """The object id, the target's name (as text) if the ref is symbolic, or ``None`` if there is no such ref."""
 
     def under(self, prefix: bytes) -> list[Ref]:
-        """Every ref below a prefix that ends in a slash, in the order of the names."""
+        """Every ref below a prefix that ends in a slash, ordered by name."""
 
     def log(self, name: bytes) -> list[LogEntry]:
-        """How the ref changed, oldest change first; empty without a log."""
+        """The changes of the ref, oldest first; empty without a log."""
 
 
 def is_per_worktree(name: bytes) -> bool:
-    """Whether every worktree has its own ref of this name."""
+    """Whether every worktree has its own ref with this name."""
     return name.startswith(_PER_WORKTREE) or not name.startswith(b"refs/")
 
 
 def resolve(refs: Refs, name: bytes) -> tuple[bytes, bytes | None]:
-    """Where symbolic refs lead: the last name, and its object id, or ``None`` where there is none."""
+    """Follow symbolic refs: the last name, and its object id or ``None``."""
     for _ in range(_DEEPEST_SYMBOLIC + 1):
         value = refs.read(name)
         if not isinstance(value, str):
@@ -69,7 +69,7 @@ def resolve(refs: Refs, name: bytes) -> tuple[bytes, bytes | None]:
 
 
 def is_safe(name: bytes) -> bool:
-    """Whether a name stays inside the place for refs."""
+    """Whether a name stays inside the folder for refs."""
     if name.startswith(b"refs/"):
         return not any(part in (b"", b".", b"..") for part in name[5:].split(b"/"))
     return bool(_ROOT.fullmatch(name))
@@ -79,7 +79,7 @@ _BAD_NAME = re.compile(rb"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|^\.|\.lock(?:
 
 
 def is_well_formed(name: bytes) -> bool:
-    """Whether git would make a ref of this name. https://git-scm.com/docs/git-check-ref-format"""
+    """Whether git would create a ref with this name. https://git-scm.com/docs/git-check-ref-format"""
     return b"/" in name and not _BAD_NAME.search(name)
 
 
@@ -126,7 +126,7 @@ class RefFiles:
 
     @property
     def packed_refs(self) -> bytes:
-        """The content of ``packed_refs-refs``."""
+        """The content of the file ``packed-refs``."""
         if self._packed_refs is None:
             path = f"{self._common_dir}/packed-refs"
             self._packed_refs = self._content(path) or b""
@@ -185,7 +185,7 @@ class RefFiles:
             end = data.find(b"\n", data.rfind(b" " + prefix)) + 1
             if data.startswith(b"^", end):
                 end = data.find(b"\n", end) + 1
-        # Git trusts the absence of a peeled line: of any ref when fully peeled, else of refs/tags/ when peeled.
+        # Git trusts a missing peeled line: for any ref if fully-peeled, else for refs/tags/ if peeled.
         peeled_prefix = b"refs/" if b" fully-peeled" in header else b"refs/tags/" if b" peeled" in header else b"-"
         unhex = bytes.fromhex
         for line in re.finditer(

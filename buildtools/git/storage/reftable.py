@@ -1,4 +1,4 @@
-"""Refs kept as a stack of binary tables. https://git-scm.com/docs/reftable"""
+"""Refs stored as a stack of binary tables. https://git-scm.com/docs/reftable"""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RefValue = tuple[
 
 
 class Reftables:
-    """The ``reftable`` store: every table of the repository, and of the worktree where it is another."""
+    """The ``reftable`` store: the tables of the repository, and those of the worktree if they are separate."""
 
     def __init__(self, git_dir: str, common_dir: str, hash_size: int) -> None:
         self._git_dir = git_dir
@@ -56,7 +56,7 @@ class Reftables:
 
 
 class _Stack:
-    """Tables from the oldest to the newest, read when first asked for."""
+    """Tables from oldest to newest, read on first use."""
 
     def __init__(self, folder: str, hash_size: int) -> None:
         self._folder, self._hash_size = folder, hash_size
@@ -104,9 +104,9 @@ class _Table:
         self._logs = u64(data, footer + header + 24)[0]
 
     def refs(self) -> dict[bytes, RefValue]:
-        """Every ref in the table, deleted ones with ``None``.
+        """Every ref in the table; deleted ones have ``None``.
 
-        :raises DamagedRepository: the table cannot be understood.
+        :raises DamagedRepository: if the table is malformed.
         """
         table: dict[bytes, RefValue] = {}
         data, start = self._data, 0
@@ -116,7 +116,7 @@ class _Table:
                 length = int.from_bytes(data[at + 1 : at + 4], "big")
                 self._block(data, at + 4, start + length, table)
                 following = start + length
-                # What follows a block is padding up to the block size, or at once the next block.
+                # A block is followed by padding up to the block size, or directly by the next block.
                 if self._block_size > length and not data[following : following + 1].strip(b"\0"):
                     following = start + self._block_size
                 start = following
@@ -147,9 +147,9 @@ class _Table:
             raise ValueError("a record across the end of its block")
 
     def log(self, name: bytes) -> dict[int, LogEntry | None]:
-        """The changes of one ref by update index, deleted ones with ``None``.
+        """The changes of one ref by update index; deleted ones have ``None``.
 
-        :raises DamagedRepository: the table cannot be understood.
+        :raises DamagedRepository: if the table is malformed.
         """
         entries: dict[int, LogEntry | None] = {}
         at = self._logs or (self._header if self._data[self._header] == ord("g") else self._end)

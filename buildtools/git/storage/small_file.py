@@ -1,4 +1,4 @@
-"""Small files, read in the quickest way: a repository is asked for a dozen, most of which are not there."""
+"""Small files, read in the fastest way: opening a repository looks for a dozen, most of which do not exist."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ _CHUNK = 1 << 16
 
 
 def content(path: str) -> bytes | None:
-    """The whole content; ``None`` where there is no such file.
+    """The whole content; ``None`` if there is no such file.
 
-    :raises OSError: it is there and cannot be read.
+    :raises OSError: if it exists and cannot be read.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -33,9 +33,9 @@ def content(path: str) -> bytes | None:
 
 
 def text(path: str) -> str | None:
-    """The same, as text; bytes that are no UTF-8 come back as they were when encoded with ``surrogateescape``.
+    """The whole content as text, or ``None``; bytes that are not UTF-8 become surrogates (``surrogateescape``).
 
-    :raises OSError: it is there and cannot be read.
+    :raises OSError: if it exists and cannot be read.
     """
     data = content(path)
     return None if data is None else data.decode("utf-8", "surrogateescape")

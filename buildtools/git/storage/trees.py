@@ -8,9 +8,9 @@ from buildtools.git.errors import DamagedRepository
 
 
 def entries(content: bytes, hash_size: int) -> Iterator[tuple[int, bytes, bytes]]:
-    """Mode, name and id of each entry of a tree, in its order.
+    """Mode, name and id of each entry of a tree, in order.
 
-    :raises DamagedRepository: the tree is cut short.
+    :raises DamagedRepository: if the tree is truncated.
     """
     at = 0
     while at < len(content):

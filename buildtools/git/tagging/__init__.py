@@ -1,1 +1,1 @@
-"""Makes the release tag and pushes it: checks, tagger, signature, remotes."""
+"""Creates the release tag and pushes it: checks, tagger, signature, remotes."""

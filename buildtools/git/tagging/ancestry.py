@@ -1,4 +1,4 @@
-"""The commits that HEAD descends from: which versions are tagged there, and what has changed since."""
+"""The ancestors of HEAD: which versions are tagged there, and what changed since."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class AnnotatedTag:
 
 
 def annotated_tags(repository: Repository, prefix: str) -> list[AnnotatedTag]:
-    """Every annotated tag that counts with this ``tag_prefix``."""
+    """All annotated tags that count with this ``tag_prefix``."""
     tags = []
     for ref in repository.refs.under(_TAGS):
         name = ref.name.removeprefix(_TAGS).decode("utf-8", "surrogateescape")
@@ -56,7 +56,7 @@ class Ancestry:
         self._commits = Commits(self._objects, grafts, strict=True, use_graph=use_graph)
 
     def greatest(self, head: bytes, tags: Sequence[AnnotatedTag]) -> AnnotatedTag | None:
-        """The tag of the greatest version that ``head`` descends from."""
+        """The tag of the greatest version among the ancestors of ``head``."""
         key, load = self._commits.walker()
         versions = sorted((tag for tag in tags if tag.version), key=_order, reverse=True)
         ancestors: set[CommitKey] = set()
@@ -67,7 +67,7 @@ class Ancestry:
         return next((tag for tag in versions if key(tag.commit) in ancestors), None)
 
     def is_ancestor(self, commit: bytes, of: bytes) -> bool:
-        """Whether ``commit`` is ``of`` or one of its ancestors, as ``git merge-base --is-ancestor`` has it."""
+        """Whether ``commit`` is ``of`` or one of its ancestors, like ``git merge-base --is-ancestor``."""
         key, load = self._commits.walker()
         return key(commit) in _newest_first([key(of)], load)
 

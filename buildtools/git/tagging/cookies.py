@@ -1,4 +1,4 @@
-"""The cookies of ``http.cookieFile``, in the formats that curl reads. https://curl.se/docs/http-cookies.html"""
+"""The cookies in ``http.cookieFile``, in the formats that curl reads. https://curl.se/docs/http-cookies.html"""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from urllib.parse import SplitResult
 from buildtools import Refused
 
 _FIELDS = 7
-# curl sends secure cookies there without TLS.
+# curl sends secure cookies to these hosts without TLS.
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def cookie_header(path: str, url: SplitResult) -> str:
-    """The value of the Cookie header for a URL; empty without cookies for it.
+    """The value of the Cookie header for a URL; empty if it has no cookies.
 
-    :raises Refused: the file cannot be read.
+    :raises Refused: if the file cannot be read.
     """
     try:
         lines = Path(path).read_text("utf-8", "surrogateescape").splitlines()
@@ -30,7 +30,7 @@ def _cookies(lines: list[str], url: SplitResult) -> Iterator[str]:
     host = url.hostname or ""
     for line in lines:
         if line.lower().startswith("set-cookie:"):
-            # A cookie without a domain is for every host, as curl has it.
+            # Like in curl, a cookie without a domain is for every host.
             pair, _, attributes = line.partition(":")[2].strip().partition(";")
             if "domain=" not in attributes.lower():
                 yield pair

@@ -1,4 +1,4 @@
-"""One push of one tag, over any of dulwich's clients. https://git-scm.com/docs/gitprotocol-pack"""
+"""Push one tag, over any of dulwich's clients. https://git-scm.com/docs/gitprotocol-pack"""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ class RefRejection(Exception):
 def exchange(
     client: GitClient, decide: Decision, push_options: Sequence[str], progress: Callable[[bytes], None]
 ) -> bool:
-    """Pass the remote's refs to ``decide``, and send the offer that it returns, if any; whether one was sent.
+    """Pass the remote's refs to ``decide``, and send the offer that it returns, if any. Returns whether one was sent.
 
-    :raises RefRejection: the remote did not create the ref.
-    :raises ExchangeFailure: anything else that went wrong between here and there.
+    :raises RefRejection: if the remote did not create the ref.
+    :raises ExchangeFailure: if anything else went wrong.
     """
     from dulwich.errors import GitProtocolError, NotGitRepository, SendPackError
     from dulwich.pack import pack_objects_to_data
@@ -91,7 +91,7 @@ def exchange(
 
 
 def _require_push_options(client: GitClient) -> None:
-    """Make the client fail if the remote has no push options: dulwich would leave them out, git refuses to push."""
+    """Make the client fail if the remote has no push options: dulwich would omit them; git refuses to push."""
     # dulwich has no public way to learn the remote's capabilities before it sends.
     negotiate = client._negotiate_receive_pack_capabilities  # noqa: SLF001
 

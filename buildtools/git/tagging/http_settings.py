@@ -1,7 +1,7 @@
-"""How git reaches an http(s) URL: proxy, certificates, headers, cookies, redirects.
+"""How git connects to an http(s) URL: proxy, certificates, headers, cookies, redirects.
 
-https://git-scm.com/docs/git-config#Documentation/git-config.txt-httpproxy and the keys after it; each may be set for
-some URLs only, see :mod:`buildtools.git.tagging.url_match`. Proxies follow curl, which git leaves the decision to:
+https://git-scm.com/docs/git-config#Documentation/git-config.txt-httpproxy and the keys after it. Each may be set for
+certain URLs only; see :mod:`buildtools.git.tagging.url_match`. Proxies follow curl, because git leaves them to curl:
 https://everything.curl.dev/usingcurl/proxies/env.html.
 """
 
@@ -27,7 +27,7 @@ _BASIC_METHODS = ("", "anyauth", "basic")
 
 @frozen
 class HttpProxy:
-    """``url`` is scheme, host and port; ``login`` is ``None`` where the proxy needs none."""
+    """``url`` is scheme, host and port; ``login`` is ``None`` if the proxy needs none."""
 
     url: str
     login: Login | None
@@ -35,9 +35,9 @@ class HttpProxy:
 
 @frozen
 class HttpSettings:
-    """``redirects`` is how many to follow, first for the refs, then for the push. Paths are empty for the default.
+    """The settings for one URL. ``redirects`` is how many to follow for the refs, and for the push.
 
-    ``headers`` are lines, as ``Name: value``.
+    Paths are empty for the default. ``headers`` are lines such as ``Name: value``.
     """
 
     proxy: HttpProxy | None
@@ -57,7 +57,7 @@ def read_http_settings(
 ) -> HttpSettings:
     """The settings for one URL.
 
-    :raises Refused: one of them is invalid or not supported.
+    :raises Refused: if one of them is invalid or not supported.
     """
     values = matching_values(config, "http", url.geturl())
     home = environment.get("HOME", "")
@@ -87,7 +87,7 @@ def read_http_settings(
 
 
 def _redirects(values: Config) -> tuple[int, int]:
-    # As many as curl follows for git.
+    # The number that curl follows for git.
     most = 20
     if (values.get("http.followredirects") or "initial") == "initial":
         return most, 0
@@ -125,14 +125,15 @@ def _proxy(
 
 
 def invalid_proxy() -> Refused:
-    """The error for a proxy URL, which it does not quote: there may be a password in it."""
+    """The error for a proxy URL. It does not quote the URL, which may contain a password."""
     return Refused("invalid proxy URL in http.proxy or the environment", "write it as http://HOST:PORT")
 
 
 def _is_exempt(host: str, no_proxy: str) -> bool:
     """Whether ``NO_PROXY`` exempts a host from proxies. https://curl.se/libcurl/c/CURLOPT_NOPROXY.html
 
-    Names match whole or as the end of a host name after a dot, addresses and networks by their bits; ports are ignored.
+    A name matches the whole host name, or its end after a dot. Addresses and networks match by their bits. Ports are
+    ignored.
     """
     if no_proxy.strip() == "*":
         return True

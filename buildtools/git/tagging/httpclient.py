@@ -1,12 +1,12 @@
-"""dulwich's client for http and https, which reaches servers and logs in as git does.
+"""dulwich's client for http and https, extended to connect and log in as git does.
 
 dulwich makes two requests: ``GET info/refs`` for the refs, and ``POST git-receive-pack`` for the push. It gets a
-stand-in for urllib3's pool, which sends each of them where git would:
+replacement for urllib3's pool, which sends each of them where git would:
 
-* the URL is that of the remote, or the one that the first request was redirected to, with the request's own part at the
-  end; a query in the remote's URL stays in front of it, as with git
-* after a 401 response the credential helpers and the askpass program are asked, once, and told what became of it
-* a login goes to the server that it is for, not to one that a redirect leads to
+* the URL is that of the remote, or the one that the first request was redirected to, with the request's own part
+  appended; a query in the remote's URL stays before it, as with git
+* after a 401 response the credential helpers and the askpass program are asked, once, and the helpers get the result
+* a login goes only to the server that it is for, not to the target of a redirect
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     import urllib3
     from dulwich.client import Urllib3HttpGitClient
 
-# A host that drops packets would hold the run for minutes; one that is up accepts a connection within seconds. A hook
-# may run for minutes before the remote sends its first byte. Past either limit the remote counts as unreachable.
+# A host that drops packets would block the run for minutes; one that is up accepts a connection within seconds. A hook
+# may run for minutes before the remote sends its first byte. Beyond either limit the remote counts as unreachable.
 _CONNECT_SECONDS, _READ_SECONDS = 30, 300
 _REFS, _PUSH = "info/refs", "git-receive-pack"
 _OK, _UNAUTHORIZED, _NOT_FOUND, _PROXY_LOGIN, _TOO_MANY = 200, 401, 404, 407, 429
@@ -41,24 +41,24 @@ _SERVER_ERRORS = 500
 
 
 class AccessDenied(Exception):
-    """The server wants a login, and the one that was found, if any, is not accepted."""
+    """The server requires a login, and none was found, or it was not accepted."""
 
 
 @contextmanager
 def http_client(
     url: SplitResult, remote: RemoteSettings, config: Config, environment: Mapping[str, str]
 ) -> Iterator[Urllib3HttpGitClient]:
-    """A client for a URL; its connections are closed with the block.
+    """A client for a URL; its connections are closed when the block ends.
 
-    It retries nothing: the caller of a task decides about that by exit code 4.
+    It retries nothing: exit code 4 leaves that to the caller of the task.
 
-    :raises Refused: a setting is not supported.
+    :raises Refused: if a setting is not supported.
     """
     from dulwich.client import Urllib3HttpGitClient
 
     requests = _Requests(url, remote, config, environment)
     with warnings.catch_warnings():
-        # Who sets http.sslVerify to false knows it.
+        # A user who sets http.sslVerify to false knows it.
         warnings.filterwarnings("ignore", "Unverified HTTPS request")
         try:
             yield Urllib3HttpGitClient(
@@ -70,7 +70,7 @@ def http_client(
 
 
 class _Requests:
-    """Makes the requests, and closes all their responses: dulwich leaves those open that it treats as errors."""
+    """Sends the requests and closes all responses; dulwich leaves those open that it treats as errors."""
 
     def __init__(
         self, url: SplitResult, remote: RemoteSettings, config: Config, environment: Mapping[str, str]
@@ -87,7 +87,7 @@ class _Requests:
     def request(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None, **options: Any
     ) -> urllib3.BaseHTTPResponse:
-        """Send a request of dulwich's to the remote. ``url`` only tells which of the two it is."""
+        """Send a request of dulwich's to the remote. ``url`` only shows which of the two it is."""
         response = self._send(method, headers, body, options)
         if response.status == _UNAUTHORIZED:
             self._login = self._logins.from_programs()
@@ -104,7 +104,7 @@ class _Requests:
                 after_refs=body is not None,
                 permanent=response.status < _SERVER_ERRORS and response.status != _TOO_MANY,
             )
-        # Where it came from in the end is taken care of here; dulwich would compare it with its own URL.
+        # Redirects are handled here; dulwich would compare the final URL with its own.
         response.url = url
         return response
 
@@ -142,7 +142,7 @@ class _Requests:
         return response
 
     def _follow(self, url: str, end: str) -> None:
-        """Let the push go where the refs came from, if that was another server or path."""
+        """Send the push to where the refs came from, if that was another server or path."""
         base = urlsplit(url.removesuffix(end))
         if not url.endswith(end):
             raise ExchangeFailure(f"redirected to {without_login(url)}, which is not a git repository", permanent=True)
@@ -208,7 +208,7 @@ def _without_user(url: SplitResult) -> SplitResult:
 
 
 def _reason(error: Exception) -> str:
-    """The innermost cause that urllib3 gives, in its own words."""
+    """The innermost error that urllib3 wraps, as text."""
     cause = getattr(error, "reason", None) or getattr(error, "original_error", None)
     return _reason(cause) if isinstance(cause, Exception) else str(error)
 
@@ -218,6 +218,6 @@ def _origin(url: SplitResult) -> tuple[str, str | None, int | None]:
 
 
 def _basic(login: Login) -> str:
-    # urllib3 would encode it as Latin-1, git does as UTF-8.
+    # urllib3 would encode it as Latin-1; git uses UTF-8.
     octets = f"{login.user}:{login.password}".encode("utf-8", "surrogateescape")
     return f"Basic {base64.b64encode(octets).decode()}"

@@ -1,4 +1,4 @@
-"""User names and passwords for git servers over HTTP, from the places where git looks for them.
+"""User names and passwords for git servers over HTTP, from where git looks for them.
 
 First the URL and ``~/.netrc``; after a 401 response the credential helpers, then the askpass program.
 https://git-scm.com/docs/gitcredentials. Nothing here is ever printed or put on a command line.
@@ -26,7 +26,7 @@ class Login:
 
 
 class LoginSources:
-    """Everything that may know the login for one URL."""
+    """All sources of a login for one URL."""
 
     def __init__(self, config: Config, environment: Mapping[str, str], url: SplitResult) -> None:
         self._environment = environment
@@ -40,7 +40,7 @@ class LoginSources:
         self._user = unquote(url.username or "") or self._values.get("credential.username") or ""
 
     def from_files(self) -> Login | None:
-        """The login in the URL, or the one in ``~/.netrc``; no program is run for it."""
+        """The login in the URL or in ``~/.netrc``; no program is run."""
         if self._url.password is not None:
             return Login(self._user, unquote(self._url.password))
         import netrc
@@ -70,12 +70,12 @@ class LoginSources:
         return Login(user, password) if password else None
 
     def approve(self, login: Login) -> None:
-        """Let the helpers store a login that was accepted."""
+        """Let the helpers store an accepted login."""
         for helper in self._helpers:
             self._run_helper(helper, "store", login)
 
     def reject(self, login: Login) -> None:
-        """Let the helpers erase a login that was not accepted."""
+        """Let the helpers erase a rejected login."""
         for helper in self._helpers:
             self._run_helper(helper, "erase", login)
 
@@ -86,7 +86,7 @@ class LoginSources:
         fields |= {"username": login.user} if login.user else {}
         fields |= {"password": login.password} if login.password else {}
         if any("\n" in value for value in fields.values()):
-            # The helper would read the rest of the line as further fields.
+            # The helper would read the rest of the line as more fields.
             return {}
         if helper.startswith("!"):
             command = helper[1:]

@@ -13,16 +13,16 @@ _GROUP, _ALL = 0o660, 0o664
 
 
 class SharedPermissions:
-    """What ``core.sharedRepository`` grants beyond the umask.
+    """The permissions that ``core.sharedRepository`` grants beyond the umask.
 
-    :raises BadConfig: the setting is not one that git takes.
+    :raises BadConfig: if git would refuse the setting.
     """
 
     def __init__(self, config: Config) -> None:
         self._mode, self._is_exact = _grant(config.get("core.sharedrepository") or "umask")
 
     def apply(self, path: str) -> None:
-        """Grant the rights to a file or folder. What belongs to another user stays as it is, as with git."""
+        """Grant the permissions on a file or folder. Another user's file stays as it is, as with git."""
         if not self._mode:
             return
         status = os.stat(path)
@@ -39,7 +39,7 @@ class SharedPermissions:
 
 
 def _grant(value: str) -> tuple[int, bool]:
-    """The bits of a mode, and whether they replace what the umask leaves instead of adding to it."""
+    """The permission bits, and whether they replace the umask's result instead of adding to it."""
     if value == "umask":
         return 0, False
     if value == "group":

@@ -1,4 +1,4 @@
-"""One run of a program that speaks git's protocol, as dulwich's ssh client takes it."""
+"""One run of a program that speaks git's protocol, in the form that dulwich's ssh client needs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import IO
 
-# A program whose pipes are closed ends at once; one that hangs is terminated, then killed, after so many seconds.
+# A program ends when its pipes are closed; one that hangs is terminated, then killed, after this many seconds.
 _GRACE_SECONDS = 5.0
 
 
@@ -21,7 +21,7 @@ class Pipe:
     def __init__(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
         self._arguments, self._environment = list(arguments), dict(environment)
         self._process: subprocess.Popen[bytes] | None = None
-        # A file: a pipe that nobody reads would fill up and stop the program.
+        # A file, because a pipe that nobody reads would fill up and block the program.
         self._errors: IO[bytes] | None = None
         self._error_output = b""
         self.status: int | None = None
@@ -50,11 +50,11 @@ class Pipe:
         return [line.rstrip() for line in self._error_output.decode("utf-8", "replace").splitlines() if line.strip()]
 
     def can_read(self) -> bool:
-        """Whether a read would return at once; dulwich does not ask when it pushes."""
+        """Whether a read would return at once; dulwich does not call this when it pushes."""
         raise NotImplementedError
 
     def read(self, count: int) -> bytes:
-        """``count`` bytes, fewer only at the end of the stream."""
+        """Read ``count`` bytes, fewer only at the end of the stream."""
         assert self._process
         assert self._process.stdout
         pieces = []

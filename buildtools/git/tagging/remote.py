@@ -1,7 +1,7 @@
-"""Pushes a tag to a remote as git does: over a local path, ssh or http(s).
+"""Push a tag to a remote as git does: over a local path, ssh or http(s).
 
-dulwich speaks the protocol. For ssh and local paths it talks to the program that git would start (``ssh``, or
-``git receive-pack``, so that the hooks of that repository run).
+dulwich speaks the protocol. For ssh and local paths it talks to the program that git would start (``ssh``, or ``git
+receive-pack``, so that the hooks of that repository run).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from buildtools.git.tagging.exchange import Decision, ExchangeFailure, RefReject
 from buildtools.git.tagging.remote_settings import is_allowed, read_remote
 from buildtools.git.tagging.ssh import remote_command, ssh_arguments
 
-# Messages of failures that no retry changes; any other failure to connect may be an outage.
+# Messages of failures that no retry can fix; any other failure to connect may be an outage.
 _PERMANENT_FAILURES = ("Permission denied", "Host key verification failed", "certificate verify failed")
 # ssh -v and a proxy command may write hundreds of lines; the reason for a failure is in the last ones.
 _ERROR_LINES = 20
@@ -29,13 +29,13 @@ _LOCAL_VARIABLES = re.compile(
 
 
 class Rejected(Refused):
-    """The remote did not create the ref; the output of its hooks has been reported."""
+    """The remote did not create the ref; the output of its hooks was reported."""
 
 
 class Remote:
     """One configured remote. ``url`` is for messages: it has no user name and no password.
 
-    :raises Refused: there is no such remote, or its URL is invalid.
+    :raises Refused: if there is no such remote, or its URL is invalid.
     """
 
     def __init__(self, repository: Repository, name: str, report: Report) -> None:
@@ -60,11 +60,11 @@ class Remote:
     def push(self, decide: Decision) -> bool:
         """Pass the remote's refs (hexadecimal ids by name) to ``decide``, and send the offer that it returns, if any.
 
-        Returns whether something was sent. The exceptions of ``decide`` are passed on.
+        Returns whether something was sent. Exceptions from ``decide`` are passed on.
 
-        :raises Rejected: the remote did not create the ref.
-        :raises Refused: there is no repository, or no access to it.
-        :raises Unreachable: the connection failed or broke.
+        :raises Rejected: if the remote did not create the ref.
+        :raises Refused: if there is no repository, or no access to it.
+        :raises Unreachable: if the connection failed or broke.
         """
         try:
             if isinstance(self._address, HttpAddress):
@@ -104,7 +104,7 @@ class Remote:
             return ssh_arguments(address, receive_pack, repository.config, repository.environment)
         path = os.path.join(repository.work_tree or repository.git_dir, address.path)
         if receive_pack == "git-receive-pack":
-            # By way of git, since the program itself need not be in the PATH.
+            # Through git, because the program itself need not be in the PATH.
             return ["git", "receive-pack", path]
         return ["sh", "-c", remote_command(receive_pack, path)]
 

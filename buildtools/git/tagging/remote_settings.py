@@ -1,4 +1,4 @@
-"""What git's configuration says about a remote to push to."""
+"""git's configuration of a remote to push to."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ALWAYS_ALLOWED = ("http", "https", "ssh")
 class RemoteSettings:
     """One remote. ``receive_pack`` is the command that receives a push there.
 
-    ``proxy`` is ``None`` where the remote has none of its own, and empty where it must be reached without one.
+    ``proxy`` is ``None`` if the remote has no proxy setting of its own, and empty if it must be reached without one.
     """
 
     name: str
@@ -30,7 +30,7 @@ class RemoteSettings:
 def read_remote(config: Config, name: str) -> RemoteSettings:
     """The remote with this name.
 
-    :raises Refused: it has no URL, more than one, or settings that cannot be followed.
+    :raises Refused: if it has no URL, more than one, or settings that are not supported.
     """
     if config.get("push.gpgsign", "") not in ("", "if-asked") and config.bool("push.gpgsign"):
         raise Refused("signed pushes (push.gpgSign) are not supported", "set it to if-asked, or push with git")

@@ -1,4 +1,4 @@
-"""Signatures made by the program and with the key that git is configured to use.
+"""Signatures made with the program and the key that git is configured to use.
 
 https://git-scm.com/docs/git-config#Documentation/git-config.txt-gpgformat
 """
@@ -22,7 +22,7 @@ _ERROR_LINES = 5
 class Signer:
     """Signs as one identity, ``NAME <EMAIL>``, which also selects the key if ``user.signingkey`` is not set.
 
-    :raises Refused: ``gpg.format`` is unknown.
+    :raises Refused: if ``gpg.format`` is unknown.
     """
 
     def __init__(self, config: Config, environment: Mapping[str, str], identity: str) -> None:
@@ -40,7 +40,7 @@ class Signer:
     def signature(self, payload: bytes) -> bytes:
         """The detached, armoured signature of ``payload``, with its final newline.
 
-        :raises Refused: there is no key, or the program failed.
+        :raises Refused: if there is no key, or the program failed.
         """
         return self._by_ssh(payload) if self._format == "ssh" else self._by_gpg(payload)
 

@@ -16,7 +16,7 @@ _PORT_FLAGS = {"plink": ["-P"], "putty": ["-P"], "tortoiseplink": ["-P"]}
 def ssh_arguments(address: SshAddress, receive_pack: str, config: Config, environment: Mapping[str, str]) -> list[str]:
     """The program and its arguments.
 
-    :raises Refused: the address has a port, and the program takes none.
+    :raises Refused: if the address has a port and the program cannot take one.
     """
     command = environment.get("GIT_SSH_COMMAND") or config.get("core.sshcommand")
     program = command or environment.get("GIT_SSH") or "ssh"
@@ -37,7 +37,7 @@ def remote_command(receive_pack: str, path: str) -> str:
 
 
 def _variant(program: str, is_command: bool, config: Config, environment: Mapping[str, str]) -> str:
-    """Which command line the program takes: what is configured, or what its name says; ``ssh`` for any other."""
+    """Which command line the program expects: as configured, or by its name; ``ssh`` for any other."""
     variant = environment.get("GIT_SSH_VARIANT") or config.get("ssh.variant") or "auto"
     if variant != "auto":
         return variant

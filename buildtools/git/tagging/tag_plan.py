@@ -1,4 +1,4 @@
-"""The tag that a release gets, and all checks that need only this repository."""
+"""The tag for a release, and all checks that need only this repository."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _HEADS, _TAGS = b"refs/heads/", b"refs/tags/"
 
 @frozen
 class TagRequest:
-    """What the user asked for: one of ``bump`` (one of :data:`PARTS`), ``to`` and ``first`` (a version each).
+    """The user's request: one of ``bump`` (one of :data:`PARTS`), ``to`` and ``first`` (a version each).
 
     ``branch`` names the branch of a detached HEAD. With an empty ``message`` the tag's message lists the subjects of
     the commits since the last version.
@@ -53,9 +53,9 @@ class TagRequest:
 
 @frozen
 class TagPlan:
-    """The tag to make and push, as far as this repository decides it.
+    """The tag to create and push, as far as this repository determines it.
 
-    ``previous`` is the last version. ``existing`` is the tag itself if this repository has it already, so that it only
+    ``previous`` is the last version. ``existing`` is the tag itself if this repository already has it, so that it only
     has to be pushed. A new tag must not be older than ``earliest``, in seconds since 1970.
     """
 
@@ -76,9 +76,9 @@ class TagPlan:
 
 
 def plan_tag(repository: Repository, root: Path, request: TagRequest) -> TagPlan:
-    """The tag that was asked for, after every check that does not need the remote.
+    """The requested tag, after every check that does not need the remote.
 
-    :raises Refused: a check failed.
+    :raises Refused: if a check failed.
     """
     prefix = request.prefix
     if [request.bump, request.to, request.first].count("") != 2:
@@ -111,10 +111,10 @@ def plan_tag(repository: Repository, root: Path, request: TagRequest) -> TagPlan
         raise _already_tagged(head_tags, prefix)
     name = f"{prefix}{version}"
     _refuse_name_clash(repository, name)
-    # The changes of a release candidate that becomes final are those since the version before it.
+    # When a release candidate becomes final, list the changes since the version before it.
     base = ancestry.greatest(head, [tag for tag in tags if tag not in head_tags]) if head_tags else last
     message = _message(request.message, str(version), ancestry, head, base)
-    # Of several tags of one commit, git describe prints the latest.
+    # Of several tags on one commit, git describe prints the latest.
     dates = [tag.date for tag in (read_tag(repository.objects, each.oid) for each in head_tags) if tag]
     earliest = max(dates, default=0)
     return TagPlan(name, prefix, str(version), last, head, request.release_branch, message, None, earliest)
@@ -177,8 +177,8 @@ def _first_version(repository: Repository, request: TagRequest) -> SemanticVersi
     prefix = request.prefix
     first = parse_version(request.first, "--first", prefix) if request.first else None
     tag = ignored_tag(repository, prefix)
-    # One repository may hold several projects, each with its own prefix. Without a prefix, or where they differ in
-    # nothing but a v, another prefix is a mistake.
+    # One repository may contain several projects, each with its own prefix. Without a prefix, or if they differ only in
+    # a v, another prefix is a mistake.
     if tag and tag.is_annotated and (not prefix or not tag.prefix or tag.prefix.lower() == prefix.lower()):
         raise Refused(
             f"no tag is a version{f' with the prefix {prefix!r}' if prefix else ''}, but {tag.name} looks like one",
@@ -202,7 +202,7 @@ def _first_version(repository: Repository, request: TagRequest) -> SemanticVersi
 def refuse_unwritable(repository: Repository) -> None:
     """Check that dulwich can write to the repository.
 
-    :raises Refused: refs or objects are in a format that it cannot write.
+    :raises Refused: if refs or objects are in a format that it cannot write.
     """
     refs = (repository.config.get("extensions.refstorage") or "files").lower()
     if refs != "files" or repository.object_format != "sha1":
@@ -234,9 +234,9 @@ def _refuse_other_branch(repository: Repository, request: TagRequest) -> None:
 
 
 def refuse_other_tip(repository: Repository, plan: TagPlan, remote: str, refs: Mapping[bytes, bytes]) -> None:
-    """Check that the remote's refs (hexadecimal ids by name) are those that this clone has.
+    """Check that the remote's refs (hexadecimal ids by name) match this clone.
 
-    :raises Refused: HEAD is not the tip of the remote's branch, or the remote has versions that this clone lacks.
+    :raises Refused: if HEAD is not the tip of the remote's branch, or the remote has versions that this clone lacks.
     """
     tip = refs.get(_HEADS + encode_name(plan.branch))
     if tip is None:

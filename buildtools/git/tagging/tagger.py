@@ -31,9 +31,9 @@ class Tagger:
 def read_tagger(config: Config, environment: Mapping[str, str]) -> Tagger:
     """The committer, now or at ``GIT_COMMITTER_DATE``.
 
-    Where nothing is configured git guesses from the account and the host name; a release does not.
+    If nothing is configured, git guesses from the account and the host name; a release does not.
 
-    :raises Refused: no name, no email address, or an invalid date.
+    :raises Refused: if there is no name or email address, or the date is invalid.
     """
     name = _first(environment.get("GIT_COMMITTER_NAME"), config.get("committer.name"), config.get("user.name"))
     email = _first(
@@ -89,7 +89,7 @@ def _numbers(text: str) -> datetime:
     if len(first) > 2:
         orders = [(first, second, third), (first, third, second)]
     else:
-        # With dots the day comes first, otherwise the month; the other way where the first cannot be.
+        # With dots the day comes first, otherwise the month; reversed if the first number cannot be that.
         orders = [(third, second, first), (third, first, second)]
         if separator != ".":
             orders.reverse()
@@ -102,7 +102,7 @@ def _numbers(text: str) -> datetime:
 
 
 def _full_year(year: int) -> int:
-    """Of two digits, 70 to 99 are of the last century and those up to 37 of this one."""
+    """The four-digit year; 70 to 99 are in the last century, 0 to 37 in this one."""
     return year + 1900 if 70 <= year < 100 else year + 2000 if year < 38 else year
 
 
@@ -110,5 +110,5 @@ def _of(moment: datetime) -> tuple[int, int]:
     local = moment if moment.tzinfo else moment.astimezone()
     offset = local.utcoffset()
     assert offset is not None
-    # A tag has room for minutes only, and some old time zones have an offset with seconds.
+    # A tag stores minutes only, and some old time zones have offsets with seconds.
     return int(local.timestamp()), int(offset.total_seconds()) // 60 * 60

@@ -1,7 +1,7 @@
-"""Makes a release tag: all checks come first, then the remote creates the tag, and only then this clone.
+"""Create a release tag: first all checks, then the tag on the remote, and only then in this clone.
 
-The tag object is written before the push, the ref after it. So a push that fails leaves no tag behind, and the next
-run completes one that was killed in between: it finds a tag on the remote whose object is in this clone.
+The tag object is written before the push, the ref after it. So a failed push leaves no tag behind, and if a run is
+killed in between, the next run completes it: it finds a tag on the remote whose object is in this clone.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 class TagState(Enum):
-    """How far the tag has come."""
+    """How far the tag has got."""
 
     PLANNED = "would be made"
     MADE = "made here"
@@ -51,7 +51,7 @@ class TagState(Enum):
 
 @frozen
 class CutTag:
-    """The release tag, or what it would be in a dry run. ``previous`` is the last version's tag, empty for the first.
+    """The release tag, or its plan in a dry run. ``previous`` is the last version's tag, empty for the first.
 
     ``object`` is the tag object's id, empty in a dry run; ``remote`` is empty if nothing is pushed.
     """
@@ -72,9 +72,9 @@ def cut_tag(root: Path, request: TagRequest, environment: Mapping[str, str], rep
 
     Without ``request.push`` the remote is not contacted at all.
 
-    :raises Refused: a check failed; the message names the next step.
-    :raises Unreachable: the connection to the remote failed.
-    :raises DamagedRepository: the repository cannot be read.
+    :raises Refused: if a check failed; the message names the next step.
+    :raises Unreachable: if the connection to the remote failed.
+    :raises DamagedRepository: if the repository cannot be read.
     """
     repository = Repository.open(root, environment)
     refuse_unwritable(repository)
@@ -92,7 +92,7 @@ def cut_tag(root: Path, request: TagRequest, environment: Mapping[str, str], rep
 def _refuse_older(plan: TagPlan, tagger: Tagger) -> None:
     """Check that git describe will print the new tag, and not a release candidate of the same commit.
 
-    :raises Refused: the candidate's tag has a later date.
+    :raises Refused: if the candidate's tag has a later date.
     """
     if tagger.seconds < plan.earliest:
         raise Refused(
@@ -104,7 +104,7 @@ def _refuse_older(plan: TagPlan, tagger: Tagger) -> None:
 def _refuse_lock(repository: Repository, plan: TagPlan) -> None:
     """Check that the ref can be written, before the tag is pushed.
 
-    :raises Refused: git holds its lock, or has left it behind.
+    :raises Refused: if git holds its lock, or has left it behind.
     """
     lock = f"{repository.common_dir}/refs/tags/{plan.name}.lock"
     if plan.existing is None and os.path.lexists(lock):
@@ -112,14 +112,14 @@ def _refuse_lock(repository: Repository, plan: TagPlan) -> None:
 
 
 def _remove_empty_folders(path: str) -> None:
-    """Remove the folders that deleted tags such as ``1.0.0/rc`` have left where a ref is to be, as git does."""
+    """Remove the empty folders that deleted tags such as ``1.0.0/rc`` left in the place of a ref, as git does."""
     for folder, _, _ in os.walk(path, topdown=False):
         with suppress(OSError):
             os.rmdir(folder)
 
 
 class _Cutter:
-    """Makes the tag object once, when it is needed, and the ref after all checks."""
+    """Creates the tag object once, when it is needed, and the ref after all checks."""
 
     def __init__(self, repository: Repository, plan: TagPlan, request: TagRequest, tagger: Tagger) -> None:
         from dulwich.refs import Ref
@@ -137,7 +137,7 @@ class _Cutter:
         self._signer = Signer(config, repository.environment, tagger.identity) if needs_signer else None
 
     def make(self) -> CutTag:
-        """Make the tag in this clone only."""
+        """Create the tag in this clone only."""
         if self._request.dry_run:
             return self._cut(TagState.PLANNED, "")
         oid = self._tag_object().id
@@ -145,7 +145,7 @@ class _Cutter:
         return self._cut(TagState.MADE, "", oid)
 
     def push(self, remote: Remote) -> CutTag:
-        """Make the tag on the remote, then in this clone."""
+        """Create the tag on the remote, then in this clone."""
         from dulwich.objects import ObjectID
 
         remote_tags: list[ObjectID] = []
@@ -176,9 +176,10 @@ class _Cutter:
         return self._cut(TagState.FINISHED if remote_tags else TagState.PUSHED, remote.name, oid)
 
     def _refuse_foreign(self, remote: str, remote_tag: bytes, *, is_retry: bool) -> None:
-        """Accept the remote's tag only if an earlier run of this clone pushed it and ended before it made it here.
+        """Accept the remote's tag only if an earlier run in this clone pushed it and was killed before it wrote the ref
+        here.
 
-        :raises Refused: the tag is another one, or this run's push has just been rejected, so another run made it.
+        :raises Refused: if the tag is another one, or another run made it because this run's push was just rejected.
         """
         plan = self._plan
         if plan.existing and plan.existing.oid.hex().encode() == remote_tag:
@@ -195,7 +196,7 @@ class _Cutter:
             )
 
     def _tag_object(self) -> Tag:
-        """The tag object, signed if asked for, in the object store; made at the first call."""
+        """The tag object, signed if requested, in the object store; created by the first call."""
         if self._tag is None:
             self._tag = self._read_tag() if self._plan.existing else self._make_tag()
         return self._tag
@@ -285,7 +286,7 @@ class _Cutter:
 def _lock(repository: Repository) -> Iterator[None]:
     """Hold a lock on the repository's folder; the kernel releases it if the run is killed.
 
-    :raises Refused: another run holds the lock.
+    :raises Refused: if another run holds the lock.
     """
     descriptor = os.open(repository.common_dir, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -297,7 +298,7 @@ def _lock(repository: Repository) -> Iterator[None]:
                 "wait until it ends, then run the same command again",
             ) from None
         except OSError:
-            # A file system without locks: then only the ref protects, which is created but never replaced.
+            # Without file locks only the ref protects the tag, because it is created but never replaced.
             pass
         yield
     finally:

@@ -1,8 +1,8 @@
 """Which values of ``http.<url>.*`` and ``credential.<url>.*`` apply to a URL.
 
-Scheme, host and port must be equal, a ``*`` in the pattern standing for one label of the host name; the path of the
-pattern must be the URL's or one of its parents; a user name in the pattern must be the URL's. The longest host counts
-most, then the longest path, then a user name. https://git-scm.com/docs/git-config#Documentation/git-config.txt-httplturlgt
+Scheme, host and port must be equal; a ``*`` in the pattern stands for one label of the host name. The path of the
+pattern must be the URL's or one of its parents. A user name in the pattern must be the URL's. The longest host wins,
+then the longest path, then a user name. https://git-scm.com/docs/git-config#Documentation/git-config.txt-httplturlgt
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _PARTIAL_URL = re.compile(
 )
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 _LARGEST_PORT = 65535
-# RFC 3986, 2.3: the characters for which an escape means the same as they themselves.
+# RFC 3986, 2.3: the characters that mean the same with and without an escape.
 _ESCAPE = re.compile(r"%(?P<code>[0-9A-Fa-f]{2})|(?P<other>[^A-Za-z0-9._~!$&'()*+,;=:@/?#%\[\]-])")
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]")
 
-# How well a pattern fits: the lengths of host and path, and whether it has the user. A setting without a URL has zeros.
+# How well a pattern fits: the lengths of host and path, and whether the user matches. All are zero without a URL.
 Rank = tuple[int, int, bool]
 
 
 @frozen
 class MatchUrl:
-    """A URL in the one spelling in which URLs are compared. ``user`` is ``None`` where there is none."""
+    """A URL in the canonical spelling used for comparison. ``user`` is ``None`` if there is none."""
 
     scheme: str
     user: str | None
@@ -43,7 +43,7 @@ class MatchUrl:
 
 
 def normalize(text: str) -> MatchUrl | None:
-    """The URL in its normal spelling; ``None`` if it is not a complete URL."""
+    """The URL in its canonical spelling; ``None`` if it is not a complete URL."""
     url = _URL.fullmatch(text)
     path = _without_dots(_escape(url["path"] or "/")) if url else None
     if url is None or path is None:
@@ -58,7 +58,7 @@ def normalize(text: str) -> MatchUrl | None:
 
 
 def rank(url: MatchUrl, pattern: MatchUrl) -> Rank | None:
-    """How well the pattern fits; ``None`` if it does not."""
+    """How well the pattern matches; ``None`` if it does not."""
     same_user = pattern.user is not None and pattern.user == url.user
     if pattern.user is not None and not same_user:
         return None
@@ -76,8 +76,8 @@ def rank(url: MatchUrl, pattern: MatchUrl) -> Rank | None:
 def matching_values(config: Config, section: str, text: str) -> Config:
     """The values of a section that apply to a URL, as ``SECTION.KEY``.
 
-    A value is left out if a better one of its key stands before it: ``http.<url>.key`` is not replaced by a later
-    ``http.key``.
+    A value is left out if a better match for its key comes before it: a later ``http.key`` does not replace
+    ``http.<url>.key``.
     """
     url = normalize(text)
     values = Config()
@@ -98,7 +98,7 @@ def matching_values(config: Config, section: str, text: str) -> Config:
 
 
 def context_values(config: Config, text: str) -> Config:
-    """All values of ``credential.*`` that apply to a URL, from patterns that may leave out scheme, host or path.
+    """All values of ``credential.*`` that apply to a URL. Patterns may omit scheme, host or path.
 
     https://git-scm.com/docs/gitcredentials#_credential_contexts
     """

@@ -1,6 +1,6 @@
 """Which tag names are semantic versions, and which version is next. https://semver.org/spec/v2.0.0.html
 
-The semver library only reads and writes versions here: its releases differ in what they make of ``rc9``. The order of
+The semver library only parses and prints versions here, because its releases order ``rc9`` differently. The order of
 versions is that of :func:`buildtools.version.precedence`.
 """
 
@@ -29,7 +29,7 @@ def version_in(name: str, prefix: str) -> SemanticVersion | None:
 def parse_version(text: str, flag: str, prefix: str) -> SemanticVersion:
     """The version that the user gave with ``flag``.
 
-    :raises Refused: ``text`` is not a version, or one that no release can have.
+    :raises Refused: if ``text`` is not a version, or one that no release can have.
     """
     import semver
 
@@ -46,7 +46,7 @@ def parse_version(text: str, flag: str, prefix: str) -> SemanticVersion:
         raise Refused(
             f"{flag} {text!r} has build metadata, which does not order versions", "leave out the + and what follows it"
         )
-    # A pre-release such as 3-gabcdef1 could not be told from the output of `git describe`.
+    # A pre-release such as 3-gabcdef1 would look like output of `git describe`.
     if Version.parse(text).base != text:
         raise Refused(
             f"{flag} {text!r} looks like the output of `git describe`", "choose another pre-release, such as rc.1"
@@ -55,7 +55,7 @@ def parse_version(text: str, flag: str, prefix: str) -> SemanticVersion:
 
 
 def next_version(last: SemanticVersion, part: str) -> SemanticVersion:
-    """The version after ``last`` when ``part`` (one of :data:`PARTS`) is raised.
+    """The version after ``last``, with ``part`` (one of :data:`PARTS`) raised.
 
     A pre-release becomes final if ``part`` is what it raised: after ``1.5.0-rc.1`` the next minor version is ``1.5.0``,
     and the next major version is ``2.0.0``.

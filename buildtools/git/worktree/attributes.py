@@ -1,4 +1,4 @@
-"""What git's attribute files say of a path, as ``git add`` would read them.
+"""The attributes of a path in git's attribute files, as ``git add`` would read them.
 
 https://git-scm.com/docs/gitattributes
 """
@@ -21,7 +21,7 @@ _ESCAPES = {b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t
 _QUOTED = re.compile(rb'"((?:[^"\\]|\\(?:[abfnrtv"\\]|[0-3][0-7][0-7]))*)"')
 _ESCAPE = re.compile(rb"\\([0-3][0-7][0-7]|.)")
 
-# Set, unset, or a text. None is "!name": unspecified, and hides what is said elsewhere.
+# Set, unset, or a string. None is "!name": unspecified, and it hides what other files say.
 AttributeValue = bool | bytes | None
 
 
@@ -42,8 +42,8 @@ _BUILTIN = _File((), {b"binary": ((b"diff", False), (b"merge", False), (b"text",
 class Attributes:
     """The attributes of one work tree.
 
-    ``read_indexed`` gives the content that the index has for a path, and stands in for a ``.gitattributes`` that is
-    not checked out. ``user_files`` are read before the tree's own, ``info_file`` after.
+    ``read_indexed`` returns a path's content in the index, used for a ``.gitattributes`` that is not checked out.
+    ``user_files`` are read before the tree's own, ``info_file`` after.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Attributes:
         self._stacks: dict[bytes, tuple[_File, ...]] = {}
 
     def of(self, path: bytes) -> Mapping[bytes, AttributeValue]:
-        """Every attribute that is set, unset or has a value; what is not in it is unspecified."""
+        """Every attribute that is set, unset or has a value; all others are unspecified."""
         slash = path.rfind(b"/")
         files = (self._above, *self._stack(path[: slash + 1]))
         values: dict[bytes, AttributeValue] = {}
@@ -87,7 +87,7 @@ class Attributes:
         return values
 
     def _stack(self, folder: bytes) -> tuple[_File, ...]:
-        """The files that speak for a folder (``b""`` or ``b"a/b/"``), strongest first."""
+        """The files that apply to a folder (``b""`` or ``b"a/b/"``), strongest first."""
         stack = self._stacks.get(folder)
         if stack is None:
             above = folder[: folder.rfind(b"/", 0, -1) + 1]
@@ -143,7 +143,7 @@ def _parse(data: bytes, folder: bytes) -> _File:
             continue
         if pattern.startswith(b"[attr]") and len(pattern) > len(b"[attr]"):
             name = pattern[len(b"[attr]") :]
-            # Macros are the matter of the top folder alone.
+            # Macros may only be defined in the top folder.
             if not folder and _NAME.fullmatch(name):
                 macros[name] = states
         elif not pattern.startswith(b"!"):
@@ -159,7 +159,7 @@ def _literal(match: re.Match[bytes]) -> bytes:
 
 
 def _states(text: bytes) -> tuple[tuple[bytes, AttributeValue], ...] | None:
-    """The attributes one line sets; ``None`` if one has a bad name, which makes git pass over the whole line."""
+    """The attributes in one line; ``None`` if a name is invalid, which makes git ignore the whole line."""
     states: list[tuple[bytes, AttributeValue]] = []
     for word in text.split():
         name, equals, value = word.partition(b"=")

@@ -1,6 +1,6 @@
-"""Which paths a sparse checkout in cone mode holds.
+"""Which paths a sparse checkout in cone mode contains.
 
-Asked for one thing alone: git does not read a ``.gitattributes`` from the index where the checkout does not reach.
+Needed for one purpose only: git does not read a ``.gitattributes`` from the index outside the sparse checkout.
 https://git-scm.com/docs/git-sparse-checkout#_internalscone_pattern_set
 """
 
@@ -12,7 +12,7 @@ _SPECIAL = re.compile(rb"(?<!\\)[*?\[\\](?![*?\[\\])|\*\*")
 
 
 class Cone:
-    """Folders that are there with all that is in them, and those with their files only. Each starts with a slash."""
+    """Folders that are checked out completely, and those with only their files. Each starts with a slash."""
 
     def __init__(self, whole: set[bytes], shallow: set[bytes], *, everything: bool) -> None:
         self._whole = whole
@@ -32,7 +32,7 @@ class Cone:
 
 
 def read_cone(path: str) -> Cone | None:
-    """The cone that ``info/sparse-checkout`` describes; ``None`` where its patterns are of another kind."""
+    """The cone in ``info/sparse-checkout``; ``None`` if its patterns are not of that kind."""
     try:
         with open(path, "rb") as stream:
             lines = stream.read().removeprefix(b"\xef\xbb\xbf").split(b"\n")

@@ -1,4 +1,4 @@
-"""From a file in the work tree to the content git would store: filter, encoding, line ends, ``$Id$``.
+"""From a file in the work tree to the content git would store: filter, encoding, line endings, ``$Id$``.
 
 https://git-scm.com/docs/gitattributes#_effects
 """
@@ -24,7 +24,7 @@ _NOT_PRINTABLE = bytes(byte for byte in range(32) if byte not in b"\b\t\n\f\r\x1
 
 
 class Driver(NamedTuple):
-    """One ``filter.NAME``: the command that cleans, or a long-running process; ``required`` makes a failure fatal."""
+    """One ``filter.NAME``: its ``clean`` command or long-running ``process``; ``required`` makes a failure fatal."""
 
     name: str
     clean: str
@@ -33,7 +33,10 @@ class Driver(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """What is done to one path's content. ``text``: line ends are changed, are not, or (``None``) as git guesses."""
+    """How one path's content is converted.
+
+    ``text``: line endings are changed, not changed, or (``None``) as git guesses.
+    """
 
     driver: Driver | None
     encoding: str
@@ -47,7 +50,8 @@ _AS_IT_IS = Rule(None, "", text=False, ident=False)
 class Conversion:
     """The clean conversions of one work tree.
 
-    ``read_indexed`` gives the content the index has for a path. To be closed: it may have started filter processes.
+    ``read_indexed`` returns a path's content in the index. Must be closed, because it may have started filter
+    processes.
     """
 
     def __init__(
@@ -75,9 +79,9 @@ class Conversion:
         self._processes.clear()
 
     def plan(self, path: bytes) -> Rule | None:
-        """What is done to the content of this path; ``None`` when it is stored as it is.
+        """How the content of this path is converted; ``None`` if it is stored as it is.
 
-        :raises DamagedRepository: an attribute that must be a text is not one.
+        :raises DamagedRepository: if an attribute that must be a string is not one.
         """
         values = self._attributes.of(path)
         if not values:
@@ -95,9 +99,9 @@ class Conversion:
         return None if plan == _AS_IT_IS else plan
 
     def to_git(self, path: bytes, data: bytes, plan: Rule) -> bytes:
-        """``data``, read from ``path`` in the work tree, as it would be stored.
+        """``data``, read from ``path`` in the work tree, as git would store it.
 
-        :raises DamagedRepository: a required filter failed.
+        :raises DamagedRepository: if a required filter failed.
         """
         if plan.driver:
             data = self._clean(path, data, plan.driver)
@@ -137,7 +141,7 @@ class Conversion:
     def _driver(self, name: str) -> Driver | None:
         if name not in self._drivers:
             prefix, config = f"filter.{name}.", self._config
-            # Named at all is enough: a required driver without a command always fails.
+            # Any key defines it: a required driver without a command always fails.
             is_defined = any(key.startswith(prefix) and "." not in key[len(prefix) :] for key in config.names())
             self._drivers[name] = (
                 Driver(
@@ -180,9 +184,9 @@ class Conversion:
 
 
 def _text(values: Mapping[bytes, AttributeValue], *, auto_crlf: bool) -> bool | None:
-    """Whether line ends are changed: yes, no, or ``None`` where git guesses from the content.
+    """Whether line endings are changed: yes, no, or ``None`` if git guesses from the content.
 
-    ``crlf`` is the old name of ``text``, and counts where that decides nothing.
+    ``crlf`` is the old name of ``text``, and counts if that is unspecified.
     """
     for name in (b"text", b"crlf"):
         value = values.get(name)
@@ -198,7 +202,7 @@ def _text(values: Mapping[bytes, AttributeValue], *, auto_crlf: bool) -> bool | 
 
 
 def _is_binary(data: bytes) -> bool:
-    """git's guess: a NUL, a lone carriage return, or more than one unprintable byte in 128."""
+    """git's heuristic: a NUL, a lone carriage return, or more than one unprintable byte in 128."""
     if b"\0" in data or data.count(b"\r") != data.count(b"\r\n"):
         return True
     unprintable = len(data) - len(data.translate(None, _NOT_PRINTABLE))

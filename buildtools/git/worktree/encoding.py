@@ -1,6 +1,6 @@
-"""The ``working-tree-encoding`` attribute: text in another encoding, as UTF-8.
+"""The ``working-tree-encoding`` attribute: converts text in another encoding to UTF-8.
 
-git asks the C library's iconv, and so do we: Python's codecs know other names and differ in rare characters.
+Like git, this uses the C library's iconv: Python's codecs know other names and differ in rare characters.
 https://git-scm.com/docs/gitattributes#_working_tree_encoding
 """
 
@@ -17,11 +17,11 @@ _MARKS = {
 
 
 def utf8_from(encoding: str, data: bytes) -> bytes:
-    """``data`` as UTF-8; unchanged where git would leave it alone, which is wherever it cannot be decoded."""
+    """``data`` as UTF-8; unchanged if it cannot be decoded, as in git."""
     name = re.sub(r"^utf-?", "utf-", encoding.lower())
     if name == "utf-8":
         return data
-    # A byte order mark must stand before UTF-16 and UTF-32, and must not where the name tells the order.
+    # UTF-16 and UTF-32 must start with a byte order mark, and must not if the name gives the byte order.
     marks = _MARKS.get(name)
     if marks and not data.startswith(marks):
         return data
@@ -49,7 +49,7 @@ def _iconv(source: str, data: bytes) -> bytes | None:
     if descriptor in (None, error):
         return None
     try:
-        # No encoding's character takes more than four bytes for each of its own in UTF-8.
+        # A character takes at most four bytes in UTF-8 for each byte it has in another encoding.
         room = 4 * len(data) + 16
         target = ctypes.create_string_buffer(room)
         in_buffer = ctypes.create_string_buffer(data, len(data))

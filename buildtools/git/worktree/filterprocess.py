@@ -12,7 +12,7 @@ _LARGEST_PACKET = 65516
 
 
 class FilterProcess:
-    """One ``filter.NAME.process`` command, started when it is first needed and again after it broke."""
+    """One ``filter.NAME.process`` command, started on first use and again after a failure."""
 
     def __init__(self, command: str, work_tree: bytes, environment: Mapping[str, str]) -> None:
         self._command = command
@@ -22,7 +22,7 @@ class FilterProcess:
         self._can_clean = False
 
     def clean(self, path: bytes, data: bytes) -> bytes | None:
-        """The cleaned content; ``None`` when the filter gave none."""
+        """The cleaned content; ``None`` if the filter returned none."""
         try:
             if self._process is None:
                 self._start()
@@ -45,7 +45,7 @@ class FilterProcess:
         return None
 
     def close(self) -> None:
-        """End the process: closing its input tells it to."""
+        """End the process by closing its input."""
         if self._process is not None:
             self._process.communicate()
             self._process = None
@@ -92,7 +92,7 @@ class FilterProcess:
             packets.append(packet)
 
     def _status(self, before: bytes) -> bytes:
-        """The status list that comes next; an empty one leaves the status as it was."""
+        """The status list that comes next; an empty one keeps the previous status."""
         status = before
         for line in self._receive():
             key, _, value = line.rstrip(b"\n").partition(b"=")

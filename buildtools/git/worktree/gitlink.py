@@ -1,4 +1,4 @@
-"""A repository inside the work tree of another, which the index holds as a link to a commit."""
+"""A repository inside the work tree of another, which the index stores as a link to a commit."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from buildtools import BuildToolsError
 from buildtools.git.repository import Repository, is_git_dir
 
-# What git takes away from the environment before it enters another repository: `git rev-parse --local-env-vars`,
-# but for the two that carry `git -c`.
+# The variables that git removes before it enters another repository: `git rev-parse --local-env-vars`, except the two
+# for `git -c`.
 _LOCAL = {
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
     "GIT_COMMON_DIR",
@@ -29,7 +29,7 @@ _LOCAL = {
 
 
 def gitlink_head(path: bytes, environment: Mapping[str, str]) -> bytes | None:
-    """The commit checked out in the repository whose work tree is ``path``; ``None`` if there is none to be had."""
+    """The commit checked out in the repository whose work tree is ``path``; ``None`` if there is none."""
     try:
         return open_gitlink(path, environment).head()
     except BuildToolsError:
@@ -39,7 +39,7 @@ def gitlink_head(path: bytes, environment: Mapping[str, str]) -> bytes | None:
 def open_gitlink(path: bytes, environment: Mapping[str, str]) -> Repository:
     """The repository whose work tree is ``path``.
 
-    :raises NotARepository: there is none.
+    :raises NotARepository: if there is none.
     """
     inner = {name: value for name, value in environment.items() if name not in _LOCAL}
     return Repository.open(os.fsdecode(path), inner | {"GIT_DIR": ".git"})

@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-# Flags as the fields hold them: the 16 bits of every entry, and the 16 extended bits above them.
+# Flags: the 16 bits of every entry, and above them the 16 extended bits.
 ASSUME_VALID = 0x8000
 STAGE = 0x3000
 SKIP_WORKTREE = 0x4000 << 16
@@ -30,8 +30,8 @@ SPARSE_DIRECTORY = 0o040000
 GITLINK = 0o160000
 SYMLINK = 0o120000
 
-# ctime, mtime, inode, mode, user, group, size (each the low 32 bits; seconds), object id, flags.
-# A plain tuple: a named one takes three times as long to make, and there are tens of thousands.
+# ctime, mtime, inode, mode, user, group, size (each the low 32 bits; seconds), object id, flags. A plain tuple, because
+# a named one takes three times as long to create, and there are tens of thousands.
 Fields = tuple[int, int, int, int, int, int, int, bytes, int]
 MODE: Final = 3
 OID: Final = 7
@@ -41,9 +41,9 @@ FLAGS: Final = 8
 class Index:
     """All entries in order: ``names[i]`` goes with ``fields[i]``.
 
-    ``mtime`` is the file's own in seconds, 0 where there is no file. An entry of mode ``SPARSE_DIRECTORY`` stands for
-    a whole folder; its name ends in a slash. The file is understood when it is first needed, and whatever asks for
-    its content may raise DamagedRepository.
+    ``mtime`` is that of the file in seconds, 0 if there is no file. An entry with mode ``SPARSE_DIRECTORY`` stands for
+    a whole folder; its name ends in a slash. The file is parsed on first use, so any access may raise
+    DamagedRepository.
     """
 
     def __init__(self, path: str = "", data: bytes = b"", mtime: int = 0, oid_length: int = 20) -> None:
@@ -56,7 +56,7 @@ class Index:
         self._trees: dict[bytes, bytes] | None = None
 
     def __len__(self) -> int:
-        """How many entries there are; of a file that was not understood yet, how many it says."""
+        """The number of entries; before the file is parsed, the number in its header."""
         if self._entries is not None:
             return len(self._entries[0])
         return int.from_bytes(self._data[8:12], "big")
@@ -68,11 +68,11 @@ class Index:
 
     @property
     def fields(self) -> list[Fields]:
-        """What is noted of each."""
+        """The stored status of each entry."""
         return self._loaded()[1]
 
     def replace(self, names: list[bytes], fields: list[Fields]) -> None:
-        """Have other entries than the file."""
+        """Replace the entries read from the file."""
         self._entries = names, fields
 
     def _loaded(self) -> tuple[list[bytes], list[Fields]]:
@@ -86,11 +86,11 @@ class Index:
         return self._entries
 
     def located(self) -> Iterator[tuple[bytes, int, int, Fields]]:
-        """Each entry as a buffer, where in it its name starts and ends, and its fields.
+        """Each entry as a buffer, the start and end of its name in the buffer, and its fields.
 
-        To read them so once is quicker by a fifth than to make lists of them first.
+        Reading them once in this way is a fifth faster than building lists first.
 
-        :raises DamagedRepository: the file cannot be understood.
+        :raises DamagedRepository: if the file is malformed.
         """
         if self._entries is not None:
             for name, fields in zip(*self._entries, strict=True):
@@ -109,18 +109,18 @@ class Index:
             raise DamagedRepository(f"the index {self._path} cannot be read ({error})", _REMEDY) from error
 
     def extension(self, signature: bytes) -> bytes:
-        """The content of an extension; empty where there is none."""
+        """The content of an extension; empty if there is none."""
         if not self._extensions:
             self._loaded()
         return self._extensions.get(signature, b"")
 
     def position(self, name: bytes) -> int | None:
-        """Where the entry of this name (its lowest stage) is."""
+        """The position of the entry with this name (its lowest stage); ``None`` if there is none."""
         at = bisect_left(self.names, name)
         return at if at < len(self.names) and self.names[at] == name else None
 
     def cached_tree(self, folder: bytes) -> bytes | None:
-        """The id of the tree that a folder (``b""`` or ``b"a/b/"``) is, if the cache-tree extension knows it."""
+        """The tree id of a folder (``b""`` or ``b"a/b/"``), if the cache-tree extension has it."""
         if self._trees is None:
             try:
                 self._trees = _parsed_cache_tree(self.extension(b"TREE"), self._oid_length)
@@ -129,7 +129,7 @@ class Index:
         return self._trees.get(folder)
 
     def root_tree(self) -> bytes | None:
-        """The id of the tree that the whole index is, if the cache-tree extension knows it."""
+        """The tree id of the whole index, if the cache-tree extension has it."""
         tree = self.extension(b"TREE")
         # A root node is: empty name, NUL, number of entries, space, number of subtrees, newline, id.
         newline = tree.find(b"\n")
@@ -139,14 +139,14 @@ class Index:
 
 
 def read_index(path: str, git_dir: str, oid_length: int = 20) -> Index:
-    """The index in a file; an empty one where there is no file. ``git_dir`` is where a shared index would lie.
+    """The index in a file; empty if there is no file. ``git_dir`` is where a shared index would be.
 
-    The checksum at the end is not looked at, as git itself leaves it to ``git fsck``.
+    The checksum at the end is not verified, because git leaves that to ``git fsck``.
 
-    :raises DamagedRepository: it cannot be read.
+    :raises DamagedRepository: if it cannot be read.
     """
     index, data = _open(path, oid_length)
-    # A link extension, or some file's name; the shortest way to know that most indexes are whole.
+    # A link extension, or part of a file name; the fastest way to see that most indexes are not split.
     link = index.extension(b"link") if b"link\0" in data else b""
     if any(link[:oid_length]):
         base_name = f"sharedindex.{link[:oid_length].hex()}"
@@ -174,12 +174,12 @@ def _open(path: str, oid_length: int) -> tuple[Index, bytes]:
         raise DamagedRepository(
             f"the index {path} cannot be read ({error.strerror})", "correct its permissions"
         ) from None
-    # An empty file is damage, unlike none.
+    # Unlike a missing file, an empty one is damage.
     return Index(path, data or b"\0", mtime, oid_length), data
 
 
 def _layout(oid_length: int) -> struct.Struct:
-    # Nanoseconds and the device are passed over: no git in the field compares them (USE_NSEC, USE_STDEV).
+    # Nanoseconds and the device are skipped: no common build of git compares them (USE_NSEC, USE_STDEV).
     return struct.Struct(f">I4xI8x5I{oid_length}sH")
 
 
@@ -206,7 +206,7 @@ def _read_entries(data: bytes, count: int, oid_length: int) -> Generator[tuple[b
 def _read_compressed_entries(
     data: bytes, count: int, oid_length: int
 ) -> Generator[tuple[bytes, int, int, Fields], None, int]:
-    """The entries of version 4, where a name tells only how it differs from the one before; returns where they end."""
+    """The entries of version 4, in which a name is stored as its difference from the last; returns where they end."""
     layout = _layout(oid_length)
     unpack, fixed_length = layout.unpack_from, layout.size
     at = 12
@@ -254,7 +254,7 @@ def _extensions(data: bytes, at: int, end: int) -> dict[bytes, bytes]:
         at += 8 + size
         if at > end:
             raise ValueError("an extension is cut off")
-        # A first letter in upper case marks what a reader may pass over.
+        # A reader may ignore extensions that start with an upper-case letter.
         if signature not in (b"link", b"sdir") and not b"A" <= signature[:1] <= b"Z":
             raise ValueError(f"the extension {signature!r}, which it needs, is unknown")
     return extensions
@@ -285,7 +285,7 @@ def _parsed_cache_tree(data: bytes, oid_length: int) -> dict[bytes, bytes]:
 
 
 def _join(index: Index, base: Index, bitmaps: bytes) -> None:
-    """Fill ``index``, which holds only what differs, from the shared index it builds on."""
+    """Complete ``index``, which contains only differences, from the shared index that it builds on."""
     gaps: set[int] = set()
     patches: list[int] = []
     if bitmaps:
@@ -300,7 +300,7 @@ def _join(index: Index, base: Index, bitmaps: bytes) -> None:
     own = len(patches)
     if any(names[:own]) or not all(names[own:]):
         raise ValueError("the link extension does not fit the entries")
-    # The first own entries, nameless, take the place of the base's in the bitmap's order; the others are new.
+    # The first own entries have no names and replace the base's in the bitmap's order; the others are new.
     fields = base.fields
     for position, replacement in zip(patches, own_fields, strict=False):
         fields[position] = replacement

@@ -14,10 +14,10 @@ _SPECIAL = re.compile(rb"[*?\[\\]")
 
 
 class PathPattern(NamedTuple):
-    """A pattern as written below ``folder`` (``b""`` or ``b"a/b/"``).
+    """A pattern from a file in ``folder`` (``b""`` or ``b"a/b/"``).
 
-    ``literal`` of its bytes come before the first special character: git compares these as they are, and only the rest
-    by wildcards.
+    ``literal`` is the number of bytes before the first special character: git compares these literally, and only the
+    rest by wildcards.
     """
 
     text: bytes
@@ -39,7 +39,7 @@ class PathPattern(NamedTuple):
         return cls(text, folder, literal, negated, folders_only, b"/" not in text)
 
     def matches(self, path: bytes, *, ignore_case: bool = False) -> bool:
-        """Whether it matches a path, relative to the work tree and without a slash at its end."""
+        """Whether it matches a path, relative to the work tree and without a trailing slash."""
         if self.name_only:
             return wildmatch(self.text, path[path.rfind(b"/") + 1 :], ignore_case=ignore_case)
         start = self.text.startswith(b"/")

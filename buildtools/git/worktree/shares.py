@@ -1,6 +1,6 @@
-"""Looking at many entries in several processes at once.
+"""Examine many entries in several processes at once.
 
-Git asks for the status of files in threads (``core.preloadIndex``); those of Python would wait for one another.
+Git uses threads for this (``core.preloadIndex``); threads in Python would wait for each other.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ _MOST = 8
 
 
 def processes() -> int:
-    """How many processes may share the work, this one among them; 1 where none may be added."""
-    # What a forked child finds locked by another thread stays locked.
+    """How many processes may share the work, including this one; 1 if none may be added."""
+    # A lock that another thread holds at the fork stays locked in the child.
     if sys.platform != "linux" or len(os.listdir("/proc/self/task")) > 1:
         return 1
     return min(_MOST, len(os.sched_getaffinity(0)))
 
 
 def gathered(find: Callable[[int, int | None], Sequence[int]], total: int, shares: int) -> list[int]:
-    """What ``find(first, end)`` gives for all positions, in order; the last share is worked out in this process."""
+    """The results of ``find(first, end)`` for all positions, in order; this process computes the last share."""
     borders = [total * share // shares for share in range(shares)]
     helpers = [_Helper(find, first, end) for first, end in pairwise(borders)]
     try:
@@ -39,7 +39,7 @@ def gathered(find: Callable[[int, int | None], Sequence[int]], total: int, share
 
 
 class _Helper:
-    """A child that works out one share and tells it through a pipe."""
+    """A child process that computes one share and returns it through a pipe."""
 
     def __init__(self, find: Callable[[int, int | None], Sequence[int]], first: int, end: int) -> None:
         self._pipe, writing = os.pipe()
@@ -56,16 +56,16 @@ class _Helper:
                         left = left[pipe.write(left) :]
                 status = 0
             finally:
-                # Nothing that this process has buffered or registered is the child's to write or to run.
+                # The child must not flush this process's buffers or run its exit handlers.
                 os._exit(status)
         os.close(writing)
 
     def positions(self) -> list[int] | None:
-        """The child's answer; ``None`` when it came to nothing, and the share is still to be worked out."""
+        """The child's result; ``None`` if it failed, and the share still has to be computed."""
         with open(self._pipe, "rb") as pipe:
             answer = pipe.read()
         if self._pid > 0:
-            # The program around may collect all children itself.
+            # The program that uses us may reap all children itself.
             with suppress(ChildProcessError):
                 os.waitpid(self._pid, 0)
         numbers = array("I", answer[: len(answer) // 4 * 4]).tolist()

@@ -1,4 +1,4 @@
-"""The commit that is checked out against the index."""
+"""HEAD compared with the index."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ TreeEntry = tuple[bytes, int, bytes]
 
 
 class Staged:
-    """What the next commit would change. Entries of the index are given by position.
+    """What the next commit would change. Entries of the index are identified by position.
 
-    ``modified`` and ``removed`` have the mode that the tree has.
+    ``modified`` and ``removed`` have the mode in the tree.
     """
 
     def __init__(self) -> None:
@@ -32,9 +32,9 @@ class Staged:
 
 
 def tree_entries(objects: Objects, oid: bytes) -> list[TreeEntry]:
-    """The entries of one tree object, in its order.
+    """The entries of one tree object, in order.
 
-    :raises DamagedRepository: it is missing, or is not a tree.
+    :raises DamagedRepository: if it is missing, or is not a tree.
     """
     kind, data = objects.read(oid)
     if kind != "tree":
@@ -57,11 +57,11 @@ def tree_files(objects: Objects, oid: bytes, folder: bytes) -> Iterator[TreeEntr
 
 
 def staged(index: Index, objects: Objects, tree: bytes) -> Staged:
-    """What the index changes in a tree. Unmerged paths are given once, by their lowest stage, and as modified.
+    """The difference between a tree and the index. An unmerged path appears once, by its lowest stage, as modified.
 
-    Folders that the cache-tree extension knows to be unchanged are not read.
+    Folders that are unchanged according to the cache-tree extension are not read.
 
-    :raises DamagedRepository: a tree is missing or cannot be read.
+    :raises DamagedRepository: if a tree is missing or cannot be read.
     """
     difference = Staged()
     _compare(index, objects, tree, b"", 0, len(index.names), difference)
@@ -71,7 +71,7 @@ def staged(index: Index, objects: Objects, tree: bytes) -> Staged:
 def _compare(
     index: Index, objects: Objects, tree: bytes, folder: bytes, start: int, stop: int, difference: Staged
 ) -> None:
-    """Compare ``names[start:stop]``, which is all the index has below ``folder``, with the folder's tree."""
+    """Compare ``names[start:stop]``, all entries of the index below ``folder``, with the folder's tree."""
     if index.cached_tree(folder) == tree and not objects.replacements:
         return
     names, fields = index.names, index.fields

@@ -1,6 +1,6 @@
-"""Whether the work tree is dirty: what ``git describe --dirty`` compares, HEAD with the index with the files.
+"""Whether the work tree is dirty, for ``git describe --dirty``: HEAD, index and files are compared.
 
-Nothing is written: where git would refresh the index's notes of a file's status, they are only worked out.
+Nothing is written: where git would refresh the file status in the index, this computes it only.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ _NOTHING_STAGED = Staged()
 
 
 def is_dirty(repository: Repository, *, refresh: bool = True) -> bool:
-    """Whether ``git describe --dirty`` would append its mark.
+    """Whether ``git describe --dirty`` would append its suffix.
 
-    ``refresh=False`` is what ``git describe --broken`` did up to git 2.45: a file whose status differs from the
-    index's notes is dirty, whatever its content.
+    ``refresh=False`` is what ``git describe --broken`` did up to git 2.45: a file whose status differs from the index
+    is dirty, whatever its content.
 
-    :raises NotARepository: there is no work tree.
-    :raises DamagedRepository: something that git needs for the comparison cannot be read.
+    :raises NotARepository: if there is no work tree.
+    :raises DamagedRepository: if something that git needs for the comparison cannot be read.
     """
     with WorkTree(repository, refresh=refresh) as work_tree:
         return next(work_tree.changes(), None) is not None
 
 
 def changed_paths(repository: Repository, limit: int = 0) -> tuple[str, ...]:
-    """The tracked paths that make the tree dirty, sorted; ``limit`` is how many at most, 0 for all.
+    """The tracked paths that make the tree dirty, sorted; at most ``limit``, or all if it is 0.
 
-    :raises NotARepository: there is no work tree.
-    :raises DamagedRepository: something that git needs for the comparison cannot be read.
+    :raises NotARepository: if there is no work tree.
+    :raises DamagedRepository: if something that git needs for the comparison cannot be read.
     """
     with WorkTree(repository) as work_tree:
         paths = sorted(set(work_tree.changes()))
@@ -46,10 +46,13 @@ def changed_paths(repository: Repository, limit: int = 0) -> tuple[str, ...]:
 
 
 class WorkTree:
-    """The work tree of one repository, compared with its index and its HEAD. To be closed: filters may be running."""
+    """The work tree of one repository, compared with its index and its HEAD.
+
+    Must be closed, because filters may be running.
+    """
 
     def __init__(self, repository: Repository, *, refresh: bool = True, ignore: str = "untracked") -> None:
-        """``ignore`` is what does not count in submodules that say nothing of their own."""
+        """``ignore`` is what to ignore in submodules without a setting of their own."""
         self.repository = repository
         self.files = Files(repository, refresh=refresh)
         self.index = self.files.index
@@ -65,9 +68,9 @@ class WorkTree:
         self.files.close()
 
     def changes(self) -> Iterator[bytes]:
-        """The paths by which the tree differs from HEAD, in git's order, as it finds them.
+        """The paths in which the tree differs from HEAD, in git's order, as they are found.
 
-        :raises DamagedRepository: something needed cannot be read; git, too, fails only when it gets there.
+        :raises DamagedRepository: if something needed cannot be read; like git, only when it gets there.
         """
         suspects = self.files.suspects()
         if self._refresh:
@@ -79,7 +82,7 @@ class WorkTree:
                     yield self.index.names[position]
             return
         names = self.index.names
-        # First what HEAD has, then what only the index has: git goes this way, and where it meets damage matters.
+        # First the paths in HEAD, then those only in the index: git's order, which decides where it meets damage.
         in_head = [(name, -1) for name in difference.removed]
         in_head += [
             (names[position], position)
@@ -98,18 +101,18 @@ class WorkTree:
                 yield names[position]
 
     def has_status(self, *, untracked: bool) -> bool:
-        """Whether ``git status`` would list anything; without ``untracked`` as with ``-uno``.
+        """Whether ``git status`` would list anything; without ``untracked``, as with ``-uno``.
 
-        Everything is looked at, even after a change was found: damage anywhere makes git fail.
+        Everything is examined, even after a change was found, because damage anywhere makes git fail.
 
-        :raises DamagedRepository: something needed cannot be read.
+        :raises DamagedRepository: if something needed cannot be read.
         """
         self._thorough = True
         fields = self.index.fields
         suspects = self.files.suspects()
         self._look_at_files(suspects)
         positions = [position for position in suspects if self._differs(position, _NOTHING_STAGED)]
-        # What is only intended to be added is not staged yet.
+        # An intent to add is not staged yet.
         if self._head_tree() is None:
             positions += [position for position, entry in enumerate(fields) if not entry[FLAGS] & INTENT_TO_ADD]
         else:
@@ -125,12 +128,12 @@ class WorkTree:
         return has_untracked(self.files)
 
     def _staged(self) -> Staged | None:
-        """HEAD against the index; ``None`` where the index is known to be HEAD's tree."""
+        """HEAD compared with the index; ``None`` if the index is known to equal HEAD's tree."""
         tree = self._head_tree()
         if tree is None:
             raise NoCommit("HEAD leads to no commit", "make a commit first")
         if tree == self.index.root_tree() and not self.repository.objects.replacements:
-            # Of a tree that is missing nobody can say that the work tree is the same.
+            # If the tree is missing, nobody can say that the work tree is equal to it.
             self.repository.objects.read(tree)
             return None
         return staged(self.index, self.repository.objects, tree)
@@ -147,13 +150,13 @@ class WorkTree:
         return bytes.fromhex(match[1].decode())
 
     def _look_at_files(self, suspects: list[int]) -> None:
-        """Compare all files, as git does first of all: a filter that fails is fatal, though something else differs."""
+        """Compare all files first, as git does: a failing filter is fatal even if something else differs."""
         for position in suspects:
             if self.files.is_looked_at(position):
                 self.files.state(position)
 
     def _state(self, position: int) -> FileState:
-        """How the file or submodule compares with an entry."""
+        """The state of the file or submodule of an entry."""
         entry, name = self.index.fields[position], self.index.names[position]
         state = self.files.state(position)
         if entry[MODE] != GITLINK or state is not FileState.SAME:
@@ -175,9 +178,9 @@ class WorkTree:
         return differs
 
     def _is_moved_or_dirty(self, path: bytes, oid: bytes) -> bool:
-        """Whether the submodule at ``path`` differs from the commit ``oid`` that the index has for it.
+        """Whether the submodule at ``path`` differs from the commit ``oid`` in the index.
 
-        :raises DamagedRepository: the repository in it is broken.
+        :raises DamagedRepository: if its repository is damaged.
         """
         mode = self.submodules.ignored(path)
         place = self.files.top + b"/" + path
@@ -198,14 +201,14 @@ class WorkTree:
 
     @property
     def submodules(self) -> Submodules:
-        """What is configured for submodules, read when the first one is met."""
+        """The configuration of submodules, read when the first one is met."""
         if self._submodules is None:
             self._submodules = Submodules(self.files, self._ignore)
         return self._submodules
 
 
 def _status_differs(repository: Repository, *, untracked: bool) -> bool:
-    """Whether ``git status`` in ``repository`` would list anything; without ``untracked`` as with ``-uno``."""
+    """Whether ``git status`` in ``repository`` would list anything; without ``untracked``, as with ``-uno``."""
     if untracked:
         mode = repository.config.get("status.showuntrackedfiles") or "normal"
         if mode not in ("no", "normal", "all"):

@@ -1,6 +1,7 @@
-"""What is configured for submodules: what of them makes the tree around them dirty.
+"""The configuration of submodules: which of their changes make the surrounding tree dirty.
 
-https://git-scm.com/docs/gitmodules, https://git-scm.com/docs/git-config#Documentation/git-config.txt-submoduleltnamegtignore
+https://git-scm.com/docs/gitmodules,
+https://git-scm.com/docs/git-config#Documentation/git-config.txt-submoduleltnamegtignore
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ IGNORE_VALUES = ("all", "dirty", "untracked", "none")
 
 
 class Submodules:
-    """The submodules of one work tree. ``default`` is what is ignored in those that say nothing of their own."""
+    """The submodules of one work tree. ``default`` is what to ignore in those without a setting of their own."""
 
     def __init__(self, files: Files, default: str) -> None:
         self._files = files
@@ -47,9 +48,9 @@ class Submodules:
                 self._ignored[name] = value
 
     def ignored(self, path: bytes) -> str:
-        """What does not count in the submodule at ``path``: ``all``, ``dirty``, ``untracked`` or ``none``.
+        """What is ignored in the submodule at ``path``: ``all``, ``dirty``, ``untracked`` or ``none``.
 
-        :raises BadConfig: the configuration has another word.
+        :raises BadConfig: if the configuration has another value.
         """
         name = self._names.get(os.fsdecode(path))
         if name is None:
@@ -60,5 +61,5 @@ class Submodules:
         return value or self._ignored.get(name, self._default)
 
     def ignores_all(self, path: bytes) -> bool:
-        """Whether nothing of the submodule at ``path`` counts, not even another commit."""
+        """Whether all changes of the submodule at ``path`` are ignored, even another commit."""
         return self.ignored(path) == "all"

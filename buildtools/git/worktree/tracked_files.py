@@ -1,4 +1,4 @@
-"""The files of a work tree against the index: by their status where that says enough, else by their content."""
+"""The files of a work tree compared with the index: by status if that is enough, else by content."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import hashlib
 
-    # Imported where content must be looked at, which a clean tree does not need.
+    # Imported only when content must be compared, which a clean tree does not need.
     from buildtools.git.worktree.attributes import Attributes
     from buildtools.git.worktree.cone import Cone
     from buildtools.git.worktree.conversion import Conversion
@@ -41,7 +41,7 @@ _LOW = 0xFFFFFFFF
 _TYPE = 0o170000
 _LONGEST_PLAIN = 0x0FFF  # flags that are no more than the length of a name
 _READ_SIZE = 1 << 20
-# Entries that are looked at in the time that another process takes to start, several times over.
+# The time to examine these entries is several times what another process takes to start.
 LEAST_SHARE = 4000
 _EMPTY_BLOBS = {
     20: bytes.fromhex("e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"),
@@ -50,7 +50,7 @@ _EMPTY_BLOBS = {
 
 
 class FileState(Enum):
-    """A file against its entry in the index."""
+    """The state of a file compared with its entry in the index."""
 
     SAME = "same"
     CHANGED = "changed"
@@ -60,14 +60,14 @@ class FileState(Enum):
 class Files:
     """The files of one repository's work tree, ``top``, with the index read once.
 
-    To be closed: filters may be running.
+    Must be closed, because filters may be running.
     """
 
     def __init__(self, repository: Repository, *, refresh: bool = True) -> None:
-        """``refresh=False`` takes a file for changed when its status differs from what the index has noted of it.
+        """With ``refresh=False`` a file whose status differs from the index counts as changed.
 
-        :raises NotARepository: there is no work tree.
-        :raises DamagedRepository: the index cannot be read.
+        :raises NotARepository: if there is no work tree.
+        :raises DamagedRepository: if the index cannot be read.
         """
         if repository.work_tree is None:
             raise NotARepository("there is no work tree to compare with", "run this in a clone that is not bare")
@@ -102,7 +102,7 @@ class Files:
         return not entry[FLAGS] & (ASSUME_VALID | SKIP_WORKTREE) and entry[MODE] != SPARSE_DIRECTORY
 
     def suspects(self) -> list[int]:
-        """The positions of all entries but those whose file's status is plainly as the index has it."""
+        """The positions of all entries except those whose file status clearly matches the index."""
         shares = 1
         if len(self.index) >= 2 * LEAST_SHARE and self.repository.config.bool("core.preloadindex", True):
             from buildtools.git.worktree.shares import processes
@@ -115,8 +115,8 @@ class Files:
         return gathered(self._suspects, len(self.index), shares)
 
     def _suspects(self, first: int, end: int | None) -> list[int]:
-        """Of the entries from ``first`` up to ``end``."""
-        # The ten items of a status by position are whole numbers, which is all that is compared.
+        """The suspects among the entries from ``first`` up to ``end``."""
+        # The ten items of a status by position are integers, and only they are compared.
         lstat: Callable[..., Sequence[int]] = os.lstat  # type: ignore[assignment]
         mode_mask = 0o170100 if self._trust_mode else _TYPE
         trust_ctime, minimal, empty = self._trust_ctime, self._minimal, self._empty_blob
@@ -131,7 +131,7 @@ class Files:
                     continue
                 name_start = buffer.rfind(b"/", start, stop) + 1 or start
                 if buffer[start:name_start] != folder:
-                    # Asking for names within an open folder spares the kernel the way there.
+                    # Looking up names relative to an open folder saves the kernel the path lookup.
                     folder = buffer[start:name_start]
                     if descriptor >= 0:
                         os.close(descriptor)
@@ -157,7 +157,7 @@ class Files:
         return positions
 
     def _open_folder(self, folder: bytes) -> int:
-        """A folder of the tree, opened; -1, which no call accepts, where git would not look into it."""
+        """A descriptor of a folder in the tree; -1, which every call rejects, if git would not look into it."""
         if self._is_behind_link(folder[: folder.rfind(b"/", 0, -1) + 1][:-1]):
             return -1
         try:
@@ -167,9 +167,9 @@ class Files:
             return -1
 
     def state(self, position: int) -> FileState:
-        """How the file compares with an entry; of a submodule only whether its folder is there.
+        """The state of the file of an entry; for a submodule, only whether its folder exists.
 
-        :raises DamagedRepository: a required filter failed.
+        :raises DamagedRepository: if a required filter failed.
         """
         cached_state = self._states.get(position)
         if cached_state is None:
@@ -188,7 +188,7 @@ class Files:
         if entry[MODE] == GITLINK:
             return FileState.SAME if stat.S_ISDIR(status.st_mode) else FileState.CHANGED
         if stat.S_ISDIR(status.st_mode):
-            # A repository in a file's place is a change; any other folder means that the file is gone.
+            # A repository in place of a file is a change; any other folder means that the file is missing.
             return FileState.CHANGED if gitlink_head(path, self.repository.environment) else FileState.MISSING
         if entry[FLAGS] & (STAGE | INTENT_TO_ADD):
             return FileState.CHANGED
@@ -203,7 +203,7 @@ class Files:
         elif kind != stat.S_IFREG or (self._trust_mode and (status.st_mode ^ mode) & 0o100):
             return True
         if status.st_size & _LOW != size and size:
-            # Git does not ask a filter about a file of another size.
+            # Git does not run a filter on a file of another size.
             return True
         is_touched = (
             status.st_size & _LOW != size
@@ -214,12 +214,12 @@ class Files:
         )
         if is_touched and not self._refresh:
             return True
-        # As new as the index: the file may have been written after it was looked at, within the same second.
+        # As new as the index: the file may have been written in the same second, after its status was stored.
         racy = 0 < self.index.mtime <= mtime
         return (is_touched or racy) and self._stored_id(name, path, kind) != oid
 
     def _stored_id(self, name: bytes, path: bytes, kind: int) -> bytes | None:
-        """The id the file would be stored under; ``None`` if it cannot be read."""
+        """The object id that git would give the file; ``None`` if it cannot be read."""
         try:
             if kind == stat.S_IFLNK:
                 return self._blob_id(os.readlink(path))
@@ -245,7 +245,7 @@ class Files:
         return hashlib.new(self.repository.object_format, b"blob %d\0" % size, usedforsecurity=False)
 
     def _is_behind_link(self, folder: bytes) -> bool:
-        """Whether a folder on the way is a symbolic link: git takes nothing below one for its own."""
+        """Whether a parent folder is a symbolic link: git tracks nothing behind one."""
         is_behind = self._behind_links.get(folder)
         if is_behind is None:
             is_behind = self._is_behind_link(folder.rpartition(b"/")[0]) or os.path.islink(self.top + b"/" + folder)
@@ -253,7 +253,7 @@ class Files:
         return is_behind
 
     def attributes(self) -> Attributes:
-        """What the attribute files say."""
+        """The attributes of this tree."""
         from buildtools.git.worktree.attributes import SYSTEM_ATTRIBUTES, Attributes
 
         repository = self.repository
@@ -275,7 +275,7 @@ class Files:
 
     @property
     def conversion(self) -> Conversion:
-        """The conversions of this tree, made when the first content must be looked at."""
+        """The conversions of this tree, created when the first content must be compared."""
         if self._conversion is None:
             from buildtools.git.worktree.conversion import Conversion
 
@@ -286,7 +286,7 @@ class Files:
         return self._conversion
 
     def read_indexed(self, name: bytes) -> bytes | None:
-        """The content the index has for a path; our own side's while it is unmerged."""
+        """A path's content in the index; our own side's if it is unmerged."""
         names, fields = self.index.names, self.index.fields
         position = self.index.position(name)
         while position is not None and position < len(names) and names[position] == name:
@@ -297,7 +297,7 @@ class Files:
         return None
 
     def expand_present_directories(self) -> None:
-        """Let the index name the files, too, of folders that are there although the sparse checkout has them not."""
+        """Add to the index the files of folders that exist although the sparse checkout leaves them out."""
         index = self.index
         if self._is_sparse and any(
             fields[MODE] == SPARSE_DIRECTORY and os.path.lexists(self.top + b"/" + name)
@@ -306,7 +306,7 @@ class Files:
             self._expand_sparse_directories()
 
     def _notice_present_files(self) -> None:
-        """In a sparse checkout, look at files that are there although they were not checked out."""
+        """In a sparse checkout, also examine files that exist although they are not checked out."""
         index = self.index
         for position, fields in enumerate(index.fields):
             if fields[FLAGS] & SKIP_WORKTREE and os.path.lexists(self.top + b"/" + index.names[position]):
@@ -332,7 +332,7 @@ class Files:
 
 
 def user_file(repository: Repository, key: str, name: str) -> list[str]:
-    """The user's file that a configuration key names, or by default ``git/NAME`` below the XDG folder."""
+    """The user's file that a configuration key names, by default ``git/NAME`` in the XDG folder."""
     path = repository.config.path(key, repository.home())
     if path is not None:
         return [os.path.join(repository.work_tree or "", path)]

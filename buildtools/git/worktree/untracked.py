@@ -17,7 +17,7 @@ from buildtools.git.worktree.pathpattern import PathPattern
 from buildtools.git.worktree.submodule import Submodules
 from buildtools.git.worktree.tracked_files import Files, user_file
 
-# Spaces at the end of a line do not count, unless a backslash stands before them.
+# Trailing spaces are ignored, unless a backslash precedes them.
 _TRAILING_SPACES = re.compile(rb"(?<!\\)((?:\\\\)*) +$")
 
 
@@ -33,11 +33,11 @@ def untracked_paths(
     in_submodules: bool = False,
     warn: Callable[[str], object] = lambda _: None,
 ) -> Iterator[bytes]:
-    """The untracked files that are not ignored, as ``git ls-files --others --exclude-standard`` has them, unsorted.
+    """The untracked files that are not ignored, like ``git ls-files --others --exclude-standard``, unsorted.
 
     Only those in ``folders`` (``b""`` or ``b"a/b/"``). A repository that is not a submodule is one path, with a slash
-    at its end. With ``in_submodules`` those of each submodule, too, unless it is configured to ignore them. A file of
-    patterns or a folder that cannot be read is passed over, as git does, and ``warn`` is told.
+    at its end. With ``in_submodules``, also those of each submodule, unless it is configured to ignore them. A file of
+    patterns or a folder that cannot be read is skipped, as in git, with a message to ``warn``.
     """
     repository = files.repository
     patterns: list[PathPattern] = []
@@ -54,7 +54,8 @@ class _Search:
         self._warn = warn
         self._files = files
         self._folders = frozenset(folders)
-        # A project may have a thousand of them: to hold each path against each takes longer than all else here.
+        # A project may have a thousand folders; comparing each path with each of them would take longer than everything
+        # else.
         self._ways = {above for folder in folders for above in _prefixes(folder)}
         self._submodules = submodules
         self._names = files.index.names
@@ -126,7 +127,7 @@ class _Search:
 
 
 def _prefixes(path: bytes) -> list[bytes]:
-    """The folders that a path lies in, from the top; it is one of them itself where it ends with a slash."""
+    """The folders that contain a path, from the top; including itself if it ends with a slash."""
     parts = path.split(b"/")
     return [b"", *(b"/".join(parts[:count]) + b"/" for count in range(1, len(parts)))]
 
