@@ -1,13 +1,15 @@
-"""Images, from their folders to the engine and to the registry. docker is imported nowhere else.
+"""Images, from their folders to the engine and the registry. Only this package imports docker.
 
 Imports run downward only:
 
-* ``assembly``   brings images into the engine: tagged, pulled or built
-* ``survey``     the status of every folder;  ``push``: where engine and registry meet
-* ``bases``      images from outside that folders are built on
-* ``engine``     the engine's API, the build, and ``buildkit`` below it
-* ``registry``   the registry protocol alone;  ``folder``: Dockerfile, context, fingerprint
-* ``docker``     what a user's Docker configuration says
+* ``builders``   building with BuildKit daemons and other builders that push to a registry
+* ``assembly``   brings images into a builder: they are tagged, pulled or built
+* ``survey``     the status of every folder; ``push``: from an engine into a registry
+* ``bases``      external base images
+* ``engine``     the engine's API and builds, with ``buildkit`` below it; ``layout``: images as files
+* ``builder``    the protocol that assembly needs from a builder
+* ``registry``   the registry protocol; ``folder``: Dockerfile, context, fingerprint
+* ``docker``     the user's Docker configuration
 * ``http``       connections and responses, shared by the clients of engine and registry
-* ``reference``  what an image is called
+* ``reference``  image references; ``generation``: which build of its parents an image was made from
 """

@@ -1,4 +1,4 @@
-"""Brings images into the engine: those that are there are tagged, those in a registry are pulled, the rest is built."""
+"""Bring images into a builder: existing ones are tagged, those in a registry are pulled, the rest is built."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from buildtools.settings import MediaTypes
 
 
 class BuildOutcome(Enum):
-    """How an image came to be in the engine under the names of this version."""
+    """How an image got the names of this version."""
 
     BUILT = "built"
     PULLED = "pulled"
@@ -35,7 +35,7 @@ class BuildOutcome(Enum):
 
 @frozen
 class LocalImage:
-    """An image that the engine has under all of ``references``. ``why`` says why it was not up to date."""
+    """An image that exists under all of ``references``. ``why`` says why it was not up to date."""
 
     name: str
     image_id: str
@@ -48,12 +48,11 @@ class LocalImage:
 class Assembly:
     """How images are brought into one builder.
 
-    ``names`` are the references to give each image, none to a variant that is known by its fingerprint alone;
-    ``kept_name`` is that reference, for a name and a fingerprint: nobody else can move it, as another run for the same
-    version may move the version's;
-    ``repository`` is where the registry has an image of this name, as ``HOST/REPOSITORY``; ``project`` is the folder
-    that paths in settings are relative to; ``cache`` is where inputs are noted down. Images of the names ``anew`` are
-    built in any case, without a cache. An engine that keeps manifests is to write them with ``media_types``.
+    ``names`` returns the references to give each image; none for a variant that is known only by its fingerprint.
+    ``kept_name`` returns that reference, for a name and a fingerprint. Nobody else moves it, while another run for the
+    same version may move the version's. ``repository`` returns the image's repository, ``HOST/REPOSITORY``. ``project``
+    is the folder that paths in settings are relative to; ``cache`` is where inputs are recorded. The images in ``anew``
+    are always built, without a cache. An engine that keeps manifests writes them with ``media_types``.
     """
 
     project: Path
@@ -76,11 +75,12 @@ def assemble(
     report: Report,
     cancelled: threading.Event,
 ) -> dict[str, LocalImage]:
-    """Every image of ``targets``, and the parents that one of them must be built from, by name.
+    """Bring in every image of ``targets``, and the parents that one of them must be built from; returns them by name.
 
-    What does not depend on a failure is finished before that is raised.
+    A failure is raised only after everything that does not depend on it has finished.
 
-    :raises BuildToolsError: an image could not be built; the message names it, and all that were skipped for it.
+    :raises BuildToolsError: if an image could not be built; the message names it, and all that were skipped because of
+        it.
     """
     by_name = {status.name: status for status in statuses}
     with Contents(assembly.cache) as contents:
@@ -116,7 +116,7 @@ class _Assembler:
         self._image_ids: dict[str, str] = {}
 
     def closure(self, targets: Collection[str]) -> set[str]:
-        """The wanted images, and the parents of those that will be built: only a build needs its parents."""
+        """The targets, and the parents of those that will be built; only a build needs its parents."""
         names: set[str] = set()
         queue = list(targets)
         while queue:
@@ -128,9 +128,9 @@ class _Assembler:
         return names
 
     def refuse_missing_inputs(self, names: Collection[str]) -> None:
-        """Find out before anything is built whether builds will have what they need: secrets, an SSH agent, caches.
+        """Check before the first build that all builds have what they need: secrets, an SSH agent, caches.
 
-        :raises Refused: something is missing, with all that is.
+        :raises Refused: naming everything that is missing.
         """
         errors: list[BuildToolsError] = []
         storing: dict[str, list[str]] = {}
@@ -164,7 +164,7 @@ class _Assembler:
         return [Refused(f"image.{name}: {error.fact}", error.remedy) for error in failures_of(checks)]
 
     def keep_bases(self) -> None:
-        """Give base images whose names our own images take another name, under which they are built on."""
+        """Give base images whose names our own images will take a second name, under which builds use them."""
         for base in {base for status in self._statuses.values() for base in status.bases.values() if base.kept_name}:
             image = self._builder.image(base.reference)
             if image and not is_built_here(image, base.reference):
@@ -186,7 +186,7 @@ class _Assembler:
         else:
             image_id = status.image_id
             self._report(Finished(name, "build", Outcome.UP_TO_DATE, 0.0))
-        # Its own name for this fingerprint comes last: by it, later runs know the image.
+        # The name with the fingerprint comes last, because later runs find the image by it.
         kept_name = self._kept_name(name)
         for reference in names:
             if reference not in names_there:
@@ -203,7 +203,7 @@ class _Assembler:
         return self._builder.mention(self._image_ids[name], self._kept_name(name))
 
     def _base_mentions(self, status: ImageStatus) -> dict[str, str]:
-        """What a Dockerfile is to call base images, where the builder can name the very one of the fingerprint."""
+        """The names for a Dockerfile of base images, if the builder can name exactly the one in the fingerprint."""
         pairs = [
             (name, base.digest) for name, base in status.bases.items() if is_digest(base.digest) and "@" not in name
         ]
@@ -211,11 +211,11 @@ class _Assembler:
         return {name: mention for name, mention in mentions.items() if mention != name}
 
     def _is_anew(self, status: ImageStatus) -> bool:
-        """Whether an image that is there for the same fingerprint does not do: it may be older than it should be."""
+        """Whether an image with the same fingerprint is not enough, because it may be too old."""
         return status.name in self._assembly.anew or bool(status.folder.settings.rebuild_after or status.remotes)
 
     def _warn_of_others(self, status: ImageStatus, names: Iterable[str]) -> None:
-        """Tell of names that an image has which this project did not build last: another project may count on them."""
+        """Warn about names that belong to an image this project did not build last: another project may need them."""
         for reference in names:
             image = self._builder.image(reference)
             labels = ((image or {}).get("Config") or {}).get("Labels") or {}
@@ -241,7 +241,7 @@ class _Assembler:
         return BuildOutcome.PULLED if status.registry_digest else BuildOutcome.BUILT
 
     def _build(self, status: ImageStatus, names: tuple[str, ...]) -> str:
-        # The greater part of all code, and most runs build nothing.
+        # Imported late: this is most of the code, and most runs build nothing.
         from buildtools.image.engine.buildkit.failure import BuildFailed
 
         folder, fingerprint = status.folder, status.fingerprint
@@ -264,7 +264,7 @@ class _Assembler:
             cache_from=self._caches(folder, "cache_from"),
             cache_to=self._caches(folder, "cache_to"),
             attestations=settings.attestations,
-            # What the engine remembers may be older than the image's age would then say.
+            # The engine's cache may be older than the image would then claim to be.
             no_cache=folder.name in self._assembly.anew or bool(settings.rebuild_after),
             directories=fingerprint.directories,
             media_types=self._assembly.media_types,
@@ -277,7 +277,7 @@ class _Assembler:
         try:
             image_id = self._builder.build(request, self._report, self._cancelled)
         except BuildFailed as error:
-            # Where no instruction is to blame, it may be a file that changed on its way to the engine.
+            # If no instruction is to blame, a file may have changed on its way to the engine.
             if not error.line:
                 self._refuse_changed(status)
             raise
@@ -294,7 +294,7 @@ class _Assembler:
             if image is None or image["Id"] != self._image_ids[parent]:
                 changes.append(f"its parent {parent} was built anew")
         if changes:
-            # Without a name the image goes, and its label with it, which may be wrong.
+            # Without a name the image is deleted, and with it its label, which may be wrong.
             for reference in names:
                 self._builder.untag(reference)
             raise BuildToolsError(
@@ -312,7 +312,7 @@ class _Assembler:
         return {PARENTS_LABEL: parents_label(generations)} if parents else {}
 
     def _caches(self, folder: ImageFolder, key: str) -> tuple[BuildCache, ...]:
-        """The caches of an image that the setting ``key`` names."""
+        """The caches in an image's setting ``key``."""
         caches = read_caches(getattr(folder.settings, key), written=key == "cache_to")
         repository = self._assembly.repository(folder.name) if any(cache.is_own for cache in caches) else ""
         of_image = (cache.of_image(folder.image, folder.platform, repository) for cache in caches)
@@ -348,7 +348,7 @@ def _without_content(what: str, names: Sequence[str]) -> Refused:
 
 
 def _together(results: schedule.Results[LocalImage]) -> BuildToolsError:
-    """All failures as one error: each message, then who was skipped."""
+    """All failures as one error: each message, then the skipped images."""
     failures = Failures(results.failed.values())
     count = len(results.done) + len(results.failed) + len(results.skipped)
     skipped_names = f"; skipped for that: {', '.join(results.skipped)}" if results.skipped else ""

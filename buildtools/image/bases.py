@@ -1,9 +1,9 @@
-"""Images from outside that image folders are built on: which exact image each name means, and what it takes in.
+"""External base images of image folders: which exact image each name means, and its ``ONBUILD`` instructions.
 
-A base image is an input of what is built on it in two ways: by its digest, and by its ``ONBUILD`` instructions, which
-run in the child's build and may copy from its context. The engine is asked first, for it builds on what it has. Where
-it has none, BuildKit fetches the image without putting it into the engine; so the registry is asked, for the digest and
-for the configuration. Both ways give the same answer for the same image, so that agents with and without it agree.
+A base image is an input of the images built on it in two ways: by its digest, and by its ``ONBUILD`` instructions,
+which run in the child's build and may copy from its context. The engine is asked first, because it builds on what it
+has. If it lacks the image, BuildKit fetches it without putting it into the engine, so the registry is asked for the
+digest and the configuration. Both give the same answer for the same image, so agents with and without it agree.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from buildtools.image.registry.lookup import fingerprint_tag
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL, Damaged, Manifest, check_config, onbuild_of
 from buildtools.platform import Platform
 
-# Registries answer eight questions at once about as fast as one.
+# Registries answer eight questions in parallel about as fast as one.
 _JOBS = 8
 _NO_IMAGE = "scratch"
 
@@ -34,8 +34,8 @@ _NO_IMAGE = "scratch"
 class BaseImage:
     """A base image, with its ``ONBUILD`` instructions.
 
-    ``digest`` is empty where neither engine nor registry has told of both; ``unreachable`` says that the registry did
-    not answer. ``kept_name`` is what it is called in the engine where this project's own image takes its name.
+    ``digest`` is empty if neither engine nor registry knows the image; ``unreachable`` is True if the registry did not
+    answer. ``kept_name`` is its name in the engine if an image of this project takes its own name.
     """
 
     reference: str
@@ -52,17 +52,16 @@ def find_bases(
     cache: Cache,
     own_names: Collection[str] = (),
 ) -> dict[Platform, dict[str, BaseImage]]:
-    """All images from outside that folders are built on, with those that an ``ONBUILD`` names.
+    """All external base images of the folders, including those that an ``ONBUILD`` names.
 
-    The keys are the platform that a folder's image is for, and the reference, which may mean another image on each
-    platform. ``own_names`` are those that the images of the folders get in the engine: one may be that of a base image
-    as well.
+    The keys are the platform of a folder's image, and the reference, which may mean another image on each platform.
+    ``own_names`` are the names that the folders' images get in the engine; a base image may have the same name.
     """
     bases: dict[Platform, dict[str, BaseImage]] = {folder.platform: {} for folder in folders}
     find = partial(_find, engine=engine, registry_at=registry_at, cache=cache, own_names=own_names)
     with ThreadPoolExecutor(max_workers=_JOBS) as pool:
         while True:
-            # By what is to be found: the variants of one image share much of it.
+            # Grouped by reference and platform, because the variants of an image share most of them.
             wanted: dict[tuple[str, Platform], set[Platform]] = {}
             for folder in folders:
                 known = bases[folder.platform]
@@ -92,7 +91,7 @@ def _find(
         image = engine.inspect(reference)
         if image is None or is_built_here(image, reference):
             image = engine.inspect(kept_name)
-        # Where it is not kept, the engine is to fetch it, and gives it its name back.
+        # If it has no such name, the engine must fetch it under its own name.
         return replace(_in_engine(image, reference), kept_name=kept_name) if image else BaseImage(reference)
     name = Reference.parse(reference)
     image = (engine.inspect(reference) if engine else None) or {}
@@ -104,18 +103,18 @@ def _find(
     try:
         in_registry = _read(registry_at(name.registry), reference, platform, cache)
     except BuildToolsError as error:
-        # The engine may still get it, by a mirror or a login of its own; the build will tell.
+        # The engine may still get it, through a mirror or a login of its own; the build will show.
         return in_engine or BaseImage(reference, unreachable=isinstance(error, Unreachable))
     if in_engine is None:
         return in_registry
-    # An engine that has pulled an image as part of an index, and by itself, knows it by two digests.
+    # An engine that pulled an image both alone and as part of an index knows it by two digests.
     return replace(in_engine, digest=in_registry.digest) if in_registry.digest in _digests(image, name) else in_engine
 
 
 def _read(registry: Registry, reference: str, platform: Platform, cache: Cache) -> BaseImage:
-    """An image as its registry has it; without a digest where the registry has none.
+    """An image in its registry; without a digest if the registry does not have it.
 
-    :raises Damaged: what it has cannot be read, or is for other platforms.
+    :raises Damaged: if it cannot be read, or is for other platforms.
     """
     name = Reference.parse(reference)
     descriptor = None if name.digest else registry.head_manifest(name.repository, name.target)
@@ -142,7 +141,7 @@ def _manifest(registry: Registry, name: Reference, digest: str, cache: Cache) ->
 
 def _in_engine(image: dict[str, Any], reference: str) -> BaseImage:
     name = Reference.parse(reference)
-    # An image that came from a registry has the same digest on every machine; its id may differ between stores.
+    # An image from a registry has the same digest on every machine; its id may differ between stores.
     digest = name.digest or min(_digests(image, name), default=str(image["Id"]))
     return BaseImage(reference, digest, tuple((image.get("Config") or {}).get("OnBuild") or ()))
 
@@ -153,14 +152,14 @@ def _digests(image: dict[str, Any], name: Reference) -> set[str]:
 
 
 def is_built_here(image: Mapping[str, Any], reference: str) -> bool:
-    """Whether an image of the engine is not what came from outside under a name, but what we built and named so."""
+    """Whether an image of the engine was built and named by us, rather than pulled under this name."""
     labels = (image.get("Config") or {}).get("Labels") or {}
     own_name = f"{reference.rpartition(':')[0]}:{fingerprint_tag(labels.get(FINGERPRINT_LABEL, ''))}"
     return own_name in (image.get("RepoTags") or ())
 
 
 def _is_for(image: dict[str, Any], platform: Platform) -> bool:
-    """Whether BuildKit takes this image of the engine: for one of another platform it asks the registry."""
+    """Whether BuildKit would use this image of the engine; for another platform it asks the registry."""
     try:
         return Platform.parse(f"{image['Os']}/{image['Architecture']}").architecture == platform.architecture
     except (KeyError, ValueError):

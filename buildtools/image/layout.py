@@ -1,13 +1,14 @@
 """Images as files: an OCI image layout, for a machine that cannot reach their registry.
 
-Manifests and blobs are the registry's own bytes, so every digest stays what it is.
+Manifests and blobs are the registry's own bytes, so every digest is unchanged.
 https://github.com/opencontainers/image-spec/blob/main/image-layout.md
 
-Two things are for those who read it:
+Two things are there for its readers:
 
-* skopeo finds an image by its name only where the list of images has a manifest or an index of OCI's own types. So a
-  manifest of Docker's type is put into an index of its own.
-* ``docker load`` of engines that keep no images in containerd wants a ``manifest.json``. A layout may hold more files.
+* skopeo finds an image by name only if the list of images has a manifest or an index of OCI's own types. So a manifest
+  of Docker's type is wrapped in an index.
+* ``docker load`` needs a ``manifest.json`` in engines without containerd's image store. A layout may contain additional
+  files.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from buildtools.image.registry.manifest import DOCKER_MANIFEST, OCI_INDEX, Descr
 
 
 class Layout:
-    """A layout that is written into a new ``folder``. Safe for threads, each of which may add an image.
+    """A layout that is written into a new ``folder``. Threads may add images concurrently.
 
-    Blobs that one of the ``others``, which are layouts too, has already are linked from there.
+    Blobs that one of the layouts ``others`` already has are linked from there.
     """
 
     def __init__(self, folder: Path, others: Sequence[Path] = ()) -> None:
@@ -41,18 +42,18 @@ class Layout:
         self._locks: dict[str, threading.Lock] = {}
 
     def add(self, registry: Registry, image: Reference, name: str, progress: Callable[[int], object]) -> None:
-        """Add an image with all that it names, by its digest; ``name`` is what it is called in the layout.
+        """Add an image, given by digest, with everything that it refers to; ``name`` is its name in the layout.
 
-        ``progress`` is told the size of every block that comes.
+        ``progress`` is called with the size of each block that arrives.
 
-        :raises Damaged: a part is missing in the registry, or has other bytes than its digest says.
-        :raises BuildToolsError: the layout cannot be written.
+        :raises Damaged: if a part is missing in the registry, or does not match its digest.
+        :raises BuildToolsError: if the layout cannot be written.
         """
         images: dict[str, Manifest] = {}
         for manifest, blobs in image_manifests(registry, image.repository, image.digest):
             images[manifest.digest] = manifest
             for blob in blobs:
-                # Whoever shares it waits until it is there.
+                # Other threads that need the same blob wait until it is there.
                 with self._locks.setdefault(blob.digest, threading.Lock()):
                     self._add_blob(registry, image.repository, blob.digest, progress)
             with self._new(manifest.digest) as write:
@@ -61,7 +62,7 @@ class Layout:
         reference = f"{image.name}:{image.tag}"
         names = {"org.opencontainers.image.ref.name": name, "io.containerd.image.name": reference}
         self._images[name] = {**self._list_entry(manifest), "annotations": names}
-        # One beside which there are attestations alone can be loaded as well.
+        # An image whose index has only attestations besides it can be loaded too.
         only = manifest.only_image if manifest.is_index and len(manifest.platforms) == 1 else manifest.digest
         if not images[only].is_index:
             parts = (images[only].config, *images[only].layers)
@@ -71,14 +72,14 @@ class Layout:
     def finish(self) -> None:
         """Write what makes it a layout: its version, and the list of its images.
 
-        :raises OSError: it cannot be written.
+        :raises OSError: if it cannot be written.
         """
         (self._folder / "index.json").write_bytes(encode(_index(_by_name(self._images))))
         (self._folder / "manifest.json").write_bytes(encode(_by_name(self._loadable)))
         (self._folder / "oci-layout").write_bytes(encode({"imageLayoutVersion": "1.0.0"}))
 
     def _list_entry(self, manifest: Manifest) -> dict[str, Any]:
-        """How an image is listed among the others."""
+        """An image's entry in the list of images."""
         descriptor = Descriptor(manifest.media_type, manifest.digest, len(manifest.body)).document()
         if manifest.media_type != DOCKER_MANIFEST:
             return descriptor
@@ -109,7 +110,10 @@ class Layout:
 
     @contextmanager
     def _new(self, digest: str) -> Iterator[Callable[[bytes], object]]:
-        """What writes the file of a blob; its errors are not those of a connection."""
+        """A context with a function that writes a blob's file.
+
+        Its errors are not mistaken for those of a connection.
+        """
         path = _blob_path(self._folder, digest)
         with _writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)

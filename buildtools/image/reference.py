@@ -1,4 +1,4 @@
-"""What an image is called: ``registry/repository:tag@digest``, parsed once and carried as a value."""
+"""Image references: ``registry/repository:tag@digest``, parsed once and passed on as a value."""
 
 from __future__ import annotations
 
@@ -20,21 +20,24 @@ DOCKER_HUB = "docker.io"
 
 
 def variant_name(image: str, platform: object) -> str:
-    """What is said of an image for one of several platforms: ``app@linux/arm64``. No image's own name has an ``@``."""
+    """The name of an image's variant for one of several platforms:
+
+    ``app@linux/arm64``. No image name contains an ``@``.
+    """
     return f"{image}@{platform}"
 
 
 def image_name(name: str) -> str:
-    """The image that a name means which may be that of a variant."""
+    """The image that a name refers to, which may be the name of a variant."""
     return name.partition("@")[0]
 
 
 @frozen
 class Reference:
-    """An image in a registry. ``tag`` and ``digest`` are empty where the text had none.
+    """An image in a registry. ``tag`` and ``digest`` are empty if the text had none.
 
-    ``registry`` is ``HOST`` or ``HOST:PORT``; a text without one means Docker Hub, as everywhere, and there a single
-    word means ``library/WORD``.
+    ``registry`` is ``HOST`` or ``HOST:PORT``. A text without one means Docker Hub, as usual, where a single word means
+    ``library/WORD``.
     """
 
     registry: str
@@ -46,7 +49,7 @@ class Reference:
     def parse(cls, text: str) -> Reference:
         """The reference that ``text`` spells.
 
-        :raises Refused: it is not a reference, with the part that is wrong.
+        :raises Refused: if it is not a reference, with the invalid part.
         """
         rest, has_digest, digest = text.partition("@")
         if has_digest and not _DIGEST.fullmatch(digest):
@@ -57,7 +60,7 @@ class Reference:
         elif not _TAG.fullmatch(tag):
             raise _refusal(text, f"{tag!r} is not a tag")
         first, slash, path = head.partition("/")
-        # A first word is a host only if it has what a repository's name has not; capitals alone are an oversight.
+        # The first word is a host only if it has what no repository's name has; capitals alone are a mistake.
         if slash and (first == "localhost" or re.search(r"[.:\[]", first)):
             registry, repository = first, path
         else:
@@ -88,7 +91,7 @@ class Reference:
 
     @property
     def target(self) -> str:
-        """What a registry is asked for: the digest, else the tag, else ``latest``."""
+        """What to ask a registry for: the digest, else the tag, else ``latest``."""
         return self.digest or self.tag or "latest"
 
 

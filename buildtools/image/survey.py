@@ -1,4 +1,4 @@
-"""The status of every image folder: its fingerprint, and whether the engine has an image with that fingerprint."""
+"""The status of every image folder: its fingerprint, and whether there is an image with that fingerprint."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SECONDS_AN_HOUR = 3600
 
 
 class BuildState(Enum):
-    """Whether the engine has what an image folder would build."""
+    """Whether the image that a folder would build already exists."""
 
     UP_TO_DATE = "up to date"
     STALE = "stale"
@@ -37,11 +37,11 @@ class BuildState(Enum):
 
 @frozen
 class ImageStatus:
-    """One image folder and its image. ``image_id`` and ``tags`` are those of the engine's image with this fingerprint.
+    """One image folder and its image. ``image_id`` and ``tags`` are those of the existing image with this fingerprint.
 
-    ``why`` says why none matches, as far as it is known. ``bases`` are the base images that it was surveyed with, and
-    ``base_error`` what keeps one of its own from being had. ``registry_digest`` is that of the image to pull, if a
-    registry has one to take.
+    ``why`` says why there is none, as far as that is known. ``bases`` are the base images that it was surveyed with,
+    and ``base_error`` says why one of its own cannot be used. ``registry_digest`` is that of the image to pull, if a
+    registry has one.
     """
 
     folder: ImageFolder
@@ -61,15 +61,15 @@ class ImageStatus:
 
     @property
     def remotes(self) -> tuple[str, ...]:
-        """The URLs whose content a build takes in and nobody can know before: the image is never up to date."""
+        """The URLs that a build downloads and whose content is unknown before: the image is never up to date."""
         return self.folder.needs(_triggers(self.bases)).remotes
 
     def selection(self) -> Selection | None:
-        """What a build may take of the context; None where that is only known to whoever reads the Dockerfile.
+        """What a build may take from the context; None if only the frontend that reads the Dockerfile knows.
 
-        It may ask for a frontend that knows other instructions, or build on an image that nobody has seen inside.
+        A Dockerfile may use a frontend with other instructions, or build on an image whose configuration is unknown.
 
-        :raises BuildToolsError: the ignore file cannot be read, or has an invalid pattern.
+        :raises BuildToolsError: if the ignore file cannot be read, or has an invalid pattern.
         """
         unseen = any(not self.bases[base].digest for base in self.folder.bases)
         if unseen or self.folder.dockerfile.syntax or "BUILDKIT_SYNTAX" in self.folder.arguments:
@@ -85,10 +85,10 @@ def survey(
     learn: bool = True,
     base_errors: Mapping[str, BuildToolsError] | None = None,
 ) -> tuple[ImageStatus, ...]:
-    """Each folder with its fingerprint, in their order, which has parents first; see :func:`engine_statuses`.
+    """Each folder with its fingerprint, in the same order, which has parents first; see :func:`engine_statuses`.
 
-    ``bases`` is what :func:`find_bases` has found, if anything, and ``base_errors`` says why a base image cannot be
-    had. Unless ``learn``, the cache stays as it is.
+    ``bases`` is the result of :func:`find_bases`, if there is one, and ``base_errors`` says why a base image cannot be
+    used. The cache is updated only if ``learn``.
     """
     errors = base_errors or {}
     fingerprints: dict[str, Fingerprint] = {}
@@ -114,11 +114,11 @@ def engine_statuses(
     stored: Mapping[str, StoredImage] | None = None,
     is_final: bool = False,
 ) -> tuple[ImageStatus, ...]:
-    """Where each folder stands in an engine.
+    """The state of each folder in an engine.
 
-    ``stored`` are images that a registry has, by the names of their folders: such a one is taken where the engine has
-    none, provided that it was built on the parents that are taken. With ``is_final`` it is taken in any case, also in
-    place of another build that the engine has.
+    ``stored`` are images in a registry, by the names of their folders. Such an image is used if the engine has none,
+    provided that it was built on the parents that are used. With ``is_final`` it is used in any case, even instead of
+    another build in the engine.
     """
     images = _EngineImages(engine.images(FINGERPRINT_LABEL), cache)
     parents = {parent for each in statuses for parent in each.folder.parents}
@@ -149,10 +149,10 @@ def registry_statuses(
     cache: Path,
     is_final: bool = False,
 ) -> tuple[ImageStatus, ...]:
-    """Where each folder stands in a registry, which has ``stored`` under their fingerprints, by the folders' names.
+    """The state of each folder in a registry, which has ``stored`` under their fingerprints, by the folders' names.
 
-    ``repository`` is where an image of a name lies, and ``kept_name`` the reference for a name and a fingerprint. With
-    ``is_final`` what is stored is what the version has, whatever it was built on.
+    ``repository`` returns the repository of a name, and ``kept_name`` the reference for a name and a fingerprint. With
+    ``is_final`` the stored images are those of the version, whatever they were built on.
     """
     generations: dict[str, str] = {}
     result = []
@@ -179,7 +179,7 @@ def registry_statuses(
 
 
 def _unfit(status: ImageStatus, image: StoredImage | None, generations: Mapping[str, str]) -> tuple[str, ...]:
-    """Why an image that a registry has does not do, though it has the fingerprint."""
+    """Why an image in a registry is not good enough, although it has the fingerprint."""
     if image is None:
         return ()
     parents = {parent: generations.get(parent, "") for parent in status.folder.parents}
@@ -198,7 +198,7 @@ def _reasons(status: ImageStatus, age: float, others: Sequence[str]) -> tuple[st
 
 
 def changes_since(status: ImageStatus, parents: Mapping[str, Fingerprint], contents: Contents) -> tuple[str, ...]:
-    """What has changed in a folder since it was surveyed; nothing, as a rule."""
+    """What has changed in a folder since it was surveyed; normally nothing."""
     now = _fingerprint(status.folder, parents, status.bases, contents)
     return explain(status.fingerprint.inputs, now.inputs)
 
@@ -220,15 +220,15 @@ def _triggers(bases: Mapping[str, BaseImage]) -> dict[str, tuple[str, ...]]:
 
 
 def engine_name(name: str, fingerprint: str) -> str:
-    """What an image with this fingerprint is called in an engine.
+    """The name in an engine of an image with this fingerprint.
 
-    The label alone does not tell: what somebody builds or commits on top of an image has the same labels.
+    The label alone is not enough, because images built on top of an image inherit its labels.
     """
     return f"{image_name(name)}:{fingerprint_tag(fingerprint)}"
 
 
 class _EngineImages:
-    """An engine's images by each of their names, and the newest by the name of its folder."""
+    """An engine's images by each of their names, and the newest one by its folder's name."""
 
     def __init__(self, images: Sequence[EngineImage], cache: Path) -> None:
         self._cache = cache
@@ -239,7 +239,7 @@ class _EngineImages:
                 self._by_name.setdefault(tag.rpartition(":")[0].rpartition("/")[2], image)
 
     def status(self, unknown: ImageStatus, generations: Mapping[str, str]) -> ImageStatus:
-        """Where a folder stands, whose parents have these generations."""
+        """The state of a folder whose parents have these generations."""
         folder, fingerprint = unknown.folder, unknown.fingerprint
         unknown = replace(unknown, state=BuildState.UNKNOWN, image_id="", tags=(), registry_digest="")
         if fingerprint.unknown:

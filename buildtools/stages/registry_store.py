@@ -114,9 +114,7 @@ class RegistryStore:
     def _make(
         self, statuses: Sequence[ImageStatus], missing: Sequence[ImageToPush], stored: Mapping[str, StoredImage]
     ) -> list[tuple[StoredImage, PushRoute]]:
-        """Build what the registry lacks, on top of what is ``stored``; returns the images in the order of
-        ``missing``.
-        """
+        """Build what the registry lacks on top of ``stored``; returns the new images, in order of ``missing``."""
         task, registry = self._task, self._task.services.registry
         images = self._assemble(self._statuses(statuses, stored, is_final=True), [image.name for image in missing])
 

@@ -9,7 +9,7 @@ from buildtools.git.naming.names import peeled
 from buildtools.git.repository import Repository
 
 _TAGS = b"refs/tags/"
-# A lone number is a version only after a v: `vendor-drop-7` and `build-17` are not versions.
+# A single number is a version only after a v: `vendor-drop-7` and `build-17` are not versions.
 _VERSION_NAME = re.compile(r"(?P<prefix>(?:.*?[^0-9.])??)(?:\d+(?:\.\d+){1,2}|(?<=[vV])\d+)(?:[-+].*)?", re.DOTALL)
 
 

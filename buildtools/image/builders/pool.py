@@ -1,21 +1,21 @@
 """Several builders as one.
 
 Theory of operation. The builders know nothing of each other, and need not: each pushes what it builds into the same
-registry, and takes parents from there by digest. So where an image is built makes no difference to what comes out, only
-to how long it takes; and that depends on who has the steps of its last build in memory, and on who has time.
+registry, and takes parents from there by digest. So where an image is built does not change the result, only the time.
+That depends on which builder has the steps of the last build in its cache, and on which is free.
 
-* **Who can.** Each builder is asked once what it can run programs of. An image goes to builders whose own platform is
-  that of the image; where there is none, to those which emulate it; where nobody does, to any, for an image whose build
-  runs nothing needs neither. A Dockerfile that reads ``BUILDPLATFORM`` and the like wants a builder of that platform,
-  for its value is part of the fingerprint.
-* **Who remembers.** Each builder gets a number for each image, a digest of both names, and the highest one wins
-  (rendezvous hashing, D. Thaler and C. Ravishankar, 1998). It is computed and kept nowhere, the same on every machine,
-  and where a builder comes or goes only the images move that it wins or had won.
-* **Who has time.** A builder works on as many images at once as it has ``jobs``. Of those that are free the one with
-  the highest number gets the image: to wait for a builder while another is idle takes longer than it saves.
-* **Who is lost.** A builder that goes away, that falls silent, or whose disk is full, is not used any more in this run.
-  What it was building is built elsewhere, once: an image that has cost two builders may be the reason itself. A build
-  that *fails* has an answer, and would fail anywhere.
+* **Who can.** Each builder is asked once for which platforms it can run programs. An image goes to builders whose own
+  platform is that of the image; without any, to those that emulate it; without those, to any builder, because an image
+  whose build runs nothing needs neither. A Dockerfile that reads ``BUILDPLATFORM`` and the like needs a builder with
+  that platform, because its value is part of the fingerprint.
+* **Who has the cache.** Each builder gets a number for each image, a digest of both names, and the highest one wins
+  (rendezvous hashing, D. Thaler and C. Ravishankar, 1998). The number is computed and stored nowhere, and the same on
+  every machine. If a builder joins or leaves, only the images move that it wins or had won.
+* **Who is free.** A builder works on up to ``jobs`` images at once. Of those that are free, the one with the highest
+  number gets the image: waiting for a builder while another is idle takes longer than it saves.
+* **Who is lost.** A builder whose connection breaks, that falls silent, or whose disk is full is not used again in this
+  run. Its images are built elsewhere, once: an image that has cost two builders may itself be the reason. A build that
+  *fails* has a result, and would fail anywhere.
 
 There is no queue and no state beyond the run. Two runs share builders as two users do; each keeps to its ``jobs``.
 """
@@ -39,26 +39,25 @@ from buildtools.schedule import side_by_side
 
 _BUILD_PLATFORM = re.compile(rb"\bBUILD(?:PLATFORM|OS|ARCH|VARIANT)\b")
 _DISK_FULL = re.compile(r"no space left on device", re.IGNORECASE)
-# Seconds between two looks at whether to cancel.
+# Seconds between two checks for cancellation.
 _PATIENCE = 0.2
 
 
 class Site(Protocol):
-    """Where builds run that push what they build; see :class:`~buildtools.image.builders.sites.BuildSite`."""
+    """A builder that pushes what it builds; see :class:`~buildtools.image.builders.sites.BuildSite`."""
 
     @property
     def platforms(self) -> tuple[Platform, ...]:
-        """What it can run programs of, its own platform first."""
+        """The platforms whose programs it can run, its own first."""
 
     def push_build(self, request: BuildRequest, report: Report, cancelled: threading.Event) -> str:
-        """Builds an image and pushes it into the repository that the request names; its digest."""
+        """Build an image and push it into the request's repository; returns its digest."""
 
 
 class BuilderPool:
-    """Builds at several sites, by what a message calls each; ``jobs`` is how many builds each takes at once.
+    """Builds at several sites, named as in messages; ``jobs`` is how many builds each takes at once.
 
-    It is safe to share between threads, each of which has one image to build. ``losses`` says of each builder that was
-    lost why.
+    It may be shared between threads, each with one image to build. ``losses`` has the reason for each lost builder.
     """
 
     def __init__(self, sites: Mapping[str, Site], jobs: Mapping[str, int]) -> None:
@@ -71,12 +70,12 @@ class BuilderPool:
         self._places: dict[str, str] = {}
 
     def push_build(self, request: BuildRequest, report: Report, cancelled: threading.Event) -> str:
-        """Build an image at one of the sites, which pushes it; its digest.
+        """Build an image at one of the sites, which pushes it; returns its digest.
 
-        :raises BuildFailed: it could not be built.
-        :raises Cancelled: ``cancelled`` was set.
-        :raises Refused: the request names something that is not there.
-        :raises Unreachable: no builder is left that can build it, or two were lost while they did.
+        :raises BuildFailed: if it could not be built.
+        :raises Cancelled: if ``cancelled`` was set.
+        :raises Refused: if the request names something that does not exist.
+        :raises Unreachable: if no builder is left that can build it, or two were lost while building it.
         """
         self.ask()
         lost_for_it = ""
@@ -102,18 +101,18 @@ class BuilderPool:
                 self._give_back(name)
 
     def place_of(self, image: str) -> str:
-        """The builder that an image was last given to; empty where there was none."""
+        """The builder that an image was last given to; empty if there was none."""
         return self._places.get(image, "")
 
     def preferred(self, request_name: str, platform: str, native: str, content: bytes) -> str:
-        """The builder that an image goes to when all have time; empty where none is left."""
+        """The builder that an image goes to if all are free; empty if none is left."""
         self.ask()
         with self._change:
             able = self._able(platform or native, native, content)
         return _by_number(able, request_name, platform or native)[0] if able else ""
 
     def ask(self) -> None:
-        """Ask all builders what they can run, once; who does not answer is lost."""
+        """Ask all builders for their platforms, once; a builder that does not answer is lost."""
         with self._asking:
             names = [name for name in self._sites if name not in self._platforms and name not in self.losses]
             if not names:
@@ -128,7 +127,7 @@ class BuilderPool:
             side_by_side([partial(ask, name) for name in names], jobs=len(names))
 
     def _take(self, request: BuildRequest, cancelled: threading.Event) -> str:
-        """A builder for an image, once one is free."""
+        """Wait for a free builder that can build the image."""
         content = request.content if request.content is not None else request.dockerfile.read_bytes()
         platform = request.platform or request.native
         with self._change:
@@ -162,7 +161,7 @@ class BuilderPool:
 
 
 def _by_number(names: Sequence[str], image: str, platform: str) -> list[str]:
-    """Builders by the number that each has for an image, the highest first."""
+    """Builders by their number for an image, highest first."""
 
     def number(name: str) -> bytes:
         return hashlib.sha256("\0".join((name, image, platform)).encode()).digest()
@@ -171,7 +170,7 @@ def _by_number(names: Sequence[str], image: str, platform: str) -> list[str]:
 
 
 def _is_loss(error: BuildToolsError) -> bool:
-    """Whether a builder is to blame rather than what it built."""
+    """Whether the builder is to blame rather than the build."""
     if isinstance(error, BuildFailed):
         return any(_DISK_FULL.search(line) for line in (error.reason, *error.log))
     return True

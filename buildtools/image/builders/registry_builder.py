@@ -1,11 +1,11 @@
-"""The adapter for builders without an image store: what they build goes straight into a registry, and is kept there.
+"""A builder without an image store: what it builds goes straight into a registry, and is kept there.
 
-A BuildKit daemon forgets an image as soon as it is built. So the registry does what an engine's store does otherwise:
-it has the images, and their names are its tags. Where an engine takes ``FROM`` another image of the project out of its
-store, such a builder takes it out of the registry, by its digest, which no other run can move.
+A BuildKit daemon forgets an image as soon as it is built. So the registry takes the role of an engine's store: it has
+the images, and their names are its tags. For ``FROM`` another image of the project, an engine uses its store; such a
+builder pulls the image from the registry by digest, which no other run can move.
 
-An image is pushed by its digest alone and gets the tag of its fingerprint once it was found to be what it should be. It
-has no tag of a version before all images are there; what is never tagged is collected by the registry some day.
+An image is first pushed by digest only, and gets the tag of its fingerprint after it was verified. No image gets a tag
+of a version before all images are there. The registry's garbage collection deletes what is never tagged.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from buildtools.image.registry.lookup import Seen, StoredImage, is_whole, move_t
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL, Damaged, diff_ids_of
 from buildtools.schedule import awaited
 
-# Builds an image and pushes it into the repository that the request names, without a tag; its digest.
+# Builds an image and pushes it into the request's repository, without a tag; returns its digest.
 PushBuild = Callable[[BuildRequest, Report, threading.Event], str]
 
 
 class RegistryBuilder:
-    """A :class:`~buildtools.image.builder.Builder` whose images lie in a registry, where ``push_build`` puts them.
+    """A :class:`~buildtools.image.builder.Builder` whose images are in a registry, where ``push_build`` puts them.
 
-    ``has_content`` is whether all that it may choose for that have a place for attestations and caches, and
-    ``place_of`` which of several it chose for an image; empty where there is no choice. What is built for ``commit`` is
-    written down beside the images; see :mod:`~buildtools.image.registry.build_records`.
+    ``has_content`` returns whether all available builders can store attestations and caches. ``place_of`` returns which
+    of several builders an image went to; empty if there is only one. Builds for ``commit`` are recorded beside the
+    images; see :mod:`~buildtools.image.registry.build_records`.
     """
 
     def __init__(
@@ -54,11 +54,11 @@ class RegistryBuilder:
         self._has_content = has_content
         self._place_of = place_of
         self._records = BuildRecords(registry, commit)
-        # Of what was built here, by its id: the image's name, and the seconds that it took.
+        # By the id of an image that was built here: its name, and the seconds that it took.
         self._builds: dict[str, tuple[str, float]] = {}
-        # Builds on one base share most of what they are made of.
+        # Builds on one base share most of their layers.
         self._parts = Seen()
-        # What a digest means never changes.
+        # The content of a digest never changes.
         self._images: dict[str, StoredImage] = {}
 
     @property
@@ -67,7 +67,7 @@ class RegistryBuilder:
         return self._has_content()
 
     def image(self, reference: str) -> Mapping[str, Any] | None:
-        """See the protocol. It has what assembly asks for of what an engine would tell."""
+        """See the protocol. It has only the fields that assembly reads."""
         image = self._stored(reference)
         if image is None:
             return None
@@ -83,7 +83,7 @@ class RegistryBuilder:
         def work() -> str:
             began = time.monotonic()
             image_id = f"{request.repository}@{self._push_build(request, report, cancelled)}"
-            # What a builder says of its push is not believed.
+            # A builder's report of its push is not trusted.
             image = awaited(lambda: self._stored(image_id))
             repository = Reference.parse(image_id).repository
             if image is None or not is_whole(self._registry, repository, image, self._parts):
@@ -98,7 +98,7 @@ class RegistryBuilder:
         return timed(report, request.name, "build", work, detail)
 
     def pull(self, reference: str, layer_arrived: Callable[[str, int, int], object]) -> str:
-        """See the protocol. There is nothing to fetch: the image is where it is to be."""
+        """See the protocol. There is nothing to pull: the image is already in place."""
         del layer_arrived
         image = self.image(reference)
         if image is None:
@@ -122,7 +122,7 @@ class RegistryBuilder:
         if image_id in self._builds:
             image_name, seconds = self._builds[image_id]
             fingerprint = ours.labels.get(FINGERPRINT_LABEL, "")
-            # Before the image is there: who sees it is to see for which commit it was built.
+            # Before the image appears, so that whoever sees the image also sees for which commit it was built.
             self._records.add(name.repository, ours.manifest, image_name, fingerprint, seconds)
         self._registry.put_manifest(name.repository, name.target, ours.index or ours.manifest)
         return image_id
@@ -133,7 +133,7 @@ class RegistryBuilder:
         return image_id
 
     def untag(self, reference: str) -> None:
-        """See the protocol. Registries that delete, delete an image with all of its tags; so nothing is deleted."""
+        """See the protocol. Deleting a tag would delete the image with all of its tags, so this does nothing."""
 
     def _stored(self, reference: str) -> StoredImage | None:
         if reference in self._images:
@@ -144,7 +144,7 @@ class RegistryBuilder:
         except Damaged:
             return None
         except Refused:
-            # Some registries deny access to what is absent; the write will tell.
+            # Some registries deny access to what does not exist; the write will show.
             return None
         if image and name.digest:
             self._images[reference] = image
@@ -152,5 +152,5 @@ class RegistryBuilder:
 
 
 def _is_as_good(theirs: StoredImage, ours: StoredImage) -> bool:
-    """Whether an image was made from the same inputs, and on the same builds of its parents."""
+    """Whether an image was made from the same inputs and from the same builds of its parents."""
     return all(theirs.labels.get(label) == ours.labels.get(label) for label in (FINGERPRINT_LABEL, PARENTS_LABEL))

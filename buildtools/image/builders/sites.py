@@ -1,15 +1,15 @@
-"""Where builds run that push into a registry: what is at an address, and how it is asked.
+"""Builders that push into a registry: what is at an address, and how to use it.
 
 ====================================  ==================================================================================
 address                               what is there
 ====================================  ==================================================================================
-``unix:///PATH``, ``tcp://HOST:PORT``  a BuildKit daemon or a Docker engine; whoever answers as an engine does is one
+``unix:///PATH``, ``tcp://HOST:PORT``  a BuildKit daemon or a Docker engine, whichever answers
 ``docker-container://NAME``           a BuildKit daemon in a container of the engine that Docker's variables choose
 ``docker-context://NAME``             the engine of one of Docker's contexts
 ====================================  ==================================================================================
 
-An engine builds and pushes like a daemon where it keeps images in containerd's store. BuildKit in an engine with the
-classic store has no exporter that pushes, so we bring what it has built into the registry.
+An engine with containerd's image store builds and pushes like a daemon. BuildKit in an engine with the classic store
+has no exporter that pushes, so we upload what it has built.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ from buildtools.platform import Platform
 from buildtools.settings import BuilderSettings
 
 _CONTEXT = "docker-context://"
-# What BuildKit in an engine with the classic store says to a build that is to be pushed.
+# The error of BuildKit in an engine with the classic store for a build that is to be pushed.
 _NO_EXPORTER = 'exporter "image" could not be found'
 
 
 class BuildSite:
-    """A daemon or an engine at an address, connected at its first use; safe for threads.
+    """A daemon or an engine at an address, connected on first use; it may be shared between threads.
 
-    ``environment`` has what secrets and the SSH agent are named by, and chooses the engine that containers are in.
+    ``environment`` has the variables for secrets and the SSH agent, and chooses the engine that containers are in.
     """
 
     def __init__(
@@ -71,16 +71,16 @@ class BuildSite:
         self._engines: list[Engine] = []
 
     def close(self) -> None:
-        """Let go of every connection."""
+        """Close every connection."""
         for engine in self._engines:
             engine.close()
 
     @property
     def host(self) -> BuildkitHost:
-        """What answers there.
+        """The engine or daemon at the address.
 
-        :raises Unreachable: nobody does.
-        :raises Refused: the address makes no sense, or what answers is not BuildKit.
+        :raises Unreachable: if there is no answer.
+        :raises Refused: if the address is invalid, or what answers is not BuildKit.
         """
         with self._lock:
             return self._host
@@ -121,17 +121,17 @@ class BuildSite:
 
     @cached_property
     def platforms(self) -> tuple[Platform, ...]:
-        """What it is to build for: what is configured, else what it says that it can run, its own platform first.
+        """The platforms to build for: those configured, else those that it can run, its own platform first.
 
-        :raises Unreachable: nobody answers.
+        :raises Unreachable: if there is no answer.
         """
         return self._own_platforms or platforms_of(self.host)
 
     @property
     def keeps_content(self) -> bool:
-        """Whether it has a place for attestations and caches, as all have that can push.
+        """Whether it can store attestations and caches, as every builder can that pushes by itself.
 
-        :raises Unreachable: nobody answers.
+        :raises Unreachable: if there is no answer.
         """
         return not isinstance(self.host, Engine) or self.host.containerd_store
 
@@ -144,12 +144,12 @@ class BuildSite:
         )
 
     def push_build(self, request: BuildRequest, report: Report, cancelled: threading.Event) -> str:
-        """Build an image and push it into the repository that the request names, without a tag; its digest.
+        """Build an image and push it into the request's repository, without a tag; returns its digest.
 
-        :raises BuildFailed: it could not be built, or not be pushed.
-        :raises Cancelled: ``cancelled`` was set.
-        :raises Refused: the request names something that is not there.
-        :raises Unreachable: nobody answers, or whoever did went away.
+        :raises BuildFailed: if it could not be built or pushed.
+        :raises Cancelled: if ``cancelled`` was set.
+        :raises Refused: if the request names something that does not exist.
+        :raises Unreachable: if there is no answer, or the connection was lost.
         """
         try:
             if self.keeps_content:
@@ -185,7 +185,7 @@ class BuildSite:
                 "push": "true",
                 "push-by-digest": "true",
                 "name-canonical": "true",
-                # An engine would keep it in its store, where nobody looks for it.
+                # An engine would keep it in its store, where nobody needs it.
                 "store": "false",
                 **({"registry.insecure": "true"} if self._plain_http else {}),
             },

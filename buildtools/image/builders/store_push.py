@@ -1,4 +1,4 @@
-"""Builds in an engine whose BuildKit cannot push: in its own store, and from there into the registry layer by layer."""
+"""Build in an engine whose BuildKit cannot push: in its own store, and from there into the registry layer by layer."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ def push_from_store(
     report: Report,
     cancelled: threading.Event,
 ) -> str:
-    """Build an image and bring it into the repository that the request names, without a tag; its digest.
+    """Build an image and upload it to the request's repository, without a tag; returns its digest.
 
-    :raises BuildFailed: it could not be built.
-    :raises Cancelled: ``cancelled`` was set.
-    :raises Refused: it is to be attested.
-    :raises BuildToolsError: the engine does not give it out, or the registry does not take it.
+    :raises BuildFailed: if it could not be built.
+    :raises Cancelled: if ``cancelled`` was set.
+    :raises Refused: if attestations are requested.
+    :raises BuildToolsError: if the engine does not export it, or the registry does not accept it.
     """
     if request.attestations:
         raise Refused(
             f"{engine.title} has no place for the attestations of {request.name}",
             "switch on its containerd image store, or name another builder",
         )
-    # It stays in the store under the name that any build gives it, and goes when `clean` takes that.
+    # It stays in the store under the usual name of a build, and is deleted when `clean` removes that name.
     tags = tuple(f"{image_name(request.name)}:{Reference.parse(tag).tag}" for tag in request.tags)
     request = replace(request, tags=tags)
     image = build_in_store(
@@ -63,7 +63,7 @@ def push_from_store(
             )
             ((stored, _),) = uploader.store([ImageToPush(request.name, repository, "", image.image_id)])
     except Unreachable as error:
-        # Where the engine still answers it is the registry that does not, which no other builder mends.
+        # If the engine still answers, the registry is the problem, which no other builder can solve.
         engine.inspect(image.image_id)
         raise BuildFailed(
             request.name, request.dockerfile, error.fact, error.remedy, exit_code=error.exit_code
@@ -72,11 +72,11 @@ def push_from_store(
 
 
 def _images_below(registry: Registry, cache: Cache, request: BuildRequest) -> Iterator[tuple[str, StoredImage]]:
-    """What it was built on, as far as the same registry has it, with its repository."""
+    """The images that it was built on and their repositories, as far as the same registry has them."""
     platform = Platform.parse(request.platform or request.native)
     for name in map(Reference.parse, request.parents):
         if name.registry == registry.host:
-            # Whoever may not read there, or finds it damaged, sends the layers.
+            # If access is denied, or the image is damaged, the layers are uploaded.
             with suppress(Damaged, Refused):
                 image = read_image(registry, name.repository, name.target, cache, platform=platform)
                 if image:

@@ -1,1 +1,1 @@
-"""What a user's Docker configuration says: contexts, credentials, proxies for builds."""
+"""The user's Docker configuration: contexts, credentials, proxies for builds."""

@@ -1,4 +1,4 @@
-"""Docker's own configuration: the folder that ``DOCKER_CONFIG`` means, the engine and the proxies chosen in it."""
+"""Docker's own configuration: the folder that ``DOCKER_CONFIG`` names, and the engine and proxies chosen in it."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _PROXIES = {
 
 
 def configuration_folder(environment: Mapping[str, str]) -> Path:
-    """The folder that holds it: ``DOCKER_CONFIG``, or the user's own."""
+    """The configuration folder: ``DOCKER_CONFIG``, or the user's own."""
     home = environment.get("HOME") or str(Path.home())
     return Path(environment.get("DOCKER_CONFIG") or f"{home}/.docker")
 
 
 def read_configuration(folder: Path) -> Mapping[str, Any]:
-    """What ``config.json`` in this folder says; nothing where there is none.
+    """The content of ``config.json`` in this folder; empty if there is none.
 
-    :raises Refused: it cannot be read, or is no JSON object.
+    :raises Refused: if it cannot be read, or is not a JSON object.
     """
     path = folder / "config.json"
     try:
@@ -44,12 +44,12 @@ def read_configuration(folder: Path) -> Mapping[str, Any]:
 
 
 def chosen_engine(environment: Mapping[str, str]) -> Mapping[str, str]:
-    """The environment with ``DOCKER_HOST`` and its certificates set to the engine that the docker program would use.
+    """The environment with ``DOCKER_HOST`` and its certificates set to the engine that the docker CLI would use.
 
-    ``DOCKER_HOST`` comes first, then what ``DOCKER_CONTEXT`` names, then what ``docker context use`` has chosen:
+    ``DOCKER_HOST`` wins, then ``DOCKER_CONTEXT``, then the choice of ``docker context use``:
     https://docs.docker.com/engine/manage-resources/contexts/.
 
-    :raises Refused: what is named is not there, or has no engine.
+    :raises Refused: if the named context does not exist, or has no engine.
     """
     if environment.get("DOCKER_HOST"):
         return environment
@@ -75,9 +75,9 @@ def chosen_engine(environment: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def proxy_arguments(environment: Mapping[str, str], host: str) -> Mapping[str, str]:
-    """The build arguments by which commands in a build on the engine at ``host`` learn of proxies.
+    """The build arguments that configure proxies for commands in a build on the engine at ``host``.
 
-    No Dockerfile need declare them, and no cache and no image tells of them:
+    No Dockerfile needs to declare them, and they are not recorded in caches or images:
     https://docs.docker.com/engine/cli/proxy/#configure-the-docker-client.
     """
     proxies = read_configuration(configuration_folder(environment)).get("proxies")

@@ -23,11 +23,11 @@ from buildtools.frozen import frozen
 from buildtools.image.docker.configuration import read_configuration
 from buildtools.image.reference import Reference
 
-# What `docker login` without a host writes down Docker Hub as.
+# The key under which `docker login` stores Docker Hub.
 _HUB_KEY = "https://index.docker.io/v1/"
 _HUB_HOSTS = ("docker.io", "index.docker.io", "registry-1.docker.io")
 _NOT_FOUND = "credentials not found in native keychain"
-# The user name with which a helper says that its secret is an identity token.
+# The user name that marks a helper's secret as an identity token.
 _IDENTITY_MARK = "<token>"
 _HELPER_SECONDS = 60
 _LONGEST_SAYING = 500
@@ -35,9 +35,9 @@ _LONGEST_SAYING = 500
 
 @frozen
 class Credential:
-    """What to show to one registry: a user name and password, or one of the two kinds of token.
+    """The credential for one registry: a user name and password, or one of the two kinds of token.
 
-    An identity token is traded for access at the registry's token service; a registry token is shown as it is.
+    An identity token is exchanged for access at the registry's token service; a registry token is sent as it is.
     """
 
     username: str = ""
@@ -47,7 +47,7 @@ class Credential:
 
     @property
     def login(self) -> dict[str, str]:
-        """As the engine's API takes it: https://docs.docker.com/reference/api/engine/#section/Authentication."""
+        """The form for the engine's API: https://docs.docker.com/reference/api/engine/#section/Authentication."""
         if self.identity_token:
             return {"identitytoken": self.identity_token}
         if self.registry_token:
@@ -56,9 +56,9 @@ class Credential:
 
 
 class Credentials:
-    """Looks up credentials in ``config.json`` below ``docker_config``, the folder that ``DOCKER_CONFIG`` means.
+    """Looks up credentials in ``config.json`` in ``docker_config``, the folder that ``DOCKER_CONFIG`` names.
 
-    ``environment`` is what helpers are found in (``PATH``) and run with. Safe for threads; each host is looked up once.
+    Helpers are found through ``PATH`` in ``environment`` and run with it. Thread-safe; each host is looked up once.
     """
 
     def __init__(self, docker_config: Path, environment: Mapping[str, str]) -> None:
@@ -72,10 +72,10 @@ class Credentials:
         return read_configuration(self._path.parent)
 
     def for_host(self, host: str) -> Credential | None:
-        """The credential for the registry at ``host`` (``HOST`` or ``HOST:PORT``); none means anonymous access.
+        """The credential for the registry at ``host`` (``HOST`` or ``HOST:PORT``); None means anonymous access.
 
-        :raises Refused: the configuration is broken, or names a helper that is not on the path.
-        :raises BuildToolsError: the helper failed, which is not the same as its having nothing.
+        :raises Refused: if the configuration is invalid, or names a helper that is not on the path.
+        :raises BuildToolsError: if the helper failed, rather than having no credential.
         """
         with self._lock:
             if host not in self._lookups:
@@ -83,7 +83,7 @@ class Credentials:
             return self._lookups[host]
 
     def for_image(self, reference: str) -> Credential | None:
-        """:meth:`for_host` for the registry that an image lies in."""
+        """:meth:`for_host` for the registry of an image."""
         return self.for_host(Reference.parse(reference).registry)
 
     def _look_up(self, key: str) -> Credential | None:
@@ -135,7 +135,7 @@ class Credentials:
             reason = f"no answer in {_HELPER_SECONDS} s" if isinstance(error, subprocess.TimeoutExpired) else str(error)
             raise _helper_failed(program, key, reason) from None
         if answer.returncode:
-            # Helpers complain on stdout; what they write to stderr can explain it.
+            # Helpers report errors on stdout; stderr may explain them.
             output = " ".join((answer.stdout + b" " + answer.stderr).decode(errors="replace").split())
             if _NOT_FOUND in output:
                 return None
@@ -144,7 +144,7 @@ class Credentials:
             document = json.loads(answer.stdout)
             username, secret = str(document["Username"]), str(document["Secret"])
         except (ValueError, KeyError, TypeError):
-            # The answer is not quoted: it may hold the secret.
+            # The output is not quoted, because it may contain the secret.
             raise _helper_failed(program, key, "an answer that is not JSON with Username and Secret") from None
         if username == _IDENTITY_MARK:
             return Credential(identity_token=secret)
@@ -158,7 +158,7 @@ def _helper_failed(program: str, key: str, output: str) -> BuildToolsError:
 
 
 def _entry(table: object, key: str) -> Any:
-    """The entry for a registry, whichever form of its URL the table has as the key."""
+    """The entry for a registry, in whichever form the table has its URL."""
     if not isinstance(table, Mapping):
         return None
     if key in table:

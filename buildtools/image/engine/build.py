@@ -1,4 +1,4 @@
-"""Building one image with BuildKit, an engine's or a daemon's own, without a docker program."""
+"""Build one image with BuildKit, an engine's or a separate daemon, without the docker CLI."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ if TYPE_CHECKING:
 
 # BuildKit's own limit, https://github.com/moby/buildkit/blob/master/session/secrets/secrets.go
 _LARGEST_SECRET = 500 * 1024
-# What an engine with containerd's store says when builds get in each other's way at the end: two make one name, or one
-# unpacks layers that another has; https://github.com/ddev/ddev/issues/8136. The same build then finds its steps cached.
+# The errors of an engine with containerd's store if builds collide at their end: two create one name, or one unpacks
+# layers that another has; https://github.com/ddev/ddev/issues/8136. A retry then finds its steps cached.
 _IN_THE_WAY = re.compile(r'image "[^"]+": already exists$|parent snapshot \S+ does not exist: not found$')
-# Each attempt waits for one other build at most, and no more than a few builds end at once.
+# Each attempt waits for at most one other build, and only a few builds end at once.
 _ATTEMPTS = 5
 _OFFICIAL_SYNTAX = ("docker/dockerfile", "docker.io/docker/dockerfile")
 
 
 @frozen
 class BuiltImage:
-    """An image that the engine has, under all of ``tags``."""
+    """An image in the engine, under all of ``tags``."""
 
     name: str
     image_id: str
@@ -62,14 +62,14 @@ def build(
     report: Report,
     cancel: threading.Event,
 ) -> BuiltImage:
-    """Build an image and make sure that the engine has it. Several may be built at once, each in a thread.
+    """Build an image and make sure that the engine has it. Several threads may build at once.
 
     ``environment`` is where ``env:`` secrets and ``SSH_AUTH_SOCK`` are looked up.
 
-    :raises BuildFailed: it could not be built.
-    :raises Cancelled: ``cancel`` was set.
-    :raises Refused: the request names something that is not there.
-    :raises Unreachable: the engine went away.
+    :raises BuildFailed: if it could not be built.
+    :raises Cancelled: if ``cancel`` was set.
+    :raises Refused: if the request names something that does not exist.
+    :raises Unreachable: if the connection to the engine was lost.
     """
 
     work = partial(
@@ -87,11 +87,11 @@ def build_in_store(
     report: Report,
     cancel: threading.Event,
 ) -> BuiltImage:
-    """The same as :func:`build`, for whoever reports the start and the end of it."""
+    """The same as :func:`build`, without reporting the start and the end."""
     attributes = {"name": ",".join(request.tags)} if request.tags else {}
     if not (request.attestations or any(cache.needs_content for cache in request.cache_to)):
         # A store that keeps content would compress the layers, slowly, and each engine in its own way. A push does that
-        # better; but attestations name the layers, and a cache has them, as they are.
+        # better. But attestations and caches refer to the layers as they are.
         attributes["compression"] = "uncompressed"
     answer = run_build(
         engine,
@@ -115,9 +115,9 @@ def run_build(
     report: Report,
     cancel: threading.Event,
 ) -> Mapping[str, str]:
-    """Build an image and hand it to an exporter; what that answered. See :func:`build` for the rest."""
-    # Only who keeps manifests writes them; which names it gives their parts by itself depends on its age.
-    # Attestations have names among OCI's alone.
+    """Build an image with a given exporter; returns the exporter's response. See :func:`build` for the rest."""
+    # Only a store with manifests uses this; its default depends on its age. Attestations only exist with OCI's media
+    # types.
     oci = "true" if request.attestations or request.media_types is MediaTypes.OCI else "false"
     export = Export(export.kind, {"oci-mediatypes": oci, **export.attributes})
     return _Build(host, request, export, credentials, environment, report, cancel).run()
@@ -163,7 +163,7 @@ class _Build:
                     f"({error.reason})",
                 )
             )
-        # BuildKit takes the frontend that "cmdline" names to have been chosen already, and so reads no # syntax.
+        # With "cmdline" set, BuildKit considers the frontend chosen, and ignores # syntax.
         return self._solve({**attributes, "cmdline": syntax})
 
     def _solve(self, attributes: Mapping[str, str], attempts: int = _ATTEMPTS) -> Mapping[str, str]:
@@ -217,12 +217,12 @@ class _Build:
         if isinstance(ours, BuildToolsError):
             return BuildFailed(name, dockerfile, ours.fact, ours.remedy, exit_code=ours.exit_code)
         if isinstance(ours, (OSError, ValueError)):
-            # An SSH agent that is gone, a request of the engine that cannot be read.
+            # For example, the SSH agent has ended, or a request of the engine is malformed.
             return BuildFailed(name, dockerfile, f"{error.message} ({ours})")
         return ours or explained(name, dockerfile, self.text, error, self.progress.failed())
 
     def _undecodable_name(self, error: Status) -> BuildToolsError | None:
-        """What the engine does not tell: which of the names that it was sent it cannot read."""
+        """Which of the names that it was sent the engine cannot read; its own error does not say."""
         if "invalid UTF-8" in error.message:
             try:
                 refuse_undecodable_names(self.request.context, self.request.selection)
@@ -231,7 +231,7 @@ class _Build:
         return None
 
     def _attributes(self) -> dict[str, str]:
-        """The frontend's options; https://docs.docker.com/reference/api/engine/ says what each means."""
+        """The frontend's options; https://docs.docker.com/reference/api/engine/ describes each."""
         request = self.request
         attributes = {"filename": "Dockerfile", "image-resolve-mode": "pull" if request.pull else "default"}
         attributes |= {f"build-arg:{name}": value for name, value in request.args.items()}
@@ -243,7 +243,7 @@ class _Build:
         if request.no_cache:
             attributes["no-cache"] = ""
         if imports := self.cache_folders.imports:
-            # As the solver's own type is called in JSON, which has capitals.
+            # The keys have capitals, because they are the fields of the solver's Go type.
             documents = [{"Type": cache.kind, "Attrs": dict(cache.attributes)} for cache in imports]
             attributes["cache-imports"] = json.dumps(documents)
         attributes |= {f"attest:{kind}": value for kind, value in request.attestations.items()}
@@ -258,7 +258,7 @@ class _Build:
         request = self.request
         if not request.context.is_dir():
             raise Refused(f"{request.name}: the context {request.context} is not a folder", "correct its context")
-        # The names are ours: the Dockerfile may lie anywhere and be called anything.
+        # The names are ours: the Dockerfile may be anywhere and have any name.
         virtual = {"Dockerfile": self.dockerfile}
         beside = request.dockerfile.with_name(f"{request.dockerfile.name}.dockerignore")
         if beside.exists():
@@ -282,9 +282,9 @@ class _Build:
 
 
 def _confirmed_image(engine: Engine, request: BuildRequest, answer: Mapping[str, str]) -> BuiltImage:
-    """The image, once the engine has been asked for it again, under every name.
+    """The image, after looking it up in the engine under every name.
 
-    :raises BuildFailed: the engine does not have it.
+    :raises BuildFailed: if the engine does not have it.
     """
     digest = answer.get("containerimage.digest", "")
     image = engine.inspect(digest) if digest else None
@@ -310,9 +310,9 @@ def _read(path: Path, what: str) -> bytes:
 
 
 def read_secret(key: str, source: str, environment: Mapping[str, str]) -> bytes:
-    """The value of a secret that comes from ``env:NAME`` or from a file.
+    """The value of a secret from ``env:NAME`` or from a file.
 
-    :raises Refused: it is not there, or too large.
+    :raises Refused: if it does not exist, or is too large.
     """
     if source.startswith("env:"):
         variable = source.removeprefix("env:")
@@ -327,9 +327,9 @@ def read_secret(key: str, source: str, environment: Mapping[str, str]) -> bytes:
 
 
 def ssh_agent(name: str, environment: Mapping[str, str]) -> str:
-    """The socket of the SSH agent that a build of the image ``name`` is to use.
+    """The socket of the SSH agent for a build of the image ``name``.
 
-    :raises Refused: there is none.
+    :raises Refused: if there is none.
     """
     agent = environment.get("SSH_AUTH_SOCK", "")
     if not agent:
@@ -342,8 +342,8 @@ def _is_official(syntax: str) -> bool:
 
 
 def _shared_key(request: BuildRequest) -> str:
-    # The engine keeps one copy of a tree for each key and compares with that. The Dockerfile is part of it because
-    # images that share a context choose different parts of it, and may be built at the same time.
+    # The engine keeps one copy of a tree for each key and compares with that. The Dockerfile is part of the key,
+    # because images that share a context choose different parts of it, and may be built at the same time.
     parts = (
         socket.gethostname(),
         str(os.getuid()),

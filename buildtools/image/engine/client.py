@@ -1,7 +1,7 @@
-"""The container engine, through its API, with errors that say what to do.
+"""A client for the container engine's API, with errors that say what to do.
 
-The API is described at https://docs.docker.com/reference/api/engine/. Small questions are asked directly, for they are
-most of what most runs ask, and the docker SDK takes longer to import than they take together; it does the rest.
+https://docs.docker.com/reference/api/engine/ describes the API. Small requests, which are most requests of most runs,
+are made directly, because importing the docker SDK takes longer than all of them together. The SDK does the rest.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from buildtools.image.reference import Reference
 from buildtools.platform import Platform
 from buildtools.request_log import Stopwatch
 
-# A small question is answered at once, or within a minute where the disk is busy with builds.
+# A small request is answered at once, or within a minute if the disk is busy with builds.
 _QUESTION_SECONDS = 90.0
-# An image that is given out or pulled is prepared first, without a word: unpacked, or read from a slow disk.
+# Before an export or a pull, the engine prepares the image silently: it unpacks it, or reads a slow disk.
 _STREAM_SECONDS = 600.0
-# A server that waits to be asked for more says nothing at all to a preface of HTTP/2.
+# A server of another protocol that waits for more input does not answer an HTTP/2 preface at all.
 _PROBE_SECONDS = 5.0
-# Idle connections of the SDK: about as many as there are pulls and pushes side by side; more are made and dropped.
+# Idle connections of the SDK: about as many as concurrent pulls and pushes; more are created and dropped.
 _POOL = 32
-# An engine with containerd's store that loses images all the time; each listing in vain takes some milliseconds.
+# How often to list images in an engine with containerd's store while images are being removed; each takes milliseconds.
 _LISTINGS = 5
-# As much of an answer as can hold a reason.
+# As much of a response as can contain a reason.
 _LONGEST_REFUSAL = 64 * 1024
 _OUTAGES = (http.client.BAD_GATEWAY, http.client.SERVICE_UNAVAILABLE, http.client.GATEWAY_TIMEOUT)
 _START = "start it: systemctl start docker, or `invoke sandbox.up`"
@@ -52,14 +52,14 @@ class EngineError(BuildToolsError):
 
 
 class UnusableEngine(Refused):
-    """What is at the engine's address is not an engine that builds, or not for this user: no retry helps."""
+    """What is at the engine's address cannot build, or not for this user: no retry helps."""
 
 
 class Engine:
-    """A connection to one engine. It may be used by many threads at once.
+    """A connection to one engine. It may be shared between threads.
 
-    ``address`` is what the user calls the engine. ``missing_routes`` are paths that its API was seen not to have.
-    A small question may stay without an answer for ``patience`` seconds.
+    ``address`` is the user's name for the engine. ``missing_routes`` are paths that its API turned out to lack.
+    ``patience`` is how many seconds a small request may take.
     """
 
     def __init__(
@@ -75,8 +75,8 @@ class Engine:
     def connect(cls, environment: Mapping[str, str]) -> Engine:
         """The engine that ``DOCKER_HOST``, ``DOCKER_TLS_VERIFY`` and ``DOCKER_CERT_PATH`` name.
 
-        :raises Unreachable: it does not answer.
-        :raises Refused: the variables make no sense, or the engine may not be used (:class:`UnusableEngine`).
+        :raises Unreachable: if it does not answer.
+        :raises Refused: if the variables are invalid, or the engine may not be used (:class:`UnusableEngine`).
         """
         address = address_of(environment)
         engine = cls(address, *_read_address(address, environment))
@@ -89,18 +89,18 @@ class Engine:
 
     @property
     def title(self) -> str:
-        """What a message calls it."""
+        """Its name in messages."""
         return f"the engine at {self.address}"
 
     def close(self) -> None:
-        """Let go of all idle connections."""
+        """Close all idle connections."""
         self._connections.close()
         if "api" in self.__dict__:
             self.api.close()
 
     @cached_property
     def api(self) -> Any:
-        """The SDK's low-level client: wrap calls to it in :meth:`errors`."""
+        """The SDK's low-level client; wrap calls to it in :meth:`errors`."""
         import docker
 
         dial = {"http+unix": self.dial, "ssh": self.dial}.get(self._url.scheme)
@@ -111,7 +111,7 @@ class Engine:
             timeout=_STREAM_SECONDS,
             max_pool_size=_POOL,
         )
-        # Proxies, and REQUESTS_CA_BUNDLE, which would win over DOCKER_CERT_PATH, are for the world outside.
+        # Proxies are for external hosts, and so is REQUESTS_CA_BUNDLE, which would override DOCKER_CERT_PATH.
         client.trust_env = False
         if dial:
             client.mount("http://engine", dialing.sdk_adapter(dial, _POOL))
@@ -119,20 +119,20 @@ class Engine:
 
     @cached_property
     def platform(self) -> Platform:
-        """What the engine was compiled for, which is what it builds where no platform is asked for.
+        """The engine's own platform, which is the default for builds.
 
-        :raises Unreachable: it does not say.
+        :raises Unreachable: if it does not say.
         """
         return self._document("/version", documents.engine_platform)
 
     @cached_property
     def api_version(self) -> str:
-        """The latest version of the API that the engine speaks, as ``1.41``.
+        """The latest version of the API that the engine supports, such as ``1.41``.
 
-        :raises UnusableEngine: what answers is something else, of which we know that it cannot build.
-        :raises Unreachable: nothing answers, or not as an engine does.
+        :raises UnusableEngine: if something else answers that is known to be unable to build.
+        :raises Unreachable: if nothing answers, or not like an engine.
         """
-        # It says so under /version too, for which it starts the programs whose versions it tells as well.
+        # /version would say so too, but runs other programs to get their versions.
         try:
             response = self._connections.request("GET", "/_ping", {})
         except (http.client.HTTPException, ConnectionResetError) as error:
@@ -155,7 +155,7 @@ class Engine:
         return version
 
     def _speaks_http2(self) -> bool:
-        """Whether what is there begins to talk as RFC 9113, 3.4 says."""
+        """Whether the server starts with HTTP/2 SETTINGS (RFC 9113, 3.4)."""
         try:
             with self.dial() as sock:
                 sock.settimeout(_PROBE_SECONDS)
@@ -167,24 +167,24 @@ class Engine:
 
     @cached_property
     def containerd_store(self) -> bool:
-        """Whether images live in containerd's store: an image's id is then its manifest's digest."""
+        """Whether images are in containerd's store, so that an image's id is its manifest's digest."""
         pairs = self._document(f"/v{self.api_version}/info", documents.driver_status)
         return ["driver-type", "io.containerd.snapshotter.v1"] in pairs
 
     def images(self, label: str) -> list[EngineImage]:
-        """All images that carry a label: ``KEY`` or ``KEY=VALUE``, in one request."""
+        """All images with a label, ``KEY`` or ``KEY=VALUE``, in one request."""
         filters = urllib.parse.urlencode({"filters": json.dumps({"label": [label]})})
         target = f"/v{self.api_version}/images/json?{filters}"
         for _ in range(_LISTINGS - 1):
             try:
                 return self._document(target, documents.image_list)
             except EngineError:
-                # Engines with containerd's store cannot list while somebody removes an image.
+                # Engines with containerd's store cannot list images while one is being removed.
                 continue
         return self._document(target, documents.image_list)
 
     def inspect(self, reference: str) -> dict[str, Any] | None:
-        """What the engine knows about an image, as ``GET /images/NAME/json`` answers; None where it has no such one."""
+        """An image as in the response of ``GET /images/NAME/json``; None if there is none."""
         target = f"{self._image(reference)}/json"
         response = self._ask("GET", target, missing_is_fine=True)
         return (
@@ -196,7 +196,7 @@ class Engine:
         return UnusableEngine(f"the engine at {self.address} has no BuildKit", _ENGINE_WANTED)
 
     def tag(self, image_id: str, reference: str) -> None:
-        """Give an image one more name, ``REPOSITORY:TAG``, taking it away from any other image."""
+        """Give an image another name, ``REPOSITORY:TAG``, taking it away from any other image."""
         repository, _, tag = reference.rpartition(":")
         names = urllib.parse.urlencode({"repo": repository, "tag": tag})
         self._ask("POST", f"{self._image(image_id)}/tag?{names}")
@@ -207,19 +207,19 @@ class Engine:
         credential: Credential | None,
         layer_arrived: Callable[[str, int, int], object] = lambda *_: None,
     ) -> str:
-        """Fetch an image from its registry, which is shown ``credential``; its id. Its other names stay.
+        """Pull an image from its registry with ``credential``; returns its id. Its other names stay.
 
-        ``layer_arrived`` is told how many bytes of how many have come of a layer.
+        ``layer_arrived`` is called with a layer's digest, the bytes so far, and the total.
 
-        :raises EngineError: the registry does not have it, or does not give it away.
+        :raises EngineError: if the registry does not have it, or denies access.
         """
         parts = Reference.parse(reference)
-        # Without one the SDK would look into its own idea of Docker's configuration; an empty one is anonymous.
+        # Without a login the SDK would read Docker's configuration itself; an empty one is anonymous.
         login = credential.login if credential else {}
         remedy = f"see that {parts.registry} has it and that the engine can reach it, or load it into the engine"
         try:
             with self.errors():
-                # An error after the first line of the answer is only a line of it.
+                # After the first line of the response, an error is only another line.
                 for line in self.api.pull(parts.name, tag=parts.target, stream=True, decode=True, auth_config=login):
                     if "error" in line:
                         raise EngineError(str(line["error"]))
@@ -234,7 +234,7 @@ class Engine:
         return str(image["Id"])
 
     def untag(self, reference: str) -> None:
-        """Take a name away; the image stays as long as it has another one. Nothing where there is no such name."""
+        """Remove a name; the image stays as long as it has another one. Do nothing if there is no such name."""
         self._ask("DELETE", f"{self._image(reference)}?noprune=1", missing_is_fine=True)
 
     def _image(self, name: str) -> str:
@@ -255,7 +255,7 @@ class Engine:
         if status == http.client.FORBIDDEN:
             return forbidden(self.address, method, path, reason)
         if status in _OUTAGES:
-            # An engine has no such answer: it is a proxy's, whose engine is away.
+            # An engine never answers this: it comes from a proxy whose engine is down.
             return Unreachable(f"{self.address} answers {method} {path} with {status} ({reason})", _START)
         return EngineError(f"the engine at {self.address} answers {reason}")
 
@@ -274,10 +274,10 @@ class Engine:
 
     @contextmanager
     def exported(self, image_ids: Sequence[str]) -> Iterator[http.client.HTTPResponse]:
-        """Images as one tar archive, to be read as it comes; layers that they share are in it once.
+        """Images as one tar archive, read as a stream; it contains shared layers once.
 
-        :raises EngineError: the engine does not give them out.
-        :raises Unreachable: it went away.
+        :raises EngineError: if the engine does not export them.
+        :raises Unreachable: if the connection was lost.
         """
         names = urllib.parse.urlencode({"names": image_ids}, doseq=True)
         target = f"/v{self.api_version}/images/get?{names}"
@@ -299,7 +299,7 @@ class Engine:
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """A context in which what the SDK and the layers below it raise becomes one of our errors."""
+        """A context that converts errors of the SDK and the layers below it into ours."""
         import docker.errors
         import requests.exceptions
         import urllib3.exceptions
@@ -313,7 +313,7 @@ class Engine:
             requests.exceptions.RequestException,
             urllib3.exceptions.HTTPError,
             OSError,
-            # What the SDK, or who reads a line of its answer, makes of what no engine says.
+            # Raised for responses that no engine sends, by the SDK or by the code that parses its lines.
             TypeError,
             ValueError,
             LookupError,
@@ -322,7 +322,7 @@ class Engine:
             raise _unreachable(self.address, error) from None
 
     def dial(self) -> socket.socket:
-        """A new connection to the engine's API without a time limit, for what needs one: upgrades, streams."""
+        """A new connection to the engine's API without a timeout, for upgrades and streams."""
         url = self._url
         try:
             if url.scheme == "http+unix":
@@ -352,7 +352,7 @@ def address_of(environment: Mapping[str, str]) -> str:
 
 
 def _read_address(address: str, environment: Mapping[str, str]) -> tuple[urllib.parse.SplitResult, Any]:
-    """Where an engine is, as the SDK writes it, and the SDK's ``TLSConfig``, if there is to be TLS."""
+    """The engine's address as the SDK writes it, and the SDK's ``TLSConfig``, if TLS is used."""
     if (
         address.startswith("unix:///")
         and not environment.get("DOCKER_CERT_PATH")
@@ -371,7 +371,7 @@ def _read_address(address: str, environment: Mapping[str, str]) -> tuple[urllib.
 
 
 def forbidden(address: str, method: str, path: str, reason: str) -> Refused:
-    """The error for what a socket proxy, or an authorization plugin of the engine, does not let through."""
+    """The error if a socket proxy, or an authorization plugin of the engine, denies a request."""
     return Refused(
         f"{address} forbids {method} {path}, which is needed to build ({reason})",
         "allow it (docker-socket-proxy: POST=1, IMAGES=1, INFO=1, SESSION=1, GRPC=1), or set DOCKER_HOST to an engine "
@@ -381,7 +381,7 @@ def forbidden(address: str, method: str, path: str, reason: str) -> Refused:
 
 def _unreachable(address: str, error: BaseException) -> Unreachable | UnusableEngine:
     cause = _root_cause(error)
-    # Of a host the same error number tells of a firewall.
+    # For a host, the same error number would mean a firewall.
     if getattr(cause, "errno", None) == errno.EACCES and address.startswith("unix:"):
         return UnusableEngine(f"permission denied on the engine's socket, {address}", "add the user to group docker")
     if isinstance(cause, TimeoutError) and not cause.errno:

@@ -1,7 +1,7 @@
-"""The documents of an engine's API, read from whatever answered: https://docs.docker.com/reference/api/engine/.
+"""Parsers for responses of an engine's API: https://docs.docker.com/reference/api/engine/.
 
-Between us and the engine there may be a proxy, and at its address something else altogether. So each document is looked
-at once, here, as far as it is used later; what is not as described raises ValueError.
+There may be a proxy between us and the engine, or something else at its address. So each response is checked here, at
+once, as far as it is used later; an unexpected one raises ValueError.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from buildtools.platform import Platform
 
 @frozen
 class EngineImage:
-    """An image as the engine lists it. ``tags`` are full references; ``id`` is ``sha256:...``.
+    """An image in the engine's list. ``tags`` are full references; ``id`` is ``sha256:...``.
 
     ``created`` is when it was built, in seconds since 1970.
     """
@@ -28,9 +28,9 @@ class EngineImage:
 
 
 def image_list(data: bytes) -> list[EngineImage]:
-    """The answer of ``GET /images/json``.
+    """The response of ``GET /images/json``.
 
-    :raises ValueError: it is something else.
+    :raises ValueError: if it is something else.
     """
     return [
         EngineImage(
@@ -44,9 +44,9 @@ def image_list(data: bytes) -> list[EngineImage]:
 
 
 def image_details(data: bytes) -> dict[str, Any]:
-    """The answer of ``GET /images/NAME/json``, whose ``Id``, names, ``Config`` and ``RootFS`` are as described.
+    """The response of ``GET /images/NAME/json``, with ``Id``, names, ``Config`` and ``RootFS`` checked.
 
-    :raises ValueError: it is something else.
+    :raises ValueError: if it is something else.
     """
     image = _as_object(_document(data))
     _text(image, "Id")
@@ -58,33 +58,33 @@ def image_details(data: bytes) -> dict[str, Any]:
 
 
 def engine_platform(data: bytes) -> Platform:
-    """What the engine was compiled for, from the answer of ``GET /version``.
+    """The engine's own platform, from the response of ``GET /version``.
 
-    :raises ValueError: it is something else.
+    :raises ValueError: if it is something else.
     """
     program = _as_object(_document(data))
     return Platform.parse(f"{_text(program, 'Os')}/{_text(program, 'Arch')}")
 
 
 def driver_status(data: bytes) -> list[Any]:
-    """The pairs of name and value that ``GET /info`` tells of the engine's storage driver.
+    """The name-value pairs of the storage driver, from the response of ``GET /info``.
 
-    :raises ValueError: it is something else.
+    :raises ValueError: if it is something else.
     """
     return _as_list(_as_object(_document(data)).get("DriverStatus") or [])
 
 
 def failure_reason(status: int, data: bytes) -> str:
-    """The reason that an answer gives for being an error; of one that is not JSON, its first line."""
+    """The reason in an error response; its first line if it is not JSON."""
     try:
         return _text(_as_object(_document(data)), "message")
     except ValueError:
         line = data.decode("utf-8", "replace").strip().partition("\n")[0].strip()
-        # What comes from a proxy is a page for a browser.
+        # A proxy sends a page for a browser.
         return str(status) if not line or line.startswith("<") else line[:_LONGEST_REASON]
 
 
-# Who meets it: somebody whose DOCKER_HOST is not an engine; what is cut off tells no more.
+# Only a server that is not an engine sends more; the rest would not help.
 _LONGEST_REASON = 300
 
 
@@ -108,7 +108,7 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def _object(document: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """An object of a document, empty where it is null or missing: as Go writes them."""
+    """An object in a document; empty if it is null or missing, as Go writes it."""
     return _as_object(document.get(key) or {})
 
 

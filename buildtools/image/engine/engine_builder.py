@@ -1,4 +1,4 @@
-"""The adapter that builds with a Docker engine, and keeps images in its store."""
+"""A builder that builds with a Docker engine and keeps images in its store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class EngineBuilder:
-    """A :class:`~buildtools.image.builder.Builder`. ``environment`` has what secrets and the ssh agent are named by."""
+    """A :class:`~buildtools.image.builder.Builder`. ``environment`` has the variables for secrets and the SSH agent."""
 
     def __init__(self, engine: Engine, credentials: Credentials, environment: Mapping[str, str]) -> None:
         self._engine = engine
@@ -33,7 +33,7 @@ class EngineBuilder:
 
     def build(self, request: BuildRequest, report: Report, cancelled: threading.Event) -> str:
         """See the protocol."""
-        # The greater part of all code, and most runs build nothing.
+        # Imported late: this is most of the code, and most runs build nothing.
         from buildtools.image.engine.build import build
 
         return build(
@@ -60,7 +60,7 @@ class EngineBuilder:
         return image_id
 
     def mention(self, image_id: str, reference: str) -> str:
-        """See the protocol. No Dockerfile can name an image by its id."""
+        """See the protocol. A Dockerfile cannot refer to an image by id."""
         del image_id
         return reference
 

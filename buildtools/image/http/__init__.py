@@ -1,1 +1,1 @@
-"""Connections, answers and proxies: what the clients of engine and registry share."""
+"""Connections, responses and proxies, shared by the clients of engine and registry."""

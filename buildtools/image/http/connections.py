@@ -1,6 +1,6 @@
-"""Kept-alive HTTP connections to one server, by what Python brings along.
+"""Keep-alive HTTP connections to one server, with the standard library only.
 
-A run asks for little and often, and is over in less time than it takes to import a library that can do more.
+A run makes few, small requests, and is over in less time than it takes to import a library with more features.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from buildtools.request_log import Stopwatch
 
 
 class Connections:
-    """Connections that ``dial`` makes, as many as threads ask at once, each kept for the next question.
+    """Connections that ``dial`` makes, one for each concurrent request, each kept for the next one.
 
-    ``host`` is what the server is called in requests; ``seconds`` is how long it may be silent once it is connected.
-    ``service`` and ``origin``, a URL without a path, are what a log calls it.
+    ``host`` is the server's name in requests; ``seconds`` is how long a connected server may be silent. ``service`` and
+    ``origin``, a URL without a path, are its names in a log.
     """
 
     def __init__(
@@ -43,11 +43,11 @@ class Connections:
             self._idle.pop().close()
 
     def abort(self) -> None:
-        """End the connections in use, and those that are being made: their threads get an :class:`OSError`."""
+        """End the connections in use and those being made: their threads get an :class:`OSError`."""
         self._aborted = True
         for connection in list(self._busy):
             with suppress(OSError):
-                # Not that of a socket with TLS, which is not for two threads.
+                # Not the method of a TLS socket, which two threads must not use at once.
                 socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
 
     def request(
@@ -62,15 +62,15 @@ class Connections:
         keep: bool = True,
         destination: Destination = lambda _: None,
     ) -> Response:
-        """Ask for ``target``, a path and perhaps a query; ``attempt`` is for the log.
+        """Send a request for ``target``, a path with an optional query; ``attempt`` is for the log.
 
-        For this request the server may be silent for ``seconds``, if given. Unless ``keep``, the body of the response
-        is only measured; one that has a ``destination`` goes there.
-        A body that is not ``bytes`` needs a ``Content-Length``.
+        ``seconds``, if given, is how long the server may be silent during this request. Unless ``keep``, the body of
+        the response is only measured; a body with a ``destination`` goes there. A request body that is not ``bytes``
+        needs a ``Content-Length``.
 
-        :raises OSError: no connection, or it broke.
-        :raises http.client.HTTPException: the response is not HTTP, is cut off or too large.
-        :raises ValueError: a header field has a line end in it.
+        :raises OSError: if there is no connection, or it broke.
+        :raises http.client.HTTPException: if the response is not HTTP, is truncated or too large.
+        :raises ValueError: if a header field contains a line ending.
         """
         head = self._head(method, target, headers, body)
         stopwatch = Stopwatch(attempt)
@@ -94,7 +94,7 @@ class Connections:
         try:
             if self._aborted:
                 raise ConnectionAbortedError
-            # A server that has seen enough of a body answers and hangs up: the answer tells more.
+            # A server may answer before the end of the body and close the connection; its response says more.
             with suppress(BrokenPipeError, ConnectionResetError):
                 connection.send(head, body)
             response = read(connection.sock)
@@ -139,7 +139,7 @@ class _Connection:
         self.sock.close()
 
     def has_ended(self) -> bool:
-        # Nothing was asked, so all that there can be to read is the end.
+        # No request is pending, so anything readable must be the end.
         poll = select.poll()
         poll.register(self.sock, select.POLLIN)
         return bool(poll.poll(0))

@@ -1,7 +1,7 @@
 """Connections to hosts, and plain sockets to the engine.
 
-``DOCKER_HOST`` may be a path, a host, a host with TLS or a host behind ssh. All are sockets of the operating system, so
-that two threads may use one: the TLS of Python 3.11 must not be read and written at once.
+``DOCKER_HOST`` may be a path, a host, a host with TLS or a host behind ssh. All become plain sockets of the operating
+system, so that two threads may use one: TLS in Python 3.11 must not be read and written at once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from buildtools.frozen import frozen
 from buildtools.request_log import Stopwatch
 
 _CONNECT_SECONDS = 30
-# A host that is gone is noticed after 75 s; one packet each 15 s is nothing to one that is there.
+# A host that disappears is noticed after 75 s; one packet each 15 s does not matter otherwise.
 _KEEPALIVE_SECONDS = 15
 _KEEPALIVE_PROBES = 4
 _BUFFER = 256 * 1024
@@ -29,9 +29,9 @@ _BUFFER = 256 * 1024
 
 @frozen
 class Certificates:
-    """Whom to trust, and who we are: the paths of a CA's certificate, and of our own certificate with its key.
+    """Whom to trust, and how to identify: the paths of a CA's certificate, and of our own certificate and key.
 
-    It has the members of the SDK's ``TLSConfig`` that matter here.
+    It has the members of the SDK's ``TLSConfig`` that are used here.
     """
 
     ca_cert: str
@@ -40,12 +40,12 @@ class Certificates:
 
     @classmethod
     def in_folder(cls, folder: Path) -> Certificates:
-        """Those of a folder as ``DOCKER_CERT_PATH`` names one, with ``ca.pem``, ``cert.pem`` and ``key.pem``."""
+        """The certificates in a folder like ``DOCKER_CERT_PATH``, with ``ca.pem``, ``cert.pem`` and ``key.pem``."""
         return cls(str(folder / "ca.pem"), (str(folder / "cert.pem"), str(folder / "key.pem")))
 
 
 def dial_unix(path: str) -> socket.socket:
-    """A connection to a socket in the file system."""
+    """A connection to a Unix socket."""
     sock = socket.socket(socket.AF_UNIX)
     try:
         sock.connect(path)
@@ -56,8 +56,8 @@ def dial_unix(path: str) -> socket.socket:
 
 
 def connected(host: str, port: int, seconds: float) -> socket.socket:
-    """A connection to a host, which has so long to answer, then and later; it is for small questions."""
-    # As bytes, which typeshed does not know of, a name needs no codec, which Python would load for every other one.
+    """A connection to a host for small requests; ``seconds`` limits connecting and each later wait."""
+    # As bytes, which typeshed does not know, a name needs no IDNA codec, which Python would load otherwise.
     name: Any = host.encode() if host.isascii() else host
     sock = socket.create_connection((name, port), timeout=seconds)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -65,11 +65,11 @@ def connected(host: str, port: int, seconds: float) -> socket.socket:
 
 
 def dial_tcp(host: str, port: int) -> socket.socket:
-    """A connection to a host, without a time limit once it stands."""
+    """A connection to a host, without a timeout once it is established."""
     sock = connected(host, port, _CONNECT_SECONDS)
     sock.settimeout(None)
-    # What is quiet for long, a build without output, must not be forgotten by what lies between, and the end of a host
-    # that says no more is to be noticed: by Linux's own settings that takes two hours.
+    # A connection that is silent for long, during a build without output, must not be dropped by a firewall, and a host
+    # that disappears must be noticed; with Linux's defaults that takes two hours.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_SECONDS)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_SECONDS)
@@ -78,9 +78,9 @@ def dial_tcp(host: str, port: int) -> socket.socket:
 
 
 def dial_tls(host: str, port: int, tls: Any, protocols: Sequence[str] = ()) -> socket.socket:
-    """A connection to a host with TLS; ``tls`` is the SDK's ``TLSConfig``, or None for what the system trusts.
+    """A TLS connection to a host; ``tls`` is the SDK's ``TLSConfig``, or None for the system's trust store.
 
-    ``protocols`` are offered to the host, RFC 7301.
+    ``protocols`` are offered to the host (RFC 7301).
     """
     context = ssl.create_default_context(cafile=tls.ca_cert if tls else None)
     if tls and not tls.verify:
@@ -102,7 +102,7 @@ def dial_tls(host: str, port: int, tls: Any, protocols: Sequence[str] = ()) -> s
 
 
 def dial_ssh(url: urllib.parse.SplitResult) -> socket.socket:
-    """A connection through ssh, as the docker program makes it: the far side must have that program."""
+    """A connection through ssh, as the docker CLI makes it; the remote host needs the docker CLI."""
     command = ["ssh", "-T"]
     if url.username:
         command += ["-l", url.username]
@@ -112,22 +112,22 @@ def dial_ssh(url: urllib.parse.SplitResult) -> socket.socket:
     ours, theirs = socket.socketpair()
     try:
         with theirs:
-            # An interrupt from the terminal is for us, who still have a build to cancel through this connection.
+            # Ctrl-C on the terminal must not reach ssh, because this connection is needed to cancel the build.
             process = subprocess.Popen(
                 ["sh", "-c", 'trap "" INT; exec "$@"', "ssh", *command], stdin=theirs.fileno(), stdout=theirs.fileno()
             )
     except BaseException:
         ours.close()
         raise
-    # It ends by itself when the socket is closed; this only takes notice.
+    # It ends by itself when the socket is closed; this only reaps it.
     threading.Thread(target=process.wait, name="engine-ssh", daemon=True).start()
     return ours
 
 
 def sdk_adapter(dial: Callable[[], socket.socket], idle: int) -> Any:
-    """What makes the SDK connect with ``dial`` and keep up to ``idle`` connections for later.
+    """An adapter that makes the SDK connect with ``dial`` and keep up to ``idle`` idle connections.
 
-    Its own way keeps one for every URL it was asked for, and needs a second implementation of ssh.
+    The SDK's own adapter keeps one for every URL it was given, and would need a second implementation of ssh.
     """
     import requests.adapters
     import urllib3.connection
@@ -165,7 +165,7 @@ def sdk_adapter(dial: Callable[[], socket.socket], idle: int) -> Any:
 
 
 def _relay(tls: ssl.SSLSocket, plain: socket.socket) -> None:
-    """Pass bytes on between the two until one ends, in this one thread."""
+    """Copy bytes between the two until one ends, in this one thread."""
     outgoing, incoming = bytearray(), bytearray()
     poll = select.poll()
     with tls, plain, contextlib.suppress(OSError):
@@ -186,7 +186,7 @@ def _relay(tls: ssl.SSLSocket, plain: socket.socket) -> None:
 
 
 def _receive(source: socket.socket, into: bytearray) -> int | None:
-    """How many bytes came, 0 at the end; None when there are none yet."""
+    """How many bytes arrived, 0 at the end; None if there are none yet."""
     try:
         data = source.recv(_BUFFER)
     except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):

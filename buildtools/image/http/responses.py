@@ -1,8 +1,8 @@
-"""Responses of HTTP/1.1 (RFC 9112), read to their end by ``http.client``, within bounds.
+"""Responses of HTTP/1.1 (RFC 9112), read completely by ``http.client``, with limits.
 
-A parser of our own read a registry's response in 8 microseconds, where ``http.client`` takes 23. A new version of 20
-images asks 145 times: that was 2 ms of half a second, which is not worth a hundred lines that must be as strict as RFC
-9112 wants them (measured with Debian's Python 3.11).
+A parser of our own read a registry's response in 8 microseconds; ``http.client`` takes 23. A new version of 20 images
+makes 145 requests, so it saved 2 ms of half a second. That is not worth a hundred lines that must be as strict as RFC
+9112 (measured with Debian's Python 3.11).
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from typing import Any, Literal
 
 from buildtools.frozen import frozen
 
-# Who meets it: nobody who asks for a document. The largest are an engine's list of thousands of images, a few MB, and a
-# manifest, 4 MiB. A server that sends more is not what we take it for, and must not fill the memory.
+# No document is larger. The largest are an engine's list of thousands of images, a few MB, and a manifest, 4 MiB. A
+# server that sends more is not what we expect, and must not fill the memory.
 _LARGEST_BODY = 64 * 1024 * 1024
 _BLOCK = 1024 * 1024
 
-# By the head of a response, what takes its body block by block; None where the body is to be kept.
+# Given the head of a response, returns a function for each block of the body; None if the body is to be kept.
 Destination = Callable[[HTTPResponse], Callable[[bytes], object] | None]
 
 
 @frozen
 class Response:
-    """What a server sent, read to its end. ``is_last`` says that its connection is not to be used again.
+    """A complete response. ``is_last`` is True if its connection must not be used again.
 
-    ``size`` is the number of bytes of the body, also where ``data`` was not kept.
+    ``size`` is the number of bytes of the body, even if ``data`` was not kept.
     """
 
     status: int
@@ -38,11 +38,11 @@ class Response:
     size: int = 0
 
     def header(self, name: str, default: str = "") -> str:
-        """The first value of a header field; a field's name may be in any case."""
+        """The first value of a header field; names are case-insensitive."""
         return next(iter(self.header_values(name)), default)
 
     def header_values(self, name: str) -> list[str]:
-        """All values of a header field, in their order; a value over several lines (obs-fold) is one line."""
+        """All values of a header field, in order; a value over several lines (obs-fold) is joined."""
         return [" ".join(value.split()) for value in self.headers.get_all(name) or ()]
 
 
@@ -56,11 +56,11 @@ def read_response(
 ) -> Response:
     """The response to a request with this method, whose body has at most ``largest`` bytes.
 
-    Unless it is to be kept, the body is only measured; it may then have any size, and is not read where that is told.
-    One that has a ``destination`` goes there and may have any size, too.
+    Unless ``keep``, the body is only measured; it may then have any size, and is not read if the size is declared. A
+    body with a ``destination`` goes there and may have any size, too.
 
-    :raises HTTPException: what comes is not HTTP, ends too early, or is too large.
-    :raises OSError: the connection broke, or was silent for too long.
+    :raises HTTPException: if it is not HTTP, ends too early, or is too large.
+    :raises OSError: if the connection broke, or was silent for too long.
     """
     source: Any = _Source(sock)
     with HTTPResponse(source, method=method) as response:
@@ -83,14 +83,14 @@ def read_response(
         data = response.read(largest + 1)
         if len(data) > largest or (response.length or 0) > largest:
             raise HTTPException(f"a response of more than {largest} bytes")
-        # With a bound, http.client takes a body that is cut off for a whole one.
+        # With a limit, http.client accepts a truncated body.
         if response.length and method != "HEAD":
             raise IncompleteRead(data, response.length)
         return Response(response.status, response.headers, data, response.will_close, len(data))
 
 
 class _Source:
-    """As much of a socket as ``HTTPResponse`` asks for."""
+    """The part of a socket that ``HTTPResponse`` uses."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -100,7 +100,7 @@ class _Source:
 
 
 class _WholeLines(io.BufferedReader):
-    """``http.client`` takes a header that is cut off for a whole one: a response without a body would be lost."""
+    """Detects truncated headers, which ``http.client`` accepts: a response without a body would be misread."""
 
     def readline(self, size: int | None = -1, /) -> bytes:
         line = super().readline(size)

@@ -1,7 +1,7 @@
-"""The small things the engine asks its client for during a build: credentials, secrets, the SSH agent, a heartbeat.
+"""Small services for the engine during a build: credentials, secrets, the SSH agent, a heartbeat.
 
-The services' definitions are below https://github.com/moby/buildkit/tree/master/session: ``auth``, ``secrets`` and
-``sshforward``; and https://github.com/grpc/grpc/blob/master/doc/health-checking.md.
+They are defined below https://github.com/moby/buildkit/tree/master/session: ``auth``, ``secrets`` and ``sshforward``;
+and in https://github.com/grpc/grpc/blob/master/doc/health-checking.md.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SERVING = 1
 
 
 class RegistryLogin(Protocol):
-    """What to show to one registry."""
+    """The credentials for one registry."""
 
     @property
     def username(self) -> str: ...
@@ -31,7 +31,7 @@ class RegistryLogin(Protocol):
 
 
 class LoginSource(Protocol):
-    """Where to look credentials up."""
+    """A source of credentials."""
 
     def for_host(self, host: str) -> RegistryLogin | None:
         """The credential for a registry's ``HOST[:PORT]``; None means anonymous access."""
@@ -45,24 +45,24 @@ def _answering(answer: Callable[[Message], bytes]) -> Handler:
 
 
 class Heartbeat:
-    """The engine asks in every session whether we are there, every second or every five; so we know that it is.
+    """The engine checks in every session that we are alive, every second or every five; so we know that it is, too.
 
-    An engine of 2020 gives a session up after one question that gets no answer; we are more patient.
+    An engine of 2020 gives up a session after one check without a response; we are more patient.
     """
 
     def __init__(self) -> None:
         self.begin()
 
     def begin(self) -> None:
-        """Take it as heard of now."""
+        """Record a sign of life now."""
         self._last = time.monotonic()
 
     def silence(self) -> float:
-        """For how many seconds it has not asked."""
+        """The seconds since its last check."""
         return time.monotonic() - self._last
 
     def handlers(self) -> dict[str, Handler]:
-        """What answers."""
+        """The service that answers the checks."""
 
         def answer(_: Message) -> bytes:
             self.begin()
@@ -72,7 +72,7 @@ class Heartbeat:
 
 
 def auth(credentials: LoginSource) -> dict[str, Handler]:
-    """Credentials for private base images. Tokens are fetched by the engine itself, as nothing else is served."""
+    """Credentials for private base images. The engine gets tokens itself, because we offer no service for that."""
 
     def answer(request: Message) -> bytes:
         credential = credentials.for_host(request.text(1))
@@ -86,7 +86,7 @@ def auth(credentials: LoginSource) -> dict[str, Handler]:
 
 
 def secrets(values: Mapping[str, bytes]) -> dict[str, Handler]:
-    """What ``RUN --mount=type=secret`` may ask for, by id."""
+    """The secrets for ``RUN --mount=type=secret``, by id."""
 
     def answer(request: Message) -> bytes:
         name = request.text(1)
@@ -98,7 +98,7 @@ def secrets(values: Mapping[str, bytes]) -> dict[str, Handler]:
 
 
 def ssh(agent: str) -> dict[str, Handler]:
-    """The SSH agent that listens at the path ``agent``, for ``RUN --mount=type=ssh``."""
+    """The SSH agent at the socket ``agent``, for ``RUN --mount=type=ssh``."""
 
     def check(request: Message) -> bytes:
         if request.text(1) not in ("", "default"):

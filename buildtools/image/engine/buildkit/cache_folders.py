@@ -1,10 +1,10 @@
-"""Caches of ``type=local``: folders here that an engine reads and writes, as containerd's content service in a session.
+"""Caches with ``type=local``: folders that an engine reads and writes, through containerd's content service in a
+session.
 
-Each folder is an OCI image layout: blobs by their digests, and ``index.json``, which names the manifest of the cache.
-An engine calls the folder by its path, in the metadata of each call. It writes every blob in a call of its own, which
-begins with the digest: one that is there already is not sent. The manifest comes last, for it names the others; by that
-it is known, and the index is written from here, at the end.
-
+Each folder is an OCI image layout: blobs by digest, and ``index.json``, which names the manifest of the cache. An
+engine refers to a folder by its path, in the metadata of each call. It writes every blob in a separate call that begins
+with the digest, and skips blobs that exist. The manifest comes last, because it names the others; that is how it is
+recognized. The index is written here, at the end.
 https://github.com/containerd/containerd/blob/main/api/services/content/v1/content.proto,
 https://github.com/opencontainers/image-spec/blob/main/image-layout.md
 """
@@ -28,14 +28,14 @@ _STORE = "buildkit-attachable-store-id"
 _INVALID_ARGUMENT, _ALREADY_EXISTS, _DATA_LOSS = 3, 6, 15
 _COMMIT = 2
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-# gRPC in Go takes messages of four times as much.
+# gRPC in Go accepts messages of four times this size.
 _CHUNK = 1024 * 1024
 _TAG = "org.opencontainers.image.ref.name"
 _INDEX = "application/vnd.oci.image.index.v1+json"
 
 
 class CacheFolders:
-    """Serves the folders among the caches of a build. One is made when something is written to it."""
+    """Serves the folders among the caches of a build. A folder is created by the first write."""
 
     def __init__(self, cache_from: Iterable[BuildCache], cache_to: Iterable[BuildCache]) -> None:
         self._written = [cache for cache in cache_to if cache.kind == "local"]
@@ -46,18 +46,18 @@ class CacheFolders:
 
     @property
     def imports(self) -> list[BuildCache]:
-        """The caches to read; a folder is left out as long as it is empty."""
+        """The caches to read; an empty folder is left out."""
         return [cache for cache in self._imports if cache.attributes.get("digest") != ""]
 
     def handlers(self) -> dict[str, Handler]:
-        """What a session is to serve."""
+        """The services for a session."""
         methods = {"Info": self._info, "Read": self._read, "Write": self._write} if self._folders else {}
         return {f"/containerd.services.content.v1.Content/{name}": method for name, method in methods.items()}
 
     def finish(self) -> None:
-        """Name what was written to each folder by its tag.
+        """Record what was written to each folder in its index, under its tag.
 
-        :raises OSError: it cannot be written.
+        :raises OSError: if it cannot be written.
         """
         for cache in self._written:
             if digest := self._manifests.get(Path(cache.place)):
@@ -101,7 +101,7 @@ class CacheFolders:
         with replacement(path) as file:
             while True:
                 if message.number(5) < size and message.blob(6):
-                    # It begins again.
+                    # The engine starts again.
                     file.seek(0)
                     file.truncate()
                     sha, size = hashlib.sha256(), 0
@@ -125,7 +125,7 @@ def _tag(cache: BuildCache) -> str:
 
 
 def _with_manifest(cache: BuildCache) -> BuildCache:
-    """A folder's cache with the digest of its manifest, for which BuildKit asks; empty where there is none."""
+    """A folder's cache with the digest of its manifest, which BuildKit needs; empty if there is none."""
     folder = Path(cache.place)
     digest = cache.attributes.get("digest") or next(
         (str(each.get("digest")) for each in _index_entries(folder) if _tag_of(each) == _tag(cache)), ""

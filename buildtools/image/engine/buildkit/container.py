@@ -1,8 +1,8 @@
-"""The way to a BuildKit daemon inside a container: a program there that passes its input and output on to it.
+"""Connect to a BuildKit daemon in a container, through a program there that forwards its input and output.
 
-That is ``buildctl dial-stdio``, which comes with the daemon; ``docker exec`` would do the same with it as we do here:
-https://docs.docker.com/reference/api/engine/, "Exec". The engine sends what the program writes in frames, each with a
-head of eight bytes: which of its outputs it is, and how long.
+The program is ``buildctl dial-stdio``, which comes with the daemon; ``docker exec`` would use it in the same way:
+https://docs.docker.com/reference/api/engine/, "Exec". The engine sends the program's output in frames, each with a
+header of eight bytes: which stream it is, and its length.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from buildtools.image.engine.client import Engine
 _HEAD = struct.Struct(">BxxxI")
 _OUTPUT = 1
 _COMMAND = ["buildctl", "dial-stdio"]
-# As much of what the program complains of as a message can hold.
+# As much of the program's error output as a message can contain.
 _LONGEST_COMPLAINT = 400
 
 
 def dial_in_container(engine: Engine, name: str) -> socket.socket:
-    """A connection to the BuildKit daemon that runs in a container of the engine.
+    """A connection to the BuildKit daemon in a container of the engine.
 
-    :raises Unreachable: the container is not there, or does not run.
+    :raises Unreachable: if the container does not exist, or is not running.
     """
     streams = {"AttachStdin": True, "AttachStdout": True, "AttachStderr": True}
     try:
@@ -50,7 +50,7 @@ def _send(plain: socket.socket, outside: socket.socket) -> None:
     with contextlib.suppress(OSError):
         while data := plain.recv(65536):
             outside.sendall(data)
-    # The program ends with its input, and the engine then closes the connection.
+    # The program ends when its input ends, and the engine then closes the connection.
     with contextlib.suppress(OSError):
         outside.shutdown(socket.SHUT_WR)
 

@@ -1,7 +1,7 @@
-"""BuildKit's own API, ``moby.buildkit.v1.Control``, which the engine passes on below ``POST /grpc``.
+"""BuildKit's own API, ``moby.buildkit.v1.Control``, which the engine forwards at ``POST /grpc``.
 
-It is chosen over ``POST /build`` because it has errors with types (from BuildKit 0.11), named contexts, exports of
-caches, and says which frontend to use. Messages: https://github.com/moby/buildkit/blob/master/api/services/control/
+Unlike ``POST /build`` it has typed errors (from BuildKit 0.11), named contexts and cache exports, and lets the client
+choose the frontend. Messages: https://github.com/moby/buildkit/blob/master/api/services/control/
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from buildtools.image.engine.buildkit.host import BuildkitHost
 from buildtools.image.engine.buildkit.protobuf import Message, bytes_field, map_field, string_field
 from buildtools.image.engine.buildkit.upgrade import RouteMissing, upgrade
 
-_PATIENCE = 0.1  # seconds between two looks at whether to cancel
-# Seconds after which somebody who asks every five whether we are there has stopped, or is cut off. A machine that has
-# too much to do is late by a few.
+_PATIENCE = 0.1  # seconds between two checks for cancellation
+# The engine checks every five seconds that we are alive. After this many seconds without a check it has stopped, or the
+# connection is dead. An overloaded machine is late by a few.
 _LONGEST_SILENCE = 60.0
-# After its result a build may have a few more words; a failed one may keep silent and still not hang up.
+# After the result a build may still send some progress; a failed one may send nothing and still not close.
 _LAST_WORDS = 2.0
 
 
 class SolveCancelled(Exception):
-    """The build was told to stop, and has."""
+    """The build was cancelled and has stopped."""
 
 
 @frozen
 class Export:
-    """What becomes of a build's result: the kind of exporter that takes it, and its options.
+    """What to do with a build's result: the kind of exporter, and its options.
 
-    ``moby`` is an engine's own image store, whichever that is; ``image`` is the store of a BuildKit daemon, from which
-    it pushes.
+    ``moby`` is an engine's own image store, of either kind; ``image`` is the store of a BuildKit daemon, which pushes
+    from there.
     """
 
     kind: str
@@ -45,10 +45,10 @@ class Export:
 
 @frozen
 class Solve:
-    """One build as BuildKit sees it. ``attributes`` are the Dockerfile frontend's options.
+    """One build in BuildKit's terms. ``attributes`` are the Dockerfile frontend's options.
 
-    ``inputs`` are definitions of what the frontend would otherwise look for itself: its ``context``. ``caches`` are
-    those that are written; those that are read are an option of the frontend.
+    ``inputs`` are definitions of what the frontend would otherwise locate itself: its ``context``. ``caches`` are those
+    to write; those to read are an option of the frontend.
     """
 
     session_id: str
@@ -64,7 +64,7 @@ class Solve:
         exports = [string_field(1, cache.kind) + map_field(2, cache.attributes) for cache in self.caches]
         return (
             string_field(1, reference)
-            # Engines before 23.0 know only the first way to name an exporter, later ones want the second.
+            # Engines before 23.0 only know the first way to name an exporter; later ones require the second.
             + string_field(3, self.export.kind)
             + map_field(4, self.export.attributes)
             + string_field(5, self.session_id)
@@ -77,11 +77,11 @@ class Solve:
 
 
 def connect_control(host: BuildkitHost) -> Connection:
-    """A connection to call BuildKit's API on.
+    """A connection for calls to BuildKit's API.
 
-    :raises Refused: something between us and the engine forbids it.
-    :raises EngineError: the engine declines.
-    :raises Unreachable: it went away.
+    :raises Refused: if something between us and the engine forbids it.
+    :raises EngineError: if the engine declines.
+    :raises Unreachable: if the connection was lost.
     """
     try:
         return Connection(*upgrade(host, "/grpc"))
@@ -97,13 +97,13 @@ def solve(
     cancel: threading.Event,
     silence: Callable[[], float] = float,
 ) -> Mapping[str, str]:
-    """Run a build and hand every ``StatusResponse`` to ``heard`` as it comes; what the exporter answered.
+    """Run a build and pass every ``StatusResponse`` to ``heard``; returns the exporter's response.
 
-    ``silence`` tells for how many seconds nothing has been heard of the engine, in whatever it does.
+    ``silence`` returns the seconds since the last sign of life from the engine.
 
-    :raises Status: the build failed.
-    :raises Gone: the engine went away.
-    :raises SolveCancelled: ``cancel`` was set; the engine stops what it was running.
+    :raises Status: if the build failed.
+    :raises Gone: if the connection was lost.
+    :raises SolveCancelled: if ``cancel`` was set; the engine stops what it was running.
     """
     connection = connect_control(host)
     reference = secrets.token_hex(16)
@@ -120,7 +120,7 @@ def solve(
             for message in connection.call("/moby.buildkit.v1.Control/Status", string_field(1, reference)):
                 heard(Message(message))
         except (Status, Gone, ValueError):
-            return  # the build itself tells what happened, and what cannot be read is only progress
+            return  # the build itself reports what happened; only progress is lost
 
     threads = [threading.Thread(target=target, name="buildkit-solve", daemon=True) for target in (run, follow)]
     try:
@@ -129,7 +129,7 @@ def solve(
         result = _wait_for(outcome, cancel, silence)
         threads[1].join(_LAST_WORDS)
     finally:
-        # This alone stops a build that is still running.
+        # Only this stops a build that is still running.
         connection.close()
         for thread in threads:
             thread.join()

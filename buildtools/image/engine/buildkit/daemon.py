@@ -1,7 +1,7 @@
-"""A BuildKit daemon by itself, ``buildkitd``: HTTP/2 on its socket, and no image store.
+"""A separate BuildKit daemon, ``buildkitd``: HTTP/2 on its socket, and no image store.
 
-https://github.com/moby/buildkit/blob/master/docs/buildkitd.toml.md has what it can be told, ``[grpc]`` where it
-listens.
+https://github.com/moby/buildkit/blob/master/docs/buildkitd.toml.md describes its configuration; ``[grpc]`` has its
+addresses.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ from buildtools.platform import Platform
 _PORT = 1234
 _CERTIFICATES = ("ca.pem", "cert.pem", "key.pem")
 _IN_CONTAINER = "docker-container"
-# Seconds for an answer that takes none.
+# Seconds for a response that should be immediate.
 _PATIENCE = 30.0
 _START = "see that it runs and that this user may use its socket"
 
 
 class Daemon:
-    """A :class:`~buildtools.image.engine.buildkit.host.BuildkitHost` that is a daemon of its own."""
+    """A :class:`~buildtools.image.engine.buildkit.host.BuildkitHost` for a separate daemon."""
 
     api_version = ""
 
     def __init__(self, address: str, dial: Callable[[], socket.socket]) -> None:
         self.address = address
-        # There is no HTTP API, so there is nothing to be asked for.
+        # There is no HTTP API, so do not even ask for these.
         self.missing_routes = {"/grpc", "/session"}
         self._dial = dial
 
     @classmethod
     def at(cls, address: str, certificates: Path | None, engine: Callable[[], Engine]) -> Daemon:
-        """The daemon at ``unix://PATH``, ``tcp://HOST[:PORT]`` or, in a container of ``engine``, its name.
+        """The daemon at ``unix://PATH`` or ``tcp://HOST[:PORT]``, or in the named container of ``engine``.
 
-        :raises Refused: the address makes no sense.
+        :raises Refused: if the address is invalid.
         """
         url = urllib.parse.urlsplit(address)
         if url.scheme == _IN_CONTAINER:
@@ -71,14 +71,14 @@ class Daemon:
 
     @property
     def title(self) -> str:
-        """What a message calls it."""
+        """Its name in messages."""
         return f"the BuildKit daemon at {self.address}"
 
     def dial(self) -> socket.socket:
-        """A new connection, without a time limit.
+        """A new connection without a timeout.
 
-        :raises Unreachable: nobody answers.
-        :raises Refused: the certificates cannot be used.
+        :raises Unreachable: if nothing answers.
+        :raises Refused: if the certificates cannot be used.
         """
         try:
             return self._dial()
@@ -88,23 +88,23 @@ class Daemon:
             raise Unreachable(f"no BuildKit daemon answers at {self.address} ({error.strerror})", _START) from None
 
     def without_buildkit(self) -> BuildToolsError:
-        """The error for what turns out to be something else."""
+        """The error if something else answers."""
         return Refused(f"what answers at {self.address} is not BuildKit", "correct the address of the builder")
 
     @cached_property
     def platforms(self) -> tuple[Platform, ...]:
-        """What it can run programs of, its own platform first; see :func:`platforms_of`."""
+        """The platforms whose programs it can run, its own first; see :func:`platforms_of`."""
         return platforms_of(self)
 
 
 def platforms_of(host: BuildkitHost) -> tuple[Platform, ...]:
-    """The platforms whose programs BuildKit can run there, natively or emulated, its own first; it is asked.
+    """Ask BuildKit for the platforms whose programs it can run, natively or emulated, its own first.
 
-    :raises Unreachable: it went away.
-    :raises BuildToolsError: it does not say.
+    :raises Unreachable: if the connection was lost.
+    :raises BuildToolsError: if it does not say.
     """
     with closing(connect_control(host)) as connection:
-        # One that has stopped still takes connections.
+        # A stopped daemon still accepts connections.
         timer = threading.Timer(_PATIENCE, connection.close)
         timer.daemon = True
         timer.start()
@@ -129,6 +129,6 @@ def platforms_of(host: BuildkitHost) -> tuple[Platform, ...]:
         try:
             platforms.append(Platform.parse(text))
         except ValueError:
-            # One that we do not know is not asked for either.
+            # No image can be configured for a platform that we do not know.
             continue
     return tuple(dict.fromkeys(platforms))

@@ -1,4 +1,4 @@
-"""Where in a Dockerfile a step of a build comes from, for engines that do not say so."""
+"""Find the instruction in a Dockerfile that a step of a build came from, for engines that do not say so."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from buildtools.frozen import frozen
 from buildtools.image.engine.buildkit.progress import Vertex
 from buildtools.image.folder.instructions import read_directives, read_instructions
 
-# What BuildKit's dockerfile2llb counts as a step of a stage, beside its FROM.
+# The instructions that BuildKit's dockerfile2llb counts as steps of a stage, besides FROM.
 _STEPS = ("RUN", "COPY", "ADD", "WORKDIR")
-# A base image appears in a step's name as the engine spells it out.
+# A step's name has the base image as the engine spells it out.
 _SPELLED_OUT = re.compile(r"(?:docker-image://)?(?:docker\.io/(?:library/)?)?(?P<name>[^@\s]+?)(?::latest)?(?:@\S+)?")
 
 
 @frozen
 class Place:
-    """One instruction with its lines, the first of a file being 1. ``text`` is on one line, the keyword in capitals."""
+    """One instruction with its first and last line, counted from 1.
+
+    ``text`` is one line with the keyword in capitals.
+    """
 
     first: int
     last: int
@@ -29,9 +32,9 @@ class Place:
 
 
 def locate(text: str, vertex: Vertex) -> Place | None:
-    """The instruction that a step of a build came from; None where it cannot be told.
+    """The instruction that a step of a build came from; None if it is unknown.
 
-    A step is named after its instruction with variables replaced, so where the words differ its number decides.
+    A step has the name of its instruction with variables replaced, so if the words differ, its number decides.
     """
     try:
         places = list(_places(text))
@@ -46,11 +49,11 @@ def locate(text: str, vertex: Vertex) -> Place | None:
     same = [each for each in places if each.text == command]
     if same:
         return same[0]
-    # Without a name it is the only stage that is built, which is most often the last.
+    # A step without a stage name belongs to the only stage that is built, usually the last.
     stage_number = max((each.stage for each in places), default=0)
     own = [each for each in places if each.stage == stage_number]
     steps = [each for each in own if each.keyword in _STEPS]
-    # Before them come FROM, if it is counted, and what an ONBUILD of the base image added.
+    # They are preceded by FROM, if it is counted, and the ONBUILD steps of the base image.
     position = vertex.number - (vertex.total - len(steps)) - 1
     if 0 <= position < len(steps) and steps[position].keyword == command.partition(" ")[0]:
         return steps[position]

@@ -1,4 +1,4 @@
-"""What to tell when a build fails: which image, where in its Dockerfile, why, and the last words of the command."""
+"""The message for a failed build: which image, where in its Dockerfile, why, and the end of the command's output."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _WORTH_A_RETRY = re.compile(
     r"dial tcp|no such host|i/o timeout|connection re(?:fused|set)|TLS handshake timeout|\b50[0234] |429 Too Many"
 )
 _NOT_ALLOWED = re.compile(r"401 Unauthorized|pull access denied|authorization failed|insufficient_scope|no basic auth")
-# The second is said where the engine holds no list of an empty context's files in memory any more.
+# The second form appears if the engine no longer has the file list of an empty context in memory.
 _MISSING = re.compile(
     r'"(?P<looked_up>/[^"]*)":? not found(?:: not found)?$'
     r"|lstat (?:/\S*/buildkit-mount\d+)?(?P<walked>/.*): no such file or directory$"
@@ -37,17 +37,17 @@ _EMULATION = (
     "if it is one of another platform, let the engine's machine emulate it (apt-get install qemu-user-static), "
     "or run the step in a stage with --platform=$BUILDPLATFORM"
 )
-# One line of a wide terminal; a RUN of a hundred lines is recognised by its beginning.
+# One line on a wide terminal; a long RUN is recognizable by its beginning.
 _LONGEST_INSTRUCTION = 100
-# The end of the failing step's output, which says why. More would push the message of another image off the screen.
+# The end of the failing step's output, which says why. More would push other images' messages off the screen.
 _MOST_LINES = 12
 
 
 class BuildFailed(BuildToolsError):
     """An image was not built. The last line of the message says which and why, the lines before it show more.
 
-    ``dockerfile`` and ``line`` (0 where it is not known) say where, ``status`` is the exit status of the command that
-    failed, ``log`` its last lines, and ``is_of_another_platform`` whether those complain of the kind of its program.
+    ``dockerfile`` and ``line`` (0 if unknown) say where. ``status`` is the exit code of the failed command, and ``log``
+    its last lines. ``is_of_another_platform`` is whether these show that the program is for another platform.
     """
 
     def __init__(
@@ -83,14 +83,14 @@ class BuildFailed(BuildToolsError):
 
 @frozen
 class _Details:
-    """What engines since 23.0 say in the details of a failure."""
+    """The details of a failure, from engines since 23.0."""
 
     lines: tuple[int, int] = (0, 0)
     status: int | None = None
 
 
 def explained(image: str, dockerfile: Path, text: str, error: Status, vertex: Vertex | None) -> BuildFailed:
-    """The failure for a build of the Dockerfile ``text`` that ended with ``error`` at the step ``vertex``."""
+    """The error for a build of the Dockerfile ``text`` that ended with ``error`` at the step ``vertex``."""
     details = _details(error.details)
     reason = error.message
     while (rest := _WRAPPING.sub("", reason)) != reason:

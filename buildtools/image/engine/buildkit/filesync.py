@@ -1,7 +1,7 @@
-"""Sending a tree of files to the engine, only what it lacks: ``moby.filesync.v1.FileSync/DiffCopy``.
+"""Send a tree of files to the engine, but only what it lacks: ``moby.filesync.v1.FileSync/DiffCopy``.
 
-We list everything (STAT packets), the engine compares with what it kept from last time and asks for what is new (REQ),
-we send that (DATA). See https://github.com/tonistiigi/fsutil: ``send.go`` and ``types/wire.proto``.
+We list everything (STAT packets), the engine compares that with its copy from last time and requests what is new (REQ),
+and we send it (DATA). See https://github.com/tonistiigi/fsutil: ``send.go`` and ``types/wire.proto``.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _GO_SPECIAL = ((stat.S_ISUID, 1 << 23), (stat.S_ISGID, 1 << 22), (stat.S_ISVTX, 
 
 _CHUNK = 256 * 1024  # an engine of 2020 takes messages of at most 4 MiB
 _BATCH = 64 * 1024
-_LIST_BATCH = 16 * 1024  # the engine compares one part of a list while we make the next
+_LIST_BATCH = 16 * 1024  # the engine compares one part of a list while we prepare the next
 
 
 @frozen
 class Item:
-    """One entry to list. ``content`` is where its bytes are, None where there are none to ask for."""
+    """One entry in the list. ``content`` is its bytes or the path of its file, None if it has no content."""
 
     stat: bytes
     content: str | bytes | None = None
@@ -53,9 +53,9 @@ Tree = Callable[[Selection], Iterator[Item]]
 
 
 def folder(root: Path, selection: Selection | None = None) -> Tree:
-    """The files below a folder: a selection of them, or what the engine wants.
+    """The files below a folder: the given selection, or what the engine asks for.
 
-    Owners are not sent, as with the official client: caches are shared by all users.
+    Like in the official client, owners are not sent, because caches are shared by all users.
     """
 
     def items(engine_selection: Selection) -> Iterator[Item]:
@@ -67,9 +67,9 @@ def folder(root: Path, selection: Selection | None = None) -> Tree:
 
 
 def refuse_undecodable_names(root: Path, selection: Selection | None = None) -> None:
-    """Tell which entry below a folder has a name, or a link's target, that is not UTF-8: engines from 28 on take none.
+    """Find an entry below a folder whose name or link target is not UTF-8; engines from 28 on refuse those.
 
-    :raises BuildToolsError: there is one; the message names the first.
+    :raises BuildToolsError: if there is one; the message names the first.
     """
     for entry in walk(root, selection or Selection(Patterns(()))):
         try:
@@ -83,12 +83,12 @@ def refuse_undecodable_names(root: Path, selection: Selection | None = None) -> 
 
 
 def files(contents: Mapping[str, bytes]) -> Tree:
-    """Files that are not on disk, in one flat directory."""
+    """Files in memory, in one flat directory."""
 
     def items(selection: Selection) -> Iterator[Item]:
         del selection
         for name, content in sorted(contents.items()):
-            # The engine compares size and time only; a time made from the content never lies.
+            # The engine only compares size and time; a time derived from the content always changes with it.
             time = int.from_bytes(hashlib.sha256(content).digest()[:7])
             yield Item(
                 string_field(1, name) + int_field(2, 0o644) + int_field(5, len(content)) + int_field(6, time),
@@ -100,10 +100,10 @@ def files(contents: Mapping[str, bytes]) -> Tree:
 
 
 def diff_copy(trees: Mapping[str, Tree], progress: Callable[[str, int, int], None]) -> Handler:
-    """The handler that offers ``trees`` by name.
+    """A handler that offers ``trees`` by name.
 
-    ``progress`` hears, now and then, the name of a tree, how many bytes of its files were sent so far, and of how many
-    that were asked for.
+    ``progress`` is called now and then with the name of a tree, the bytes of its files sent so far, and the bytes
+    requested.
     """
 
     def handle(stream: Stream) -> None:
@@ -117,7 +117,10 @@ def diff_copy(trees: Mapping[str, Tree], progress: Callable[[str, int, int], Non
 
 
 def _requested_items(tree: Tree, stream: Stream) -> Iterator[Item]:
-    """What the engine wants of a tree; an invalid pattern is an error while that is listed, of which it is told."""
+    """The part of a tree that the engine requests.
+
+    An invalid pattern fails while listing, which reports it to the engine.
+    """
     yield from tree(
         Selection(
             exclude=Patterns(_values(stream, "exclude-patterns")),
@@ -129,7 +132,7 @@ def _requested_items(tree: Tree, stream: Stream) -> Iterator[Item]:
 
 def _values(stream: Stream, key: str) -> list[str]:
     values = stream.metadata.get(key, [])
-    # BuildKit's encodeStringForHeader: newer engines escape what HTTP has no letters for, and say so.
+    # BuildKit's encodeStringForHeader: newer engines escape what an HTTP header cannot contain, and say so.
     if stream.metadata.get(f"{key}-encoded", ["0"])[0] in ("1", "true"):
         return [urllib.parse.unquote_plus(value, errors="surrogateescape") for value in values]
     return values
@@ -165,7 +168,7 @@ class _Sender:
     def _serve(self, items: dict[int, Item]) -> None:
         requests: deque[tuple[int, Item]] = deque()
         while True:
-            # All requests that have come are read before the next is served, so that the total is soon known.
+            # Read all pending requests before serving the next, so that the total is known soon.
             if requests and self._stream.waits():
                 self._send_content(*requests.popleft())
                 continue
@@ -215,7 +218,7 @@ class _Sender:
 
 def _chunks(item: Item) -> Iterator[bytes]:
     if isinstance(item.content, bytes):
-        if item.content:  # an empty packet would be the end
+        if item.content:  # an empty packet means the end
             yield item.content
         return
     path = str(item.content)
@@ -266,10 +269,11 @@ def _mode_of(mode: int) -> bytes:
 
 
 def _time_of(status: os.stat_result) -> int:
-    """When it was modified, in nanoseconds; what is below a millisecond changes with the time of change as well.
+    """The modification time in nanoseconds; the part below a millisecond is derived from the change time as well.
 
-    The engine asks again for a file whose size or time differs, and would keep content that was replaced under the
-    old ones; the time of change cannot be set. Layers hold whole seconds, and the engine's cache looks at no times.
+    The engine only requests files whose size or modification time differs, so it would miss content that was replaced
+    with both unchanged; but nobody can set the change time. Layers store whole seconds, and the engine's cache ignores
+    times.
     """
     seal = zlib.crc32(b"%d %d" % (status.st_ctime_ns, status.st_ino))
     return status.st_mtime_ns // 1_000_000 * 1_000_000 + seal % 1_000_000
@@ -284,5 +288,5 @@ def _extended_attributes(path: str) -> bytes:
             bytes_field(10, string_field(1, name) + bytes_field(2, os.getxattr(path, name, follow_symlinks=False)))
             for name in names
         )
-    except OSError:  # a file system without them, or one attribute that is not ours to read
+    except OSError:  # a file system without them, or an attribute that we may not read
         return b""

@@ -1,7 +1,6 @@
 """gRPC over HTTP/2 on one socket, in either role, with threads: one reads, one writes, and one for each call.
 
-That who reads never waits for who writes is what keeps two sides that both have much to say from waiting for ever.
-
+The reader never waits for the writer; otherwise two sides that both have much to send would deadlock.
 https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md.
 """
 
@@ -24,16 +23,16 @@ from buildtools.request_log import Stopwatch
 # https://grpc.io/docs/guides/status-codes/
 OK, UNKNOWN, NOT_FOUND, UNIMPLEMENTED = 0, 2, 5, 12
 
-# How much may be under way towards us. All of it is wanted at once, so it is never what holds a sender up.
+# How many bytes may be in flight towards us. All of it is wanted at once, so this should never block a sender.
 _WINDOW = 16 * 1024 * 1024
-# A .dockerignore of thousands of lines comes as one header each; gRPC in Go takes as much.
+# A .dockerignore of thousands of lines arrives as one header each; gRPC in Go accepts as much.
 _HEADERS = 16 * 1024 * 1024
-# So much is made ready while as much is being written. Small messages go out together this way.
+# How much is prepared while as much is being written. This sends small messages together.
 _BATCH = 256 * 1024
-# Four of the largest frames that there may be; a Unix socket gives little more at once.
+# Four of the largest frames; a Unix socket returns little more at once.
 _READ = 64 * 1024
-# How long, in seconds, a thread of a call may take to notice that the connection has ended. One that lists a large
-# folder notices late, and must not hold up Ctrl-C.
+# How many seconds a call's thread gets to notice that the connection has ended. One that lists a large folder notices
+# late, and must not delay Ctrl-C.
 _CALL_ENDS = 0.5
 
 
@@ -46,7 +45,7 @@ class NotGrpc(Gone):
 
 
 class Status(Exception):
-    """A call that ended with something else than OK. ``details`` is an encoded ``google.rpc.Status``, or empty."""
+    """A call ended with a status other than OK. ``details`` is an encoded ``google.rpc.Status``, or empty."""
 
     def __init__(self, code: int, message: str, details: bytes = b"") -> None:
         super().__init__(message)
@@ -56,7 +55,7 @@ class Status(Exception):
 
 
 class Stream:
-    """One call. ``metadata`` is what its caller sent along, each key with all its values."""
+    """One call. ``metadata`` is what its caller sent, each key with all its values."""
 
     def __init__(self, connection: Connection, number: int, metadata: Mapping[str, list[str]]) -> None:
         self.number = number
@@ -69,9 +68,9 @@ class Stream:
         self._partial = bytearray()
 
     def receive(self) -> bytes | None:
-        """The next message, waiting for it; None when the other side has said all it will.
+        """Wait for the next message; None if the other side has finished sending.
 
-        :raises Gone: the stream or the connection broke off.
+        :raises Gone: if the stream or the connection broke.
         """
         message = self._inbox.get()
         if isinstance(message, Gone):
@@ -85,19 +84,19 @@ class Stream:
     def send(self, message: bytes) -> None:
         """Send one message, waiting until the other side has room for it.
 
-        :raises Gone: the stream or the connection broke off.
+        :raises Gone: if the stream or the connection broke.
         """
         self.write(framed(message))
 
     def write(self, data: bytes) -> None:
-        """Send bytes that are already :func:`framed`, however they are cut; the more at once, the fewer frames.
+        """Send bytes that are already :func:`framed`, split in any way; more at once means fewer frames.
 
-        :raises Gone: the stream or the connection broke off.
+        :raises Gone: if the stream or the connection broke.
         """
         self._connection.write(self, data)
 
     def take(self, data: memoryview) -> None:
-        """Bytes that came in; the connection calls this."""
+        """Accept incoming bytes; called by the connection."""
         buffer = self._partial
         buffer += data
         at = 0
@@ -110,7 +109,7 @@ class Stream:
         del buffer[:at]
 
     def status(self) -> Status:
-        """How the other side ended the call; what ends without a status of gRPC is of code UNKNOWN."""
+        """How the other side ended the call; UNKNOWN if it sent no gRPC status."""
         code = self.outcome.get("grpc-status", "")
         message = urllib.parse.unquote(self.outcome.get("grpc-message", ""))
         if not (code.isascii() and code.isdigit()):
@@ -119,18 +118,18 @@ class Stream:
         return Status(int(code), message, _base64(self.outcome.get("grpc-status-details-bin", "")))
 
     def end(self, end_reason: Gone | None = None) -> None:
-        """Nothing more will come in; the connection calls this."""
+        """Record that nothing more will arrive; called by the connection."""
         self.end_reason = self.end_reason or end_reason
         self._inbox.put(end_reason)
 
 
 def framed(message: bytes) -> bytes:
-    """A message behind gRPC's five-byte prefix."""
+    """A message with gRPC's five-byte prefix."""
     return frame_prefix(len(message)) + message
 
 
 def frame_prefix(size: int) -> bytes:
-    """What goes before a message of ``size`` bytes."""
+    """The prefix of a message of ``size`` bytes."""
     return struct.pack(">BI", 0, size)
 
 
@@ -138,10 +137,10 @@ Handler = Callable[[Stream], None]
 
 
 class ByteChannel(Protocol):
-    """What a connection is made on: as much of a socket as it uses.
+    """What a connection is built on: the parts of a socket that it uses.
 
-    One thread reads and one writes. ``shutdown`` makes both return or raise, in whatever they are; after it, and after
-    ``close``, both may be called again.
+    One thread reads and one writes. ``shutdown`` makes both return or raise, whatever they are doing; after it, and
+    after ``close``, both may be called again.
     """
 
     def recv(self, size: int, /) -> bytes: ...
@@ -153,9 +152,9 @@ class ByteChannel(Protocol):
 class Connection:
     """One HTTP/2 connection. With ``handlers``, by path, we are the server; without them, the client.
 
-    A handler runs in a thread of its own; :class:`Status` is how it says no. ``failure`` keeps the first exception of
-    any other kind, for whoever waits for the result of the whole. ``received`` is what the socket had already given
-    when it was upgraded.
+    A handler runs in its own thread and raises :class:`Status` to fail the call. ``failure`` keeps the first exception
+    of any other kind, for the caller that waits for the overall result. ``received`` are the bytes that were already
+    read when the socket was upgraded.
     """
 
     def __init__(
@@ -180,10 +179,10 @@ class Connection:
             thread.start()
 
     def call(self, path: str, message: bytes) -> Iterator[bytes]:
-        """The answers to a call with one message, as they come.
+        """The responses to a call with one message, as they arrive.
 
-        :raises Status: the call failed.
-        :raises Gone: the connection broke off.
+        :raises Status: if the call failed.
+        :raises Gone: if the connection broke.
         """
         stopwatch = Stopwatch()
         stream = self.open(path)
@@ -193,9 +192,9 @@ class Connection:
         return self._answers(stream, path, len(message), stopwatch)
 
     def open(self, path: str, metadata: Iterable[tuple[str, str]] = ()) -> Stream:
-        """A call on which both sides may send as much as they like. ``metadata`` has names in lower case.
+        """Start a call on which both sides may send any number of messages. ``metadata`` has names in lower case.
 
-        :raises Gone: the connection broke off.
+        :raises Gone: if the connection broke.
         """
         with self._changing():
             stream = Stream(self, self._http.open(), {})
@@ -234,7 +233,7 @@ class Connection:
                 self._batch += size
 
     def close(self) -> None:
-        """End the connection and every call on it, and wait for their threads, though not for long."""
+        """End the connection and every call on it, and wait for their threads, but not for long."""
         with contextlib.suppress(OSError):
             self._channel.shutdown(socket.SHUT_RDWR)
         for thread in self._loops:
@@ -242,13 +241,13 @@ class Connection:
         with self._lock:
             calls = tuple(self._threads)
         for thread in calls:
-            # One on its way through a large folder notices only when it next has something to say.
+            # A thread that lists a large folder notices only when it sends next.
             thread.join(_CALL_ENDS)
         self._channel.close()
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[None]:
-        """Hold the lock for a change; what comes of it is written soon."""
+        """Hold the lock for a change, and wake the writer afterwards."""
         with self._lock:
             if self._end_reason:
                 raise self._end_reason
@@ -307,7 +306,7 @@ class Connection:
             try:
                 self._channel.sendall(data)
             except OSError:
-                # Whatever the reason, it is the end for who reads as well.
+                # Whatever the reason, it must also end the reader.
                 with contextlib.suppress(OSError):
                     self._channel.shutdown(socket.SHUT_RDWR)
                 return
@@ -364,7 +363,7 @@ class Connection:
 
 
 def _header(value: bytes) -> str:
-    # File names travel as header values; like the file system, Go does not ask for UTF-8.
+    # File names are sent as header values; like the file system, Go does not require UTF-8.
     return value.decode("utf-8", "surrogateescape")
 
 

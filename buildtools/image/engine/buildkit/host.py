@@ -1,4 +1,4 @@
-"""Where BuildKit's API is reached: an engine, which has it among other things, or a daemon that has nothing else."""
+"""Where BuildKit's API is: in an engine, among other things, or in a separate daemon."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from buildtools import BuildToolsError
 
 
 class BuildkitHost(Protocol):
-    """Somebody to connect to for builds; safe for threads.
+    """A server for builds; it may be shared between threads.
 
-    ``missing_routes`` are the paths of an engine's HTTP API that it was seen not to have. With neither ``/grpc`` nor
-    ``/session`` BuildKit's own API is spoken on the socket that :meth:`dial` gives.
+    ``missing_routes`` are the paths that an engine's HTTP API turned out to lack. If it has neither ``/grpc`` nor
+    ``/session``, the socket from :meth:`dial` speaks BuildKit's own API.
     """
 
     missing_routes: set[str]
 
     @property
     def address(self) -> str:
-        """What the user calls it."""
+        """The user's name for it."""
 
     @property
     def title(self) -> str:
-        """What a message calls it: what kind it is of, and its address."""
+        """Its name in messages: its kind and its address."""
 
     @property
     def api_version(self) -> str:
-        """The version of the engine's API, as ``1.41``."""
+        """The version of the engine's API, such as ``1.41``."""
 
     def dial(self) -> socket.socket:
-        """A new connection without a time limit.
+        """A new connection without a timeout.
 
-        :raises Unreachable: nobody answers.
+        :raises Unreachable: if nothing answers.
         """
 
     def without_buildkit(self) -> BuildToolsError:
-        """The error for one whose API turns out not to be BuildKit's."""
+        """The error if its API turns out not to be BuildKit's."""

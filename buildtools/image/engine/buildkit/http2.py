@@ -1,19 +1,19 @@
 """The frames of HTTP/2: https://www.rfc-editor.org/rfc/rfc9113.
 
-The shape. :class:`Http2` is one side of one connection as a state machine without input or output: bytes that were read
-go into ``take_in``, which yields events; calls such as ``send_data`` leave frames that ``take_out`` gives away. Who
-owns the socket, and which thread reads it, is decided in ``grpc``. Both roles exist: we are the client of the engine's
-``Control`` service and the server of the services that it calls in our session.
+The shape. :class:`Http2` is one side of one connection as a state machine without I/O: received bytes go into
+``take_in``, which yields events; calls such as ``send_data`` queue frames that ``take_out`` returns. ``grpc`` owns the
+socket and decides which thread reads it. Both roles exist: we are the client of the engine's ``Control`` service and
+the server of the services that it calls in our session.
 
-The connection. A client sends the preface, then both sides send SETTINGS as their first frame (section 3.4). Whoever
-sends anything else does not speak HTTP/2, which is worth an exception of its own (:class:`NotHttp2`): it is how an
-engine, or a proxy before it, is told apart from one that breaks a rule.
+The connection. A client sends the preface, then both sides send SETTINGS as their first frame (section 3.4). A peer
+that sends anything else does not speak HTTP/2. That has its own exception (:class:`NotHttp2`), which distinguishes
+another kind of server from an engine, or a proxy before it, that breaks a rule.
 
-A stream is one call. Its frames come in the order HEADERS, DATA, HEADERS (trailers), and END_STREAM on the last of each
-side. Numbers of a client's streams are odd and grow (section 5.1.1). A block of headers may be cut into HEADERS and
-CONTINUATION frames, between which no other frame may come (section 4.3), so it is gathered in ``_block`` and decoded at
-once: HPACK's table (RFC 7541) is a state of the connection, and every block must pass through it in order, also one of
-a stream that nobody wants any more.
+A stream is one call. Its frames come in the order HEADERS, DATA, HEADERS (trailers), with END_STREAM on the last of
+each side. Numbers of a client's streams are odd and grow (section 5.1.1). A block of headers may be split into HEADERS
+and CONTINUATION frames, with no other frame in between (section 4.3), so it is collected in ``_block`` and decoded as a
+whole. HPACK's table (RFC 7541) is a state of the connection, so every block must be decoded in order, even one of a
+stream that is no longer needed.
 
 Flow control (sections 5.2 and 6.9) counts bytes of DATA twice, for the stream and for the connection, in both
 directions:
@@ -21,12 +21,12 @@ directions:
 * Towards the other side, ``room(stream)`` is what may be sent: the lesser of the two counters. Both shrink with each
   DATA frame and grow with WINDOW_UPDATE. SETTINGS_INITIAL_WINDOW_SIZE changes the counters of open streams too, by the
   difference, and may make them negative (section 6.9.2).
-* Towards us, ``window`` is promised once for both, and all that comes is wanted at once. What was taken is reported
-  when it is half a window, so that a sender never waits and few frames are spent on it. Padding counts.
+* Towards us, ``window`` is granted once for both, and everything is consumed at once. Consumed bytes are reported when
+  they reach half a window, so that a sender never waits and few frames are needed. Padding counts.
 
-What is left out, because both sides want the whole of every stream: priorities (a received one is skipped) and pushes
-(declined in SETTINGS, so one that comes is an error). Frames of unknown types are ignored, as section 4.1 demands.
-Everything that is malformed raises :class:`Broken`: there is nobody to recover for, a build has one connection.
+What is left out, because both sides want the whole of every stream: priorities (received ones are ignored) and pushes
+(declined in SETTINGS, so one that arrives is an error). Frames of unknown types are ignored, as section 4.1 demands.
+Everything malformed raises :class:`Broken`; there is nothing to recover, because a build has one connection.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _END_HEADERS = 0x4
 _PADDED = 0x8
 _WITH_PRIORITY = 0x20
 _TABLE_SIZE, _ENABLE_PUSH, _INITIAL_WINDOW, _LARGEST_FRAME, _LARGEST_HEADERS = 1, 2, 4, 5, 6
-# Section 6.5.2 has what holds until settings say otherwise. We never ask for larger frames.
+# Section 6.5.2: the initial values. We never ask for larger frames.
 _FIRST_WINDOW = 65_535
 _LARGEST = 16_384
 _STREAM = 0x7FFF_FFFF
@@ -58,16 +58,16 @@ HeaderFields = Sequence[tuple[str, str]]
 
 
 class Broken(Exception):
-    """The other side broke a rule of HTTP/2, or has ended the connection with an error."""
+    """The other side violated HTTP/2, or ended the connection with an error."""
 
 
 class NotHttp2(Broken):
-    """The other side does not speak HTTP/2 at all: section 3.4 wants its preface first, which ends with SETTINGS."""
+    """The other side does not speak HTTP/2: section 3.4 requires its preface first, which ends with SETTINGS."""
 
 
 @frozen
 class HeadersCame:
-    """A header, or what comes as one after the content."""
+    """Headers, or trailers after the content."""
 
     stream: int
     fields: list[tuple[bytes, bytes]]
@@ -75,7 +75,7 @@ class HeadersCame:
 
 @frozen
 class DataCame:
-    """Some of a stream's content."""
+    """Part of a stream's content."""
 
     stream: int
     data: memoryview
@@ -83,7 +83,7 @@ class DataCame:
 
 @frozen
 class StreamEnded:
-    """Nothing more comes on a stream. ``code`` is that of section 7 where it was broken off, else None."""
+    """Nothing more comes on a stream. ``code`` is an error code of section 7 if it was reset, else None."""
 
     stream: int
     code: int | None = None
@@ -93,10 +93,10 @@ FrameEvent = HeadersCame | DataCame | StreamEnded
 
 
 class Http2:
-    """One connection's state, without the connection: bytes go in and out. Not safe for threads.
+    """The state of one connection, without the connection itself: bytes go in and out. Not thread-safe.
 
-    ``window`` is how many bytes may be under way towards us, on each stream and on all; ``largest_headers`` how many
-    bytes of headers a message may have.
+    ``window`` is how many bytes may be in flight towards us, on each stream and in total; ``largest_headers`` is how
+    many bytes of headers a message may have.
     """
 
     def __init__(self, *, is_client: bool, window: int, largest_headers: int) -> None:
@@ -110,7 +110,7 @@ class Http2:
         self._out: list[bytes | memoryview] = [_PREFACE] if is_client else []
         self._encoder = Encoder()
         self._decoder = Decoder(max_header_list_size=largest_headers)
-        # A header that is not yet whole: its stream, its flags and its parts.
+        # Incomplete headers: their stream, flags and parts.
         self._block: tuple[int, int, list[memoryview]] | None = None
         self._first_room = _FIRST_WINDOW
         self._room = _FIRST_WINDOW
@@ -123,28 +123,28 @@ class Http2:
         self._add(_WINDOW_UPDATE, 0, 0, (window - _FIRST_WINDOW).to_bytes(4))
 
     def take_out(self) -> bytes:
-        """What is to be written next; nothing, where there is nothing."""
+        """The bytes to write next; empty if there are none."""
         data = b"".join(self._out)
         self._out.clear()
         return data
 
     def open(self) -> int:
-        """A new stream, of a client."""
+        """A new stream of a client."""
         number, self._next = self._next, self._next + 2
         self._rooms[number] = self._first_room
         return number
 
     def forget(self, stream: int) -> None:
-        """A stream on which nothing more is sent."""
+        """Forget a stream on which nothing more is sent."""
         self._rooms.pop(stream, None)
         self._unreported.pop(stream, None)
 
     def room(self, stream: int) -> int:
-        """How many bytes of content may be sent now; it may be less than none."""
+        """How many bytes of content may be sent now; it may be negative."""
         return min(self._room, self._rooms.get(stream, 0))
 
     def send_headers(self, stream: int, fields: HeaderFields, *, end: bool = False) -> None:
-        """Send a header; with ``end`` it is the last of the stream."""
+        """Send headers; with ``end`` they are the last frame of the stream."""
         block = memoryview(self._encoder.encode(fields))
         cut = [block[at : at + self.largest_frame] for at in range(0, len(block), self.largest_frame)]
         flags = _END_STREAM if end else 0
@@ -161,13 +161,13 @@ class Http2:
         self._rooms[stream] -= len(data)
 
     def end(self, stream: int) -> None:
-        """Nothing more is sent on a stream."""
+        """End our side of a stream."""
         self._add(_DATA, _END_STREAM, stream, b"")
 
     def take_in(self, data: bytes) -> Iterator[FrameEvent]:
-        """What bytes that were read mean.
+        """The events in received bytes.
 
-        :raises Broken: they are not HTTP/2.
+        :raises Broken: if they are not valid HTTP/2.
         """
         data = self._in + data if self._in else data
         at = 0
@@ -217,7 +217,7 @@ class Http2:
             raise Broken(f"a frame of type {kind} cannot be read ({error})") from None
 
     def _content(self, flags: int, stream: int, content: memoryview) -> Iterator[FrameEvent]:
-        # Padding counts too. That all was read is told once it is worth a frame: sections 5.2 and 6.9.
+        # Padding counts too. Consumed bytes are reported once they are worth a frame: sections 5.2 and 6.9.
         for which in (0, stream):
             size = self._unreported.get(which, 0) + len(content)
             if size >= self._window // 2:
@@ -250,7 +250,7 @@ class Http2:
             yield StreamEnded(stream)
 
     def _govern(self, kind: int, flags: int, stream: int, content: memoryview) -> None:
-        """Frames about the connection. Those of types that nobody knows are passed over: section 4.1."""
+        """Handle frames about the connection. Unknown types are ignored: section 4.1."""
         if kind == _SETTINGS and not flags & _ACK:
             for name, value in struct.iter_unpack(">HI", content):
                 self._set(name, value)
@@ -265,7 +265,7 @@ class Http2:
                 self._rooms[stream] += more
         elif kind == _GOAWAY:
             _, code = struct.unpack_from(">II", content)
-            # Without an error it only announces the end, which follows once all streams have theirs: section 6.8.
+            # Without an error it only announces the end, which follows when all streams have ended: section 6.8.
             if code:
                 debug_data = bytes(content[8:]).decode(errors="replace")
                 raise Broken(f"the engine ended the connection with code {code}{debug_data and f' ({debug_data})'}")
@@ -278,7 +278,7 @@ class Http2:
                 raise Broken(f"frames of {value} bytes are wanted, which is less than there may be")
             self.largest_frame = value
         elif name == _INITIAL_WINDOW:
-            # Section 6.9.2: it holds for streams that there are, too, whose room may become less than none.
+            # Section 6.9.2: it applies to existing streams too, whose room may become negative.
             for stream in self._rooms:
                 self._rooms[stream] += value - self._first_room
             self._first_room = value

@@ -1,4 +1,4 @@
-"""What BuildKit tells about a running build, as events: ``moby.buildkit.v1.StatusResponse``."""
+"""BuildKit's reports about a running build as events: ``moby.buildkit.v1.StatusResponse``."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from buildtools.events import Log, PartialTransfers, Report, Step, Warned
 from buildtools.image.engine.buildkit.protobuf import Message
 
-# Of each step, for the message should it fail: more than a message shows.
+# Lines kept for each step, for the message if it fails: more than a message shows.
 _KEPT_LINES = 20
-# A step may print for ever without a line end; what is longer comes as several lines.
+# A step may print without any line ending; longer text becomes several lines.
 _LONGEST_LINE = 64 * 1024
-# To hide shorter ones would hide half of the alphabet.
+# Hiding shorter secrets would hide half of the alphabet.
 _SHORTEST_SECRET = 4
 
 # The Dockerfile frontend's prefixCommand: "[linux/arm64 builder 2/5] RUN make".
@@ -25,7 +25,7 @@ _LINE = re.compile(r" \(line \d+\)$")
 
 @dataclass
 class Vertex:
-    """One step of a build. ``stage`` is the name in a Dockerfile of several stages, ``number`` 0 outside of stages."""
+    """One step of a build. ``stage`` is the stage's name if there are several, ``number`` is 0 outside of stages."""
 
     name: str = ""
     stage: str = ""
@@ -39,9 +39,9 @@ class Vertex:
 
 
 class Progress:
-    """Collects what a build tells, reports it as it comes, and keeps what a failure will be explained with.
+    """Collects BuildKit's reports, passes them on as events, and keeps what explains a failure.
 
-    ``dockerfile`` is what to call it in warnings, ``hidden`` are secrets that must not be seen in what commands print.
+    ``dockerfile`` is its name in warnings, ``hidden`` are secrets to be masked in the output of commands.
     """
 
     def __init__(self, subject: str, dockerfile: str, report: Report, *, hidden: Iterable[bytes] = ()) -> None:
@@ -53,11 +53,11 @@ class Progress:
         self._hide = _hiding(hidden)
 
     def hear(self, status: Message) -> None:
-        """Take one ``StatusResponse``."""
+        """Process one ``StatusResponse``."""
         for message in status.messages(1):
             self._hear_vertex(message)
         for message in status.messages(2):
-            # A layer of a base that is pulled. What else counts bytes does not know how many there will be.
+            # A layer of a base image being pulled. Other byte counts have no total.
             if message.text(1).startswith("sha256:") and (total := message.number(5)):
                 self._layer_arrived(message.text(1), min(message.number(4), total), total)
         for message in status.messages(3):
@@ -72,7 +72,7 @@ class Progress:
             self._report(Warned(self._subject, self._warning(message)))
 
     def failed(self) -> Vertex | None:
-        """The step that failed: not one that was only stopped because another had failed."""
+        """The step that failed, rather than one that was only stopped because another one failed."""
         failures = [vertex for vertex in self._vertices.values() if vertex.error]
         causes = (vertex for vertex in failures if "context canceled" not in vertex.error)
         return next(causes, next(iter(failures), None))
@@ -96,7 +96,7 @@ class Progress:
             vertex.unfinished_line = b""
 
     def _log(self, vertex: Vertex, line: bytes) -> None:
-        # What a terminal would show of a progress bar is what comes after the last carriage return.
+        # Of a progress bar, a terminal would show what follows the last carriage return.
         text = line.rstrip(b"\r").rpartition(b"\r")[2].decode("utf-8", "replace")
         text = self._hide(text)
         vertex.last_lines.append(text)

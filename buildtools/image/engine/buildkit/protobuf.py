@@ -1,4 +1,4 @@
-"""Protocol buffers on the wire: as much as BuildKit's messages need.
+"""Protocol buffers on the wire, as far as BuildKit's messages need them.
 
 The encoding: https://protobuf.dev/programming-guides/encoding/. Field numbers are named where messages are used.
 """
@@ -34,7 +34,7 @@ def _tag(field: int, kind: int) -> bytes:
 
 
 def int_field(field: int, value: int) -> bytes:
-    """One integer, enumeration or truth value; nothing at all for 0, which is what an absent field means."""
+    """One integer, enumeration or boolean; nothing for 0, which is what an absent field means."""
     return _tag(field, _VARINT) + varint(value) if value else b""
 
 
@@ -44,7 +44,7 @@ def bytes_field(field: int, value: bytes) -> bytes:
 
 
 def string_field(field: int, value: str) -> bytes:
-    """One text; nothing at all for an empty one. File names keep bytes that are no UTF-8."""
+    """One string; nothing for an empty one. File names keep bytes that are not UTF-8."""
     return bytes_field(field, value.encode("utf-8", "surrogateescape")) if value else b""
 
 
@@ -54,9 +54,9 @@ def map_field(field: int, values: Mapping[str, str]) -> bytes:
 
 
 class Message:
-    """A received message. What was not sent reads as the field's zero value, as the encoding demands.
+    """A received message. An absent field reads as its zero value, as the encoding demands.
 
-    :raises ValueError: the bytes are not a message.
+    :raises ValueError: if the bytes are not a message.
     """
 
     def __init__(self, data: bytes | memoryview = b"") -> None:
@@ -93,15 +93,15 @@ class Message:
         return bytes(self._views(field)[-1]) if field in self._fields else b""
 
     def text(self, field: int) -> str:
-        """A text; what is not UTF-8 in it is replaced."""
+        """A string; invalid UTF-8 in it is replaced."""
         return self.blob(field).decode("utf-8", "replace")
 
     def message(self, field: int) -> Message | None:
-        """An embedded message, or None where there is none."""
+        """An embedded message, or None if it is absent."""
         return Message(self._views(field)[-1]) if field in self._fields else None
 
     def messages(self, field: int) -> list[Message]:
-        """A repeated message."""
+        """All values of a repeated message."""
         return [Message(view) for view in self._views(field)]
 
     def table(self, field: int) -> dict[str, str]:

@@ -1,29 +1,29 @@
-"""A session: what the engine may ask of us while one build runs.
+"""A session: the services that we offer the engine while one build runs.
 
-A build needs what only the client has: its files, its secrets, its ssh agent, its logins. BuildKit turns the roles
-around for that. The client opens a *session*, a gRPC connection in which it is the **server**, and tells in the header
-which methods it serves; the build names the session by its id and calls them when a step needs something:
+A build needs things that only the client has: files, secrets, the SSH agent, credentials. For these BuildKit reverses
+the roles. The client opens a *session*, a gRPC connection in which it is the **server**, and lists in the header which
+methods it serves. The build names the session by its id and calls them when a step needs something:
 
 ======================================  ==========================================================
 ``moby.filesync.v1.FileSync``           lists and sends the files of the build context, the Dockerfile
-``moby.filesync.v1.Auth``               logins and tokens for registries that bases come from
-``moby.buildkit.secrets.v1.Secrets``    the values of ``RUN --mount=type=secret``
-``moby.sshforward.v1.SSH``              a tunnel to the ssh agent, for ``RUN --mount=type=ssh``
+``moby.filesync.v1.Auth``               credentials and tokens for the registries of base images
+``moby.buildkit.secrets.v1.Secrets``    the values of ``RUN --mount=type=secret`` ``moby.sshforward.v1.SSH``
+a tunnel to the SSH agent, for ``RUN --mount=type=ssh``
 ======================================  ==========================================================
 
-Two ways lead to one. Where the engine has the route, ``POST /session`` with ``Upgrade: h2c`` turns that connection
-around. From API 1.53 on the route is deprecated; an engine that answers 404 gets the session as the bidirectional call
-``Control/Session`` on its socket, whose messages carry the bytes of the inner connection (``tunnel``). What runs inside
-is the same.
+There are two ways to open one. If the engine has the route, ``POST /session`` with ``Upgrade: h2c`` reverses that
+connection. From API 1.53 on the route is deprecated; an engine that answers 404 gets the session as the bidirectional
+call ``Control/Session`` on its socket, whose messages carry the bytes of the inner connection (``tunnel``). What runs
+inside is the same.
 
-The order. The session must be there before the build is asked for, for the first step may call at once; a build that
-names an unknown session waits for it for a few seconds and fails. It must outlive the last step, and ends when the
-build has. Each session serves one build only: the engine keeps what it has read in a session, by the session's shared
-key, and would not see that a file has changed since.
+The order. The session must exist before the build is requested, because the first step may call at once; a build that
+names an unknown session waits for it for a few seconds and fails. It must outlive the last step, and ends with the
+build. Each session serves one build only: the engine caches what it has read in a session, by the session's shared key,
+and would not notice that a file has changed since.
 
-Failures. What goes wrong on our side while the engine calls (an unreadable file, a secret that is gone) is answered
-with a gRPC status, from which BuildKit makes a build error of its own words. The first such failure is kept in
-:attr:`Session.failure`, because our own words say better what is wrong.
+Failures. A failure on our side during a call (an unreadable file, a missing secret) is returned as a gRPC status, from
+which BuildKit makes a build error in its own words. The first such failure is kept in :attr:`Session.failure`, because
+our own message explains it better.
 
 Source: https://github.com/moby/buildkit, ``session/`` and ``api/services/control/control.proto``.
 """
@@ -42,9 +42,9 @@ from buildtools.image.engine.buildkit.upgrade import RouteMissing, upgrade
 
 
 class Session:
-    """An open session. ``id`` is how a build refers to it; ``failure`` is the first thing that went wrong on our side.
+    """An open session. A build refers to it by ``id``.
 
-    It must not outlive one build: the engine reads each tree once in a session and would not see later changes.
+    It must not outlive one build: the engine reads each tree once in a session and would not notice later changes.
     """
 
     def __init__(self, session_id: str, connection: Connection) -> None:
@@ -53,16 +53,16 @@ class Session:
 
     @property
     def failure(self) -> Exception | None:
-        """The first thing that went wrong on our side; None where nothing did."""
+        """The first failure on our side; None if there was none."""
         return self._connection.failure
 
 
 @contextmanager
 def open_session(host: BuildkitHost, handlers: Mapping[str, Handler], *, shared_key: str) -> Iterator[Session]:
-    """A session that serves ``handlers`` until the context ends. Trees sent under the same ``shared_key`` are compared.
+    """A session that serves ``handlers`` until the block ends. Trees sent under the same ``shared_key`` are compared.
 
-    :raises EngineError: the engine declines.
-    :raises Unreachable: it does not answer.
+    :raises EngineError: if the engine declines.
+    :raises Unreachable: if it does not answer.
     """
     session_id = secrets.token_hex(16)
     headers = [
@@ -79,7 +79,7 @@ def open_session(host: BuildkitHost, handlers: Mapping[str, Handler], *, shared_
 
 
 def _connect(host: BuildkitHost, headers: Sequence[tuple[str, str]]) -> tuple[ByteChannel, bytes]:
-    """What the session's connection is made on, and what already came there."""
+    """The session's channel, and the bytes that have already arrived on it."""
     try:
         return upgrade(host, "/session", headers)
     except RouteMissing:

@@ -1,7 +1,7 @@
 """A connection inside a call: the bytes of a session as messages of ``moby.buildkit.v1.Control/Session``.
 
-Engines since 29.2 (API 1.53) speak gRPC on their API socket and are to lose ``POST /session``. BuildKit's own clients
-have always come this way: https://github.com/moby/buildkit/blob/master/client/solve.go.
+Engines since 29.2 (API 1.53) speak gRPC on their API socket and will lose ``POST /session``. BuildKit's own clients
+have always used this: https://github.com/moby/buildkit/blob/master/client/solve.go.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from buildtools.image.engine.buildkit.protobuf import Message, bytes_field
 
 
 class Tunnel:
-    """A ``ByteChannel`` through one call on ``outer``, a connection that is the tunnel's own.
+    """A ``ByteChannel`` through one call on ``outer``, a connection that the tunnel owns.
 
-    ``headers`` are those that ``POST /session`` would have.
+    ``headers`` are those of ``POST /session``.
     """
 
     def __init__(self, outer: Connection, headers: Iterable[tuple[str, str]]) -> None:
@@ -25,14 +25,14 @@ class Tunnel:
                 "/moby.buildkit.v1.Control/Session", [(name.lower(), value) for name, value in headers]
             )
         except Gone:
-            # Whoever reads is told; so is the build, which does not get its session.
+            # The reader gets an error; so does the build, which never gets its session.
             outer.close()
             raise
 
     def recv(self, _size: int, /) -> bytes:
-        """The bytes of the next message that has some, however many; none at the end.
+        """The bytes of the next non-empty message, however many; empty at the end.
 
-        :raises OSError: the call failed or broke off.
+        :raises OSError: if the call failed or broke.
         """
         try:
             while (message := self._stream.receive()) is not None:
@@ -48,7 +48,7 @@ class Tunnel:
     def sendall(self, data: bytes, /) -> None:
         """Send bytes as one message.
 
-        :raises OSError: the call broke off.
+        :raises OSError: if the call broke.
         """
         try:
             self._stream.send(bytes_field(1, data))
@@ -56,9 +56,9 @@ class Tunnel:
             raise ConnectionError(str(error)) from None
 
     def shutdown(self, _how: int, /) -> None:
-        """End the call, and with it who reads or writes."""
+        """End the call, which ends reads and writes."""
         self._outer.close()
 
     def close(self) -> None:
-        """Nothing that :meth:`shutdown` has not done."""
+        """The same as :meth:`shutdown`."""
         self._outer.close()

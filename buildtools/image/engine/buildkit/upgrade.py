@@ -1,4 +1,4 @@
-"""Turning a connection to the engine's HTTP API into something else, RFC 9110, 7.8."""
+"""Upgrade a connection to the engine's HTTP API to another protocol (RFC 9110, 7.8)."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from buildtools.image.engine.client import EngineError, forbidden
 from buildtools.image.engine.documents import failure_reason
 from buildtools.request_log import Stopwatch
 
-# Who meets it: somebody whose DOCKER_HOST is not an engine, whose answers to this have less than a thousand bytes.
+# Only a server that is not an engine sends more; an engine's response has less than a thousand bytes.
 _LONGEST_HEAD = 64 * 1024
-# Seconds for the reason of a refusal, which comes together with it or not at all.
+# Seconds for the reason of a refusal, which arrives with it or never.
 _PATIENCE = 5
 
 
 class RouteMissing(EngineError):
-    """The engine does not know the path: HTTP status 404."""
+    """The engine does not have the path: HTTP status 404."""
 
 
 def upgrade(
     host: BuildkitHost, path: str, headers: Iterable[tuple[str, str]] = (), *, body: bytes = b"", protocol: str = "h2c"
 ) -> tuple[socket.socket, bytes]:
-    """A socket that speaks another protocol, HTTP/2 by itself, from here on, and the bytes that already came on it.
+    """A socket that now speaks another protocol (by default HTTP/2), and the bytes that have already arrived on it.
 
-    A path that the engine does not have is asked for once in a run.
+    A path that the engine lacks is requested only once in a run.
 
-    :raises RouteMissing: the engine does not have it.
-    :raises Refused: something between us and the engine forbids it.
-    :raises EngineError: the engine declines.
-    :raises Unreachable: it went away.
+    :raises RouteMissing: if the engine does not have it.
+    :raises Refused: if something between us and the engine forbids it.
+    :raises EngineError: if the engine declines.
+    :raises Unreachable: if the connection was lost.
     """
     if path in host.missing_routes:
         raise RouteMissing(f"{host.title} has no {path}")
-    # One line for each header, for the engine does not split values at commas, and the SDK cannot repeat a header.
+    # One line for each value, because the engine does not split values at commas, and the SDK cannot repeat a header.
     lines = [
         f"POST /v{host.api_version}{path} HTTP/1.1",
         "Host: docker",
@@ -66,7 +66,7 @@ def upgrade(
 
 
 def _status(head: bytes) -> int:
-    """The status of a response; 0 where it is not one of HTTP/1."""
+    """The status of a response; 0 if it is not HTTP/1."""
     match = re.match(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: |$|\r)", head)
     return int(match[1]) if match else 0
 
@@ -97,6 +97,6 @@ def _reason(sock: socket.socket, status: int, body: bytes) -> str:
         while len(body) < _LONGEST_HEAD and not body.rstrip().endswith((b"}", b"0")) and (data := sock.recv(4096)):
             body += data
     if b"{" in body and b"}" in body:
-        # It may come in chunks, whose sizes are not of interest.
+        # It may be chunked; ignore the chunk sizes.
         body = body[body.index(b"{") : body.rindex(b"}") + 1]
     return failure_reason(status, body)
