@@ -1,1 +1,1 @@
-"""What an image folder is: its Dockerfile, its context, its place among its siblings, its fingerprint."""
+"""An image folder: its Dockerfile, its context, its parents, its fingerprint."""

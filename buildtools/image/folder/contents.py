@@ -1,4 +1,4 @@
-"""Digests of files, remembered between runs for as long as the file system says that a file is the same."""
+"""Digests of files, cached between runs as long as the file's status is unchanged."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from buildtools.files import write_atomically
 
 _CHUNK = 1 << 20
 
-# With paths of a hundred characters these are 45 MB. Where a project has more files, those not used longest are read
+# With paths of a hundred characters these are 45 MB. In a project with more files, the least recently used are read
 # again.
 _MOST_ENTRIES = 200_000
 
-# A file that was changed this short a time before it was read may change again without its time stamps moving: they
-# are as coarse as the clock of its file system, at worst (FAT) two seconds. Git calls this racy and does the same:
+# A file that was changed less than this before it was read may change again with the same time stamps, because these
+# are only as precise as the file system's clock, at worst (FAT) two seconds. Git calls this racy and does the same:
 # https://git-scm.com/docs/racy-git
 _RACY_NANOSECONDS = 2_000_000_000
 
@@ -29,11 +29,12 @@ _RACY_NANOSECONDS = 2_000_000_000
 class Contents:
     """SHA-256 digests of files, with a cache in ``directory``; a context manager that saves it at the end.
 
-    A remembered digest counts while size, inode, time of modification and time of change are the same. The last
-    cannot be set by a user, so content that was replaced under the old size and modification time is noticed.
-    Two processes may use one cache: each replaces it as a whole, and what one forgets is only read again. A damaged
-    cache is an empty one. It is loaded when the first digest is asked for; several threads may ask. Unless it is to
-    ``learn``, nothing is saved. ``clock`` gives nanoseconds since the epoch.
+    A cached digest is valid while size, inode, modification time and change time are the same. A user cannot set the
+    change time, so content that was replaced with the same size and modification time is noticed.
+
+    Two processes may use one cache: each replaces it as a whole, and a lost entry only costs reading a file again. A
+    damaged cache counts as empty. It is loaded on first use; it may be shared between threads. Unless ``learn``,
+    nothing is saved. ``clock`` returns nanoseconds since the epoch.
     """
 
     def __init__(
@@ -64,9 +65,9 @@ class Contents:
         return _load(self._file)
 
     def digest(self, path: str, status: os.stat_result) -> str:
-        """The digest, in hexadecimal, of the file at ``path`` whose status was just read.
+        """The hexadecimal digest of the file at ``path`` whose status was just read.
 
-        :raises OSError: it cannot be read.
+        :raises OSError: if it cannot be read.
         """
         entry = self._entries.get(path)
         stamp = _stamp(status)
@@ -81,7 +82,7 @@ class Contents:
         return digest
 
     def save(self) -> None:
-        """Write what was learned, atomically; what was not used longest goes where there is too much."""
+        """Write new entries atomically; above the limit, the least recently used are dropped."""
         if not self._is_new or not self._learn:
             return
         entries = {path: entry for path, entry in self._entries.items() if path not in self._recent} | self._recent
@@ -89,7 +90,7 @@ class Contents:
         for path in list(entries)[: max(0, len(entries) - self._most_entries)]:
             del entries[path]
         text = json.dumps(entries, separators=(",", ":")).encode()
-        # What cannot be remembered is read again the next time.
+        # Without the cache, files are only read again.
         with suppress(OSError):
             write_atomically(self._file, hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
 
@@ -110,7 +111,7 @@ def _stamp(status: os.stat_result) -> str:
 
 
 def _read(path: str) -> tuple[str, os.stat_result]:
-    # The status before reading: a change during it moves the time of change past what is remembered.
+    # The status before reading: a change during it gets a later change time than the cached one.
     sha = hashlib.sha256()
     with open(path, "rb", buffering=0) as stream:  # noqa: PTH123  one of thousands in a row
         status = os.fstat(stream.fileno())

@@ -1,7 +1,7 @@
-"""What a build context holds, in the order and with the choice that BuildKit's file sync (fsutil) makes.
+"""The contents of a build context, in the order and selection of BuildKit's file sync (fsutil).
 
-See https://github.com/tonistiigi/fsutil (``filter.go``, ``followlinks.go``): depth first, the names of a directory in
-byte order, a directory before what lies in it.
+See https://github.com/tonistiigi/fsutil (``filter.go``, ``followlinks.go``): depth first, the names in a directory in
+byte order, a directory before its contents.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from buildtools.image.folder.patterns import PatternMatches, Patterns, clean, gl
 class Entry(NamedTuple):
     """One file, directory, symbolic link, pipe or device of a context.
 
-    ``path`` is relative to the context with ``/`` between names, ``absolute`` where it is on disk. ``link_target`` is
-    what a symbolic link holds, or, when ``is_hard_link``, the path of the first name of this inode that was listed.
-    A directory ``is_on_the_way`` when no include pattern matches it, but one matches something below.
+    ``path`` is relative to the context with ``/`` between names, ``absolute`` is the path on disk. ``link_target`` is
+    the target of a symbolic link or, if ``is_hard_link``, the first listed path of the same inode. A directory
+    ``is_on_the_way`` if no include pattern matches it, but one matches something below.
     """
 
     path: str
@@ -37,8 +37,8 @@ class Entry(NamedTuple):
 class Selection:
     """Which entries of a context to take: none that ``exclude`` matches.
 
-    With ``include`` (patterns) or ``follow`` (paths, globs allowed, whose symbolic links are followed inside the
-    context) only what these match, with the directories above.
+    With ``include`` (patterns) or ``follow`` (paths or globs, whose symbolic links are followed inside the context),
+    only what these match, and the directories above.
     """
 
     exclude: Patterns
@@ -47,7 +47,10 @@ class Selection:
 
 
 def ignore_file(context: Path, dockerfile: Path) -> Path | None:
-    """The ignore file that governs a build: ``NAME.dockerignore`` beside the Dockerfile, else the context's own."""
+    """The ignore file for a build:
+
+    ``NAME.dockerignore`` beside the Dockerfile, else the context's own; None without either.
+    """
     for path in (dockerfile.with_name(f"{dockerfile.name}.dockerignore"), context / ".dockerignore"):
         if path.is_file():
             return path
@@ -55,10 +58,10 @@ def ignore_file(context: Path, dockerfile: Path) -> Path | None:
 
 
 def ignore_rules(context: Path, dockerfile: Path) -> Patterns:
-    """The rules of the ignore file that governs a build; no rules where there is no such file.
+    """The rules of the ignore file for a build; empty if there is no such file.
 
-    :raises Refused: it has an invalid pattern.
-    :raises BuildToolsError: it cannot be read.
+    :raises Refused: if it has an invalid pattern.
+    :raises BuildToolsError: if it cannot be read.
     """
     path = ignore_file(context, dockerfile)
     if path is None:
@@ -72,10 +75,10 @@ def ignore_rules(context: Path, dockerfile: Path) -> Patterns:
 def walk(root: str | Path, selection: Selection) -> Iterator[Entry]:
     """The selected entries below ``root``, except sockets.
 
-    A directory that is not selected itself comes just before its first entry that is.
+    A directory that is not selected itself comes just before its first selected entry.
 
-    :raises Refused: an include pattern is invalid.
-    :raises BuildToolsError: something cannot be read, or vanished meanwhile.
+    :raises Refused: if an include pattern is invalid.
+    :raises BuildToolsError: if something cannot be read, or disappeared meanwhile.
     """
     base = os.path.realpath(root)
     exclude = selection.exclude
@@ -120,7 +123,7 @@ def walk(root: str | Path, selection: Selection) -> Iterator[Entry]:
 
 
 class _Level:
-    """A directory on the way down; ``pending`` while it has not been listed itself."""
+    """A directory on the path; ``pending`` until it has been listed itself."""
 
     __slots__ = ("exclude_matches", "include_matches", "is_included", "items", "pending", "prefix")
 
@@ -144,7 +147,7 @@ class _Level:
             with os.scandir(absolute) as items:
                 self.items = iter(sorted(items, key=_name_as_bytes))
         except OSError as error:
-            # What the rules leave out need not be readable.
+            # Excluded directories need not be readable.
             if not (pending and isinstance(error, PermissionError)):
                 raise unreadable(absolute, error) from None
 
@@ -183,7 +186,7 @@ def _entry_of_directory(item: os.DirEntry[str], path: str, *, is_on_the_way: boo
 
 
 def unreadable(path: str, error: OSError) -> BuildToolsError:
-    """The error to raise where something in a context cannot be read."""
+    """The error if something in a context cannot be read."""
     return BuildToolsError(
         f"{path} cannot be read ({error.strerror})",
         "make it readable, or exclude it in .dockerignore",
@@ -200,9 +203,10 @@ def _include_patterns(root: str, selection: Selection) -> list[str]:
 
 
 def followed_paths(root: str, paths: Sequence[str]) -> list[str]:
-    """``paths``, and what the symbolic links on the way to them lead to, all inside ``root``.
+    """``paths``, and the targets of symbolic links in them, all inside ``root``.
 
-    An absolute target, and one that climbs out, count from the root. Nothing means all: one path is the root itself.
+    An absolute target, or one that climbs out, is relative to the root. An empty result means everything, because one
+    path is the root itself.
     """
     paths_seen: set[str] = set()
     waiting = list(reversed(paths))
@@ -222,7 +226,7 @@ def followed_paths(root: str, paths: Sequence[str]) -> list[str]:
 
 
 def _links(root: str, path: str) -> list[str]:
-    """Where the symbolic links that ``path`` names, its last part perhaps a glob, point to."""
+    """The targets of the symbolic links with the name ``path``, whose last part may be a glob."""
     above, _, name = path.rpartition("/")
     names = [name]
     if _has_wildcard(name):

@@ -1,7 +1,7 @@
-"""What a Dockerfile says about its stages, arguments, base images and the files it takes from the context.
+"""A Dockerfile's stages, arguments, base images and the files it takes from the context.
 
-The meaning is BuildKit's (``frontend/dockerfile/instructions`` and ``dockerfile2llb``), of which only the instructions
-that decide these things are read: https://docs.docker.com/reference/dockerfile/
+The semantics are BuildKit's (``frontend/dockerfile/instructions`` and ``dockerfile2llb``). Only the instructions that
+determine these things are parsed: https://docs.docker.com/reference/dockerfile/
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ _LINUX = Platform("linux", "amd64")
 _WORD = re.compile(r"\S+")
 _REMOTE = re.compile(r"(?:https?|git|ssh)://|git@")
 _REMOTE_OR_VARIABLE = re.compile(rf"""["']*(?:\$|{_REMOTE.pattern})""")
-# https://docs.docker.com/build/concepts/context/#url-fragments, and the query that newer frontends take instead.
+# https://docs.docker.com/build/concepts/context/#url-fragments, and the query that newer frontends accept instead.
 _COMMIT = re.compile(r"(?:#|[?&](?:ref|commit|checksum)=)[0-9a-f]{40}(?![0-9a-f])")
 
 
 @frozen
 class Steps:
-    """What a run of instructions declares and takes.
+    """What a sequence of instructions declares and uses.
 
     ``uses`` are the images and stages of ``COPY --from`` and ``RUN --mount=from=``. ``sources`` are the paths and
-    globs, as written, that are taken from the context, ``.`` for all of it. ``triggers`` are what follows ``ONBUILD``.
-    ``remotes`` are the words of ``ADD`` that may be a URL, unless a checksum says what is to come from there.
+    globs, as written, that are taken from the context, ``.`` for all of it. ``triggers`` are the instructions after
+    ``ONBUILD``. ``remotes`` are the arguments of ``ADD`` that may be a URL, unless a checksum fixes their content.
     """
 
     arguments: tuple[Argument, ...]
@@ -66,7 +66,7 @@ class Stage:
 
 @frozen
 class Base:
-    """An image from outside that a build needs. ``image`` is the reference after expansion."""
+    """An external image that a build needs. ``image`` is the reference after expansion."""
 
     image: str
     platform: Platform
@@ -75,12 +75,12 @@ class Base:
 
 @frozen
 class Needs:
-    """What building one target takes.
+    """What building one target needs.
 
     ``stages`` are the indexes of the stages that are built. ``arguments`` has the value of each argument that one of
-    them declares and that has a value from outside the stage. ``sources`` are the paths and globs taken from the
-    context. ``triggers`` are the ``ONBUILD`` instructions that the image will carry. ``remotes`` are those URLs of
-    ``ADD``, as written, whose content may change from one build to the next.
+    them declares and that gets a value from outside the stage. ``sources`` are the paths and globs taken from the
+    context. ``triggers`` are the ``ONBUILD`` instructions in the built image. ``remotes`` are those URLs of ``ADD``, as
+    written, whose content may change from one build to the next.
     """
 
     stages: tuple[int, ...]
@@ -93,7 +93,7 @@ class Needs:
 
 @frozen
 class Dockerfile:
-    """A parsed Dockerfile. ``where`` names it in errors; ``syntax`` is the frontend image that it asks for."""
+    """A parsed Dockerfile. ``where`` is its name in errors; ``syntax`` is the frontend image that it requests."""
 
     where: str
     text: str
@@ -111,23 +111,23 @@ class Dockerfile:
         builder: Platform = _LINUX,
         triggers: Callable[[str], Sequence[str]] = lambda _: (),
     ) -> Needs:
-        """What building ``target`` (the last stage if empty) takes, given the values of build arguments.
+        """What building ``target`` (the last stage if empty) needs, given the values of build arguments.
 
-        The image is for ``platform``, and is built on one of the platform ``builder``.
-        ``triggers(image)`` gives the ``ONBUILD`` instructions that an image from outside carries.
+        The image is for ``platform``, and ``builder`` is the platform of the builder. ``triggers(image)`` returns the
+        ``ONBUILD`` instructions of an external image.
 
-        :raises Refused: no such target, a reference that expands to nothing, a cycle of stages.
+        :raises Refused: if there is no such target, a reference expands to nothing, or stages form a cycle.
         """
         automatic = automatic_arguments(builder, platform, target)
         return _Resolver(self, arguments, platform, automatic, triggers).needs(target)
 
     def unknown_instructions(self) -> list[BuildToolsError]:
-        """An error for each instruction that there is not, unless ``# syntax=`` names who may know it."""
+        """An error for each unknown instruction, unless ``# syntax=`` names a frontend that may know it."""
         instructions = () if self.syntax else read_instructions(self.text, self.escape, self.where)
         return failures_of(each.check_keyword for each in instructions)
 
     def with_images(self, images: Mapping[ImageMention, str]) -> bytes:
-        """The Dockerfile with each of these references replaced by an image, all else untouched."""
+        """The Dockerfile with each of these references replaced by an image, and otherwise unchanged."""
         text = self.text
         for mention, image in sorted(images.items(), key=lambda item: -item[0].start):
             text = text[: mention.start] + image + text[mention.end :]
@@ -137,7 +137,7 @@ class Dockerfile:
 def parse(data: bytes, *, where: str = "Dockerfile") -> Dockerfile:
     """The Dockerfile in ``data``.
 
-    :raises Refused: it is not a Dockerfile; the message names the line.
+    :raises Refused: if it is not a Dockerfile; the message names the line.
     """
     text = data.decode("utf-8", "surrogateescape")
     directives = read_directives(text)
@@ -204,12 +204,12 @@ def _steps(instructions: Iterable[Instruction]) -> Steps:
 def _copy_sources(instruction: Instruction) -> Iterable[str]:
     for word in instruction.words()[:-1]:
         if not (HEREDOC.fullmatch(word) or (instruction.keyword == "add" and _REMOTE.match(word))):
-            # A base image's own environment has a say in what a variable means here, so take all it could name.
+            # A variable may also come from the base image's environment, so take everything it could name.
             yield "." if "$" in word else instruction.plain(word)
 
 
 def _mount_sources(instruction: Instruction, flag: Flag) -> tuple[list[ImageMention], list[str]]:
-    """The image or stage that a ``--mount`` uses, or what it takes from the context."""
+    """The images or stages that a ``--mount`` uses, and the paths that it takes from the context."""
     try:
         pairs = [part.partition("=") for part in next(csv.reader([flag.value]), [])]
     except csv.Error as error:
@@ -249,7 +249,7 @@ class _Resolver:
         self.visits: dict[int, tuple[str, ...] | None] = {}
 
     def _globals(self, automatic: Mapping[str, str]) -> dict[str, str]:
-        # A value from outside replaces one of these too, declared or not.
+        # A given value replaces one of these too, declared or not.
         values = {name: self.outer_values.get(name, value) for name, value in automatic.items()}
         for argument in self.dockerfile.arguments:
             if argument.name in self.outer_values:
@@ -279,7 +279,7 @@ class _Resolver:
         return next((s for s in reversed(self.dockerfile.stages[:before]) if s.name and s.name == name.lower()), None)
 
     def visit(self, stage: Stage) -> tuple[str, ...]:
-        """Take in a stage and what it is built from; its triggers."""
+        """Process a stage and everything it is built from; returns its triggers."""
         if stage.index in self.visits:
             earlier = self.visits[stage.index]
             if earlier is None:
@@ -330,7 +330,7 @@ class _Resolver:
                 self.add_image(use.text, use, "")
 
     def may_change(self, arguments: Mapping[str, str], word: str) -> bool:
-        """Whether a word of ``ADD`` is a URL that names no commit; one that only the environment can tell may be."""
+        """Whether an argument of ``ADD`` is a URL without a commit, or may be one because of an unknown variable."""
         try:
             url = expand(word, arguments, self.dockerfile.escape)
         except BadSubstitution:
@@ -344,7 +344,7 @@ class _Resolver:
         return self.triggers_of_image(image)
 
     def platform_of(self, word: str, line: int) -> Platform:
-        """The platform of ``FROM --platform=WORD``; that of the image where there is no such flag, or it is empty."""
+        """The platform of ``FROM --platform=WORD``; the image's if there is no such flag, or it is empty."""
         text = self.expand_word(word, line, self.globals)
         try:
             return Platform.parse(text) if text else self.platform
@@ -356,7 +356,7 @@ class _Resolver:
 
 
 def automatic_arguments(builder: Platform, platform: Platform, target: str) -> dict[str, str]:
-    """The arguments that BuildKit sets by itself, for use in ``FROM``, or in a stage that declares them.
+    """The arguments that BuildKit sets itself, for use in ``FROM``, or in a stage that declares them.
 
     https://docs.docker.com/reference/dockerfile/#automatic-platform-args-in-the-global-scope
     """

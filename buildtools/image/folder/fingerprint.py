@@ -1,27 +1,23 @@
-"""A digest of all that goes into one image, and what changed since the last.
+"""A digest of everything that goes into one image, and what changed since the last.
 
-What counts is what BuildKit's own cache looks at, and what decides the rest: the Dockerfile, the context entries that
+Inputs are what BuildKit's own cache compares, and what determines the rest: the Dockerfile, the context entries that
 its instructions can take (path, type, mode, content, extended attributes), the arguments that its stages declare,
-target, platform, labels, parents and base images. Time stamps, owners, secrets and ignored files do not count. What a
-``RUN`` fetches from a network cannot be seen: for that there are ``rebuild_after`` and ``--no-cache``. An image that
-``ADD`` fetches for without a checksum is never up to date.
+target, platform, labels, parents and base images. Time stamps, owners, secrets and ignored files are not inputs. What a
+``RUN`` downloads is unknown; ``rebuild_after`` and ``--no-cache`` are for that. An image with an ``ADD`` that downloads
+without a checksum is never up to date.
 
-Byte for byte: each input is a key and a value, as ``context src/main.c`` and ``file 644 SHA256``. The fingerprint is
-the SHA-256, in hexadecimal, of ``KEY NUL VALUE`` for all of them, joined with NUL, in the order of the keys' code
-points, in UTF-8; bytes of a path that are not UTF-8 stand for themselves. The keys:
+Byte for byte: each input is a key and a value, such as ``context src/main.c`` and ``file 644 SHA256``. The fingerprint
+is the hexadecimal SHA-256 of ``KEY NUL VALUE`` for all of them, joined with NUL, sorted by the keys' code points, in
+UTF-8; bytes of a path that are not UTF-8 are used as they are. The keys:
 
 =====================  ==============================================================================================
-``format``             the number of this format
-``dockerfile``         SHA-256 of the Dockerfile
-``platform``           ``os/architecture[/variant]``
-``target``             the configured stage, or nothing
-``argument NAME``      the value for ``REGISTRY``, ``VERSION`` and ``REVISION``, else its SHA-256
-``label NAME``         SHA-256 of the value
-``attestation KIND``   what BuildKit is to attest about the build, in the words of its option
-``parent NAME``        the parent's fingerprint
-``base REFERENCE``     digest or id of the image, and its platform where that is another one
-``context PATH``       ``file MODE SHA256``, ``link TARGET``, ``hard link PATH``, or a letter as ``ls -l`` has it, the
-                       mode and the number of the device; then a SHA-256 of the extended attributes, if there are any
+``format``             the number of this format ``dockerfile``         SHA-256 of the Dockerfile ``platform``
+``os/architecture[/variant]`` ``target``             the configured stage, or empty ``argument NAME``      the value for
+``REGISTRY``, ``VERSION`` and ``REVISION``, else its SHA-256 ``label NAME``         SHA-256 of the value ``attestation
+KIND``   what BuildKit is to attest about the build, in the syntax of its option ``parent NAME``        the parent's
+fingerprint ``base REFERENCE``     digest or id of the image, and its platform if that is another one ``context PATH``
+``file MODE SHA256``, ``link TARGET``, ``hard link PATH``, or a letter as in ``ls -l``, the
+                       mode and the device number; then a SHA-256 of the extended attributes, if there are any
 =====================  ==============================================================================================
 """
 
@@ -41,23 +37,24 @@ from buildtools.image.folder.contents import Contents
 from buildtools.image.folder.context import Entry, unreadable, walk
 from buildtools.image.folder.folders import ImageFolder
 
-# Raised when the same inputs shall give another fingerprint, so that images made before count as stale.
+# Incremented when the same inputs must give another fingerprint, so that existing images become stale.
 _FORMAT = "1"
 
-# The arguments whose values are shown; what a user configures is not ours to print.
+# The arguments whose values are shown; other values may be private.
 _OPEN_ARGUMENTS = ("REGISTRY", "VERSION", "REVISION")
-# Who changed more files than these has a line to read, not a page; `invoke list --why NAME` shows all.
+# If more files changed, the rest is counted; `invoke list --why NAME` shows all.
 _MOST_NAMED = 5
-# https://docs.docker.com/reference/dockerfile/#buildkit-built-in-build-args; what a cache is told makes no other image.
+# https://docs.docker.com/reference/dockerfile/#buildkit-built-in-build-args, except those for caches, which do not
+# change the image.
 _BUILDER_ARGUMENT = re.compile(r"BUILDKIT_(?!INLINE_CACHE|CACHE_)\w+|SOURCE_DATE_EPOCH")
 
 
 @frozen
 class Fingerprint:
-    """``value`` is a SHA-256 in hexadecimal; ``inputs`` has one string for each thing that went into it.
+    """``value`` is a hexadecimal SHA-256; ``inputs`` has one entry for each input.
 
-    ``unknown`` are the base images, its own and its parents', whose digest was not given. A fingerprint with such
-    stands for nothing but this run: an image must not count as up to date by it.
+    ``unknown`` are the base images, its own and its parents', whose digest is unknown. Such a fingerprint is only valid
+    in this run; an image must not count as up to date because of it.
     """
 
     value: str
@@ -66,7 +63,7 @@ class Fingerprint:
 
     @property
     def directories(self) -> str:
-        """A digest of the context's directories and their modes alone."""
+        """A digest of the context's directories and their modes only."""
         return _combination({key: value for key, value in self.inputs.items() if value.startswith("d ")})
 
 
@@ -80,11 +77,11 @@ def folder_fingerprint(
 ) -> Fingerprint:
     """The fingerprint of a folder's image.
 
-    ``parents`` maps each parent to its fingerprint, ``bases`` each image from outside to its digest or id, ``triggers``
-    those that have ``ONBUILD`` instructions to these.
+    ``parents`` maps each parent to its fingerprint, ``bases`` each external image to its digest or id, ``triggers``
+    each external image with ``ONBUILD`` instructions to these.
 
-    :raises Refused: the ignore file has an invalid pattern.
-    :raises BuildToolsError: an entry of the context cannot be read.
+    :raises Refused: if the ignore file has an invalid pattern.
+    :raises BuildToolsError: if an entry of the context cannot be read.
     """
     needs = folder.needs(triggers)
     inputs = {
@@ -106,7 +103,8 @@ def folder_fingerprint(
             key, value = f"parent {parent}", parents[parent].value
             unknown |= dict.fromkeys(parents[parent].unknown)
         else:
-            # By the name that the Dockerfile uses: another tag for the same image makes no difference.
+            # Keyed by the Dockerfile's text: a variable that expands to another tag of the same image makes no
+            # difference.
             key, value = f"base {base.mention.text}", bases.get(base.image, "")
             if not value:
                 unknown[base.image] = None
@@ -121,7 +119,7 @@ def folder_fingerprint(
 
 
 def explain(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[str, ...]:
-    """What differs between the inputs of two fingerprints, one clause for each kind."""
+    """The differences between the inputs of two fingerprints, one clause for each kind."""
     reasons = []
     entries = []
     for key in sorted(old.keys() | new.keys()):
@@ -144,27 +142,27 @@ def explain(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def record_inputs(directory: Path, name: str, fingerprint: Fingerprint, seconds: float) -> None:
-    """Remember in ``directory`` what the image ``name`` was last built from, and how long that took.
+    """Record in ``directory`` what the image ``name`` was last built from, and how long that took.
 
-    For :func:`recorded_inputs` and :func:`recorded_seconds`.
+    :func:`recorded_inputs` and :func:`recorded_seconds` read this.
 
-    :raises OSError: it cannot be written.
+    :raises OSError: if it cannot be written.
     """
     record = {"fingerprint": fingerprint.value, "inputs": fingerprint.inputs, "seconds": seconds}
     write_atomically(_record(directory, name), json.dumps(record, separators=(",", ":")).encode())
 
 
 def recorded_inputs(directory: Path, name: str, value: str) -> Mapping[str, str] | None:
-    """The inputs of the fingerprint ``value`` of the image ``name``; None where they are not known here.
+    """The inputs of the fingerprint ``value`` of the image ``name``; None if they are unknown here.
 
-    They are not where the image was built on another machine, or something else was built here since.
+    They are unknown if the image was built on another machine, or another fingerprint was built here since.
     """
     inputs = last_inputs(directory, name)
     return inputs if inputs and _combination(inputs) == value else None
 
 
 def last_inputs(directory: Path, name: str) -> Mapping[str, str] | None:
-    """The inputs of the image ``name`` when it was last built here; None where that is not known."""
+    """The inputs of the image ``name`` when it was last built here; None if unknown."""
     try:
         record = json.loads(_record(directory, name).read_bytes())
         inputs: dict[str, str] = record["inputs"]
@@ -174,7 +172,7 @@ def last_inputs(directory: Path, name: str) -> Mapping[str, str] | None:
 
 
 def recorded_seconds(directory: Path, name: str, value: str) -> float:
-    """What the build of the fingerprint ``value`` of the image ``name`` took; 0 where that is not known here."""
+    """How long the build of the fingerprint ``value`` of the image ``name`` took; 0 if unknown here."""
     try:
         record = json.loads(_record(directory, name).read_bytes())
         return float(record["seconds"]) if record["fingerprint"] == value else 0.0
@@ -183,17 +181,17 @@ def recorded_seconds(directory: Path, name: str, value: str) -> float:
 
 
 def _record(directory: Path, name: str) -> Path:
-    # That of a variant holds the slashes of its platform.
+    # A variant's name contains the slashes of its platform.
     return directory / "inputs" / f"{name.replace('/', '-')}.json"
 
 
 def _builder_arguments(arguments: Mapping[str, str]) -> dict[str, str]:
-    """The arguments that BuildKit reads itself, whether or not a Dockerfile declares them."""
+    """The arguments that BuildKit itself reads, whether or not a Dockerfile declares them."""
     return {name: value for name, value in arguments.items() if _BUILDER_ARGUMENT.fullmatch(name)}
 
 
 def _combination(inputs: Mapping[str, str]) -> str:
-    # Neither names nor values can hold a NUL, so nothing else reads the same.
+    # Neither names nor values can contain a NUL, so this is unambiguous.
     return _digest("\0".join(f"{key}\0{inputs[key]}" for key in sorted(inputs)))
 
 
@@ -220,7 +218,7 @@ def _description(entry: Entry, contents: Contents) -> str:
 
 
 def _attributes(path: str) -> str:
-    """A digest of the extended attributes that BuildKit counts; empty where there are none."""
+    """A digest of the extended attributes that BuildKit copies; empty if there are none."""
     try:
         names = os.listxattr(path, follow_symlinks=False)
     except OSError:  # a file system without them

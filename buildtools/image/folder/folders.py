@@ -1,7 +1,7 @@
 """The image folders of a project, and the order in which they are built.
 
-Folders depend on each other through what their Dockerfiles say: ``FROM sibling``, ``FROM
-${REGISTRY}/sibling:${VERSION}``, ``COPY --from=sibling``, ``RUN --mount=from=sibling``.
+Folders depend on each other through their Dockerfiles: ``FROM sibling``, ``FROM ${REGISTRY}/sibling:${VERSION}``,
+``COPY --from=sibling``, ``RUN --mount=from=sibling``.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from buildtools.version import Version
 
 @frozen
 class ImageFolder:
-    """A direct child of the images folder, with all that is known of its image without an engine.
+    """A direct child of the images folder, with everything that is known about its image without an engine.
 
-    An image for several platforms has one for each of them, whose ``name`` tells the platform: ``app@linux/arm64``.
-    ``parents`` are the siblings it is built from, ``bases`` the images from outside, both in the order of their first
-    mention. ``platform`` is what the image is for, ``builder`` the platform of what builds it. ``arguments`` are the
-    values of all build arguments, also of those that only an ``ONBUILD`` of a base image may declare.
-    ``siblings`` says which places of the Dockerfile mean which parent, ``triggers`` which ``ONBUILD`` instructions the
-    parents carry. ``own_needs`` is what building the configured target takes.
+    An image for several platforms has one for each of them, with the platform in its ``name``: ``app@linux/arm64``.
+    ``parents`` are the siblings it is built from, ``bases`` the external images, both in order of first mention.
+    ``platform`` is the image's, ``builder`` the builder's. ``arguments`` are the values of all build arguments,
+    including those that only an ``ONBUILD`` of a base image may declare. ``siblings`` maps places in the Dockerfile to
+    parents, ``triggers`` has the ``ONBUILD`` instructions of the parents. ``own_needs`` is what building the configured
+    target needs.
     """
 
     name: str
@@ -58,28 +58,29 @@ class ImageFolder:
         return image_name(self.name)
 
     def needs(self, triggers: Mapping[str, Sequence[str]] | None = None) -> Needs:
-        """What building the configured target takes, given the ``ONBUILD`` instructions of images from outside."""
+        """What building the configured target needs, given the ``ONBUILD`` instructions of external images."""
         if not triggers:
             return self.own_needs
         triggers = {**triggers, **self.triggers}
         return _needs(self.dockerfile, self.settings, self.arguments, self.platform, self.builder, triggers)
 
     def outside(self, triggers: Mapping[str, Sequence[str]]) -> tuple[Base, ...]:
-        """The images from outside that a build takes, given the ``ONBUILD`` instructions of those that are known."""
+        """The external images that a build needs, given the ``ONBUILD`` instructions of those that are known."""
         return tuple(base for base in self.needs(triggers).bases if base.mention not in self.siblings)
 
     def selection(self, needs: Needs) -> Selection:
-        """What a build with these needs may take of the context.
+        """What a build with these needs may take from the context.
 
-        :raises Refused: the ignore file has an invalid pattern.
-        :raises BuildToolsError: it cannot be read.
+        :raises Refused: if the ignore file has an invalid pattern.
+        :raises BuildToolsError: if it cannot be read.
         """
         return Selection(ignore_rules(self.context, self.dockerfile_path), follow=needs.sources)
 
     def pinned_dockerfile(self, images: Mapping[str, str]) -> bytes:
-        """The Dockerfile to build with: each mention of a parent, or base, replaced by the exact image in ``images``.
+        """The Dockerfile to build with: each reference to a parent or base is replaced by the exact image in
+        ``images``.
 
-        A bare ``FROM base`` would otherwise mean whatever the engine holds as ``base:latest``.
+        Otherwise ``FROM base`` would mean whatever the engine has as ``base:latest``.
         """
         bases = {base.mention: base.image for base in self.own_needs.bases if base.mention.start >= 0}
         places = {**bases, **self.siblings}
@@ -96,11 +97,11 @@ def image_folders(
 ) -> tuple[ImageFolder, ...]:
     """The image folders in build order: parents first, otherwise by name; with ``only``, these and their parents.
 
-    ``builder`` is the platform of what builds them, which they are for where none is configured; by itself that of this
-    machine. ``proxies`` are the build arguments that tell of proxies; the configured arguments win.
+    ``builder`` is the builder's platform, the default for images without a configured one; by default this machine's.
+    ``proxies`` are build arguments for proxies; configured arguments override them.
 
-    :raises Refused: there is no images folder or none in it, a folder without a Dockerfile, an impossible name, an
-        unknown name in ``only`` or in the configuration, an invalid Dockerfile, a cycle.
+    :raises Refused: if there is no images folder or none in it, a folder without a Dockerfile, an invalid name, an
+        unknown name in ``only`` or in the configuration, an invalid Dockerfile, or a cycle.
     """
     folders, errors = folders_and_errors(settings, version, only, builder=builder, proxies=proxies)
     if errors:
@@ -117,9 +118,9 @@ def folders_and_errors(
     builder: Platform | None = None,
     proxies: Mapping[str, str] | None = None,
 ) -> tuple[tuple[ImageFolder, ...], list[BuildToolsError]]:
-    """What :func:`image_folders` gives, and every error that it raises; a folder that cannot be read is left out.
+    """The result of :func:`image_folders`, and every error that it raises; an unreadable folder is left out.
 
-    :raises Refused: there is no images folder or none in it.
+    :raises Refused: if there is no images folder or none in it.
     """
     names = _names(settings)
     project = _Project(settings, version, frozenset(names), builder or local_platform(), proxies or {})
@@ -145,7 +146,7 @@ def folders_and_errors(
         names_before.add(variant)
         errors += failures_of([partial(_read_into, folders_by_name, variant, project)])
         if variant in folders_by_name:
-            # With all of their variants: a version has either all platforms of an image or none.
+            # With all of their variants, because a version has either all platforms of an image or none.
             waiting += [
                 each for parent in folders_by_name[variant].parents for each in project.variants(image_name(parent))
             ]
@@ -162,10 +163,10 @@ def folders_and_errors(
 
 
 def build_arguments(settings: Settings, version: Version | None, name: str) -> dict[str, str]:
-    """The values of build arguments that every Dockerfile may declare; the configured ones win.
+    """The values of build arguments that every Dockerfile may declare; configured ones override them.
 
-    ``REGISTRY`` is registry and namespace, ``REVISION`` the commit's id. One of ours that has no value here is left
-    out, so that the Dockerfile's own default counts.
+    ``REGISTRY`` is registry and namespace, ``REVISION`` the commit's id. One without a value here is left out, so that
+    the Dockerfile's own default applies.
     """
     ours = {
         "REGISTRY": settings.repository_prefix if settings.registry else "",
@@ -185,22 +186,22 @@ class _Project:
     proxies: Mapping[str, str] = field(repr=False)
 
     def variants(self, name: str) -> dict[str, Platform]:
-        """What an image is built for: one variant of it for each of several platforms, else the image itself."""
+        """What an image is built for: one variant for each of several platforms, else the image itself."""
         platforms = [Platform.parse(text) for text in self.settings.platforms_of(name)] or [self.builder]
         if len(platforms) == 1:
             return {name: platforms[0]}
         return {variant_name(name, platform): platform for platform in platforms}
 
     def variant_for(self, name: str, platform: Platform) -> str:
-        """The variant of an image for a platform; where there is none, another."""
+        """The variant of an image for a platform, or its first variant if there is none."""
         variants = self.variants(name)
         return next((variant for variant, each in variants.items() if each == platform), next(iter(variants)))
 
     def sibling(self, base: Base, of: str) -> str:
-        """The folder whose image of this version a Dockerfile in the folder ``of`` means; empty if it is from outside.
+        """The folder that a Dockerfile in the folder ``of`` refers to by ``base``; empty if it is an external image.
 
-        That is a bare name, or ``REGISTRY/NAMESPACE/NAME:VERSION``, or ``NAME:VERSION`` with a variable in it. Where
-        the version is written out it is that of somebody else's image, which only happens to be called like ours.
+        A sibling is a bare name, or ``REGISTRY/NAMESPACE/NAME:VERSION``, or ``NAME:VERSION`` with a variable in it.
+        With a literal version it is somebody else's image that has the same name.
         """
         name, _, tag = base.image.rpartition("/")[2].partition(":")
         tags = (self.version.text, self.version.image_tag) if self.version else ("",)
@@ -211,7 +212,7 @@ class _Project:
             return name
         if base.image == f"{name}:{tag}" and "$" in base.mention.text:
             return name
-        # `FROM redis` in a folder called redis can only mean the image of that name from outside.
+        # `FROM redis` in a folder called redis can only mean the external image.
         return name if base.image == name != of else ""
 
 
@@ -286,7 +287,7 @@ def _read(variant: str, project: _Project) -> ImageFolder:
         raise BuildToolsError(f"{where} cannot be read ({error.strerror})", "make it readable") from None
     platform = project.variants(name)[variant]
     automatic = automatic_arguments(project.builder, platform, settings.target)
-    # Not every engine keeps the value of one that is declared again before the first FROM.
+    # Some engines lose the value of one that is declared again before the first FROM.
     bare_names = {each.name for each in dockerfile.arguments if each.default is None}
     automatic_values = {key: value for key, value in automatic.items() if key in bare_names}
     arguments = {**automatic_values, **project.proxies, **build_arguments(project.settings, project.version, name)}
@@ -313,7 +314,7 @@ def _read(variant: str, project: _Project) -> ImageFolder:
 
 
 def _add_triggers(folders: dict[str, ImageFolder], folder: ImageFolder, project: _Project) -> None:
-    """Put into ``folders`` the folder with what its parents' ``ONBUILD`` instructions add to its needs."""
+    """Add to ``folders`` the folder, with the needs extended by its parents' ``ONBUILD`` instructions."""
     triggers = {}
     for base in folder.own_needs.bases:
         parent = folders.get(folder.siblings.get(base.mention, ""))
@@ -352,9 +353,9 @@ def _needs(
 
 
 def _check_platforms(folder: ImageFolder, folders_before: Mapping[str, ImageFolder], project: _Project) -> None:
-    """BuildKit takes no image of another platform for a parent, and would look for it in a registry.
+    """Raise :class:`Refused` if a parent has another platform: BuildKit would look for the image in a registry.
 
-    :raises Refused: a parent is built for another platform than the one it is used for.
+    :raises Refused: if a parent is built for another platform than the one it is used for.
     """
     for base in folder.own_needs.bases:
         parent = folders_before.get(folder.siblings.get(base.mention, ""))
@@ -369,7 +370,7 @@ def _check_platforms(folder: ImageFolder, folders_before: Mapping[str, ImageFold
 
 
 def _build_order(parents: Mapping[str, Sequence[str]]) -> tuple[list[str], list[BuildToolsError]]:
-    """All names, parents first, and an error for each cycle, which is cut at its first member."""
+    """All names, parents first, and an error for each cycle, which is broken at its first member."""
     waiting = {name: len(above) for name, above in parents.items()}
     children: dict[str, list[str]] = {name: [] for name in parents}
     for name, above in parents.items():
@@ -398,7 +399,7 @@ def _build_order(parents: Mapping[str, Sequence[str]]) -> tuple[list[str], list[
 
 
 def _cycle(parents: Mapping[str, Sequence[str]]) -> list[str]:
-    """A cycle among folders each of which has a parent among them."""
+    """A cycle among folders, each of which has a parent among them."""
     path = [min(parents)]
     while (parent := parents[path[-1]][0]) not in path:
         path.append(parent)

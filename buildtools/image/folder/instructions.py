@@ -1,4 +1,4 @@
-"""The instructions of a Dockerfile, one by one: continued lines joined, comments and here-documents passed over.
+"""The instructions of a Dockerfile: continued lines are joined, comments and here-documents skipped.
 
 The grammar is that of BuildKit's ``frontend/dockerfile/parser``: https://docs.docker.com/reference/dockerfile/#format
 """
@@ -29,7 +29,7 @@ _KEYWORD = re.compile(r"\s*(\S*)\s*")
 class ImageMention:
     """A place in a Dockerfile that names an image or a stage.
 
-    ``start`` and ``end`` are offsets into the text; -1 where the place is not in it, as in a base's ``ONBUILD``.
+    ``start`` and ``end`` are offsets into the text; -1 if the place is not in it, as in a base's ``ONBUILD``.
     """
 
     text: str
@@ -48,7 +48,7 @@ class Argument:
 
 
 def read_directives(text: str) -> dict[str, str]:
-    """The parser directives at the head of a Dockerfile, such as ``# syntax=``, by their names in lower case."""
+    """The parser directives at the start of a Dockerfile, such as ``# syntax=``, by name in lower case."""
     directives: dict[str, str] = {}
     for line in text.removeprefix("\ufeff").split("\n"):
         directive = _DIRECTIVE.fullmatch(line.strip())
@@ -60,7 +60,7 @@ def read_directives(text: str) -> dict[str, str]:
 
 @frozen
 class Flag:
-    """``--name=value``; ``start`` and ``end`` are where the value, with its quotes, lies in the joined instruction."""
+    """``--name=value``; ``start`` and ``end`` are the offsets of the quoted value in the joined instruction."""
 
     name: str
     value: str
@@ -69,10 +69,10 @@ class Flag:
 
 
 class Instruction:
-    """One instruction, its lines joined.
+    """One instruction, with its lines joined.
 
-    ``keyword`` is in lower case, ``line`` that of its beginning. What follows the flags begins at ``rest`` of
-    ``text``. ``pieces`` says where in the text the parts of ``text`` came from: offsets in one and the other.
+    ``keyword`` is in lower case, ``line`` is its first line. What follows the flags starts at ``rest`` of ``text``.
+    ``pieces`` maps parts of ``text`` to the file: offsets in one and the other.
     """
 
     def __init__(self, text: str, line: int, escape: str, where: str, pieces: Sequence[tuple[int, int]]) -> None:
@@ -102,25 +102,25 @@ class Instruction:
         return self.text[self.rest :].strip()
 
     def _offset(self, position: int, *, ending: bool = False) -> int:
-        """Where in the text a position of ``text`` lies; the end of a part belongs to the part it ends."""
+        """The offset in the file of a position in ``text``; the end of a part belongs to the part it ends."""
         for begin, original in reversed(self.pieces):
             if position > begin or (position == begin and not ending):
                 return original + position - begin
         return self.pieces[0][1]
 
     def mention(self, text: str, start: int, end: int) -> ImageMention:
-        """The reference that is written between two positions of ``text``."""
+        """The reference between two positions of ``text``."""
         first, last = self._offset(start), self._offset(end, ending=True)
         return ImageMention(text, self.line, first, last)
 
     def error(self, fact: str, remedy: str) -> Refused:
-        """The error to raise about this instruction."""
+        """The error about this instruction."""
         return Refused(f"{self.where} line {self.line}: {fact}", remedy)
 
     def check_keyword(self) -> None:
-        """See that BuildKit's own frontend knows the instruction; one that ``# syntax=`` names may know more.
+        """Raise :class:`Refused` unless BuildKit's own frontend knows the instruction; another frontend may know more.
 
-        :raises Refused: it does not.
+        :raises Refused: if it is unknown.
         """
         if self.keyword not in _KEYWORDS:
             near = difflib.get_close_matches(self.keyword, _KEYWORDS, n=1)
@@ -130,7 +130,7 @@ class Instruction:
     def arguments(self) -> Iterator[Argument]:
         """The arguments that an ARG declares.
 
-        :raises Refused: one of them has no name.
+        :raises Refused: if one of them has no name.
         """
         for word in word_pattern(self.escape).findall(self.body):
             name, equals, default = word.partition("=")
@@ -139,7 +139,7 @@ class Instruction:
             yield Argument(name, default if equals else None, self.line)
 
     def words(self) -> list[str]:
-        """The paths of COPY or ADD: a JSON list, or separated by white space."""
+        """The paths of COPY or ADD, from a JSON list or separated by white space."""
         body = self.body
         if body.startswith("["):
             try:
@@ -151,7 +151,7 @@ class Instruction:
         return body.split()
 
     def heredocs(self) -> list[tuple[str, bool]]:
-        """The terminators of the here-documents that follow, and whether leading tabs are dropped."""
+        """The terminators of the here-documents that follow, and whether leading tabs are stripped."""
         keyword = self.keyword
         if keyword == "onbuild":
             keyword = (self.body.split(None, 1) or [""])[0].lower()
@@ -167,7 +167,7 @@ class Instruction:
     def plain(self, word: str) -> str:
         """A word without its quotes and escapes.
 
-        :raises Refused: one is left open.
+        :raises Refused: if a quote is unclosed.
         """
         try:
             return expand(word, {}, self.escape)
@@ -176,14 +176,14 @@ class Instruction:
 
 
 def _without_quotes(text: str, escape: str) -> str:
-    # Flags lose their quotes, but variables in them are looked at later, if at all.
+    # Flags lose their quotes, but their variables are expanded later, if at all.
     return re.sub(rf"""["']|{re.escape(escape)}(.)""", lambda match: match[1] or "", text, flags=re.DOTALL)
 
 
 def read_instructions(text: str, escape: str, where: str) -> Iterator[Instruction]:
-    """The instructions of a Dockerfile in their order; ``where`` names it in errors.
+    """The instructions of a Dockerfile in order; ``where`` is its name in errors.
 
-    :raises Refused: a here-document has no end.
+    :raises Refused: if a here-document is unterminated.
     """
     offset = len("\ufeff") if text.startswith("\ufeff") else 0
     lines = text[offset:].split("\n")

@@ -1,8 +1,8 @@
 """``.dockerignore`` rules, as Moby's pattern matcher and BuildKit's file filter read them.
 
 The rules are those of https://github.com/moby/patternmatcher (``New``, ``MatchesUsingParentResults`` and
-``ignorefile.ReadAll``), odd corners included: what differs from the engine's own filter would be a wrong image.
-Paths are relative, with ``/`` between names, and may hold surrogate escapes for bytes that are not UTF-8.
+``ignorefile.ReadAll``), including odd corner cases: any difference from the engine's own filter would build a wrong
+image. Paths are relative, with ``/`` between names, and may contain surrogate escapes for bytes that are not UTF-8.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from buildtools import Refused
 PatternMatches = Sequence[bool]
 """Which pattern matched a directory, pattern by pattern: what the entries below it inherit."""
 
-# Go's unicode.IsSpace; str.strip() alone would also take the separators U+001C to U+001F.
+# Go's unicode.IsSpace; str.strip() would also strip the separators U+001C to U+001F.
 _SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 
-# Go's path/filepath.Match: what it calls ErrBadPattern does not match this.
+# Go's path/filepath.Match: a pattern that gives ErrBadPattern there does not match this.
 _RANGE_CHARACTER = r"(?:\\.|[^\\\-\]])"
 _VALID = re.compile(rf"(?:\\.|\[\^?+(?:{_RANGE_CHARACTER}(?:-{_RANGE_CHARACTER})?)+\]|[^\\\[])*", re.DOTALL)
 _CLASS = re.compile(rf"\[(\^?+)((?:{_RANGE_CHARACTER}(?:-{_RANGE_CHARACTER})?)+)\]", re.DOTALL)
@@ -41,7 +41,7 @@ _POSIX_CLASSES = {
 
 
 class Pattern:
-    """One rule. ``text`` is the cleaned pattern without its ``!``; ``matches`` answers for one path alone."""
+    """One rule. ``text`` is the cleaned pattern without its ``!``; ``matches`` tests one path by itself."""
 
     __slots__ = ("is_literal", "is_negative", "matches", "prefix", "text")
 
@@ -49,19 +49,19 @@ class Pattern:
         self.text = text
         self.is_negative = is_negative
         literal = text.removesuffix("/**").removesuffix("/*")
-        # What must begin a path for this rule to say something about it; only where the rest has no glob in it.
+        # The required prefix of a path that this rule can match; only if the rest has no glob in it.
         self.is_literal = _GLOB_CHARACTERS.isdisjoint(literal)
         self.prefix = f"{literal}/"
         self.matches = _matcher(text)
 
 
 class Patterns:
-    """Rules in their order: the last one that matches a path, or matched a directory above it, decides."""
+    """Rules in order: the last one that matches a path, or matched a directory above it, decides."""
 
     def __init__(self, patterns: Iterable[str], *, where: Callable[[int], str] = "pattern {}".format) -> None:
-        """Compile patterns as the engine hands them over, already cleaned; ``where(index)`` names one in an error.
+        """Compile patterns as the engine passes them on, already cleaned; ``where(index)`` names one in an error.
 
-        :raises Refused: one of them is invalid.
+        :raises Refused: if one of them is invalid.
         """
         rules = []
         for index, line in enumerate(patterns):
@@ -91,9 +91,9 @@ class Patterns:
 
     @classmethod
     def parse(cls, lines: Iterable[str], *, source: str = ".dockerignore") -> Patterns:
-        """The rules of an ignore file. ``source`` names it in errors.
+        """The rules of an ignore file. ``source`` is its name in errors.
 
-        :raises Refused: a pattern is invalid; the message names its line.
+        :raises Refused: if a pattern is invalid; the message names its line.
         """
         patterns, numbers = [], []
         for number, line in enumerate(lines, start=1):
@@ -117,8 +117,8 @@ class Patterns:
     def read(cls, path: Path, *, source: str = "") -> Patterns:
         """The rules of the ignore file at ``path``.
 
-        :raises Refused: a pattern is invalid.
-        :raises OSError: the file cannot be read.
+        :raises Refused: if a pattern is invalid.
+        :raises OSError: if the file cannot be read.
         """
         text = path.read_bytes().decode("utf-8", "surrogateescape")
         return cls.parse((line.removesuffix("\r") for line in text.split("\n")), source=source or path.name)
@@ -127,15 +127,15 @@ class Patterns:
         return bool(self.rules)
 
     def match(self, path: str, parent: PatternMatches | None = None) -> tuple[bool, PatternMatches]:
-        """Whether the rules match ``path``, and the results to hand to the entries below it.
+        """Whether the rules match ``path``, and the results to pass on for the entries below it.
 
-        ``parent`` are the results of the directory it lies in, None for an entry of the root.
+        ``parent`` are the results for its directory, None for an entry of the root.
         """
         is_match = False
         results = []
         for rule, parent_match in zip(self.rules, parent or self._nothing, strict=True):
-            # A rule that could not change the answer is not tried, and counts as not matching for what lies below:
-            # so does Moby, and it shows.
+            # A rule that cannot change the result is skipped, and counts as not matching for the entries below. Moby
+            # does the same, and it is visible.
             match = parent_match or (rule.is_negative == is_match and rule.matches(path))
             results.append(match)
             if match:
@@ -143,18 +143,18 @@ class Patterns:
         return is_match, results
 
     def matches(self, path: str) -> bool:
-        """Whether the rules match ``path``, going down to it from the root."""
+        """Whether the rules match ``path``, testing each directory from the root down."""
         is_match, results = False, None
         for end in (*(i for i, character in enumerate(path) if character == "/"), len(path)):
             is_match, results = self.match(path[:end], results)
         return is_match
 
     def may_except_below(self, directory: str) -> bool:
-        """Whether a ``!`` rule can take something below a matched directory out again, as BuildKit decides it."""
+        """Whether a ``!`` rule can exempt something below a matched directory, by BuildKit's rules."""
         return _may_concern(self._negations, directory, literal=self._literal_negations)
 
     def may_match_below(self, directory: str) -> bool:
-        """Whether a rule without ``!`` can match below a directory that is not matched itself."""
+        """Whether a rule without ``!`` can match something below a directory that does not match itself."""
         return _may_concern(self._affirmations, directory, literal=self._literal_affirmations)
 
 
@@ -168,7 +168,7 @@ def _may_concern(rules: tuple[Pattern, ...], directory: str, *, literal: bool) -
 def clean(path: str) -> str:
     """Go's ``filepath.Clean``."""
     normal = posixpath.normpath(path)
-    # POSIX gives two leading slashes a meaning of their own, Go does not.
+    # POSIX gives two leading slashes a special meaning, Go does not.
     return normal[1:] if normal.startswith("//") else normal
 
 
@@ -201,7 +201,7 @@ def _escaped_class(body: str) -> str:
     return re.sub(r"\\(.)|(-)|(.)", lambda m: m[2] or re.escape(m[1] or m[3]), body, flags=re.DOTALL)
 
 
-# The ignore files of a project say much the same, and compiling costs more than all else.
+# A project's ignore files have much in common, and compiling costs more than everything else.
 @functools.lru_cache(4096)
 def _matcher(text: str) -> Callable[[str], bool]:
     kind, expression = _go_expression(text)
@@ -222,7 +222,7 @@ def _matcher(text: str) -> Callable[[str], bool]:
 
 
 def _go_expression(text: str) -> tuple[str, str]:
-    """Moby's ``Pattern.compile``: the way to match, and the regular expression in Go's spelling."""
+    """Moby's ``Pattern.compile``: the kind of match, and the regular expression in Go's syntax."""
     kind, expression, position, tokens = "exact", "^", 0, 0
     while position < len(text):
         character = text[position]
@@ -262,7 +262,7 @@ def _go_expression(text: str) -> tuple[str, str]:
 
 
 def _python_expression(expression: str) -> str:
-    """Go's spelling (RE2) as Python's: they differ in classes, some escapes, and the end of a string."""
+    """Translate Go's regular expression syntax (RE2) to Python's: classes, some escapes and the end differ."""
     python, position = "", 0
     while position < len(expression):
         character = expression[position]

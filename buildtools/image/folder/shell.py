@@ -1,4 +1,4 @@
-"""Words and variables as a Dockerfile spells them.
+"""Words and variables in a Dockerfile.
 
 The rules are those of BuildKit's ``frontend/dockerfile/shell`` (``ProcessWord``):
 https://docs.docker.com/reference/dockerfile/#environment-replacement
@@ -17,13 +17,13 @@ class BadSubstitution(ValueError):
 
 @functools.cache
 def word_pattern(escape: str) -> re.Pattern[str]:
-    """Matches one word; white space inside quotes, or behind ``escape``, does not end it."""
+    """Matches one word; white space inside quotes, or after ``escape``, does not end it."""
     e = re.escape(escape)
     return re.compile(rf"""(?:"(?:{e}.|[^"{e}])*"?|'[^']*'?|{e}.|[^\s"'{e}]|{e}$)+""", re.DOTALL)
 
 
 def expand(word: str, variables: Mapping[str, str], escape: str = "\\") -> str:
-    """``word`` with quotes and escapes taken away and variables put in; a variable that is not set is empty.
+    """``word`` with quotes and escapes removed and variables replaced; an unset variable is empty.
 
     :raises BadSubstitution: see there.
     """
@@ -122,7 +122,7 @@ def _with_operator(name: str, value: str | None, operator: str, word: str, repla
         match = re.match(_shell_pattern(word, greedy=operator == "##"), value, re.DOTALL)
         return value[match.end() :] if match else value
     if operator.startswith("%"):
-        # From the far end, which makes the shortest suffix the shortest prefix.
+        # Backwards, so that the shortest suffix becomes the shortest prefix.
         match = re.match(_shell_pattern(word, greedy=operator == "%%", backwards=True), value[::-1], re.DOTALL)
         return value[: len(value) - match.end()] if match else value
     return re.sub(

@@ -1,1 +1,1 @@
-"""Where engine and registry meet: how images get from one into the other."""
+"""From an engine into a registry."""

@@ -1,4 +1,4 @@
-"""The engine's own push: errors inside its response are raised, and it can be stopped."""
+"""The engine's own push, which raises the errors in its response and can be stopped."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from buildtools.image.registry.manifest import DOCKER_CONFIG, Descriptor, Manife
 
 
 def short_id(diff_id: str) -> str:
-    """How the engine calls a layer in what it reports of a push."""
+    """The engine's name for a layer in its reports of a push."""
     return diff_id.removeprefix("sha256:")[:12]
 
 
 @contextmanager
 def temporary_name(engine: Engine, image_id: str, reference: str) -> Iterator[None]:
-    """Give an image one more name for a while. If it has no other, it keeps this one: without a name it would go."""
+    """Give an image another name for a while. If it has no other name, it keeps this one, or it would be deleted."""
     engine.tag(image_id, reference)
     try:
         yield
@@ -39,18 +39,18 @@ def push_by_engine(
 ) -> bool:
     """Let the engine push ``name:tag``.
 
-    ``may_send`` is asked, with a layer's short id and its size in bytes, before much of that layer was sent; once it
-    declines, the push is stopped and the answer is False. ``layer_sent`` is told how many bytes of how many were sent
-    of a layer.
+    ``may_send`` is called with a layer's short id and its size in bytes, before much of that layer was sent; if it
+    returns False, the push is stopped and returns False. ``layer_sent`` is called with a layer's id, the bytes sent,
+    and the total.
 
-    :raises EngineError: it failed, with the engine's reason.
+    :raises EngineError: if it failed, with the engine's reason.
     """
     login = credential.login if credential else {}
     with engine.errors():
         lines = engine.api.push(name, tag, stream=True, decode=True, auth_config=login)
         try:
             for line in lines:
-                # An error after the first line of the answer is only a line of it; the status was 200 long before.
+                # After the first line of the response, an error is only another line; the status was already 200.
                 if "error" in line:
                     raise EngineError(
                         f"the engine cannot push {name}:{tag} ({line['error']})", f"check that you may push to {name}"
@@ -69,12 +69,12 @@ def push_by_engine(
 def make_known(
     engine: Engine, registry: Registry, repository: str, image_id: str, layers: Mapping[str, Descriptor]
 ) -> None:
-    """Let an engine learn under which digests a repository has the lowest layers of an image, to push on top of them.
+    """Teach an engine the digests of an image's lowest layers in a repository, so that it can push on top of them.
 
-    ``layers`` are these, by the digests of their uncompressed bytes. An engine learns that from a pull of an image that
-    it does not have; so it is given one of nothing but these layers, which does not stay.
+    ``layers`` are these layers, by the digests of their uncompressed bytes. An engine learns the digests when it pulls
+    an image that it does not have. So it pulls one of only these layers, which is then deleted.
 
-    :raises EngineError: it could not pull.
+    :raises EngineError: if it cannot pull.
     """
     image = engine.inspect(image_id) or {}
     config = encode(
@@ -93,6 +93,6 @@ def make_known(
         engine.pull(reference, registry.credential)
         engine.untag(reference)
     finally:
-        # Without the right to delete it stays, as small as it is, until the registry collects what has no tag.
+        # Without permission to delete, it stays until the registry's garbage collection; it is very small.
         with suppress(BuildToolsError):
             registry.delete_manifest(repository, manifest.digest)

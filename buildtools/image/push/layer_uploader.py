@@ -1,4 +1,4 @@
-"""Uploads images from an engine to a registry, each once, under the tag of its fingerprint, as it was built."""
+"""Upload images from an engine to a registry, each once, as it was built, under the tag of its fingerprint."""
 
 from __future__ import annotations
 
@@ -34,11 +34,10 @@ from buildtools.settings import MediaTypes
 if TYPE_CHECKING:
     from buildtools.image.push.layers import Spool
 
-# So many uncompressed bytes of a new layer the engine may send. It compresses slowly, so a larger one is read out of it
+# How many uncompressed bytes of a new layer the engine may send. It compresses slowly, so a larger layer is exported
 # and compressed here, in less time than its own push would take.
 _LARGE_FOR_THE_ENGINE = 32 * 1024 * 1024
-# A registry that has cut one blob short seldom has cut two forms of the same layer; one that damages all that it stores
-# would be asked for ever.
+# A registry seldom truncates two forms of one layer; one that damages everything must not be tried forever.
 _VARIANTS = 3
 
 
@@ -46,8 +45,8 @@ class LayerUploader:
     """One run of storing images. A layer that several of them have is compressed once and sent once.
 
     ``layers`` maps the digest of a layer's uncompressed bytes to its descriptor in the registry, and a repository that
-    has it. With a ``commit``, what was built for it is written down beside the images. Where they are not to be
-    ``tagged`` with their fingerprints, they lie there by their digests alone, whatever else is there.
+    has it. With a ``commit``, builds for it are recorded beside the images. Unless ``tagged`` with their fingerprints,
+    images are stored by digest only, whatever else is there.
     """
 
     def __init__(
@@ -77,20 +76,20 @@ class LayerUploader:
         self._media_types = media_types
         self._compressed_layers = {diff_id: layer for diff_id, (layer, _) in layers.items()}
         self._holders: dict[str, list[str]] = {}
-        # Layers, by their short ids, that the registry has and the engine would nevertheless send.
+        # The short ids of layers that the registry has and the engine would send anyway.
         self._unknown: set[str] = set()
         for layer, repository in layers.values():
             self._note(layer, repository)
 
     def store(self, images: Sequence[ImageToPush]) -> list[tuple[StoredImage, PushRoute]]:
-        """Store images that the engine has; what each became, in their order.
+        """Store images that the engine has; returns each image and its route, in order.
 
-        :raises BuildToolsError: the engine lacks one or could not export it, or the registry did not take it.
+        :raises BuildToolsError: if the engine lacks one or cannot export it, or the registry does not accept it.
         """
         plans = list(self._pool.map(self._plan, images))
         results: dict[LayerPlan, tuple[StoredImage, PushRoute]] = {}
         if self._engine.containerd_store:
-            # What is attested speaks of the image as the engine has made it.
+            # Attestations are about the image as the engine has made it.
             attested = [plan for plan in plans if plan.image.attested]
             stored = self._pool.map(self._store_by_engine, attested)
             results |= {plan: (image, PushRoute.ENGINE) for plan, image in zip(attested, stored, strict=True)}
@@ -116,7 +115,7 @@ class LayerUploader:
         return LayerPlan(image, int(engine_image.get("Size") or 0), diff_ids, repository_layers)
 
     def _place(self, image: ImageToPush, layer: Descriptor, others: Sequence[str] = ()) -> bool:
-        """Whether the image's repository has a layer; it is mounted from where it is, or may be, if need be."""
+        """Whether the image's repository has a layer, after mounting it from another one if needed and possible."""
         with self._lock:
             holders = list(self._holders.get(layer.digest, ()))
         if image.repository in holders:
@@ -125,7 +124,7 @@ class LayerUploader:
         def mount_from(holder: str) -> bool:
             return self._registry.mount_blob(image.repository, layer.digest, holder)
 
-        # What a holder has was seen to be whole, so that nothing need be asked before and after.
+        # The holder's layer is known to be complete, so no further checks are needed.
         is_there = (
             any(mount_from(holder) for holder in holders[:1])
             or self._has(image, layer)
@@ -139,7 +138,7 @@ class LayerUploader:
         try:
             return self._registry.blob_size(image.repository, layer.digest) == layer.size
         except Refused:
-            # Some registries deny access to what is absent; the write will tell.
+            # Some registries deny access to what does not exist; the write will show.
             return False
 
     def _note(self, layer: Descriptor, repository: str) -> None:
@@ -154,7 +153,7 @@ class LayerUploader:
             for diff_id in plan.missing:
                 images_by_layer.setdefault(diff_id, []).append(plan.image)
         sending: dict[str, Future[Descriptor]] = {}
-        # Where the user has had enough, nobody waits for an engine that still writes there.
+        # After a cancellation, nobody waits for an engine that is still writing there.
         with Spools(Path(tempfile.gettempdir())) as spools:
 
             def take_layer(diff_id: str, raw: Spool) -> None:
@@ -182,7 +181,7 @@ class LayerUploader:
                 configs = {image_id: config for some in config_maps for image_id, config in some.items()}
                 sent_layers = {diff_id: future.result() for diff_id, future in sending.items()}
             except BaseException:
-                # What is being sent reads those files, and the user may wait to get the terminal back.
+                # Running uploads read these files, and the user may be waiting for the terminal.
                 self._stop.set()
                 wait(list(sending.values()))
                 raise
@@ -197,7 +196,7 @@ class LayerUploader:
         return list(self._pool.map(finish, plans))
 
     def _send(self, diff_id: str, raw: Spool, target: Spool, images: Sequence[ImageToPush]) -> Descriptor:
-        """Compress a layer and bring it into the repositories of all images that have it."""
+        """Compress a layer and upload it to the repositories of all images that have it."""
         from buildtools.image.push.layers import compress
 
         self._go_on(images[0])
@@ -209,8 +208,8 @@ class LayerUploader:
             if is_long:
                 self._report(Transferred(name, done, raw.size))
 
-        # A registry keeps the blob that it has, even one that was cut short, and takes no other for its digest. The
-        # same layer under another digest heals that.
+        # A registry keeps the blob that it has, even a truncated one, and accepts no other for its digest. The same
+        # layer under another digest repairs that.
         for variant in range(_VARIANTS):
             if is_long:
                 self._report(Step(name, f"compress a layer of {raw.size // 1_000_000} MB"))
@@ -233,7 +232,7 @@ class LayerUploader:
         self._registry.upload_blob(
             image.repository, layer.digest, layer.size, target.open, partial(self._tell, image, layer)
         )
-        # A registry of several servers may show it late; one that is there in another size is damaged.
+        # A registry of several servers may show it with a delay; if it has another size, it is damaged.
         awaited(lambda: self._registry.blob_size(image.repository, layer.digest))
         return self._place(image, layer)
 
@@ -246,23 +245,24 @@ class LayerUploader:
             raise Cancelled(f"the push of {image.name} was cancelled", "run the same command again")
 
     def _finish(self, image: ImageToPush, config: bytes, layers: list[Descriptor]) -> StoredImage:
-        """Put configuration and manifest of an image whose layers are all there; what its fingerprint's tag has.
+        """Put configuration and manifest of an image whose layers are all there; returns the image at its fingerprint's
+        tag.
 
-        Another agent may have stored the same fingerprint meanwhile: its image is as good, and both then agree; unless
-        it was built on other parents.
+        Another agent may have stored the same fingerprint meanwhile. Its image is as good, and both agents then use it;
+        unless it was built on other parents.
         """
-        # Of those that are to be newer, the one that is there is the one that was too old.
+        # If a newer build was required, the existing image is the outdated one.
         if self._tagged and not image.built_since:
             present = find_intact(self._registry, image.repository, image.fingerprint, self._cache)
             if present and present.labels.get(PARENTS_LABEL) == labels_of(config).get(PARENTS_LABEL):
                 return present
         digest = self._registry.put_blob(image.repository, config)
         manifest = Manifest.make(Descriptor(DOCKER_CONFIG, digest, len(config)), layers, self._media_types)
-        # Before the image is there: who sees it is to see for which commit it was built.
+        # Before the image appears, so that whoever sees the image also sees for which commit it was built.
         self._record(image, manifest)
         target = fingerprint_tag(image.fingerprint) if self._tagged else manifest.digest
         self._registry.put_manifest(image.repository, target, manifest)
-        # What a registry has in a damaged copy it keeps. The next push is to notice that, so it is not remembered.
+        # A registry keeps a damaged copy. The next push must notice that, so the configuration is not cached.
         with suppress(Damaged):
             if awaited(lambda: self._registry.get_blob(image.repository, digest)):
                 self._cache.remember_config(config)
@@ -271,7 +271,7 @@ class LayerUploader:
     def _try_engine(
         self, base: Sequence[str], plans: Sequence[LayerPlan]
     ) -> dict[LayerPlan, tuple[StoredImage, PushRoute]]:
-        """Those of several images above one base that the engine could push without sending the base, or much else."""
+        """The images above one base that the engine could push without sending the base, or much else."""
         first, *others = plans
         results = {first: self._push_little(first)}
         if self._unknown & {short_id(diff_id) for diff_id in base}:
@@ -294,14 +294,14 @@ class LayerUploader:
         try:
             return self._push_by_engine(plan.image, may_send)
         except EngineError:
-            # It may have no way to the registry, or no trust in it, where we have.
+            # The engine may not reach or trust the registry, although we do.
             return None
 
     def _make_known(self, plan: LayerPlan, base: Sequence[str]) -> bool:
-        """Let the engine learn what its layers are called in the registry, if that is going to pay; whether it did.
+        """Teach the engine the names of its layers in the registry, if that pays off; returns whether it did.
 
-        That takes a pull, about as long as giving the base out once. An engine that is new, as where agents are made
-        for one job, is asked once and no more; so this waits for a base that this machine has sent itself before.
+        That takes a pull, about as long as one export of the base. An ephemeral engine, made for one job, is used only
+        once. So this waits for a base that this machine has sent itself before.
         """
         if not all(self._cache.layer(diff_id) for diff_id in base):
             return False

@@ -1,4 +1,4 @@
-"""Layers: read out of an engine, compressed the same way everywhere."""
+"""Layers: exported from an engine, and compressed in the same way everywhere."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from buildtools.image.engine.client import Engine, EngineError
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.manifest import DOCKER_LAYER, Descriptor, read_object
 
-# What the compressor is fed decides, with the level, about every byte that comes out, so both are fixed.
-# ISA-L up to level 2 gives the same bytes on every x86-64 processor with AVX2; level 3 does not.
+# Input blocks and level determine the output bytes, so both are fixed. ISA-L up to level 2 gives the same bytes on
+# every x86-64 processor with AVX2; level 3 does not.
 _LEVEL = 2
 _BLOCK = 1024 * 1024
 _GZIP = 31
 _GZIP_MAGIC = b"\x1f\x8b"
-# As much as a registry takes of a manifest, https://github.com/opencontainers/distribution-spec/blob/main/spec.md.
+# The largest manifest in a registry, https://github.com/opencontainers/distribution-spec/blob/main/spec.md.
 _LARGEST_DOCUMENT = 4 * 1024 * 1024
-# Small layers and their compressed forms never touch the disk; what does not fit in this goes to files in TMPDIR. A
-# small agent has so much memory to spare.
+# Small layers and their compressed forms never touch the disk; anything above this goes to files in TMPDIR. Even a
+# small agent can spare this much memory.
 _MOST_IN_MEMORY = 32 * 1024 * 1024
 
 
 class Spools:
-    """Makes spools with files in ``folder``, which share so many bytes of memory. Safe for threads.
+    """Makes spools with files in ``folder``, which share ``memory`` bytes of memory. Thread-safe.
 
-    A context manager that closes the files. They have no name, so a run that is killed leaves none.
+    A context manager that closes the files. They have no name, so a killed run leaves none.
     """
 
     def __init__(self, folder: Path, memory: int = _MOST_IN_MEMORY) -> None:
@@ -55,7 +55,7 @@ class Spools:
             spool.close()
 
     def make(self, most: int) -> Spool:
-        """A spool for ``most`` bytes."""
+        """A spool for up to ``most`` bytes."""
         with self._lock:
             in_memory = most <= self._left
             self._left -= most if in_memory else 0
@@ -69,9 +69,9 @@ class Spools:
 
 
 class Spool:
-    """At ``most`` so many bytes on their way, written whole and read as often as need be: in memory, or in a file.
+    """A buffer of up to ``most`` bytes, written once and read any number of times: in memory, or in a file.
 
-    ``size`` is how many there are, once they are written.
+    ``size`` is the number of bytes, once they are written.
     """
 
     def __init__(self, folder: Path, most: int, in_memory: bool, give_back: Callable[[int], None]) -> None:
@@ -84,9 +84,9 @@ class Spool:
 
     @contextmanager
     def writer(self) -> Iterator[IO[bytes]]:
-        """What to write the bytes to.
+        """A context with the stream to write to.
 
-        :raises BuildToolsError: they do not fit on the disk.
+        :raises BuildToolsError: if they do not fit on the disk.
         """
         if self._body is None:
             self.close()
@@ -102,14 +102,14 @@ class Spool:
                 self.size = len(self._body)
 
     def open(self) -> IO[bytes]:
-        """The bytes, from their beginning."""
+        """A stream of the bytes, from the beginning."""
         if self._body is not None:
             return io.BytesIO(self._body)
         assert self._file is not None
         return io.BufferedReader(_PositionedReader(self._file))
 
     def delete(self) -> None:
-        """Make room for others."""
+        """Free the memory or the file."""
         if self._body is None:
             self.close()
         else:
@@ -123,7 +123,7 @@ class Spool:
 
 
 class _PositionedReader(io.RawIOBase):
-    """Reads a file that others read and have a position in. It has no name to be opened by again."""
+    """Reads a file at a position of its own. Others read the same file, which has no name to open it again by."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -156,15 +156,16 @@ def export(
     cache: Cache,
     present: Collection[str] = (),
 ) -> dict[str, bytes]:
-    """Read images out of the engine in one pass, shared layers once; the configurations, by image id.
+    """Export images from the engine in one pass, shared layers once; returns the configurations by image id.
 
-    Each of the layers ``diff_ids`` is handed to ``take_layer`` as soon as it is whole. Compressed ones that are
-    ``present`` elsewhere, or of which ``cache`` knows that they are another layer, are passed over.
+    Each of the layers ``diff_ids`` is passed to ``take_layer`` as soon as it is complete. Compressed layers that are
+    ``present`` elsewhere, or are known to ``cache`` as another layer, are skipped.
+
     The formats: https://github.com/moby/moby/blob/master/image/spec/v1.2.md (``ID/layer.tar``, ``ID.json``) and, from
     engine 25 on, the OCI image layout (``blobs/sha256/DIGEST``).
 
-    :raises EngineError: the engine stopped in the middle.
-    :raises BuildToolsError: the layers do not fit on the disk.
+    :raises EngineError: if the engine stopped in the middle.
+    :raises BuildToolsError: if the layers do not fit on the disk.
     """
     reader = _Reader(image_ids, diff_ids, spools, take_layer, cache, present)
     with engine.exported(image_ids) as answer:
@@ -184,7 +185,7 @@ def export(
 
 
 class _Forward:
-    """A stream that tarfile can seek in, forward only. Its own streaming mode takes six times the processor's time."""
+    """A forward-only stream that tarfile can seek in. Its own streaming mode takes six times the processor time."""
 
     def __init__(self, raw: IO[bytes]) -> None:
         self._raw = raw
@@ -205,11 +206,11 @@ class _Forward:
 
 
 class _Reader:
-    """Finds configurations and layers among what an engine exports.
+    """Finds configurations and layers in an engine's export.
 
-    Who keeps unpacked layers alone exports them as they are, and an image's id is its configuration's digest. Who keeps
-    content exports manifests, too, one of which the id is; and layers as it has them: those that were built for us as
-    they are, those of base images compressed.
+    A classic store exports unpacked layers as they are, and an image's id is its configuration's digest. A content
+    store exports manifests, too, and the id is the digest of one; and layers as they are stored: those that were built
+    for us uncompressed, those of base images compressed.
     """
 
     def __init__(
@@ -231,7 +232,7 @@ class _Reader:
         self._documents: dict[str, bytes] = {}
 
     def take(self, path: Path, size: int, content: IO[bytes]) -> None:
-        """One member of the archive."""
+        """Process one member of the archive."""
         digest = f"sha256:{path.stem}"
         if path.name == "layer.tar" or digest in self._diff_ids:
             self._take(content, size)
@@ -242,11 +243,11 @@ class _Reader:
         elif begin == _GZIP_MAGIC and digest not in self._present:
             diff_id = self._cache.diff_id(digest)
             if not diff_id or diff_id in self._diff_ids:
-                # Nobody says how large it becomes.
+                # The uncompressed size is unknown.
                 self._cache.remember_diff_id(digest, self._take(_Unpacked(begin, content), sys.maxsize))
 
     def configs(self) -> dict[str, bytes]:
-        """The configurations of the images, by their ids."""
+        """The configurations of the images, by id."""
         configs = {}
         for image_id in self._image_ids:
             document = self._documents.get(image_id, b"")
@@ -272,7 +273,7 @@ class _Readable(Protocol):
 
 
 class _Unpacked:
-    """The bytes that a gzip stream holds; what is none ends as soon as that is seen."""
+    """The bytes in a gzip stream; anything else ends as soon as that is noticed."""
 
     def __init__(self, begin: bytes, packed: IO[bytes]) -> None:
         from isal import isal_zlib
@@ -325,12 +326,13 @@ def compress(
 ) -> Descriptor:
     """Write ``source`` to ``target`` as gzip: the same bytes for the same content, on machines of one kind.
 
-    ``progress`` hears how many bytes of the source have been taken.
+    ``progress`` is called with the number of bytes of the source that were processed.
 
     At this level ISA-L's bytes are the same on all x86-64 machines with AVX2. On older ones, and on aarch64, a layer
-    may get another digest. That costs a transfer and nothing else, because images are found again by their
-    fingerprint; an archive, which is compared by its bytes, takes a slower codec for that reason (``archive.gzip``).
-    Each ``variant`` has a digest of its own: it is written where gzip has room for a time (RFC 1952, 2.3.1).
+    may get another digest. That only costs a transfer, because images are found by their fingerprint. An archive is
+    compared by its bytes, so it uses a slower codec (``archive.gzip``).
+
+    Each ``variant`` has its own digest: its number goes into gzip's field for the time (RFC 1952, 2.3.1).
     """
     from isal import isal_zlib
 

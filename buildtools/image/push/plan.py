@@ -1,4 +1,4 @@
-"""What is to be done for each image that a registry lacks, and which images are best seen to together."""
+"""What to do for each image that a registry lacks, and which images are best handled together."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from buildtools.frozen import frozen
 from buildtools.image.registry.manifest import Descriptor
 from buildtools.image.registry.push import ImageToPush
 
-# So many bytes of one layer may be sent, or given out by an engine, without need: that costs less than a better way.
+# How many bytes of one layer may be sent, or exported by an engine, unnecessarily: avoiding that would cost more.
 LITTLE = 16 * 1024 * 1024
-# An engine gives out whole images, at the price of every layer below; its own push sends single layers, but slowly, and
-# only if it knows how the layers below are called in the registry. Worth a try where so many bytes of compressed layers
-# lie below, in all and for each image.
+# An engine exports whole images, including every layer below; its own push sends single layers, but slowly, and only if
+# it knows the digests of the layers below in the registry. That is worth a try above this many bytes of compressed base
+# layers, in total and per image.
 _LARGE_BASE = 32 * 1024 * 1024
 _LARGE_FOR_EACH = 8 * 1024 * 1024
-# From so many bytes on a step takes seconds, and who looks on is told which it is.
+# Above this many bytes a step takes seconds, so it is reported.
 LONG = 128 * 1024 * 1024
-# An engine packs each archive in a thread of its own; more than it has processors are no quicker.
+# An engine packs each archive in one thread; more archives than it has processors are no faster.
 _MOST_GROUPS = 4
 
 
 @frozen
 class LayerPlan:
-    """An image, the digests of its layers' uncompressed bytes, and those of them that its repository has.
+    """An image, the digests of its layers' uncompressed bytes, and those layers that its repository has.
 
-    ``size`` is what all layers take together, uncompressed, in bytes.
+    ``size`` is the uncompressed size of all layers in bytes.
     """
 
     image: ImageToPush
@@ -37,12 +37,12 @@ class LayerPlan:
 
     @property
     def missing(self) -> list[str]:
-        """The layers that are to be sent."""
+        """The layers to send."""
         return [diff_id for diff_id in dict.fromkeys(self.diff_ids) if diff_id not in self.repository_layers]
 
     @property
     def base(self) -> tuple[str, ...]:
-        """The lowest layers, as far as the repository has them, up to the last that is large."""
+        """The lowest layers that the repository has, up to the last large one."""
         base = list(takewhile(self.repository_layers.__contains__, self.diff_ids))
         while base and self.repository_layers[base[-1]].size <= LITTLE:
             base.pop()
@@ -50,7 +50,7 @@ class LayerPlan:
 
 
 def by_large_base(plans: Sequence[LayerPlan]) -> dict[tuple[str, ...], list[LayerPlan]]:
-    """The images whose base would take longer to give out than it takes the engine to push them, by that base."""
+    """The images, by base, whose base takes longer to export than the engine takes to push them."""
     above: dict[tuple[str, ...], list[LayerPlan]] = {}
     for plan in plans:
         above.setdefault(plan.base, []).append(plan)
@@ -63,10 +63,10 @@ def by_large_base(plans: Sequence[LayerPlan]) -> dict[tuple[str, ...], list[Laye
 
 
 def group_disjoint(plans: Sequence[LayerPlan]) -> list[list[LayerPlan]]:
-    """The images in groups that no layer which is to be sent belongs to two of.
+    """The images in groups that share no layer that is to be sent.
 
-    An engine gives out an archive in one thread, and several archives at once. What the registry has of the images is
-    given out with every group; unless that is little, they are one group.
+    An engine exports an archive in one thread, and several archives in parallel. Layers that the registry already has
+    are exported with every group; unless those are small, there is only one group.
     """
     sizes = {layer.digest: layer.size for plan in plans for layer in plan.repository_layers.values()}
     if sum(sizes.values()) > LITTLE:

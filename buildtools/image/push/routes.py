@@ -1,6 +1,6 @@
-"""One version of many images, from engine and registry into the registry.
+"""Push one version of many images, from engine and registry into the registry.
 
-Theory of operation. For each image the first of these routes that can be taken is taken:
+Theory of operation. For each image the first possible one of these routes is taken:
 
 ==============  ====================================================  ==================================================
 route           taken when                                            what is sent
@@ -8,25 +8,25 @@ route           taken when                                            what is se
 already there   the tag of the version has our labels and             nothing
                 fingerprint, and all of its parts are there
 stamped         the tag of the fingerprint has an image, all of       a configuration with the version's labels, and a
-                its layers are there, and it is young enough          manifest that names the same layers
-engine          the image has attestations; or small layers lie on    what the engine's own push sends; then as stamped
-                a large base that the registry has and that the
-                engine, without containerd's store, knows by its
-                name there
-builder         what builds images has no store of its own            nothing by us: the builder has pushed them
-                                                                      already; then as stamped
-direct          otherwise                                             the layers that the registry lacks, read out of
+                its layers are there, and it is recent enough         manifest that names the same layers
+engine          the image has attestations; or small layers are on    what the engine's own push sends; then as stamped
+                top of a large base that the registry has, and the
+                engine, without containerd's store, knows the
+                base's digests there
+builder         the builder has no image store of its own             nothing by us: the builder has already pushed
+                                                                      them; then as stamped
+direct          otherwise                                             the layers that the registry lacks, exported from
                                                                       the engine and compressed here; then as stamped
 ==============  ====================================================  ==================================================
 
 The first two need no engine, and are decided for all images before anything is sent: so no tag of a version is set
-while one of its images is in conflict. Only what neither finds is asked for (``provide``), which builds it. All layers
-of all images are stored before the first tag of the version is set.
+while one of its images is in conflict. Only the remaining images are requested (``provide``), and built. All layers of
+all images are stored before the first tag of the version is set.
 
-An image is taken only if it was built on those builds of its parents that the version has (see ``generation.py``).
-Another agent may push the same commit at the same time, out of builds of its own. Whoever stores an image under its
-fingerprint first has it, and so has whoever sets the version's tag first; the other finds that out when it reads back,
-and begins again with what is there. Parents are tagged before their children, so a child that has its tag fits them.
+An image is used only if it was built on the builds of its parents that the version has (see ``generation.py``). Another
+agent may push the same commit at the same time, from builds of its own. The first agent to store an image under its
+fingerprint wins, and so does the first to set the version's tag; the other notices that when it reads back, and starts
+again with what is there. Parents are tagged before their children, so a child that has its tag matches them.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ KnownLayers = Mapping[str, tuple[Descriptor, str]]
 Make = Callable[[Sequence[ImageToPush], Mapping[str, StoredImage]], Sequence[tuple[StoredImage, PushRoute]]]
 StoreImages = Callable[[Sequence[ImageToPush], KnownLayers], Sequence[tuple[StoredImage, PushRoute]]]
 
-# How often another agent may come in between, with another build of the same commit, before we give up.
+# How often another agent may interfere, with another build of the same commit, before we give up.
 _ATTEMPTS = 3
 
 
@@ -76,11 +76,11 @@ def _as_they_are(images: Sequence[ImageToPush], _stored_images: Mapping[str, Sto
 class PushRequest:
     """What to push: one version of several images.
 
-    ``labels`` are stamped into every image, and its manifest is written with ``media_types``. ``provide`` is asked for
-    those images that the registry lacks, and returns them with their ids: so nothing is built that is there already. It
-    is told which images the version has already, by name: what it builds must be built on these. ``make`` stands in for
-    it where what builds them stores them in the registry as well: it returns what is there then. ``before_tags`` is
-    called once all layers are there, before the first tag of the version is set; it may raise. Where something new was
+    ``labels`` are stamped into every image, and its manifest is written with ``media_types``. ``provide`` is called for
+    the images that the registry lacks, and returns them with their ids, so nothing is built that is already there. It
+    gets the images that the version already has, by name, because what it builds must be based on these. ``make``
+    replaces it if the builder also stores images in the registry; it returns the stored images. ``before_tags`` is
+    called once all layers are there, before the first tag of the version is set; it may raise. If something new was
     stored, at most ``fingerprints_kept`` fingerprints stay in its repository; 0 keeps all. Layers of those ``bases``
     that the registry has are not sent.
     """
@@ -105,15 +105,15 @@ def push(
     report: Report = unheard,
     cancelled: threading.Event | None = None,
 ) -> list[PushedImage]:
-    """Push one version of several images; what each became, in their order.
+    """Push one version of several images; returns the result for each, in order.
 
-    Nothing is sent before all images were found to be free of conflicts, and no tag of the version is set before all
-    layers of all images are there. Without an engine, only what the registry has by its fingerprint can be pushed. When
-    ``cancelled`` is set, or the calling thread is interrupted, no layer is sent any further.
+    Nothing is sent before all images were checked for conflicts, and no tag of the version is set before all layers of
+    all images are there. Without an engine, only images whose fingerprint is in the registry can be pushed. When
+    ``cancelled`` is set, or the calling thread is interrupted, no further layer is sent.
 
-    :raises Conflict: the version exists with other content; a dirty version is overwritten, with a warning.
-    :raises Unreachable: the registry or the engine does not answer.
-    :raises BuildToolsError: an image could not be pushed.
+    :raises Conflict: if the version exists with other content; a dirty version is overwritten, with a warning.
+    :raises Unreachable: if the registry or the engine does not answer.
+    :raises BuildToolsError: if an image could not be pushed.
     """
     cancelled = cancelled or threading.Event()
     began = time.monotonic()
@@ -161,10 +161,10 @@ def push(
 def _routes(
     request: PushRequest, tagger: VersionTagger, published_images: Images, stored_images: Images, store: StoreImages
 ) -> dict[ImageToPush, tuple[StoredImage, PushRoute]]:
-    """What to make each image of the version of, that is not published; all of their layers are in the registry.
+    """What to make each unpublished image of the version from; all of their layers are in the registry.
 
-    Another agent may store an image while we build on our own. Both then take the one that is there, and what was
-    built on the other is built again.
+    Another agent may store an image while we build on our own. Both then use the one that is there, and what was built
+    on the other is rebuilt.
     """
     routes = {image: (source, PushRoute.STAMPED) for image, source in stored_images.items() if source}
     new = [image for image in stored_images if image not in routes]
@@ -195,9 +195,9 @@ def _stamp(
     published_images: Images,
     routes: Mapping[ImageToPush, tuple[StoredImage, PushRoute]],
 ) -> dict[ImageToPush, PushedImage]:
-    """Make the version, parents before what is built on them.
+    """Make the version, parents before children.
 
-    :raises Overtaken: another agent has made it of another build of an image.
+    :raises Overtaken: if another agent has made it from another build of an image.
     """
     results = {
         image: tagger.pushed_image(image, each, PushRoute.ALREADY_THERE)
@@ -216,9 +216,9 @@ def _stamp(
 def _joined(
     request: PushRequest, tagger: VersionTagger, results: Mapping[ImageToPush, PushedImage]
 ) -> list[PushedImage]:
-    """The version's images, in their order, where the variants of one are one image.
+    """The version's images, in order, with the variants of each joined into one.
 
-    :raises Overtaken: another agent has made one of another build.
+    :raises Overtaken: if another agent has made one from another build.
     """
     return [
         tagger.join(images, [results[image] for image in images]) if images[0].platform else results[images[0]]
@@ -229,8 +229,8 @@ def _joined(
 def foreseen_routes(request: PushRequest, registry: Registry, cache: Cache) -> list[PushRoute | None]:
     """The route each image would take; None for one that the registry does not have. Nothing is sent.
 
-    :raises Conflict: the version exists with other content.
-    :raises Unreachable: the registry does not answer.
+    :raises Conflict: if the version exists with other content.
+    :raises Unreachable: if the registry does not answer.
     """
     with workers() as pool:
         tagger = VersionTagger(registry, request.version, request.labels, cache, unheard, pool)
@@ -242,10 +242,10 @@ def foreseen_routes(request: PushRequest, registry: Registry, cache: Cache) -> l
 
 
 def unbuilt_images(request: PushRequest, registry: Registry, cache: Cache) -> list[str]:
-    """The names of the images that a push would have to build, as far as the registry's tags tell.
+    """The names of the images that a push would have to build, judged by the registry's tags.
 
-    :raises Conflict: the version exists with other content.
-    :raises Unreachable: the registry does not answer.
+    :raises Conflict: if the version exists with other content.
+    :raises Unreachable: if the registry does not answer.
     """
     with workers() as pool:
         tagger = VersionTagger(registry, request.version, request.labels, cache, unheard, pool)
@@ -253,9 +253,9 @@ def unbuilt_images(request: PushRequest, registry: Registry, cache: Cache) -> li
 
 
 def _engine_of(engine: Engine | None, images: Sequence[ImageToPush]) -> Engine:
-    """The engine, which has all of these images.
+    """The engine, after checking that it has all of these images.
 
-    :raises BuildToolsError: it lacks one, or there is no engine.
+    :raises BuildToolsError: if it lacks one, or there is no engine.
     """
     missing = [image.name for image in images if engine is None or not image.image_id]
     if engine is None or missing:
@@ -266,7 +266,7 @@ def _engine_of(engine: Engine | None, images: Sequence[ImageToPush]) -> Engine:
 
 
 def known_layers(images: Iterable[tuple[str, StoredImage]]) -> dict[str, tuple[Descriptor, str]]:
-    """By the digest of its uncompressed bytes, each layer that the registry has, and a repository that has it."""
+    """The layers in the registry by the digests of their uncompressed bytes, each with a repository that has it."""
     layers: dict[str, tuple[Descriptor, str]] = {}
     for repository, image in images:
         for diff_id, layer in zip(diff_ids_of(image.config), image.manifest.layers, strict=False):

@@ -1,1 +1,1 @@
-"""The registry protocol: authentication, manifests, blobs, and what a registry holds."""
+"""The registry protocol: authentication, manifests, blobs, and looking up images."""

@@ -1,18 +1,17 @@
-"""Attestations: what BuildKit says about how an image was built, carried over to each version of it.
+"""Attestations: BuildKit's statements about how an image was built, restated for each version of it.
 
-Provenance and SBOM are statements of in-toto. A statement is a blob that names its subject, the image, by the digest of
-its manifest. The statements of an image are the layers of a manifest of their own, which stands beside the image's in
-an index, for the platform ``unknown/unknown``, where no engine looks for an image to run.
+Provenance and SBOM are in-toto statements. A statement is a blob that names its subject, the image, by the digest of
+its manifest. The statements of an image are the layers of a separate manifest, which is beside the image's in an index,
+for the platform ``unknown/unknown``, so that no engine tries to run it.
 
-A version is a stored image with other labels, so its manifest has a digest of its own, and statements about the stored
-image would speak of nothing that anybody can pull. So each version gets statements of its own: the same predicate, with
-the version's image as the subject.
+A version is a stored image with other labels, so its manifest has its own digest, and statements about the stored image
+would be about something that nobody can pull. So each version gets its own statements: the same predicate, with the
+version's image as the subject.
 
-What depends on the moment of a build alone is made equal there, as times in a configuration are: times later than the
-version's become that one, the random number of the build and the digests of its steps, which follow from the session,
-are left out, and the random part of the name that a scanner gives its document follows from the document. So a version
-that is made twice, out of builds that did the same, has the same digest. What the statements say of layers, materials
-and steps stays as BuildKit wrote it.
+Whatever depends only on the time of a build is normalized, like the times in a configuration: times later than the
+version's become the version's; the random id of the build and the digests of its steps, which depend on the session,
+are left out; and the random part of a scanner's document name is derived from the document. So a version that is made
+twice, from builds that did the same, has the same digest. Everything else in the statements stays as BuildKit wrote it.
 
 https://github.com/moby/buildkit/blob/master/docs/attestations/attestation-storage.md, https://slsa.dev/spec/ and
 https://spdx.github.io/spdx-spec/v2.3/document-creation-information/
@@ -50,10 +49,10 @@ def restated(
     read_blob: Callable[[str], bytes | None],
     put_blob: Callable[[bytes], object],
 ) -> Manifest:
-    """The attestations of a version's image, ``subject``, made of those of the stored one; their blobs are put first.
+    """The attestations of a version's image, ``subject``, made from those of the stored one; their blobs are put first.
 
-    ``name`` is what the statements call the subject; no time in them is later than ``time``. ``read_blob`` gives the
-    stored ones, None where one is gone.
+    ``name`` is the subject's name in the statements; no time in them is later than ``time``. ``read_blob`` returns a
+    stored blob, or None if it is missing.
     """
     layers = []
     for layer, descriptor in zip(attestation.document["layers"], attestation.layers, strict=True):
@@ -66,7 +65,7 @@ def restated(
         layers.append(layer)
     document = {**attestation.document, "layers": layers}
     if attestation.config.media_type == OCI_CONFIG:
-        # It says nothing, but has as many contents as there are layers.
+        # It is meaningless, but has as many diff_ids as there are layers.
         rootfs = {"type": "layers", "diff_ids": [layer["digest"] for layer in layers]}
         config = encode({"architecture": "unknown", "os": "unknown", "config": {}, "rootfs": rootfs})
         put_blob(config)
@@ -77,7 +76,7 @@ def restated(
 
 
 def package_url(reference: Reference, config: bytes) -> str:
-    """What statements call an image in a registry: https://github.com/package-url/purl-spec, type ``docker``."""
+    """The package URL of an image in a registry: https://github.com/package-url/purl-spec, type ``docker``."""
     name = quote(reference.name, safe="/")
     return f"pkg:docker/{name}@{quote(reference.tag, safe='')}?platform={quote(str(platform_of(config)), safe='')}"
 
@@ -88,13 +87,13 @@ def _restatement(statement: Mapping[str, Any], subject: Manifest, name: str, tim
     namespace = predicate.get("documentNamespace") if isinstance(predicate, dict) else None
     if isinstance(namespace, str):
         anonymous = encode({**predicate, "documentNamespace": ""}).decode()
-        # Scanners end it with a random UUID; a document with the same content may have the same.
+        # Scanners append a random UUID; documents with the same content get the same UUID here.
         predicate["documentNamespace"] = f"{namespace[:-36]}{uuid.uuid5(uuid.NAMESPACE_URL, anonymous)}"
     return {**statement, "subject": [{"name": name, "digest": {algorithm: value}}], "predicate": predicate}
 
 
 def _settled(value: Any, time: str) -> Any:
-    """A part of a predicate without what depends on the moment of the build alone."""
+    """Part of a predicate, without what depends only on the time of the build."""
     if isinstance(value, list):
         return [_settled(each, time) for each in value]
     if not isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""How a registry is told who asks: Basic, or Bearer with a token from the service that the registry names.
+"""Authentication to a registry: Basic, or Bearer with a token from the service that the registry names.
 
 https://distribution.github.io/distribution/spec/auth/token/ and RFC 9110, section 11.
 """
@@ -21,22 +21,22 @@ from buildtools.image.docker.credentials import Credential
 _CLIENT = "lockstep-buildtools"
 _PARAMETER = re.compile(r'([A-Za-z_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
 _SCHEME = re.compile(r"(?:^|,\s*)(basic|bearer)\b", re.IGNORECASE)
-# What the specification lets a token live for when its service does not say.
+# The lifetime of a token in seconds, by the specification, if its service does not say.
 _SECONDS = 60
-# A token that is this close to its end is not used for another request.
+# A token is not used in its last seconds.
 _MARGIN = 10
 
 
 @frozen
 class Challenge:
-    """One way to authenticate that a registry offered with its 401. ``scheme`` is ``basic`` or ``bearer``."""
+    """One way to authenticate, from a registry's 401 response. ``scheme`` is ``basic`` or ``bearer``."""
 
     scheme: str
     parameters: Mapping[str, str]
 
 
 def read_challenges(header: str) -> list[Challenge]:
-    """The challenges of a ``WWW-Authenticate`` header that we can meet."""
+    """The challenges in a ``WWW-Authenticate`` header that we support."""
     marks = list(_SCHEME.finditer(header))
     if not marks:
         return []
@@ -58,7 +58,7 @@ Ask = Callable[[str, str, Mapping[str, str], bytes], tuple[int, bytes]]
 
 
 class Authenticator:
-    """The ``Authorization`` header for each request to one registry. Safe for threads; holds tokens until they end."""
+    """The ``Authorization`` header for each request to one registry. Thread-safe; caches tokens until they expire."""
 
     def __init__(
         self, host: str, credential: Callable[[], Credential | None], ask: Ask, *, plain_http: bool = False
@@ -73,10 +73,10 @@ class Authenticator:
         self._tokens: dict[str, tuple[str, float]] = {}
 
     def header(self, scope: str) -> str:
-        """What to send for a scope; empty as long as the registry asked for nothing, or where there is no login.
+        """The header for a scope; empty if the registry has not asked for one, or there is no login.
 
-        :raises Unreachable: the token service does not answer.
-        :raises BuildToolsError: the token service refuses.
+        :raises Unreachable: if the token service does not answer.
+        :raises BuildToolsError: if the token service refuses.
         """
         challenge = self._challenge
         if challenge is None:
@@ -94,11 +94,11 @@ class Authenticator:
         return f"Bearer {token}"
 
     def challenged(self, header: str, scope: str, authorization: str) -> bool:
-        """Take in a 401 that answered a request which carried ``authorization``; whether asking again can help."""
+        """Process a 401 response to a request with the header ``authorization``; returns whether a retry can help."""
         challenges = read_challenges(header)
         if not challenges:
             return False
-        # Bearer first: a registry that offers both takes tokens for finer rights.
+        # Prefer bearer: a registry that offers both uses tokens for finer permissions.
         self._challenge = next((one for one in challenges if one.scheme == "bearer"), challenges[0])
         if self._challenge.scheme == "bearer":
             with self._lock:
@@ -136,7 +136,7 @@ class Authenticator:
 
 
 def refused(host: str, scope: str, reason: str, credential: Credential | None) -> Refused:
-    """The error for a login that is not accepted, or a right that is not granted."""
+    """The error for a rejected login or a denied permission."""
     rights = ", ".join(f"{actions} for {name}" for _, name, actions in (one.split(":") for one in scope.split()))
     has_credentials = credential is not None and credential != Credential()
     return Refused(
@@ -157,20 +157,23 @@ def _read_token(realm: str, body: bytes) -> tuple[str, float]:
         token = document.get("token") or document["access_token"]
         return str(token), float(document.get("expires_in") or _SECONDS)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        # Not quoted: it may hold a token.
+        # Not quoted, because it may contain a token.
         raise BuildToolsError(f"the token service {realm} answers without a token", "ask its administrator") from None
 
 
 def pull_scope(repository: str) -> str:
-    """The right to read a repository."""
+    """Permission to read a repository."""
     return scope_of(repository, "pull")
 
 
 def push_scope(repository: str) -> str:
-    """The right to read a repository and to write into it."""
+    """Permission to read and write a repository."""
     return scope_of(repository, "pull,push")
 
 
 def scope_of(repository: str, actions: str) -> str:
-    """Rights to a repository, as token services spell them: https://distribution.github.io/distribution/spec/auth/scope/."""
+    """Permissions on a repository, as token services spell them.
+
+    https://distribution.github.io/distribution/spec/auth/scope/
+    """
     return f"repository:{repository}:{actions}"

@@ -1,11 +1,11 @@
-"""What the last builds of an image took, written down in the registry, where every agent finds it.
+"""How long the last builds of an image took, recorded in the registry, where every agent can read it.
 
-A repository has one more tag for this. It points to a copy of the manifest of the image that was built last, with an
-annotation that holds the records: https://github.com/opencontainers/image-spec/blob/main/annotations.md. So it needs no
-blob of its own, one request reads it and one writes it, and no digest of a version depends on it.
+A repository has one extra tag for this. It points to a copy of the manifest of the image that was built last, with an
+annotation that contains the records: https://github.com/opencontainers/image-spec/blob/main/annotations.md. So it needs
+no blob of its own, one request reads it and one writes it, and no digest of a version depends on it.
 
-Nothing that is released depends on it either. Where two agents write at the same time, one record is lost; where a
-registry does not let a tag be moved, there is only the first. Shares are then less even.
+Nothing that is released depends on it. If two agents write at once, one record is lost; if a registry does not allow
+moving a tag, only the first record is kept. Shares are then less even.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from buildtools.image.registry.manifest import Damaged, Manifest, encode
 
 _TAG = "fp-records"
 _ANNOTATION = "lockstep.builds"
-# Two branches and a few platforms; a manifest of a registry may hold far more.
+# Enough for two branches and a few platforms; a manifest could hold far more.
 _MOST_RECORDS = 16
 
 
 @frozen
 class BuildRecord:
-    """One build of the image ``name``, in ``seconds``; 0 where that is not known.
+    """One build of the image ``name``, in ``seconds``; 0 if unknown.
 
-    ``commit`` is what it was built for, and ``expected`` what the build before that commit took. By the two an agent
-    that comes late finds the shares that others found before anything was built.
+    ``commit`` is what it was built for, and ``expected`` is what the build before that commit took. From these two, an
+    agent that starts late computes the same shares as the agents that started before anything was built.
     """
 
     name: str
@@ -45,9 +45,9 @@ class BuildRecord:
 
 
 def read_builds(registry: Registry, repository: str) -> tuple[BuildRecord, ...]:
-    """The last builds of an image, newest first; none where nothing is written down that can be read.
+    """The last builds of an image, newest first; empty if there is no readable record.
 
-    :raises Unreachable: the registry does not answer.
+    :raises Unreachable: if the registry does not answer.
     """
     try:
         manifest = registry.get_manifest(repository, _TAG)
@@ -69,7 +69,7 @@ def _read_record(document: Any) -> BuildRecord:
 
 
 def expected_seconds(records: Sequence[BuildRecord], name: str, commit: str) -> float:
-    """What an image took the last time before this commit; 0 where that is not known."""
+    """How long an image took the last time before this commit; 0 if unknown."""
     for record in records:
         if record.name == name and record.commit == commit:
             return record.expected
@@ -77,12 +77,12 @@ def expected_seconds(records: Sequence[BuildRecord], name: str, commit: str) -> 
 
 
 def built_for(records: Sequence[BuildRecord], fingerprint: str) -> str:
-    """The commit that an image with this fingerprint was built for; empty where that is not known."""
+    """The commit that an image with this fingerprint was built for; empty if unknown."""
     return next((each.commit for each in records if each.fingerprint == fingerprint), "")
 
 
 class BuildRecords:
-    """Writes down what is built for one ``commit``; nothing where there is none. Safe for threads."""
+    """Records builds for one ``commit``; does nothing without one. Thread-safe."""
 
     def __init__(self, registry: Registry, commit: str) -> None:
         self._registry = registry
@@ -91,13 +91,13 @@ class BuildRecords:
         self._locks: dict[str, threading.Lock] = {}
 
     def add(self, repository: str, image: Manifest, name: str, fingerprint: str, seconds: float) -> None:
-        """Write down one build of an image, whose parts the repository has.
+        """Record one build of an image whose parts are in the repository.
 
-        :raises Unreachable: the registry does not answer.
+        :raises Unreachable: if the registry does not answer.
         """
         if not self._commit:
             return
-        # What does not let itself be written down is no reason to fail.
+        # Failing to record a build is no reason to fail.
         try:
             with self._locks.setdefault(repository, threading.Lock()):
                 before = read_builds(self._registry, repository)

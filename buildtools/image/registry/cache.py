@@ -1,4 +1,4 @@
-"""What is remembered between runs about content in registries, by digest; losing it costs time, never correctness."""
+"""A cache of content in registries, by digest, kept between runs; losing it costs time, never correctness."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from buildtools.image.registry.manifest import (
     read_object,
 )
 
-# Part of the folder's name: another codec gives other bytes for the same layer.
+# Part of the folder's name, because another codec gives other bytes for the same layer.
 CODEC = "isal-2-sealed"
 
 
 class Cache:
-    """A folder of small files, one per fact, written whole. Safe for threads and for several processes.
+    """A folder of small files, one per entry, written atomically. Safe for threads and for several processes.
 
-    Unless it is to ``learn``, it remembers nothing new.
+    Unless it is to ``learn``, nothing is added.
     """
 
     def __init__(self, folder: Path, *, learn: bool = True) -> None:
@@ -32,32 +32,32 @@ class Cache:
         self._learn = learn
 
     def layer(self, diff_id: str) -> Descriptor | None:
-        """The compressed form of the layer with these uncompressed bytes, if it was ever made."""
+        """The compressed form of the layer with these uncompressed bytes, if it is known."""
         try:
             entry = json.loads(self._path(f"layers-{CODEC}", diff_id).read_bytes())
             layer = Descriptor(DOCKER_LAYER, entry["digest"], entry["size"])
-            # What does not prove itself is as good as nothing: it may be another layer's, or damaged.
+            # Without a valid seal it may be another layer's entry, or damaged.
             return layer if entry == _layer_entry(diff_id, layer) else None
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return None
 
     def remember_layer(self, diff_id: str, layer: Descriptor) -> None:
-        """Keep the compressed form of a layer."""
+        """Remember the compressed form of a layer."""
         self._write(self._path(f"layers-{CODEC}", diff_id), json.dumps(_layer_entry(diff_id, layer)).encode())
 
     def diff_id(self, digest: str) -> str:
-        """The digest of what a compressed layer of an engine holds, if it was ever unpacked; else nothing."""
+        """The digest of a compressed layer's uncompressed bytes, if it was ever unpacked; else empty."""
         try:
             return self._path("unpacked", digest).read_text()
         except (OSError, ValueError):
             return ""
 
     def remember_diff_id(self, digest: str, diff_id: str) -> None:
-        """Keep what a compressed layer holds."""
+        """Remember the digest of a compressed layer's uncompressed bytes."""
         self._write(self._path("unpacked", digest), diff_id.encode())
 
     def config(self, digest: str) -> bytes | None:
-        """An image's configuration that was fetched before."""
+        """An image's configuration, if it was fetched before."""
         try:
             body = self._path("configs", digest).read_bytes()
         except OSError:
@@ -65,11 +65,11 @@ class Cache:
         return body if digest_of(body) == digest else None
 
     def remember_config(self, body: bytes) -> None:
-        """Keep an image's configuration."""
+        """Remember an image's configuration."""
         self._write(self._path("configs", digest_of(body)), body)
 
     def manifest(self, digest: str) -> Manifest | None:
-        """A manifest that was fetched before."""
+        """A manifest, if it was fetched before."""
         try:
             body = self._path("manifests", digest).read_bytes()
         except OSError:
@@ -81,7 +81,7 @@ class Cache:
         return Manifest(str(document.get("mediaType") or by_itself), body)
 
     def remember_manifest(self, manifest: Manifest) -> None:
-        """Keep a manifest."""
+        """Remember a manifest."""
         self._write(self._path("manifests", manifest.digest), manifest.body)
 
     def _path(self, kind: str, digest: str) -> Path:
@@ -95,6 +95,6 @@ class Cache:
 
 
 def _layer_entry(diff_id: str, layer: Descriptor) -> dict[str, object]:
-    """What is written down of a layer. The seal, a digest of the rest, tells when a part of it was changed."""
+    """The stored entry for a layer. The seal, a digest of the rest, detects changes."""
     seal = digest_of(f"{diff_id} {layer.digest} {layer.size!r}".encode())
     return {"diff_id": diff_id, "digest": layer.digest, "size": layer.size, "seal": seal}

@@ -1,4 +1,4 @@
-"""A registry, over the OCI distribution protocol, every digest checked on the way out and on the way back.
+"""A client for a registry, with the OCI distribution protocol. Every digest is verified on upload and download.
 
 https://github.com/opencontainers/distribution-spec/blob/main/spec.md
 """
@@ -31,20 +31,21 @@ from buildtools.image.registry.transport import CERTIFICATES, Transport
 from buildtools.image.registry.uploads import Uploads, blocks, wrong_answer
 from buildtools.schedule import REPLICATION_SECONDS, awaited
 
-# A manifest of 4 MiB is the largest that registries must take.
+# Registries must accept manifests of up to 4 MiB.
 _LARGEST_MANIFEST = 4 * 1024 * 1024
-# A blob of so many bytes goes in one request. A larger one goes in two: what a registry was sent it can keep then.
+# A blob up to this size is sent in one request, a larger one in two, so that the registry can keep what it has
+# received.
 _WHOLE = 8 * 1024 * 1024
 _UPLOAD_BREAKS = 5
-# The tag of a manifest that no registry takes.
+# The tag for an invalid manifest, which no registry accepts.
 _PROBE = "lockstep-preflight"
 
 
 class Registry:
-    """The registry at ``host`` (``HOST`` or ``HOST:PORT``). Safe for threads; connections are kept alive.
+    """The registry at ``host`` (``HOST`` or ``HOST:PORT``). Thread-safe; connections are kept alive.
 
-    :class:`Unreachable` is raised by every method when the registry does not answer, :class:`Refused` when it declines
-    the login or the right.
+    Every method raises :class:`Unreachable` if the registry does not answer, and :class:`Refused` if it rejects the
+    login or denies permission.
     """
 
     def __init__(
@@ -76,25 +77,25 @@ class Registry:
         self._transport.close()
 
     def abort(self) -> None:
-        """End what is under way; threads that wait for the registry get :class:`Unreachable`, now and from now on."""
+        """Abort all requests; threads that wait for the registry get :class:`Unreachable`, now and from now on."""
         self._transport.abort()
 
     @property
     def credential(self) -> Credential | None:
-        """What we log in with; None for nothing."""
+        """The credential for the login; None if there is none."""
         return self._transport.credential
 
     def ping(self) -> None:
-        """Ask whether this is a registry that lets us in."""
+        """Check that this is a registry that grants us access."""
         self._transport.request("GET", "/v2/", expected=(200,))
 
     def check_push_access(self, repository: str) -> None:
-        """Find out whether we may push to a repository, leaving nothing behind.
+        """Check that we may push to a repository, leaving nothing behind.
 
-        An invalid manifest is offered: whoever may not push is refused, whoever may is told that it is invalid. To
-        begin an upload and to cancel it would leave a folder in Distribution's store that nothing ever removes.
+        This sends an invalid manifest: without permission it is denied, otherwise it is rejected as invalid. Starting
+        and cancelling an upload would leave a folder in Distribution's store that nothing ever removes.
 
-        :raises Refused: we may not, or nobody may.
+        :raises Refused: if pushing is not allowed.
         """
         response = self._transport.request(
             "PUT",
@@ -113,7 +114,7 @@ class Registry:
             self.delete_manifest(repository, digest_of(b"{}"))
 
     def head_manifest(self, repository: str, target: str) -> Descriptor | None:
-        """What a tag or digest points to, without fetching it; None where there is nothing."""
+        """The descriptor that a tag or digest points to, without fetching the content; None if there is none."""
         response = self._transport.request(
             "HEAD",
             f"/v2/{repository}/manifests/{target}",
@@ -130,9 +131,9 @@ class Registry:
         return Descriptor(_media_type(response), digest, int(size))
 
     def get_manifest(self, repository: str, target: str) -> Manifest | None:
-        """The manifest under a tag or digest; None where there is none.
+        """The manifest with a tag or digest; None if there is none.
 
-        :raises Damaged: its bytes are not what its digest says.
+        :raises Damaged: if its bytes do not match its digest.
         """
         response = self._transport.request(
             "GET",
@@ -153,9 +154,9 @@ class Registry:
         return manifest
 
     def put_manifest(self, repository: str, target: str, manifest: Manifest) -> str:
-        """Store a manifest under a tag (or its own digest), in place of what that tag pointed to; its digest.
+        """Store a manifest under a tag (or its own digest), replacing what the tag pointed to; returns its digest.
 
-        :raises Damaged: the registry says that it stored something else, or has nothing there afterwards.
+        :raises Damaged: if the registry reports another digest, or does not have the manifest afterwards.
         """
         response = self._transport.request(
             "PUT",
@@ -164,12 +165,12 @@ class Registry:
             scope=push_scope(repository),
             headers={"Content-Type": manifest.media_type},
             body=manifest.body,
-            # Distribution 2.8 says so of one that is right while another job pushes the same.
+            # Distribution 2.8 says this of a valid manifest while another job pushes the same.
             is_outage=lambda response: response.status == 400 and b"DIGEST_INVALID" in response.data,
         )
         digest = response.header("Docker-Content-Digest") or manifest.digest
         if response.status != 201:
-            # Quay and others answer like that where the specification has 201. Whether it is there is then asked.
+            # Quay and others answer like this instead of 201; check whether it is there.
             manifest_digest = awaited(lambda: self.head_manifest(repository, target), seconds=self._replication_seconds)
             digest = manifest_digest.digest if manifest_digest else "nothing"
         if digest != manifest.digest:
@@ -177,7 +178,7 @@ class Registry:
         return manifest.digest
 
     def delete_manifest(self, repository: str, digest: str) -> bool:
-        """Delete a manifest and every tag that points to it; False where the registry does not delete."""
+        """Delete a manifest and every tag that points to it; returns False if the registry does not support that."""
         answer = self._transport.request(
             "DELETE",
             f"/v2/{repository}/manifests/{digest}",
@@ -187,9 +188,9 @@ class Registry:
         return answer.status in (202, 404)
 
     def tags(self, repository: str) -> list[str]:
-        """All tags of a repository, in the registry's order; none for a repository that does not exist.
+        """All tags of a repository, in the registry's order; empty if the repository does not exist.
 
-        :raises Damaged: the response is not such a list.
+        :raises Damaged: if the response is not a list of tags.
         """
         tags: list[str] = []
         url = f"/v2/{repository}/tags/list?n=1000"
@@ -206,10 +207,10 @@ class Registry:
         return tags
 
     def blob_size(self, repository: str, digest: str) -> int | None:
-        """The size of a blob in bytes; None where the repository does not have it.
+        """The size of a blob in bytes; None if the repository does not have it.
 
-        Not every registry tells it where it is asked by HEAD; then the blob's first byte is asked for, and where even
-        that does not tell, the blob is read.
+        Not every registry returns it for HEAD. Then the blob's first byte is requested, and if even that does not tell,
+        the whole blob.
         """
         url, scope = f"/v2/{repository}/blobs/{digest}", pull_scope(repository)
         response = self._transport.request("HEAD", url, expected=(200, 400, 404, 405, 501), scope=scope)
@@ -225,9 +226,9 @@ class Registry:
         return int(total) if response.status in (206, 416) and total.isdecimal() else response.size
 
     def get_blob(self, repository: str, digest: str) -> bytes | None:
-        """The whole of a small blob; None where the repository does not have it.
+        """The content of a small blob; None if the repository does not have it.
 
-        :raises Damaged: its bytes are not what the digest says.
+        :raises Damaged: if its bytes do not match the digest.
         """
         response = self._transport.request(
             "GET",
@@ -243,11 +244,11 @@ class Registry:
         return response.data
 
     def download_blob(self, repository: str, digest: str, write: Callable[[bytes], object]) -> bool:
-        """Hand a blob of any size to ``write``, block by block; False where the repository does not have it.
+        """Pass a blob of any size to ``write``, block by block; returns False if the repository does not have it.
 
-        After a break it goes on where it stopped. Only after the end is it known whether the bytes are right.
+        After an interruption it continues where it stopped. Only at the end is it known whether the bytes are right.
 
-        :raises Damaged: they are not what the digest says.
+        :raises Damaged: if they do not match the digest.
         """
         request = partial(
             self._transport.request, "GET", f"/v2/{repository}/blobs/{digest}", scope=pull_scope(repository)
@@ -259,18 +260,18 @@ class Registry:
         return is_there
 
     def mount_blob(self, repository: str, digest: str, source: str) -> bool:
-        """Make a blob of another repository one of this repository, without sending it; whether that worked."""
+        """Mount a blob from another repository, without sending it; returns whether that worked."""
         query = urlencode({"mount": digest, "from": source})
         try:
             answer = self._transport.request(
                 "POST",
                 f"/v2/{repository}/blobs/uploads/?{query}",
-                # Those that do not mount answer in several ways: Harbor 400, others 404 or 405.
+                # Registries that cannot mount answer in several ways: Harbor 400, others 404 or 405.
                 expected=(201, 202, 400, 404, 405),
                 scope=f"{push_scope(repository)} {pull_scope(source)}",
             )
         except Refused:
-            # Who may not read there can still send the blob.
+            # Without access to the source, the blob can still be uploaded.
             return False
         if answer.status == 202:
             uploads = Uploads(self._transport, repository)
@@ -278,7 +279,7 @@ class Registry:
         return answer.status == 201
 
     def put_blob(self, repository: str, body: bytes) -> str:
-        """Store a small blob; its digest."""
+        """Store a small blob; returns its digest."""
         digest = digest_of(body)
         self.upload_blob(repository, digest, len(body), lambda: io.BytesIO(body))
         return digest
@@ -293,11 +294,11 @@ class Registry:
     ) -> None:
         """Store a blob from a seekable file of ``size`` bytes, which ``source`` opens.
 
-        After a break the registry is asked how much it has, and the upload goes on from there; where it cannot say, the
-        blob is sent anew. ``progress`` is told how many bytes are sent.
+        After an interruption the registry is asked how much it has, and the upload continues from there; if it cannot
+        say, the blob is sent again from the start. ``progress`` is called with the bytes sent so far.
 
-        :raises Unreachable: the connection broke too often without getting on.
-        :raises BuildToolsError: the registry does not accept the bytes as this digest.
+        :raises Unreachable: if the connection broke too often without progress.
+        :raises BuildToolsError: if the registry does not accept the bytes as this digest.
         """
         uploads = Uploads(self._transport, repository)
         breaks = 0

@@ -1,4 +1,4 @@
-"""One blob on its way from a registry, over as many connections as it takes."""
+"""The download of one blob from a registry, over as many connections as needed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from buildtools import Unreachable
 from buildtools.image.http.responses import Response
 from buildtools.image.registry.manifest import Damaged, read_object
 
-# So often in a row it may break without getting on.
+# How many interruptions in a row without progress are tolerated.
 _BREAKS = 5
 
 
 class Download:
-    """Hands a blob to ``write`` once, in order, whatever is sent again after a break. ``size`` is of what has come.
+    """Passes a blob to ``write`` once, in order, whatever is repeated after an interruption. ``size`` is what has
+    arrived.
 
-    :raises Damaged: the digest is of an algorithm that nobody uses.
+    :raises Damaged: if the digest has an unknown algorithm.
     """
 
     def __init__(self, digest: str, write: Callable[[bytes], object]) -> None:
@@ -33,15 +34,16 @@ class Download:
 
     @property
     def digest(self) -> str:
-        """Of what has come."""
+        """The digest of what has arrived."""
         return f"{self._algorithm}:{self._hash.hexdigest()}"
 
     def complete(self, request: Callable[..., Response], wait: Callable[[int], object]) -> bool:
-        """Ask until all of it has come; False where the repository does not have it.
+        """Request the blob until all of it has arrived; returns False if the repository does not have it.
 
-        ``request`` is that of :class:`Transport`, for the blob; ``wait`` waits after so many breaks in a row.
+        ``request`` is that of :class:`Transport`, for the blob; ``wait`` waits after the given number of interruptions
+        in a row.
 
-        :raises Unreachable: it broke again and again without getting on.
+        :raises Unreachable: if it was interrupted too often without progress.
         """
         breaks = 0
         while True:
@@ -64,7 +66,7 @@ class Download:
                 return response.status != 404
 
     def _destination(self, head: HTTPResponse) -> Callable[[bytes], object] | None:
-        # What is not the blob's is kept, to be looked at. A registry may send all of a blob whose rest is asked for.
+        # Other content is kept for inspection. A registry may send the whole blob even if only the rest was requested.
         if head.headers.get_content_type() == "text/html":
             return None
         if head.status == 206 and str(head.getheader("Content-Range")).startswith(f"bytes {self.size}-"):
@@ -85,5 +87,5 @@ class Download:
 
 
 def lacks_json(response: Response) -> bool:
-    """Whether this is from something before the registry, whose manifests and errors are JSON objects."""
+    """Whether this comes from a proxy: the registry's own manifests and errors are JSON objects."""
     return response.status in (200, 404) and read_object(response.data) is None

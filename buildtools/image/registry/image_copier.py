@@ -1,4 +1,4 @@
-"""Copying images from one repository to another, byte for byte, and only what is missing there."""
+"""Copy images from one repository to another, byte for byte, and only what is missing there."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from buildtools.image.registry.manifest import Descriptor, Manifest
 
 
 class ImageCopier:
-    """Copies images into a registry, ``target``. Safe for threads, each of which may copy an image.
+    """Copies images into a registry, ``target``. Threads may copy images concurrently.
 
-    Within one registry blobs are mounted. Between two, a blob passes this machine once, into a file that has no name,
+    Within one registry, blobs are mounted. Between two, a blob passes through this machine once, in an unnamed file,
     and is mounted into further repositories.
     """
 
@@ -28,15 +28,15 @@ class ImageCopier:
     def copy(
         self, source: Registry, image: Reference, target_repository: str, progress: Callable[[int], object]
     ) -> Manifest:
-        """Copy all that an image is made of, and return its manifest, which then can be stored under a tag.
+        """Copy everything that an image refers to; returns its manifest, which can then be stored under a tag.
 
-        ``image`` has a digest. ``progress`` is told the size of every blob that was sent.
+        ``image`` has a digest. ``progress`` is called with the size of every blob that was sent.
 
-        :raises Damaged: the source lacks a part, or has other bytes than its digest says.
+        :raises Damaged: if the source lacks a part, or a part does not match its digest.
         """
         for manifest, blobs in image_manifests(source, image.repository, image.digest):
             for blob in blobs:
-                # Whoever shares it waits until it is there, and mounts it.
+                # Other threads that need the same blob wait until it is there, and mount it.
                 with self._locks.setdefault(blob.digest, threading.Lock()):
                     self._copy_blob(source, image.repository, blob, target_repository, progress)
             if manifest.digest != image.digest:
@@ -65,7 +65,7 @@ class ImageCopier:
         with TemporaryFile() as file:
             download_blob(source, repository, blob.digest, file.write)
             file.flush()
-            # Each attempt closes what it has read.
+            # Each attempt closes the file that it has read.
             self._target.upload_blob(
                 target_repository, blob.digest, blob.size, lambda: os.fdopen(os.dup(file.fileno()), "rb")
             )

@@ -1,4 +1,4 @@
-"""What a registry has: images with their labels, fingerprints, and what can be thrown away."""
+"""Look up images in a registry, with labels and fingerprints, and delete fingerprints that are no longer needed."""
 
 from __future__ import annotations
 
@@ -34,10 +34,9 @@ _FINGERPRINT_TAG = re.compile(r"fp-[0-9a-f]{32,}")
 
 @frozen
 class StoredImage:
-    """An image in a registry: its manifest and its configuration, as bytes.
+    """An image in a registry: its manifest and the bytes of its configuration.
 
-    ``attestations`` are the manifests of what is attested about it, and ``index`` is what lists it and these, where
-    that lists no other image.
+    ``attestations`` are the manifests of its attestations. ``index`` is the index of both, if it lists no other image.
     """
 
     manifest: Manifest
@@ -47,17 +46,17 @@ class StoredImage:
 
     @property
     def digest(self) -> str:
-        """The image's digest; with attestations, that of the index which holds all of it."""
+        """The image's digest; with attestations, that of the index with both."""
         return (self.index or self.manifest).digest
 
     @property
     def parts(self) -> tuple[Descriptor, ...]:
-        """All blobs that it is made of."""
+        """All blobs of the image."""
         return tuple(part for each in (self.manifest, *self.attestations) for part in (each.config, *each.layers))
 
     @property
     def created(self) -> float:
-        """When it was built, in seconds since 1970; 0 where that is not said."""
+        """When it was built, in seconds since 1970; 0 if unknown."""
         try:
             return datetime.fromisoformat(json.loads(self.config)["created"]).timestamp()
         except (KeyError, TypeError, ValueError, OverflowError):
@@ -65,12 +64,12 @@ class StoredImage:
 
     @cached_property
     def labels(self) -> Mapping[str, str]:
-        """The labels that it carries."""
+        """Its labels."""
         return labels_of(self.config)
 
 
 def fingerprint_tag(fingerprint: str) -> str:
-    """The tag under which a registry holds the image with this fingerprint."""
+    """The tag in a registry of the image with this fingerprint."""
     return f"fp-{fingerprint[:40]}"
 
 
@@ -83,13 +82,13 @@ def read_image(
     *,
     platform: Platform | None = None,
 ) -> StoredImage | None:
-    """The image under a tag or digest; None where there is none, or its configuration is gone.
+    """The image with a tag or digest; None if there is none, or its configuration is missing.
 
-    Of an index, that is its image for ``platform``; without a platform, the only one that it has. A configuration that
-    had to be read is one of ``parts`` then.
+    For an index, that is its image for ``platform``, or its only image if no platform is given. A configuration that
+    had to be fetched is added to ``parts``.
 
-    :raises OtherPlatforms: it is an index without that platform, or one of several.
-    :raises Damaged: it is not an image that can be pulled.
+    :raises OtherPlatforms: if it is an index without that platform, or with several.
+    :raises Damaged: if it is not an image that can be pulled.
     """
     manifest = registry.get_manifest(repository, target)
     return _read_manifest(registry, repository, manifest, cache, parts, platform) if manifest else None
@@ -98,9 +97,9 @@ def read_image(
 def read_images(
     registry: Registry, repository: str, tag: str, cache: Cache, parts: Seen
 ) -> tuple[str, tuple[StoredImage | None, ...]] | None:
-    """The digest that a version's tag has, and its image, or those of all its platforms; None where there is none.
+    """The digest of a version's tag, and its image, or those of all its platforms; None if there is none.
 
-    :raises Damaged: one is not an image that can be pulled.
+    :raises Damaged: if one is not an image that can be pulled.
     """
     manifest = registry.get_manifest(repository, tag)
     if manifest and manifest.is_index and len(manifest.platforms) > 1:
@@ -131,7 +130,7 @@ def _read_manifest(
 def _image_of_index(
     registry: Registry, repository: str, index: Manifest, digest: str, cache: Cache, parts: Seen | None
 ) -> StoredImage | None:
-    """One image of an index, with its attestations; None where a part of either is gone."""
+    """One image of an index, with its attestations; None if a part of either is missing."""
     manifest = registry.get_manifest(repository, digest)
     image = _with_config(registry, repository, manifest, cache, parts) if manifest else None
     attestations = [registry.get_manifest(repository, each) for each in index.attestations_of(digest) if image]
@@ -159,7 +158,7 @@ def _with_config(
 def find_intact(
     registry: Registry, repository: str, fingerprint: str, cache: Cache, parts: Seen | None = None
 ) -> StoredImage | None:
-    """The image with this fingerprint; None where there is none, or a part of it is gone or cut short."""
+    """The image with this fingerprint; None if there is none, or a part of it is missing or truncated."""
     image = read_fingerprinted(registry, repository, fingerprint, cache)
     return image if image and is_whole(registry, repository, image, parts) else None
 
@@ -167,18 +166,19 @@ def find_intact(
 def find_to_stamp(
     registry: Registry, repository: str, fingerprint: str, cache: Cache, parts: Seen
 ) -> StoredImage | None:
-    """The image with this fingerprint, to make a version of; None where there is none, or a layer is damaged.
+    """The image with this fingerprint, to make a version from; None if there is none, or a layer is missing or
+    truncated.
 
-    A version gets a configuration of its own. The one that it is made from is at hand, so its copy need not be there.
+    A version gets its own configuration, made from one that is at hand, so the stored configuration need not be there.
     """
     image = read_fingerprinted(registry, repository, fingerprint, cache)
     return image if image and parts.has_all(registry, repository, image.parts[1:]) else None
 
 
 def read_fingerprinted(registry: Registry, repository: str, fingerprint: str, cache: Cache) -> StoredImage | None:
-    """The image with this fingerprint, whether or not all of its parts are there; None where there is none.
+    """The image with this fingerprint, whether or not all of its parts are there; None if there is none.
 
-    Anybody may move a tag, so what the image itself says counts too.
+    Anybody may move a tag, so the image's own label must match too.
     """
     try:
         image = read_image(registry, repository, fingerprint_tag(fingerprint), cache)
@@ -188,10 +188,11 @@ def read_fingerprinted(registry: Registry, repository: str, fingerprint: str, ca
 
 
 class Seen:
-    """Parts of images that a registry has. Safe for threads: of those who ask for the same part only one asks it.
+    """Parts of images that a registry is known to have. Thread-safe: only one of several threads asks for the same
+    part.
 
-    A part may have been seen in a sibling repository. Registries keep one copy for all, so it is not asked for again;
-    should one repository alone have lost it, the registry takes no manifest that names it.
+    A part may have been seen in a sibling repository. Registries keep one copy for all, so it is not requested again.
+    If only one repository has lost it, the registry rejects any manifest there that names it.
     """
 
     def __init__(self, parts: Iterable[Descriptor] = ()) -> None:
@@ -199,7 +200,7 @@ class Seen:
         self._locks: dict[Descriptor, threading.Lock] = {}
 
     def add(self, part: Descriptor) -> None:
-        """Take a part as seen."""
+        """Add a known part."""
         self._parts.add(part)
 
     def has(self, registry: Registry, repository: str, part: Descriptor) -> bool:
@@ -212,12 +213,12 @@ class Seen:
             return True
 
     def has_all(self, registry: Registry, repository: str, parts: Iterable[Descriptor]) -> bool:
-        """Whether the registry has all of several parts."""
+        """Whether the registry has all of these parts."""
         return all(self.has(registry, repository, part) for part in parts)
 
 
 def is_whole(registry: Registry, repository: str, image: StoredImage, parts: Seen | None = None) -> bool:
-    """Whether all that an image is made of is there, in its full size; what is in it is not read."""
+    """Whether all parts of an image are there, in their full size; their content is not read."""
     return (parts or Seen()).has_all(registry, repository, image.parts)
 
 
@@ -226,7 +227,7 @@ def image_manifests(
 ) -> Iterator[tuple[Manifest, tuple[Descriptor, ...]]]:
     """The manifests of an image, each with the blobs that it names; those that an index lists come before it.
 
-    :raises Damaged: one is not there, or is not a manifest.
+    :raises Damaged: if one is missing, or is not a manifest.
     """
     manifest = registry.get_manifest(repository, digest)
     if manifest is None:
@@ -240,18 +241,18 @@ def image_manifests(
 
 
 def download_blob(registry: Registry, repository: str, digest: str, write: Callable[[bytes], object]) -> None:
-    """Hand a blob to ``write`` as it comes.
+    """Pass a blob to ``write`` as it arrives.
 
-    :raises Damaged: it is not there, or has other bytes than its digest says.
+    :raises Damaged: if it is missing, or does not match its digest.
     """
     if not registry.download_blob(repository, digest, write):
         raise _missing(registry, repository, digest)
 
 
 def refuse_damaged(registry: Registry, repository: str, digest: str) -> None:
-    """Nothing, where all of an image is there, byte for byte; all of it is read.
+    """Read all of an image, and raise :class:`Damaged` unless it is there, byte for byte.
 
-    :raises Damaged: it is not.
+    :raises Damaged: if a part is missing or does not match its digest.
     """
     for _, blobs in image_manifests(registry, repository, digest):
         for blob in blobs:
@@ -265,7 +266,7 @@ def _missing(registry: Registry, repository: str, digest: str) -> Damaged:
 def find_fingerprints(
     registry: Registry, places: Mapping[str, tuple[str, str]], cache: Cache
 ) -> dict[str, StoredImage | None]:
-    """For each name, with its repository and fingerprint, the image that the registry has, if all of it is there."""
+    """For each name, with its repository and fingerprint, the image in the registry, if all of it is there."""
     parts = Seen()
     with ThreadPoolExecutor(max_workers=_JOBS) as pool:
         images = pool.map(lambda place: _find_readable(registry, place[0], place[1], cache, parts), places.values())
@@ -275,7 +276,7 @@ def find_fingerprints(
 def _find_readable(
     registry: Registry, repository: str, fingerprint: str, cache: Cache, parts: Seen
 ) -> StoredImage | None:
-    """As :func:`find_intact`; None also where it may not be read, as some registries say of what is absent."""
+    """Like :func:`find_intact`, but None if access is denied, which some registries do for what does not exist."""
     try:
         return find_intact(registry, repository, fingerprint, cache, parts)
     except Refused:
@@ -283,7 +284,7 @@ def _find_readable(
 
 
 def tag_digest(registry: Registry, repository: str, tag: str) -> str | None:
-    """The digest that a tag points to; None where there is no such tag."""
+    """The digest that a tag points to; None if there is no such tag."""
     descriptor = registry.head_manifest(repository, tag)
     return descriptor.digest if descriptor else None
 
@@ -291,7 +292,7 @@ def tag_digest(registry: Registry, repository: str, tag: str) -> str | None:
 def move_tag(registry: Registry, repository: str, tag: str, digest: str) -> None:
     """Point a tag to an image of the same repository, byte for byte the same.
 
-    :raises BuildToolsError: the repository has no such image.
+    :raises BuildToolsError: if the repository has no such image.
     """
     manifest = registry.get_manifest(repository, digest)
     if manifest is None:
@@ -302,10 +303,10 @@ def move_tag(registry: Registry, repository: str, tag: str, digest: str) -> None
 def prune_fingerprints(
     registry: Registry, repository: str, keep: Collection[str], most: int, cache: Cache
 ) -> list[str]:
-    """Delete the oldest tags of fingerprints so that at most ``most`` remain, and those in ``keep``; what was deleted.
+    """Delete the oldest fingerprint tags so that at most ``most`` remain, and those in ``keep``; returns those deleted.
 
-    Versions lose nothing: their own manifests name the layers they share with what is deleted. Where the registry does
-    not delete, nothing happens.
+    Versions lose nothing: their own manifests name the layers that they share with what is deleted. If the registry
+    does not support deletion, nothing happens.
     """
     tags = [tag for tag in registry.tags(repository) if _FINGERPRINT_TAG.fullmatch(tag)]
     surplus = len(tags) - most
@@ -319,7 +320,8 @@ def prune_fingerprints(
     for _, tag in oldest[:surplus]:
         image = images[tag]
         digest = image.digest if image else tag_digest(registry, repository, tag)
-        # A digest is deleted with all its tags, and an image that came with every label has its version's digest.
+        # A digest is deleted with all its tags. An image that was built with all labels has the same digest as its
+        # version.
         version = image.labels.get(VERSION_LABEL, "") if image else ""
         if digest is None or (_TAG.fullmatch(version) and tag_digest(registry, repository, version) == digest):
             continue

@@ -1,4 +1,4 @@
-"""Manifests and configurations of images, as bytes and as what they say.
+"""Manifests and configurations of images, as bytes and as parsed values.
 
 https://github.com/opencontainers/image-spec/blob/main/manifest.md and
 https://distribution.github.io/distribution/spec/manifest-v2-2/
@@ -35,10 +35,11 @@ FINGERPRINT_LABEL = "lockstep.fingerprint"
 VERSION_LABEL = "org.opencontainers.image.version"
 SOURCE_LABEL = "org.opencontainers.image.source"
 CREATED_LABEL = "org.opencontainers.image.created"
-# How an index says what is attested: https://github.com/moby/buildkit/blob/master/docs/attestations/attestation-storage.md
+# How an index refers to attestations:
+# https://github.com/moby/buildkit/blob/master/docs/attestations/attestation-storage.md
 _REFERENCE_DIGEST = "vnd.docker.reference.digest"
 _REFERENCE_TYPE = "vnd.docker.reference.type"
-# Docker's names, and OCI's of the same: https://github.com/opencontainers/image-spec/blob/main/media-types.md
+# Docker's media types, and OCI's equivalents: https://github.com/opencontainers/image-spec/blob/main/media-types.md
 _OCI_NAMES = {
     DOCKER_MANIFEST: OCI_MANIFEST,
     DOCKER_CONFIG: OCI_CONFIG,
@@ -51,7 +52,7 @@ _OCI_NAMES = {
     ),
 }
 _NAMES = {MediaTypes.OCI: _OCI_NAMES, MediaTypes.DOCKER: {oci: docker for docker, oci in _OCI_NAMES.items()}}
-# https://github.com/opencontainers/image-spec/blob/main/layer.md and Docker's own types; some lie elsewhere.
+# https://github.com/opencontainers/image-spec/blob/main/layer.md and Docker's own types; foreign layers are elsewhere.
 _LAYER = re.compile(
     r"application/vnd\.docker\.image\.rootfs\.(?:foreign\.)?diff\.tar(?:\.gzip|\.zstd)?"
     r"|application/vnd\.oci\.image\.layer\.(?:nondistributable\.)?v1\.tar(?:\+gzip|\+zstd)?"
@@ -61,16 +62,16 @@ _DIGEST = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[A-Za-z0-9=_-]+")
 
 
 class Damaged(BuildToolsError):
-    """What a registry has or gave is not what was stored: other bytes than asked for, or no image."""
+    """Content from a registry is not what was stored: its bytes do not match, or it is not an image."""
 
 
 class OtherPlatforms(Damaged):
-    """An index has no image for the platform that is meant, or several where there is to be one."""
+    """An index has no image for the requested platform, or several where one is expected."""
 
 
 @frozen
 class Descriptor:
-    """Content in a registry. ``size`` is in bytes. ``urls`` are where a layer is that registries need not have."""
+    """Content in a registry. ``size`` is in bytes. ``urls`` are the places of a layer that registries need not have."""
 
     media_type: str
     digest: str
@@ -79,9 +80,9 @@ class Descriptor:
 
     @classmethod
     def read(cls, document: Any) -> Descriptor:
-        """The descriptor that a manifest holds.
+        """The descriptor in a manifest.
 
-        :raises KeyError, TypeError, ValueError, OverflowError: it is not a descriptor.
+        :raises KeyError, TypeError, ValueError, OverflowError: if it is not a descriptor.
         """
         media_type, digest, size = str(document["mediaType"]), _read_digest(document), int(document["size"])
         return cls(media_type, digest, size, tuple(map(str, document.get("urls") or ())))
@@ -92,11 +93,11 @@ class Descriptor:
         return self.size >= 0 and _LAYER.fullmatch(self.media_type) is not None
 
     def named(self, media_types: MediaTypes) -> Descriptor:
-        """The same content under its name in these media types."""
+        """The same content with the equivalent media type."""
         return replace(self, media_type=_NAMES[media_types].get(self.media_type, self.media_type))
 
     def document(self) -> dict[str, Any]:
-        """As it is written into a manifest."""
+        """The form in a manifest."""
         urls = {"urls": list(self.urls)} if self.urls else {}
         return {"mediaType": self.media_type, "size": self.size, "digest": self.digest, **urls}
 
@@ -112,9 +113,9 @@ class Manifest:
     def make(
         cls, config: Descriptor, layers: Iterable[Descriptor], media_types: MediaTypes = MediaTypes.DOCKER
     ) -> Manifest:
-        """The manifest of an image, the same bytes for the same parts whoever named them, and how."""
+        """The manifest of an image; the same bytes for the same parts, whatever their media types were called."""
         parts = [config, *layers]
-        # As BuildKit does: an engine that knows this compression knows it by OCI's name.
+        # As in BuildKit: only OCI has a name for this compression.
         if any(part.media_type.endswith("zstd") for part in parts):
             media_types = MediaTypes.OCI
         named_config, *named_layers = (part.named(media_types).document() for part in parts)
@@ -126,7 +127,7 @@ class Manifest:
     def index(
         cls, images: Mapping[Platform, Manifest], attestations: Mapping[Platform, Sequence[Manifest]] | None = None
     ) -> Manifest:
-        """The index of one image for several platforms, given in any order, and of their attestations."""
+        """The index of one image for several platforms, in any order, and of their attestations."""
         in_order = sorted(images.items(), key=lambda item: str(item[0]))
         entries: list[dict[str, Any]] = [
             {
@@ -152,7 +153,7 @@ class Manifest:
 
     @classmethod
     def received(cls, content_type: str, body: bytes) -> Manifest:
-        """A manifest with the media type that it names itself, where the response's type is not one of a manifest."""
+        """A manifest with the response's media type, or with its own if the response's is not a manifest type."""
         if content_type in ACCEPTED:
             return cls(content_type, body)
         document = read_object(body) or {}
@@ -169,9 +170,9 @@ class Manifest:
 
     @cached_property
     def document(self) -> dict[str, Any]:
-        """What the manifest says.
+        """The parsed manifest.
 
-        :raises Damaged: it is not a JSON object.
+        :raises Damaged: if it is not a JSON object.
         """
         document = read_object(self.body)
         if document is None:
@@ -180,14 +181,14 @@ class Manifest:
 
     @property
     def is_index(self) -> bool:
-        """Whether this lists manifests of several platforms."""
+        """Whether this is a list of manifests."""
         return self.media_type in (OCI_INDEX, DOCKER_LIST)
 
     @cached_property
     def entries(self) -> tuple[Descriptor, ...]:
-        """What an index lists, attestations too.
+        """The descriptors in an index, including attestations.
 
-        :raises Damaged: it cannot be read.
+        :raises Damaged: if the index is malformed.
         """
         try:
             return tuple(map(Descriptor.read, self.document["manifests"]))
@@ -196,9 +197,9 @@ class Manifest:
 
     @cached_property
     def only_image(self) -> str:
-        """The digest of an index's one image for a platform; attestations, which are for none, do not count.
+        """The digest of an index's only image for a platform; attestations, which are for none, do not count.
 
-        :raises OtherPlatforms: there are several, or none.
+        :raises OtherPlatforms: if there are several, or none.
         """
         entries = self.document.get("manifests") or ()
         try:
@@ -210,7 +211,7 @@ class Manifest:
         return digests[0]
 
     def attestations_of(self, digest: str) -> tuple[str, ...]:
-        """The digests of the manifests that an index has as attestations of the image with this digest."""
+        """The digests of the attestation manifests in an index for the image with this digest."""
         digests = []
         for entry in self.document.get("manifests") or ():
             with suppress(AttributeError, KeyError, TypeError, ValueError):
@@ -222,21 +223,21 @@ class Manifest:
     def platforms(self) -> Mapping[Platform, str]:
         """The digests of an index's images, by platform.
 
-        :raises Damaged: this is not a JSON object.
+        :raises Damaged: if this is not a JSON object.
         """
         digests: dict[Platform, str] = {}
         entries = self.document.get("manifests")
         for entry in entries if isinstance(entries, list) else ():
-            # Attestations are for no platform that there is, and whatever else cannot be read is not for ours.
+            # Attestations have no real platform, and other malformed entries are not for ours.
             with suppress(AttributeError, KeyError, TypeError, ValueError):
                 parts = [str(entry["platform"].get(key) or "") for key in ("os", "architecture", "variant")]
                 digests.setdefault(Platform.parse("/".join(filter(None, parts))), _read_digest(entry))
         return digests
 
     def image_for(self, platform: Platform) -> str:
-        """The digest of an index's image for a platform; an image of an older variant serves a newer one.
+        """The digest of an index's image for a platform; an image for an older variant can serve a newer one.
 
-        :raises Damaged: there is none.
+        :raises Damaged: if there is none.
         """
         digests = self.platforms
         digests_of_variants = [each for each in digests if replace(each, variant=platform.variant) == platform]
@@ -247,17 +248,17 @@ class Manifest:
 
     @cached_property
     def config(self) -> Descriptor:
-        """Where the image's configuration is.
+        """The descriptor of the image's configuration.
 
-        :raises Damaged: this is not an image's manifest.
+        :raises Damaged: if this is not an image's manifest.
         """
         return self._descriptors()[0]
 
     @cached_property
     def layers(self) -> tuple[Descriptor, ...]:
-        """The image's layers, the lowest first.
+        """The descriptors of the image's layers, lowest first.
 
-        :raises Damaged: this is not an image's manifest.
+        :raises Damaged: if this is not an image's manifest.
         """
         return self._descriptors()[1:]
 
@@ -276,12 +277,12 @@ class Manifest:
 
 
 def check_image(manifest: Manifest, config: bytes) -> None:
-    """Nothing, where a manifest and a configuration are those of an image that engines can pull.
+    """Raise :class:`Damaged` unless a manifest and a configuration are those of an image that engines can pull.
 
-    A registry stores what it is given, under whatever tag. What cannot be pulled is not an image, wherever it lies.
+    A registry stores anything, under any tag.
 
-    :raises Damaged: the configuration is not that of an image or has another size than the manifest says; there are not
-        as many layers as it has digests of their contents; or a layer is of a type that nobody unpacks.
+    :raises Damaged: if the configuration is not that of an image or has another size than in the manifest; if the
+        number of layers does not match its diff_ids; or if a layer has an unknown type.
     """
     check_config(config)
     layers, count = manifest.layers, len(diff_ids_of(config))
@@ -295,9 +296,9 @@ def check_image(manifest: Manifest, config: bytes) -> None:
 
 
 def check_config(config: bytes) -> None:
-    """Nothing, where these bytes can be read and stamped as an image's configuration.
+    """Raise :class:`Damaged` unless these bytes are a configuration that can be read and stamped.
 
-    :raises Damaged: they cannot.
+    :raises Damaged: if they are not.
     """
     document = read_object(config)
     inner, rootfs = ((document or {}).get(key) or {} for key in ("config", "rootfs"))
@@ -310,11 +311,12 @@ def check_config(config: bytes) -> None:
 
 
 def stamp(config: bytes, labels: Mapping[str, str]) -> bytes:
-    """A configuration with these labels set, and without what depends on which engine built the image, and when.
+    """A configuration with these labels set, and without anything that depends on which engine built the image, and
+    when.
 
-    Members have one order, and those without a value, which only some engines write, are left out. Where a label says
-    when the image was created, later times become that one, as BuildKit does with ``SOURCE_DATE_EPOCH``. The layers
-    stay as they are.
+    Members have a fixed order, and null members, which only some engines write, are left out. If a label says when the
+    image was created, later times become that one, as BuildKit does with ``SOURCE_DATE_EPOCH``. The layers stay as they
+    are.
     """
     document = _without_nulls(json.loads(config))
     inner = _without_nulls(document.get("config") or {})
@@ -333,7 +335,7 @@ def _without_nulls(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_later(time: Any, limit: str) -> bool:
-    """Whether this is a time, as RFC 3339 writes it, after another."""
+    """Whether this is an RFC 3339 time after another one."""
     try:
         return datetime.fromisoformat(time) > datetime.fromisoformat(limit)
     except (TypeError, ValueError):
@@ -341,29 +343,29 @@ def is_later(time: Any, limit: str) -> bool:
 
 
 def platform_of(config: bytes) -> Platform:
-    """What a configuration says that its image is for."""
+    """The platform in a configuration."""
     document = json.loads(config)
     return Platform(*(str(document.get(key) or "") for key in ("os", "architecture", "variant")))
 
 
 def labels_of(config: bytes) -> Mapping[str, str]:
-    """The labels that a configuration sets."""
+    """The labels in a configuration."""
     return (json.loads(config).get("config") or {}).get("Labels") or {}
 
 
 def onbuild_of(config: bytes) -> tuple[str, ...]:
-    """The instructions that run first in a build on top of this image."""
+    """The ``ONBUILD`` instructions, which run first in a build on top of this image."""
     instructions = (json.loads(config).get("config") or {}).get("OnBuild") or ()
     return tuple(str(each) for each in instructions) if isinstance(instructions, list) else ()
 
 
 def diff_ids_of(config: bytes) -> list[str]:
-    """The digests of the layers' uncompressed bytes, the lowest first."""
+    """The digests of the layers' uncompressed bytes, lowest first."""
     return list((json.loads(config).get("rootfs") or {}).get("diff_ids") or ())
 
 
 def read_object(body: bytes) -> dict[str, Any] | None:
-    """The JSON object that these bytes are; None where they are not one, or one that cannot be written again."""
+    """The JSON object in these bytes; None if they are not one, or one that cannot be encoded again."""
     try:
         document = json.loads(body)
         encode(document)
@@ -373,7 +375,7 @@ def read_object(body: bytes) -> dict[str, Any] | None:
 
 
 def is_digest(text: str) -> bool:
-    """Whether a text is a digest, of any algorithm."""
+    """Whether a text is a digest, with any algorithm."""
     return _DIGEST.fullmatch(text) is not None
 
 
@@ -385,7 +387,7 @@ def _read_digest(document: Any) -> str:
 
 
 def encode(document: Any, *, sort_keys: bool = False) -> bytes:
-    """JSON without needless space, the same bytes for the same document."""
+    """JSON without extra white space; the same bytes for the same document."""
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False, sort_keys=sort_keys).encode()
 
 

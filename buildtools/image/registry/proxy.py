@@ -1,13 +1,13 @@
-"""The way out through an HTTP proxy, where the environment names one.
+"""The HTTP proxy that the environment names, for connections to registries.
 
-``HTTPS_PROXY`` and ``NO_PROXY``, in capitals or not, as Go and so Docker read them:
+``HTTPS_PROXY`` and ``NO_PROXY``, in upper or lower case, are read like in Go, and therefore Docker:
 https://pkg.go.dev/golang.org/x/net/http/httpproxy#Config. An entry of ``NO_PROXY`` is
 
 * ``*``, which means every host,
-* an IP address, or a network as ``10.0.0.0/8``, for hosts that are given as an IP address,
-* a domain: ``example.com`` means it and all names below it, ``.example.com`` and ``*.example.com`` only those below,
+* an IP address, or a network such as ``10.0.0.0/8``, for hosts given as IP addresses,
+* a domain: ``example.com`` means it and all names below it, ``.example.com`` and ``*.example.com`` only those below.
 
-and all but the networks may end with a port, which then must be the same.
+All except networks may end with a port, which must then match.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _DEFAULT_PORT = 80
 
 @frozen
 class Proxy:
-    """A proxy that makes tunnels; ``headers`` are what it is shown, which may be a login."""
+    """A proxy for tunnels; ``headers`` are sent to it, and may contain a login."""
 
     host: str
     port: int
@@ -37,9 +37,9 @@ class Proxy:
 
 
 def proxy_for(host: str, port: int, environment: Mapping[str, str]) -> Proxy | None:
-    """The proxy on the way to a server that speaks TLS; None where there is to be none.
+    """The proxy for a connection to a TLS server; None if none is needed.
 
-    :raises Refused: what the environment names cannot be used.
+    :raises Refused: if the proxy's address is invalid.
     """
     address = environment.get("HTTPS_PROXY") or environment.get("https_proxy")
     if not address or is_exempt(host, port, environment.get("NO_PROXY") or environment.get("no_proxy") or ""):
@@ -50,7 +50,7 @@ def proxy_for(host: str, port: int, environment: Mapping[str, str]) -> Proxy | N
     except ValueError:
         proxy_port = 0
     if parts.scheme != "http" or not parts.hostname or not proxy_port:
-        # It is not quoted: it may hold a password.
+        # Not quoted, because it may contain a password.
         raise Refused("HTTPS_PROXY is not the address of an HTTP proxy", "write it as http://HOST:PORT")
     if parts.username is None:
         return Proxy(parts.hostname, proxy_port)
@@ -59,9 +59,9 @@ def proxy_for(host: str, port: int, environment: Mapping[str, str]) -> Proxy | N
 
 
 def is_exempt(host: str, port: int, no_proxy: str) -> bool:
-    """Whether ``no_proxy``, entries separated by commas, says that a host is reached without a proxy.
+    """Whether ``no_proxy``, entries separated by commas, exempts a host from the proxy.
 
-    As in Go, this machine is: ``localhost`` and every address on loopback, whatever ``no_proxy`` says.
+    As in Go, ``localhost`` and every loopback address are always exempt.
     """
     name = host.strip("[]").rstrip(".").lower()
     address = _ip_address(name)

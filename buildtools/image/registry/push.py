@@ -1,11 +1,11 @@
-"""What a push asks of the registry alone: which version is there, and a version made out of a stored image.
+"""The part of a push that needs only the registry: look up a version, and make a version from a stored image.
 
-Each image lies in its repository once, as it was built, under the tag of its fingerprint. A version is that same image
+Each image is in its repository once, as it was built, under the tag of its fingerprint. A version is that same image
 with labels written into its configuration: its layers are neither built nor sent again. So a new version of an
 unchanged image needs no engine, and costs two writes: the configuration, and the manifest under the version's tag.
 
-A registry has no conditional write. Whoever sets a tag last has it, so the tag is looked at right before it is set, and
-read back right after. Two agents that make one version of one commit then agree on the image that is read back; an
+A registry has no conditional write, and the last writer of a tag wins. So the tag is read right before it is set, and
+again right after. Two agents that make the same version of one commit then agree on the image that is read back; an
 agent of another commit finds labels that are not its own, and stops.
 """
 
@@ -53,15 +53,15 @@ from buildtools.version import Version
 
 _Value = TypeVar("_Value")
 
-# A registry answers 8 questions at once about as fast as one; with more it makes the others wait.
+# A registry answers 8 requests in parallel about as fast as one; with more it makes the others wait.
 _JOBS = 8
-# For so many seconds a tag that was absent counts as absent, where nothing was built or sent meanwhile. There is always
-# such a time between the look and the write; a release has its claim for that.
+# For how many seconds a tag that did not exist counts as missing, if nothing was built or sent meanwhile. There is
+# always some time between the check and the write; a release has its claim for that.
 _LOOK_LASTS = 0.5
 
 
 class PushRoute(Enum):
-    """The way an image took into the registry."""
+    """How an image got into the registry."""
 
     ALREADY_THERE = "already there"
     STAMPED = "stamped"
@@ -74,11 +74,11 @@ class PushRoute(Enum):
 class ImageToPush:
     """One image of a version.
 
-    ``image_id`` may be empty where the registry has the fingerprint. ``parents`` are the places of the images whose
-    layers this one may share. What the registry has is not used if it was built before ``built_since``, in seconds
-    since 1970. ``platform`` is set for each variant of an image for several platforms: they share the repository and
-    the version's tag, which points to their index. ``build_seconds`` is what its build took, 0 where nobody knows.
-    One that is to be ``attested`` is nothing without its attestations.
+    ``image_id`` may be empty if the registry has the fingerprint. ``parents`` are the places of the images whose layers
+    this one may share. An image in the registry is not used if it was built before ``built_since``, in seconds since
+    1970. ``platform`` is set for each variant of an image for several platforms: they share the repository and the
+    version's tag, which points to their index. ``build_seconds`` is how long its build took, 0 if unknown. An image
+    that is to be ``attested`` is incomplete without its attestations.
     """
 
     name: str
@@ -93,7 +93,7 @@ class ImageToPush:
 
     @property
     def place(self) -> str:
-        """Its repository, and which of the variants there it is."""
+        """Its repository, and its variant there."""
         return variant_name(self.repository, self.platform) if self.platform else self.repository
 
     @property
@@ -104,10 +104,10 @@ class ImageToPush:
 
 @frozen
 class PushedImage:
-    """An image in the registry, as that confirmed it. ``size`` is that of its compressed layers in bytes.
+    """An image in the registry, as the registry confirmed it. ``size`` is that of its compressed layers in bytes.
 
-    Of an image for several platforms these are the digest of the index, a digest of all fingerprints, and the size of
-    all variants. That of one with attestations is the digest of the index, too.
+    For an image for several platforms these are the digest of the index, a digest of all fingerprints, and the size of
+    all variants. With attestations, too, the digest is that of the index.
     """
 
     name: str
@@ -124,7 +124,7 @@ class PushedImage:
 
 
 def variants_by_repository(images: Iterable[ImageToPush]) -> list[list[ImageToPush]]:
-    """The images, in their order, with all variants of one where its first stands."""
+    """The images grouped by repository, in order of each one's first variant."""
     variants: dict[str, list[ImageToPush]] = {}
     for image in images:
         variants.setdefault(image.repository, []).append(image)
@@ -132,7 +132,7 @@ def variants_by_repository(images: Iterable[ImageToPush]) -> list[list[ImageToPu
 
 
 class Overtaken(Exception):
-    """Another agent has pushed another build of an image meanwhile, and what was built on ours does not fit it."""
+    """Another agent has pushed another build of an image meanwhile, which does not match what was built on ours."""
 
 
 Images = dict[ImageToPush, StoredImage | None]
@@ -140,7 +140,7 @@ Images = dict[ImageToPush, StoredImage | None]
 
 @contextmanager
 def workers() -> Iterator[ThreadPoolExecutor]:
-    """Threads to work with; what they have not begun is dropped when the work ends with an error."""
+    """A thread pool; tasks that have not started are dropped when the block ends."""
     pool = ThreadPoolExecutor(max_workers=_JOBS)
     try:
         yield pool
@@ -149,7 +149,7 @@ def workers() -> Iterator[ThreadPoolExecutor]:
 
 
 class VersionTagger:
-    """Finds and makes one version of many images in one registry, several at once with the threads of ``pool``.
+    """Looks up and makes one version of many images in one registry, several at once with the threads of ``pool``.
 
     ``labels`` are stamped into every image, and its manifest is written with ``media_types``.
     """
@@ -177,12 +177,12 @@ class VersionTagger:
         self.parts = Seen()
 
     def look_up(self, images: Sequence[ImageToPush]) -> tuple[Images, Images]:
-        """What the registry has of this version; and, of what it lacks, what is there under its fingerprint.
+        """The images of this version in the registry; and, for missing ones, the images with their fingerprints.
 
-        :raises Conflict: the version exists with other content.
-        :raises Unreachable: the registry does not answer.
+        :raises Conflict: if the version exists with other content.
+        :raises Unreachable: if the registry does not answer.
         """
-        # One question to a registry that is out of reach, rather than as many as there are images.
+        # Ask a registry that may be unreachable once, rather than once per image.
         self._registry.ping()
         published = self.each(self._published_image, images)
         self._looked_at = time.monotonic()
@@ -194,24 +194,24 @@ class VersionTagger:
         return published, stored
 
     def unbuilt(self, images: Sequence[ImageToPush]) -> list[ImageToPush]:
-        """Those that a push would have to build, by one question for each that is there.
+        """The images that a push would have to build, with one request for each that is there.
 
-        Whether all parts of the others are there is not asked: a push finds that out.
+        It does not check whether all parts of the others are there; a push does.
 
-        :raises Conflict: the version exists with other content.
-        :raises Unreachable: the registry does not answer.
+        :raises Conflict: if the version exists with other content.
+        :raises Unreachable: if the registry does not answer.
         """
         self._registry.ping()
         known_images = self.each(self._known_image, images)
-        # What is never up to date, or too old by now, is not built again for a version that has it.
+        # An image that is never up to date, or too old by now, is not rebuilt for a version that has it.
         versions = self.each(self._published_image, [image for image in images if known_images[image] is None])
         others = set(self.other_builds(images, versions, known_images))
         return [image for image in images if image in others or not (known_images[image] or versions[image])]
 
     def other_builds(self, images: Sequence[ImageToPush], published: Images, stored: Images) -> list[ImageToPush]:
-        """The stored ones of a version's images, parents first, that were built on other parents than the version has.
+        """The stored images, parents first, that were built on other parents than the version has.
 
-        :raises Conflict: one that is published was.
+        :raises Conflict: if a published one was.
         """
         names = {image.place: image.name for image in images}
         generations: dict[str, str] = {}
@@ -226,7 +226,7 @@ class VersionTagger:
                 others.append(image)
                 continue
             generations[image.place] = generation_of(diff_ids_of(source.config))
-            # What was pushed before images carried this label stays as it is.
+            # Images that were pushed before this label existed stay as they are.
             if parents and all(generations_of_parents.values()) and PARENTS_LABEL in source.labels:
                 raise Conflict(
                     f"{self._reference(image)} was built on other builds of {', '.join(parents)} than the version has",
@@ -235,25 +235,25 @@ class VersionTagger:
         return others
 
     def forget_look(self) -> None:
-        """From here on time has passed, or something was sent: a tag must be looked at again before it is set."""
+        """Make sure that a tag is read again before it is set, because time has passed or something was sent."""
         self._looked_at = float("-inf")
 
     def base_images(self, bases: Iterable[Reference]) -> Iterator[tuple[str, StoredImage]]:
-        """Those base images that lie in the same registry, whole, with their repositories."""
+        """The base images that are complete in the same registry, with their repositories."""
         for base in bases:
             if base.registry != self._registry.host:
                 continue
-            # Whoever may not read there, or finds it damaged, sends the layers.
+            # If access is denied, or the image is damaged, the layers are sent.
             with suppress(Damaged, Refused):
                 image = read_image(self._registry, base.repository, base.target, self._cache)
                 if image and is_whole(self._registry, base.repository, image, self.parts):
                     yield base.repository, image
 
     def stamp(self, image: ImageToPush, source: StoredImage, route: PushRoute) -> PushedImage:
-        """Make the version out of a stored image, and read it back.
+        """Make the version from a stored image, and read it back.
 
-        :raises Conflict: another commit has made it meanwhile.
-        :raises Overtaken: another agent has, out of another build of this commit.
+        :raises Conflict: if another commit has made it meanwhile.
+        :raises Overtaken: if another agent has, from another build of this commit.
         """
         version = Reference(self._registry.host, image.repository, self._tag)
         media_types = MediaTypes.OCI if image.platform else self._media_types
@@ -272,10 +272,10 @@ class VersionTagger:
         return self.pushed_image(image, stamped, route)
 
     def join(self, images: Sequence[ImageToPush], members: Sequence[PushedImage]) -> PushedImage:
-        """The version of an image for several platforms, whose variants are all there: their index gets the tag.
+        """Make the version of an image for several platforms, after all its variants: their index gets the tag.
 
-        :raises Conflict: another commit has made it meanwhile.
-        :raises Overtaken: another agent has, out of another build of this commit.
+        :raises Conflict: if another commit has made it meanwhile.
+        :raises Overtaken: if another agent has, from another build of this commit.
         """
         first = images[0]
         index = _index({image: self._versions[image] for image in images})
@@ -294,9 +294,9 @@ class VersionTagger:
         )
 
     def _set_tag(self, images: Sequence[ImageToPush], manifest: Manifest) -> bool:
-        """Point the version's tag to one of these images, or to the index of all; whether it does then.
+        """Point the version's tag to one of these images, or to the index of all; returns whether it does afterwards.
 
-        Another agent may have made the version since we looked, or make it now, unless we looked a moment ago.
+        Another agent may have made the version since the last look, or make it now, unless that look was a moment ago.
         """
         just_looked = time.monotonic() - self._looked_at < _LOOK_LASTS
         if just_looked or self._version.dirty or any(self._published_image(image) is None for image in images):
@@ -304,7 +304,7 @@ class VersionTagger:
         return just_looked or self._shows(images[0], manifest.digest)
 
     def _theirs(self, image: ImageToPush, ours: StoredImage) -> StoredImage:
-        """The image of the version that another agent has made where we made ours; it is as good."""
+        """The image that another agent has made for the same version; it is as good as ours."""
         theirs = self._at_tag(image)
         if theirs is None or not self._is_same(theirs, image):
             raise self._conflict(image, theirs.digest if theirs else "none")
@@ -313,7 +313,7 @@ class VersionTagger:
         return theirs
 
     def _shows(self, image: ImageToPush, digest: str) -> bool:
-        """Whether the version's tag points to what was just put there, as a replicated registry may show late."""
+        """Whether the version's tag points to what was just put there; a replicated registry may take a moment."""
 
         def look() -> bool | None:
             current = tag_digest(self._registry, image.repository, self._tag)
@@ -322,13 +322,13 @@ class VersionTagger:
         return awaited(look) or False
 
     def pushed_image(self, image: ImageToPush, source: StoredImage, route: PushRoute) -> PushedImage:
-        """An image of the version, as the registry has it."""
+        """The result for an image of the version that is in the registry."""
         self._versions[image] = source
         size = sum(layer.size for layer in source.manifest.layers)
         return PushedImage(image.name, self._reference(image), image.fingerprint, source.digest, size, route)
 
     def prune(self, images: Iterable[ImageToPush], most: int) -> None:
-        """Delete fingerprints above the bound; not being allowed to does not fail the push."""
+        """Delete fingerprints above the limit; a denied permission does not fail the push."""
         kept = [image.fingerprint for image in self._versions]
 
         def prune_one(image: ImageToPush) -> None:
@@ -340,7 +340,7 @@ class VersionTagger:
         self.each(prune_one, images)
 
     def each(self, work: Callable[[ImageToPush], _Value], images: Iterable[ImageToPush]) -> dict[ImageToPush, _Value]:
-        """What ``work`` returns for every image, at the same time; errors are raised once all are through."""
+        """The results of ``work`` for every image, in parallel; errors are raised once all have ended."""
         running = {image: self._pool.submit(work, image) for image in images}
         all_ended(running.values())
         errors = expected_failures(error for future in running.values() if (error := future.exception()))
@@ -349,7 +349,7 @@ class VersionTagger:
         return {image: future.result() for image, future in running.items()}
 
     def _published_image(self, image: ImageToPush) -> StoredImage | None:
-        """The version as the registry has it, or None where it is to be made."""
+        """The version's image in the registry, or None if it has to be made."""
         try:
             published = self._unless_hidden(image, lambda: self._at_tag(image))
         except OtherPlatforms:
@@ -364,7 +364,7 @@ class VersionTagger:
         return None
 
     def _stored_image(self, image: ImageToPush) -> StoredImage | None:
-        """The image as the registry has it under its fingerprint, young enough; see :func:`find_to_stamp`."""
+        """The image with its fingerprint in the registry, if it is recent enough; see :func:`find_to_stamp`."""
         image_at_tag = self._unless_hidden(
             image,
             lambda: find_to_stamp(self._registry, image.repository, image.fingerprint, self._cache, self.parts),
@@ -374,21 +374,21 @@ class VersionTagger:
         return None if image.attested and not image_at_tag.attestations else image_at_tag
 
     def _at_tag(self, image: ImageToPush) -> StoredImage | None:
-        """What the version's tag points to; attestations that somebody has added are not ours to mind."""
+        """The image at the version's tag; attestations that somebody added are ignored."""
         present = read_image(self._registry, image.repository, self._tag, self._cache, platform=image.platform)
         return present if present is None or image.attested else replace(present, attestations=(), index=None)
 
     def _known_image(self, image: ImageToPush) -> StoredImage | None:
-        """As :meth:`_stored_image`, of which parts may be missing."""
+        """Like :meth:`_stored_image`, but parts may be missing."""
         image_at_tag = self._unless_hidden(
             image, lambda: read_fingerprinted(self._registry, image.repository, image.fingerprint, self._cache)
         )
         return image_at_tag if image_at_tag and image_at_tag.created >= image.built_since else None
 
     def _unless_hidden(self, image: ImageToPush, look_up: Callable[[], StoredImage | None]) -> StoredImage | None:
-        """What ``look_up`` finds. Some registries deny access to what is absent, to those who may push too.
+        """The result of ``look_up``. Some registries deny access to what does not exist, even to those who may push.
 
-        :raises Refused: we may not push there either.
+        :raises Refused: if we may not push there either.
         """
         try:
             return look_up()
@@ -398,7 +398,7 @@ class VersionTagger:
 
     def _is_same(self, source: StoredImage, image: ImageToPush) -> bool:
         labels = {**self._labels, FINGERPRINT_LABEL: image.fingerprint}
-        # Clones of one repository may call it by different URLs.
+        # Clones of one repository may have different URLs for it.
         labels.pop(SOURCE_LABEL, None)
         if image.attested and not source.attestations:
             return False
@@ -408,13 +408,13 @@ class VersionTagger:
         return f"{self._registry.host}/{image.repository}:{self._tag}"
 
     def _refuse_other(self, image: ImageToPush, digest: str) -> None:
-        """A version never changes, except a dirty one."""
+        """Raise :class:`Conflict`, because a version never changes, unless it is dirty."""
         if not self._version.dirty:
             raise self._conflict(image, digest)
         self._report(Warned(image.name, f"{self._reference(image)} has other content and is overwritten"))
 
     def _refuse_other_platforms(self, images: Sequence[ImageToPush], published: Images) -> None:
-        """A version that has every variant, and more of them, is another one."""
+        """Raise :class:`Conflict` if a version has every variant, and others too."""
         for variants in variants_by_repository(images):
             present = {image: each for image in variants if image.platform and (each := published[image])}
             if len(present) == len(variants):
@@ -438,6 +438,6 @@ def _index(variants: Mapping[ImageToPush, StoredImage]) -> Manifest:
 
 
 def _together(errors: Sequence[BuildToolsError]) -> BuildToolsError:
-    """One error that says what each of several says."""
+    """One error with the messages of several."""
     failures = Failures(errors)
     return failures.combined(f"{len(failures.errors)} images could not be pushed", "fix the errors above and run again")

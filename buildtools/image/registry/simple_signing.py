@@ -1,7 +1,8 @@
-"""Signatures of images, kept as cosign keeps them: beside the image, under a tag that is made of its digest.
+"""Signatures of images, stored like cosign does: in the same repository, under a tag derived from the image's digest.
 
-``sha256-HEX.sig`` is an OCI image. Each of its layers is a small JSON document that names the digest which is signed;
-an annotation of the layer holds the signature of that document.
+``sha256-HEX.sig`` is an OCI image. Each of its layers is a small JSON document with the signed digest; an annotation of
+the layer has the signature of that document.
+
 https://github.com/sigstore/cosign/blob/main/specs/SIGNATURE_SPEC.md
 """
 
@@ -30,20 +31,20 @@ from buildtools.schedule import awaited
 _LAYER = "application/vnd.dev.cosign.simplesigning.v1+json"
 _SIGNATURE = "dev.cosignproject.cosign/signature"
 _KIND = "cosign container image signature"
-# What is read to verify a signature is some hundred bytes; whoever may push may have put anything there.
+# A payload has some hundred bytes, but anybody who may push can put anything there.
 _LARGEST_PAYLOAD = 64 * 1024
 
 
 @frozen
 class ImageSignature:
-    """What was signed, ``payload``, and the signature of that."""
+    """The signed ``payload``, and its signature."""
 
     payload: bytes
     signature: bytes
 
     @property
     def digest(self) -> str:
-        """The digest of the image that it is about; empty where it is not about an image."""
+        """The digest of the signed image; empty if the payload is not about an image."""
         try:
             critical = json.loads(self.payload)["critical"]
             return str(critical["image"]["docker-manifest-digest"]) if critical["type"] == _KIND else ""
@@ -52,12 +53,12 @@ class ImageSignature:
 
 
 def signature_tag(digest: str) -> str:
-    """The tag that the signatures of an image are under."""
+    """The tag of an image's signatures."""
     return f"{digest.replace(':', '-')}.sig"
 
 
 def payload_of(registry: str, repository: str, digest: str) -> bytes:
-    """What is signed to sign an image; the same bytes for the same place and digest."""
+    """The payload to sign for an image; the same bytes for the same place and digest."""
     critical = {
         "identity": {"docker-reference": f"{registry}/{repository}"},
         "image": {"docker-manifest-digest": digest},
@@ -67,7 +68,7 @@ def payload_of(registry: str, repository: str, digest: str) -> bytes:
 
 
 def read_signatures(registry: Registry, repository: str, digest: str) -> tuple[ImageSignature, ...]:
-    """The signatures of an image; none where it has none. Those that cannot be read are passed over."""
+    """The signatures of an image; unreadable ones are skipped."""
     signatures = []
     for layer in _layers(_signature_manifest(registry, repository, digest)):
         try:
@@ -82,9 +83,9 @@ def read_signatures(registry: Registry, repository: str, digest: str) -> tuple[I
 
 
 def add_signature(registry: Registry, repository: str, digest: str, signature: ImageSignature) -> None:
-    """Add a signature to those of an image; nothing is written where it is among them.
+    """Add a signature to those of an image, unless it is already there.
 
-    :raises BuildToolsError: it is not among them afterwards.
+    :raises BuildToolsError: if it is not there afterwards.
     """
     layer = {
         "mediaType": _LAYER,
@@ -96,11 +97,11 @@ def add_signature(registry: Registry, repository: str, digest: str, signature: I
 
 
 def copy_signatures(source: Registry, repository: str, target: Registry, target_repository: str, digest: str) -> None:
-    """Give an image of another repository the signatures that the same image has in this one.
+    """Copy the signatures of an image to the same image in another repository.
 
-    Where it has none there, their manifest is the same, byte for byte.
+    If that has none yet, their manifest is the same, byte for byte.
 
-    :raises BuildToolsError: they are not there afterwards, or one is damaged here.
+    :raises BuildToolsError: if they are not there afterwards, or one is damaged here.
     """
     manifest = _signature_manifest(source, repository, digest)
     if manifest is None or tag_digest(target, target_repository, signature_tag(digest)) == manifest.digest:
@@ -124,7 +125,7 @@ def _add_layers(registry: Registry, repository: str, digest: str, layers: Mappin
     """Add layers, by their contents, to the signatures of an image."""
 
     def add() -> bool | None:
-        """A registry has no conditional write: who signs with another key at the same moment may overwrite ours."""
+        """Add the missing layers. A registry has no conditional write, so a concurrent signer may overwrite ours."""
         present = _present_layers(registry, repository, digest)
         missing = {payload: layer for payload, layer in layers.items() if layer not in present}
         if not missing:
@@ -146,13 +147,13 @@ def _present_layers(registry: Registry, repository: str, digest: str) -> list[di
     try:
         return _layers(_signature_manifest(registry, repository, digest))
     except Refused:
-        # Some registries deny access to what is absent, to those who may push too.
+        # Some registries deny access to what does not exist, even to those who may push.
         registry.check_push_access(repository)
         return []
 
 
 def _put(registry: Registry, repository: str, digest: str, layers: list[dict[str, Any]]) -> None:
-    # As cosign writes it: an image of no platform, from no time.
+    # As cosign writes it: an image without platform or time.
     nothing = {"created": "0001-01-01T00:00:00Z"}
     rootfs = {"type": "layers", "diff_ids": [layer["digest"] for layer in layers]}
     config = encode({"architecture": "", "os": "", "config": {}, "history": [nothing], "rootfs": rootfs, **nothing})

@@ -1,4 +1,4 @@
-"""A version's image, made of a stored one: other labels, the same layers, and statements that speak of it."""
+"""A version's image, made from a stored one: other labels, the same layers, and statements about it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from buildtools.settings import MediaTypes
 def stamped_image(
     source: StoredImage, labels: Mapping[str, str], media_types: MediaTypes, version: Reference, registry: Registry
 ) -> StoredImage:
-    """The image of ``version``; statements about it are put into its repository, and nothing else.
+    """The image of ``version``. Only statements about it are put into its repository.
 
-    Where it has any, it has an index, and OCI's media types.
+    With statements, it has an index and OCI's media types.
     """
     config = stamp(source.config, labels)
     manifest = source.manifest.with_config(config, MediaTypes.OCI if source.attestations else media_types)

@@ -1,4 +1,4 @@
-"""Requests to one registry: kept-alive connections, TLS, authorization, and retries where a retry can help."""
+"""Requests to one registry: keep-alive connections, TLS, authorization, and retries where they can help."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from buildtools.image.reference import DOCKER_HUB
 from buildtools.image.registry.auth import Authenticator, read_challenges, refused
 from buildtools.image.registry.proxy import proxy_for
 
-# Where Docker keeps the certificate authorities of registries, NAME.crt, and what to show them, NAME.cert and NAME.key:
-# https://docs.docker.com/engine/security/certificates/
+# Docker's folder for the certificate authorities of registries (NAME.crt) and client certificates (NAME.cert,
+# NAME.key): https://docs.docker.com/engine/security/certificates/
 CERTIFICATES = Path("/etc/docker/certs.d")
 
 ATTEMPTS = 5
 _CONNECT_SECONDS = 10.0
-# How long a registry may be silent. Who meets it is asked again, and is told of an outage after two minutes in all: a
-# job at night must not wait for a server that takes a request and never answers. A registry that has taken a large blob
-# reads it once more before it answers, and gets more time by its size.
+# How long a registry may be silent. Then it is asked again, and after two minutes in all this counts as an outage: a
+# job at night must not wait for a server that accepts a request and never answers. After a large blob a registry reads
+# it once more before it answers, so it gets more time by the blob's size.
 _READ_SECONDS = 60.0
 _PATIENCE = 120.0
 _LONGEST_PAUSE = 10.0
@@ -50,11 +50,11 @@ Body = bytes | Callable[[], Generator[bytes, None, None]]
 
 
 class Transport:
-    """Sends requests to the registry at ``host``. Safe for threads.
+    """Sends requests to the registry at ``host``. Thread-safe.
 
-    https always, but for a host on loopback, or where ``plain_http`` allows it, a server that does not speak TLS is
-    spoken to without. ``ca`` is a file of further certificate authorities, ``environment`` may name a proxy. ``pause``
-    is the first of the growing waits between attempts, in seconds.
+    It uses https. Only on loopback, or if ``plain_http`` allows it, does it fall back to http for a server without TLS.
+    ``ca`` is a file of additional certificate authorities, ``environment`` may name a proxy. ``pause`` is the first of
+    the growing waits between attempts, in seconds.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Transport:
             connections.close()
 
     def abort(self) -> None:
-        """End what is under way; threads that wait for the registry get :class:`Unreachable`, now and from now on."""
+        """Abort all requests; threads that wait for the registry get :class:`Unreachable`, now and from now on."""
         self._aborted.set()
         for connections, _ in list(self._connections.values()):
             connections.abort()
@@ -110,14 +110,16 @@ class Transport:
     ) -> Response:
         """The response, whose status is one of ``expected``. ``url`` may be a path.
 
-        A ``body`` that is a function is called for every attempt. ``is_outage`` tells of a response that is worth
-        another attempt whatever its status; a web page always is, which comes from something before the registry.
-        ``seconds`` is how long the registry may be silent, if not as long as usual. Unless ``keep``, the body is only
-        measured; one that has a ``destination`` goes there, where a second attempt would write it again.
+        A ``body`` that is a function is called for every attempt. ``is_outage`` recognizes a response that is worth
+        another attempt whatever its status; a web page always is, because it comes from something before the registry.
+        ``seconds`` overrides how long the registry may be silent. Unless ``keep``, the body is only measured; a body
+        with a ``destination`` goes there, and a second attempt would write it again.
 
-        :raises Unreachable: no response, or only 429, 5xx and outages, in so many attempts or in two minutes.
-        :raises Refused: the registry, or its token service, declines the login or the right; or TLS is not trusted.
-        :raises BuildToolsError: another status.
+        :raises Unreachable: if there is no response, or only 429, 5xx and outages, in all attempts or within two
+            minutes.
+        :raises Refused: if the registry, or its token service, rejects the login or denies permission; or TLS is not
+            trusted.
+        :raises BuildToolsError: for any other status.
         """
         attempt, began = 0, time.monotonic()
         while True:
@@ -149,7 +151,7 @@ class Transport:
             self.wait(attempt, wait)
 
     def _error(self, method: str, url: str, scope: str, response: Response, body: Body) -> BuildToolsError:
-        """What a status means that is neither expected nor worth another attempt."""
+        """The error for an unexpected status that is not worth another attempt."""
         reason = _reason_of(response)
         if response.status in (401, 403):
             challenge = _challenge(response)
@@ -169,18 +171,18 @@ class Transport:
         )
 
     def wait(self, attempt: int, least: float = 0.0) -> None:
-        """Wait after the attempt of this number, for ``least`` seconds or longer; not where all is aborted."""
+        """Wait after the attempt with this number, at least ``least`` seconds; return at once if aborted."""
         self._aborted.wait(max(least, self.backoff(attempt)))
 
     def backoff(self, attempt: int) -> float:
-        """How long to wait after the attempt of this number (from 1), in seconds: it grows, with jitter."""
+        """How long to wait after the attempt with this number (from 1), in seconds: it grows, with jitter."""
         return min(self._pause * 2.0 ** (attempt - 1), _LONGEST_PAUSE) * random.uniform(0.5, 1.0)  # noqa: S311 jitter
 
     def resolve(self, location: str) -> str:
-        """Where a ``Location`` header of the registry points to.
+        """The URL in a ``Location`` header of the registry.
 
-        One that names the registry itself keeps to our own scheme: a registry behind a proxy that ends TLS tends to
-        call itself http.
+        If it is the registry's own, it keeps our scheme, because a registry behind a TLS proxy tends to call itself
+        http.
         """
         parts = urlsplit(urljoin(self._origin(), location))
         if parts.netloc == self._address:
@@ -189,7 +191,7 @@ class Transport:
 
     @property
     def credential(self) -> Credential | None:
-        """What we log in with; None for nothing."""
+        """The credential for the login; None if there is none."""
         return self._credentials.for_host(self.host) if self._credentials else None
 
     def _ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> tuple[int, bytes]:
@@ -223,7 +225,7 @@ class Transport:
         **reading: Any,
     ) -> Response:
         target = self._origin() + url[1:] if url.startswith("/") else url
-        # The first request tells how to authenticate, the second that a token at hand is no longer good.
+        # The first 401 shows how to authenticate, the second that a cached token has expired.
         renewals = 2
         for _ in range(_REDIRECTS):
             ours = target.startswith(self._origin())
@@ -234,7 +236,7 @@ class Transport:
                 renewals -= 1
                 if self._authenticator.challenged(_challenge(answer), scope, authorization):
                     continue
-            # Blobs may lie elsewhere; the login is never sent there.
+            # Blobs may be elsewhere; the login is never sent there.
             if answer.status in (301, 302, 303, 307, 308) and method in ("GET", "HEAD"):
                 target = urljoin(target, answer.header("Location", ""))
                 continue
@@ -264,9 +266,9 @@ class Transport:
                 f"the certificate of {self.host} is not trusted ({_reason(error)})",
                 f"set registry_ca to its certificate authority, or put that into {CERTIFICATES / self.host / 'ca.crt'}",
             ) from None
-        # The last is said of an invalid address.
+        # ValueError is raised for an invalid address.
         except (OSError, http.client.HTTPException, ValueError) as error:
-            # Some alert that has the word: required, unknown, bad, expired, revoked.
+            # Any alert about certificates: required, unknown, bad, expired, revoked.
             if isinstance(error, ssl.SSLError) and re.search("ALERT.*CERTIFICATE", error.reason or ""):
                 raise Refused(
                     f"the registry {self.host} requires a client certificate that it trusts ({_reason(error)})",
@@ -278,7 +280,7 @@ class Transport:
                 data.close()
 
     def _connections_to(self, server: SplitResult) -> tuple[Connections, str]:
-        """The connections to a server, and what to say of a proxy on the way."""
+        """The connections to a server, and what to add to errors about a proxy."""
         existing = self._connections.get((server.scheme, server.netloc))
         if existing:
             return existing
@@ -316,7 +318,7 @@ class Transport:
 
     def _speaks_tls(self) -> bool:
         parts = urlsplit(f"//{self._address}")
-        # Whether the certificate is good is for the first real request to find out.
+        # The first real request will verify the certificate.
         anything = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         anything.check_hostname = False
         anything.verify_mode = ssl.CERT_NONE
@@ -357,7 +359,7 @@ class Transport:
 
 
 class _Interrupted(Exception):
-    """A connection could not be made or broke."""
+    """A connection could not be made, or broke."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -373,7 +375,7 @@ def _is_web_page(response: Response) -> bool:
 
 
 def _challenge(answer: Response) -> str:
-    """All that a 401 offers: it may say so in several headers."""
+    """All challenges of a 401 response, which may be in several headers."""
     return ", ".join(answer.header_values("WWW-Authenticate"))
 
 
@@ -386,7 +388,7 @@ def _is_loopback(address: str) -> bool:
 
 
 def _reason_of(answer: Response) -> str:
-    """The status and the first message of an answer that is an error.
+    """The status and the first message of an error response.
 
     https://github.com/opencontainers/distribution-spec/blob/main/spec.md#error-codes
     """
@@ -399,7 +401,7 @@ def _reason_of(answer: Response) -> str:
 
 
 def _retry_after(answer: Response) -> float:
-    """The wait that the answer asks for (RFC 9110, 10.2.3), in seconds, as far as we go along with it."""
+    """The wait that the response asks for (RFC 9110, 10.2.3), in seconds, up to our limit."""
     value = answer.header("Retry-After", "")
     if value.isdigit():
         wait = float(value)

@@ -1,4 +1,4 @@
-"""How a blob gets into a registry: an upload is begun, sent to, and ended with the digest that it is to have.
+"""Upload a blob to a registry: start an upload, send its bytes, and finish it with the expected digest.
 
 https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pushing-a-blob-in-chunks
 """
@@ -18,20 +18,20 @@ from buildtools.image.registry.transport import Body, Transport
 
 _BLOCK = 256 * 1024
 _CONTENT = "application/octet-stream"
-# A registry reads a blob once more before it confirms it, at so many bytes a second where its store is slow.
+# A registry reads a blob once more before it confirms it, at this many bytes a second if its store is slow.
 _FINISH_SECONDS = 60.0
 _FINISH_BYTES_A_SECOND = 16 * 1024 * 1024
 
 
 class Uploads:
-    """Uploads into one repository. Where each goes on is a URL, which the registry's last answer about it tells."""
+    """Uploads into one repository. Each continues at the URL in the registry's last response about it."""
 
     def __init__(self, transport: Transport, repository: str) -> None:
         self._transport = transport
         self._repository = repository
 
     def begin(self) -> str:
-        """Begin an upload; where it goes on."""
+        """Start an upload; returns its URL."""
         answer = self._transport.request(
             "POST",
             f"/v2/{self._repository}/blobs/uploads/",
@@ -48,7 +48,7 @@ class Uploads:
         size: int,
         progress: Callable[[int], None],
     ) -> str:
-        """Send the bytes from ``start`` up to ``size``; where the upload goes on."""
+        """Send the bytes from ``start`` up to ``size``; returns the URL to continue at."""
         headers = {"Content-Type": _CONTENT, "Content-Length": str(size - start)}
         if start:
             headers["Content-Range"] = f"{start}-{size - 1}"
@@ -64,9 +64,9 @@ class Uploads:
         return self.location(answer)
 
     def finish(self, location: str, digest: str, size: int, body: Body, blob_size: int) -> None:
-        """End an upload with its last ``size`` bytes, so that there is a blob of ``blob_size`` with this digest.
+        """Finish an upload with its last ``size`` bytes, which makes a blob of ``blob_size`` bytes with this digest.
 
-        :raises Damaged: the registry confirms another digest.
+        :raises Damaged: if the registry confirms another digest.
         """
         joint = "&" if urlsplit(location).query else "?"
         answer = self._transport.request(
@@ -85,9 +85,9 @@ class Uploads:
             raise wrong_answer(self._transport.host, self._repository, digest, what)
 
     def state(self, location: str) -> tuple[str, int] | None:
-        """Where to go on with an upload, and from which byte; None where the registry does not know it any more.
+        """The URL and the byte to continue an upload at; None if the registry no longer knows it.
 
-        Distribution up to 2.8 forgets an upload whose connection broke inside a request.
+        Distribution up to 2.8 forgets an upload whose connection broke during a request.
         """
         answer = self._transport.request(
             "GET", location, expected=(204, 400, 404, 416), scope=push_scope(self._repository)
@@ -95,15 +95,15 @@ class Uploads:
         if answer.status != 204:
             return None
         last = answer.header("Range", "").rpartition("-")[2]
-        # "0-0" is said of an empty upload and of one that holds a byte; sending that byte again is refused, so anew.
+        # "0-0" means an empty upload or one of one byte; sending that byte again is rejected, so start again.
         if not last.isdigit() or last == "0":
             return None
         return self._transport.resolve(answer.header("Location", location)), int(last) + 1
 
     def cancel(self, location: str) -> None:
-        """Give an upload up, where that is allowed: some want the right to delete for this.
+        """Cancel an upload, if permitted: some registries require the right to delete.
 
-        One that stays is thrown away by the registry in time.
+        Otherwise the registry deletes it in time.
         """
         with suppress(BuildToolsError):
             self._transport.request(
@@ -115,9 +115,9 @@ class Uploads:
             )
 
     def location(self, response: Response) -> str:
-        """Where an upload goes on, as an answer about it tells.
+        """The URL to continue an upload at, from a response about it.
 
-        :raises Unreachable: it does not.
+        :raises Unreachable: if it has none.
         """
         location = response.header("Location")
         if not location:
@@ -131,7 +131,7 @@ class Uploads:
 def blocks(
     source: Callable[[], IO[bytes]], start: int, progress: Callable[[int], None]
 ) -> Generator[bytes, None, None]:
-    """The bytes of a file from ``start`` on, as a body; ``progress`` is told the place of the last that was sent."""
+    """The bytes of a file from ``start``, as a request body; ``progress`` gets the position after each block."""
     with source() as file:
         file.seek(start)
         while block := file.read(_BLOCK):
@@ -141,7 +141,7 @@ def blocks(
 
 
 def wrong_answer(host: str, repository: str, target: str, what: str) -> Damaged:
-    """The error for an answer that contradicts what was asked."""
+    """The error for a response that contradicts the request."""
     return Damaged(
         f"the registry {host} answers for {repository} {target} with {what}",
         "its store or a proxy before it is broken; tell its administrator",
