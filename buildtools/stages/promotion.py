@@ -7,36 +7,40 @@ a killed run began. The manifest names the places in the target, and is otherwis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from buildtools import Conflict, Failures, Refused, failures_of
+from buildtools import Conflict, Drifted, Failures, Refused, failures_of
 from buildtools.archive.checksums import Checksums
 from buildtools.audit import Verification
 from buildtools.events import Transferred, timed
 from buildtools.gates import Gates, gates_key
-from buildtools.image.reference import Reference
 from buildtools.image.registry.image_copier import ImageCopier
-from buildtools.image.registry.manifest import Manifest
+from buildtools.image.registry.lookup import image_manifests, tag_digest
+from buildtools.image.registry.manifest import Descriptor, Manifest
 from buildtools.release import Release, ReleasedArchive, ReleasedImage, refuse_other_content
-from buildtools.schedule import run_graph
+from buildtools.schedule import run_graph, side_by_side
 from buildtools.services import Services
 from buildtools.settings import GATE
 from buildtools.stages import releases
 from buildtools.stages.image_names import repository
 from buildtools.stages.planned import Planned
 from buildtools.stages.signatures import copy_release_signatures
-from buildtools.stages.tag_moves import outdated_tags
 from buildtools.stages.verification import audit_releases
 from buildtools.task_context import TaskContext
 from buildtools.version import Version
 
 _Value = TypeVar("_Value")
 
-_QUESTIONS = 8
+# An image in a registry: its manifests, each with the blobs that it names; the last is the one that its tag points to.
+ImageParts = tuple[tuple[Manifest, tuple[Descriptor, ...]], ...]
+
+# As many as an audit asks: a registry far away takes 20 ms to answer.
+_QUESTIONS = 16
 
 
 def target_task(task: TaskContext, name: str) -> TaskContext:
@@ -94,28 +98,31 @@ def stage_replica(task: TaskContext, target: TaskContext, release: Release) -> R
     """
     replica = target_release(target, release)
     images = _missing_images(task, target, release)
+    goals = [goal for goal in replica.images if goal.name in images]
     releases.claim_version(target, Version.parse(replica.version), replica.commit)
-    copier = ImageCopier(target.services.registry)
-    work: dict[str, Callable[[], Manifest | None]] = {
-        **{f"image {source.name}": partial(_copy_image, task, target, copier, source) for source in images},
-        **{f"archive {archive.name}": partial(_copy_archive, task, target, archive) for archive in release.archives},
-    }
-    manifests = _results(target, work, "promoted")
+    parts = {goal.repository: images[goal.name] for goal in goals}
+    with closing(ImageCopier(target.services.registry, parts, target.run.jobs)) as copier:
+        work: dict[str, Callable[[], Manifest | None]] = {
+            f"image {image.name}": partial(_copy_image, task, target, copier, image)
+            for image in release.images
+            if image.name in images
+        } | {f"archive {archive.name}": partial(_copy_archive, task, target, archive) for archive in release.archives}
+        manifests = _results(work, "promoted", target.run.jobs)
     copy_release_signatures(task, target, release, replica)
     put = target.services.registry.put_manifest
-    tags: dict[str, Callable[[], object]] = {
-        image.name: partial(put, image.repository, image.tag, manifest)
-        for image in replica.images
-        if (manifest := manifests.get(f"image {image.name}"))
+    tags = {
+        goal.name: partial(put, goal.repository, goal.tag, manifest)
+        for goal in goals
+        if (manifest := manifests[f"image {goal.name}"])
     }
-    _results(target, tags, "tagged")
-    _refuse_drift(target, replica)
+    _results(tags, "tagged", _QUESTIONS)
+    _refuse_drift(target, replica, stored={goal.repository for goal in goals})
     return replica
 
 
-def _results(target: TaskContext, work: Mapping[str, Callable[[], _Value]], action: str) -> Mapping[str, _Value]:
+def _results(work: Mapping[str, Callable[[], _Value]], action: str, jobs: int) -> Mapping[str, _Value]:
     """The results of each piece of work; several run at once."""
-    results = run_graph(dict.fromkeys(work, ()), lambda key: work[key](), jobs=target.run.jobs)
+    results = run_graph(dict.fromkeys(work, ()), lambda key: work[key](), jobs=jobs)
     if results.failed:
         raise Failures(results.failed.values()).combined(
             f"{len(results.failed)} of {len(work)} members were not {action}", "fix the errors above and run again"
@@ -156,7 +163,7 @@ def record_gate(task: TaskContext, name: str, release: Release) -> None:
 def promotion_plan(task: TaskContext, target: TaskContext, release: Release) -> tuple[Planned, ...]:
     """What would happen to each member in the target."""
     replica, version = target_release(target, release), Version.parse(release.version)
-    missing = {image.name for image in _missing_images(task, target, release)}
+    missing = _missing_images(task, target, release)
     store = target.services.store
     return (
         *(_entry(each.reference, "be copied", is_there=each.name not in missing) for each in replica.images),
@@ -176,33 +183,47 @@ def _entry(name: str, action: str, *, is_there: bool) -> Planned:
     return Planned(name, "not change" if is_there else action, ("already there",) if is_there else ())
 
 
-def _missing_images(task: TaskContext, target: TaskContext, release: Release) -> list[ReleasedImage]:
-    """The images that the target lacks, each with the digest that its tag points to, which may be an index."""
-    tag = Version.parse(release.version).image_tag
-    indexes = {move.reference: move.before for move in outdated_tags(task, release.images, tag)}
-    sources = [replace(each, digest=indexes.get(each.reference) or each.digest) for each in release.images]
-    goals = target_release(target, replace(release, images=tuple(sources))).images
-    moves = {move.reference: move for move in outdated_tags(target, goals, tag)}
-    if others := [f"{move.reference} is {move.before}" for move in moves.values() if move.before]:
+def _missing_images(task: TaskContext, target: TaskContext, release: Release) -> dict[str, ImageParts]:
+    """The names of the images that the target does not have, each with its manifests and their blobs.
+
+    :raises Conflict: the target has one with other content.
+    """
+    goals = target_release(target, release).images
+
+    def look(source: ReleasedImage, goal: ReleasedImage) -> tuple[ImageParts, str]:
+        parts = tuple(image_manifests(task.services.registry_at(source.registry), source.repository, source.tag))
+        return parts, tag_digest(target.services.registry, goal.repository, goal.tag) or ""
+
+    pairs = list(zip(release.images, goals, strict=True))
+    looks = side_by_side([partial(look, source, goal) for source, goal in pairs], jobs=_QUESTIONS)
+    missing = {}
+    others = []
+    for (source, goal), (parts, digest) in zip(pairs, looks, strict=True):
+        manifests = [manifest.digest for manifest, _ in parts]
+        # The tag may point to an index, of which the release names the only image.
+        if source.digest not in manifests:
+            raise Drifted(f"{source.reference} was moved while it was looked at", "run `invoke verify`")
+        if not digest:
+            missing[goal.name] = parts
+        elif digest != manifests[-1]:
+            others.append(f"{goal.reference} is {digest}")
+    if others:
         raise Conflict(
             f"version {release.version} already exists in the target with other content ({'; '.join(others)})",
             "a release version never changes; commit, cut a new version, and promote that",
         )
-    return [source for source, goal in zip(sources, goals, strict=True) if goal.reference in moves]
+    return missing
 
 
 def _copy_image(task: TaskContext, target: TaskContext, copier: ImageCopier, image: ReleasedImage) -> Manifest:
-    size_so_far = 0
+    sizes: list[int] = []
 
     def add_size(size: int) -> None:
-        nonlocal size_so_far
-        size_so_far += size
-        task.run.report(Transferred(image.name, size_so_far))
+        sizes.append(size)
+        task.run.report(Transferred(image.name, sum(sizes)))
 
-    source = Reference(image.registry, image.repository, image.tag, image.digest)
-    copy = partial(
-        copier.copy, task.services.registry_at(image.registry), source, repository(target, image.name), add_size
-    )
+    source = task.services.registry_at(image.registry)
+    copy = partial(copier.copy, source, image.repository, repository(target, image.name), add_size)
     return timed(task.run.report, image.name, "promote", copy)
 
 
@@ -249,8 +270,8 @@ def _read_gates(task: TaskContext, release: Release) -> tuple[Gates, str]:
     return gates, content.etag
 
 
-def _refuse_drift(task: TaskContext, release: Release) -> None:
-    if error := Verification(audit_releases(task, (release,))).error():
+def _refuse_drift(task: TaskContext, release: Release, stored: Collection[str] = ()) -> None:
+    if error := Verification(audit_releases(task, (release,), stored=stored)).error():
         raise error
 
 

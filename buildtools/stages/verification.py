@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from buildtools import Unreachable
 from buildtools.archive.checksums import Checksums
@@ -32,10 +32,13 @@ def verify_all(task: TaskContext, *, deep: bool) -> Verification:
     return Verification(audit_releases(task, readable, deep=deep), tuple(unreadable))
 
 
-def audit_releases(task: TaskContext, subjects: Sequence[Release], *, deep: bool = False) -> tuple[Audit, ...]:
+def audit_releases(
+    task: TaskContext, subjects: Sequence[Release], *, deep: bool = False, stored: Collection[str] = ()
+) -> tuple[Audit, ...]:
     """Look up every member of these releases in registry and store, several at once.
 
-    A service that failed to answer once is not asked again.
+    A service that failed to answer once is not asked again. ``stored`` are the repositories whose image this run has
+    stored: their registry took its manifest, so what several of them share is asked for once.
     """
     silent: dict[str, Unreachable] = {}
     cache = Cache(task.run.cache)
@@ -54,7 +57,8 @@ def audit_releases(task: TaskContext, subjects: Sequence[Release], *, deep: bool
 
     def image_digest(image: ReleasedImage) -> str | None:
         registry = task.services.registry_at(image.registry)
-        parts_there = parts.setdefault((image.registry, image.repository), Seen())
+        place = "" if image.repository in stored else image.repository
+        parts_there = parts.setdefault((image.registry, place), Seen())
         try:
             digest, variants = read_images(registry, image.repository, image.tag, cache, parts_there) or ("", ())
         except Damaged:

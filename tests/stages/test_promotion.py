@@ -159,6 +159,24 @@ def test_between_registries_a_shared_layer_is_sent_once(promoting: Promotion) ->
     assert [] == [line for line in asked if b"/blobs/uploads/" in line]
 
 
+def test_what_a_sibling_has_in_the_target_is_not_sent_there_again(promoting: Promotion) -> None:
+    promoting.place.release("1.0.0", ("web",))
+    promoting.promote("1.0.0")
+    # Now app comes first, and shares a layer with what is there of web.
+    promoting.place.release("1.1.0", ("app", "web"))
+    asked: list[bytes] = []
+
+    def note(data: bytes) -> bytes:
+        asked.extend([data.partition(b" HTTP/")[0]] if b" /v2/" in data else [])
+        return data
+
+    promoting.wire.sent = note
+    promoting.promote("1.1.0")
+    layer = digest_of(SHARED_LAYER).removeprefix("sha256:").encode()
+    uploads = [line.partition(b" ")[0] for line in asked if b"/blobs/uploads/" in line and layer in line]
+    assert [b"POST"] == uploads
+
+
 def test_an_index_is_promoted_with_all_that_it_lists(promoting: Promotion) -> None:
     place = promoting.place
     image = place.put_image("app", "1.0.0")

@@ -4,68 +4,105 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from tempfile import TemporaryFile
 
-from buildtools.image.reference import Reference
 from buildtools.image.registry.client import Registry
-from buildtools.image.registry.lookup import download_blob, image_manifests
+from buildtools.image.registry.lookup import download_blob
 from buildtools.image.registry.manifest import Descriptor, Manifest
+
+_QUESTIONS = 16
 
 
 class ImageCopier:
-    """Copies images into a registry, ``target``. Threads may copy images concurrently.
+    """Copies images into a registry, ``target``. Must be closed. Threads may copy images concurrently.
 
-    Within one registry, blobs are mounted. Between two, a blob passes through this machine once, in an unnamed file,
-    and is mounted into further repositories.
+    ``images`` maps a repository of the target to the manifests of its image, each with its blobs, as
+    :func:`~buildtools.image.registry.lookup.image_manifests` returns them. Within one registry, blobs are mounted.
+    Between two, a blob passes through this machine once, in an unnamed file, and is mounted into further repositories;
+    if one of these repositories has it already, it does not pass. ``jobs`` is the number of blobs that pass at once.
     """
 
-    def __init__(self, target: Registry) -> None:
+    def __init__(
+        self, target: Registry, images: Mapping[str, Sequence[tuple[Manifest, Sequence[Descriptor]]]], jobs: int
+    ) -> None:
         self._target = target
-        self._repositories: dict[str, str] = {}
-        self._locks: dict[str, threading.Lock] = {}
+        self._images = images
+        self._takers: dict[str, list[str]] = {}
+        for repository, image in images.items():
+            for digest in dict.fromkeys(blob.digest for _, blobs in image for blob in blobs):
+                self._takers.setdefault(digest, []).append(repository)
+        self._holders: dict[str, Future[str]] = {}
+        self._lock = threading.Lock()
+        self._sending = threading.Semaphore(jobs)
+        self._pool = ThreadPoolExecutor(_QUESTIONS)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown(cancel_futures=True)
 
     def copy(
-        self, source: Registry, image: Reference, target_repository: str, progress: Callable[[int], object]
+        self, source: Registry, source_repository: str, repository: str, progress: Callable[[int], object]
     ) -> Manifest:
         """Copy everything that an image refers to; returns its manifest, which can then be stored under a tag.
 
-        ``image`` has a digest. ``progress`` is called with the size of every blob that was sent.
+        ``progress`` is called with the size of every blob that was sent.
 
         :raises Damaged: if the source lacks a part, or a part does not match its digest.
         """
-        for manifest, blobs in image_manifests(source, image.repository, image.digest):
-            for blob in blobs:
-                # Other threads that need the same blob wait until it is there, and mount it.
-                with self._locks.setdefault(blob.digest, threading.Lock()):
-                    self._copy_blob(source, image.repository, blob, target_repository, progress)
-            if manifest.digest != image.digest:
-                self._target.put_manifest(target_repository, manifest.digest, manifest)
-        # The last one is the image itself.
+        *parts, (manifest, _) = self._images[repository]
+        blobs = dict.fromkeys(blob for _, some in self._images[repository] for blob in some)
+        send = partial(self._send, source, source_repository, progress=progress)
+        if source.host == self._target.host:
+            holders = dict.fromkeys(blobs, source_repository)
+        else:
+            futures = {blob: self._holder(blob, repository, send) for blob in blobs}
+            holders = {blob: future.result() for blob, future in futures.items()}
+        mounts = [
+            self._pool.submit(self._mount, blob, holder, repository, send)
+            for blob, holder in holders.items()
+            if holder != repository
+        ]
+        for mount in mounts:
+            mount.result()
+        for part, _ in parts:
+            self._target.put_manifest(repository, part.digest, part)
         return manifest
 
-    def _copy_blob(
+    def _holder(self, blob: Descriptor, repository: str, send: Callable[[Descriptor, str], object]) -> Future[str]:
+        """A repository of the target that has the blob; images that share the blob wait until it is there."""
+        with self._lock:
+            if blob.digest not in self._holders:
+                self._holders[blob.digest] = self._pool.submit(self._bring, blob, repository, send)
+            return self._holders[blob.digest]
+
+    def _bring(self, blob: Descriptor, repository: str, send: Callable[[Descriptor, str], object]) -> str:
+        for holder in self._takers[blob.digest]:
+            if self._target.blob_size(holder, blob.digest) == blob.size:
+                return holder
+        send(blob, repository)
+        return repository
+
+    def _mount(self, blob: Descriptor, holder: str, repository: str, send: Callable[[Descriptor, str], object]) -> None:
+        if self._target.mount_blob(repository, blob.digest, holder):
+            return
+        if self._target.blob_size(repository, blob.digest) != blob.size:
+            send(blob, repository)
+
+    def _send(
         self,
         source: Registry,
-        repository: str,
+        source_repository: str,
         blob: Descriptor,
-        target_repository: str,
+        repository: str,
+        *,
         progress: Callable[[int], object],
     ) -> None:
-        is_same = source.host == self._target.host
-        mountable = repository if is_same else self._repositories.get(blob.digest, target_repository)
-        if mountable != target_repository and self._target.mount_blob(target_repository, blob.digest, mountable):
-            return
-        if self._target.blob_size(target_repository, blob.digest) != blob.size:
-            self._send_blob(source, repository, blob, target_repository)
-            progress(blob.size)
-        self._repositories[blob.digest] = target_repository
-
-    def _send_blob(self, source: Registry, repository: str, blob: Descriptor, target_repository: str) -> None:
-        with TemporaryFile() as file:
-            download_blob(source, repository, blob.digest, file.write)
+        with self._sending, TemporaryFile() as file:
+            download_blob(source, source_repository, blob.digest, file.write)
             file.flush()
-            # Each attempt closes the file that it has read.
-            self._target.upload_blob(
-                target_repository, blob.digest, blob.size, lambda: os.fdopen(os.dup(file.fileno()), "rb")
-            )
+            # Each attempt closes what it has read.
+            self._target.upload_blob(repository, blob.digest, blob.size, lambda: os.fdopen(os.dup(file.fileno()), "rb"))
+        progress(blob.size)
