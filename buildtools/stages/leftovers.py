@@ -1,4 +1,4 @@
-"""What this tool left on a machine and nobody uses any more: images, archives, caches of other projects."""
+"""What this tool left on a machine and nobody uses any more: images, archives, stacks, caches of others."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from buildtools.image.engine.documents import EngineImage
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL
 from buildtools.image.survey import BuildState, engine_name
 from buildtools.stages.images import survey_images
+from buildtools.stages.trial import abandoned_trials, remove_trial, trial_folder
 from buildtools.task_context import TaskContext
 
 _SECONDS_A_DAY = 86_400
@@ -29,13 +30,14 @@ class LeftoverKind(Enum):
     IMAGE = "image"
     ARCHIVE = "archive"
     CACHE = "cache"
+    STACK = "stack"
 
 
 @frozen
 class Leftover:
     """Something that nobody uses, and the days since its last use.
 
-    ``name`` is a name in the engine, or a path; an archive's path is relative to the project.
+    ``name`` is a name in the engine, a stack, or a path; an archive's path is relative to the project.
     """
 
     kind: LeftoverKind
@@ -44,13 +46,16 @@ class Leftover:
 
 
 def leftovers(task: TaskContext, days: int) -> tuple[Leftover, ...]:
-    """Everything that nobody has used for ``days`` days. An engine that cannot be used is skipped.
+    """Everything that nobody has used for ``days`` days, and the stacks of killed trials, which nobody will use again.
+
+    An engine that cannot be used is skipped.
 
     :raises BuildToolsError: if the image folders cannot be read, since then nobody knows what is in use.
     """
     engine = task.services.engine_if_any()
-    everything = [*(_images(task, engine) if engine else ()), *_archives(task), *_caches(task)]
-    return tuple(each for each in everything if each.days >= days)
+    stacks = _stacks(task) if engine else ()
+    others = [*(_images(task, engine) if engine else ()), *_archives(task), *_caches(task)]
+    return (*stacks, *(each for each in others if each.days >= days))
 
 
 def remove(task: TaskContext, each: Leftover) -> bool:
@@ -58,6 +63,8 @@ def remove(task: TaskContext, each: Leftover) -> bool:
     try:
         if each.kind is LeftoverKind.IMAGE:
             task.services.engine.untag(each.name)
+        elif each.kind is LeftoverKind.STACK:
+            remove_trial(task, each.name)
         elif each.kind is LeftoverKind.ARCHIVE:
             (task.settings.root / each.name).unlink(missing_ok=True)
         else:
@@ -69,6 +76,12 @@ def remove(task: TaskContext, each: Leftover) -> bool:
         task.run.report(Warned("", f"{each.name} stays: {error.strerror}"))
         return False
     return True
+
+
+def _stacks(task: TaskContext) -> Iterator[Leftover]:
+    for name in abandoned_trials(task):
+        folder = trial_folder(task, name)
+        yield Leftover(LeftoverKind.STACK, name, _days(folder.stat().st_mtime) if folder.exists() else 0)
 
 
 def _images(task: TaskContext, engine: Engine) -> Iterator[Leftover]:

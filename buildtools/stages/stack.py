@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from buildtools import BuildToolsError
 from buildtools.compose import NUMBER_LABEL, PROJECT_LABEL, SERVICE_LABEL
 from buildtools.frozen import frozen
 from buildtools.image.engine.client import Engine, EngineError
@@ -92,12 +91,12 @@ class Stack:
     def remove(self) -> None:
         """Remove its containers, running or not, its networks and its volumes.
 
-        :raises BuildToolsError: if something cannot be removed.
+        :raises EngineError: if something cannot be removed.
         """
         for _ in range(_REMOVALS):
             if not self._remove_once():
                 return
-        raise BuildToolsError(
+        raise EngineError(
             f"parts of the stack {self.name} stay in the engine",
             f"see `docker ps --all --filter label={PROJECT_LABEL}={self.name}`",
         )

@@ -289,7 +289,12 @@ def _trial_folder(task: TaskContext) -> Iterator[Path]:
             with _locked(dist):
                 folder.mkdir()
                 held.enter_context(_locked(folder))
-                _remove_leftovers(task, dist, prefix)
+                for name in abandoned_trials(task):
+                    task.run.report(Warned("", f"removing {name}, which a killed trial has left"))
+                    remove_trial(task, name)
+                for path in dist.glob(f".{prefix}*"):
+                    if not _is_at_work(path):
+                        shutil.rmtree(path, ignore_errors=True)
         except OSError as error:
             raise BuildToolsError(f"cannot write in {dist} ({error.strerror})", "correct that, and run again") from None
         try:
@@ -312,15 +317,27 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _remove_leftovers(task: TaskContext, dist: Path, prefix: str) -> None:
-    engine = task.services.engine
-    for name in sorted(stack_names(engine, prefix)):
-        if not _is_at_work(dist / f".{name}"):
-            task.run.report(Warned("", f"{name} is what a trial left that was killed: it is removed"))
-            Stack(engine, name).remove()
-    for path in dist.glob(f".{prefix}*"):
-        if not _is_at_work(path):
-            shutil.rmtree(path, ignore_errors=True)
+def abandoned_trials(task: TaskContext) -> list[str]:
+    """The names of this project's stacks in the engine whose trials were killed.
+
+    A trial locks its folder before it makes a stack, and removes the stack before it gives the folder up.
+    """
+    names = stack_names(task.services.engine, trial_prefix(task.settings.root))
+    return sorted(name for name in names if not _is_at_work(trial_folder(task, name)))
+
+
+def trial_folder(task: TaskContext, name: str) -> Path:
+    """The folder of a trial that is at work, or was killed."""
+    return task.settings.root / "dist" / f".{name}"
+
+
+def remove_trial(task: TaskContext, name: str) -> None:
+    """Remove what a killed trial has left.
+
+    :raises EngineError: if something of its stack stays.
+    """
+    Stack(task.services.engine, name).remove()
+    shutil.rmtree(trial_folder(task, name), ignore_errors=True)
 
 
 def _is_at_work(folder: Path) -> bool:

@@ -32,7 +32,7 @@ def doctor(context: Context, dry_run: bool = False, json: bool = False) -> None:
 def clean(
     context: Context, older_than: str = "14", yes: bool = False, dry_run: bool = False, json: bool = False
 ) -> None:
-    """Show what this tool has made here and nobody uses any more: images, archives, caches; with --yes remove it."""
+    """Show what this tool left here and nobody uses: images, archives, caches, killed trials; with --yes remove it."""
     with running(context, dry_run=dry_run or not yes, json=json) as (run, console):
         from buildtools import pipeline
         from buildtools.rendering import json_rendering, upkeep_rendering

@@ -212,10 +212,35 @@ def test_a_killed_trial_is_removed_at_once_or_by_the_next(staged: Project, numbe
     if number is signal.SIGKILL:
         configure(staged)
         (staged.path / "compose.yaml").write_text(stack(staged))
-        assert "is what a trial left that was killed: it is removed" in stage(staged, 0).err
+        assert "which a killed trial has left" in stage(staged, 0).err
     else:
         assert ("interrupted", False) == (result(staged)["error"], result(staged)["passed"])
     assert [] == [*(staged.path / "dist").glob(".stage-*")]
+
+
+@pytest.mark.exhaustive
+def test_clean_shows_and_removes_the_stack_of_a_killed_trial_and_of_no_other(staged: Project) -> None:
+    configure(staged, smoke="sleep 600")
+    killed = staged.start("stage", "--release", "1.0.0")
+    until(lambda: len([name for name in running(staged) if "app" in name]) == 1)
+    assert [] == stacks(staged, "--yes")
+    killed.kill()
+    staged.finish(killed)
+    left = parts(staged)
+    (name,) = stacks(staged)
+    assert (left, True) == (parts(staged), left[0].startswith(name))
+    at_work = staged.start("stage", "--release", "1.0.0")
+    # The next trial removes it too; whoever comes second finds nothing to do.
+    assert stacks(staged, "--yes") in ([name], [])
+    at_work.terminate()
+    assert 128 + signal.SIGTERM == staged.finish(at_work).code
+    assert [] == [*(staged.path / "dist").glob(".stage-*")]
+
+
+def stacks(project: Project, *flags: str) -> list[str]:
+    """The stacks that ``clean`` shows or removes."""
+    items = project.done("clean", "--json", *flags).document["items"]
+    return [each["name"] for each in items if each["kind"] == "stack"]
 
 
 def running(project: Project) -> list[str]:
@@ -257,7 +282,7 @@ def test_two_trials_at_once_leave_each_other_alone(staged: Project) -> None:
     both = [staged.start("stage", "--release", "1.0.0") for _ in range(2)]
     outcomes = [staged.finish(process) for process in both]
     assert [0, 0] == [outcome.code for outcome in outcomes], outcomes
-    assert [] == [outcome.err for outcome in outcomes if "is what a trial left" in outcome.err]
+    assert [] == [outcome.err for outcome in outcomes if "which a killed trial has left" in outcome.err]
     assert result(staged)["passed"]
 
 
