@@ -18,6 +18,7 @@ from buildtools.compose import installed_compose
 from buildtools.frozen import frozen
 from buildtools.image.builders.sites import BuildSite
 from buildtools.image.engine.client import Engine, EngineError
+from buildtools.image.registry.habits import Habits
 from buildtools.schedule import side_by_side
 from buildtools.stages.signatures import check_keys
 from buildtools.task_context import TaskContext
@@ -85,6 +86,9 @@ def examine(task: TaskContext) -> Examination:
         ("signing", _keys),
         ("compose", _compose),
     )
+    # Both the engine's library and the store's import it; in two threads at once it warned that it lacks something.
+    import requests  # noqa: F401
+
     rows = side_by_side([partial(_diagnoses, task, *each) for each in examinations], jobs=_JOBS)
     return Examination(tuple(diagnosis for row in rows for diagnosis in row))
 
@@ -252,6 +256,30 @@ def _registry(task: TaskContext) -> Iterator[Diagnosis]:
         repository = f"{settings.repository_prefix}/{names[0]}".partition("/")[2]
         registry.check_push_access(repository)
         yield Diagnosis("registry", Health.WELL, f"takes pushes to {repository}")
+        yield from _habits(registry.habits(repository))
+
+
+def _habits(habits: Habits) -> Iterator[Diagnosis]:
+    """What the registry can do, and what follows if it cannot."""
+    abilities = (
+        (habits.encrypted, "speaks TLS", "speaks plain http"),
+        (habits.mounts, "mounts layers", "mounts no layers, so those of base images are sent"),
+        (habits.ranges, "sends parts of layers", "sends whole layers only, so a broken download starts again"),
+        (habits.sizes, "tells sizes", "tells no sizes, so each takes two requests"),
+    )
+    parts = [yes if can else no for can, yes, no in abilities if can is not None]
+    if habits.mounts is None:
+        parts.append("more shows after the first push")
+    if habits.request_limit:
+        hours = f" in {habits.limit_seconds / 3600:g} h" if habits.limit_seconds else ""
+        parts.append(f"allows {habits.request_limit} pulls{hours}, of which {habits.requests_left} are left")
+    yield Diagnosis("registry", Health.WELL, ", ".join(parts))
+    if habits.deletes:
+        yield Diagnosis("registry", Health.WELL, "deletes, so `invoke prune` works")
+    else:
+        fact = "does not delete, so old fingerprints stay and `invoke prune` fails"
+        remedy = "allow it (Distribution: storage.delete.enabled), or use the registry's own retention rules"
+        yield Diagnosis("registry", Health.WARNING, fact, remedy)
 
 
 def _store(task: TaskContext) -> Iterator[Diagnosis]:

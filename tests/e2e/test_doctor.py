@@ -51,6 +51,7 @@ def test_what_is_well_is_said_and_nothing_is_changed(healthy: Project) -> None:
     facts = [each["fact"] for each in outcome.document["diagnoses"]]
     assert "version 1.0.0" in facts
     assert f"takes pushes to {healthy.repository('app')}" in facts
+    assert "speaks plain http, more shows after the first push" in facts
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,17 @@ def test_what_is_not_well_is_named_and_the_worst_gives_the_exit_code(healthy: Pr
     assert (ill.code, f"error: not well: {ill.subjects}: do what is said above") == (outcome.code, outcome.last)
     lines = [line for line in outcome.out.splitlines() if line.startswith("failed ")]
     assert set(ill.subjects.split(", ")) == {line.split()[1] for line in lines}
+
+
+def test_the_habits_of_the_registry_are_told(healthy: Project) -> None:
+    healthy.done("push")
+    before = healthy.world()
+    facts = [each["fact"] for each in healthy.done("doctor", "--json", "--dry-run").document["diagnoses"]]
+    expected = {
+        "speaks plain http, mounts layers, sends parts of layers, tells sizes",
+        "deletes, so `invoke prune` works",
+    }
+    assert (expected, before) == (expected & {*facts}, healthy.world())
 
 
 def test_a_dirty_tree_is_a_warning(healthy: Project) -> None:

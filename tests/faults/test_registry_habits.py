@@ -10,7 +10,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
@@ -18,6 +18,7 @@ import pytest
 
 from buildtools import BuildToolsError, Refused, Unreachable
 from buildtools.image.registry.client import Registry
+from buildtools.image.registry.habits import Habits
 from buildtools.image.registry.manifest import (
     DOCKER_CONFIG,
     DOCKER_LAYER,
@@ -234,3 +235,45 @@ def test_a_registry_that_takes_no_pushes_is_found_out_before(registry: str, repo
     habit = always("PUT", "/manifests/", lambda answer: replaced(answer, status, b"{}"))
     with before(registry, habit) as client, pytest.raises(Refused):
         client.check_push_access(repository)
+
+
+def test_habits_show_and_nothing_stays(registry: str, repository: str) -> None:
+    requests: list[tuple[str, str, int]] = []
+    with before(registry, lambda answer: requests.append((answer.method, answer.path, answer.status))) as client:
+        assert Habits(encrypted=False, deletes=True) == client.habits(repository)
+        client.put_manifest(repository, "1.0", manifest(client, repository))
+        requests.clear()
+        assert Habits(encrypted=False, deletes=True, mounts=True, ranges=True, sizes=True) == client.habits(repository)
+        assert ["POST"] == [method for method, path, _ in requests if "uploads" in path]
+        assert ["1.0"] == client.tags(repository)
+
+
+def limited(answer: Answer) -> None:
+    answer.headers |= {"RateLimit-Limit": "100;w=21600", "RateLimit-Remaining": "76;w=21600"}
+
+
+@pytest.mark.parametrize(
+    ("habit", "expected"),
+    [
+        (always("DELETE", "/manifests/", lambda answer: replaced(answer, 405)), {"deletes": False}),
+        (always("DELETE", "/manifests/", lambda answer: replaced(answer, 403, b"{}")), {"deletes": False}),
+        (always("POST", "mount=", lambda answer: replaced(answer, 404)), {"mounts": False}),
+        (always("GET", "/blobs/", lambda answer: replaced(answer, 200, BLOB)), {"ranges": False}),
+        (always("HEAD", "/blobs/", lambda answer: replaced(answer, 405)), {"sizes": False}),
+        (
+            always("GET", "/tags/list", lambda answer: replaced(answer, 403, b"{}")),
+            {"mounts": None, "ranges": None, "sizes": None},
+        ),
+        (
+            always("HEAD", "/manifests/", limited),
+            {"requests_left": 76, "request_limit": 100, "limit_seconds": 21600},
+        ),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_each_habit_is_told(registry: str, repository: str, habit: Habit, expected: dict[str, Any]) -> None:
+    with closing(Registry(registry)) as client:
+        client.put_manifest(repository, "1.0", manifest(client, repository))
+    usual = Habits(encrypted=False, deletes=True, mounts=True, ranges=True, sizes=True)
+    with before(registry, habit) as client:
+        assert replace(usual, **expected) == client.habits(repository)

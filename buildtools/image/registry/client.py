@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +20,7 @@ from buildtools.image.docker.credentials import Credential, Credentials
 from buildtools.image.http.responses import Response
 from buildtools.image.registry.auth import pull_scope, push_scope, scope_of
 from buildtools.image.registry.download import Download, lacks_json
+from buildtools.image.registry.habits import Habits, read_habits
 from buildtools.image.registry.manifest import (
     ACCEPTED,
     DOCKER_MANIFEST,
@@ -112,6 +114,20 @@ class Registry:
             )
         if response.status < 300:
             self.delete_manifest(repository, digest_of(b"{}"))
+
+    def habits(self, repository: str) -> Habits:
+        """What the registry can do beyond what each must; nothing is left behind."""
+        tag, blob = "", ""
+        # A login that may push need not be allowed to list tags.
+        with suppress(Refused):
+            tag = next(iter(self.tags(repository)), "")
+        manifest = self.get_manifest(repository, tag) if tag else None
+        if manifest and manifest.is_index:
+            manifest = self.get_manifest(repository, manifest.entries[0].digest) if manifest.entries else None
+        if manifest:
+            blob = manifest.config.digest
+        mount = partial(self.mount_blob, repository, blob, repository)
+        return read_habits(self._transport, repository, tag, blob, mount)
 
     def head_manifest(self, repository: str, target: str) -> Descriptor | None:
         """The descriptor that a tag or digest points to, without fetching the content; None if there is none."""
