@@ -1,1 +1,1 @@
-"""Distributions: the deterministic tarball, its checksums, and the store that it goes to."""
+"""Distributions: the deterministic tarball, its checksums, and the store for it."""

@@ -1,8 +1,8 @@
-"""Taking the archive that the store has, where a second build of the same commit gave other bytes.
+"""Adopt the archive in the store if another build of the same commit gave other bytes.
 
-Many builds write the time into what they make: ``gradle installDist`` before Gradle 9 does. The first archive that one
-commit puts into the store is then the release's, and whoever builds the same commit later takes that one over, instead
-of being unable to finish the version for ever.
+Many builds write the time into their output, such as ``gradle installDist`` before Gradle 9. The first archive that a
+commit puts into the store is then the release's. A later build of the same commit adopts that one; otherwise it could
+never finish the version.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from buildtools.frozen import frozen
 
 @frozen
 class Adoption:
-    """The store's archive, as it was read back, and a line for each entry that our own has otherwise."""
+    """The store's archive, as read back, and a line for each entry that differs in our own."""
 
     archive: Archive
     differences: tuple[str, ...]
 
 
 def adopt(store: ArtifactStore, key: str, ours: Archive, path: Path) -> Adoption:
-    """Reads the store's archive, checks it as any archive, and puts it where ours is, at ``path``.
+    """Read the store's archive, check it like any archive, and put it in place of ours at ``path``.
 
-    :raises Conflict: what the store has is not such an archive.
-    :raises BuildToolsError: it was deleted meanwhile, or ``path`` cannot be written.
+    :raises Conflict: if the store has something other than such an archive.
+    :raises BuildToolsError: if it was deleted meanwhile, or ``path`` cannot be written.
     """
     try:
         with replacement(path) as stream:

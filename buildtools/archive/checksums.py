@@ -1,8 +1,9 @@
-"""What identifies a content: its size and two checksums, both computed here and never taken from a store.
+"""What identifies content: its size and two checksums, computed here and never taken from a store.
 
-The first is the SHA-256 of the whole. The second is what S3 computes of an object that was sent in parts, which is all
-that it can compute while parts arrive in any order: the SHA-256 of the parts' SHA-256, in base64. Who has both can
-compare an object with a single request, and need not believe anything that its uploader wrote beside it.
+The first is the SHA-256 of the whole. The second is what S3 computes for an object that was sent in parts, which is all
+it can compute while parts arrive in any order: the SHA-256 of the parts' SHA-256, in base64. With both, one request can
+compare an object, without trusting any metadata from its uploader.
+
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-upload.html
 """
 
@@ -15,25 +16,25 @@ from typing import Protocol
 
 from buildtools.frozen import frozen
 
-# Parts end at the same bytes on every machine, so equal contents have equal checksums of parts. S3 takes 10,000 parts
-# of 5 MiB to 5 GiB: 16 MiB keeps four parts in flight at 64 MiB of memory, and ends at an archive of 156 GiB, where S3
-# refuses part 10,001 and its error is shown as it is.
+# Parts have the same boundaries on every machine, so equal contents have equal checksums of parts. S3 accepts 10,000
+# parts of 5 MiB to 5 GiB: 16 MiB keeps four parts in flight with 64 MiB of memory, and limits an archive to 156 GiB.
+# Then S3 refuses part 10,001, and its error is shown.
 PART = 16 << 20
 
 
 class Sink(Protocol):
-    """Where bytes go: any file opened for writing, or another writer of this folder."""
+    """A destination for bytes: any file opened for writing, or another writer of this package."""
 
     def write(self, data: bytes, /) -> object:
-        """Takes all of ``data``."""
+        """Write all of ``data``."""
 
 
 @frozen
 class Checksums:
-    """What identifies a content. ``size`` is in bytes, ``sha256`` hexadecimal.
+    """The size and checksums of content. ``size`` is in bytes, ``sha256`` is hexadecimal.
 
-    ``composite`` is as S3 gives it for parts of :data:`PART` bytes: the SHA-256 in base64 for a content of one part,
-    else that of the parts' SHA-256, with ``-N`` for N parts. It is empty where nobody wrote it down.
+    ``composite`` is S3's checksum for parts of :data:`PART` bytes: for one part the SHA-256 in base64, otherwise that
+    of the parts' SHA-256, with ``-N`` for N parts. It is empty if it was not recorded.
     """
 
     size: int
@@ -41,15 +42,16 @@ class Checksums:
     composite: str = ""
 
     def agrees(self, checksum: str) -> bool:
-        """Whether a service's ``checksum`` proves this content; some leave out ``-N``, some have it of the whole."""
+        """Whether a service's ``checksum`` proves this content; some omit ``-N``, some use the whole content's."""
         whole = base64.b64encode(bytes.fromhex(self.sha256)).decode()
         return bool(checksum) and checksum.partition("-")[0] in (whole, self.composite.partition("-")[0])
 
 
 class PartWriter:
-    """A sink that cuts what it is given into parts, and knows the SHA-256 of each.
+    """A sink that splits its input into parts, and knows the SHA-256 of each.
 
-    ``ended``, if any, is called with every part and its number, from 1; the last may be shorter, the only one empty.
+    ``ended``, if given, is called with every part and its number, from 1. The last part may be shorter, and a single
+    part may be empty.
     """
 
     def __init__(self, ended: Callable[[bytes, int], object] | None = None) -> None:
@@ -61,7 +63,7 @@ class PartWriter:
         self._digests: list[bytes] = []
 
     def write(self, data: bytes, /) -> None:
-        """Takes all of ``data``."""
+        """Write all of ``data``."""
         rest = memoryview(data)
         while rest:
             if self._part_size == PART:
@@ -69,14 +71,14 @@ class PartWriter:
             piece = rest[: PART - self._part_size]
             self._part_digest.update(piece)
             self._part_size += len(piece)
-            # Only for who wants them are the bytes of a part kept.
+            # The bytes of a part are only kept for a callback.
             if self._ended:
                 self._part += piece
             rest = rest[len(piece) :]
         self.size += len(data)
 
     def close(self) -> None:
-        """Ends the last part; nothing may be written after."""
+        """End the last part; nothing may be written afterwards."""
         self._end_part()
 
     def part_checksum(self, number: int) -> str:
@@ -85,7 +87,7 @@ class PartWriter:
 
     @property
     def composite(self) -> str:
-        """As S3 gives it for these parts; only after the end."""
+        """S3's checksum for these parts; only after :meth:`close`."""
         if len(self._digests) == 1:
             return self.part_checksum(1)
         return f"{base64.b64encode(hashlib.sha256(b''.join(self._digests)).digest()).decode()}-{len(self._digests)}"
@@ -99,7 +101,7 @@ class PartWriter:
 
 
 class ChecksumWriter:
-    """A sink that computes the checksums of what it hands on to ``out``."""
+    """A sink that computes the checksums of what it passes on to ``out``."""
 
     def __init__(self, out: Sink | None = None) -> None:
         self._out = out
@@ -107,20 +109,20 @@ class ChecksumWriter:
         self._parts = PartWriter()
 
     def write(self, data: bytes, /) -> None:
-        """Takes all of ``data``."""
+        """Write all of ``data``."""
         if self._out:
             self._out.write(data)
         self._whole.update(data)
         self._parts.write(data)
 
     def checksums(self) -> Checksums:
-        """Of all that was written; nothing may be written after."""
+        """The checksums of everything that was written; nothing may be written afterwards."""
         self._parts.close()
         return Checksums(self._parts.size, self._whole.hexdigest(), self._parts.composite)
 
 
 def checksums_of(data: bytes) -> Checksums:
-    """The checksums of a content in memory."""
+    """The checksums of data in memory."""
     writer = ChecksumWriter()
     writer.write(data)
     return writer.checksums()

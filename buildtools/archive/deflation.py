@@ -1,12 +1,13 @@
-"""Blocks of bytes as parts of one deflate stream (RFC 1951), each compressed by itself.
+"""Compress blocks of bytes separately, as parts of one deflate stream (RFC 1951).
 
-libdeflate is quick, and gives the same bytes on every CPU, but it knows only streams that end: their last block says so
-in its first bit. To go on after one, that bit must be cleared, and the end brought to a whole byte by an empty stored
-block, which any reader skips. Neither place can be told from outside: blocks end at any bit and carry no length. zlib's
-``inflate`` stops at each (``Z_BLOCK``) and says where; that takes a sixth of the time that compressing does.
+libdeflate is fast, and gives the same bytes on every CPU, but it only makes complete streams: their last block says so
+in its first bit. To continue the stream, that bit must be cleared, and the end padded to a whole byte by an empty
+stored block, which readers skip. Neither position is known from outside: blocks end at any bit and have no length.
+zlib's ``inflate`` stops at each block (``Z_BLOCK``) and reports the position; that takes a sixth of the time that
+compressing does.
 
-    block, block, …, 1 last block, 0 to 7 bits    what libdeflate gives
-    block, block, …, 0 last block, 000, 0 to 7 bits, 00 00 FF FF    what it becomes
+    block, block, …, 1 last block, 0 to 7 bits    the output of libdeflate
+    block, block, …, 0 last block, 000, 0 to 7 bits, 00 00 FF FF    the result
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from typing import Any
 
 from buildtools import BuildToolsError
 
-# At 1 libdeflate is quickest. At 5 it makes what gzip -6 makes, in a third of the time.
+# libdeflate is fastest at level 1. Level 5 compresses like gzip -6, in a third of the time.
 _QUICK, _THOROUGH = 1, 5
-# Jars are compressed already: level 5 finds 0.3 % more in them than level 1, and takes a quarter longer.
+# Jars are already compressed: level 5 saves 0.3 % more than level 1, and takes a quarter longer.
 _SAMPLE = 64 << 10
 _HARDLY_SMALLER = 0.8
 
@@ -52,16 +53,16 @@ class _Stream(ctypes.Structure):
 
 
 def codec() -> bytes:
-    """What changes with whatever changes the result of :func:`deflated`, for those who keep it."""
+    """An identifier of everything that determines the result of :func:`deflated`, for caches."""
     import deflate
 
     return f"deflate {deflate.__version__}, levels {_QUICK} and {_THOROUGH}, {_SAMPLE}, {_HARDLY_SMALLER}".encode()
 
 
 def deflated(block: bytes) -> bytes:
-    """A block as a part of a deflate stream that starts and ends at whole bytes, and does not end the stream.
+    """A block as part of a deflate stream that starts and ends at whole bytes, and does not end the stream.
 
-    :raises BuildToolsError: this machine has no zlib.
+    :raises BuildToolsError: if this machine has no zlib.
     """
     import deflate
 
@@ -71,7 +72,7 @@ def deflated(block: bytes) -> bytes:
     data = deflate.deflate_compress(block, _QUICK if is_dense else _THOROUGH)
     start, end = _last_block(data)
     data[start // 8] &= ~(1 << start % 8)
-    # The three bits that begin a stored block are zero, as those are that fill up the last byte.
+    # A stored block begins with three zero bits, and so does the padding of the last byte.
     if 8 * len(data) - end < 3:
         data.append(0)
     data += b"\x00\x00\xff\xff"
@@ -79,7 +80,7 @@ def deflated(block: bytes) -> bytes:
 
 
 def _last_block(data: bytearray) -> tuple[int, int]:
-    """Where the last block of a deflate stream starts and where it ends, in bits."""
+    """Where the last block of a deflate stream starts and ends, in bits."""
     zlib, stream = _zlib(), _Stream()
     place = ctypes.byref(stream)
     out = ctypes.create_string_buffer(_CHUNK)
@@ -107,7 +108,7 @@ def _check(status: int) -> None:
 
 @cache
 def _zlib() -> Any:
-    """zlib as the system has it, which every Python of a Linux distribution is linked to."""
+    """The system's zlib, which every Python of a Linux distribution is linked to."""
     try:
         zlib = ctypes.CDLL("libz.so.1")
     except OSError:

@@ -25,9 +25,9 @@ _CHUNK = 1 << 20
 
 @frozen
 class Distribution:
-    """What will be one archive: a folder to pack or, where ``is_archive``, a file to take as it is.
+    """The source of one archive: a folder to pack or, if ``is_archive``, a file to use as it is.
 
-    ``file_name`` is the archive's name in the store, ``root_name`` the one root folder inside it.
+    ``file_name`` is the archive's name in the store, ``root_name`` the single root folder inside it.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Distribution:
 
 @frozen
 class Archive:
-    """A distribution's ``.tgz`` as it was written."""
+    """A distribution's ``.tgz`` that was written."""
 
     name: str
     file_name: str
@@ -48,12 +48,12 @@ class Archive:
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """The size in bytes."""
         return self.checksums.size
 
     @property
     def sha256(self) -> str:
-        """In hexadecimal."""
+        """The SHA-256 in hexadecimal."""
         return self.checksums.sha256
 
 
@@ -66,12 +66,12 @@ def make(
     report: Report,
     cancelled: threading.Event | None = None,
 ) -> Distribution:
-    """Runs the distribution's command, then finds and checks what it built.
+    """Run the distribution's command, then find and check what it built.
 
     The command gets ``BUILDTOOLS_VERSION``, the version's text, and ``BUILDTOOLS_REVISION``, the commit's id.
 
-    :raises BuildToolsError: the command failed or was cancelled.
-    :raises Refused: what is configured does not exist, or does not carry the version.
+    :raises BuildToolsError: if the command failed or was cancelled.
+    :raises Refused: if the configured file or folder does not exist, or does not have the version in its name.
     """
     if settings.command:
         variables = {"BUILDTOOLS_VERSION": version.text, "BUILDTOOLS_REVISION": version.commit}
@@ -98,11 +98,11 @@ def write(
     report: Report = unheard,
     cache: SegmentCache | None = None,
 ) -> Archive:
-    """Writes the archive; a folder is packed with ``epoch`` (seconds since 1970) as every time in it.
+    """Write the archive; a folder is packed with ``epoch`` (seconds since 1970) as the time of every entry.
 
-    ``report`` is told how much of a folder is packed. What is in ``cache`` need not be compressed.
+    ``report`` gets the progress of packing a folder. Segments in ``cache`` need not be compressed.
 
-    :raises BuildToolsError: something in the folder cannot be packed.
+    :raises BuildToolsError: if something in the folder cannot be packed.
     """
     writer = ChecksumWriter(out)
     if distribution.is_archive:
@@ -129,9 +129,9 @@ def save(
     report: Report = unheard,
     cache: SegmentCache | None = None,
 ) -> Archive:
-    """Writes the archive as ``folder/file_name``, which appears when it is whole.
+    """Write the archive as ``folder/file_name``, which appears complete.
 
-    :raises BuildToolsError: something in the distribution cannot be packed, or the folder is not writable.
+    :raises BuildToolsError: if something in the distribution cannot be packed, or the folder is not writable.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -160,7 +160,7 @@ def _check_folder(folder: Path, settings: DistributionSettings, name: str) -> No
 
 def _finished_archive(pattern: str, name: str, project_root: Path, version: Version) -> tuple[Path, str]:
     matches = sorted(glob.glob(str(project_root / pattern), recursive=True))  # noqa: PTH207  may be absolute
-    # A build folder keeps the archives of earlier versions; they are no reason to ask for a clean build.
+    # A build folder keeps the archives of earlier versions; that is no reason to require a clean build.
     current = [path for path in matches if _carries(_stem(path), version)] if len(matches) > 1 else matches
     if len(current) != 1:
         raise Refused(

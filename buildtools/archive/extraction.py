@@ -1,19 +1,18 @@
-"""A ``.tgz`` of a release, checked and unpacked while it comes out of the store.
+"""Verify and unpack a release's ``.tgz`` while it is downloaded from the store.
 
-What is unpacked is not proven to be the release's before its last byte has come. So nothing in it may reach outside of
-the folder that it is unpacked into, whatever it is:
+Only the last byte proves that the content is the release's. So nothing in it may reach outside the folder that it is
+unpacked into, whatever it is:
 
-* The path of an entry is relative and has no ``..``. All are below one root folder, which is left out.
-* Files, folders, symbolic links and hard links are unpacked. A device, a pipe, and a file that would run as its owner
-  or group (setuid, setgid) are refused.
-* Symbolic links are made last, so that nothing is written through one. The target of each is relative; its ``..`` stand
-  at its beginning, and lead no higher than the root folder. A path that begins like that stays inside whatever other
-  links it goes through, since the same is true of each of them.
-* A hard link leads to a file that came before in the same archive.
-* Owners are left out. Only the owner may write.
+* The path of an entry is relative and has no ``..``. All are below one root folder, which is stripped.
+* Files, folders, symbolic links and hard links are unpacked. Devices, pipes, and setuid or setgid files are refused.
+* Symbolic links are created last, so that nothing is written through one. The target of each is relative; any ``..``
+  are at its beginning, and lead no higher than the root folder. Such a path stays inside whatever other links it goes
+  through, because the same is true of each of them.
+* A hard link refers to an earlier file in the same archive.
+* Owners are ignored. Only the owner may write.
 
-``tarfile`` has a filter for such things since Python 3.11.4, and Debian 12 has 3.11.2. It asks the file system where
-links lead, which are not made yet here, and it drops the bits of setuid in silence.
+``tarfile`` has a filter for this since Python 3.11.4, and Debian 12 has 3.11.2. That filter asks the file system where
+links lead, but here they do not exist yet; and it drops setuid bits silently.
 """
 
 from __future__ import annotations
@@ -37,22 +36,22 @@ from buildtools import Drifted, Refused
 from buildtools.archive.store import ArtifactStore
 
 _CHUNK = 1 << 20
-# What tarfile reads beyond what it is asked for, it copies twice.
+# tarfile copies twice whatever it reads beyond a request.
 _BLOCK = 1 << 16
-# What others may be given: to read, and to run or look into.
+# The most that others may get: to read, and to execute or enter.
 _FILE_MODE = _FOLDER_MODE = 0o755
 
 
 def unpack(store: ArtifactStore, key: str, sha256: str, folder: Path, progress: Callable[[int], object]) -> None:
-    """Unpack an archive of the store into a new ``folder``; ``progress`` is told the size of each block that comes.
+    """Unpack an archive from the store into a new ``folder``; ``progress`` is called with the size of each block.
 
-    :raises Drifted: the store does not have it, or has other bytes; what was unpacked is to be thrown away.
-    :raises Refused: it is not a gzipped tar with one root folder, or holds what is not unpacked.
-    :raises OSError: the folder cannot be written.
+    :raises Drifted: if the store does not have it, or has other bytes; the caller must delete what was unpacked.
+    :raises Refused: if it is not a gzipped tar with one root folder, or has an entry that is not unpacked.
+    :raises OSError: if the folder cannot be written.
     """
     reader, writer = os.pipe()
     download: Future[str] = Future()
-    # Nobody waits for the thread of an interrupted run: the store may have fallen silent.
+    # An interrupted run does not wait for the thread, because the store may have stopped answering.
     Thread(target=_download, args=(download, store, key, writer, progress), name="download", daemon=True).start()
     refusal = ""
     with open(reader, "rb", buffering=0) as stream:  # noqa: PTH123  a descriptor
@@ -60,7 +59,7 @@ def unpack(store: ArtifactStore, key: str, sha256: str, folder: Path, progress: 
             _Extraction(folder).run(stream)
         except _NotUnpacked as error:
             refusal = str(error)
-        # Whether the archive was wrong from the beginning or is damaged, only all of it tells.
+        # Only the whole archive shows whether it was invalid from the start or is damaged.
         while stream.read(_CHUNK):
             pass
     stored_sha256 = download.result()
@@ -79,20 +78,20 @@ def unpack(store: ArtifactStore, key: str, sha256: str, folder: Path, progress: 
 def _download(
     result: Future[str], store: ArtifactStore, key: str, descriptor: int, progress: Callable[[int], object]
 ) -> None:
-    """Give ``result`` the SHA-256 of an object, whose bytes go into a pipe; an empty one where there is none."""
+    """Set ``result`` to the SHA-256 of an object that is copied into a pipe; empty if it does not exist."""
     try:
         with open(descriptor, "wb", buffering=0) as pipe:
             out = _HashingPipe(pipe, progress)
             sha256 = out.sha256.hexdigest() if store.download(key, out) else ""
         result.set_result(sha256)
-    except BaseException as error:  # noqa: BLE001  it is raised where the result is waited for
+    except BaseException as error:  # noqa: BLE001  it is raised where the result is awaited
         result.set_exception(error)
 
 
 class _HashingPipe:
     def __init__(self, pipe: io.RawIOBase, progress: Callable[[int], object]) -> None:
         with suppress(OSError):
-            # Some systems do not let a user have as much.
+            # Some systems do not permit a buffer of this size.
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _CHUNK)
         self.sha256 = hashlib.sha256()
         self._pipe = pipe
@@ -105,20 +104,20 @@ class _HashingPipe:
 
 
 def _write_all(out: io.RawIOBase, data: bytes) -> None:
-    # A file with a buffer would complain a second time of a disk that is full, when it is closed.
+    # A buffered file would report a full disk a second time when it is closed.
     rest = memoryview(data)
     while rest:
         rest = rest[out.write(rest) :]
 
 
 class _NotUnpacked(Exception):
-    """An entry that is not unpacked, and why."""
+    """An entry is not unpacked; the message says why."""
 
 
 class _Extraction:
     """Unpacks one tar into a folder that nobody else writes to.
 
-    Paths are relative to the root folder of the archive, without it; that itself is the empty path.
+    Paths are relative to the root folder of the archive, which itself is the empty path.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -132,7 +131,7 @@ class _Extraction:
         from isal import igzip, isal_zlib
 
         unreadable: Any = (tarfile.TarError, gzip.BadGzipFile, isal_zlib.error, EOFError)
-        # What tarfile raises where a header makes no sense.
+        # tarfile raises these for nonsensical headers.
         unreadable += (ValueError, RecursionError)
         self._folder.mkdir()
         self._folder.chmod(_FOLDER_MODE)
@@ -195,7 +194,10 @@ class _Extraction:
         self._folders.add(path)
 
     def _make_room(self, path: PurePosixPath) -> None:
-        """Make what a path is below. An earlier entry of the same path goes away, as with every tar program."""
+        """Create the parent folders of a path.
+
+        As in every tar program, an earlier entry with the same path is replaced.
+        """
         if path in self._folders:
             raise _NotUnpacked(f"{path} is a folder and something else")
         self._make_folder(path.parent)
@@ -216,7 +218,7 @@ class _Extraction:
 
 
 def _safe_target(entry: tarfile.TarInfo, path: PurePosixPath) -> str:
-    """Where a symbolic link leads, if that is inside."""
+    """The target of a symbolic link, if it is inside."""
     target = PurePosixPath(entry.linkname)
     ups = len(list(takewhile(lambda part: part == "..", target.parts)))
     is_inside = ups < len(path.parts) and ".." not in target.parts[ups:] and not target.is_absolute()

@@ -1,6 +1,6 @@
-"""What a Gradle build says of the distributions that it makes, as far as its files tell without running it.
+"""The distributions that a Gradle build makes, as far as its files show without running it.
 
-The plug-in ``application``, which Gradle's own ``gradle init`` writes, brings ``distribution`` and its ``installDist``:
+The plug-in ``application``, which ``gradle init`` uses, includes ``distribution`` and its ``installDist``:
 https://docs.gradle.org/current/userguide/distribution_plugin.html
 """
 
@@ -16,7 +16,7 @@ _COMMENT = re.compile(r"/\*.*?\*/|(?<!:)//[^\n]*", re.DOTALL)
 _NAME = re.compile(r"""^\s*rootProject\.name\s*=\s*["']([^"']+)["']""", re.MULTILINE)
 _INCLUDE = re.compile(r"""\binclude\b\s*\(?((?:\s*["'][^"']+["']\s*,?)+)""")
 _TEXT = re.compile(r"""["']([^"']+)["']""")
-# By its id, quoted, also that of a convention of the project's own, as `gradle init` makes them; in Kotlin bare, too.
+# By its quoted id, or that of a convention of the project's own, as `gradle init` makes them; in Kotlin also unquoted.
 _QUOTED = re.compile(r"""["'`](?!com\.android\.)(?:[\w.-]+[.-])?(?:application|distribution)(?:-conventions?)?["'`]""")
 _BARE = re.compile(r"""plugins\s*\{[^}]*(?<![\w."'`-])(?:application|distribution)(?![\w."'`-])""")
 
@@ -31,19 +31,19 @@ class GradleDistribution:
 
     @property
     def root(self) -> str:
-        """The folder that the task makes."""
+        """The folder that the task creates."""
         return f"{self.build_folder}/install/{self.name}"
 
     @property
     def build_folder(self) -> str:
-        """Where the project's build writes."""
+        """The folder that the project's build writes to."""
         return f"{self.folder}/build" if self.folder else "build"
 
 
 def gradle_distributions(root: Path) -> Iterator[GradleDistribution]:
-    """The distributions of the build whose root project lies in ``root``.
+    """The distributions of the build whose root project is in ``root``.
 
-    :raises OSError: a file cannot be read.
+    :raises OSError: if a file cannot be read.
     """
     settings = _script(root, "settings")
     if _makes_one(root):

@@ -1,16 +1,16 @@
 """A gzip writer that is fast and gives the same bytes on every machine.
 
-The input is cut at fixed borders, every :data:`BLOCK` bytes; a pool of threads compresses the blocks, each by itself,
+The input is split at fixed boundaries, every :data:`BLOCK` bytes. A pool of threads compresses the blocks separately,
 and the results are joined into **one** gzip member (RFC 1952). One member, because common readers stop or fail at the
-border of a second: ``tarfile.open(mode="r|gz")``, Java's ``GZIPInputStream`` on a socket (JDK-7036144), Apache Commons
+start of a second: ``tarfile.open(mode="r|gz")``, Java's ``GZIPInputStream`` on a socket (JDK-7036144), Apache Commons
 Compress.
 
-Whoever writes may begin a segment: there a block ends, and the borders are counted anew. What becomes of a segment then
-depends on its own bytes alone, wherever it stands, and what was compressed before is taken from a
-:class:`SegmentCache`. The bytes are the same with and without one.
+The caller may begin a segment: there a block ends, and the boundaries are counted anew. The output for a segment then
+depends only on its own bytes, wherever it is, and what was compressed before is taken from a :class:`SegmentCache`. The
+bytes are the same with and without one.
 
 The codec is libdeflate: its output depends neither on the CPU's instruction sets nor on the number of threads. ISA-L
-varies with the CPU, and the interpreter's own zlib is another one on every system.
+varies with the CPU, and the interpreter's own zlib differs between systems.
 """
 
 from __future__ import annotations
@@ -27,20 +27,19 @@ from buildtools.archive.deflation import codec, deflated
 from buildtools.archive.segment_cache import SegmentCache
 
 BLOCK = 1 << 20
-# To read it back takes as long as to compress what is smaller.
+# Reading back anything smaller takes as long as compressing it.
 _WORTH_KEEPING = 64 << 10
 # RFC 1952, 2.3.1: no name, no time, no extra fields; OS 255 is "unknown".
 _HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
-# RFC 1951, 3.2.6: a last block of fixed codes that holds nothing but its end.
+# RFC 1951, 3.2.6: an empty last block with fixed codes.
 _LAST_BLOCK = b"\x03\x00"
 
 
 class GzipWriter:
     """Compresses what is written to it into ``out``; a context manager.
 
-    The bytes of a block per thread and two more are held at most. ``out`` is written to from the thread that calls
-    :meth:`write` and is not closed. When the ``with`` body raises, the member is left unfinished, so that nobody takes
-    it for whole.
+    It holds at most one block per thread, and two more. ``out`` is written to by the thread that calls :meth:`write`,
+    and is not closed. If the ``with`` body raises, the member is left incomplete, so that nobody takes it for complete.
     """
 
     def __init__(self, out: Sink, threads: int = 0, cache: SegmentCache | None = None) -> None:
@@ -57,7 +56,7 @@ class GzipWriter:
         out.write(_HEADER)
 
     def write(self, data: bytes) -> int:
-        """Takes all of ``data`` and gives its length."""
+        """Write all of ``data``; returns its length."""
         rest = memoryview(data)
         while rest:
             piece = rest[: BLOCK - len(self._block)]
@@ -68,7 +67,7 @@ class GzipWriter:
         return len(data)
 
     def begin_segment(self) -> None:
-        """What is written from now on is compressed by itself."""
+        """Start a segment: what is written from now on is compressed separately."""
         if self._block:
             self._submit()
 

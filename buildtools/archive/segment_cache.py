@@ -1,8 +1,8 @@
-"""What was compressed before, so that a new version of a distribution is compressed only where it is new.
+"""A cache of compressed segments, so that a new version of a distribution is compressed only where it is new.
 
-An entry is a file named by a digest of all that its bytes follow from: codec and content. It begins with a seal, a
-digest of that name and of the bytes: one that was damaged, or lies under another name, is as good as none. Entries are
-written whole, so runs side by side share them; losing any costs time only.
+An entry is a file whose name is a digest of everything that determines its bytes: codec and content. It begins with a
+seal, a digest of that name and of the bytes; an entry that is damaged, or has another name, is ignored. Entries are
+written atomically, so concurrent runs can share them; losing one only costs time.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from pathlib import Path
 
 from buildtools.files import delete_partial_files, write_atomically
 
-# Some ten versions of a daemon of which half changes every time.
+# About ten versions of a daemon of which half changes each time.
 LIMIT = 1 << 30
 _SEAL = 32
 
 
 class SegmentCache:
-    """A folder of compressed segments; what was not used for longest goes first. Safe for threads."""
+    """A folder of compressed segments; the least recently used ones are deleted first. Thread-safe."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def segment(self, origin: Sequence[bytes], compress: Callable[[], bytes]) -> bytes:
-        """What ``compress`` gives, which follows from ``origin`` alone, or gave in an earlier run."""
+        """The result of ``compress``, which depends only on ``origin``, from the cache if possible."""
         name = sha256(b"".join(sha256(part).digest() for part in origin)).hexdigest()
         path = self._folder / name
         with suppress(OSError):
@@ -41,7 +41,7 @@ class SegmentCache:
         return data
 
     def trim(self, limit: int = LIMIT) -> None:
-        """Delete the entries that were not used for longest, until all together have no more than ``limit`` bytes."""
+        """Delete the least recently used entries until all together have at most ``limit`` bytes."""
         with suppress(OSError):
             delete_partial_files(self._folder)
             entries = [(entry.stat(), entry.path) for entry in os.scandir(self._folder)]

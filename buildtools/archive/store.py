@@ -1,20 +1,20 @@
-"""What a release needs of a place for archives, claims and manifests.
+"""What a release needs from a store for archives, claims and manifests.
 
-:class:`ArtifactStore` is the seam; ``object_store`` is the one adapter. Its contract:
+:class:`ArtifactStore` is the protocol; ``object_store`` is the only implementation. The contract:
 
-* **Retries** are the store's own. A method is tried again while an outage may pass: a connection that breaks, a service
-  that asks to wait, an answer that is cut short or is not the service's own (a proxy's page). It ends within three
-  minutes, with ``Unreachable``. Every method may raise that.
+* **Retries** are the store's own. A method retries while an outage may pass: a broken connection, a service that asks
+  to wait, a response that is truncated or not the service's own (a proxy's page). It ends within three minutes, with
+  ``Unreachable``. Every method may raise that.
 * **Idempotent** are all methods that only read, ``delete``, ``discard_unfinished``, and ``upload`` and ``copy`` of the
-  same content. ``create`` and ``replace`` may find their own object where an answer was lost and the request was sent
-  again: they return False then, and the caller compares before it complains.
-* **Final** is ``Refused``: credentials, rights, an address that is wrong, a service that lacks what a release needs. So
-  is ``Conflict``: a key has another content. Neither is tried again.
-* An object appears whole or not at all. None is ever overwritten, except by ``replace``, on purpose.
-* **Nothing that an uploader wrote beside an object is evidence of its content.** Evidence is a checksum that the
-  service computed itself and that agrees with ours, or the bytes.
+  same content. ``create`` and ``replace`` may find their own object if a response was lost and the request was sent
+  again: then they return False, and the caller compares the content before it reports an error.
+* **Final** is ``Refused``: credentials, permissions, a wrong address, a service that lacks what a release needs. So is
+  ``Conflict``: a key has other content. Neither is retried.
+* An object appears complete or not at all. None is ever overwritten, except deliberately by ``replace``.
+* **Metadata from an uploader is never evidence of an object's content.** Evidence is a checksum that the service
+  computed itself and that agrees with ours, or the bytes.
 
-A store is safe to share between threads. Keys are relative to the store's prefix.
+A store may be shared between threads. Keys are relative to the store's prefix.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ ARCHIVE_TYPE = "application/gzip"
 class StoredObject:
     """An object as the service describes it. ``size`` is in bytes.
 
-    ``checksum`` is what the service computed itself: SHA-256 in base64, for an object of N parts S3's composite, which
-    some services give without its ``-N``; empty where it has none.
+    ``checksum`` is what the service computed itself: SHA-256 in base64 or, for an object of N parts, S3's composite,
+    which some services return without ``-N``; empty if it has none.
     """
 
     key: str
@@ -46,7 +46,7 @@ class StoredObject:
 
 @frozen
 class Content:
-    """An object's bytes, and the ``etag`` that :meth:`ArtifactStore.replace` asks for."""
+    """An object's bytes, and the ``etag`` for :meth:`ArtifactStore.replace`."""
 
     data: bytes
     etag: str
@@ -54,7 +54,7 @@ class Content:
 
 @frozen
 class StoredArchive:
-    """An archive as read back from the store; ``is_new`` where this call wrote it."""
+    """An archive as read back from the store; ``is_new`` is True if this call wrote it."""
 
     key: str
     checksums: Checksums
@@ -62,52 +62,52 @@ class StoredArchive:
 
 
 class ArtifactStore(Protocol):
-    """Objects below one prefix; the module's text is the contract."""
+    """Objects below one prefix; the module's docstring is the contract."""
 
     def location(self, key: str) -> str:
-        """The address of an object, for people."""
+        """The address of an object, for display."""
 
     def check_access(self, *, dry_run: bool = False) -> tuple[str, ...]:
-        """Every reason why a release could not be written, each as one message; empty where there is none.
+        """Every reason why a release could not be written, one message each; empty if there is none.
 
         A ``dry_run`` leaves nothing behind.
         """
 
     def head(self, key: str) -> StoredObject | None:
-        """What the service knows of an object without reading it; None where there is none."""
+        """The service's description of an object, without reading it; None if it does not exist."""
 
     def read(self, key: str) -> Content | None:
-        """A small object's content; None where there is none."""
+        """A small object's content; None if it does not exist."""
 
     def read_all(self, keys: Sequence[str]) -> list[Content | None]:
-        """The contents of many small objects, several of which are read at once, in the order of their keys."""
+        """The contents of many small objects, in the order of their keys; several are read at once."""
 
     def download(self, key: str, out: Sink) -> StoredObject | None:
-        """Writes an object's content to ``out``; None where there is none."""
+        """Write an object's content to ``out``; None if it does not exist."""
 
     def digest(self, key: str, checksums: Checksums | None = None, *, deep: bool = False) -> str | None:
-        """The SHA-256 of an object's content in hexadecimal; None where there is none.
+        """The SHA-256 of an object's content in hexadecimal; None if it does not exist.
 
-        With ``checksums``, an object whose size and whose service's checksum agree with them is not read, unless
-        ``deep`` asks for it. Everything else is read in full.
+        With ``checksums``, an object whose size and service's checksum agree with them is not read, unless ``deep``.
+        Any other object is read completely.
         """
 
     def create(self, key: str, data: bytes, content_type: str) -> bool:
-        """Writes an object where there is none, and tells whether it did."""
+        """Create an object unless it exists; returns whether it was created."""
 
     def replace(self, key: str, data: bytes, etag: str, content_type: str) -> bool:
-        """Overwrites an object that still is what it was when it was read; False where it no longer is."""
+        """Overwrite an object if it still has this ETag (compare-and-swap); returns False if it does not."""
 
     def list(self, prefix: str = "") -> tuple[StoredObject, ...]:
         """The objects whose keys start with ``prefix``, without their checksums."""
 
     def delete(self, key: str) -> None:
-        """Removes an object; nothing where there is none."""
+        """Delete an object; do nothing if it does not exist."""
 
     def discard_unfinished(self, prefix: str, older_than: datetime) -> int:
-        """Cancels the uploads to keys below ``prefix`` that a killed run left; their number.
+        """Abort the uploads to keys below ``prefix`` that killed runs left; returns their number.
 
-        An upload that still runs fails when it is cancelled, so leave the younger ones alone.
+        Aborting an upload that is still running makes it fail, so uploads after ``older_than`` are left alone.
         """
 
     def upload(
@@ -120,12 +120,12 @@ class ArtifactStore(Protocol):
         subject: str = "",
         report: Report = unheard,
     ) -> StoredArchive:
-        """Sends what ``write`` writes, whose ``checksums`` are known, and reads back what the service has.
+        """Upload what ``write`` writes, whose ``checksums`` are known, and read back what the service has.
 
-        Where the key has that content already, nothing is written. ``report`` gets the bytes that have arrived.
+        If the key already has that content, nothing is written. ``report`` gets the bytes that have arrived.
 
-        :raises Conflict: there is another content under this key, before or after.
-        :raises BuildToolsError: what was written is not what ``checksums`` say.
+        :raises Conflict: if this key has other content, before or after.
+        :raises BuildToolsError: if what was written does not match ``checksums``.
         """
 
     def copy(
@@ -137,11 +137,11 @@ class ArtifactStore(Protocol):
         subject: str = "",
         report: Report = unheard,
     ) -> StoredArchive:
-        """Takes over the archive that ``source`` has under the same key, and reads back what the service has.
+        """Copy the archive with the same key from ``source``, and read back what the service has.
 
-        Where both are of one service it may copy by itself. For the rest, it is as :meth:`upload` of the same content.
+        If both belong to one service, it may copy by itself. Otherwise this is like :meth:`upload` of the same content.
 
-        :raises Conflict: there is another content under this key, before or after.
-        :raises Drifted: the source has no such object, or one of another size.
-        :raises BuildToolsError: the source has other bytes than ``checksums`` say.
+        :raises Conflict: if this key has other content, before or after.
+        :raises Drifted: if the source has no such object, or one of another size.
+        :raises BuildToolsError: if the source's bytes do not match ``checksums``.
         """

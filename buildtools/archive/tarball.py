@@ -20,7 +20,7 @@ from buildtools import BuildToolsError, Refused
 from buildtools.archive.checksums import Sink
 
 _CHUNK = 1 << 20
-# The content of a file of this size is set apart from what stands around it.
+# The content of a file of at least this size gets its own segments.
 _LARGE = 128 << 10
 
 
@@ -32,14 +32,15 @@ def pack(
     progress: Callable[[int, int], object] = lambda *_: None,
     set_apart: Callable[[], object] = lambda: None,
 ) -> None:
-    """Writes the tree below ``source`` as a tar whose one root folder is ``root_name``.
+    """Write the tree below ``source`` as a tar whose single root folder is ``root_name``.
 
-    Entries come folder by folder, sorted by the bytes of their names; owner 0:0 without names; every time is ``epoch``;
-    modes are 755 (folders, and files their owner may execute) or 644. Symbolic links are kept as they are, hard links
-    become files. ``progress`` is told after each megabyte how many bytes of how many have been packed, about.
-    ``set_apart`` is called before and after the content of each large file: between two versions, headers change.
+    Entries are written folder by folder, sorted by the bytes of their names. The owner is 0:0 without names, every time
+    is ``epoch``, and modes are 755 (folders, and files their owner may execute) or 644. Symbolic links are kept as they
+    are, hard links become files. ``progress`` is called about every megabyte with the bytes packed and the total, both
+    approximate. ``set_apart`` is called before and after the content of each large file, because headers change between
+    versions.
 
-    :raises BuildToolsError: an entry is neither file, folder nor link, cannot be read, or changes while it is read.
+    :raises BuildToolsError: if an entry is neither file, folder nor link, cannot be read, or changes while it is read.
     """
     entries = list(_entries(source, root_name))
     meter = _Meter(out, sum(_size(path) for path, _ in entries), progress)
@@ -49,13 +50,13 @@ def pack(
         except OSError as error:
             raise BuildToolsError(f"{path} cannot be packed ({error.strerror})", "correct it and run again") from None
     meter.tell()
-    # The end is two empty blocks, the whole filled up to a record, as every tar program does.
+    # A tar ends with two empty blocks and is padded to a full record, as in every tar program.
     end = 2 * tarfile.BLOCKSIZE
     out.write(bytes(end + -(meter.size + end) % tarfile.RECORDSIZE))
 
 
 class _Meter:
-    """A sink that hands on to ``out``, and tells every now and then how much that was of ``total`` bytes."""
+    """A sink that passes on to ``out``, and reports now and then how much of ``total`` bytes that was."""
 
     def __init__(self, out: Sink, total: int, progress: Callable[[int, int], object]) -> None:
         self.size = 0
@@ -65,20 +66,20 @@ class _Meter:
         self._told_size = 0
 
     def write(self, data: bytes, /) -> None:
-        """Takes all of ``data``."""
+        """Write all of ``data``."""
         self._out.write(data)
         self.size += len(data)
         if self.size - self._told_size >= _CHUNK:
             self.tell()
 
     def tell(self) -> None:
-        """Tells how much it was."""
+        """Report the bytes so far."""
         self._told_size = self.size
         self._progress(min(self.size, self._total), self._total)
 
 
 def _size(path: Path) -> int:
-    """What an entry takes; 0 where that is found out, and told, when it is packed."""
+    """The packed size of an entry; 0 if it cannot be read, which is an error when it is packed."""
     try:
         status = path.lstat()
     except OSError:
@@ -147,9 +148,9 @@ def _write_file(path: Path, entry: tarfile.TarInfo, out: Sink, set_apart: Callab
 
 
 def root_folder(archive: Path) -> str:
-    """The name of the one root folder inside a finished ``.tgz``; reads all of it, unpacks nothing.
+    """The name of the single root folder in a finished ``.tgz``; reads all of it, unpacks nothing.
 
-    :raises Refused: it is not a gzipped tar, is cut short, or holds anything beside one root folder.
+    :raises Refused: if it is not a gzipped tar, is truncated, or has anything beside one root folder.
     """
     with archive.open("rb") as stream:
         entries = read_entries(stream, archive.name)
@@ -165,11 +166,11 @@ def root_folder(archive: Path) -> str:
 
 
 def read_entries(stream: IO[bytes], name: str) -> dict[str, tuple[object, ...]]:
-    """What a ``.tgz`` holds: by each entry's path its kind, mode, link target and the SHA-256 of its content.
+    """The entries of a ``.tgz`` by path: kind, mode, link target and the SHA-256 of the content.
 
-    ``name`` is the archive's, for people. Times and owners are left out.
+    ``name`` is the archive's name in messages. Times and owners are left out.
 
-    :raises Refused: it is not a gzipped tar, or is cut short.
+    :raises Refused: if it is not a gzipped tar, or is truncated.
     """
     entries: dict[str, tuple[object, ...]] = {}
     stream.seek(0)
@@ -181,7 +182,7 @@ def read_entries(stream: IO[bytes], name: str) -> dict[str, tuple[object, ...]]:
                 digest = hashlib.file_digest(content, "sha256").hexdigest() if content else ""  # type: ignore[arg-type]  # a reader, though of its own class
                 if path != ".":
                     entries[path] = entry.type, entry.mode, entry.linkname, digest
-            # A tar ends before its gzip stream does, and only that one's end tells whether all of it is right.
+            # A tar ends before its gzip stream does, and only the end of the stream proves all of it.
             while content_stream.read(_CHUNK):
                 continue
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:

@@ -1,1 +1,1 @@
-"""Keys, and what is signed with them. All cryptography is that of ``cryptography`` and ``nacl``."""
+"""Keys and signatures. All cryptography is in the libraries ``cryptography`` and ``nacl``."""

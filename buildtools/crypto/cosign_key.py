@@ -1,6 +1,6 @@
-"""cosign's own form of a private key: PKCS#8, encrypted with NaCl's secretbox under a key that scrypt makes.
+"""cosign's own format for a private key: PKCS#8, encrypted with NaCl's secretbox and a key derived by scrypt.
 
-The form is that of https://github.com/secure-systems-lab/go-securesystemslib/tree/main/encrypted: JSON, in PEM.
+The format is that of https://github.com/secure-systems-lab/go-securesystemslib/tree/main/encrypted: JSON, in PEM.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import json
 from importlib import import_module
 from typing import Any
 
-# Before 2.0, and since.
+# Before cosign 2.0, and since.
 COSIGN_LABELS = (b"ENCRYPTED COSIGN PRIVATE KEY", b"ENCRYPTED SIGSTORE PRIVATE KEY")
-# scrypt takes 128 * N * r bytes, and as much more time as p says. cosign asks for 64 MiB; a file must not ask for all.
+# scrypt needs 128 * N * r bytes, and time proportional to p. cosign uses 64 MiB; a file must not exhaust the memory.
 _MOST_BYTES = 256 * 1024 * 1024
 _MOST_PARALLEL = 16
 
@@ -21,11 +21,11 @@ _MOST_PARALLEL = 16
 def decrypt(pem: bytes, password: bytes) -> bytes:
     """The key as PKCS#8 in DER.
 
-    :raises ValueError: it is not such a key, or this is not its password.
+    :raises ValueError: if it is not such a key, or the password is wrong.
     """
     from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
-    # The distribution is called pynacl: whoever holds import statements against what is declared, by name, misses it.
+    # The distribution is called pynacl; a check that compares import statements with declared names would miss it.
     secret_box: Any = import_module("nacl.secret").SecretBox
     crypto_error: type[Exception] = import_module("nacl.exceptions").CryptoError
     try:

@@ -1,4 +1,4 @@
-"""DSSE: bytes of a certain type, and signatures of both.
+"""DSSE envelopes: typed bytes, and signatures of both type and bytes.
 
 https://github.com/secure-systems-lab/dsse/blob/master/protocol.md
 """
@@ -16,11 +16,11 @@ _IN_TOTO = "application/vnd.in-toto+json"
 
 
 class NotSigned(BuildToolsError):
-    """Something is not a signed statement, or nobody has signed it whose key is known."""
+    """Something is not a signed statement, or has no signature by a known key."""
 
 
 def sealed(payload: bytes, key: SigningKey) -> bytes:
-    """The envelope of an in-toto statement, signed; the same bytes for the same statement and key."""
+    """The signed envelope of an in-toto statement; the same bytes for the same statement and key."""
     envelope = {
         "payloadType": _IN_TOTO,
         "payload": base64.b64encode(payload).decode(),
@@ -30,9 +30,9 @@ def sealed(payload: bytes, key: SigningKey) -> bytes:
 
 
 def opened(envelope: bytes, keys: PublicKeys) -> bytes:
-    """The statement in an envelope, which one of the keys has signed.
+    """The statement in an envelope that one of the keys has signed.
 
-    :raises NotSigned: none has, or it is not such an envelope.
+    :raises NotSigned: if none has, or it is not such an envelope.
     """
     try:
         document = json.loads(envelope)
@@ -49,5 +49,5 @@ def opened(envelope: bytes, keys: PublicKeys) -> bytes:
 
 
 def _signed_bytes(payload: bytes) -> bytes:
-    """DSSE's pre-authentication encoding: so much of this type, so much of this content."""
+    """DSSE's pre-authentication encoding: the lengths and bytes of type and content."""
     return b"DSSEv1 %d %s %d %s" % (len(_IN_TOTO), _IN_TOTO.encode(), len(payload), payload)

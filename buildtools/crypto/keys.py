@@ -1,7 +1,7 @@
-"""Keys as they lie in files: ECDSA on P-256, or Ed25519, in PEM.
+"""Keys in files: ECDSA on P-256, or Ed25519, in PEM.
 
-A private key is PKCS#8, with a password or without one, or cosign's own encrypted form; a public key is what
-``cosign.pub`` is. Signatures are those that cosign and DSSE know: ECDSA over SHA-256 in DER, and plain Ed25519.
+A private key is PKCS#8, with or without a password, or cosign's own encrypted format; a public key is like
+``cosign.pub``. Signatures are those of cosign and DSSE: ECDSA over SHA-256 in DER, and plain Ed25519.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _KINDS = "a key is ECDSA on P-256 or Ed25519; make one with `cosign generate-key
 
 
 class PublicKeys:
-    """One or more public keys; whatever one of them verifies is signed."""
+    """One or more public keys; a signature by any of them is valid."""
 
     def __init__(self, keys: Sequence[_Public]) -> None:
         self._keys = tuple(keys)
 
     @classmethod
     def read(cls, pem: bytes, where: str) -> PublicKeys:
-        """The keys that stand in ``pem`` one after the other; ``where`` names it to the user.
+        """The keys in ``pem``, which may contain several; ``where`` is its name in messages.
 
-        :raises Refused: there is none, or one of another kind.
+        :raises Refused: if there is none, or one of another kind.
         """
         from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -53,14 +53,14 @@ class PublicKeys:
         return cls([_public(key, where) for key in keys])
 
     def verifies(self, message: bytes, signature: bytes) -> bool:
-        """Whether the signature is one of this message by one of the keys."""
+        """Whether this is a signature of the message by one of the keys."""
         return any(_verifies(key, message, signature) for key in self._keys)
 
 
 class SigningKey:
-    """A private key, which signs in one way only: the same message gets the same signature.
+    """A private key whose signatures are deterministic: the same message gets the same signature.
 
-    Ed25519 does so by itself, ECDSA as RFC 6979 has it. A publish that is run again then makes the same release.
+    Ed25519 is deterministic by itself, ECDSA according to RFC 6979. So publishing again makes the same release.
     """
 
     def __init__(self, key: _Private) -> None:
@@ -68,9 +68,9 @@ class SigningKey:
 
     @classmethod
     def read(cls, pem: bytes, where: str, password: str | None) -> SigningKey:
-        """The key that stands in ``pem``; ``where`` names it to the user. ``password`` is None where none is set.
+        """The key in ``pem``; ``where`` is its name in messages. ``password`` is None if none is set.
 
-        :raises Refused: it is not such a key, the password is wrong, or there is none for an encrypted key.
+        :raises Refused: if it is not such a key, the password is wrong, or there is none for an encrypted key.
         """
         from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -87,7 +87,7 @@ class SigningKey:
             else:
                 key = load_pem_private_key(pem, secret if is_encrypted else None)
         except (ValueError, TypeError, UnsupportedAlgorithm):
-            # What the library says may quote the key.
+            # The library's message may quote the key.
             raise Refused(
                 *(
                     (f"{where} cannot be decrypted", f"it is damaged, or {SIGNING_PASSWORD} is not its password")
@@ -102,7 +102,7 @@ class SigningKey:
     def sign(self, message: bytes) -> bytes:
         """The signature of a message.
 
-        :raises Refused: the installed library cannot make ECDSA signatures that are always the same.
+        :raises Refused: if the installed library cannot make deterministic ECDSA signatures.
         """
         from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
@@ -121,14 +121,14 @@ class SigningKey:
 
     @property
     def public(self) -> PublicKeys:
-        """The key that verifies what this one signs."""
+        """The key that verifies the signatures of this one."""
         return PublicKeys([self._key.public_key()])
 
 
 def read_pem(source: str, root: Path, environment: Mapping[str, str], where: str) -> bytes:
-    """What ``source`` leads to: a path, relative to ``root``, or ``env:NAME``; ``where`` says where it is configured.
+    """The content of ``source``: a path, relative to ``root``, or ``env:NAME``; ``where`` says where it is configured.
 
-    :raises Refused: it leads nowhere.
+    :raises Refused: if it cannot be read.
     """
     if source.startswith("env:"):
         variable = source.removeprefix("env:")

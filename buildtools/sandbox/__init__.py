@@ -1,4 +1,4 @@
-"""A registry, an S3 server and, where none answers, an engine, all on loopback."""
+"""A registry, an S3 server and, if none is running, an engine, all on loopback."""
 
 from buildtools.sandbox.box import Sandbox, Service, down, status, up
 

@@ -1,4 +1,4 @@
-"""Base images made on this machine, for where none can be pulled.
+"""Base images made on this machine, for when none can be pulled.
 
 Each is kept as a tar in a cache folder and imported into the engine under a fixed name.
 """
@@ -21,7 +21,7 @@ from buildtools.sandbox.engine import EngineAddress
 
 PYTHON = "lockstep-sandbox/python:bookworm"
 BUSYBOX = "lockstep-sandbox/busybox:1"
-# Each program and the Debian package it comes with; only root can do without the second.
+# Each program and its Debian package; only root does not need the second.
 PROGRAMS = (("mmdebstrap", "mmdebstrap"), *((("newuidmap", "uidmap"),) if os.geteuid() else ()))
 _PYTHON_TAR = "python-bookworm.tar"
 # Debian 12 came out on 2023-06-10; no file in the image is younger.
@@ -29,7 +29,7 @@ _EPOCH = "1686355200"
 
 
 def base_cache(environment: Mapping[str, str]) -> Path:
-    """Where the tars are kept: https://specifications.freedesktop.org/basedir-spec/latest/."""
+    """The folder of the tars: https://specifications.freedesktop.org/basedir-spec/latest/."""
     configured_cache = environment.get("XDG_CACHE_HOME", "")
     root = (
         Path(configured_cache)
@@ -40,20 +40,20 @@ def base_cache(environment: Mapping[str, str]) -> Path:
 
 
 def busybox(engine: EngineAddress, *, environment: Mapping[str, str]) -> str:
-    """The name of an image of 2 MB with a shell and the usual programs, made where the engine has none.
+    """The name of an image of 2 MB with a shell and the usual programs, which is made unless the engine has it.
 
-    :raises Refused: Debian's package is missing.
-    :raises Unreachable: no engine answers.
+    :raises Refused: if Debian's package is missing.
+    :raises Unreachable: if no engine answers.
     """
     return _import_image(engine, BUSYBOX, "busybox-1.tar", lambda tar: _make_busybox(tar, environment), environment)
 
 
 def python(engine: EngineAddress, *, environment: Mapping[str, str], report: Report) -> str:
-    """The name of an image of Debian bookworm with Python and certificates, made where the engine has none.
+    """The name of an image of Debian bookworm with Python and certificates, which is made unless the engine has it.
 
-    :raises Refused: Debian's package is missing.
-    :raises Unreachable: no engine answers.
-    :raises BuildToolsError: mmdebstrap failed.
+    :raises Refused: if Debian's package is missing.
+    :raises Unreachable: if no engine answers.
+    :raises BuildToolsError: if mmdebstrap failed.
     """
     return _import_image(
         engine, PYTHON, _PYTHON_TAR, lambda tar: _make_python(tar, environment, report), environment, report
@@ -61,7 +61,7 @@ def python(engine: EngineAddress, *, environment: Mapping[str, str], report: Rep
 
 
 def is_cached(environment: Mapping[str, str]) -> bool:
-    """Whether the Python base image was made on this machine before."""
+    """Whether the Python base image was already made on this machine."""
     return (base_cache(environment) / _PYTHON_TAR).exists()
 
 
@@ -142,7 +142,7 @@ def _make_python(tar: Path, environment: Mapping[str, str], report: Report) -> N
 
 
 def _mirror(environment: Mapping[str, str]) -> list[str]:
-    """Where this machine gets Debian itself from; without one, mmdebstrap takes Debian's own address."""
+    """The Debian mirror that this machine uses; without one, mmdebstrap uses its default."""
     command = ["apt-get", "indextargets", "--format", "$(SITE)", "Created-By: Packages", "Release: bookworm"]
     try:
         sources = subprocess.run(command, env=dict(environment), capture_output=True, text=True, check=False).stdout

@@ -1,6 +1,6 @@
-"""The sandbox as a whole: brought up, looked at, taken down.
+"""The sandbox as a whole: start it, show its status, stop it.
 
-All that it is lies in one folder, 0700: ``state.json`` (written before anything starts), a record and a log per
+Everything is in one folder with mode 0700: ``state.json`` (written before anything starts), a record and a log for each
 program, the stores, and what a client needs: ``docker/config.json`` (the login), ``invoke.yaml`` (the tool's settings)
 and ``env`` (shell lines to source).
 """
@@ -34,7 +34,7 @@ _STATE = "state.json"
 
 @frozen
 class Sandbox:
-    """A sandbox that is up. ``environment`` holds all that a client needs, on top of its own."""
+    """A running sandbox. ``environment`` contains everything that a client needs in addition to its own."""
 
     directory: Path
     registry: str
@@ -45,7 +45,7 @@ class Sandbox:
 
 @frozen
 class Service:
-    """One part of a sandbox. ``pid`` is None where the sandbox did not start it, or it is gone."""
+    """One part of a sandbox. ``pid`` is None if the sandbox did not start it, or it has ended."""
 
     name: str
     address: str
@@ -95,13 +95,13 @@ def up(
     base: bool = True,
     report: Report = unheard,
 ) -> Sandbox:
-    """Bring a sandbox up in ``directory``; what of it runs already is left running, what died is started anew.
+    """Start a sandbox in ``directory``; running parts are kept, dead ones are started again.
 
-    ``htpasswd`` makes the registry ask for a login; ``base`` gives the engine the Python base image. Both are settled
-    when the sandbox is made, but the base image.
+    ``htpasswd`` makes the registry require a login; ``base`` gives the engine the Python base image. The first is fixed
+    when the sandbox is created.
 
-    :raises Refused: programs are missing, root is needed, or the folder holds something else.
-    :raises Unreachable: a service does not come up.
+    :raises Refused: if programs are missing, root is needed, or the folder contains something else.
+    :raises Unreachable: if a service does not start.
     """
     directory = directory.absolute()
     with _lock(directory):
@@ -115,7 +115,7 @@ def up(
             raise Refused(f"{directory} cannot be made ({error.strerror})", "run this where you may write") from None
         state = _State.read(directory) or _State.fresh(docker.host, htpasswd=htpasswd)
         state.write(directory)
-        # It holds credentials, which `git add .` must not take.
+        # It contains credentials, which `git add .` must not add.
         write_private(directory / ".gitignore", "*\n")
         _together(
             lambda: _registry_up(directory, state, environment, report),
@@ -126,11 +126,11 @@ def up(
 
 
 def down(directory: Path) -> None:
-    """Stop all that the sandbox in ``directory`` started, and remove the folder; without a sandbox, nothing.
+    """Stop everything that the sandbox in ``directory`` started, and delete the folder; without a sandbox, do nothing.
 
-    An engine that answered before stays; only the images' names in the registry that is gone are taken from it.
+    An engine that was already running stays; it only loses the names of images in the deleted registry.
 
-    :raises Refused: the folder holds something else.
+    :raises Refused: if the folder contains something else.
     """
     directory = directory.absolute()
     with _lock(directory):
@@ -154,7 +154,7 @@ def stop_all(directory: Path) -> None:
 
 
 def status(directory: Path) -> tuple[Service, ...]:
-    """The parts of the sandbox in ``directory`` and whether they answer; none where there is no sandbox."""
+    """The parts of the sandbox in ``directory`` and whether they answer; empty if there is no sandbox."""
     directory = directory.absolute()
     state = _State.read(directory)
     if not state:
@@ -216,7 +216,7 @@ def _client_files(directory: Path, state: _State, *, base: bool) -> Sandbox:
         "s3_endpoint": state.s3_ports.endpoint,
     }
     if base:
-        # For whoever declares it: settings of an image would be refused where no folder has that image's name.
+        # For Dockerfiles that declare it; settings of an image would be refused without a folder of that name.
         settings["args"] = {"BASE": bases.PYTHON}
     runtime = directory / "invoke.yaml"
     # JSON is YAML: https://yaml.org/spec/1.2.2/#12-yaml-history
@@ -228,14 +228,14 @@ def _client_files(directory: Path, state: _State, *, base: bool) -> Sandbox:
     }
     if state.docker_host != engine.DEFAULT_HOST:
         variables["DOCKER_HOST"] = state.docker_host
-    # A profile or a session of the user's own account would win over, or spoil, the keys below.
+    # A profile or a session token of the user's own account would override, or invalidate, the keys below.
     exports = [f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()]
     write_private(directory / "env", "".join(("unset AWS_PROFILE AWS_SESSION_TOKEN\n", *exports)))
     return Sandbox(directory, host, state.s3_ports.endpoint, BUCKET, variables)
 
 
 def _with_our_programs(environment: Mapping[str, str]) -> dict[str, str]:
-    # `weed` comes with a Python package and lies beside this Python, also when its virtual environment is not active.
+    # `weed` comes with a Python package and is beside this Python, even if its virtual environment is not active.
     path = environment.get("PATH", os.defpath)
     return {**environment, "PATH": os.pathsep.join((path, str(Path(sys.executable).parent), "/usr/sbin", "/sbin"))}
 
@@ -265,7 +265,7 @@ def _own_folder(directory: Path) -> None:
 
 @contextmanager
 def _lock(directory: Path) -> Iterator[None]:
-    # The folder itself comes and goes, so its parent is what two at once meet at.
+    # The folder itself is created and deleted, so concurrent runs lock its parent.
     parent = os.open(directory.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(parent, fcntl.LOCK_EX)

@@ -1,6 +1,6 @@
-"""The Docker engine: the one that answers, or else one started here.
+"""The Docker engine: one that is already running, or else one started here.
 
-Only a few requests are needed of it, so they are made over its socket as they are, without the SDK:
+Only a few requests are needed, so they are sent over its socket directly, without the SDK:
 https://docs.docker.com/engine/api/v1.41/
 """
 
@@ -21,13 +21,13 @@ from buildtools.sandbox import process
 
 NAME = "engine"
 DEFAULT_HOST = "unix:///var/run/docker.sock"
-# Each program and the Debian package it comes with.
+# Each program and its Debian package.
 PROGRAMS = (("dockerd", "docker.io"), ("iptables", "iptables"))
 
 
 @frozen
 class EngineAddress:
-    """An engine's address, in the words of ``DOCKER_HOST``."""
+    """An engine's address, in the syntax of ``DOCKER_HOST``."""
 
     host: str = DEFAULT_HOST
 
@@ -35,28 +35,28 @@ class EngineAddress:
     def named(cls, environment: Mapping[str, str]) -> EngineAddress:
         """The engine that the user has chosen, else the machine's own.
 
-        :raises Refused: the choice makes no sense.
+        :raises Refused: if the choice is invalid.
         """
         return cls(chosen_engine(environment).get("DOCKER_HOST") or DEFAULT_HOST)
 
     def answers(self) -> bool:
-        """Whether an engine is there and lets us in."""
+        """Whether there is an engine that grants us access."""
         try:
             return self._request("GET", "/_ping")[0] == 200
         except Unreachable:
             return False
 
     def has(self, image: str) -> bool:
-        """Whether the engine has an image of this name.
+        """Whether the engine has an image with this name.
 
-        :raises Unreachable: no engine answers.
+        :raises Unreachable: if no engine answers.
         """
         return self._request("GET", f"/images/{quote(image)}/json")[0] == 200
 
     def import_image(self, image: str, tar: Path) -> None:
-        """Make an image of one layer from a tar of a root file system.
+        """Create an image with one layer from a tar of a root file system.
 
-        :raises Unreachable: no engine answers, or it does not take the tar.
+        :raises Unreachable: if no engine answers, or it does not accept the tar.
         """
         repository, _, tag = image.rpartition(":")
         with tar.open("rb") as stream:
@@ -66,9 +66,9 @@ class EngineAddress:
             raise Unreachable(f"the engine did not import {image}", body.decode(errors="replace").strip())
 
     def forget(self, prefix: str) -> None:
-        """Take away every image name that begins with ``prefix``; what also has another name, or runs, stays.
+        """Remove every image name that begins with ``prefix``; images with another name, or in use, stay.
 
-        :raises Unreachable: no engine answers.
+        :raises Unreachable: if no engine answers.
         """
         for image in json.loads(self._request("GET", "/images/json")[1]):
             for name in (*(image["RepoTags"] or ()), *(image["RepoDigests"] or ())):
@@ -91,9 +91,9 @@ class EngineAddress:
 def start(directory: Path, *, environment: Mapping[str, str], name: str = NAME) -> EngineAddress:
     """Start an engine at the machine's default socket, with its usual store, which keeps what was built before.
 
-    Where that can be, :func:`refuse_start` has said; the programs are :data:`PROGRAMS`.
+    :func:`refuse_start` checks whether that is possible; the programs are :data:`PROGRAMS`.
 
-    :raises Unreachable: it does not come up.
+    :raises Unreachable: if it does not start.
     """
     engine = EngineAddress.named(environment)
     process.start(name, ["dockerd"], directory, environment=process.bare(environment), answers=engine.answers)
@@ -101,10 +101,10 @@ def start(directory: Path, *, environment: Mapping[str, str], name: str = NAME) 
 
 
 def refuse_start(engine: EngineAddress) -> None:
-    """Say why an engine that does not answer cannot be started here, if so.
+    """Raise an error if an engine that does not answer cannot be started here.
 
-    :raises Refused: this needs root.
-    :raises Unreachable: the environment names an engine, so that starting another would not help.
+    :raises Refused: if this needs root.
+    :raises Unreachable: if the environment names an engine, so that starting another would not help.
     """
     if engine.host != DEFAULT_HOST:
         raise Unreachable(f"no Docker engine answers at {engine.host}", "start it, or unset DOCKER_HOST")

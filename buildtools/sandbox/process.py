@@ -1,8 +1,8 @@
-"""A program of the sandbox: started in a session of its own, recorded, waited for, stopped.
+"""A program of the sandbox: start it in a session of its own, record it, wait for it, stop it.
 
-The record is one file per program, ``NAME.pid``, that holds the program's own line of ``/proc/PID/stat``. The program
-writes it itself before it becomes what it is, so that a starter that is killed leaves no program without a record; the
-start time in it (proc(5), field 22) tells the program from a stranger that was given the same pid later.
+The record is one file per program, ``NAME.pid``, with the program's own line from ``/proc/PID/stat``. The process
+writes it before it executes the program, so a killed starter leaves no program without a record. The start time in it
+(proc(5), field 22) distinguishes the program from a later process with the same pid.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def start(
 ) -> None:
     """Start ``command`` in ``directory`` and wait until it ``answers``; its output goes to ``NAME.log`` there.
 
-    :raises Unreachable: it ended, or did not answer within ``seconds``; it has been stopped.
+    :raises Unreachable: if it ended, or did not answer within ``seconds``; then it has been stopped.
     """
     log = directory / f"{name}.log"
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -63,12 +63,12 @@ def start(
 
 
 def is_running(name: str, directory: Path) -> bool:
-    """Whether the program on record still runs."""
+    """Whether the recorded program is still running."""
     return pid(name, directory) is not None
 
 
 def pid(name: str, directory: Path) -> int | None:
-    """The process id of the program on record, or None where it no longer runs."""
+    """The process id of the recorded program, or None if it is no longer running."""
     try:
         text = _record(directory, name).read_text()
     except FileNotFoundError:
@@ -86,9 +86,9 @@ def pid(name: str, directory: Path) -> int | None:
 
 
 def stop(name: str, directory: Path, *, seconds: float = 15) -> None:
-    """Ask the program on record to end, after ``seconds`` make it; then forget it.
+    """Terminate the recorded program, kill it after ``seconds``, and delete the record.
 
-    :raises BuildToolsError: it does not end.
+    :raises BuildToolsError: if it does not end.
     """
     for number, patience in ((signal.SIGTERM, seconds), (signal.SIGKILL, 5.0)):
         end = time.monotonic() + patience
@@ -106,12 +106,12 @@ def stop(name: str, directory: Path, *, seconds: float = 15) -> None:
 
 
 def bare(environment: Mapping[str, str]) -> dict[str, str]:
-    """What a service may see of the environment; ``REGISTRY_HTTP_ADDR`` and its like would change what it does."""
+    """The environment for a service; variables such as ``REGISTRY_HTTP_ADDR`` would change its behaviour."""
     return {name: value for name, value in environment.items() if name in _VISIBLE or name.lower().endswith("_proxy")}
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on now, all different."""
+    """Distinct ports of 127.0.0.1 that are currently free."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
@@ -131,7 +131,7 @@ def _record(directory: Path, name: str) -> Path:
 
 
 def _fields(stat: str) -> list[str]:
-    # The second field is the program's name in brackets and may hold blanks and brackets itself.
+    # The second field is the program's name in brackets and may itself contain spaces and brackets.
     return stat.rpartition(")")[2].split()
 
 

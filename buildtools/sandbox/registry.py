@@ -1,4 +1,4 @@
-"""A real registry on loopback: Distribution's ``docker-registry`` with a folder for a store."""
+"""A real registry on loopback: Distribution's ``docker-registry`` with a folder as its store."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ NAME = "registry"
 def start(
     directory: Path, port: int, *, environment: Mapping[str, str], user: str = "", password: str = "", name: str = NAME
 ) -> None:
-    """Start a registry at ``127.0.0.1:port`` with its store below ``directory``; with a user it asks for the login.
+    """Start a registry at ``127.0.0.1:port`` with its store below ``directory``; with a user it requires the login.
 
-    :raises Unreachable: it does not come up.
+    :raises Unreachable: if it does not start.
     """
     auth = {}
     if user:
@@ -34,7 +34,7 @@ def start(
         "storage": {
             "filesystem": {"rootdirectory": str(directory / f"{name}.store")},
             "delete": {"enabled": True},
-            # Kept off: its first look at an empty store is an error in Distribution 2.8.
+            # Disabled: in Distribution 2.8 the first purge of an empty store fails.
             "maintenance": {"uploadpurging": {"enabled": False}},
         },
         "http": {"addr": f"127.0.0.1:{port}"},
@@ -53,7 +53,10 @@ def start(
 
 
 def answers(port: int) -> bool:
-    """Whether a registry answers at this port: https://distribution.github.io/distribution/spec/api/#api-version-check."""
+    """Whether a registry answers at this port.
+
+    https://distribution.github.io/distribution/spec/api/#api-version-check
+    """
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request("GET", "/v2/")
@@ -66,18 +69,18 @@ def answers(port: int) -> bool:
 
 
 def write_docker_config(folder: Path, host: str, user: str, password: str) -> None:
-    """Make ``folder`` a Docker configuration (``DOCKER_CONFIG``) that holds the login for ``host``, for us alone."""
+    """Make ``folder`` a private Docker configuration (``DOCKER_CONFIG``) with the login for ``host``."""
     folder.mkdir(mode=0o700, exist_ok=True)
     login = base64.b64encode(f"{user}:{password}".encode()).decode()
     write_private(folder / "config.json", json.dumps({"auths": {host: {"auth": login}}}, indent=2) + "\n")
 
 
 def bcrypt(password: str) -> str:
-    """The password hashed as an htpasswd file of a registry wants it, which knows bcrypt only.
+    """The password's bcrypt hash, the only kind that a registry's htpasswd file accepts.
 
     Python has no bcrypt, but the C library's crypt(5) has.
 
-    :raises BuildToolsError: this machine's libcrypt has no bcrypt.
+    :raises BuildToolsError: if this machine's libcrypt has no bcrypt.
     """
     try:
         library = ctypes.CDLL("libcrypt.so.1")

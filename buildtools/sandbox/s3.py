@@ -17,30 +17,30 @@ from buildtools.sandbox import process
 
 NAME = "s3"
 REGION = "us-east-1"
-# Its sockets between its own parts always lie here, whatever TMPDIR says.
+# The server always puts its internal sockets here, whatever TMPDIR says.
 _SOCKETS = Path("/tmp")  # noqa: S108  only removed, and only by the names of our own ports
 
-# A bucket would take seven volumes at its first object, and a server has only so many of them.
+# By default a bucket takes seven volumes for its first object, and a server has a limited number.
 # https://github.com/seaweedfs/seaweedfs/wiki/Optimization#increase-concurrent-writes
 _GROWTH = "[master.volume_growth]\ncopy_1 = 1\n"
 
 
 @frozen
 class Keys:
-    """An access key of the server, fresh and random."""
+    """A random access key of the server."""
 
     access: str
     secret: str = field(repr=False)
 
     @classmethod
     def fresh(cls) -> Keys:
-        """A new pair that nobody else has."""
+        """A new pair."""
         return cls(f"SANDBOX{secrets.token_hex(6).upper()}", secrets.token_hex(20))
 
 
 @frozen
 class Ports:
-    """Every port the server listens on; each default would meet a second server."""
+    """Every port the server listens on; the defaults would collide with a second server."""
 
     s3: int
     filer: int
@@ -58,14 +58,14 @@ class Ports:
 
     @classmethod
     def free(cls) -> Ports:
-        """Eight that are free now."""
+        """Eight ports that are currently free."""
         return cls(*process.free_ports(8))
 
 
 def start(directory: Path, ports: Ports, keys: Keys, *, environment: Mapping[str, str], name: str = NAME) -> None:
     """Start a server at ``127.0.0.1:ports.s3`` with its store below ``directory``; ``keys`` may do everything.
 
-    :raises Unreachable: it does not come up.
+    :raises Unreachable: if it does not start.
     """
     store = directory / f"{name}.store"
     store.mkdir(exist_ok=True)
@@ -97,7 +97,7 @@ def start(directory: Path, ports: Ports, keys: Keys, *, environment: Mapping[str
         "master.port": ports.master,
         "master.port.grpc": ports.master_grpc,
         "master.volumeSizeLimitMB": 256,
-        # With its old state, a lone master waits 10 s for others to elect it.
+        # With its old state, a single master waits 10 s for an election.
         "master.resumeState": "false",
         "master.telemetry": "false",
         "volume.port": ports.volume,
@@ -109,18 +109,18 @@ def start(directory: Path, ports: Ports, keys: Keys, *, environment: Mapping[str
         name,
         ["weed", "-logtostderr", "server", *(f"-{option}={value}" for option, value in options.items())],
         directory,
-        # It reads settings of its own from ~/.seaweedfs.
+        # It reads its own settings from ~/.seaweedfs.
         environment={**process.bare(environment), "HOME": str(directory)},
         answers=lambda: answers(ports.s3) and _stores(ports.master),
     )
 
 
 def stop(directory: Path, *, name: str = NAME) -> None:
-    """Stop the server that was started in ``directory``, if it runs, and remove what it left elsewhere.
+    """Stop the server that was started in ``directory``, if it is running, and delete what it left elsewhere.
 
-    :raises BuildToolsError: it does not end.
+    :raises BuildToolsError: if it does not end.
     """
-    # Asked to end, it waits 15 s for connections of its own; its files are whole at any time.
+    # On SIGTERM it waits 15 s for its own connections; its files are consistent at any time.
     process.stop(name, directory, seconds=0)
     with suppress(FileNotFoundError):
         for port in json.loads((directory / f"{name}.ports").read_text()).values():
@@ -129,7 +129,10 @@ def stop(directory: Path, *, name: str = NAME) -> None:
 
 
 def aws_environment(ports: Ports, keys: Keys) -> dict[str, str]:
-    """What any S3 client needs to reach the server: https://docs.aws.amazon.com/sdkref/latest/guide/environment-variables.html."""
+    """The variables that an S3 client needs to use the server.
+
+    https://docs.aws.amazon.com/sdkref/latest/guide/environment-variables.html
+    """
     return {
         "AWS_ACCESS_KEY_ID": keys.access,
         "AWS_SECRET_ACCESS_KEY": keys.secret,
@@ -140,16 +143,16 @@ def aws_environment(ports: Ports, keys: Keys) -> dict[str, str]:
 
 
 def answers(port: int) -> bool:
-    """Whether an S3 server answers at this port (it refuses who does not sign)."""
+    """Whether an S3 server answers at this port; it rejects unsigned requests."""
     return _exchange(port, "GET", "/")[0] == 403
 
 
 def create_bucket(ports: Ports, name: str) -> None:
-    """Make a bucket; one that is there already is left as it is.
+    """Create a bucket; an existing one is left as it is.
 
     A bucket of SeaweedFS is a folder of its filer, https://github.com/seaweedfs/seaweedfs/wiki/Filer-Server-API.
 
-    :raises Unreachable: the server does not take it.
+    :raises Unreachable: if the server does not accept it.
     """
     status, _ = _exchange(ports.filer, "POST", f"/buckets/{name}/")
     if status not in (201, 409):

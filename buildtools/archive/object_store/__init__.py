@@ -1,1 +1,1 @@
-"""The store that is a bucket of S3, or of a service that speaks its protocol. boto3 is imported nowhere else."""
+"""A store in an S3 bucket, or a service with the same protocol. Only this package imports boto3."""

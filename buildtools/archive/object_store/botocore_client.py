@@ -1,4 +1,4 @@
-"""botocore's client, as the environment and the settings say."""
+"""botocore's client, configured by the environment and the settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 def parse_url(url: str) -> tuple[str, str]:
     """The bucket and the prefix of ``s3://bucket/prefix``.
 
-    :raises Refused: it is not such a URL.
+    :raises Refused: if it is not such a URL.
     """
     bucket, _, prefix = url.removeprefix("s3://").strip("/").partition("/")
     if not url.startswith("s3://") or not bucket:
@@ -26,23 +26,23 @@ def parse_url(url: str) -> tuple[str, str]:
 
 
 def connect(endpoint: str, environment: Mapping[str, str], patience: Patience, *, checksums: bool) -> Any:
-    """A client that retries nothing by itself; sends nothing yet.
+    """A client without retries of its own; nothing is sent yet.
 
-    ``endpoint`` is empty for ``AWS_ENDPOINT_URL_S3`` or Amazon's own. Credentials come from ``AWS_*`` of the
-    environment, else from where botocore looks (profile, role, instance).
+    An empty ``endpoint`` means ``AWS_ENDPOINT_URL_S3``, or else Amazon's own. Credentials come from the variables
+    ``AWS_*``, else from where botocore looks (profile, role, instance).
 
-    :raises Refused: the endpoint is not valid or holds a login, or the profile does not exist.
+    :raises Refused: if the endpoint is invalid or contains a login, or the profile does not exist.
     """
     endpoint = endpoint or environment.get("AWS_ENDPOINT_URL_S3", "") or environment.get("AWS_ENDPOINT_URL", "")
     _refuse_login(endpoint)
     client = _client(endpoint, environment, patience, checksums=checksums)
-    # AWS's own configuration file may name one too.
+    # AWS's own configuration file may name an endpoint too.
     _refuse_login(client.meta.endpoint_url)
     return client
 
 
 def _refuse_login(endpoint: str) -> None:
-    # Nobody reads it there, and every message that names the endpoint would show it.
+    # A login there is never used, and every message with the endpoint would show it.
     if "@" in endpoint:
         raise Refused(
             f"the endpoint of S3 holds a login (…@{endpoint.rpartition('@')[2]})",
@@ -52,7 +52,7 @@ def _refuse_login(endpoint: str) -> None:
 
 @cache
 def _data_loader() -> Any:
-    """What botocore reads of S3's description, once for all clients: that is nearly all it takes to make one."""
+    """botocore's description of S3, loaded once for all clients: that is most of the work of creating one."""
     import botocore.session
 
     return botocore.session.get_session().get_component("data_loader")
@@ -68,7 +68,7 @@ def _client(endpoint: str, environment: Mapping[str, str], patience: Patience, *
     core = botocore.session.get_session()
     core.register_component("data_loader", _data_loader())
     try:
-        # What is None is looked for where botocore looks: profile, role, instance.
+        # botocore looks up what is None: profile, role, instance.
         session = Session(
             aws_access_key_id=environment.get("AWS_ACCESS_KEY_ID"),
             aws_secret_access_key=environment.get("AWS_SECRET_ACCESS_KEY"),
@@ -78,17 +78,17 @@ def _client(endpoint: str, environment: Mapping[str, str], patience: Patience, *
             botocore_session=core,
         )
         config = Config(
-            # While a request is sent, this is also how long the service may refuse to take the next block of it.
+            # While a request is sent, this also limits how long the service may block the next part of it.
             connect_timeout=patience.connecting,
             read_timeout=patience.silence,
             retries={"mode": "standard", "total_max_attempts": 1},
             request_checksum_calculation="when_supported" if checksums else "when_required",
-            # What is read is compared with what a release names, which a service's own checksum adds nothing to.
+            # Content is compared with the checksums of a release, so a service's own checksum adds nothing.
             response_checksum_validation="when_required",
             proxies={} if urlsplit(endpoint).hostname in _LOOPBACK else None,
-            # For signed URLs too, which botocore signs in the way of 2006 where it may.
+            # For signed URLs too, which botocore would sign in the way of 2006 if possible.
             signature_version="s3v4",
-            # A server at an own address seldom has a name for each bucket.
+            # A server at a custom address seldom has a host name for each bucket.
             s3={"addressing_style": "path" if endpoint else "auto"},
         )
         client = session.client(
@@ -97,8 +97,8 @@ def _client(endpoint: str, environment: Mapping[str, str], patience: Patience, *
             endpoint_url=endpoint or None,
             config=config,
         )
-        # Bodies are streams, of which botocore would ask whether they may come, and wait a second for a service that
-        # does not answer that.
+        # Bodies are streams, for which botocore would send Expect: 100-continue, and wait a second for a service that
+        # ignores it.
         client.meta.events.unregister("before-call.s3", add_expect_header)
         return client
     except BotoCoreError as error:

@@ -1,9 +1,10 @@
-"""One request and its answer: tried again while an outage may pass, and proven to be S3's own.
+"""One request and its response: retried while an outage may pass, and verified to be S3's own.
 
-botocore sends and parses; its own retries are off, since they know neither a bound on time nor an answer that is not
-S3's. What stands between us and a service (a proxy, a captive portal, a load balancer without backends) answers with
-pages and statuses of its own, often 200 or 404. S3 never succeeds without certain fields (``ETag``, ``UploadId``), and
-never says 404 without an error document, so each request names what its answer must hold. Anything else is an outage.
+botocore sends and parses. Its own retries are off, because they know neither a time limit nor responses that are not
+S3's. Anything between us and a service (a proxy, a captive portal, a load balancer without backends) answers with its
+own pages and statuses, often 200 or 404. S3 never succeeds without certain fields (``ETag``, ``UploadId``), and never
+returns 404 without an error document, so each request names the fields that its response must have. Anything else is an
+outage.
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ from buildtools.request_log import Stopwatch
 
 _CHUNK = 1 << 20
 _OK = 200
-# A signed URL is used at once; clocks may differ by minutes, and the service allows for fifteen.
+# A signed URL is used at once; clocks may differ by minutes, and the service tolerates fifteen.
 _SIGNATURE_SECONDS = 300
 
 
 @frozen
 class Patience:
-    """How long an outage is waited for.
+    """How long to wait for an outage to pass.
 
-    ``connecting`` and ``silence`` are seconds without a connection and without a byte of the answer. A new attempt
-    begins only in the first ``retrying`` seconds, so a service that takes every request and says nothing is given up
-    after two minutes, and cancelling the upload, which is tried once more, ends within three. ``attempts`` bounds
-    what fails at once, with pauses of ``pause`` seconds that double.
+    ``connecting`` and ``silence`` are seconds without a connection and without a byte of the response. A new attempt
+    starts only within the first ``retrying`` seconds, so a service that accepts every request and never answers is
+    given up after two minutes; aborting the upload, which is tried once more, ends within three. ``attempts`` limits
+    immediate failures, with pauses of ``pause`` seconds that double.
     """
 
     connecting: float = 20
@@ -45,7 +46,7 @@ class Patience:
 
 
 class Bucket:
-    """Asks one bucket. ``client`` is botocore's. Safe to share between threads."""
+    """Sends requests about one bucket. ``client`` is botocore's. It may be shared between threads."""
 
     def __init__(self, client: Any, name: str, prefix: str, endpoint: str, patience: Patience) -> None:
         self._client = client
@@ -53,24 +54,24 @@ class Bucket:
         self.prefix = prefix
         self._endpoint = endpoint
         self._patience = patience
-        # What botocore makes of an operation, for the log; each thread has a request of its own.
+        # The HTTP request that botocore makes, for the log; each thread has its own.
         self._request = threading.local()
         client.meta.events.register("before-send.s3", self._remember)
 
     def location(self, key: str) -> str:
-        """``s3://bucket/prefix/key``, for people."""
+        """``s3://bucket/prefix/key``, for display."""
         return f"s3://{self._name}/{self.prefix}{key}"
 
     def foreign(self, reason: str) -> Unreachable:
-        """The error for an answer about this bucket that is not S3's own."""
+        """The error for a response about this bucket that is not S3's own."""
         return refusals.foreign(self._endpoint, self.location(""), reason)
 
     def address(self, key: str) -> dict[str, str]:
-        """Where an object is, as S3 wants it of a source that is copied."""
+        """An object's address in the form of S3's CopySource."""
         return {"Bucket": self._name, "Key": self.prefix + key}
 
     def is_beside(self, other: Bucket) -> bool:
-        """Whether both are of one service, which may then copy between them."""
+        """Whether both belong to one service, which may then copy between them."""
         return self._endpoint == other._endpoint
 
     def ask(
@@ -83,12 +84,12 @@ class Bucket:
         attempts: int = 0,
         **parameters: Any,
     ) -> dict[str, Any]:
-        """The answer to one of botocore's operations, about an object or, where ``key`` is None, about the bucket.
+        """The response to one of botocore's operations, about an object or, if ``key`` is None, about the bucket.
 
         It is a success that has all of ``requires``, or an error whose code is in ``tolerates``.
 
-        :raises Unreachable: there was none in time.
-        :raises BuildToolsError: the service refuses.
+        :raises Unreachable: if there was none in time.
+        :raises BuildToolsError: if the service refuses.
         """
         began = time.monotonic()
         target = {"Bucket": self._name} if key is None else {"Bucket": self._name, "Key": self.prefix + key}
@@ -122,12 +123,12 @@ class Bucket:
         requires: Collection[str],
         parameters: dict[str, Any],
     ) -> tuple[dict[str, Any] | BuildToolsError, object]:
-        """What came of one request, and its status or why it has none."""
+        """The result of one request, and its status or why it has none."""
         from botocore import exceptions, parsers
         from urllib3.exceptions import HTTPError
 
         if "Body" in parameters:
-            # Of bytes, all would have to be sent before the socket's timeout; of a stream, each block.
+            # Bytes would all have to be sent within the socket's timeout; of a stream, only each block.
             parameters["Body"] = io.BytesIO(parameters["Body"])
         try:
             response: dict[str, Any] = getattr(self._client, operation)(**parameters)
@@ -137,7 +138,7 @@ class Bucket:
                 return dict(error.response), status
             return refusals.refusal(error.response, operation, self._name, self._endpoint, place), status
         except (exceptions.BotoCoreError, HTTPError) as error:
-            # botocore translates what urllib3 raises while it sends, but not while it reads.
+            # botocore translates urllib3's exceptions while it sends, but not while it reads.
             return refusals.failure(error, self._endpoint, place), type(error).__name__
         except (
             parsers.ResponseParserError,
@@ -147,7 +148,7 @@ class Bucket:
             AttributeError,
             RecursionError,
         ) as error:
-            # All but the first come out of botocore's reading of nonsense; the last of redirections without end.
+            # All but the first come from botocore's parsing of nonsense; the last from endless redirections.
             return refusals.foreign(self._endpoint, place, type(error).__name__), type(error).__name__
         status = response["ResponseMetadata"]["HTTPStatusCode"]
         missing = [name for name in requires if name not in response]
@@ -159,10 +160,10 @@ class Bucket:
         self._request.line = request.method, request.url
 
     def read_plainly(self, key: str) -> tuple[bytes, str] | None:
-        """A small object's bytes and its ETag, by a request that is signed but otherwise none of botocore's operations.
+        """A small object's bytes and its ETag, by a signed request that bypasses botocore's operations.
 
-        Of a thousand small objects, botocore's operations take two thirds of the time: 1.2 ms each, this 0.5 ms. It is
-        not tried again; None stands for every answer but a complete success.
+        For a thousand small objects, botocore's operations take two thirds of the time: 1.2 ms each, this 0.5 ms. It
+        does not retry; None means anything but complete success.
         """
         from botocore.awsrequest import AWSRequest
         from botocore.exceptions import BotoCoreError
@@ -172,7 +173,7 @@ class Bucket:
         target = {"Bucket": self._name, "Key": self.prefix + key}
         try:
             url = self._client.generate_presigned_url("get_object", Params=target, ExpiresIn=_SIGNATURE_SECONDS)
-            # The session that the client itself sends with: proxies, authorities and connections are the same.
+            # The client's own session: the proxies, authorities and connections are the same.
             response = self._client._endpoint.http_session.send(AWSRequest("GET", url).prepare())  # noqa: SLF001
             data, headers = response.content, response.headers
         except (BotoCoreError, HTTPError):
@@ -182,11 +183,11 @@ class Bucket:
         return (data, headers["ETag"]) if is_complete and "ETag" in headers else None
 
     def download(self, key: str, out: Sink) -> dict[str, Any] | None:
-        """Writes an object's content to ``out``: what the service says of it, or None where there is none.
+        """Write an object's content to ``out``; returns the service's description of it, or None if it does not exist.
 
-        One that breaks off goes on where it broke off, from the same object.
+        After an interruption it continues where it stopped, from the same object.
 
-        :raises Unreachable: it broke off again and again without progress.
+        :raises Unreachable: if it was interrupted again and again without progress.
         """
         from botocore import exceptions
         from urllib3.exceptions import HTTPError

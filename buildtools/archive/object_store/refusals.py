@@ -1,4 +1,4 @@
-"""S3's errors in our words: the fact, and what the reader can do about it. No message holds a secret."""
+"""S3's errors in our words: the fact, and what the reader can do about it. No message contains a secret."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from typing import Any
 
 from buildtools import BuildToolsError, Refused, Unreachable
 
-# What a conditional write answers where the condition does not hold; some say so by the status alone.
+# The responses to a conditional write whose condition is false; some services only return the status.
 EXISTS = frozenset({"PreconditionFailed", "412"})
-# Two conditional writes met, and neither is told who won.
+# Two conditional writes collided, and neither was told which one won.
 COLLISION = "ConditionalRequestConflict"
 
 _SET_KEYS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 _DENIED = ("{endpoint} denies {right} on {place}", "grant the access key that right below the configured prefix")
-# What S3 says of what does not exist to whoever may not list.
+# S3 denies access to what does not exist, unless the caller may list.
 _LISTING_TOO = ", and s3:ListBucket: without it, what does not exist is denied too"
 _READ = "s3:GetObject"
 _CLOCK = ("{endpoint} says that this machine's clock is wrong", "set the clock (timedatectl set-ntp true)")
 _REGION = ("bucket {bucket} is in another region", "set AWS_REGION to the bucket's region")
 
-# https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, and what others answer in their place. HEAD
-# answers have no body, so there botocore gives the status in place of a code.
+# https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, and what other services return instead. Responses
+# to HEAD have no body, so botocore gives the status instead of a code.
 _REFUSALS = {
     "NoSuchBucket": ("bucket {bucket} does not exist at {endpoint}", "create it, or correct artifacts"),
     "InvalidBucketName": ("{bucket} is not a valid bucket name", "correct artifacts"),
@@ -41,7 +41,7 @@ _REFUSALS = {
         "use a service with conditional writes, and set s3_checksums = false if it knows no checksums",
     ),
 }
-# What a policy must allow for each operation; all others write.
+# The permission that each operation needs; all others write.
 _RIGHTS = {
     "head_object": _READ,
     "get_object": _READ,
@@ -57,12 +57,12 @@ _DAMAGED = frozenset({"BadDigest", "InvalidDigest", "IncompleteBody", "XAmzConte
 
 
 def code(response: dict[str, Any]) -> str:
-    """The error code of a response, as ``NoSuchKey``; the status where S3 gave none, empty where it succeeded."""
+    """The error code of a response, such as ``NoSuchKey``; the status if S3 gave none, empty if it succeeded."""
     return str(response.get("Error", {}).get("Code", ""))
 
 
 def refusal(response: dict[str, Any], operation: str, bucket: str, endpoint: str, place: str) -> BuildToolsError:
-    """What a service answered to an operation on ``place``, as our error; ``Unreachable`` where a retry may help."""
+    """The error for a service's response to an operation on ``place``; ``Unreachable`` if a retry may help."""
     right = _RIGHTS.get(operation, "s3:PutObject")
     message = response.get("Error", {}).get("Message", "")
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
@@ -84,7 +84,7 @@ def refusal(response: dict[str, Any], operation: str, bucket: str, endpoint: str
 
 
 def foreign(endpoint: str, place: str, reason: str) -> Unreachable:
-    """An answer that is not S3's own, or was cut short."""
+    """The error for a response that is not S3's own, or is truncated."""
     return Unreachable(
         f"the answer of {endpoint} about {place} is not valid S3 ({reason})",
         "check s3_endpoint and the proxies in between, then try again",
@@ -92,7 +92,7 @@ def foreign(endpoint: str, place: str, reason: str) -> Unreachable:
 
 
 def failure(error: Exception, endpoint: str, place: str) -> BuildToolsError:
-    """What botocore or urllib3 raised while a request was sent or an answer read, as one of our errors."""
+    """The error for what botocore or urllib3 raised while sending a request or reading a response."""
     from botocore import exceptions
     from urllib3.exceptions import HTTPError
 
@@ -122,6 +122,6 @@ def failure(error: Exception, endpoint: str, place: str) -> BuildToolsError:
 
 
 def _reason(error: Exception) -> str:
-    # botocore's own text repeats the whole URL with the upload's id; the system's, below it, is what helps.
+    # botocore's own text repeats the whole URL with the upload's id; the system's error inside it is what helps.
     text = str(getattr(error, "kwargs", {}).get("error", ""))
     return text[text.rindex("[") :] if "[" in text else type(error).__name__

@@ -1,4 +1,4 @@
-"""The adapter for S3: objects below one prefix of a bucket, created where there is none, and read back."""
+"""The S3 implementation: objects below one prefix of a bucket, created only if they do not exist, and read back."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from buildtools.events import Report, Transferred, unheard
 from buildtools.schedule import awaited, side_by_side
 
 _ABSENT = frozenset({"NoSuchKey", "NotFound", "404"})
-# HEAD is refused, but the object may be there.
+# HEAD is refused, but the object may exist.
 _NO_HEAD = frozenset({"MethodNotAllowed", "405", "NotImplemented", "501"})
-# Writers of one key that meet are told to try again; who loses five times in three seconds meets more than a few.
+# Colliding writers of one key are told to try again; losing five times in three seconds is more than a few collisions.
 _COLLISIONS = 5
-# Enough that waiting for a distant store does not add up. botocore keeps ten connections open, and closes what is more.
+# Enough to hide the latency of a distant store. botocore keeps ten connections open, and closes any others.
 _READERS = 8
 # The object that shows whether a service refuses to create what exists. It stays, so a later preflight needs one
-# request, no right to delete, and cannot be misled by another one that deletes it.
+# request, no permission to delete, and cannot be misled by another preflight that deletes it.
 _PROBE = ".buildtools-access"
 _PROBE_CONTENT = b"buildtools asks here whether this service refuses to create an object that exists\n"
 _NO_CONDITIONS = (
@@ -42,18 +42,18 @@ _NO_CONDITIONS = (
 
 
 class S3Store:
-    """An :class:`buildtools.archive.store.ArtifactStore` in a bucket; the contract stands there.
+    """An :class:`buildtools.archive.store.ArtifactStore` in a bucket; the contract is there.
 
-    ``checksums`` is false for services that reject SHA-256 checksums; then contents are proven by reading them back.
-    ``conditional_writes`` is false for services that ignore conditions, which the user has allowed: then an object is
-    looked for before it is created, and two writers at once can overwrite each other.
+    ``checksums`` is False for services that reject SHA-256 checksums; then contents are verified by reading them back.
+    ``conditional_writes`` is False for services that ignore conditions, if the user allows that: then an object is
+    looked up before it is created, and two concurrent writers can overwrite each other.
     """
 
     def __init__(self, bucket: Bucket, *, checksums: bool, conditional_writes: bool) -> None:
         self._bucket = bucket
         self._checksums = checksums
         self._conditional = conditional_writes
-        # Whether the service has been found to respect the condition of replacing.
+        # Whether the service is known to respect the condition of ``replace``.
         self._replaces = False
         self._mode: dict[str, Any] = {"ChecksumMode": "ENABLED"} if checksums else {}
 
@@ -68,9 +68,9 @@ class S3Store:
         conditional_writes: bool = True,
         patience: Patience = Patience(),  # noqa: B008  frozen
     ) -> S3Store:
-        """The store at ``s3://bucket/prefix``; sends nothing yet.
+        """The store at ``s3://bucket/prefix``; nothing is sent yet.
 
-        :raises Refused: URL or endpoint are not valid, the endpoint holds a login, or the profile does not exist.
+        :raises Refused: if URL or endpoint are invalid, the endpoint contains a login, or the profile does not exist.
         """
         name, prefix = botocore_client.parse_url(url)
         client = botocore_client.connect(endpoint, environment, patience, checksums=checksums)
@@ -84,24 +84,24 @@ class S3Store:
         return self._bucket
 
     def location(self, key: str) -> str:
-        """``s3://bucket/prefix/key``, for people."""
+        """``s3://bucket/prefix/key``, for display."""
         return self._bucket.location(key)
 
     def check_access(self, *, dry_run: bool = False) -> tuple[str, ...]:
-        """Every reason why a release could not be written, each as one message; empty where there is none.
+        """Every reason why a release could not be written, one message each; empty if there is none.
 
-        The first one leaves a small object, by which it and all later ones find out whether the service respects
-        conditions: to delete it would let two of them, side by side, mistake a service that does. A ``dry_run`` leaves
+        The first check leaves a small object, by which it and all later ones find out whether the service respects
+        conditions. If it were deleted, two concurrent checks could misjudge a service that does. A ``dry_run`` leaves
         nothing, and finds out less.
 
-        :raises Unreachable: the service does not answer.
+        :raises Unreachable: if the service does not answer.
         """
         errors: dict[str, None] = {}
         for probe in (self._probe_parts if dry_run else self._probe_creating, self._probe_listing):
             try:
                 probe()
             except Unreachable:
-                # What is known to be wrong is worth more than an outage after it.
+                # A known problem is worth more than a later outage.
                 if not errors:
                     raise
             except BuildToolsError as error:
@@ -109,10 +109,11 @@ class S3Store:
         return tuple(errors)
 
     def head(self, key: str) -> StoredObject | None:
-        """What the service knows of an object without reading it; None where there is none."""
+        """The service's description of an object, without reading it; None if it does not exist."""
         response = self._bucket.ask("head_object", key, tolerates=_ABSENT | _NO_HEAD, **self._mode)
         if code(response) or not {"ETag", "ContentLength"} <= response.keys():
-            # An answer to HEAD has no body: only GET tells a missing object from a missing bucket or another's answer.
+            # A response to HEAD has no body: only GET distinguishes a missing object, a missing bucket and a foreign
+            # response.
             response = self._bucket.ask(
                 "get_object", key, tolerates=("NoSuchKey",), requires=("ETag", "ContentLength"), **self._mode
             )
@@ -122,22 +123,22 @@ class S3Store:
         return _stored_object(key, response)
 
     def read(self, key: str) -> Content | None:
-        """A small object's content; None where there is none."""
+        """A small object's content; None if it does not exist."""
         out = io.BytesIO()
         entry = self.download(key, out)
         return Content(out.getvalue(), entry.etag) if entry else None
 
     def read_all(self, keys: Sequence[str]) -> list[Content | None]:
-        """The contents of many small objects, several of which are read at once, in the order of their keys."""
+        """The contents of many small objects, in the order of their keys; several are read at once."""
         return side_by_side([partial(self._read_quickly, key) for key in keys], jobs=_READERS)
 
     def _read_quickly(self, key: str) -> Content | None:
         content = self._bucket.read_plainly(key)
-        # Whatever else the answer was, the usual way knows what to make of it.
+        # The usual way handles every other response.
         return Content(*content) if content else self.read(key)
 
     def download(self, key: str, out: Sink) -> StoredObject | None:
-        """Writes an object's content to ``out``; None where there is none."""
+        """Write an object's content to ``out``; None if it does not exist."""
         response = self._bucket.download(key, out)
         return _stored_object(key, response) if response else None
 
@@ -153,13 +154,13 @@ class S3Store:
         return content.checksums().sha256 if self.download(key, content) else None
 
     def create(self, key: str, data: bytes, content_type: str) -> bool:
-        """Writes an object where there is none, and tells whether it did."""
+        """Create an object unless it exists; returns whether it was created."""
         if not self._conditional and self.head(key):
             return False
         return self._put(key, data, content_type, self._if_absent)
 
     def replace(self, key: str, data: bytes, etag: str, content_type: str) -> bool:
-        """Overwrites an object that still is what it was when it was read; False where it no longer is."""
+        """Overwrite an object if it still has this ETag (compare-and-swap); returns False if it does not."""
         if not self._conditional:
             entry = self.head(key)
             return entry is not None and entry.etag == etag and self._put(key, data, content_type, {})
@@ -176,11 +177,11 @@ class S3Store:
         )
 
     def delete(self, key: str) -> None:
-        """Removes an object; nothing where there is none."""
+        """Delete an object; do nothing if it does not exist."""
         self._bucket.ask("delete_object", key)
 
     def discard_unfinished(self, prefix: str, older_than: datetime) -> int:
-        """Cancels the uploads to keys below ``prefix`` that a killed run left; their number."""
+        """Abort the uploads to keys below ``prefix`` that killed runs left; returns their number."""
         markers = {"KeyMarker": "NextKeyMarker", "UploadIdMarker": "NextUploadIdMarker"}
         pages = self._pages("list_multipart_uploads", prefix, markers)
         entries = self._entries(pages, "Uploads", ("Key", "UploadId", "Initiated"))
@@ -200,7 +201,7 @@ class S3Store:
         subject: str = "",
         report: Report = unheard,
     ) -> StoredArchive:
-        """Sends what ``write`` writes, whose ``checksums`` are known, and reads back what the service has."""
+        """Upload what ``write`` writes, whose ``checksums`` are known, and read back what the service has."""
         existing = self.head(key)
         if existing:
             return self._same(existing, checksums)
@@ -225,7 +226,7 @@ class S3Store:
         subject: str = "",
         report: Report = unheard,
     ) -> StoredArchive:
-        """Takes over the archive that ``source`` has under the same key, and reads back what the service has."""
+        """Copy the archive with the same key from ``source``, and read back what the service has."""
         existing = self.head(key)
         if existing:
             return self._same(existing, checksums)
@@ -235,7 +236,7 @@ class S3Store:
             raise Drifted(
                 f"{source.location(key)} {difference}", "restore it; `invoke verify` tells what else is damaged"
             )
-        # One part is sent by the request that creates the object; for the service to copy it takes three.
+        # A single part is sent by the request that creates the object; copying it in the service would take three.
         if checksums.size > PART and isinstance(source, S3Store) and self._bucket.is_beside(source.bucket):
             is_new = self._copy_inside(entry, source, checksums)
             if is_new is not None:
@@ -247,8 +248,8 @@ class S3Store:
         return self.upload(key, lambda out: source.download(key, out), checksums, subject=subject, report=report)
 
     def _copy_inside(self, entry: StoredObject, source: S3Store, checksums: Checksums) -> bool | None:
-        """Whether a copy made by the service itself is new; None where it makes none."""
-        # Unless the service vouches for the source, its bytes are looked at while they are sent.
+        """Whether a copy made by the service itself is new; None if it makes none."""
+        # Unless the service's checksum proves the source, its bytes must be checked while they are sent.
         if not checksums.agrees(entry.checksum):
             return None
         attributes = _attributes(ARCHIVE_TYPE, checksums)
@@ -259,11 +260,11 @@ class S3Store:
         except Unreachable:
             raise
         except BuildToolsError:
-            # Not every service copies, nor lets the login of one bucket read the other.
+            # Not every service can copy, or lets the login of one bucket read the other.
             return None
 
     def _read_back(self, key: str, checksums: Checksums, *, is_new: bool) -> StoredArchive:
-        # A replicated store may show an object a moment late.
+        # A replicated store may show an object with a delay.
         entry = awaited(lambda: self.head(key))
         if entry is None:
             raise Unreachable(f"{self.location(key)} is not there after it was written", "try again")
@@ -307,7 +308,7 @@ class S3Store:
             )
             if code(response) != COLLISION:
                 return not code(response)
-            # Two writers met and neither is told who won: S3 asks to send it again.
+            # Two writers collided and neither was told which one won: S3 asks to send it again.
             time.sleep(0.1 * 2**attempt)
         raise Unreachable(f"write conflict on {self.location(key)} persists after {_COLLISIONS} attempts", "try again")
 
@@ -315,13 +316,13 @@ class S3Store:
         return {"ChecksumSHA256": base64.b64encode(hashlib.sha256(data).digest()).decode()} if self._checksums else {}
 
     def _probe_creating(self) -> None:
-        # Created twice, the second must fail. Where an earlier preflight has created it, the first does.
+        # The second creation must fail, or the first, if an earlier preflight has created it.
         if self.create(_PROBE, _PROBE_CONTENT, "text/plain") and self.create(_PROBE, _PROBE_CONTENT, "text/plain"):
             self._refuse_overwriting()
         self._probe_parts()
 
     def _probe_parts(self) -> None:
-        # An object of parts is created by another request, which may ignore what a PUT respects.
+        # A multipart object is created by another request, which may ignore what a PUT respects.
         algorithm: dict[str, Any] = {"ChecksumAlgorithm": "SHA256"} if self._checksums else {}
         upload_id = self._bucket.ask("create_multipart_upload", _PROBE, requires=("UploadId",), **algorithm)["UploadId"]
         try:
@@ -351,11 +352,11 @@ class S3Store:
             self._bucket.ask("abort_multipart_upload", _PROBE, tolerates=("NoSuchUpload",), UploadId=upload_id)
 
     def _probe_replacing(self) -> None:
-        # No object has this ETag. A service that ignores the condition writes what is there already.
+        # No object has this ETag. A service that ignores the condition rewrites the same content.
         try:
             is_ignored = self._put(_PROBE, _PROBE_CONTENT, "text/plain", {"IfMatch": '"0"'})
         except Refused:
-            # Who may write some objects only need not be able to find out.
+            # A user who may only write certain objects need not be able to find out.
             is_ignored = False
         if is_ignored:
             self._refuse_overwriting("If-Match")
@@ -371,7 +372,7 @@ class S3Store:
     def _pages(
         self, operation: str, prefix: str, markers: Mapping[str, str], **parameters: Any
     ) -> Iterator[dict[str, Any]]:
-        """The answers of a listing; ``markers`` maps where a page begins to where the answer says so."""
+        """The pages of a listing; ``markers`` maps each request parameter to the response field with its next value."""
         while True:
             page = self._bucket.ask(
                 operation, None, requires=("IsTruncated",), Prefix=self._prefix + prefix, **parameters
@@ -385,7 +386,7 @@ class S3Store:
     def _entries(
         self, pages: Iterator[dict[str, Any]], name: str, requires: tuple[str, ...]
     ) -> Iterator[dict[str, Any]]:
-        """What the pages of a listing list under ``name``, with all of ``requires``."""
+        """The entries under ``name`` in the pages of a listing, with all of ``requires``."""
         for page in pages:
             for entry in page.get(name, ()):
                 missing = [key for key in requires if key not in entry]
@@ -399,5 +400,5 @@ def _stored_object(key: str, response: Mapping[str, Any]) -> StoredObject:
 
 
 def _attributes(content_type: str, checksums: Checksums) -> dict[str, Any]:
-    # For people who look at the bucket; nothing here believes it.
+    # For people who look at the bucket; nothing here trusts it.
     return {"ContentType": content_type, "Metadata": {"sha256": checksums.sha256}}

@@ -1,7 +1,7 @@
-"""Copying one object inside a service, from bucket to bucket, without its bytes passing this machine.
+"""Copy one object inside a service, from bucket to bucket, without its bytes passing through this machine.
 
-It is copied in the parts that an upload has, so that the service computes the same checksum, and created by the request
-that completes an upload, for that one has conditions wherever uploads have them.
+It is copied in the same parts as an upload, so that the service computes the same checksum, and created by the request
+that completes an upload, which supports conditions wherever uploads do.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from buildtools.archive.object_store.refusals import COLLISION, EXISTS, code
 from buildtools.archive.store import StoredObject
 from buildtools.schedule import all_ended
 
-# A service copies a part within itself; to wait for it takes no memory here.
+# A service copies a part internally; waiting for it takes no memory here.
 _IN_FLIGHT = 8
 
 
@@ -30,9 +30,9 @@ def copy_parts(
     *,
     checksums: bool,
 ) -> bool:
-    """Create the object that ``source`` has in ``bucket`` too, under the same key; False where there is one already.
+    """Create in ``bucket`` the object that ``source`` has under the same key; returns False if it already exists.
 
-    :raises BuildToolsError: the service does not copy, or may not read the source; no object appears.
+    :raises BuildToolsError: if the service cannot copy, or may not read the source; no object appears.
     """
     key = stored.key
     algorithm: dict[str, Any] = {"ChecksumAlgorithm": "SHA256"} if checksums else {}
@@ -72,7 +72,7 @@ def copy_parts(
         is_complete = not code(response)
     finally:
         if not is_complete:
-            # The first error is the one to tell.
+            # Report the first error.
             with suppress(BuildToolsError):
                 bucket.ask("abort_multipart_upload", key, tolerates=("NoSuchUpload",), attempts=1, UploadId=upload_id)
     return is_complete

@@ -1,4 +1,4 @@
-"""Sending one object: in parts of one size, several in flight while the next is being read."""
+"""Upload one object in parts of equal size, several in flight while the next is being read."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from buildtools.archive.checksums import Checksums, PartWriter
 from buildtools.archive.object_store.bucket import Bucket
 from buildtools.archive.object_store.refusals import COLLISION, EXISTS, code
 
-# Four parts of 16 MiB fill a link of 1 Gbit/s at 500 ms for each; more only take memory.
+# Four parts of 16 MiB saturate 1 Gbit/s at 500 ms each; more would only take memory.
 _IN_FLIGHT = 4
 
 
 class Upload:
-    """One object that appears only when it is whole, and only where there was none; a sink and a context manager.
+    """One object that appears only when complete, and only if there was none; a sink and a context manager.
 
-    A content of one part is one PUT, a larger one a multipart upload, which is aborted when anything raises.
-    ``attributes`` is what the object is created with, ``conditions`` what must hold for it to appear. ``arrived`` is
-    called with the number of bytes that the service has.
+    Content of one part is one PUT, larger content a multipart upload, which is aborted if anything raises.
+    ``attributes`` are the parameters to create the object with, ``conditions`` those that must hold for it to appear.
+    ``arrived`` is called with the number of bytes that the service has.
     """
 
     def __init__(
@@ -60,18 +60,18 @@ class Upload:
     ) -> None:
         self._pool.shutdown(cancel_futures=True)
         if self._id and not self._is_complete:
-            # The first error is the one to tell; a service that is gone cannot be asked to forget the parts either.
+            # Report the first error; a service that is down cannot discard the parts either.
             with suppress(BuildToolsError):
                 self._bucket.ask("abort_multipart_upload", self._key, attempts=1, UploadId=self._id)
 
     def write(self, data: bytes, /) -> None:
-        """Takes all of ``data``."""
+        """Write all of ``data``."""
         self._parts.write(data)
 
     def complete(self, checksums: Checksums) -> bool:
-        """Makes the object appear, and tells whether it did: False where there is one already.
+        """Make the object appear; returns False if it already exists.
 
-        :raises BuildToolsError: what was written is not what ``checksums`` say; no object appears.
+        :raises BuildToolsError: if what was written does not match ``checksums``; no object appears.
         """
         self._is_closing = True
         self._parts.close()
@@ -87,7 +87,7 @@ class Upload:
         response = self._bucket.ask(
             "complete_multipart_upload",
             self._key,
-            # An answer that was lost and asked for again finds no upload, but perhaps its own object.
+            # A retry after a lost response finds no upload, but perhaps its own object.
             tolerates={*EXISTS, COLLISION, "NoSuchUpload", "NoSuchKey"},
             requires=("ETag",),
             UploadId=self._id,
