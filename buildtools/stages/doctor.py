@@ -17,7 +17,7 @@ from buildtools import BuildToolsError, Failures, Refused, error_kind
 from buildtools.compose import installed_compose
 from buildtools.frozen import frozen
 from buildtools.image.builders.sites import BuildSite
-from buildtools.image.engine.client import Engine, EngineError
+from buildtools.image.engine.client import Engine, EngineError, import_library
 from buildtools.image.registry.habits import Habits
 from buildtools.schedule import side_by_side
 from buildtools.stages.signatures import check_keys
@@ -86,9 +86,7 @@ def examine(task: TaskContext) -> Examination:
         ("signing", _keys),
         ("compose", _compose),
     )
-    # Both the engine's library and the store's import it; in two threads at once it warned that it lacks something.
-    import requests  # noqa: F401
-
+    import_library()
     rows = side_by_side([partial(_diagnoses, task, *each) for each in examinations], jobs=_JOBS)
     return Examination(tuple(diagnosis for row in rows for diagnosis in row))
 

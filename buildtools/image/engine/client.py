@@ -47,6 +47,11 @@ _ENGINE_WANTED = "set DOCKER_HOST to a Docker Engine 20.10 or newer"
 T = TypeVar("T")
 
 
+def import_library() -> None:
+    """Import what the engine's library shares with S3's: two threads that import it at once got a warning from it."""
+    import requests  # noqa: F401
+
+
 class EngineError(BuildToolsError):
     """The engine understood the request and declined it."""
 
