@@ -20,6 +20,7 @@ from buildtools.image.folder.fingerprint import record_inputs, recorded_inputs, 
 from buildtools.image.folder.folders import ImageFolder
 from buildtools.image.generation import PARENTS_LABEL, generation_of, parents_label
 from buildtools.image.reference import Reference
+from buildtools.image.registry.lookup import fingerprint_tag
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL, is_digest
 from buildtools.image.survey import BuildState, ImageStatus, changes_since, engine_name
 from buildtools.settings import MediaTypes
@@ -325,7 +326,8 @@ class _Assembler:
         return source if source.startswith("env:") else str(self._assembly.project / source)
 
     def _pull(self, status: ImageStatus) -> str:
-        reference = f"{self._assembly.repository(status.name)}@{status.registry_digest}"
+        tag = fingerprint_tag(status.fingerprint.value)
+        reference = f"{self._assembly.repository(status.name)}:{tag}@{status.registry_digest}"
         arrival = PartialTransfers(self._report, status.name)
         return timed(self._report, status.name, "pull", lambda: self._builder.pull(reference, arrival), str)
 

@@ -37,7 +37,7 @@ def surplus_names(task: TaskContext, keep: int, days: int, prefix: str) -> tuple
         newest = sorted(versions, key=Version.parse, reverse=True)[:keep]
         outdated = versions - {*newest, task.version.image_tag}
         # Variants for several platforms have no version name.
-        nameless = [each for each in own if len(each.tags) == 1]
+        nameless = [each for each in own if _fingerprint_names(task, name, each).issuperset(each.tags)]
         spare = {each.id for each in sorted(nameless, key=lambda each: -each.created)[keep:]}
         for image in own:
             surplus = _surplus(task, name, image, outdated, is_spare=image.id in spare)
@@ -55,8 +55,8 @@ def _surplus(
     repositories = repositories_in_engine(task, name)
     names = [tag for tag in image.tags if tag.rpartition(":")[0] in repositories and tag.rpartition(":")[2] in outdated]
     rest = set(image.tags) - set(names)
-    if rest == {_fingerprint_name(name, image)} and (names or is_spare):
-        names += rest
+    if rest <= _fingerprint_names(task, name, image) and (names or is_spare):
+        names += sorted(rest, key=_fingerprint_name(name, image).__eq__)
     return names
 
 
@@ -64,6 +64,12 @@ def _versions(name: str, image: EngineImage) -> list[str]:
     """The versions among an image's names; a name without a digit was made by the user."""
     tags = [tag for repository, _, tag in (each.rpartition(":") for each in image.tags) if repository == name]
     return [tag for tag in tags if not tag.startswith("fp-") and any(map(str.isdigit, tag))]
+
+
+def _fingerprint_names(task: TaskContext, name: str, image: EngineImage) -> set[str]:
+    """The image's fingerprint names: the local one, and the one with the registry if it was pulled from there."""
+    tag = _fingerprint_name(name, image).rpartition(":")[2]
+    return {f"{repository}:{tag}" for repository in repositories_in_engine(task, name)}
 
 
 def _fingerprint_name(name: str, image: EngineImage) -> str:

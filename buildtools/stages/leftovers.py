@@ -104,7 +104,8 @@ def _images(task: TaskContext, engine: Engine) -> Iterator[Leftover]:
             continue
         details = engine.inspect(image.id)
         if details:
-            for tag in sorted(image.tags, key=lambda tag: ":fp-" in tag):
+            # That by which it is known as ours goes last.
+            for tag in sorted(image.tags, key=lambda tag: (":fp-" in tag, "/" not in tag)):
                 yield Leftover(LeftoverKind.IMAGE, tag, days_since_tagged(details, image))
 
 

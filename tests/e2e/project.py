@@ -263,6 +263,13 @@ def make_project(folder: Path, place: Place, mark: str) -> Project:
     return project
 
 
+def fresh_agent(project: Project, engine: EngineService, folder: Path) -> Project:
+    """The same project on an agent whose engine has built nothing of it."""
+    agent = project.clone(folder)
+    variables = {**project.place.variables, **engine.environment}
+    return replace(agent, place=replace(project.place, engine=engine, variables=variables))
+
+
 def toml_lines(values: Mapping[str, Any], path: str) -> list[str]:
     """The lines of a table and of those below it."""
     plain = [f"{key} = {json.dumps(value)}" for key, value in values.items() if not isinstance(value, Mapping)]

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import EngineService
 from tests.contract.registries import OwnRegistry, own_registry
 from tests.e2e.conftest import MakeProject
-from tests.e2e.project import MANIFEST_KINDS, Outcome, Place, Project
+from tests.e2e.project import MANIFEST_KINDS, Outcome, Place, Project, fresh_agent
 
 SHORT = ("a", "b", "base", "c")
 NO_ENGINE = {"DOCKER_HOST": "unix:///nonexistent/docker.sock"}
@@ -76,6 +77,30 @@ def test_a_new_version_of_unchanged_images_builds_and_pulls_nothing(team: Team, 
         short: team.labels(short, "1.1.0")["org.opencontainers.image.version"] for short in SHORT
     }
     assert 0 == team.project.invoke("verify", **NO_ENGINE).code
+
+
+@pytest.mark.other_engine
+@pytest.mark.images_in_engine
+def test_a_child_is_built_on_a_pulled_parent_of_which_the_engine_has_layers_in_another_form(
+    project_in: MakeProject, content_place: Place, fresh_engine: EngineService, registry_busybox: str, tmp_path: Path
+) -> None:
+    project = project_in(content_place)
+    # That engine has imported the files of this base image, and so does not fetch the layer that a push has made of it.
+    project.image("parent", f"FROM {registry_busybox}\nCOPY file /\n", file=project.mark)
+    project.commit("a parent")
+    project.tag("1.0.0")
+    project.done("push")
+    agent = fresh_agent(project, fresh_engine, tmp_path / "agent")
+    agent.image("child", "FROM parent-{mark}\nCOPY file /child\n", file=project.mark)
+    agent.commit("a child")
+    agent.tag("1.1.0")
+    outcome = agent.done("publish")
+    assert ([f"[{project.name('parent')}] pull started"], [f"[{project.name('child')}] build started"]) == (
+        began(outcome, "pull"),
+        began(outcome, "build"),
+    )
+    assert 0 == agent.invoke("verify", **NO_ENGINE).code
+    agent.forget_images()
 
 
 def test_a_wiped_registry_gets_everything_anew(team: Team) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from buildtools.events import Report
 from buildtools.image.builder import BuildRequest
 from buildtools.image.docker.credentials import Credentials
+from buildtools.image.reference import Reference
 
 if TYPE_CHECKING:
     from buildtools.image.engine.client import Engine
@@ -47,7 +48,12 @@ class EngineBuilder:
 
     def pull(self, reference: str, layer_arrived: Callable[[str, int, int], object]) -> str:
         """See the protocol."""
-        return self._engine.pull(reference, self._credentials.for_image(reference), layer_arrived)
+        image_id = self._engine.pull(reference, self._credentials.for_image(reference), layer_arrived)
+        name = Reference.parse(reference)
+        if name.tag and name.digest and self.keeps_content:
+            # The name under which a build can fetch the missing blobs, see :meth:`mention`.
+            self._engine.tag(image_id, f"{name.name}:{name.tag}")
+        return image_id
 
     def tag(self, image_id: str, reference: str) -> None:
         """See the protocol."""
@@ -60,9 +66,14 @@ class EngineBuilder:
         return image_id
 
     def mention(self, image_id: str, reference: str) -> str:
-        """See the protocol. A Dockerfile cannot refer to an image by id."""
-        del image_id
-        return reference
+        """See the protocol. A Dockerfile cannot refer to an image by id.
+
+        containerd's store does not fetch a layer if it has the same files from another blob. A build that needs the
+        blob itself fetches it later, from where the image's name says. So a pulled image goes by its registry's name.
+        """
+        image = self._engine.inspect(image_id) if self.keeps_content else None
+        names = (image or {}).get("RepoTags") or ()
+        return next((name for name in names if name.endswith(f"/{reference}")), reference)
 
     def untag(self, reference: str) -> None:
         """See the protocol."""
