@@ -60,7 +60,7 @@ class Connections:
         attempt: int = 1,
         seconds: float = 0.0,
         keep: bool = True,
-        destination: Destination = lambda _: None,
+        destination: Destination | None = None,
     ) -> Response:
         """Send a request for ``target``, a path with an optional query; ``attempt`` is for the log.
 

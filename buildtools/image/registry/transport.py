@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from buildtools import BuildToolsError, Refused, Unreachable, __version__
 from buildtools.cancellation import SignalSafeEvent
@@ -106,7 +106,7 @@ class Transport:
         is_outage: Callable[[Response], bool] = lambda _: False,
         seconds: float = 0.0,
         keep: bool = True,
-        destination: Destination = lambda _: None,
+        destination: Destination | None = None,
     ) -> Response:
         """The response, whose status is one of ``expected``. ``url`` may be a path.
 
@@ -254,11 +254,9 @@ class Transport:
         **reading: Any,
     ) -> Response:
         data = body() if callable(body) else body
-        parts = urlsplit(url)
         through = ""
         try:
-            target = parts._replace(scheme="", netloc="").geturl() or "/"
-            connections, through = self._connections_to(parts)
+            connections, through, target = self._connections_to(url)
             fields = {"User-Agent": _CLIENT, **headers}
             return connections.request(method, target, fields, data, attempt=attempt, seconds=seconds, **reading)
         except ssl.SSLCertVerificationError as error:
@@ -279,11 +277,14 @@ class Transport:
             if not isinstance(data, bytes):
                 data.close()
 
-    def _connections_to(self, server: SplitResult) -> tuple[Connections, str]:
-        """The connections to a server, and what to add to errors about a proxy."""
-        existing = self._connections.get((server.scheme, server.netloc))
-        if existing:
-            return existing
+    def _connections_to(self, url: str) -> tuple[Connections, str, str]:
+        """The connections to a URL's server, what to add to errors about a proxy, and the target to request."""
+        # Most requests go to a known server; its part of the URL need not be parsed again.
+        scheme, _, rest = url.partition("://")
+        address, _, path = rest.partition("/")
+        if known := self._connections.get((scheme, address)):
+            return (*known, f"/{path}")
+        server = urlsplit(url)
         host, port = server.hostname or "", server.port
         proxy = None
         if server.scheme == "https" and host and not _is_loopback(server.netloc):
@@ -303,11 +304,12 @@ class Transport:
         dial = {"http": plain, "https": tls}.get(server.scheme)
         if not (host and dial):
             raise ValueError(f"{server.geturl()} is not the address of a server")
-        address = server.netloc.rpartition("@")[2]
-        origin = f"{server.scheme}://{address}"
-        connections = Connections(dial, address, _READ_SECONDS, service="registry", origin=origin)
+        name = server.netloc.rpartition("@")[2]
+        origin = f"{server.scheme}://{name}"
+        connections = Connections(dial, name, _READ_SECONDS, service="registry", origin=origin)
         entry = connections, f", through the proxy {proxy}" if proxy else ""
-        return self._connections.setdefault((server.scheme, server.netloc), entry)
+        target = server._replace(scheme="", netloc="").geturl() or "/"
+        return (*self._connections.setdefault((server.scheme, server.netloc), entry), target)
 
     def _origin(self) -> str:
         with self._lock:

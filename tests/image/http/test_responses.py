@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import socket
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -65,6 +66,24 @@ def read(data: bytes, method: str = "GET", **bounds: Any) -> Response:
             sender.join()
 
 
+def read_in_pieces(data: bytes) -> Response:
+    """The same, where the first byte comes alone."""
+    # Such a socket keeps apart what was sent apart.
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        with theirs:
+            for piece in filter(None, (data[:1], data[1:])):
+                theirs.send(piece)
+        return read_response(ours, "GET", largest=100)
+
+
+def outcome(read_one: Callable[[], Response]) -> object:
+    try:
+        return read_one()
+    except http.client.HTTPException:
+        return http.client.HTTPException
+
+
 def _send(sock: socket.socket, data: bytes) -> None:
     with sock, contextlib.suppress(OSError):
         sock.sendall(data)
@@ -85,6 +104,40 @@ def test_a_head_has_no_body_whatever_length_it_tells() -> None:
 def test_what_is_not_a_whole_response_is_an_error(data: bytes) -> None:
     with pytest.raises(http.client.HTTPException):
         read(data)
+
+
+# What only looks plain, and what is plain in an unusual way.
+UNUSUAL = {
+    "two lengths": OK + b"Content-Length: 1\r\nContent-Length: 4\r\n\r\nbody",
+    "two lengths in one": OK + b"Content-Length: 4, 4\r\n\r\nbody",
+    "a length with a sign": OK + b"Content-Length: +4\r\n\r\nbody",
+    "a negative length": OK + b"Content-Length: -4\r\n\r\nbody",
+    "a length of digits that are not ours": OK + b"Content-Length: \xb2\r\n\r\nbody",
+    "a length without end": OK + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\nbody",
+    "a length and chunks": OK + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n",
+    "more than its length": OK + b"Content-Length: 2\r\n\r\nbody",
+    "too large": OK + b"Content-Length: 101\r\n\r\n" + b"b" * 101,
+    "as large as it may be": OK + b"Content-Length: 100\r\n\r\n" + b"b" * 100,
+    "lines that end in a newline alone": b"HTTP/1.1 200 OK\nContent-Length: 4\n\nbody",
+    "a space before the colon": OK + b"Content-Length : 4\r\n\r\nbody",
+    "a field without a name": OK + b": a\r\nContent-Length: 4\r\n\r\nbody",
+    "a field without a colon": OK + b"Content\r\nContent-Length: 4\r\n\r\nbody",
+    "a field over two lines": OK + b"A: a\r\n b\r\nContent-Length: 4\r\n\r\nbody",
+    "a value that is not ASCII": OK + b"A: \xe4\x85b\r\nContent-Length: 4\r\n\r\nbody",
+    "a connection that stays": OK + b"Connection: Keep-Alive\r\nContent-Length: 4\r\n\r\nbody",
+    "a connection that ends, besides": OK + b"Connection: a\r\nConnection: close\r\nContent-Length: 4\r\n\r\nbody",
+    "a status of four digits": b"HTTP/1.1 2000 OK\r\nContent-Length: 4\r\n\r\nbody",
+    "another version": b"HTTP/1.2 200 OK\r\nContent-Length: 4\r\n\r\nbody",
+    "99 fields": OK + b"A: a\r\n" * 98 + b"Content-Length: 4\r\n\r\nbody",
+    "100 fields": OK + b"A: a\r\n" * 99 + b"Content-Length: 4\r\n\r\nbody",
+}
+EXAMPLES = {**{name: example[0] for name, example in WHOLE.items()}, **BROKEN, **UNUSUAL}
+
+
+@pytest.mark.parametrize("data", EXAMPLES.values(), ids=EXAMPLES)
+def test_a_response_means_the_same_in_one_piece_as_to_http_client(data: bytes) -> None:
+    # Of which only the first byte has come is left to http.client.
+    assert outcome(lambda: read_in_pieces(data)) == outcome(lambda: read(data, largest=100))
 
 
 @pytest.mark.parametrize("data", [OK + b"Content-Length: 5\r\n\r\nbodys", OK + b"\r\nbodys"])
