@@ -63,8 +63,7 @@ def _is_at(path: Path, stream: IO[bytes]) -> bool:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace the file at ``path``, creating its folder if needed. A reader sees the old content or the new, never a
-    part.
+    """Replace the file at ``path``, creating its folder if needed. A reader sees the old content or the new.
 
     :raises OSError: if it cannot be written.
     """

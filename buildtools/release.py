@@ -54,10 +54,10 @@ class ReleasedArchive:
 
 @frozen
 class Release:
-    """The images and archives of one version. ``created`` is the commit's time (RFC 3339), so a commit has one
-    manifest.
+    """The images and archives of one version. ``created`` is the commit's time (RFC 3339).
 
-    ``attestation`` is the digest of the signed statement about it; empty if it is not signed.
+    So the same commit gives the same manifest. ``attestation`` is the digest of the signed statement about the release;
+    empty if it is not signed.
     """
 
     version: str

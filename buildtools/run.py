@@ -55,8 +55,7 @@ def cache_folder(environment: Mapping[str, str]) -> Path:
 
 
 def job_count(text: str, configured: int) -> int:
-    """How many images to work on at once: ``--jobs``, else the configuration, else three for each processor, at most
-    16.
+    """How many images to work on at once: ``--jobs``, else the configuration, else three per processor, at most 16.
 
     A build mostly waits, for containers to start and packages to arrive. More than 16 at once must be requested.
 

@@ -112,7 +112,7 @@ def side_by_side(questions: Sequence[Callable[[], _Value]], *, jobs: int) -> lis
                 question, answer = waiting.popleft()
                 try:
                     answer.set_result(question())
-                except BaseException as error:  # noqa: BLE001  it is raised where the answer is waited for
+                except BaseException as error:  # noqa: BLE001  it is raised where the answer is awaited
                     waiting.clear()
                     answer.set_exception(error)
 

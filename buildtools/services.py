@@ -70,7 +70,7 @@ class Services:
 
     @cached_property
     def builder(self) -> Builder:
-        """What builds images: the engine."""
+        """The builder with the engine."""
         from buildtools.image.engine.engine_builder import EngineBuilder
 
         return EngineBuilder(self.engine, self.credentials, self._environment)

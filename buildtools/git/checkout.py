@@ -69,7 +69,7 @@ def read_version(root: Path, tag_prefix: str, environment: Mapping[str, str]) ->
         dirty=description.dirty,
         commit=description.commit,
     )
-    version.image_tag  # noqa: B018  complains about a tag that nothing can be named by
+    version.image_tag  # noqa: B018  raises if no image or archive can have this name
     return version
 
 

@@ -91,7 +91,7 @@ def _find(
         image = engine.inspect(reference)
         if image is None or is_built_here(image, reference):
             image = engine.inspect(kept_name)
-        # If it has no such name, the engine must fetch it under its own name.
+        # If that is missing too, the engine has to pull the image, which gives it its own name back.
         return replace(_in_engine(image, reference), kept_name=kept_name) if image else BaseImage(reference)
     name = Reference.parse(reference)
     image = (engine.inspect(reference) if engine else None) or {}

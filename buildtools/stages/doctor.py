@@ -258,7 +258,7 @@ def _registry(task: TaskContext) -> Iterator[Diagnosis]:
 
 
 def _habits(habits: Habits) -> Iterator[Diagnosis]:
-    """What the registry can do, and what follows if it cannot."""
+    """The registry's optional features, and the consequences of missing ones."""
     abilities = (
         (habits.encrypted, "speaks TLS", "speaks plain http"),
         (habits.mounts, "mounts layers", "mounts no layers, so those of base images are sent"),

@@ -36,8 +36,8 @@ class EngineStore:
     def require(self, *, registry_names: bool = False) -> None:
         """See the protocol."""
         if registry_names:
-            self._task.settings.repository_prefix  # noqa: B018  refuses where none is configured
-        self._task.services.engine  # noqa: B018  without one nothing can be kept
+            self._task.settings.repository_prefix  # noqa: B018  raises if none is configured
+        self._task.services.engine  # noqa: B018  raises if it is unavailable
 
     def own_names(self) -> set[str]:
         """See the protocol."""

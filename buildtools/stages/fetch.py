@@ -1,5 +1,4 @@
-"""Fetch a release to the machine that runs it: archives are unpacked in a folder, images go to the engine or into
-files.
+"""Fetch a release to the machine that runs it: unpack its archives, and put its images into the engine or files.
 
 Everything is fetched before the version becomes current, so a failure leaves the current version as it is. It needs
 only read access, and neither a git repository nor git.

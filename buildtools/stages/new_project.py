@@ -108,7 +108,7 @@ def _origins(settings: Settings) -> set[str]:
 
 
 def _as_found_out(settings: Settings, repository: Repository, environment: Mapping[str, str]) -> Settings:
-    """The settings, with the values that the repository itself tells."""
+    """The settings, completed with values that the repository itself shows."""
     remote = _remote(repository)
     return replace(
         settings,
@@ -265,7 +265,7 @@ def _first_tag(settings: Settings, repository: Repository, environment: Mapping[
         read_version(settings.root, prefix, environment)
     except BuildToolsError:
         tag = ignored_tag(repository, prefix)
-        # Lightweight tags are no versions, but they tell which the next one is.
+        # Lightweight tags are not versions, but they show which version is next.
         last = version_in(tag.name, prefix) if tag and tag.prefix == prefix else None
         version = next_version(last, "minor") if last else "0.1.0"
         return f"git tag -a {prefix}{version} -m {version}"

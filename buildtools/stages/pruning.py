@@ -66,8 +66,7 @@ class PruneEntry:
 
 
 def prune_releases(task: TaskContext, keep: int, days: int, prefix: str = "") -> tuple[PruneEntry, ...]:
-    """Prune all releases except the newest ``keep``, those of the last ``days`` days, and those that something points
-    to.
+    """Prune all releases except the newest ``keep``, those of the last ``days`` days, and those that are in use.
 
     Only versions that start with ``prefix`` are considered. A dry run only reports what would happen. The newest
     versions come first, and those that an earlier run began to prune come last.

@@ -19,7 +19,7 @@ from buildtools.image.engine.client import Engine, EngineError
 # A request may still create something after its sender was killed.
 _REMOVALS = 5
 _LOG_LINES = 10_000
-_EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104  compared with, not bound to
+_EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104  only compared, not bound to
 
 
 class Condition(Enum):
@@ -58,7 +58,7 @@ class Stack:
         return tuple(sorted((_service(each) for each in self._containers()), key=lambda service: service.name))
 
     def port_variables(self) -> dict[str, str]:
-        """The addresses of its published ports, in the style of links: ``APP_PORT_8080_TCP``, also with ``_ADDR``,
+        """The addresses of its published ports, in the style of links: ``APP_PORT_8080_TCP``, its ``_ADDR`` and
         ``_PORT``.
 
         https://docs.docker.com/engine/network/links/#environment-variables. The addresses are the host's.

@@ -25,8 +25,7 @@ _DECIDING = ("pyproject.toml", "invoke.yaml", "invoke.yml", "invoke.json", "invo
 
 
 def to_release(task: TaskContext) -> TaskContext:
-    """The task, after checking that its tree is what its commit contains. With ``--allow-dirty`` the version may be
-    dirty.
+    """The task, after checking that its tree matches its commit. With ``--allow-dirty`` the version may be dirty.
 
     :raises Refused: naming the files that no commit has.
     """

@@ -327,14 +327,14 @@ def abandoned_trials(task: TaskContext) -> list[str]:
 
 
 def trial_folder(task: TaskContext, name: str) -> Path:
-    """The folder of a trial that is at work, or was killed."""
+    """The folder of a trial that is running, or was killed."""
     return task.settings.root / "dist" / f".{name}"
 
 
 def remove_trial(task: TaskContext, name: str) -> None:
-    """Remove what a killed trial has left.
+    """Remove everything that a killed trial has left.
 
-    :raises EngineError: if something of its stack stays.
+    :raises EngineError: if something of its stack cannot be removed.
     """
     Stack(task.services.engine, name).remove()
     shutil.rmtree(trial_folder(task, name), ignore_errors=True)

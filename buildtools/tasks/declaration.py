@@ -55,7 +55,7 @@ _IMAGE_OPTIONS: dict[str, Any] = {
 }
 
 
-def image_command(help: Mapping[str, str] = MappingProxyType({}), **more: Any) -> Callable[[_ImageTask], Any]:  # noqa: A002  as Invoke calls it
+def image_command(help: Mapping[str, str] = MappingProxyType({}), **more: Any) -> Callable[[_ImageTask], Any]:  # noqa: A002  Invoke's name for it
     """Declare a task with the options of all image tasks and ``more``; its function gets them as one dictionary."""
     defaults = {**_IMAGE_OPTIONS, **more}
 

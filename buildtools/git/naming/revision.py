@@ -21,7 +21,7 @@ _DESCRIPTION = re.compile(r"(.+)-[0-9a-fA-F]+-g([0-9a-fA-F]+)", re.DOTALL)
 _PRIOR = re.compile(r"@\{-([1-9]\d*)\}")
 _LOG_ENTRY = re.compile(r"(.*?)@\{(?!-)([^}]+)\}", re.DOTALL)
 _MOST_STEPS = (1 << 31) - 1
-_FIRST_TIME = 100_000_000  # a lower number in @{…} counts entries, from here on it is a time
+_FIRST_TIME = 100_000_000  # a lower number in @{…} counts entries; otherwise it is a time
 _SHORTEST = 4
 
 
@@ -143,7 +143,7 @@ class Revisions:
             return None
         name = short.encode("utf-8", "surrogateescape")
         if len(name) == 2 * self._objects.hash_size and re.fullmatch(rb"[0-9a-f]+", name):
-            return name, bytes.fromhex(short)  # an earlier checkout, @{-N}, that was of no branch
+            return name, bytes.fromhex(short)  # an earlier checkout, @{-N}, with a detached HEAD
         for rule in _RULES:
             full = rule % name
             if is_safe(full) and (is_well_formed(full) or rule == b"%s"):

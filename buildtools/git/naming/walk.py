@@ -2,8 +2,8 @@
 
 What it computes. A *candidate* is a commit with a usable name that the walk has met. Its *depth* is the number of
 commits that left the queue and were not known, at that moment, to be its ancestors. The answer is the candidate with
-the least depth; of equal depths the one that was met first. In a history without clock skew the depth is what ``git
-rev-list TAG..COMMIT`` counts.
+the least depth; of equal depths the one that was met first. In a history without clock skew the depth is what
+``git rev-list TAG..COMMIT`` counts.
 
 The queue. Commits leave it newest first by committer date, and of equal date first in, first out. Each entry carries a
 serial number that grows with every push and breaks ties. So two entries never compare by their commits, whose keys may

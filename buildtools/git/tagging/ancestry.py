@@ -47,7 +47,7 @@ def annotated_tags(repository: Repository, prefix: str) -> list[AnnotatedTag]:
 
 
 class Ancestry:
-    """Which commits descend from which."""
+    """The ancestors of commits."""
 
     def __init__(self, repository: Repository) -> None:
         self._objects = repository.objects

@@ -1,7 +1,7 @@
 """Push a tag to a remote as git does: over a local path, ssh or http(s).
 
-dulwich speaks the protocol. For ssh and local paths it talks to the program that git would start (``ssh``, or ``git
-receive-pack``, so that the hooks of that repository run).
+dulwich speaks the protocol. For ssh and local paths it talks to the program that git would start (``ssh``, or
+``git receive-pack``, so that the hooks of that repository run).
 """
 
 from __future__ import annotations

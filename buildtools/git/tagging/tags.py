@@ -176,8 +176,8 @@ class _Cutter:
         return self._cut(TagState.FINISHED if remote_tags else TagState.PUSHED, remote.name, oid)
 
     def _refuse_foreign(self, remote: str, remote_tag: bytes, *, is_retry: bool) -> None:
-        """Accept the remote's tag only if an earlier run in this clone pushed it and was killed before it wrote the ref
-        here.
+        """Accept the remote's tag only if an earlier run in this clone pushed it and was killed before it wrote the
+        ref.
 
         :raises Refused: if the tag is another one, or another run made it because this run's push was just rejected.
         """

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 _LOW = 0xFFFFFFFF
 _TYPE = 0o170000
-_LONGEST_PLAIN = 0x0FFF  # flags that are no more than the length of a name
+_LONGEST_PLAIN = 0x0FFF  # flags with only the length of a name
 _READ_SIZE = 1 << 20
 # The time to examine these entries is several times what another process takes to start.
 LEAST_SHARE = 4000

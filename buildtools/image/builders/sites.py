@@ -95,7 +95,7 @@ class BuildSite:
             return self._engine(self._engine_variables())
         daemon = Daemon.at(self.address, self._certificates, lambda: self._engine_of_containers)
         try:
-            daemon.platforms  # noqa: B018  asked now, so that one that does not answer is known at once
+            daemon.platforms  # noqa: B018  asked now, to fail at once if it does not answer
         except Refused as error:
             try:
                 return self._engine(self._engine_variables())

@@ -86,7 +86,7 @@ class Engine:
         address = address_of(environment)
         engine = cls(address, *_read_address(address, environment))
         try:
-            engine.api_version  # noqa: B018  asked now, so that one that does not answer is known at once
+            engine.api_version  # noqa: B018  asked now, to fail at once if it does not answer
         except BaseException:
             engine.close()
             raise

@@ -77,8 +77,7 @@ class ImageFolder:
         return Selection(ignore_rules(self.context, self.dockerfile_path), follow=needs.sources)
 
     def pinned_dockerfile(self, images: Mapping[str, str]) -> bytes:
-        """The Dockerfile to build with: each reference to a parent or base is replaced by the exact image in
-        ``images``.
+        """The Dockerfile to build with: references to parents and bases are replaced by the exact images in ``images``.
 
         Otherwise ``FROM base`` would mean whatever the engine has as ``base:latest``.
         """

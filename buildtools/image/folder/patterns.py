@@ -192,7 +192,7 @@ def glob(pattern: str) -> Callable[[str], bool] | None:
         position += 1
     try:
         regexp = re.compile(expression, re.DOTALL)
-    except re.error:  # a range such as z-a, which Go takes for one that holds nothing
+    except re.error:  # a range such as z-a, which is empty in Go
         return lambda _: False
     return lambda name: regexp.fullmatch(name) is not None
 

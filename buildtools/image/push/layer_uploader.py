@@ -245,8 +245,7 @@ class LayerUploader:
             raise Cancelled(f"the push of {image.name} was cancelled", "run the same command again")
 
     def _finish(self, image: ImageToPush, config: bytes, layers: list[Descriptor]) -> StoredImage:
-        """Put configuration and manifest of an image whose layers are all there; returns the image at its fingerprint's
-        tag.
+        """Put configuration and manifest of an image whose layers are all there; returns the image in the registry.
 
         Another agent may have stored the same fingerprint meanwhile. Its image is as good, and both agents then use it;
         unless it was built on other parents.

@@ -116,7 +116,7 @@ class Registry:
             self.delete_manifest(repository, digest_of(b"{}"))
 
     def habits(self, repository: str) -> Habits:
-        """What the registry can do beyond what each must; nothing is left behind."""
+        """The registry's optional features; nothing is left behind."""
         tag, blob = "", ""
         # A login that may push need not be allowed to list tags.
         with suppress(Refused):
@@ -225,8 +225,8 @@ class Registry:
     def blob_size(self, repository: str, digest: str) -> int | None:
         """The size of a blob in bytes; None if the repository does not have it.
 
-        Not every registry returns it for HEAD. Then the blob's first byte is requested, and if even that does not tell,
-        the whole blob.
+        Not every registry returns it for HEAD. Then the blob's first byte is requested, and if its response has no size
+        either, the whole blob.
         """
         url, scope = f"/v2/{repository}/blobs/{digest}", pull_scope(repository)
         response = self._transport.request("HEAD", url, expected=(200, 400, 404, 405, 501), scope=scope)

@@ -15,8 +15,7 @@ _BREAKS = 5
 
 
 class Download:
-    """Passes a blob to ``write`` once, in order, whatever is repeated after an interruption. ``size`` is what has
-    arrived.
+    """Passes a blob to ``write`` once, in order, whatever an interruption repeats. ``size`` is what has arrived.
 
     :raises Damaged: if the digest has an unknown algorithm.
     """

@@ -1,6 +1,6 @@
-"""What a registry can do beyond what each must: found out by requests that leave nothing behind.
+"""The optional features of a registry, found out by requests that leave nothing behind.
 
-https://github.com/opencontainers/distribution-spec/blob/main/spec.md leaves all of this to the registry.
+https://github.com/opencontainers/distribution-spec/blob/main/spec.md leaves all of these to the registry.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from buildtools.image.registry.auth import pull_scope, scope_of
 from buildtools.image.registry.manifest import ACCEPTED, digest_of
 from buildtools.image.registry.transport import Transport
 
-# No manifest has this digest, so its deletion deletes nothing.
+# No manifest has this digest, so deleting it deletes nothing.
 _NOTHING = digest_of(b"lockstep-preflight")
 _ANY = (200, 206, 400, 404, 405, 416, 501)
 # As Docker Hub sends it: https://docs.docker.com/docker-hub/usage/pulls/#view-hourly-pull-rate-and-limit
@@ -26,11 +26,11 @@ _RATE = re.compile(r"(\d+)(?:;w=(\d+))?")
 
 @frozen
 class Habits:
-    """How a registry behaves towards one repository, and towards this login.
+    """The optional features of a registry, for one repository and this login.
 
-    ``mounts``, ``ranges`` and ``sizes`` are None if the repository is empty, because they show only with a blob:
-    whether it mounts blobs, sends parts of them, and tells their sizes. ``requests_left`` of ``request_limit`` pulls
-    may be made in ``limit_seconds``; a limit of 0 means that the registry tells of none.
+    ``mounts`` (blobs), ``ranges`` (parts of blobs) and ``sizes`` (of blobs) can only be tested with a blob; they are
+    None if the repository is empty. ``requests_left`` of ``request_limit`` pulls may be made in ``limit_seconds``; a
+    limit of 0 means that the registry states none.
     """
 
     encrypted: bool
@@ -44,11 +44,11 @@ class Habits:
 
 
 def read_habits(transport: Transport, repository: str, tag: str, blob: str, mount: Callable[[], bool]) -> Habits:
-    """The registry's habits; ``tag`` and ``blob`` are of the repository, and empty if it has none.
+    """The registry's features; ``tag`` and ``blob`` are of the repository, and empty if it has none.
 
     ``mount`` mounts the blob from the repository into itself, which changes nothing.
 
-    :raises Unreachable: the registry does not answer.
+    :raises Unreachable: if the registry does not answer.
     """
     encrypted = urlsplit(transport.resolve("/v2/")).scheme == "https"
     deletes = _deletes(transport, repository)

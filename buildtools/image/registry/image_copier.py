@@ -103,6 +103,6 @@ class ImageCopier:
         with self._sending, TemporaryFile() as file:
             download_blob(source, source_repository, blob.digest, file.write)
             file.flush()
-            # Each attempt closes what it has read.
+            # Each attempt closes the file that it has read.
             self._target.upload_blob(repository, blob.digest, blob.size, lambda: os.fdopen(os.dup(file.fileno()), "rb"))
         progress(blob.size)

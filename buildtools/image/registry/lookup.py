@@ -166,8 +166,7 @@ def find_intact(
 def find_to_stamp(
     registry: Registry, repository: str, fingerprint: str, cache: Cache, parts: Seen
 ) -> StoredImage | None:
-    """The image with this fingerprint, to make a version from; None if there is none, or a layer is missing or
-    truncated.
+    """The image with this fingerprint, to make a version from; None if there is none, or a layer is incomplete.
 
     A version gets its own configuration, made from one that is at hand, so the stored configuration need not be there.
     """
@@ -188,8 +187,7 @@ def read_fingerprinted(registry: Registry, repository: str, fingerprint: str, ca
 
 
 class Seen:
-    """Parts of images that a registry is known to have. Thread-safe: only one of several threads asks for the same
-    part.
+    """Parts of images that a registry is known to have. Thread-safe: only one thread asks for a part.
 
     A part may have been seen in a sibling repository. Registries keep one copy for all, so it is not requested again.
     If only one repository has lost it, the registry rejects any manifest there that names it.

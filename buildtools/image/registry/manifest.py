@@ -311,8 +311,7 @@ def check_config(config: bytes) -> None:
 
 
 def stamp(config: bytes, labels: Mapping[str, str]) -> bytes:
-    """A configuration with these labels set, and without anything that depends on which engine built the image, and
-    when.
+    """A configuration with these labels set, and without anything that depends on the time and engine of the build.
 
     Members have a fixed order, and null members, which only some engines write, are left out. If a label says when the
     image was created, later times become that one, as BuildKit does with ``SOURCE_DATE_EPOCH``. The layers stay as they

@@ -1,10 +1,9 @@
-"""Caches with ``type=local``: folders that an engine reads and writes, through containerd's content service in a
-session.
+"""Caches with ``type=local``: folders that an engine reads and writes through containerd's content service.
 
-Each folder is an OCI image layout: blobs by digest, and ``index.json``, which names the manifest of the cache. An
-engine refers to a folder by its path, in the metadata of each call. It writes every blob in a separate call that begins
-with the digest, and skips blobs that exist. The manifest comes last, because it names the others; that is how it is
-recognized. The index is written here, at the end.
+Each folder is an OCI image layout: blobs by digest, and ``index.json``, which names the manifest of the cache. The
+service is part of the session; an engine refers to a folder by its path, in the metadata of each call. It writes every
+blob in a separate call that begins with the digest, and skips blobs that exist. The manifest comes last, because it
+names the others; that is how it is recognized. The index is written here, at the end.
 https://github.com/containerd/containerd/blob/main/api/services/content/v1/content.proto,
 https://github.com/opencontainers/image-spec/blob/main/image-layout.md
 """

@@ -285,7 +285,7 @@ class Connection:
                     break
         except NotHttp2 as error:
             end_reason = NotGrpc(str(error))
-        except Exception as error:  # noqa: BLE001  whatever it is, nobody may wait for ever
+        except Exception as error:  # noqa: BLE001  whatever it is, nobody may wait forever
             end_reason = Gone(str(error))
         with self._lock:
             self._end_reason = end_reason
