@@ -16,9 +16,10 @@ began.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import TypeVar
 
 from buildtools import Conflict, Drifted, Failures, Refused, Unreachable
 from buildtools.audit import SIGNATURE, STATEMENT, Question, audit
@@ -41,7 +42,12 @@ from buildtools.statement import Origin, contradictions, statement_of
 from buildtools.task_context import TaskContext
 from buildtools.version import Version
 
+_Value = TypeVar("_Value")
+
 _JOBS = 8
+# Between reading the signatures of an image and writing them, a job sends two other requests.
+_OTHERS_WRITE_SECONDS = 0.25
+_LOOKS = 5
 _PROBE = b"preflight"
 
 
@@ -146,7 +152,11 @@ def proofs(
 
 
 def _sign(task: TaskContext, staged: Release, key: SigningKey) -> Release:
-    _each(staged, partial(_sign_image, task, key))
+    for _ in range(_LOOKS):
+        if not any(_each(staged, partial(_sign_image, task, key)).values()):
+            break
+        # A job that signs with another key may be about to overwrite what it has not seen.
+        task.run.cancelled.wait(_OTHERS_WRITE_SECONDS)
     tag = f"{task.settings.tag_prefix}{task.version.base}" if task.version.is_release else ""
     tag_id = tag_object(task.settings.root, tag, task.run.environment) if tag else ""
     envelope = sealed(statement_of(staged, Origin(task.checkout.source, tag, tag_id)), key)
@@ -161,10 +171,10 @@ def _sign(task: TaskContext, staged: Release, key: SigningKey) -> Release:
     return replace(staged, attestation=put_statement(task, envelope))
 
 
-def _sign_image(task: TaskContext, key: SigningKey, image: ReleasedImage) -> None:
+def _sign_image(task: TaskContext, key: SigningKey, image: ReleasedImage) -> bool:
     payload = payload_of(image.registry, image.repository, image.digest)
     signature = ImageSignature(payload, key.sign(payload))
-    add_signature(task.services.registry_at(image.registry), image.repository, image.digest, signature)
+    return add_signature(task.services.registry_at(image.registry), image.repository, image.digest, signature)
 
 
 def _is_signed(image: ReleasedImage, signatures: Sequence[ImageSignature], keys: PublicKeys) -> bool:
@@ -221,8 +231,8 @@ def _signed_digest(task: TaskContext, image: ReleasedImage, keys: PublicKeys) ->
     return image.digest if signatures else None
 
 
-def _each(release: Release, work: Callable[[ReleasedImage], None]) -> None:
-    """Do ``work`` for each image, several at once.
+def _each(release: Release, work: Callable[[ReleasedImage], _Value]) -> Mapping[str, _Value]:
+    """The results of ``work`` for each image, by name; several run at once.
 
     :raises BuildToolsError: with every failure.
     """
@@ -232,3 +242,4 @@ def _each(release: Release, work: Callable[[ReleasedImage], None]) -> None:
         raise Failures(results.failed.values()).combined(
             f"{len(results.failed)} of {len(images)} images are not signed", "fix the errors above and run again"
         )
+    return results.done

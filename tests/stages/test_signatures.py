@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,16 @@ from buildtools.crypto.envelope import opened, sealed
 from buildtools.crypto.keys import SigningKey
 from buildtools.events import Warned, unheard
 from buildtools.git.checkout import Checkout
+from buildtools.image.registry.client import Registry
 from buildtools.image.registry.lookup import tag_digest
 from buildtools.image.registry.manifest import Manifest
-from buildtools.image.registry.simple_signing import ImageSignature, add_signature, payload_of, signature_tag
+from buildtools.image.registry.simple_signing import (
+    ImageSignature,
+    add_signature,
+    payload_of,
+    read_signatures,
+    signature_tag,
+)
 from buildtools.pipeline import promote
 from buildtools.platform import Platform
 from buildtools.release import Release, ReleasedImage, attestation_key, manifest_key
@@ -43,6 +51,7 @@ from buildtools.version import Version
 from tests.conftest import Repository, S3Service
 from tests.cosign import Cosign
 from tests.crypto.test_keys import make_key, make_pair
+from tests.faults.proxy import wire_to
 from tests.releases import ReleasePlace, release_place
 
 SOURCE = "https://git.example/widgets.git"
@@ -129,6 +138,21 @@ def test_cosign_takes_each_image_and_each_member_as_signed(
     assert "no matching subject digest found" in refusal
 
 
+@pytest.mark.exhaustive
+def test_beside_a_bundle_of_another_key_a_newer_cosign_must_be_told_to_look_at_ours(
+    signed: SignedPlace, newer_cosign: Cosign
+) -> None:
+    image = signed.publish("1.0.0").images[0]
+    private, _ = newer_cosign.key_pair("other")
+    unlogged = ("--use-signing-config=false", "--tlog-upload=false", "--allow-insecure-registry")
+    done = newer_cosign.run("sign", "--yes", "--key", private, *unlogged, image.reference)
+    assert 0 == done.returncode, done.stderr
+    key = ("--insecure-ignore-tlog", "--key", signed.place.settings.root / "verify.pub")
+    assert 1 == newer_cosign.run("verify", *key, image.reference).returncode
+    assert 0 == newer_cosign.run("verify", *key, "--new-bundle-format=false", image.reference).returncode
+    assert "" == signed.error("1.0.0")
+
+
 def test_cosign_takes_an_image_for_several_platforms_as_signed(signed: SignedPlace, cosign: Cosign) -> None:
     client, (image, _) = signed.place.client, signed.place.stage("1.0.0").images
     manifest = client.get_manifest(image.repository, image.digest)
@@ -187,6 +211,54 @@ def test_another_key_adds_its_signatures_and_a_release_keeps_its_statement(signe
         (cosign.home / "one.pub").write_bytes(key)
         assert "" == cosign.verify(cosign.home / "one.pub", release.images[0].reference)
     assert "" == signed.error("1.0.0")
+
+
+def test_a_signature_that_another_key_overwrites_at_the_same_moment_is_restored(
+    tmp_path: Path, registry: str, s3: S3Service, environment: Mapping[str, str]
+) -> None:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    Repository(folder).git("init", "--quiet")
+    private, public = make_pair(tmp_path, "P-256")
+    (folder / "sign.pem").write_bytes(private)
+    (folder / "verify.pub").write_bytes(public)
+    other_key = SigningKey.read(make_key("Ed25519"), "other.pem", None)
+    about_to_write, may_write = threading.Event(), threading.Event()
+    looks = 0
+
+    def hold(data: bytes) -> bytes:
+        if data.startswith(b"PUT ") and b".sig HTTP/" in data:
+            about_to_write.set()
+            assert may_write.wait(60)
+        return data
+
+    with wire_to(registry) as wire, wire_to(registry) as other_wire, closing(Registry(other_wire.address)) as client:
+        other_wire.sent = hold
+        settings = {"sign": {"key": "sign.pem"}, "verify_key": "verify.pub"}
+        with release_place(folder, wire.address, s3, environment, **settings) as place:
+            signed = SignedPlace(place, SigningKey.read(private, "sign.pem", None))
+            image = place.stage("1.0.0").images[0]
+            payload = payload_of(image.registry, image.repository, image.digest)
+            theirs = ImageSignature(payload, other_key.sign(payload))
+            other = threading.Thread(target=add_signature, args=(client, image.repository, image.digest, theirs))
+
+            def note(data: bytes) -> bytes:
+                nonlocal looks
+                if data.startswith(f"GET /v2/{image.repository}/manifests/{signature_tag(image.digest)}".encode()):
+                    looks += 1
+                    # The first two are before ours is written, the third right after that.
+                    if looks == 4:
+                        may_write.set()
+                        other.join()
+                return data
+
+            other.start()
+            assert about_to_write.wait(60)
+            wire.sent = note
+            signed.publish("1.0.0")
+            assert "" == signed.error("1.0.0")
+            assert theirs in read_signatures(client, image.repository, image.digest)
+    assert looks > 4
 
 
 def test_what_was_released_unsigned_stays_so_and_says_so(signed: SignedPlace) -> None:

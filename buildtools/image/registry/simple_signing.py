@@ -82,8 +82,11 @@ def read_signatures(registry: Registry, repository: str, digest: str) -> tuple[I
     return tuple(signatures)
 
 
-def add_signature(registry: Registry, repository: str, digest: str, signature: ImageSignature) -> None:
-    """Add a signature to those of an image, unless it is already there.
+def add_signature(registry: Registry, repository: str, digest: str, signature: ImageSignature) -> bool:
+    """Add a signature to those of an image; False if it was already there.
+
+    A registry has no conditional write: a job that adds another signature at the same moment may overwrite this one.
+    Call this again a moment later to restore it.
 
     :raises BuildToolsError: if it is not there afterwards.
     """
@@ -93,7 +96,7 @@ def add_signature(registry: Registry, repository: str, digest: str, signature: I
         "digest": digest_of(signature.payload),
         "annotations": {_SIGNATURE: base64.b64encode(signature.signature).decode()},
     }
-    _add_layers(registry, repository, digest, {signature.payload: layer})
+    return _add_layers(registry, repository, digest, {signature.payload: layer})
 
 
 def copy_signatures(source: Registry, repository: str, target: Registry, target_repository: str, digest: str) -> None:
@@ -121,26 +124,29 @@ def copy_signatures(source: Registry, repository: str, target: Registry, target_
     target.put_manifest(target_repository, signature_tag(digest), manifest)
 
 
-def _add_layers(registry: Registry, repository: str, digest: str, layers: Mapping[bytes, dict[str, Any]]) -> None:
-    """Add layers, by their contents, to the signatures of an image."""
+def _add_layers(registry: Registry, repository: str, digest: str, layers: Mapping[bytes, dict[str, Any]]) -> bool:
+    """Add layers, by their contents, to the signatures of an image; False if all of them were already there."""
+    if not _missing_layers(layers, _present_layers(registry, repository, digest)):
+        return False
+    for payload in layers:
+        registry.put_blob(repository, payload)
 
     def add() -> bool | None:
-        """Add the missing layers. A registry has no conditional write, so a concurrent signer may overwrite ours."""
+        # They are read right before they are written, so that another job has little time to write in between.
         present = _present_layers(registry, repository, digest)
-        missing = {payload: layer for payload, layer in layers.items() if layer not in present}
-        if not missing:
-            return True
-        for payload in missing:
-            registry.put_blob(repository, payload)
-        _put(registry, repository, digest, [*present, *missing.values()])
-        present = _layers(_signature_manifest(registry, repository, digest))
-        return all(layer in present for layer in layers.values()) or None
+        _put(registry, repository, digest, [*present, *_missing_layers(layers, present)])
+        return not _missing_layers(layers, _layers(_signature_manifest(registry, repository, digest))) or None
 
     if not awaited(add):
         raise BuildToolsError(
             f"{registry.host}/{repository}:{signature_tag(digest)} does not keep what is written to it",
             "let no two jobs sign the same image with different keys at once",
         )
+    return True
+
+
+def _missing_layers(layers: Mapping[bytes, dict[str, Any]], present: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [layer for layer in layers.values() if layer not in present]
 
 
 def _present_layers(registry: Registry, repository: str, digest: str) -> list[dict[str, Any]]:
