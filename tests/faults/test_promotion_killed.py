@@ -10,12 +10,16 @@ import pytest
 
 from buildtools import pipeline
 from buildtools.audit import Verification
+from buildtools.git.checkout import Checkout
 from buildtools.stages import promotion, releases
+from buildtools.stages.signatures import sign_release
 from buildtools.stages.verification import audit_releases
 from buildtools.task_context import TaskContext
 from buildtools.version import Version
-from tests.conftest import S3Service
+from tests.conftest import S3Service, make_repository
+from tests.crypto.test_keys import make_pair
 from tests.faults.killing import killable_place
+from tests.releases import ReleasePlace
 
 pytestmark = pytest.mark.exhaustive
 
@@ -32,16 +36,36 @@ class Promote:
         pipeline.promote(task.run, "1.0.0", self._target)
 
 
+def release_signed(place: ReleasePlace) -> None:
+    """Release one image and one archive, signed."""
+    staged = place.stage("1.0.0", ("app",))
+    version = Version.parse(staged.version)
+    with place.task() as task:
+        task = task.with_checkout(Checkout(version, 0, "https://git.example/widgets.git"))
+        releases.claim_version(task, version, staged.commit)
+        releases.commit(task, sign_release(task, staged))
+
+
+@pytest.mark.parametrize("is_signed", [False, True])
 def test_killed_at_any_request_it_leaves_no_manifest_that_names_what_is_missing(
-    tmp_path: Path, registry: str, s3: S3Service, environment: Mapping[str, str]
+    is_signed: bool, tmp_path: Path, registry: str, s3: S3Service, environment: Mapping[str, str]
 ) -> None:
     bucket = s3.bucket()
+    folder, keys = make_repository(tmp_path / "project").path, {}
+    if is_signed:
+        private, public = make_pair(tmp_path, "P-256")
+        (folder / "sign.pem").write_bytes(private)
+        (folder / "verify.pub").write_bytes(public)
+        keys = {"sign": {"key": "sign.pem"}, "verify_key": "verify.pub"}
     targets = {
         f"t{at}": {"namespace": f"{bucket}/t{at}", "artifacts": f"s3://{bucket}/t{at}"} for at in range(MOST_REQUESTS)
     }
-    with killable_place(tmp_path, registry, s3, environment, target=targets) as switch:
+    with killable_place(folder, registry, s3, environment, target=targets, **keys) as switch:
         place = switch.place
-        place.release("1.0.0", ("app",), ("daemon",))
+        if is_signed:
+            release_signed(place)
+        else:
+            place.release("1.0.0", ("app",), ("daemon",))
 
         def state(name: str) -> tuple[bool, bool | None]:
             """Whether the target has a claim, and whether all is there that its manifest names; None without one."""
