@@ -85,7 +85,7 @@ def build(tree: Tree, name: str, docker: str, image: str) -> str:
 
 def find_buildx(docker: str, environment: Mapping[str, str]) -> str:
     """Debian 12 brings none: what ``script/engines`` has fetched, else the docker program's own; may be empty."""
-    fetched = sorted((base_cache(environment) / "engines").glob("*/usr/libexec/docker/cli-plugins/docker-buildx"))
+    fetched = sorted((base_cache(environment) / "unpacked").glob("*/usr/libexec/docker/cli-plugins/docker-buildx"))
     if fetched:
         return str(fetched[-1])
     answer = subprocess.run([docker, "buildx", "version"], env=dict(environment), capture_output=True, check=False)

@@ -28,6 +28,8 @@ def main() -> None:
     results: dict[str, list[Measured]] = {"docker buildx bake": [], OURS: []}
     with arena(chosen.docker, 0) as ring:
         buildx = chosen.bake or peers.find_buildx(chosen.docker, os.environ)
+        if not buildx:
+            raise SystemExit("there is no docker-buildx to compare with: script/engines buildx fetches one")
         for _ in range(chosen.rounds):
             for name, runs in results.items():
                 tree = scratch_tree(ring, chosen.folders)
