@@ -154,7 +154,7 @@ class _Assembler:
         settings = folder.settings
         checks: list[Callable[[], object]] = []
         if settings.secrets or settings.ssh:
-            from buildtools.image.engine.build import read_secret, ssh_agent
+            from buildtools.image.engine.offer import read_secret, ssh_agent
 
             environment = self._assembly.environment
             sources = settings.secrets.items()

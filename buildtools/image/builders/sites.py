@@ -30,6 +30,7 @@ from buildtools.image.engine.buildkit.daemon import Daemon, platforms_of
 from buildtools.image.engine.buildkit.failure import BuildFailed
 from buildtools.image.engine.buildkit.host import BuildkitHost
 from buildtools.image.engine.client import Engine, UnusableEngine
+from buildtools.image.engine.sessions import Sessions
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.manifest import is_digest
@@ -68,6 +69,7 @@ class BuildSite:
         self._cache = cache
         self._plain_http = plain_http
         self._lock = threading.Lock()
+        self._sessions = Sessions()
         self._engines: list[Engine] = []
 
     def close(self) -> None:
@@ -198,6 +200,7 @@ class BuildSite:
             environment=self._environment,
             report=report,
             cancel=cancelled,
+            sessions=self._sessions,
         )
         digest = answer.get("containerimage.digest", "")
         if not is_digest(digest):

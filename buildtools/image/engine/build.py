@@ -2,40 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
-import socket
 import threading
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from buildtools import BuildToolsError, Cancelled, Refused, Unreachable
+from buildtools import BuildToolsError, Cancelled, Unreachable
 from buildtools.build_cache import BuildCache
 from buildtools.events import Report, Transferred, Warned, timed
 from buildtools.frozen import frozen
 from buildtools.image.builder import BuildRequest
-from buildtools.image.engine.buildkit import attachables
-from buildtools.image.engine.buildkit.cache_folders import CacheFolders
+from buildtools.image.engine.buildkit.attachables import LoginSource
 from buildtools.image.engine.buildkit.control import Export, Solve, SolveCancelled, solve
 from buildtools.image.engine.buildkit.failure import BuildFailed, explained
-from buildtools.image.engine.buildkit.filesync import diff_copy, files, folder, refuse_undecodable_names
-from buildtools.image.engine.buildkit.grpc import Gone, Handler, NotGrpc, Status
+from buildtools.image.engine.buildkit.filesync import refuse_undecodable_names
+from buildtools.image.engine.buildkit.grpc import Gone, NotGrpc, Status
 from buildtools.image.engine.buildkit.host import BuildkitHost
 from buildtools.image.engine.buildkit.llb import offered_tree
 from buildtools.image.engine.buildkit.progress import Progress
-from buildtools.image.engine.buildkit.session import Session, open_session
+from buildtools.image.engine.buildkit.session import Session
+from buildtools.image.engine.offer import SessionOffer, read_input
+from buildtools.image.engine.sessions import Sessions
 from buildtools.image.folder.instructions import read_directives
 from buildtools.settings import MediaTypes
 
 if TYPE_CHECKING:
     from buildtools.image.engine.client import Engine
 
-# BuildKit's own limit, https://github.com/moby/buildkit/blob/master/session/secrets/secrets.go
-_LARGEST_SECRET = 500 * 1024
 # The errors of an engine with containerd's store if builds collide at their end: two create one name, or one unpacks
 # layers that another has; https://github.com/ddev/ddev/issues/8136. A retry then finds its steps cached.
 _IN_THE_WAY = re.compile(r'image "[^"]+": already exists$|parent snapshot \S+ does not exist: not found$')
@@ -57,14 +52,16 @@ def build(
     engine: Engine,
     request: BuildRequest,
     *,
-    credentials: attachables.LoginSource,
+    credentials: LoginSource,
     environment: Mapping[str, str],
     report: Report,
     cancel: threading.Event,
+    sessions: Sessions | None = None,
 ) -> BuiltImage:
     """Build an image and make sure that the engine has it. Several threads may build at once.
 
-    ``environment`` is where ``env:`` secrets and ``SSH_AUTH_SOCK`` are looked up.
+    ``environment`` is where ``env:`` secrets and ``SSH_AUTH_SOCK`` are looked up; ``sessions`` are those of builds at
+    the same time, which may be offered the same.
 
     :raises BuildFailed: if it could not be built.
     :raises Cancelled: if ``cancel`` was set.
@@ -73,7 +70,14 @@ def build(
     """
 
     work = partial(
-        build_in_store, engine, request, credentials=credentials, environment=environment, report=report, cancel=cancel
+        build_in_store,
+        engine,
+        request,
+        credentials=credentials,
+        environment=environment,
+        report=report,
+        cancel=cancel,
+        sessions=sessions,
     )
     return timed(report, request.name, "build", work, lambda image: image.image_id)
 
@@ -82,10 +86,11 @@ def build_in_store(
     engine: Engine,
     request: BuildRequest,
     *,
-    credentials: attachables.LoginSource,
+    credentials: LoginSource,
     environment: Mapping[str, str],
     report: Report,
     cancel: threading.Event,
+    sessions: Sessions | None = None,
 ) -> BuiltImage:
     """The same as :func:`build`, without reporting the start and the end."""
     attributes = {"name": ",".join(request.tags)} if request.tags else {}
@@ -101,6 +106,7 @@ def build_in_store(
         environment=environment,
         report=report,
         cancel=cancel,
+        sessions=sessions,
     )
     return _confirmed_image(engine, request, answer)
 
@@ -110,17 +116,18 @@ def run_build(
     request: BuildRequest,
     export: Export,
     *,
-    credentials: attachables.LoginSource,
+    credentials: LoginSource,
     environment: Mapping[str, str],
     report: Report,
     cancel: threading.Event,
+    sessions: Sessions | None = None,
 ) -> Mapping[str, str]:
     """Build an image with a given exporter; returns the exporter's response. See :func:`build` for the rest."""
     # Only a store with manifests uses this; its default depends on its age. Attestations only exist with OCI's media
     # types.
     oci = "true" if request.attestations or request.media_types is MediaTypes.OCI else "false"
     export = Export(export.kind, {"oci-mediatypes": oci, **export.attributes})
-    return _Build(host, request, export, credentials, environment, report, cancel).run()
+    return _Build(host, request, export, credentials, environment, report, cancel, sessions or Sessions()).run()
 
 
 class _Build:
@@ -129,23 +136,23 @@ class _Build:
         host: BuildkitHost,
         request: BuildRequest,
         export: Export,
-        credentials: attachables.LoginSource,
+        credentials: LoginSource,
         environment: Mapping[str, str],
         report: Report,
         cancel: threading.Event,
+        sessions: Sessions,
     ) -> None:
         self.host = host
         self.request = request
         self.export = export
         self.report = report
         self.cancel = cancel
-        self.dockerfile = _read(request.dockerfile, "the Dockerfile") if request.content is None else request.content
+        self.sessions = sessions
+        content = request.content
+        self.dockerfile = read_input(request.dockerfile, "the Dockerfile") if content is None else content
         self.text = self.dockerfile.decode("utf-8", "replace")
-        self.secrets = {key: read_secret(key, value, environment) for key, value in request.secrets.items()}
-        self.progress = Progress(request.name, str(request.dockerfile), report, hidden=self.secrets.values())
-        self.heartbeat = attachables.Heartbeat()
-        self.cache_folders = CacheFolders(request.cache_from, request.cache_to)
-        self.handlers = self._handlers(credentials, environment)
+        self.offer = SessionOffer(request, credentials, environment)
+        self.progress = Progress(request.name, str(request.dockerfile), report, hidden=self.offer.secrets.values())
 
     def run(self) -> Mapping[str, str]:
         attributes = self._attributes()
@@ -168,12 +175,14 @@ class _Build:
 
     def _solve(self, attributes: Mapping[str, str], attempts: int = _ATTEMPTS) -> Mapping[str, str]:
         request = self.request
-        self.heartbeat.begin()
         try:
-            with open_session(self.host, self.handlers, shared_key=_shared_key(request)) as session:
+            with (
+                self.sessions.join(self.host, self.offer) as (session, offer),
+                offer.to(self._tell, self.dockerfile) as tree,
+            ):
                 message = Solve(
                     session.id,
-                    attributes,
+                    {**attributes, **({"dockerfilekey": tree} if tree != "dockerfile" else {})},
                     self.export,
                     self._cache_exports(),
                     inputs={"context": offered_tree("context", session.id)} if request.selection else {},
@@ -184,7 +193,7 @@ class _Build:
                         message,
                         heard=self.progress.hear,
                         cancel=self.cancel,
-                        silence=self.heartbeat.silence,
+                        silence=offer.heartbeat.silence,
                     )
                     self._name_caches()
                     return answer
@@ -204,7 +213,7 @@ class _Build:
 
     def _name_caches(self) -> None:
         try:
-            self.cache_folders.finish()
+            self.offer.cache_folders.finish()
         except OSError as error:
             raise BuildToolsError(
                 f"the cache of {self.request.name} cannot be written to {error.filename} ({error.strerror})",
@@ -242,7 +251,7 @@ class _Build:
             attributes["platform"] = request.platform
         if request.no_cache:
             attributes["no-cache"] = ""
-        if imports := self.cache_folders.imports:
+        if imports := self.offer.cache_folders.imports:
             # The keys have capitals, because they are the fields of the solver's Go type.
             documents = [{"Type": cache.kind, "Attrs": dict(cache.attributes)} for cache in imports]
             attributes["cache-imports"] = json.dumps(documents)
@@ -254,31 +263,8 @@ class _Build:
         inline = [BuildCache("inline")] if request.args.get("BUILDKIT_INLINE_CACHE") == "1" else []
         return [*request.cache_to, *(cache for cache in inline if cache not in request.cache_to)]
 
-    def _handlers(self, credentials: attachables.LoginSource, environment: Mapping[str, str]) -> dict[str, Handler]:
-        request = self.request
-        if not request.context.is_dir():
-            raise Refused(f"{request.name}: the context {request.context} is not a folder", "correct its context")
-        # The names are ours: the Dockerfile may be anywhere and have any name.
-        virtual = {"Dockerfile": self.dockerfile}
-        beside = request.dockerfile.with_name(f"{request.dockerfile.name}.dockerignore")
-        if beside.exists():
-            virtual["Dockerfile.dockerignore"] = _read(beside, "the ignore file")
-        trees = {"context": folder(request.context, request.selection), "dockerfile": files(virtual)}
-        handlers = {
-            "/moby.filesync.v1.FileSync/DiffCopy": diff_copy(trees, self._report_transfer),
-            **self.heartbeat.handlers(),
-            **attachables.auth(credentials),
-            **self.cache_folders.handlers(),
-        }
-        if self.secrets:
-            handlers |= attachables.secrets(self.secrets)
-        if request.ssh:
-            handlers |= attachables.ssh(ssh_agent(request.name, environment))
-        return handlers
-
-    def _report_transfer(self, tree: str, sent: int, total: int) -> None:
-        if tree == "context":
-            self.report(Transferred(self.request.name, sent, total))
+    def _tell(self, sent: int, total: int) -> None:
+        self.report(Transferred(self.request.name, sent, total))
 
 
 def _confirmed_image(engine: Engine, request: BuildRequest, answer: Mapping[str, str]) -> BuiltImage:
@@ -302,53 +288,5 @@ def _confirmed_image(engine: Engine, request: BuildRequest, answer: Mapping[str,
     return BuiltImage(request.name, image_id, request.tags)
 
 
-def _read(path: Path, what: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise Refused(f"{what} {path} cannot be read ({error.strerror})", "make it readable") from None
-
-
-def read_secret(key: str, source: str, environment: Mapping[str, str]) -> bytes:
-    """The value of a secret from ``env:NAME`` or from a file.
-
-    :raises Refused: if it does not exist, or is too large.
-    """
-    if source.startswith("env:"):
-        variable = source.removeprefix("env:")
-        if variable not in environment:
-            raise Refused(f"the secret {key} comes from the variable {variable}, which is not set", "set it")
-        value = os.fsencode(environment[variable])
-    else:
-        value = _read(Path(source), f"the secret {key} in")
-    if len(value) > _LARGEST_SECRET:
-        raise Refused(f"the secret {key} has {len(value)} bytes", f"BuildKit takes at most {_LARGEST_SECRET}")
-    return value
-
-
-def ssh_agent(name: str, environment: Mapping[str, str]) -> str:
-    """The socket of the SSH agent for a build of the image ``name``.
-
-    :raises Refused: if there is none.
-    """
-    agent = environment.get("SSH_AUTH_SOCK", "")
-    if not agent:
-        raise Refused(f"{name} wants an SSH agent, but SSH_AUTH_SOCK is not set", "start one: eval $(ssh-agent)")
-    return agent
-
-
 def _is_official(syntax: str) -> bool:
     return syntax.partition("@")[0].rpartition(":")[0] in _OFFICIAL_SYNTAX or syntax in _OFFICIAL_SYNTAX
-
-
-def _shared_key(request: BuildRequest) -> str:
-    # The engine keeps one copy of a tree for each key and compares with that. The Dockerfile is part of the key,
-    # because images that share a context choose different parts of it, and may be built at the same time.
-    parts = (
-        socket.gethostname(),
-        str(os.getuid()),
-        str(request.context.resolve()),
-        str(request.dockerfile.resolve()),
-        request.directories,
-    )
-    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()

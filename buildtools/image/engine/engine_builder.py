@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from buildtools.events import Report
 from buildtools.image.builder import BuildRequest
 from buildtools.image.docker.credentials import Credentials
+from buildtools.image.engine.sessions import Sessions
 from buildtools.image.reference import Reference
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class EngineBuilder:
         self._engine = engine
         self._credentials = credentials
         self._environment = environment
+        self._sessions = Sessions()
 
     @property
     def keeps_content(self) -> bool:
@@ -44,6 +46,7 @@ class EngineBuilder:
             environment=self._environment,
             report=report,
             cancel=cancelled,
+            sessions=self._sessions,
         ).image_id
 
     def pull(self, reference: str, layer_arrived: Callable[[str, int, int], object]) -> str:

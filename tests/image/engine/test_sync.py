@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import os
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from buildtools.image.builder import BuildRequest
+from buildtools.image.docker.credentials import Credentials
+from buildtools.image.engine.build import build
+from buildtools.image.engine.offer import SessionOffer
+from buildtools.image.engine.sessions import Sessions
 from buildtools.image.folder.contents import Contents
+from buildtools.image.folder.context import Selection
 from buildtools.image.folder.fingerprint import folder_fingerprint
 from buildtools.image.folder.folders import image_folders
+from buildtools.image.folder.patterns import Patterns
+from buildtools.request_log import LOGGER
 from buildtools.settings import Settings
 from tests.image.building import Builder
 
@@ -47,3 +57,37 @@ def test_another_mode_of_a_directory_is_sent(builder: Builder, folder: Path) -> 
     built(builder, folder)
     (folder / "d" / "sub").chmod(0o711)
     assert ["old", "711"] == built(builder, folder)
+
+
+def test_variants_that_are_built_at_the_same_time_share_a_session(
+    builder: Builder, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = builder.folder("FROM scratch\n", a="a", b="b" * 100)
+    caplog.set_level("DEBUG", LOGGER)
+    credentials, sessions = Credentials(builder.docker_config, builder.environment), Sessions()
+    request = BuildRequest("app", folder, folder / "Dockerfile", (), selection=Selection(Patterns(()), follow=(".",)))
+
+    def layers(name: str, platform: str, content: bytes) -> list[str]:
+        variant = replace(request, platform=platform, content=content, tags=(f"{builder.prefix}/{name}:1",))
+        image = build(
+            builder.engine,
+            variant,
+            credentials=credentials,
+            environment=builder.environment,
+            report=builder.events.append,
+            cancel=threading.Event(),
+            sessions=sessions,
+        )
+        found: list[str] = (builder.engine.inspect(image.image_id) or {})["RootFS"]["Layers"]
+        return found
+
+    # The one that is slower than all others.
+    with sessions.join(builder.engine, SessionOffer(request, credentials, builder.environment)):
+        intel = layers("intel", "linux/amd64", b"FROM scratch\nCOPY b /\n")
+        arm = layers("arm", "linux/arm64", b"FROM scratch\nCOPY b /\n")
+        other = layers("risc", "linux/riscv64", b"FROM scratch\nCOPY a b /\n")
+    calls = [record.getMessage().split(",")[0] for record in caplog.records if "Sync/DiffCopy" in record.getMessage()]
+    assert intel == arm
+    assert intel != other
+    # The Dockerfile, the context, the other Dockerfile.
+    assert 3 == len(calls)
