@@ -13,12 +13,27 @@ import pytest
 from buildtools.image.engine.client import Engine
 from tests.conftest import EngineService
 from tests.e2e.conftest import MakeProject
-from tests.e2e.project import MANIFEST_KINDS, Place, Project
+from tests.e2e.project import MANIFEST_KINDS, Place, Project, fresh_agent
 
 pytestmark = [pytest.mark.other_engine, pytest.mark.images_in_engine]
 
 # Whoever runs the step again gets another layer of it. No other test has such a step.
 DOCKERFILE = "FROM {base}\nRUN cat /proc/sys/kernel/random/uuid >/{mark}\nCOPY file /\n"
+KINDS = ["registry", pytest.param("inline", marks=pytest.mark.exhaustive), "local"]
+
+
+@pytest.fixture
+def content_place(content_place: Place, registry_busybox: str) -> Place:
+    """All agents have their base from one registry: what each imports by itself has a digest of its own.
+
+    BuildKit finds the cache of a step by the digest of the image below, once it has built on that.
+    """
+    return replace(content_place, engine=replace(content_place.engine, base_busybox=registry_busybox))
+
+
+@pytest.fixture
+def fresh_engine(fresh_engine: EngineService, registry_busybox: str) -> EngineService:
+    return replace(fresh_engine, base_busybox=registry_busybox)
 
 
 def layers(project: Project, version: str) -> list[str]:
@@ -31,16 +46,9 @@ def layers(project: Project, version: str) -> list[str]:
     return diff_ids
 
 
-def fresh_agent(project: Project, engine: EngineService, folder: Path) -> Project:
-    """The same project on an agent whose engine has built nothing of it."""
-    agent = project.clone(folder)
-    variables = {**project.place.variables, **engine.environment}
-    return replace(agent, place=replace(project.place, engine=engine, variables=variables))
-
-
-def released(project: Project, version: str, content: str) -> list[str]:
+def released(project: Project, version: str, content: str, base: str = "{base}") -> list[str]:
     """The layers of a version in which a file has this content."""
-    project.image("app", DOCKERFILE, file=content)
+    project.image("app", DOCKERFILE.replace("{base}", base), file=content)
     project.commit(version)
     project.tag(version)
     project.done("push")
@@ -56,23 +64,41 @@ def released_twice(project: Project, engine: EngineService, folder: Path) -> tup
     return before, after
 
 
-def in_registry() -> dict[str, list[str]]:
-    return {"cache_to": ["type=registry,mode=max"], "cache_from": ["type=registry"]}
+def configure(project: Project, kind: str, folder: Path) -> None:
+    """Let all images have a cache of this kind."""
+    place = folder / "shared" / "{name}"
+    written, read = {
+        "registry": ("type=registry,mode=max", "type=registry"),
+        "inline": ("type=inline", "type=registry"),
+        "local": (f"type=local,dest={place},mode=max", f"type=local,src={place}"),
+    }[kind]
+    project.configure(cache_to=[written], cache_from=[read])
 
 
-def in_folder(path: Path) -> dict[str, list[str]]:
-    folder = path / "shared" / "{name}"
-    return {"cache_to": [f"type=local,dest={folder},mode=max"], "cache_from": [f"type=local,src={folder}"]}
-
-
-@pytest.mark.parametrize("kind", ["registry", pytest.param("inline", marks=pytest.mark.exhaustive), "local"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_fresh_agent_takes_unchanged_steps_from_a_cache(
     project_in: MakeProject, content_place: Place, fresh_engine: EngineService, tmp_path: Path, kind: str
 ) -> None:
     project = project_in(content_place)
-    inline = {"cache_to": ["type=inline"], "cache_from": ["type=registry"]}
-    project.configure(**{"registry": in_registry(), "inline": inline, "local": in_folder(tmp_path)}[kind])
+    configure(project, kind, tmp_path)
     before, after = released_twice(project, fresh_engine, tmp_path / "agent")
+    assert before[:-1] == after[:-1]
+    assert before[-1] != after[-1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_agent_that_has_built_on_a_pulled_parent_takes_other_steps_on_it_from_a_cache(
+    project_in: MakeProject, content_place: Place, fresh_engine: EngineService, tmp_path: Path, kind: str
+) -> None:
+    project = project_in(content_place)
+    configure(project, kind, tmp_path)
+    project.image("parent", "FROM {base}\nCOPY file /\n", file=project.mark)
+    before = released(project, "1.0.0", "one", base="parent-{mark}")
+    agent = fresh_agent(project, fresh_engine, tmp_path / "agent")
+    agent.image("other", "FROM parent-{mark}\nRUN echo {mark}\n")
+    agent.done("build", "--only", project.name("other"))
+    after = released(agent, "1.1.0", "two", base="parent-{mark}")
+    agent.forget_images()
     assert before[:-1] == after[:-1]
     assert before[-1] != after[-1]
 
@@ -102,7 +128,7 @@ def test_an_engine_that_keeps_no_content_writes_a_cache_into_the_image(
 
 def built_with_folder(project: Project, shared: Path) -> Path:
     """Build a project of one image; the folder that then has its cache."""
-    project.configure(**in_folder(shared))
+    configure(project, "local", shared)
     project.image("app", DOCKERFILE, file="one")
     project.commit("all")
     project.tag("1.0.0")

@@ -94,7 +94,7 @@ def build_in_store(
 ) -> BuiltImage:
     """The same as :func:`build`, without reporting the start and the end."""
     attributes = {"name": ",".join(request.tags)} if request.tags else {}
-    if not (request.attestations or any(cache.needs_content for cache in request.cache_to)):
+    if not (request.attestations or request.cache_to):
         # A store that keeps content would compress the layers, slowly, and each engine in its own way. A push does that
         # better. But attestations and caches refer to the layers as they are.
         attributes["compression"] = "uncompressed"

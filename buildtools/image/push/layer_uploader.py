@@ -89,10 +89,13 @@ class LayerUploader:
         plans = list(self._pool.map(self._plan, images))
         results: dict[LayerPlan, tuple[StoredImage, PushRoute]] = {}
         if self._engine.containerd_store:
-            # Attestations are about the image as the engine has made it.
-            attested = [plan for plan in plans if plan.image.attested]
-            stored = self._pool.map(self._store_by_engine, attested)
-            results |= {plan: (image, PushRoute.ENGINE) for plan, image in zip(attested, stored, strict=True)}
+            # Attestations are about the image as the engine has made it. And BuildKit finds the cache of a child by the
+            # digest of its parent, which must be the same where the parent was built and where it was pulled.
+            as_built = [plan for plan in plans if plan.image.as_built]
+            for plan, image in zip(as_built, self._pool.map(self._store_by_engine, as_built), strict=True):
+                # An image that was built before it had a cache is not compressed.
+                if plan.image.attested or all(layer.is_compressed for layer in image.manifest.layers[-1:]):
+                    results[plan] = image, PushRoute.ENGINE
         elif self._tagged:
             for base, above in by_large_base(plans).items():
                 results |= self._try_engine(base, above)

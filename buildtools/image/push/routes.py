@@ -9,8 +9,9 @@ already there   the tag of the version has our labels and             nothing
                 fingerprint, and all of its parts are there
 stamped         the tag of the fingerprint has an image, all of       a configuration with the version's labels, and a
                 its layers are there, and it is recent enough         manifest that names the same layers
-engine          the image has attestations; or small layers are on    what the engine's own push sends; then as stamped
-                top of a large base that the registry has, and the
+engine          the image has attestations, or has a cache and comes  what the engine's own push sends; then as stamped
+                from containerd's store; or small layers are on top
+                of a large base that the registry has, and the
                 engine, without containerd's store, knows the
                 base's digests there
 builder         the builder has no image store of its own             nothing by us: the builder has already pushed

@@ -92,6 +92,11 @@ class Descriptor:
         """Whether engines unpack content of this type as a layer."""
         return self.size >= 0 and _LAYER.fullmatch(self.media_type) is not None
 
+    @property
+    def is_compressed(self) -> bool:
+        """Whether the type of a layer says that it is."""
+        return self.media_type.endswith(("gzip", "zstd"))
+
     def named(self, media_types: MediaTypes) -> Descriptor:
         """The same content with the equivalent media type."""
         return replace(self, media_type=_NAMES[media_types].get(self.media_type, self.media_type))

@@ -78,7 +78,8 @@ class ImageToPush:
     this one may share. An image in the registry is not used if it was built before ``built_since``, in seconds since
     1970. ``platform`` is set for each variant of an image for several platforms: they share the repository and the
     version's tag, which points to their index. ``build_seconds`` is how long its build took, 0 if unknown. An image
-    that is to be ``attested`` is incomplete without its attestations.
+    that is to be ``attested`` is incomplete without its attestations. One that is stored ``as_built`` keeps the digest
+    that it has in containerd's store.
     """
 
     name: str
@@ -90,6 +91,7 @@ class ImageToPush:
     platform: Platform | None = None
     build_seconds: float = 0.0
     attested: bool = False
+    as_built: bool = False
 
     @property
     def place(self) -> str:
