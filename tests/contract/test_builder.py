@@ -187,7 +187,9 @@ def test_a_build_that_is_cancelled_ends(workshop: Workshop) -> None:
         if isinstance(event, Log):
             cancelled.set()
 
-    request = workshop.request("app", "FROM BASE\nRUN echo begun; sleep 300\n", {})
+    # Builds that do the same step at the same time share it, and who joins late hears nothing of it.
+    step = f"RUN echo {workshop.repository('app')} begun; sleep 300"
+    request = workshop.request("app", f"FROM BASE\n{step}\n", {})
     with pytest.raises(Cancelled):
         workshop.builder.build(request, report, cancelled)
     assert None is workshop.builder.image(workshop.kept_name("app"))
