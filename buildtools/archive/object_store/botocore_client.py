@@ -50,6 +50,19 @@ def _refuse_login(endpoint: str) -> None:
         )
 
 
+def _sign_checksum_alone(request: Any, **_: object) -> None:
+    """Let a body be signed by its checksum where the request has one, which the service compares with what arrives.
+
+    botocore would hash it once more to sign it too, and so would the service.
+    """
+    from botocore.config import Config
+
+    if "x-amz-checksum-sha256" in request.headers:
+        config = request.context["client_config"]
+        signing = Config(s3={**config.s3, "payload_signing_enabled": False})
+        request.context["client_config"] = config.merge(signing)
+
+
 @cache
 def _data_loader() -> Any:
     """botocore's description of S3, loaded once for all clients: that is most of the work of creating one."""
@@ -100,6 +113,7 @@ def _client(endpoint: str, environment: Mapping[str, str], patience: Patience, *
         # Bodies are streams, for which botocore would send Expect: 100-continue, and wait a second for a service that
         # ignores it.
         client.meta.events.unregister("before-call.s3", add_expect_header)
+        client.meta.events.register("before-sign.s3", _sign_checksum_alone)
         return client
     except BotoCoreError as error:
         raise refusals.failure(error, endpoint or "S3", "the configuration") from None
