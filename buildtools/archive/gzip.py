@@ -50,7 +50,8 @@ class GzipWriter:
         self._most_pending = (threads + 2) * BLOCK
         self._pending: deque[tuple[Future[bytes], int]] = deque()
         self._pending_size = 0
-        self._block = bytearray()
+        self._pieces: list[bytes | memoryview] = []
+        self._piece_size = 0
         self._crc = 0
         self._size = 0
         out.write(_HEADER)
@@ -59,16 +60,18 @@ class GzipWriter:
         """Write all of ``data``; returns its length."""
         rest = memoryview(data)
         while rest:
-            piece = rest[: BLOCK - len(self._block)]
-            self._block += piece
+            piece = rest[: BLOCK - self._piece_size]
+            # What is a block already is not copied.
+            self._pieces.append(data if len(piece) == len(data) else piece)
+            self._piece_size += len(piece)
             rest = rest[len(piece) :]
-            if len(self._block) == BLOCK:
+            if self._piece_size == BLOCK:
                 self._submit()
         return len(data)
 
     def begin_segment(self) -> None:
         """Start a segment: what is written from now on is compressed separately."""
-        if self._block:
+        if self._pieces:
             self._submit()
 
     def __enter__(self) -> Self:
@@ -86,8 +89,9 @@ class GzipWriter:
     def _submit(self) -> None:
         import deflate
 
-        block = bytes(self._block)
-        self._block.clear()
+        block = b"".join(self._pieces)
+        self._pieces.clear()
+        self._piece_size = 0
         while self._pending and self._pending_size + len(block) > self._most_pending:
             self._collect()
         self._crc = deflate.crc32(block, self._crc)
@@ -106,7 +110,7 @@ class GzipWriter:
         self._pending_size -= size
 
     def _finish(self) -> None:
-        if self._block:
+        if self._pieces:
             self._submit()
         while self._pending:
             self._collect()

@@ -1,8 +1,9 @@
 """A cache of compressed segments, so that a new version of a distribution is compressed only where it is new.
 
 An entry is a file whose name is a digest of everything that determines its bytes: codec and content. It begins with a
-seal, a digest of that name and of the bytes; an entry that is damaged, or has another name, is ignored. Entries are
-written atomically, so concurrent runs can share them; losing one only costs time.
+seal, the CRC-32 of that name and of the bytes; an entry that is damaged, or has another name, is ignored. A digest as
+seal would prove no more, since whoever can write here can write one too. Entries are written atomically, so concurrent
+runs can share them; losing one only costs time.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from buildtools.files import delete_partial_files, write_atomically
 
 # About ten versions of a daemon of which half changes each time.
 LIMIT = 1 << 30
-_SEAL = 32
+_SEAL = 4
 
 
 class SegmentCache:
@@ -31,10 +32,11 @@ class SegmentCache:
         name = sha256(b"".join(sha256(part).digest() for part in origin)).hexdigest()
         path = self._folder / name
         with suppress(OSError):
-            entry = path.read_bytes()
-            if entry[:_SEAL] == _seal(name, memoryview(entry)[_SEAL:]):
+            with path.open("rb", buffering=0) as entry:
+                seal, data = entry.read(_SEAL), entry.readall()
+            if seal == _seal(name, data):
                 os.utime(path)
-                return entry[_SEAL:]
+                return data
         data = compress()
         with suppress(OSError):
             write_atomically(path, _seal(name, data) + data)
@@ -54,7 +56,8 @@ class SegmentCache:
                 size -= status.st_size
 
 
-def _seal(name: str, data: bytes | memoryview) -> bytes:
-    digest = sha256(name.encode())
-    digest.update(data)
-    return digest.digest()
+def _seal(name: str, data: bytes) -> bytes:
+    import deflate
+
+    crc: int = deflate.crc32(data, deflate.crc32(name.encode()))
+    return crc.to_bytes(_SEAL)
