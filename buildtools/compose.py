@@ -107,7 +107,8 @@ def images_file(images: Mapping[str, str]) -> str:
     """A Compose file that sets the image of each of these services."""
     # A JSON string is also a double-quoted YAML string.
     services = [f"  {json.dumps(name)}:\n    image: {json.dumps(image)}\n" for name, image in images.items()]
-    return f"services:\n{''.join(services)}" if services else "services: {}\n"
+    # Without a version, docker-compose 1.29 takes a file that has no services for one of the first format.
+    return f"services:\n{''.join(services)}" if services else 'version: "3.8"\nservices: {}\n'
 
 
 def images_in(text: str) -> dict[str, str]:

@@ -17,6 +17,7 @@ from buildtools.run import Run
 from buildtools.settings import Settings
 from buildtools.stages.outputs import write_outputs
 from buildtools.task_context import TaskContext
+from tests.payload.conftest import require
 
 COMMIT = "c0ffee" + "0" * 34
 CONTENT = b"an archive"
@@ -101,9 +102,15 @@ def test_compose_gets_each_service_pinned(tmp_path: Path) -> None:
     assert not (folder / "release.json").exists()
 
 
-def test_a_version_without_images_is_a_compose_file_too(tmp_path: Path) -> None:
-    folder = write(tmp_path, Release("1.0.0", COMMIT, "", (), (archive("daemon"),)))
-    assert {"services": {}} == load((folder / "compose.override.yaml").read_text())
+@pytest.mark.parametrize("names", [(), ("web",)])
+def test_compose_takes_the_file_beside_another(tmp_path: Path, names: tuple[str, ...]) -> None:
+    folder = write(tmp_path, Release("1.0.0", COMMIT, "", tuple(map(image, names)), (archive("daemon"),)))
+    (tmp_path / "compose.yaml").write_text("services: {web: {image: theirs}}")
+    files = ("--file", "compose.yaml", "--file", str(folder / "compose.override.yaml"))
+    words = [require("docker-compose"), *files, "config"]
+    merged = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    expected = f"r.example:5000/team/web@{image('web').digest}" if names else "theirs"
+    assert f"image: {expected}\n" in merged
 
 
 def test_other_versions_and_what_a_killed_run_left_are_removed_and_nothing_else(tmp_path: Path) -> None:
