@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from buildtools.image.docker.credentials import Credentials
+from buildtools.image.registry.build_records import BuildRecords
+from buildtools.image.registry.client import Registry
 from tests import json_page
 from tests.conftest import Repository, make_repository
 from tests.cosign import Cosign
@@ -109,7 +112,7 @@ def forget_images(variables: Mapping[str, str], filters: Mapping[str, str]) -> N
 
 
 # Those that are there, also such as are not part of the story.
-APART = ("start.md", "signing.md", "stage.md")
+APART = ("start.md", "signing.md", "stage.md", "jenkins.md")
 ALL = [*BEFORE, *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md") if page.name not in APART)]
 
 
@@ -179,6 +182,35 @@ def test_a_version_is_tried_out_as_the_page_says(widgets: Shell, place: Place) -
     differences = [difference for step in steps if (difference := shell.differences(step))]
     forget_images(place.variables, {"label": f"mark={mark}"})
     assert not differences, "\n\n".join(differences)
+
+
+# How many seconds each of the page's images took the last time.
+TIMES = {"base": 100.0, "billing": 130.0, "orders": 115.0, "search": 72.0, "stock": 90.0}
+
+
+@pytest.mark.exhaustive
+def test_a_version_is_divided_among_agents_as_the_page_says(widgets: Shell, place: Place) -> None:
+    folders = widgets.scratch / "repository/src/docker"
+    mark = widgets.names[HOST].rpartition("/")[2]
+    for name in TIMES:
+        (folders / name).mkdir()
+        content = f"packages.txt /\nLABEL mark={mark}" if name == "base" else f"{name}.txt /"
+        base = "scratch" if name == "base" else "base"
+        (folders / name / "Dockerfile").write_text(f"FROM {base}\nCOPY {content}\n")
+        (folders / name / ("packages.txt" if name == "base" else f"{name}.txt")).write_text(mark)
+    release = "git add . && git commit --quiet --message more && git tag -a 1.5.0 -m 1.5.0 && buildtools publish"
+    code, printed = widgets.run(f"cd {widgets.scratch}/repository && {release}")
+    assert 0 == code, printed
+    credentials = Credentials(Path(place.variables["DOCKER_CONFIG"]), place.variables)
+    with closing(Registry(place.registry, credentials)) as client:
+        for name, seconds in TIMES.items():
+            repository = f"{mark}/widgets/{name}"
+            manifest = client.get_manifest(repository, "1.5.0")
+            assert manifest
+            BuildRecords(client, "0" * 40).add(repository, manifest, name, "0" * 64, seconds)
+    widgets.run("echo more >>src/docker/base/packages.txt && git commit --quiet --all --message more")
+    differences = [widgets.differences(step) for step in steps_of(ROOT / "docs/jenkins.md", "docs/jenkins.md")]
+    assert [""] == differences
 
 
 @pytest.mark.parametrize("page", ["docs/start.md", pytest.param("README.md", marks=pytest.mark.exhaustive)])
