@@ -48,7 +48,8 @@ _TABLES = {
 }
 _MOST_QUOTED = 80
 _BUILDER_ADDRESS = re.compile(
-    r"unix:///\S+|(?:tcp|ssh)://\S+|docker-(?:container|context)://[A-Za-z0-9][A-Za-z0-9_.-]*"
+    r"unix:///\S+|docker-(?:container|context)://[A-Za-z0-9][A-Za-z0-9_.-]*"
+    r"|(?:tcp|ssh)://(?:[^\s/@]+@)?(?:[^\s/@:]+|\[[0-9A-Fa-f:]+\])(?::(?P<port>[1-9][0-9]{0,4}))?/?"
 )
 
 
@@ -359,6 +360,11 @@ def _cache_errors(values: dict[str, Any], where: Callable[[str], str]) -> list[s
     return errors
 
 
+def _is_builder_address(address: str) -> bool:
+    match = _BUILDER_ADDRESS.fullmatch(address)
+    return match is not None and int(match["port"] or 1) <= 65535
+
+
 def _builder_errors(values: Mapping[str, Any], where: Callable[[str], str]) -> list[str]:
     one, several, pool = values.get("builder", ""), values.get("builders", ()), values.get("pool", {})
     addresses = [("builder", one)] if one else []
@@ -368,7 +374,7 @@ def _builder_errors(values: Mapping[str, Any], where: Callable[[str], str]) -> l
         f"{where(key)} must be unix:///PATH, tcp://HOST:PORT, docker-container://NAME or docker-context://NAME, "
         f"not {_quoted(address)}"
         for key, address in addresses
-        if not _BUILDER_ADDRESS.fullmatch(address)
+        if not _is_builder_address(address)
     ]
     if one and (several or pool):
         errors.append(f"{where('builder')} must not stand beside builders or pool: put that one into the list")

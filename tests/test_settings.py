@@ -146,6 +146,31 @@ def test_a_bad_value_is_refused(values: dict[str, Any]) -> None:
     assert "(1 error): fix the error above" in errors_of(values)
 
 
+BUILDERS = (
+    *("unix:///run/buildkit/buildkitd.sock", "tcp://builder", "tcp://builder:1234", "tcp://[::1]:65535"),
+    *("ssh://me@builder:22", "docker-container://buildkitd", "docker-context://arm"),
+)
+NO_BUILDERS = (
+    *("", "builder:1234", "unix://buildkitd.sock", "http://builder:1234", "tcp://", "tcp://builder:0"),
+    *("tcp://builder:65536", "tcp://builder:port", "tcp://a b", "docker-container://", "docker-context://a/b"),
+)
+
+
+def test_builders_are_addresses_of_daemons_and_engines() -> None:
+    pool = {"arm": {"address": "tcp://arm", "platforms": ["linux/arm64"], "jobs": 4, "certificates": "keys"}}
+    merged = resolved({"builders": list(BUILDERS), "pool": pool})
+    assert [*BUILDERS, "arm"] == list(merged.all_builders)
+    assert (4, "keys") == (merged.all_builders["arm"].jobs, merged.all_builders["arm"].certificates)
+
+
+@pytest.mark.parametrize("address", NO_BUILDERS)
+def test_what_is_no_address_of_a_builder_is_refused_with_its_key(address: str) -> None:
+    said = f"must be unix:///PATH, tcp://HOST:PORT, docker-container://NAME or docker-context://NAME, not {address!r}"
+    message = errors_of({"builders": [address], "pool": {"arm": {"address": address}}})
+    assert f"pyproject.toml: builders {said}" in message
+    assert f"pyproject.toml: pool.arm.address {said}" in message
+
+
 @pytest.mark.parametrize(
     "values",
     [

@@ -156,7 +156,7 @@ class RegistryStore:
                     task.services.registry,
                     task.registry_cache,
                     push_build,
-                    lambda: all(site.keeps_content for site in sites.values()),
+                    lambda: all(site.keeps_content for name, site in sites.items() if name not in pool.losses),
                     pool.place_of,
                     task.version.commit,
                 ),
@@ -165,8 +165,8 @@ class RegistryStore:
                 cancelled=task.run.cancelled,
             )
         finally:
-            for name, reason in pool.losses.items():
-                task.run.report(Warned("", f"the builder {name} was lost: {reason}"))
+            for name, loss in pool.losses.items():
+                task.run.report(Warned("", f"the builder {name} was lost: {loss}"))
 
     def _statuses(
         self, statuses: Sequence[ImageStatus], stored: Mapping[str, StoredImage], *, is_final: bool = False

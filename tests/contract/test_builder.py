@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -95,10 +97,12 @@ def engine_workshop(engine: EngineService, tmp_path: Path) -> Iterator[Workshop]
                     connection.untag(tag)
 
 
-def site_at(address: str, client: Registry, cache: Path, **options: Any) -> BuildSite:
+def site_at(
+    address: str, client: Registry, cache: Path, environment: Mapping[str, str] = ENVIRONMENT, **options: Any
+) -> BuildSite:
     settings = BuilderSettings(address=address, **options)
     credentials = Credentials(Path("/nonexistent"), {})
-    return BuildSite(settings, None, credentials, ENVIRONMENT, registry=lambda: client, cache=Cache(cache))
+    return BuildSite(settings, None, credentials, environment, registry=lambda: client, cache=Cache(cache))
 
 
 @contextmanager
@@ -232,6 +236,23 @@ def test_what_does_not_answer_is_an_outage(client: Registry, tmp_path: Path) -> 
         pytest.raises(Unreachable, match="no BuildKit daemon answers"),
     ):
         site.push_build(BuildRequest("app", tmp_path, tmp_path, ()), unheard, threading.Event())
+
+
+def test_a_builder_may_be_the_engine_of_a_context(engine: EngineService, client: Registry, tmp_path: Path) -> None:
+    key = hashlib.sha256(b"here").hexdigest()
+    (tmp_path / f"contexts/meta/{key}").mkdir(parents=True)
+    document = {"Name": "here", "Endpoints": {"docker": {"Host": engine.host}}}
+    (tmp_path / f"contexts/meta/{key}/meta.json").write_text(json.dumps(document))
+    # What is for another engine does not count.
+    other = {"DOCKER_HOST": "tcp://127.0.0.1:1", "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": "/nonexistent"}
+    environment = {"DOCKER_CONFIG": str(tmp_path), **other}
+    with closing(site_at("docker-context://here", client, tmp_path, environment)) as site:
+        assert str(local_platform()) == str(site.platforms[0])
+    with (
+        closing(site_at("docker-context://gone", client, tmp_path, environment)) as site,
+        pytest.raises(Refused, match="correct the builder docker-context://gone"),
+    ):
+        site.platforms  # noqa: B018  it is asked
 
 
 def test_what_a_store_has_is_pushed_on_top_of_what_the_registry_has_of_its_parent(

@@ -15,7 +15,8 @@ That depends on which builder has the steps of the last build in its cache, and 
   number gets the image: waiting for a builder while another is idle takes longer than it saves.
 * **Who is lost.** A builder whose connection breaks, that falls silent, or whose disk is full is not used again in this
   run. Its images are built elsewhere, once: an image that has cost two builders may itself be the reason. A build that
-  *fails* has a result, and would fail anywhere.
+  *fails* has a result, and would fail anywhere. If only the output of its command says that a disk is full, another
+  builder tries: if that one can build it, the first one's disk was full.
 
 There is no queue and no state beyond the run. Two runs share builders as two users do; each keeps to its ``jobs``.
 """
@@ -39,6 +40,7 @@ from buildtools.schedule import side_by_side
 
 _BUILD_PLATFORM = re.compile(rb"\bBUILD(?:PLATFORM|OS|ARCH|VARIANT)\b")
 _DISK_FULL = re.compile(r"no space left on device", re.IGNORECASE)
+_FULL = Unreachable("its disk is full", "free space there, with `docker builder prune` or `buildctl prune`")
 # Seconds between two checks for cancellation.
 _PATIENCE = 0.2
 
@@ -66,7 +68,7 @@ class BuilderPool:
         self._change = threading.Condition()
         self._asking = threading.Lock()
         self._platforms: dict[str, tuple[Platform, ...]] = {}
-        self.losses: dict[str, str] = {}
+        self.losses: dict[str, BuildToolsError] = {}
         self._places: dict[str, str] = {}
 
     def push_build(self, request: BuildRequest, report: Report, cancelled: threading.Event) -> str:
@@ -78,25 +80,34 @@ class BuilderPool:
         :raises Unreachable: if no builder is left that can build it, or two were lost while building it.
         """
         self.ask()
-        lost_for_it = ""
+        platform = request.platform or request.native
+        lost_for_it, doubtful = "", ""
         while True:
-            name = self._take(request, cancelled)
+            name = self._take(request, cancelled, doubtful)
             report(Step(request.name, f"on {name}"))
             self._places[request.name] = name
             try:
-                platform = request.platform or request.native
-                return self._sites[name].push_build(replace(request, platform=platform), report, cancelled)
+                digest = self._sites[name].push_build(replace(request, platform=platform), report, cancelled)
             except (Unreachable, BuildFailed) as error:
-                if not _is_loss(error):
+                if loss := _loss(error):
+                    self._lose(name, loss)
+                    if lost_for_it:
+                        raise Unreachable(
+                            f"{request.name}: {lost_for_it} and {name} were lost while they built it ({error.fact})",
+                            "see their logs, and run again",
+                        ) from None
+                    lost_for_it = name
+                    report(Warned(request.name, f"{name} was lost ({loss.fact}); it is built elsewhere"))
+                elif doubtful or not _says_disk_full(error) or not self._others(request, name):
                     raise
-                self._lose(name, error)
-                if lost_for_it:
-                    raise Unreachable(
-                        f"{request.name}: {lost_for_it} and {name} were lost while they built it ({error.fact})",
-                        "see their logs, and run again",
-                    ) from None
-                lost_for_it = name
-                report(Warned(request.name, f"{name} was lost ({error.fact}); it is built elsewhere"))
+                else:
+                    # A command may also fill a disk of its own, such as a tmpfs. Another builder can tell.
+                    doubtful = name
+                    report(Warned(request.name, f"the disk of {name} may be full; it is built elsewhere"))
+            else:
+                if doubtful:
+                    self._lose(doubtful, _FULL)
+                return digest
             finally:
                 self._give_back(name)
 
@@ -126,17 +137,25 @@ class BuilderPool:
 
             side_by_side([partial(ask, name) for name in names], jobs=len(names))
 
-    def _take(self, request: BuildRequest, cancelled: threading.Event) -> str:
-        """Wait for a free builder that can build the image."""
+    def _others(self, request: BuildRequest, name: str) -> list[str]:
+        with self._change:
+            return [each for each in self._able_to_build(request) if each != name]
+
+    def _able_to_build(self, request: BuildRequest) -> list[str]:
         content = request.content if request.content is not None else request.dockerfile.read_bytes()
         platform = request.platform or request.native
+        return _by_number(self._able(platform, request.native, content), request.name, platform)
+
+    def _take(self, request: BuildRequest, cancelled: threading.Event, doubtful: str) -> str:
+        """Wait for a free builder that can build the image, and is not ``doubtful`` if there is another."""
         with self._change:
             while not cancelled.is_set():
-                able = self._able(platform, request.native, content)
+                able = self._able_to_build(request)
                 if not able:
-                    reasons = "; ".join(f"{name}: {reason}" for name, reason in self.losses.items())
-                    raise Unreachable(f"no builder is left for {request.name} ({reasons})", "run again when one is")
-                for name in _by_number(able, request.name, platform):
+                    # Without the image's name, so that all images together say it once.
+                    reasons = "; ".join(loss.fact for loss in self.losses.values())
+                    raise Unreachable(f"no builder is left ({reasons})", "run again when one answers")
+                for name in [each for each in able if each != doubtful] or able:
                     if self._left[name] > 0:
                         self._left[name] -= 1
                         return name
@@ -149,9 +168,9 @@ class BuilderPool:
         of_that = [name for name, platforms in left.items() if platforms[:1] == [own]]
         return of_that or [name for name, platforms in left.items() if platform in platforms] or [*left]
 
-    def _lose(self, name: str, error: BuildToolsError) -> None:
+    def _lose(self, name: str, loss: BuildToolsError) -> None:
         with self._change:
-            self.losses.setdefault(name, error.fact)
+            self.losses.setdefault(name, loss)
             self._change.notify_all()
 
     def _give_back(self, name: str) -> None:
@@ -169,8 +188,12 @@ def _by_number(names: Sequence[str], image: str, platform: str) -> list[str]:
     return sorted(names, key=number, reverse=True)
 
 
-def _is_loss(error: BuildToolsError) -> bool:
-    """Whether the builder is to blame rather than the build."""
+def _loss(error: BuildToolsError) -> BuildToolsError | None:
+    """Why the builder is to blame rather than the build; None if it is not."""
     if isinstance(error, BuildFailed):
-        return any(_DISK_FULL.search(line) for line in (error.reason, *error.log))
-    return True
+        return _FULL if _DISK_FULL.search(error.reason) else None
+    return error
+
+
+def _says_disk_full(error: BuildToolsError) -> bool:
+    return isinstance(error, BuildFailed) and any(_DISK_FULL.search(line) for line in error.log)

@@ -91,8 +91,15 @@ class BuildSite:
     def _host(self) -> BuildkitHost:
         if self.address.startswith(_CONTEXT):
             name = self.address.removeprefix(_CONTEXT)
-            variables = {key: value for key, value in self._environment.items() if key != "DOCKER_HOST"}
-            return self._engine({**variables, "DOCKER_CONTEXT": name})
+            # The certificates of DOCKER_HOST are not for a context.
+            kept = {
+                key: value for key, value in self._environment.items() if key == "DOCKER_CONFIG" or key[:7] != "DOCKER_"
+            }
+            try:
+                return self._engine({**kept, "DOCKER_CONTEXT": name})
+            except Refused as error:
+                remedy = f"see `docker context ls`, and correct the builder {self.address}"
+                raise Refused(error.fact, remedy) from None
         if self.address.startswith("ssh:"):
             return self._engine(self._engine_variables())
         daemon = Daemon.at(self.address, self._certificates, lambda: self._engine_of_containers)

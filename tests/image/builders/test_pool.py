@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,7 +125,7 @@ def test_what_a_lost_builder_was_building_is_built_elsewhere_once() -> None:
     one = pool(**sites)
     for number in range(12):
         build(one, request(f"image{number}"), events.append)
-    assert {"a": "it went away"} == one.losses
+    assert {"a": "it went away"} == {name: loss.fact for name, loss in one.losses.items()}
     assert 1 == len(sites["a"].names), "it is not used any more"
     assert {f"image{number}": 1 for number in range(12)} == Counter(sites["b"].names + sites["c"].names)
     (warning,) = [event for event in events if isinstance(event, Warned)]
@@ -143,27 +143,46 @@ def test_an_image_that_costs_two_builders_gets_no_third() -> None:
 
 def test_with_nobody_left_the_reasons_are_told() -> None:
     one = pool(a=Recorder(work=gone), b=Unanswering())
-    with pytest.raises(Unreachable, match=r"no builder is left for app \(b: it is away; a: it went away\)"):
+    with pytest.raises(Unreachable, match=r"no builder is left \(it is away; it went away\)"):
         build(one, request("app"))
 
 
-def test_a_build_that_fails_is_not_tried_elsewhere_but_for_a_full_disk() -> None:
+def failing_build(reason: str = "exit code 1", log: Sequence[str] = ()) -> Callable[[BuildRequest], object]:
     def fail(_: BuildRequest) -> None:
-        raise BuildFailed("app", DOCKERFILE, "exit code 1")
+        raise BuildFailed("app", DOCKERFILE, reason, log=log)
 
-    def fill(_: BuildRequest) -> None:
-        raise BuildFailed("app", DOCKERFILE, "write /var/lib/buildkit/x: no space left on device")
+    return fail
 
-    failing = {name: Recorder(work=fail) for name in ("a", "b")}
+
+FULL = "write x: no space left on device"
+
+
+def test_a_build_that_fails_is_not_tried_elsewhere() -> None:
+    sites = {name: Recorder(work=failing_build()) for name in ("a", "b")}
     with pytest.raises(BuildFailed):
-        build(pool(**failing), request("app"))
-    assert 1 == sum(len(site.names) for site in failing.values())
+        build(pool(**sites), request("app"))
+    assert 1 == sum(len(site.names) for site in sites.values())
 
+
+@pytest.mark.parametrize("fail", [failing_build(FULL), failing_build(log=[FULL])])
+def test_a_builder_whose_disk_is_full_is_lost_once_another_has_built_the_image(fail: Callable[..., object]) -> None:
     first = pool(a=Recorder(), b=Recorder()).preferred("app", "", "linux/amd64", b"")
-    sites = {name: Recorder(work=fill if name == first else lambda _: None) for name in ("a", "b")}
-    one = pool(**sites)
+    one = pool(**{name: Recorder(work=fail if name == first else lambda _: None) for name in ("a", "b")})
     build(one, request("app"))
     assert {first} == set(one.losses)
+    assert "its disk is full: free space there" in str(one.losses[first])
+
+
+def test_a_command_that_fills_a_disk_of_its_own_costs_no_builder() -> None:
+    sites = {name: Recorder(work=failing_build(log=[FULL])) for name in ("a", "b", "c")}
+    one = pool(**sites)
+    with pytest.raises(BuildFailed):
+        build(one, request("app"))
+    assert [0, 1, 1] == sorted(len(site.names) for site in sites.values())
+    assert {} == one.losses
+    alone = pool(a=Recorder(work=failing_build(log=[FULL])))
+    with pytest.raises(BuildFailed):
+        build(alone, request("app"))
 
 
 def test_who_waits_for_a_builder_hears_of_an_interrupt() -> None:

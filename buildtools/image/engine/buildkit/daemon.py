@@ -51,12 +51,15 @@ class Daemon:
         :raises Refused: if the address is invalid.
         """
         url = urllib.parse.urlsplit(address)
+        try:
+            host, port = url.hostname, url.port or _PORT
+        except ValueError:
+            host, port = None, 0
         if url.scheme == _IN_CONTAINER:
             return cls(address, lambda: dial_in_container(engine(), url.netloc))
         if url.scheme == "unix":
             return cls(address, partial(dialing.dial_unix, url.path))
-        if url.scheme == "tcp" and url.hostname:
-            host, port = url.hostname, url.port or _PORT
+        if url.scheme == "tcp" and host:
             if certificates is None:
                 return cls(address, partial(dialing.dial_tcp, host, port))
             missing = [name for name in _CERTIFICATES if not (certificates / name).is_file()]
@@ -83,7 +86,10 @@ class Daemon:
         try:
             return self._dial()
         except ssl.SSLError as error:
-            raise Refused(f"{self.title} and we do not trust each other ({error})", "see its certificates") from None
+            raise Refused(
+                f"{self.title} and we do not trust each other ({error})",
+                "check the `certificates` for it: ca.pem must have signed its own, and it must accept cert.pem",
+            ) from None
         except OSError as error:
             raise Unreachable(f"no BuildKit daemon answers at {self.address} ({error.strerror})", _START) from None
 
