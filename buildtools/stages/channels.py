@@ -173,9 +173,11 @@ def _move(task: TaskContext, channel: Channel, etag: str, version: Version) -> C
         check_rights(task, outdated_tags(task, target.images, channel.name))
         if not task.run.dry_run:
             successor = _write(task, successor, etag)
-            # A prune writes its record and then looks at channels; this moves the channel and then looks for that
-            # record. So one of the two sees the other.
-            releases.refuse_pruned(task, version)
+            try:
+                _refuse_pruned_meanwhile(task, channel.name, version)
+            except Conflict:
+                _take_back(task, channel, successor)
+                raise
         _warn_of_abandoned_tags(task, channel, target)
     return _follow(task, channel, successor, target)
 
@@ -205,6 +207,24 @@ def _write(task: TaskContext, channel: Channel, etag: str) -> Channel:
             f"look at `invoke channel {channel.name}`, then run the same again if it still is what you want",
         )
     return current
+
+
+def _refuse_pruned_meanwhile(task: TaskContext, name: str, version: Version) -> None:
+    """Raise :class:`Conflict` if a run that does not see the channel's move prunes the version, or has pruned it.
+
+    A prune writes its record, then looks at channels, then deletes the manifest, and the record last. This moves the
+    channel, then looks for that record, then for the manifest. So one of the two sees the other.
+    """
+    releases.refuse_pruned(task, version)
+    if not releases.read_manifest(task, version):
+        raise Conflict(f"version {version} was pruned while {name} was moved to it", "choose another version")
+
+
+def _take_back(task: TaskContext, before: Channel, channel: Channel) -> None:
+    """Write the channel as it was before, unless it was new, or another run has moved it on."""
+    current, etag = _read(task, channel.name)
+    if before.moves and current == channel:
+        task.services.store.replace(channel_key(channel.name), before.document(), etag, _JSON)
 
 
 def _follow(task: TaskContext, before: Channel, channel: Channel, proven: Release | None = None) -> ChannelState:

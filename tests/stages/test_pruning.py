@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from buildtools.events import Warned
 from buildtools.gates import Gates, gates_key
 from buildtools.image.registry.lookup import fingerprint_tag, move_tag, tag_digest
 from buildtools.release import Release, manifest_key, prune_key
-from buildtools.stages.channels import move_forward, roll_back
+from buildtools.stages.channels import move_forward, roll_back, show_channel
 from buildtools.stages.promotion import target_task
 from buildtools.stages.pruning import PruneState, prune_releases
 from buildtools.stages.releases import claim_version, commit
@@ -219,6 +220,54 @@ def test_who_prunes_sees_a_channel_that_was_moved_meanwhile(place: ReleasePlace)
     place.store.create("channels/stage.json", channel, "application/json")
     place.release("1.1.0", ("app",), created=OLD)
     assert "the channel stage needs it" == prune(place)["1.0.0"]
+
+
+@pytest.mark.parametrize("is_finished", [False, True])
+def test_a_channel_stays_where_it_was_if_the_version_is_pruned_before_it_is_seen_there(
+    is_finished: bool, tmp_path: Path, deleting_registry: str, s3: S3Service, environment: Mapping[str, str]
+) -> None:
+    repository = make_repository(tmp_path / "repository")
+    repository.commit("all")
+    repository.tag("0.1.0")
+    with (
+        wire_to(s3.endpoint.removeprefix("http://")) as wire,
+        release_place(
+            repository.path, deleting_registry, s3, environment, s3_endpoint=f"http://{wire.address}"
+        ) as place,
+    ):
+        old, _ = (place.release(version, ("app",), created=OLD) for version in ("1.0.0", "1.2.0"))
+        with place.task() as task:
+            move_forward(task, "stage", Version.parse("1.2.0"))
+        outcomes: list[dict[str, str]] = []
+
+        def prune_before_the_write(data: bytes) -> bytes:
+            if data.startswith(b"PUT ") and b"/channels/stage.json " in data and not outcomes:
+                outcomes.append({})
+                if is_finished:
+                    outcomes[0] |= prune(place)
+                else:
+                    place.store.create(prune_key(Version.parse("1.0.0")), old.manifest(), "application/json")
+            return data
+
+        wire.sent = prune_before_the_write
+        reason = "was pruned while stage was moved to it" if is_finished else "is being pruned"
+        with place.task() as task, pytest.raises(Conflict, match=reason):
+            roll_back(task, "stage", Version.parse("1.0.0"))
+        with place.task() as task:
+            state = show_channel(task, "stage")
+        assert (["1.2.0"], ()) == ([move.version for move in state.channel.moves], state.tags)
+        assert "" == prune(place).get("1.0.0", "")
+
+
+def test_two_runs_that_prune_at_once_delete_the_same(place: ReleasePlace) -> None:
+    for version in ("1.0.0", "1.1.0"):
+        place.release(version, archives=("daemon",), created=OLD)
+    with ThreadPoolExecutor() as pool:
+        outcomes = [each.result() for each in [pool.submit(prune, place) for _ in range(2)]]
+    assert {""} == {outcome.get("1.0.0", "") for outcome in outcomes}
+    assert {"app": "", "web": ""} == place.tags("1.0.0")
+    assert ["claims/1.1.0.json", "daemon/daemon-1.1.0.tgz", "releases/1.1.0.json"] == keys(place)
+    assert is_intact(place)
 
 
 def test_what_a_killed_run_began_is_finished(place: ReleasePlace) -> None:
