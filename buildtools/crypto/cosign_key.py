@@ -31,13 +31,13 @@ def decrypt(pem: bytes, password: bytes) -> bytes:
     try:
         document = json.loads(base64.b64decode(b"".join(pem.split(b"-----")[2].split()), validate=True))
         if (document["kdf"]["name"], document["cipher"]["name"]) != ("scrypt", "nacl/secretbox"):
-            raise ValueError("another way of encryption")
+            raise ValueError("unknown encryption")
         cost, block, parallel = (int(document["kdf"]["params"][name]) for name in ("N", "r", "p"))
         salt = base64.b64decode(document["kdf"]["salt"])
         nonce = base64.b64decode(document["cipher"]["nonce"])
         ciphertext = base64.b64decode(document["ciphertext"])
         if 128 * cost * block > _MOST_BYTES or parallel > _MOST_PARALLEL:
-            raise ValueError("scrypt would take too much")
+            raise ValueError("its scrypt parameters are too large")
         key = Scrypt(salt, secret_box.KEY_SIZE, cost, block, parallel).derive(password)
         plaintext: bytes = secret_box(key).decrypt(ciphertext, nonce)
         return plaintext

@@ -115,7 +115,7 @@ class SigningKey:
             return self._key.sign(message, ECDSA(SHA256(), deterministic_signing=True))
         except UnsupportedAlgorithm:
             raise Refused(
-                "the installed `cryptography` cannot sign as RFC 6979 has it, for its OpenSSL is older than 3.2",
+                "the installed `cryptography` cannot sign as RFC 6979 requires: its OpenSSL is older than 3.2",
                 "install it from its wheel, or sign with an Ed25519 key",
             ) from None
 

@@ -103,7 +103,7 @@ def _make_busybox(tar: Path, environment: Mapping[str, str]) -> None:
         raise Refused("busybox is not installed", "`apt-get install busybox-static`")
     content = Path(program).read_bytes()
     if b"/ld-linux" in content:
-        raise Refused("this busybox is linked dynamically and cannot live alone", "`apt-get install busybox-static`")
+        raise Refused("this busybox is linked dynamically and cannot run by itself", "`apt-get install busybox-static`")
     listing = subprocess.run([program, "--list-full"], check=True, capture_output=True, text=True)
     with tarfile.open(tar, "w") as archive:
 

@@ -112,7 +112,9 @@ def roll_back(task: TaskContext, name: str, version: Version | None) -> ChannelS
     if version is None and channel.directions[-1] is Direction.BACK:
         state = _follow(task, channel, channel)
         if state.tags:
-            task.run.report(Warned("", f"the last rollback of {name} was cut off; finishing it, and no more"))
+            task.run.report(
+                Warned("", f"the last rollback of {name} was interrupted: it is finished now, and nothing else is done")
+            )
             return state
     target = version or channel.previous
     if target is None:

@@ -183,7 +183,7 @@ def _missing(task: TaskContext, request: FetchRequest) -> Release:
     release, folder = request.release, request.folder
     if folder.exists() and not _holds(folder, release):
         raise Conflict(
-            f"{folder} holds something else than this release of {release.version}",
+            f"{folder} holds something other than this release of {release.version}",
             "fetch into another folder, or remove it",
         )
     archives = tuple(archive for archive in release.archives if not (folder / archive.name).exists())

@@ -173,8 +173,8 @@ def _refuse_changed(task: TaskContext, statuses: Sequence[ImageStatus]) -> None:
         if differences:
             raise BuildToolsError(
                 f"{before.name} changed while the release was made ({'; '.join(differences)})",
-                f"let the command `before` of image.{before.folder.image} make what its context holds, "
-                "or ignore the rest",
+                f"create the files of its context in the command `before` of image.{before.folder.image}, "
+                "or list them in .dockerignore",
             )
 
 

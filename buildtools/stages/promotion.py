@@ -137,7 +137,7 @@ def refuse_target_called_gate(task: TaskContext) -> None:
     """
     if GATE in task.settings.target:
         raise Refused(
-            f"{task.settings.place(f'target.{GATE}')} has the name of the gate that `invoke stage` is",
+            f"{task.settings.place(f'target.{GATE}')} has the same name as the gate of `invoke stage`",
             "rename that target",
         )
 
@@ -210,7 +210,7 @@ def _missing_images(task: TaskContext, target: TaskContext, release: Release) ->
     if others:
         raise Conflict(
             f"version {release.version} already exists in the target with other content ({'; '.join(others)})",
-            "a release version never changes; commit, cut a new version, and promote that",
+            "a released version never changes; commit, cut a new version, and promote that",
         )
     return missing
 
@@ -264,7 +264,7 @@ def _read_gates(task: TaskContext, release: Release) -> tuple[Gates, str]:
     gates = Gates.parse(content.data, location)
     if replace(gates, names=()) != Gates.of(release):
         raise Conflict(
-            f"{location} is of {gates.version}, commit {gates.commit[:12]}, not of commit {release.commit[:12]}",
+            f"{location} is about {gates.version}, commit {gates.commit[:12]}, not of commit {release.commit[:12]}",
             "look at it, then delete it",
         )
     return gates, content.etag

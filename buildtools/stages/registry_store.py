@@ -44,7 +44,7 @@ class RegistryStore:
             )
         if registry_names:
             raise Refused(
-                f"images are built with {builders}, which has none to tag",
+                f"images are built with {builders}, which keeps none to tag",
                 "`invoke push` gives them their names in the registry",
             )
 

@@ -290,7 +290,7 @@ def channel_release(task: TaskContext, channel: Channel) -> Release:
     if existing is None or (existing.version, existing.commit) != (last.version, last.commit):
         raise Drifted(
             f"{channel.name} points to {version} of commit {last.commit[:12]}, "
-            f"and {manifest_location(task, version)} is not that",
+            f"but {manifest_location(task, version)} does not describe that",
             f"restore the manifest, or point {channel.name} to another version with --to",
         )
     return existing

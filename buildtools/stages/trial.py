@@ -246,7 +246,7 @@ def _smoke(task: TaskContext, compose: Compose, stack: Stack, folder: Path) -> i
         except CommandFailed:
             if deadline.is_over:
                 raise TrialFailed(
-                    f"the smoke command {settings.smoke!r} was not done after {settings.timeout:g} s",
+                    f"the smoke command {settings.smoke!r} did not end within {settings.timeout:g} s",
                     f"see dist/{_FOLDER}/{_SMOKE_LOG}, or give it more time: stage.timeout",
                 ) from None
             raise

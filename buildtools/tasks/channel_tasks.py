@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from buildtools.stages.channels import ChannelState
 
 
-@command(help={"name": "The channel's name, as stage.", "to": "The released version to point it to, newer than now's."})
+@command(
+    help={
+        "name": "The channel's name, such as stage.",
+        "to": "The released version to point it to, newer than the current one.",
+    }
+)
 def channel(context: Context, name: str, to: str = "", dry_run: bool = False, json: bool = False) -> None:
     """Show where a channel points, and its past; with --to, move it forward, and the images' tags with it."""
     with running(context, dry_run=dry_run, json=json) as (run, console):
@@ -26,8 +31,8 @@ def channel(context: Context, name: str, to: str = "", dry_run: bool = False, js
 
 @command(
     help={
-        "channel": "The channel's name, as stage.",
-        "to": "The version to go back to (default: the one that it pointed to before).",
+        "channel": "The channel's name, such as stage.",
+        "to": "The version to go back to (default: the previous one).",
     }
 )
 def rollback(context: Context, channel: str, to: str = "", dry_run: bool = False, json: bool = False) -> None:
@@ -54,7 +59,7 @@ def _show_channel(state: ChannelState, console: Console, *, json: bool) -> None:
 def promote(
     context: Context, version: str, to: str = "", dry_run: bool = False, json: bool = False, progress: str = "auto"
 ) -> None:
-    """Take a release over into another registry and store, byte for byte, the manifest last."""
+    """Copy a release to another registry and store, byte for byte, the manifest last."""
     with running(context, dry_run=dry_run, json=json, progress=progress) as (run, console):
         from buildtools import pipeline
         from buildtools.rendering import channel_rendering, json_rendering, release_rendering
@@ -72,7 +77,7 @@ def promote(
 @command(
     help={
         "release": "A released version, or a channel that points to it (default: what was built or pushed here).",
-        "junit": "Write a JUnit XML file with a case for each service and the smoke command, also where one fails.",
+        "junit": "Write a JUnit XML file with a case for each service and the smoke command, even if one fails.",
     }
 )
 def stage(
@@ -83,7 +88,7 @@ def stage(
     progress: str = "auto",
     junit: str = "",
 ) -> None:
-    """Try a version out: Compose brings its stack up, it becomes healthy, the smoke command succeeds; it is removed."""
+    """Try a version out: start its stack with Compose, wait until it is healthy, run the smoke command, remove it."""
     options: dict[str, Any] = {"dry_run": dry_run, "progress": progress, "json": json}
     with running(context, **options) as (asked, console), junit_report(junit, "stage", asked) as (run, _):
         from buildtools import pipeline
@@ -100,10 +105,10 @@ def stage(
 @command(
     help={
         "keep": "How many of the newest versions to keep, whatever their age.",
-        "older_than": "Of the others, prune those whose commit is older than so many days.",
-        "prefix": "Prune only versions that start with this, as 1.4. does; --keep counts among them.",
-        "engine": "Prune in the engine instead: the names of versions there, by the day on which they were given.",
-        "yes": "Do it; without, it is only said what would be pruned.",
+        "older_than": "Of the others, prune those whose commit is older than this many days.",
+        "prefix": "Prune only versions that start with this prefix, such as 1.4.; --keep counts among them.",
+        "engine": "Prune version names in the engine instead; their age counts from the day they were given.",
+        "yes": "Prune; without it, only say what would be pruned.",
     }
 )
 def prune(
@@ -116,7 +121,7 @@ def prune(
     dry_run: bool = False,
     json: bool = False,
 ) -> None:
-    """Delete releases as a whole, and none that a channel, a gate or a git tag points to."""
+    """Delete whole releases, but none that a channel, a gate or a git tag points to."""
     with running(context, dry_run=dry_run or not yes, json=json) as (run, console):
         from buildtools import pipeline
         from buildtools.rendering import json_rendering, upkeep_rendering

@@ -16,7 +16,7 @@ from buildtools.invocation import process_for_a_run
 _ImageTask = Callable[[Context, dict[str, Any]], None]
 
 _HELP = {
-    "only": "Image folders to work on, separated by commas; their parents come along.",
+    "only": "Image folders to work on, separated by commas; their parents are included.",
     "jobs": "How many images to work on at once (default: three for each processor, up to 16).",
     "dry_run": "Say what would happen, touch nothing.",
     "json": "Print the result as JSON on standard output.",
@@ -24,8 +24,8 @@ _HELP = {
     "no_cache": "Build without any cache, even what is up to date.",
     "pull": "Ask the registries for newer base images.",
     "allow_dirty": "Go on with uncommitted changes; writes neither a manifest nor a moving tag.",
-    "deep": "Read every archive back in full instead of believing the store's checksum.",
-    "junit": "Write a JUnit XML file with a case for each image or archive, also where the run fails.",
+    "deep": "Read every archive back in full instead of trusting the store's checksum.",
+    "junit": "Write a JUnit XML file with a case for each image or archive, even if the run fails.",
     "why": "Explain the state of this one image: every input, and what changed.",
 }
 

@@ -27,7 +27,7 @@ def fetch(
     json: bool = False,
     progress: str = "auto",
 ) -> None:
-    """Bring a release to this machine: archives checked, unpacked and made current, images pulled by digest."""
+    """Fetch a release to this machine: unpack and verify its archives, make it current, pull its images by digest."""
     with running(context, dry_run=dry_run, progress=progress, json=json) as (run, console):
         from buildtools import pipeline
         from buildtools.rendering import host_rendering, json_rendering
@@ -46,8 +46,8 @@ def fetch(
 @command(
     help={
         "image": "The image's name.",
-        "to": "The service folder to write, as /etc/sv/app.",
-        "release": "The version or the channel whose image runs (default: the version of the checkout).",
+        "to": "The service folder to write, such as /etc/sv/app.",
+        "release": "The version or the channel whose image to run (default: the version of the checkout).",
     }
 )
 def runit(

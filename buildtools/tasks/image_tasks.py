@@ -27,7 +27,7 @@ def list_images(context: Context, only: str = "", why: str = "", json: bool = Fa
         console.summary(image_rendering.listing_summary(listing))
 
 
-@command(help={"shards": "Divide it among so many agents, each of which runs `push --shard I/N`."})
+@command(help={"shards": "Divide the builds among this many agents, each of which runs `push --shard I/N`."})
 def plan(context: Context, only: str = "", shards: str = "", no_cache: bool = False, json: bool = False) -> None:
     """Say what a push would build and why, and which of several agents would build what."""
     with running(context, only=only, no_cache=no_cache, json=json) as (run, console):
@@ -35,7 +35,7 @@ def plan(context: Context, only: str = "", shards: str = "", no_cache: bool = Fa
         from buildtools.rendering import build_plan_rendering
 
         if shards and not (shards.isdecimal() and int(shards)):
-            raise Refused(f"--shards {shards} is not a whole number, 1 or more", "say among how many agents")
+            raise Refused(f"--shards {shards} is not a whole number, 1 or more", "give the number of agents")
         build_plan = pipeline.plan(run, int(shards or 0))
         show(
             console,
@@ -76,8 +76,8 @@ def _bring_in(context: Context, word: str, options: dict[str, Any]) -> None:
 @image_command(
     help={
         "shard": "Only the share of this agent: 2/4 is the second of four; `plan --shards 4` shows them.",
-        "parents": "With --shard: the share of what several shares are built on, to be pushed before all of them.",
-        "plan": "With --shard: a file that `plan --shards N --json` has written; the shares are taken from it.",
+        "parents": "With --shard: a share of the parents that several shares need, to be pushed before all others.",
+        "plan": "With --shard: take the shares from this file, which `plan --shards N --json` wrote.",
     },
     shard="",
     parents=False,
@@ -96,7 +96,7 @@ def push(context: Context, options: dict[str, Any]) -> None:
         if share and (run.only or run.dry_run):
             raise Refused("--shard goes with neither --only nor --dry-run", "`plan --shards N` shows all shares")
         if (parents or plan) and not share:
-            raise Refused("--parents and --plan need --shard", "say whose: --shard 1/4")
+            raise Refused("--parents and --plan need --shard", "name the share: --shard 1/4")
         if run.dry_run:
             show_plan(pipeline.plan_push(run), console, json=json)
             return

@@ -25,7 +25,7 @@ def version(context: Context, json: bool = False) -> None:
 
 @command()
 def init(context: Context, dry_run: bool = False, json: bool = False) -> None:
-    """Write what a repository lacks to begin, change nothing that is there, and print the next three commands."""
+    """Write the files that a repository lacks to start, change no others, and print the next three commands."""
     with running(context, dry_run=dry_run, json=json) as (run, console):
         from buildtools import pipeline
         from buildtools.rendering import project_rendering
@@ -37,7 +37,7 @@ def init(context: Context, dry_run: bool = False, json: bool = False) -> None:
 
 @command()
 def check(context: Context, json: bool = False) -> None:
-    """Look for errors in the configuration and in all image folders, and tell every one; no service is needed."""
+    """Report all errors in the configuration and in the image folders; no service is needed."""
     with running(context, json=json, lenient=True) as (run, console):
         from buildtools import pipeline
         from buildtools.rendering import json_rendering, project_rendering

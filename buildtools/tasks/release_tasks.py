@@ -56,11 +56,11 @@ def publish(
 @command(
     help={
         "bump": "What to raise in the last version: major, minor, patch or prerelease.",
-        "to": "The version itself, as 1.5.0 or 1.5.0-rc.1.",
-        "first": "The first version of a repository that has none, as 0.1.0.",
+        "to": "The version itself, such as 1.5.0 or 1.5.0-rc.1.",
+        "first": "The first version of a repository that has none, such as 0.1.0.",
         "message": "The tag's message (default: the subjects of the commits since the last tag).",
-        "sign": "Sign with the key that git is configured for.",
-        "push": "Push the tag to the remote; --no-push makes it here alone.",
+        "sign": "Sign with the key that is configured in git.",
+        "push": "Push the tag to the remote; --no-push makes it only here.",
         "remote": "The remote to push to (default: the configured one).",
         "branch": "The branch that a detached HEAD is on; in Jenkins $BRANCH_NAME.",
     }
@@ -103,7 +103,7 @@ def verify(
     json: bool = False,
     junit: str = "",
 ) -> None:
-    """Verify that every image and archive of releases still matches their manifests; 5 is drift, 4 an outage."""
+    """Verify that images and archives of releases still match their manifests; exit 5 is drift, 4 an outage."""
     with running(context, json=json) as (asked, console), junit_report(junit, "verify", asked) as (run, cases):
         from buildtools import pipeline
         from buildtools.rendering import release_rendering

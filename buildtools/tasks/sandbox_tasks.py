@@ -17,11 +17,11 @@ _SANDBOX = ".sandbox"
     name="up",
     help={
         "bare": "Leave out the Debian base image, which takes a while to make the first time.",
-        "anonymous": "Let everybody into the registry.",
+        "anonymous": "Let everybody use the registry without a login.",
     },
 )
 def sandbox_up(context: Context, bare: bool = False, anonymous: bool = False, progress: str = "auto") -> None:
-    """Start a registry, an S3 server and, where none answers, an engine; prints what to source to use them."""
+    """Start a registry, an S3 server and, if none answers, an engine; print the file to source to use them."""
     with running(context, progress=progress) as (run, console):
         from buildtools import sandbox
 
@@ -38,7 +38,7 @@ def sandbox_up(context: Context, bare: bool = False, anonymous: bool = False, pr
 
 @command(name="down")
 def sandbox_down(context: Context) -> None:
-    """Stop all that sandbox.up started, and remove it; an engine that was there before stays."""
+    """Stop and remove everything that sandbox.up started; an engine that was already running stays."""
     with running(context) as (run, console):
         from buildtools import sandbox
 

@@ -11,7 +11,7 @@ from buildtools.tasks.declaration import command
 
 @command()
 def doctor(context: Context, dry_run: bool = False, json: bool = False) -> None:
-    """Look at all that a release needs: engine, disks, clock, registry, store; each finding with what to do."""
+    """Check what a release needs (engine, disks, clock, registry, store), and say what to do about each problem."""
     with running(context, dry_run=dry_run, json=json, lenient=True) as (run, console):
         from buildtools import pipeline
         from buildtools.rendering import json_rendering, upkeep_rendering
@@ -25,8 +25,8 @@ def doctor(context: Context, dry_run: bool = False, json: bool = False) -> None:
 
 @command(
     help={
-        "older_than": "How many days ago something must have been used last to be removed (default: 14).",
-        "yes": "Remove what is found; without it, it is only shown.",
+        "older_than": "Remove only what was last used this many days ago or earlier (default: 14).",
+        "yes": "Remove what is found; without it, only show it.",
     }
 )
 def clean(

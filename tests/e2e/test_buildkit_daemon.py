@@ -84,7 +84,7 @@ def test_a_failed_build_leaves_no_tag_and_the_next_run_goes_on(daemon_project: P
 @pytest.mark.exhaustive
 def test_what_keeps_no_images_needs_a_registry_and_has_nothing_to_tag(daemon_project: Project) -> None:
     project = daemon_project
-    assert "which has none to tag: `invoke push` gives them" in project.invoke("tag").last
+    assert "which keeps none to tag: `invoke push` gives them" in project.invoke("tag").last
     project.configure(registry="")
     outcome = project.invoke("build")
     assert 2 == outcome.code

@@ -204,7 +204,7 @@ def test_what_lies_in_the_way_is_left_alone(machine: Machine) -> None:
     (machine.to / "current").rmdir()
     (machine.to / "1.0.0").mkdir()
     outcome = machine.fetch("1.0.0")
-    assert (3, True) == (outcome.code, "1.0.0 holds something else than this release" in outcome.last)
+    assert (3, True) == (outcome.code, "1.0.0 holds something other than this release" in outcome.last)
     assert ["1.0.0"] == [path.name for path in machine.to.rglob("*")]
 
 

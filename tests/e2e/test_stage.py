@@ -183,7 +183,7 @@ def test_a_failed_smoke_command_fails_the_version(staged: Project) -> None:
     configure(staged, smoke="$BUILDTOOLS_COMPOSE kill app")
     assert "not healthy after the smoke command: app ended with exit code 137: see" in stage(staged, 1).last
     configure(staged, smoke="sleep 600", timeout=30)
-    assert "was not done after 30 s: see dist/stage/smoke.log" in stage(staged, 1).last
+    assert "did not end within 30 s: see dist/stage/smoke.log" in stage(staged, 1).last
 
 
 @pytest.mark.exhaustive
@@ -362,4 +362,4 @@ def test_a_missing_file_a_missing_compose_and_an_ambiguous_target_are_refused(st
     planned = stage(staged, 0, "--dry-run")
     assert ("dry run: nothing was touched", 2) == (planned.last, planned.out.count("would be tried out"))
     staged.configure(target={"stage": {"artifacts": f"s3://{staged.place.bucket}/{staged.mark}-stage"}})
-    assert "has the name of the gate that `invoke stage` is: rename that target" in stage(staged, 2).last
+    assert "has the same name as the gate of `invoke stage`: rename that target" in stage(staged, 2).last

@@ -202,7 +202,9 @@ def test_a_rollback_that_was_cut_off_is_finished_and_goes_back_no_further(place:
         forward(place, version)
     put_channel(place, Channel("stage").moved_to(oldest).moved_to(old).moved_to(new).moved_to(old).document())
     assert ("1.1.0", digests(old)) == (back(place).version, place.tags("stage"))
-    assert ["the last rollback of stage was cut off; finishing it, and no more"] == warnings(place)
+    assert ["the last rollback of stage was interrupted: it is finished now, and nothing else is done"] == warnings(
+        place
+    )
     assert ("1.0.0", digests(oldest)) == (back(place).version, place.tags("stage"))
 
 
@@ -221,7 +223,7 @@ def test_a_channel_whose_release_is_gone_says_so_and_can_be_moved_away(place: Re
         forward(place, version)
     place.store.delete("releases/1.1.0.json")
     with pytest.raises(
-        Drifted, match=r"stage points to 1.1.0 of commit .{12}, and .*releases/1\.1\.0\.json is not that"
+        Drifted, match=r"stage points to 1.1.0 of commit .{12}, but .*releases/1\.1\.0\.json does not describe that"
     ):
         show(place)
     assert ("1.0.0", digests(old)) == (back(place).version, place.tags("stage"))

@@ -148,7 +148,9 @@ def push(
             except Overtaken as error:
                 overtaken = error
         else:
-            raise BuildToolsError(f"other agents push {overtaken} all the time", "run the same command again later")
+            raise BuildToolsError(
+                f"other agents keep pushing other builds of {overtaken}", "run the same command again later"
+            )
         for image in request.images:
             outcome = Outcome.UP_TO_DATE if results[image].route is PushRoute.ALREADY_THERE else Outcome.DONE
             detail = f"{results[image].route.value}, {results[image].digest}"
@@ -187,7 +189,9 @@ def _routes(
         sources: Images = {image: source for image, (source, _) in routes.items()}
         new = tagger.other_builds(request.images, published_images, sources)
     names = ", ".join(image.name for image in new)
-    raise BuildToolsError(f"other agents store other builds of the parents of {names}", "run the same command again")
+    raise BuildToolsError(
+        f"other agents keep storing other builds of the parents of {names}", "run the same command again"
+    )
 
 
 def _stamp(

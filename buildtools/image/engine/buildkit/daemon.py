@@ -87,7 +87,7 @@ class Daemon:
             return self._dial()
         except ssl.SSLError as error:
             raise Refused(
-                f"{self.title} and we do not trust each other ({error})",
+                f"{self.title} and this program do not trust each other's certificates ({error})",
                 "check the `certificates` for it: ca.pem must have signed its own, and it must accept cert.pem",
             ) from None
         except OSError as error:
@@ -127,7 +127,9 @@ def platforms_of(host: BuildkitHost) -> tuple[Platform, ...]:
         except Gone as error:
             raise Unreachable(f"{host.title} went away ({error})", _START) from None
         except (Status, ValueError) as error:
-            raise BuildToolsError(f"{host.title} does not tell its platforms ({error})", "see why in its log") from None
+            raise BuildToolsError(
+                f"{host.title} does not say what its platforms are ({error})", "see why in its log"
+            ) from None
         finally:
             timer.cancel()
     platforms = []

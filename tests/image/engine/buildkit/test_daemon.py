@@ -46,7 +46,10 @@ def test_a_daemon_that_we_do_not_trust_is_not_spoken_to(modern_engine: str, tmp_
         (tmp_path / name).mkdir()
     context = server_context(tmp_path / "theirs", ["h2"])
     server_context(tmp_path / "ours")
-    with front(modern_engine, context) as address, pytest.raises(Refused, match="do not trust each other"):
+    with (
+        front(modern_engine, context) as address,
+        pytest.raises(Refused, match="do not trust each other's certificates"),
+    ):
         platforms(f"tcp://{address}", tmp_path / "ours")
     with front(modern_engine, context) as address, pytest.raises(Refused, match=r"certificates in .*nowhere"):
         platforms(f"tcp://{address}", tmp_path / "nowhere")
