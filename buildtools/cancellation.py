@@ -73,7 +73,7 @@ class Deadline(SignalSafeEvent):
 
 
 class Interrupted(KeyboardInterrupt):
-    """SIGINT or SIGTERM arrived; ``number`` says which."""
+    """SIGINT, SIGTERM or SIGHUP arrived; ``number`` says which."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -82,9 +82,10 @@ class Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def cancel_on_signals(cancelled: Cancellation) -> Iterator[None]:
-    """A context in which the first SIGINT or SIGTERM sets ``cancelled`` and raises :class:`Interrupted`.
+    """A context in which the first SIGINT, SIGTERM or SIGHUP sets ``cancelled`` and raises :class:`Interrupted`.
 
-    Later signals do nothing, even after the context has ended, so they cannot interrupt the clean-up.
+    A terminal sends SIGHUP when it closes; where that is ignored, as under ``nohup``, it stays ignored. Later signals
+    do nothing, even after the context has ended, so they cannot interrupt the clean-up.
     """
     arrivals: list[int] = []
 
@@ -100,7 +101,10 @@ def cancel_on_signals(cancelled: Cancellation) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:

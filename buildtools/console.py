@@ -7,14 +7,15 @@ output carries only data.
 from __future__ import annotations
 
 import json
+import os
 import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import fields
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from buildtools.caller import as_called
 from buildtools.events import Event, Finished, Log, Outcome, Started, Step, Transferred, Warned
@@ -44,10 +45,45 @@ _MARKS = {
 }
 
 
+def drop(stream: IO[str]) -> None:
+    """Send a stream that cannot be written to the null device: Python would fail when it flushes what it still has."""
+    # A stream in memory has no descriptor.
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+class _Lossy:
+    """A stream that drops what cannot be written: a closed pipe or a full disk must not end a run that it reports."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._works = True
+
+    def write(self, text: str) -> int:
+        self._attempt(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._attempt(self._stream.flush)
+
+    def _attempt(self, work: Callable[[], object]) -> None:
+        if self._works:
+            try:
+                work()
+            except (OSError, ValueError):
+                self._works = False
+                drop(self._stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 class Console(AbstractContextManager["Console"]):
     """What all modes have in common. It may be called from any thread; each call writes whole lines."""
 
     def __init__(self, stream: IO[str]) -> None:
+        # It has all that IO has, by way of the stream inside.
+        stream = cast("IO[str]", _Lossy(stream))
         self.has_result = False
         """Whether a result was written to standard output."""
         self._stream = stream
@@ -169,7 +205,7 @@ class LiveConsole(Console):
 
         self._board = Workboard()
         self._screen = rich.console.Console(
-            file=stream, force_terminal=True, no_color=not colour, highlight=False, markup=False, soft_wrap=False
+            file=self._stream, force_terminal=True, no_color=not colour, highlight=False, markup=False, soft_wrap=False
         )
         self._live = rich.live.Live(
             console=self._screen,

@@ -60,9 +60,11 @@ def process_environment() -> dict[str, str]:
     return {**os.environ, **{name: os.path.join(os.getcwd(), path) for name, path in paths.items()}}  # noqa: PTH109, PTH118
 
 
-def drop_output() -> None:
-    """Send standard output to the null device: its reader is gone, and Python would complain when it flushes."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def open_streams() -> None:
+    """Send what goes to a closed standard stream to the null device; Python has None for it, which nothing can use."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  for as long as the process lives
 
 
 @contextmanager
@@ -84,12 +86,10 @@ def exit_codes(console: Console | None = None, *, json: bool = False) -> Iterato
         message = f"interrupted ({name}): nothing is half released; run the same command to resume"
         code = 128 + number
         document = {"fact": message, "remedy": "", "details": [], "exit_code": code}
-    except BrokenPipeError:
-        drop_output()
-        raise Exit(code=0) from None
     # The error goes into the document, unless the result that it is about was already written.
     if document and json and not (console and console.has_result):
-        show(console, True, {"schema": 1, "error": document}, "")
+        with suppress(BuildToolsError):
+            show(console, True, {"schema": 1, "error": document}, "")
     if message and console is not None:
         console.summary(message, failed=True)
         raise Exit(code=code)
@@ -121,6 +121,7 @@ def running(
     from buildtools.run import Run, cache_folder, job_count
 
     environment = process_environment()
+    open_streams()
     with exit_codes(json=json):
         if progress not in MODES:
             raise Refused(f"--progress {progress} is unknown", f"use one of {', '.join(MODES)}")
@@ -205,7 +206,17 @@ def show(console: Console | None, json: bool, document: Any, text: str, *, verba
 
         text = as_called(text)
     if text:
+        from buildtools.console import drop
+
         # A terminal with another encoding shows what it can; that must not fail the task.
         encoding = sys.stdout.encoding or "utf-8"
-        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # The reader has what it wanted; the exit code still tells what became of the run.
+            drop(sys.stdout)
+        except OSError as error:
+            drop(sys.stdout)
+            fact = f"cannot write the result to standard output ({error.strerror})"
+            raise BuildToolsError(fact, "make room, and run the same again") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import sys
@@ -15,7 +16,8 @@ from typing import Any
 from invoke.exceptions import ParseError
 from invoke.program import Program
 
-from buildtools.invocation import drop_output, exit_codes
+from buildtools.console import drop
+from buildtools.invocation import exit_codes, open_streams
 from buildtools.invoke_config import refuse_invalid_file
 from buildtools.tasks import namespace
 
@@ -26,6 +28,7 @@ def main() -> None:
     """Run the task named on the command line, and exit with its exit code."""
     # Invoke's own copy of PyYAML, which has no types.
     yaml: Any = vars(import_module("invoke.util"))["yaml"]
+    open_streams()
     try:
         try:
             _Buildtools(namespace=namespace, name="buildtools", binary="buildtools").run()
@@ -33,7 +36,12 @@ def main() -> None:
             # Invoke's own output, such as its help, is still in the buffer.
             sys.stdout.flush()
     except BrokenPipeError:
-        drop_output()
+        drop(sys.stdout)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        drop(sys.stdout)
+        sys.exit(_refused(f"cannot write to standard output ({error.strerror})", "make room"))
     except yaml.YAMLError as error:
         sys.exit(_refused(f"a configuration file is not valid YAML ({' '.join(str(error).split())})"))
     except json.JSONDecodeError as error:

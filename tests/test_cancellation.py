@@ -65,6 +65,25 @@ def test_two_signals_end_a_run_however_close_they_are(first: int, second: int, t
     assert ("120\n", 0) == (done.stdout, done.returncode), done.stderr
 
 
+_HANG_UP = """
+import os, signal
+from buildtools.cancellation import Cancellation, Interrupted, cancel_on_signals
+
+try:
+    with cancel_on_signals(Cancellation()):
+        os.kill(os.getpid(), signal.SIGHUP)
+        print("went on")
+except Interrupted as interruption:
+    print(signal.Signals(interruption.number).name)
+"""
+
+
+@pytest.mark.parametrize(("words", "expected"), [([], "SIGHUP\n"), (["nohup"], "went on\n")])
+def test_a_terminal_that_closes_interrupts_a_run_unless_that_is_ignored(words: list[str], expected: str) -> None:
+    program = [*words, sys.executable, "-c", _HANG_UP]
+    assert expected == subprocess.check_output(program, env={"PYTHONPATH": str(_ROOT)}, text=True)
+
+
 def test_an_event_is_set_while_the_same_thread_holds_its_lock() -> None:
     event = SignalSafeEvent()
     with event._cond:

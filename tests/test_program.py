@@ -236,3 +236,30 @@ def test_messages_name_tasks_as_somebody_has_put_them_into_a_collection(
             check=False,
         )
         assert (2, True) == (done.returncode, f"`invoke {words}" in done.stderr), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "said"),
+    [
+        (">&-", 0, "no errors: 1 image folder"),
+        ("2>&-", 0, ""),
+        (">&- 2>&-", 0, ""),
+        ("2>/dev/full", 0, ""),
+        ("--json >/dev/full", 1, "error: cannot write the result to standard output (No space left on device): "),
+        ("--json | true", 0, "no errors: 1 image folder"),
+        ("--help >/dev/full", 2, "error: cannot write to standard output (No space left on device): make room"),
+        ("--help | true", 0, ""),
+    ],
+)
+def test_streams_that_cannot_be_written_are_no_traceback(
+    project: Repository, environment: Mapping[str, str], redirection: str, code: int, said: str
+) -> None:
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f"buildtools check {redirection}"],
+        cwd=project.path,
+        env={**environment, "HOME": str(project.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (code, True) == (done.returncode, done.stderr.startswith(said) if said else not done.stderr), done.stderr

@@ -65,6 +65,16 @@ def test_a_terminal_shows_a_failure_and_its_log_below(project: Project) -> None:
     assert "exit code 5" in got
 
 
+@pytest.mark.parametrize("mode", ["plain", "json", "live"])
+def test_a_run_ends_as_it_would_when_nobody_reads_what_it_says(project: Project, mode: str) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    process = project.start("build", "--no-cache", "--json", "--progress", mode, stderr=theirs)
+    os.close(theirs)
+    out, _ = process.communicate()
+    assert (0, ["built", "built"]) == (process.returncode, [each["outcome"] for each in json.loads(out)["items"]])
+
+
 def test_no_color_is_obeyed(project: Project) -> None:
     code, got = on_a_terminal(project, "build", "--no-cache", NO_COLOR="1")
     assert (0, None) == (code, COLOUR.search(got))
