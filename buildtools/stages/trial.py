@@ -94,9 +94,10 @@ def try_out(task: TaskContext, subject: VersionImages) -> Trial:
             trial = replace(trial, smoke=_smoke(task, compose, stack, folder))
             trial = replace(trial, services=_services_still_well(stack), passed=True)
         except BaseException as error:
+            trial = replace(trial, error=getattr(error, "fact", "") or "interrupted")
             # Compose has an exit code too, before there are services.
-            status = error.status if isinstance(error, CommandFailed) and trial.services else None
-            trial = replace(trial, error=getattr(error, "fact", "") or "interrupted", smoke=status)
+            if isinstance(error, CommandFailed) and trial.services and trial.smoke is None:
+                trial = replace(trial, smoke=error.status)
             raise
         finally:
             _end(stack, folder, trial)

@@ -182,6 +182,7 @@ def test_a_failed_smoke_command_fails_the_version(staged: Project) -> None:
     assert (7, False, 2) == (kept["smoke"], kept["passed"], len(kept["services"]))
     configure(staged, smoke="$BUILDTOOLS_COMPOSE kill app")
     assert "not healthy after the smoke command: app ended with exit code 137: see" in stage(staged, 1).last
+    assert (0, False) == (result(staged)["smoke"], result(staged)["passed"])
     configure(staged, smoke="sleep 600", timeout=30)
     assert "did not end within 30 s: see dist/stage/smoke.log" in stage(staged, 1).last
 
