@@ -49,6 +49,7 @@ _RESULT = "result.json"
 _SMOKE_LOG = "smoke.log"
 _LOOK_SECONDS = 0.25
 _TAIL = 10
+_NAME_TAKEN = "is already in use by container"
 _PORT_TAKEN = ("port is already allocated", "address already in use")
 
 
@@ -136,7 +137,16 @@ def _compose(task: TaskContext, subject: VersionImages, folder: Path) -> Compose
 def _bring_up(task: TaskContext, subject: VersionImages, compose: Compose, stack: Stack) -> tuple[StackService, ...]:
     report, seconds = task.run.report, task.settings.stage.timeout
     create = partial(compose.run, "up", "--no-start", "--no-build", report=report, cancelled=task.run.cancelled)
-    timed(report, "stack", "create", create)
+    try:
+        timed(report, "stack", "create", create)
+    except CommandFailed as failure:
+        if not any(_NAME_TAKEN in line for line in failure.details):
+            raise
+        raise TrialFailed(
+            "another container has the name of one of the stack",
+            "give no `container_name`, so that each trial has names of its own",
+            failure.details,
+        ) from None
     _refuse_other_images(task, subject, stack)
     with Deadline(seconds, task.run.cancelled) as deadline:
         try:

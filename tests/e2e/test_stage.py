@@ -198,6 +198,19 @@ def test_a_port_that_is_taken_is_told_with_the_way_out(staged: Project) -> None:
 
 
 @pytest.mark.exhaustive
+def test_a_container_name_that_is_taken_is_told_with_the_way_out(staged: Project) -> None:
+    name = f"taken-{staged.mark}"
+    docker(staged, "create", "--name", name, staged.place.engine.base_busybox, "true")
+    try:
+        (staged.path / "compose.yaml").write_text(stack(staged, database={"container_name": name}))
+        failed = stage(staged, 1)
+    finally:
+        docker(staged, "rm", name)
+    fact = "error: another container has the name of one of the stack: give no `container_name`, so that each trial"
+    assert failed.last.startswith(fact)
+
+
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("smoke", ["sleep 600", ""])
 def test_a_killed_trial_is_removed_at_once_or_by_the_next(staged: Project, number: signal.Signals, smoke: str) -> None:
