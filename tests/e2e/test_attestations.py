@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import tarfile
 from contextlib import closing
 from dataclasses import replace
@@ -23,15 +24,31 @@ from tests.faults.proxy import wire_to
 
 pytestmark = pytest.mark.other_engine
 
-# Follows BuildKit's protocol for scanners; what it says of time and identity is as random as with a real one.
+# https://github.com/moby/buildkit/blob/master/docs/attestations/sbom-protocol.md
+# As with a real scanner, a document's time and part of its name are random.
 SCANNER = r"""#!/bin/sh
-cat >"$BUILDKIT_SCAN_DESTINATION/$(basename "$BUILDKIT_SCAN_SOURCE").spdx.json" <<END
+scan() {
+    cd "$1"
+    files=$(find . -type f | sort | while read -r file; do
+        sum=$(sha1sum "$file" | cut -d " " -f 1)
+        echo "${comma-}{\"fileName\": \"${file#./}\", \"SPDXID\": \"SPDXRef-$sum\",
+            \"checksums\": [{\"algorithm\": \"SHA1\", \"checksumValue\": \"$sum\"}],
+            \"licenseConcluded\": \"NOASSERTION\", \"copyrightText\": \"NOASSERTION\"}"
+        comma=,
+    done)
+    cat >"$BUILDKIT_SCAN_DESTINATION/$(basename "$1").spdx.json" <<END
 {"_type": "https://in-toto.io/Statement/v0.1", "predicateType": "https://spdx.dev/Document", "predicate": {
-   "spdxVersion": "SPDX-2.3", "SPDXID": "SPDXRef-DOCUMENT", "name": "scan", "dataLicense": "CC0-1.0",
-   "documentNamespace": "https://example.com/scan-$(cat /proc/sys/kernel/random/uuid)",
+   "spdxVersion": "SPDX-2.3", "SPDXID": "SPDXRef-DOCUMENT", "name": "$(basename "$1")", "dataLicense": "CC0-1.0",
+   "documentNamespace": "https://example.com/scan-$(cat /proc/sys/kernel/random/uuid)", "files": [$files],
    "creationInfo": {"created": "$(date -u +%Y-%m-%dT%H:%M:%SZ)", "creators": ["Tool: test"]}}}
 END
+}
+scan "$BUILDKIT_SCAN_SOURCE"
+for extra in "$BUILDKIT_SCAN_SOURCE_EXTRAS"/*; do
+    [ ! -d "$extra" ] || scan "$extra"
+done
 """
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -132,20 +149,97 @@ def test_an_attestation_is_a_member_of_the_release(attested: Project) -> None:
     assert (5, True) == (drifted.code, f"{repository}:1.0.1" in drifted.err + drifted.out)
 
 
-@pytest.mark.images_in_engine
-@pytest.mark.exhaustive
-def test_a_scanner_lists_what_an_image_holds(attested: Project, tmp_path: Path) -> None:
+@pytest.fixture
+def scanned(attested: Project) -> Project:
+    """The same project, but a scanner looks at ``app``, which is for two platforms, and at a stage of it."""
     attested.image("scanner", 'FROM {base}\nCOPY --chmod=755 scan /\nENTRYPOINT ["/scan"]\n', scan=SCANNER)
     attested.done("push", "--only", attested.name("scanner"))
     scanner = attested.reference("scanner", attested.done("version").out.strip())
-    attested.configure(image={attested.name("app"): {"sbom": scanner}})
+    stage = {"namespace": f"e2e/{attested.mark}/s", "artifacts": f"s3://{attested.place.bucket}/{attested.mark}/s"}
+    settings = {"sbom": scanner, "platforms": ["linux/amd64", "linux/arm64"]}
+    attested.configure(image={attested.name("app"): settings}, target={"stage": stage})
+    stages = "FROM scratch AS first\nARG BUILDKIT_SBOM_SCAN_STAGE=true\nCOPY file /first\n"
+    attested.image("app", f"{stages}FROM scratch\nCOPY --from=first /first /\n", file=attested.mark)
+    attested.image("child", "FROM scratch\nCOPY file /child\n", file="child")
     attested.commit("a scanner")
     attested.tag("1.0.1")
-    platforms = "linux/amd64,linux/arm64"
-    attested.done("push", "--only", attested.name("app"), INVOKE_BUILDTOOLS_PLATFORMS=platforms)
+    return attested
+
+
+@pytest.mark.images_in_engine
+@pytest.mark.exhaustive
+def test_a_scanner_lists_what_an_image_holds(scanned: Project) -> None:
+    scanned.done("publish")
+    scanned.done("promote", "1.0.1", "--to", "stage")
+    scanned.done("verify")
+    repository, replica = scanned.repository("app"), f"e2e/{scanned.mark}/s/{scanned.name('app')}"
     for platform in ("amd64", "arm64"):
-        (sbom,) = statements(attested, attested.repository("app"), "1.0.1", platform)
-        assert ("https://spdx.dev/Document", "scan") == (sbom["predicateType"], sbom["predicate"]["name"])
+        documents = statements(scanned, repository, "1.0.1", platform)
+        assert documents == statements(scanned, replica, "1.0.1", platform)
+        assert {"https://spdx.dev/Document"} == {one["predicateType"] for one in documents}
+        image, stage = (one["predicate"] for one in documents)
+        assert ("sbom", "sbom-first") == (image["name"], stage["name"])
+        (layer,) = get(scanned, repository, f"sha256:{documents[0]['subject'][0]['digest']['sha256']}")["layers"]
+        # BuildKit adds the layer that a file of the image is in.
+        assert [("first", f"layerID: {layer['digest']}")] == [
+            (file["fileName"], file["comment"]) for file in image["files"]
+        ]
+
+
+@pytest.mark.images_in_engine
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("echo nothing there; exit 3", "the scanner {} failed (exit code 3)"),
+        ("echo junk >$BUILDKIT_SCAN_DESTINATION/sbom.spdx.json", "cannot decode in-toto statement"),
+        ("exit 0", "the engine has no attestations of"),
+    ],
+)
+def test_a_scanner_that_fails_or_lists_nothing_is_named(attested: Project, command: str, reason: str) -> None:
+    attested.image(
+        "scanner", 'FROM {base}\nCOPY --chmod=755 scan /\nENTRYPOINT ["/scan"]\n', scan=f"#!/bin/sh\n{command}\n"
+    )
+    attested.done("push", "--only", attested.name("scanner"))
+    scanner = attested.reference("scanner", attested.done("version").out.strip())
+    attested.configure(image={attested.name("app"): {"sbom": scanner}})
+    for _ in range(2):
+        failed = attested.invoke("push", "--only", attested.name("app"))
+        assert (1, True) == (failed.code, reason.format(scanner) in failed.last), failed.err
+        assert "scanner" in failed.last.rpartition(": ")[2]
+
+
+@pytest.mark.images_in_engine
+@pytest.mark.exhaustive
+def test_other_programs_find_what_a_scanner_lists(scanned: Project) -> None:
+    scanned.done("push", "--only", scanned.name("app"))
+    packages = ["docker.io", "containerd", "docker-cli", "docker-buildx"]
+    unpacked = [str(ROOT / "script/unpacked"), "trixie", *packages]
+    root = subprocess.run(unpacked, check=True, capture_output=True, text=True).stdout.strip()
+    inspect = [f"{root}/usr/libexec/docker/cli-plugins/docker-buildx", "imagetools", "inspect"]
+    reference = scanned.reference("app", "1.0.1")
+    shown = subprocess.run(
+        [*inspect, "--format", "{{json .SBOM}}", reference],
+        env=scanned.environment(),
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    names = {platform: sbom["SPDX"]["files"][0]["fileName"] for platform, sbom in json.loads(shown).items()}
+    assert {"linux/amd64": "first", "linux/arm64": "first"} == names
+
+
+@pytest.mark.images_in_engine
+@pytest.mark.exhaustive
+def test_what_is_scanned_anew_in_an_empty_registry_has_the_same_digest(scanned: Project) -> None:
+    repository = scanned.repository("app")
+    digests = set()
+    for _ in range(2):
+        scanned.done("push", "--no-cache", "--only", scanned.name("app"))
+        digests.add(scanned.place.digest(repository, "1.0.1"))
+        for digest in set(scanned.place.tags(repository).values()):
+            assert 202 == scanned.place.request("DELETE", f"{repository}/manifests/{digest}")[0]
+    assert 1 == len(digests)
 
 
 @pytest.mark.exhaustive

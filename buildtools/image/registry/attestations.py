@@ -19,6 +19,7 @@ https://spdx.github.io/spdx-spec/v2.3/document-creation-information/
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -38,6 +39,7 @@ from buildtools.image.registry.manifest import (
 
 _STATEMENT = "application/vnd.in-toto+json"
 _TIMES = ("buildStartedOn", "buildFinishedOn", "startedOn", "finishedOn", "created")
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")
 _RANDOM = ("buildInvocationID", "invocationId", "digestMapping")
 
 
@@ -87,8 +89,8 @@ def _restatement(statement: Mapping[str, Any], subject: Manifest, name: str, tim
     namespace = predicate.get("documentNamespace") if isinstance(predicate, dict) else None
     if isinstance(namespace, str):
         anonymous = encode({**predicate, "documentNamespace": ""}).decode()
-        # Scanners append a random UUID; documents with the same content get the same UUID here.
-        predicate["documentNamespace"] = f"{namespace[:-36]}{uuid.uuid5(uuid.NAMESPACE_URL, anonymous)}"
+        # Most scanners append a random UUID; documents with the same content get the same UUID here.
+        predicate["documentNamespace"] = _UUID.sub(str(uuid.uuid5(uuid.NAMESPACE_URL, anonymous)), namespace)
     return {**statement, "subject": [{"name": name, "digest": {algorithm: value}}], "predicate": predicate}
 
 

@@ -136,7 +136,8 @@ def _image_of_index(
     attestations = [registry.get_manifest(repository, each) for each in index.attestations_of(digest) if image]
     if image is None or None in attestations:
         return None
-    return replace(image, attestations=tuple(each for each in attestations if each))
+    # A manifest without layers attests nothing.
+    return replace(image, attestations=tuple(each for each in attestations if each and each.layers))
 
 
 def _with_config(

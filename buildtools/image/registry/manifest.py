@@ -269,7 +269,7 @@ class Manifest:
 
     def _descriptors(self) -> tuple[Descriptor, ...]:
         try:
-            return tuple(Descriptor.read(one) for one in (self.document["config"], *self.document["layers"]))
+            return tuple(Descriptor.read(one) for one in (self.document["config"], *(self.document["layers"] or ())))
         except (KeyError, TypeError, ValueError, OverflowError):
             raise Damaged(
                 f"the manifest {self.digest} ({self.media_type}) is not that of one image", "name one platform's image"

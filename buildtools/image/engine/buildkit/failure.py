@@ -33,6 +33,8 @@ _MISSING = re.compile(
     r"|lstat (?:/\S*/buildkit-mount\d+)?(?P<walked>/.*): no such file or directory$"
 )
 _FROM_CONTEXT = re.compile(r"(?:COPY|ADD) (?!.*--from=)")
+_SCAN = re.compile(r"generating sbom using (\S+)")
+_SCANNER = "see what the scanner writes, or name another one in `sbom`"
 _EMULATION = (
     "if it is one of another platform, let the engine's machine emulate it (apt-get install qemu-user-static), "
     "or run the step in a stage with --platform=$BUILDPLATFORM"
@@ -110,6 +112,10 @@ def explained(image: str, dockerfile: Path, text: str, error: Status, vertex: Ve
         if _FROM_CONTEXT.match(vertex.text):
             reason += " in the context"
             remedy = "see that it is there, and that .dockerignore does not leave it out"
+    if vertex and (scan := _SCAN.search(vertex.text)):
+        reason, remedy = f"the scanner {scan[1]} failed ({reason})", _SCANNER
+    elif "in-toto statement" in reason:
+        remedy = _SCANNER
     lines = details.lines
     if not lines[0] and place:
         lines = (place.first, place.last)
