@@ -58,6 +58,8 @@ def parse_address(text: str) -> SshAddress | LocalAddress | HttpAddress:
 
     :raises ValueError: with the reason, if it is invalid or needs a remote helper or the git protocol.
     """
+    if not text:
+        raise ValueError("the path is missing")
     url = _URL.fullmatch(text)
     if _HELPER.match(text):
         raise ValueError("remote helpers are not supported")

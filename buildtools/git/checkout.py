@@ -114,8 +114,9 @@ def refuse_dirty(root: Path, environment: Mapping[str, str]) -> None:
     paths = changed_paths(Repository.open(root, environment))
     if paths:
         more = f" and {len(paths) - _MOST_NAMED} more" if len(paths) > _MOST_NAMED else ""
+        names = (path if path.isprintable() else ascii(path) for path in paths[:_MOST_NAMED])
         raise Refused(
-            f"the tree is dirty ({', '.join(paths[:_MOST_NAMED])}{more})",
+            f"the tree is dirty ({', '.join(names)}{more})",
             "commit or stash the changes; a release must be what its commit says",
         )
 

@@ -67,6 +67,11 @@ def test_a_linked_work_tree_is_not_where_the_shared_settings_say(
     assert own_settings or ours == "1.0.0-dirty"
 
 
+def test_a_work_tree_that_is_gone_is_not_a_dirty_one(project: Path, tmp_path: Path) -> None:
+    git(project, "config", "core.worktree", str(tmp_path / "gone"))
+    assert ("", "") == both(project)
+
+
 @pytest.mark.parametrize(
     ("glob", "is_dirty"), [("https://example.com/**", False), ("https://other.example/**", True), ("*", True)]
 )

@@ -135,7 +135,9 @@ def test_odd_addresses_mean_what_git_says(oracle: Path) -> None:
     assert [] == [answer for answer in answers if answer[1] != answer[2] and not is_left_out(*answer)]
 
 
-@pytest.mark.parametrize("address", ["ext::sh -c true", "hg::https://h/x", "ssh://-oProxyCommand=x/p", "h:-x", "://x"])
+@pytest.mark.parametrize(
+    "address", ["ext::sh -c true", "hg::https://h/x", "ssh://-oProxyCommand=x/p", "h:-x", "://x", ""]
+)
 def test_an_address_that_git_would_not_open_itself_is_refused(address: str) -> None:
     assert by_us(address) is None
 

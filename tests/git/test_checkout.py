@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from buildtools import Refused
-from buildtools.git.checkout import read_version
+from buildtools.git.checkout import read_version, refuse_dirty
 from tests.conftest import Repository, make_repository
 
 ENVIRONMENT = {"GIT_CONFIG_NOSYSTEM": "1"}
@@ -47,3 +47,10 @@ def test_a_prefix_that_no_tag_has_is_refused_with_the_one_that_tags_have(
         f"no annotated tag that starts with {prefix!r} is reachable from HEAD, but there is {name}: "
         f"set {key} under [tool.buildtools]" == str(refusal.value)
     )
+
+
+def test_a_changed_file_is_named_in_one_line(repository: Repository) -> None:
+    (repository.path / "a\nb").write_text("")
+    repository.git("add", ".")
+    with pytest.raises(Refused, match=r"^the tree is dirty \('a\\nb'\): commit or stash"):
+        refuse_dirty(repository.path, ENVIRONMENT)

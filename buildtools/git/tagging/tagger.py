@@ -69,7 +69,7 @@ def _moment(text: str) -> tuple[int, int]:
     if match:
         offset = int(match[3] or 0) * 3600 + int(match[4] or 0) * 60
         return int(match[1]), -offset if match[2] == "-" else offset
-    for parse in (_iso, _numbers, parsedate_to_datetime):
+    for parse in (_iso, _numbers, _mail):
         try:
             return _of(parse(text))
         except ValueError:
@@ -99,6 +99,14 @@ def _numbers(text: str) -> datetime:
             date = f"{_full_year(int(year)):04}-{int(month):02}-{int(day):02}"
             return _iso(f"{date} {time.zfill(8)} {match[6] or ''}".strip())
     raise ValueError(text)
+
+
+def _mail(text: str) -> datetime:
+    # What the library does not know at the end it passes over: `pm`, or the name of a time zone.
+    word = re.search(r"[A-Za-z]+$", text.strip())
+    if word and word[0].upper() not in ("GMT", "UT", "UTC", "Z"):
+        raise ValueError(text)
+    return parsedate_to_datetime(text)
 
 
 def _full_year(year: int) -> int:

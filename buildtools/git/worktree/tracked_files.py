@@ -66,11 +66,15 @@ class Files:
     def __init__(self, repository: Repository, *, refresh: bool = True) -> None:
         """With ``refresh=False`` a file whose status differs from the index counts as changed.
 
-        :raises NotARepository: if there is no work tree.
+        :raises NotARepository: if there is no work tree, or it is gone.
         :raises DamagedRepository: if the index cannot be read.
         """
         if repository.work_tree is None:
             raise NotARepository("there is no work tree to compare with", "run this in a clone that is not bare")
+        if not os.path.isdir(repository.work_tree):
+            raise NotARepository(
+                f"the work tree {repository.work_tree} is not a folder", "correct core.worktree or GIT_WORK_TREE"
+            )
         self.repository = repository
         self.top = os.fsencode(repository.work_tree)
         self._refresh = refresh

@@ -233,6 +233,13 @@ def test_tagger_and_date_are_what_git_makes_of_the_environment(site: Site, varia
     assert tag_content(site.clone, "oracle")[0]["tagger"] == tag_content(site.clone, "v1.0.0")[0]["tagger"]
 
 
+@pytest.mark.parametrize("date", ["7 Apr 2025 10:13:13 pm", "7 Apr 2025 22:13:13 CEST"])
+def test_a_date_of_which_a_part_would_be_passed_over_is_refused(site: Site, date: str) -> None:
+    site.environment["GIT_COMMITTER_DATE"] = date
+    with pytest.raises(Refused, match=r"invalid GIT_COMMITTER_DATE .*: write it as 2026-01-31T12:00:00\+00:00$"):
+        release(site, first="1.0.0")
+
+
 def test_the_tagger_comes_from_the_configuration_where_the_environment_says_nothing(site: Site) -> None:
     site.environment = {name: value for name, value in site.environment.items() if "COMMITTER" not in name}
     site.clone.git("config", "user.name", "User")
