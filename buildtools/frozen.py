@@ -18,7 +18,8 @@ _Class = TypeVar("_Class")
 def frozen(cls: type[_Class]) -> type[_Class]:
     """Make a class a frozen dataclass. It behaves like ``dataclass(frozen=True)``, and works with the same functions.
 
-    :raises TypeError: if a field is an ``InitVar`` or has ``init=False``; those are not supported.
+    :raises TypeError: if a field is an ``InitVar`` or has ``init=False``; those are not supported. Also if a field
+        without a default follows one with a default.
     """
     kind: Any = dataclass(init=False, repr=False, eq=False)(cls)
     members = fields(kind)
@@ -65,6 +66,11 @@ def _refuse_unsupported(kind: Any) -> None:
     pseudo = [name for name, annotation in kind.__annotations__.items() if "InitVar" in str(annotation)]
     if unsupported := pseudo + [member.name for member in fields(kind) if not member.init]:
         raise TypeError(f"@frozen does not support InitVar and init=False ({kind.__name__}: {', '.join(unsupported)})")
+    optional = [
+        (member.default, member.default_factory) != (MISSING, MISSING) for member in fields(kind) if not member.kw_only
+    ]
+    if optional != sorted(optional):
+        raise TypeError(f"a field without a default follows one with a default ({kind.__name__})")
 
 
 def _getter(names: Iterable[str]) -> Callable[[Any], Any]:

@@ -189,3 +189,17 @@ def test_what_is_not_supported_is_refused_when_the_class_is_made() -> None:
     for kind, name in ((OnlyForInit, "seed"), (NotForInit, "count")):
         with pytest.raises(TypeError, match=f"does not support InitVar and init=False .*{name}"):
             frozen(kind)
+
+
+def test_a_field_without_a_default_after_one_with_it_is_refused_when_the_class_is_made() -> None:
+    class Wrong:
+        host: str = ""
+        port: int
+
+    class Right:
+        host: str = field(default="", kw_only=True)
+        port: int
+
+    with pytest.raises(TypeError, match="without a default follows"):
+        frozen(Wrong)
+    assert "port" in frozen(Right).__annotations__
