@@ -101,6 +101,8 @@ def merge_layers(root: Path, layers: Iterable[Layer], *, lenient: bool = False) 
     values[GATE] = _table(GATE, StageSettings, merged.get(GATE, {}), origins, errors) or StageSettings()
     errors += _value_errors(values, origins)
     if errors and not lenient:
+        if len(errors) == 1:
+            raise Refused(f"invalid configuration: {errors[0]}", "correct it")
         count, remedy = error_count(errors)
         raise Refused(f"invalid configuration ({count})", remedy, details=errors)
     return Settings(root=root, origins=origins, errors=tuple(errors), **values)

@@ -90,6 +90,10 @@ def test_media_types_are_one_of_two() -> None:
         assert 'pyproject.toml: media_types must be "docker" or "oci", not ' in errors_of({"media_types": value})
 
 
+def test_one_error_alone_is_the_last_line() -> None:
+    assert "invalid configuration: pyproject.toml: unknown key nope: correct it" == errors_of({"nope": 1})
+
+
 def test_all_errors_come_at_once_with_origin_and_key() -> None:
     message = errors_of(
         {
@@ -143,7 +147,7 @@ def test_all_errors_come_at_once_with_origin_and_key() -> None:
     ],
 )
 def test_a_bad_value_is_refused(values: dict[str, Any]) -> None:
-    assert "(1 error): fix the error above" in errors_of(values)
+    assert errors_of(values).startswith("invalid configuration: ")
 
 
 BUILDERS = (
@@ -215,11 +219,11 @@ _VALUES = st.recursive(_LEAVES, lambda below: st.lists(below, max_size=2) | st.d
 @settings(max_examples=600, deadline=None)
 @given(layers=st.lists(_VALUES | st.dictionaries(_KEYS, _VALUES, max_size=6), max_size=3))
 def test_any_configuration_gives_settings_or_one_refusal(layers: list[Any]) -> None:
-    def outcome() -> Settings | tuple[str, ...]:
+    def outcome() -> Settings | str:
         try:
             return resolved(*layers)
         except Refused as error:
-            return tuple(error.details)
+            return str(error)
 
     assert outcome()
     assert repr(outcome()) == repr(outcome())
