@@ -162,7 +162,14 @@ class _Assembler:
             checks += [partial(ssh_agent, name, environment)] if settings.ssh else []
         for key in ("cache_from", "cache_to"):
             checks += [partial(_check_cache, key, cache) for cache in self._caches(folder, key)]
-        return [Refused(f"image.{name}: {error.fact}", error.remedy) for error in failures_of(checks)]
+        absent = [secret for secret in folder.own_needs.secrets if secret not in settings.secrets]
+        return [
+            *(Refused(f"image.{name}: {error.fact}", error.remedy) for error in failures_of(checks)),
+            *(
+                Refused(f"image.{name}: its Dockerfile requires the secret {secret}", "name it in the image's secrets")
+                for secret in absent
+            ),
+        ]
 
     def keep_bases(self) -> None:
         """Give base images whose names our own images will take a second name, under which builds use them."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from buildtools import BuildToolsError, Unreachable
+from buildtools import BuildToolsError, Refused, Unreachable
 from buildtools.events import Event, Log, Started, Step, Warned
 from buildtools.image.assembly import Assembly, BuildOutcome, LocalImage, assemble
 from buildtools.image.bases import find_bases
@@ -174,6 +174,14 @@ def test_a_base_that_cannot_be_had_stops_only_what_is_built_on_it(project: Proje
     assert str(error) in str(caught.value)
     states = {status.name: status.state for status in project.survey()}
     assert [BuildState.UP_TO_DATE] * 2 == [states[project.base], states[project.app]]
+
+
+def test_a_secret_that_a_dockerfile_requires_is_asked_for_before_its_parent_is_built(project: Project) -> None:
+    project.write(project.app, f"FROM {project.base}\nRUN --mount=type=secret,id=token,required true\n")
+    events: list[Event] = []
+    with pytest.raises(Refused, match=f"^image.{project.app}: its Dockerfile requires the secret token: name it in"):
+        project.assemble(events.append)
+    assert [] == [event for event in events if isinstance(event, Started)]
 
 
 def test_digests_of_files_are_loaded_once_for_all_images(project: Project) -> None:

@@ -146,11 +146,17 @@ def read_secret(key: str, source: str, environment: Mapping[str, str]) -> bytes:
 def ssh_agent(name: str, environment: Mapping[str, str]) -> str:
     """The socket of the SSH agent for a build of the image ``name``.
 
-    :raises Refused: if there is none.
+    :raises Refused: if there is none, or it does not answer.
     """
     agent = environment.get("SSH_AUTH_SOCK", "")
     if not agent:
         raise Refused(f"{name} wants an SSH agent, but SSH_AUTH_SOCK is not set", "start one: eval $(ssh-agent)")
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(agent)
+    except OSError as error:
+        fact = f"{name} wants an SSH agent, but none answers at SSH_AUTH_SOCK={agent} ({error.strerror or error})"
+        raise Refused(fact, "start one: eval $(ssh-agent)") from None
     return agent
 
 

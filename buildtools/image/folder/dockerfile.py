@@ -43,6 +43,7 @@ class Steps:
     ``uses`` are the images and stages of ``COPY --from`` and ``RUN --mount=from=``. ``sources`` are the paths and
     globs, as written, that are taken from the context, ``.`` for all of it. ``triggers`` are the instructions after
     ``ONBUILD``. ``remotes`` are the arguments of ``ADD`` that may be a URL, unless a checksum fixes their content.
+    ``secrets`` are the ids of the secrets without which a ``RUN`` fails.
     """
 
     arguments: tuple[Argument, ...]
@@ -50,6 +51,7 @@ class Steps:
     sources: tuple[str, ...]
     triggers: tuple[str, ...]
     remotes: tuple[str, ...]
+    secrets: tuple[str, ...]
 
 
 @frozen
@@ -80,7 +82,8 @@ class Needs:
     ``stages`` are the indexes of the stages that are built. ``arguments`` has the value of each argument that one of
     them declares and that gets a value from outside the stage. ``sources`` are the paths and globs taken from the
     context. ``triggers`` are the ``ONBUILD`` instructions in the built image. ``remotes`` are those URLs of ``ADD``, as
-    written, whose content may change from one build to the next.
+    written, whose content may change from one build to the next. ``secrets`` are the ids of the secrets without which a
+    ``RUN`` fails.
     """
 
     stages: tuple[int, ...]
@@ -89,6 +92,7 @@ class Needs:
     sources: tuple[str, ...]
     triggers: tuple[str, ...]
     remotes: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
 
 
 @frozen
@@ -180,6 +184,7 @@ def _steps(instructions: Iterable[Instruction]) -> Steps:
     sources: list[str] = []
     triggers: list[str] = []
     remotes: list[str] = []
+    secrets: list[str] = []
     for instruction in instructions:
         if instruction.keyword == "arg":
             arguments += instruction.arguments()
@@ -193,12 +198,14 @@ def _steps(instructions: Iterable[Instruction]) -> Steps:
         elif instruction.keyword == "run":
             for flag in instruction.flags:
                 if flag.name == "--mount":
-                    use, source = _mount_sources(instruction, flag)
+                    fields = _mount_fields(instruction, flag)
+                    use, source = _mount_sources(instruction, flag, fields)
                     uses += use
                     sources += source
+                    secrets += _necessary_secret(fields)
         elif instruction.keyword == "onbuild":
             triggers.append(instruction.body)
-    return Steps(tuple(arguments), tuple(uses), tuple(sources), tuple(triggers), tuple(remotes))
+    return Steps(tuple(arguments), tuple(uses), tuple(sources), tuple(triggers), tuple(remotes), tuple(secrets))
 
 
 def _copy_sources(instruction: Instruction) -> Iterable[str]:
@@ -208,13 +215,26 @@ def _copy_sources(instruction: Instruction) -> Iterable[str]:
             yield "." if "$" in word else instruction.plain(word)
 
 
-def _mount_sources(instruction: Instruction, flag: Flag) -> tuple[list[ImageMention], list[str]]:
-    """The images or stages that a ``--mount`` uses, and the paths that it takes from the context."""
+def _mount_fields(instruction: Instruction, flag: Flag) -> dict[str, str]:
     try:
         pairs = [part.partition("=") for part in next(csv.reader([flag.value]), [])]
     except csv.Error as error:
         raise instruction.error(f"invalid --mount ({error})", "correct it") from None
-    fields = {key.strip().lower(): text for key, _, text in pairs}
+    return {key.strip().lower(): text for key, _, text in pairs}
+
+
+def _necessary_secret(fields: Mapping[str, str]) -> list[str]:
+    """The id of a secret without which its ``RUN`` fails."""
+    target = fields.get("target", fields.get("dst", fields.get("destination", "")))
+    name = fields.get("id") or target.rpartition("/")[2]
+    is_necessary = fields.get("type") == "secret" and fields.get("required", "false").lower() in ("", "true", "1")
+    return [name] if is_necessary and "$" not in name else []
+
+
+def _mount_sources(
+    instruction: Instruction, flag: Flag, fields: Mapping[str, str]
+) -> tuple[list[ImageMention], list[str]]:
+    """The images or stages that a ``--mount`` uses, and the paths that it takes from the context."""
     kind, origin = fields.get("type", "bind"), fields.get("from", "")
     if origin and kind != "tmpfs":
         pattern = re.compile(rf"""(?:^|[,"'])from=({re.escape(origin)})(?:$|[,"'])""", re.IGNORECASE)
@@ -246,6 +266,7 @@ class _Resolver:
         self.bases: dict[ImageMention, Base] = {}
         self.sources: set[str] = set()
         self.remotes: dict[str, None] = {}
+        self.secrets: dict[str, None] = {}
         self.visits: dict[int, tuple[str, ...] | None] = {}
 
     def _globals(self, automatic: Mapping[str, str]) -> dict[str, str]:
@@ -273,7 +294,8 @@ class _Resolver:
         triggers = self.visit(stage)
         bases = tuple(self.bases.values())
         sources = tuple(sorted(self.sources))
-        return Needs(tuple(sorted(self.visits)), self.values, bases, sources, triggers, tuple(self.remotes))
+        remotes, secrets = tuple(self.remotes), tuple(self.secrets)
+        return Needs(tuple(sorted(self.visits)), self.values, bases, sources, triggers, remotes, secrets)
 
     def stage_named(self, name: str, before: int) -> Stage | None:
         return next((s for s in reversed(self.dockerfile.stages[:before]) if s.name and s.name == name.lower()), None)
@@ -318,6 +340,7 @@ class _Resolver:
             elif argument.default is None and argument.name in self.globals:
                 self.values[argument.name] = self.globals[argument.name]
         self.sources.update(steps.sources)
+        self.secrets |= dict.fromkeys(steps.secrets)
         defaults = {argument.name: argument.default or "" for argument in steps.arguments}
         self.remotes |= {word: None for word in steps.remotes if self.may_change({**defaults, **self.values}, word)}
         for use in steps.uses:

@@ -152,6 +152,22 @@ def test_what_a_url_brings_may_change_unless_it_is_pinned(instructions: str, rem
     assert remotes == needs(f"FROM scratch\n{instructions}\n", {"OURS": "docs"}).remotes
 
 
+@pytest.mark.parametrize(
+    ("mount", "secrets"),
+    [
+        ("type=secret,id=token,required", ("token",)),
+        ("type=secret,target=/run/token,required=true", ("token",)),
+        ("type=secret,id=token", ()),
+        ("type=secret,id=token,required=false", ()),
+        ("type=secret,id=$ID,required", ()),
+        ("type=cache,target=/c,required", ()),
+    ],
+)
+def test_a_mount_tells_the_secret_without_which_a_command_fails(mount: str, secrets: tuple[str, ...]) -> None:
+    assert secrets == needs(f"FROM scratch\nRUN --mount={mount} true\n").secrets
+    assert () == needs(f"FROM scratch AS unused\nRUN --mount={mount} true\nFROM scratch\n").secrets
+
+
 def test_a_url_in_a_trigger_counts_and_one_in_a_stage_that_is_not_built_does_not() -> None:
     url = "ADD https://example.com/x /"
     assert () == needs(f"FROM scratch AS unused\n{url}\nFROM scratch\n").remotes

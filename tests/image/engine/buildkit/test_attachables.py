@@ -116,6 +116,9 @@ def test_a_command_reaches_the_ssh_agent(builder: Builder, ssh_agent: str) -> No
 def test_an_agent_that_is_not_there_is_refused(builder: Builder) -> None:
     with pytest.raises(Refused, match="SSH_AUTH_SOCK is not set"):
         builder.build(builder.folder("FROM BASE\n"), ssh=True)
+    builder.environment = {**builder.environment, "SSH_AUTH_SOCK": "/no/such/agent"}
+    with pytest.raises(Refused, match="none answers at SSH_AUTH_SOCK=/no/such/agent"):
+        builder.build(builder.folder("FROM BASE\n"), ssh=True)
 
 
 def test_images_are_built_side_by_side_on_one_connection(builder: Builder) -> None:
