@@ -91,9 +91,10 @@ def _images(task: TaskContext, engine: Engine) -> Iterator[Leftover]:
     does not prove that an image is ours, because images built on top of ours inherit it.
     """
     statuses = survey_images(task)
-    known = [status for status in statuses if status.state is not BuildState.UNKNOWN]
-    current = {engine_name(status.name, status.fingerprint.value) for status in known}
-    names = [status.name for status in known]
+    # The variants of an image share its names.
+    unknown = {status.folder.image for status in statuses if status.state is BuildState.UNKNOWN}
+    current = {engine_name(status.name, status.fingerprint.value) for status in statuses}
+    names = {status.folder.image for status in statuses} - unknown
     with engine.errors():
         in_containers = {container["ImageID"] for container in engine.api.containers(all=True)}
     for image in engine.images(FINGERPRINT_LABEL):
@@ -104,7 +105,7 @@ def _images(task: TaskContext, engine: Engine) -> Iterator[Leftover]:
             continue
         details = engine.inspect(image.id)
         if details:
-            # That by which it is known as ours goes last.
+            # The fingerprint name, which marks it as ours, goes last.
             for tag in sorted(image.tags, key=lambda tag: (":fp-" in tag, "/" not in tag)):
                 yield Leftover(LeftoverKind.IMAGE, tag, days_since_tagged(details, image))
 
@@ -148,8 +149,10 @@ def _caches(task: TaskContext) -> Iterator[Leftover]:
     """The caches of other projects; losing one only costs time."""
     for folder in sorted(task.run.project_cache.parent.glob("*")):
         if folder != task.run.project_cache and folder.is_dir():
-            last = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
-            yield Leftover(LeftoverKind.CACHE, str(folder), _days(last))
+            # Another run may be replacing files there.
+            with suppress(FileNotFoundError):
+                last = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
+                yield Leftover(LeftoverKind.CACHE, str(folder), _days(last))
 
 
 def _days(seconds: float) -> int:

@@ -82,6 +82,21 @@ def test_what_somebody_built_on_top_stays(built: Project) -> None:
     assert on_top["Id"] == image_id(built, "mine")
 
 
+def test_each_variant_for_several_platforms_that_is_not_the_current_one_goes(project: Project) -> None:
+    images: list[dict[str, str]] = []
+    for version in ("1.0.0", "1.1.0"):
+        project.image("app", "FROM scratch\nCOPY data /\n", data=project.mark + version)
+        project.configure(platforms=["linux/amd64", "linux/arm64"])
+        project.commit(version)
+        project.tag(version)
+        project.done("build")
+        images.append(project.images())
+    old, new = images
+    assert (3, 6) == (len(old), len(new))
+    assert sorted(old) == sorted(names(project, "--older-than", "0", "--yes"))
+    assert new.keys() - old.keys() == project.images().keys()
+
+
 def test_nothing_goes_where_it_is_not_known_what_is_current(built: Project) -> None:
     built.image("app", "FROM 127.0.0.1:1/nobody/has:this\n")
     assert [] == names(built, "--older-than", "0", "--yes")
