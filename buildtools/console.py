@@ -46,14 +46,14 @@ _MARKS = {
 
 
 def drop(stream: IO[str]) -> None:
-    """Send a stream that cannot be written to the null device: Python would fail when it flushes what it still has."""
+    """Send a stream that cannot be written to the null device: Python would fail when it flushes the rest."""
     # A stream in memory has no descriptor.
     with suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class _Lossy:
-    """A stream that drops what cannot be written: a closed pipe or a full disk must not end a run that it reports."""
+    """A stream that drops what cannot be written: a closed pipe or a full disk must not end the run."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream

@@ -61,7 +61,7 @@ def process_environment() -> dict[str, str]:
 
 
 def open_streams() -> None:
-    """Send what goes to a closed standard stream to the null device; Python has None for it, which nothing can use."""
+    """Send a closed standard stream to the null device; Python's None for it would be unusable."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  for as long as the process lives

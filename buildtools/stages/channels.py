@@ -212,7 +212,7 @@ def _write(task: TaskContext, channel: Channel, etag: str) -> Channel:
 
 
 def _refuse_pruned_meanwhile(task: TaskContext, name: str, version: Version) -> None:
-    """Raise :class:`Conflict` if a run that does not see the channel's move prunes the version, or has pruned it.
+    """Raise :class:`Conflict` if a run that does not see the channel's move is pruning the version, or has pruned it.
 
     A prune writes its record, then looks at channels, then deletes the manifest, and the record last. This moves the
     channel, then looks for that record, then for the manifest. So one of the two sees the other.
@@ -223,7 +223,7 @@ def _refuse_pruned_meanwhile(task: TaskContext, name: str, version: Version) -> 
 
 
 def _take_back(task: TaskContext, before: Channel, channel: Channel) -> None:
-    """Write the channel as it was before, unless it was new, or another run has moved it on."""
+    """Restore the channel as it was before, unless it was new, or another run has moved it since."""
     current, etag = _read(task, channel.name)
     if before.moves and current == channel:
         task.services.store.replace(channel_key(channel.name), before.document(), etag, _JSON)

@@ -331,7 +331,7 @@ def _locked(folder: Path) -> Iterator[None]:
 def abandoned_trials(task: TaskContext) -> list[str]:
     """The names of this project's stacks in the engine whose trials were killed.
 
-    A trial locks its folder before it makes a stack, and removes the stack before it gives the folder up.
+    A trial locks its folder before it creates a stack, and removes the stack before it releases the folder.
     """
     names = stack_names(task.services.engine, trial_prefix(task.settings.root))
     return sorted(name for name in names if not _is_at_work(trial_folder(task, name)))

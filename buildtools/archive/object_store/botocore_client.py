@@ -51,9 +51,9 @@ def _refuse_login(endpoint: str) -> None:
 
 
 def _sign_checksum_alone(request: Any, **_: object) -> None:
-    """Let a body be signed by its checksum where the request has one, which the service compares with what arrives.
+    """Sign a body by its checksum, if the request has one, which the service compares with what arrives.
 
-    botocore would hash it once more to sign it too, and so would the service.
+    botocore would hash it once more for the signature, and so would the service.
     """
     from botocore.config import Config
 

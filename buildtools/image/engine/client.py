@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 
 def import_library() -> None:
-    """Import what the engine's library shares with S3's: two threads that import it at once got a warning from it."""
+    """Import what the docker SDK shares with boto3: two threads importing it at once caused a warning."""
     import requests  # noqa: F401
 
 

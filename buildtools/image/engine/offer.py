@@ -1,4 +1,4 @@
-"""What builds are offered in a session: files, secrets, an SSH agent, logins, caches."""
+"""What a session offers for builds: files, secrets, an SSH agent, credentials, caches."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from buildtools.image.engine.buildkit.session import Session, open_session
 # BuildKit's own limit, https://github.com/moby/buildkit/blob/master/session/secrets/secrets.go
 _LARGEST_SECRET = 500 * 1024
 
-# Hears how many bytes of the context were sent, and of how many.
+# Called with the bytes of the context that were sent, and the total.
 Listener = Callable[[int, int], object]
 
 
 class SessionOffer:
-    """All that the engine may ask for in one session. ``secrets`` are the values that are to be hidden."""
+    """Everything that the engine may ask for in one session. ``secrets`` are the values to mask in output."""
 
     def __init__(
         self,
@@ -50,9 +50,9 @@ class SessionOffer:
 
     @property
     def key(self) -> Hashable:
-        """Equal for builds that are offered the same, but for their Dockerfiles; None where it is for one alone.
+        """Equal for builds with the same offer, apart from their Dockerfiles; None if it is for one build only.
 
-        A frontend that chooses for itself may want another part of the context for each platform, and a folder's cache
+        A frontend that chooses for itself may use another part of the context for each platform, and a cache folder
         belongs to one build.
         """
         request = self._request
@@ -63,7 +63,7 @@ class SessionOffer:
 
     @contextmanager
     def begin(self, host: BuildkitHost) -> Iterator[Session]:
-        """Open a session in which this is offered."""
+        """Open a session with this offer."""
         self.heartbeat.begin()
         self._trees = {"context": folder(self._request.context, self._request.selection)}
         self._dockerfiles = {}
@@ -72,10 +72,10 @@ class SessionOffer:
 
     @contextmanager
     def to(self, listener: Listener, dockerfile: bytes) -> Iterator[str]:
-        """Offer a Dockerfile as well, and tell of what is sent; what the tree with it is called."""
+        """Offer a Dockerfile too, and tell ``listener`` what is sent; yields the name of the Dockerfile's tree."""
         with self._lock:
             if dockerfile not in self._dockerfiles:
-                # The first is called as a frontend expects it.
+                # The first has the name that a frontend expects.
                 name = f"dockerfile{len(self._dockerfiles) or ''}"
                 self._trees[name] = self._files_with(dockerfile)
                 self._dockerfiles[dockerfile] = name
@@ -109,7 +109,7 @@ class SessionOffer:
         return handlers
 
     def _tell(self, tree: str, sent: int, total: int) -> None:
-        # Whoever has left hears nothing any more.
+        # Builds that have left get no more reports.
         with self._lock:
             for listener in self._listeners if tree == "context" else ():
                 listener(sent, total)
@@ -118,7 +118,7 @@ class SessionOffer:
 def read_input(path: Path, what: str) -> bytes:
     """The bytes of a file that a build needs.
 
-    :raises Refused: it cannot be read.
+    :raises Refused: if it cannot be read.
     """
     try:
         return path.read_bytes()

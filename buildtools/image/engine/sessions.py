@@ -1,9 +1,9 @@
 """Sessions that builds share.
 
-The variants of an image for several platforms are offered the same context. Those that are built at the same time share
-a session, so that it is listed, sent and kept once for all of them, and the engine takes the steps that they have in
-common once. Each is a build of its own for all that, with its own labels, parents and outcome. Who comes after the last
-one has left gets a new session, for the engine reads a tree only once in each.
+The variants of an image for several platforms have the same context. Those that are built at the same time share a
+session, so that the context is listed, sent and stored once for all of them, and the engine runs their common steps
+once. Otherwise each is a separate build, with its own labels, parents and result. A build that comes after the last one
+has left gets a new session, because the engine reads a tree only once in each.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class _Opening:
-    """A session that builds share: what is offered there, how many they are, and what ends it."""
+    """A session that builds share: its offer, the number of its builds, and the context that ends it."""
 
     def __init__(self, offer: SessionOffer) -> None:
         self.offer = offer
@@ -31,7 +31,7 @@ class _Opening:
 
 
 class Sessions:
-    """The sessions that builds of one run have open with one host. Safe for threads."""
+    """The open sessions of one run's builds with one host. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -39,10 +39,10 @@ class Sessions:
 
     @contextmanager
     def join(self, host: BuildkitHost, offer: SessionOffer) -> Iterator[tuple[Session, SessionOffer]]:
-        """Join, or open, a session in which the same is offered; it, and the offer that it was opened for.
+        """Join, or open, a session with an equal offer; yields it, and the offer that it was opened for.
 
-        :raises EngineError: the engine declines.
-        :raises Unreachable: it does not answer.
+        :raises EngineError: if the engine declines.
+        :raises Unreachable: if it does not answer.
         """
         key = offer if offer.key is None else offer.key
         with self._lock:

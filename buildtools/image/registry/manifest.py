@@ -94,7 +94,7 @@ class Descriptor:
 
     @property
     def is_compressed(self) -> bool:
-        """Whether the type of a layer says that it is."""
+        """Whether a layer's media type is a compressed one."""
         return self.media_type.endswith(("gzip", "zstd"))
 
     def named(self, media_types: MediaTypes) -> Descriptor:
