@@ -55,7 +55,7 @@ def build_plan_summary(plan: BuildPlan) -> str:
     waves = [wave for wave in (plan.partition.first_wave, plan.partition.shares) if wave]
     if not (count and waves):
         return words[0]
-    shares = f"{len(plan.partition.shares)} shares"
+    shares = count_text(len(plan.partition.shares), "share")
     if any(each.seconds for each in plan.builds):
         shares += f" of at most {' and '.join(duration(max(share.seconds for share in wave)) for wave in waves)}"
     words.append(

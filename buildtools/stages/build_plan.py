@@ -27,6 +27,8 @@ from buildtools.task_context import TaskContext
 
 _JOBS = 8
 _SHARD = re.compile("([0-9]{1,4})/([0-9]{1,4})")
+# What an image is taken to need as long as none was ever built.
+_USUAL_SECONDS = 20.0
 
 
 @frozen
@@ -193,7 +195,7 @@ class _Agenda:
             seconds[each.folder.image] += self.seconds(each)
         times = sorted(filter(None, seconds.values()))
         # An image that was never built counts as much as the median.
-        usual = times[len(times) // 2] if times else 1.0
+        usual = times[len(times) // 2] if times else _USUAL_SECONDS
         return partition(self.parents, {name: each or usual for name, each in seconds.items()}, count)
 
 

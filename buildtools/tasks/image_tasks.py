@@ -34,8 +34,8 @@ def plan(context: Context, only: str = "", shards: str = "", no_cache: bool = Fa
         from buildtools import pipeline
         from buildtools.rendering import build_plan_rendering
 
-        if shards and not (shards.isdecimal() and int(shards)):
-            raise Refused(f"--shards {shards} is not a whole number, 1 or more", "give the number of agents")
+        if shards and not (shards.isdecimal() and len(shards) <= 4 and int(shards)):
+            raise Refused(f"--shards {shards} is not a whole number from 1 to 9999", "give the number of agents")
         build_plan = pipeline.plan(run, int(shards or 0))
         show(
             console,

@@ -194,9 +194,25 @@ def test_what_builders_build_is_written_down_before_it_is_there(project: Project
     assert "0 images to build, 2 in the registry" == project.done("plan", "--shards", "2").last
 
 
+def test_a_project_that_was_never_built_gives_each_agent_something_to_do(project: Project) -> None:
+    project.image("base", "FROM scratch\nCOPY data /\n", data=project.mark)
+    for short in APPS[:4]:
+        project.image(short, "FROM base-{mark}\nCOPY data /\n", data=short)
+    project.commit("all")
+    project.tag("1.0.0")
+    outcome = project.done("plan", "--shards", "4")
+    assert "5 images to build, 0 in the registry; 4 shares; first --parents, then the others" == outcome.last
+    rows = [line.split() for line in outcome.out.splitlines()[1:]]
+    assert {f"{number}/4" for number in range(1, 5)} == {row[4] for row in rows[1:]}
+    assert "; 1 share" == project.done("plan", "--shards", "1").last[-9:]
+
+
 @pytest.mark.parametrize(
     ("arguments", "fact"),
     [
+        (["plan", "--shards", "0"], "--shards 0 is not a whole number from 1 to 9999"),
+        (["plan", "--shards", "10000"], "--shards 10000 is not a whole number from 1 to 9999"),
+        (["push", "--shard", "5/4"], "--shard 5/4 is not a share"),
         (["push", "--shard", "1/4", "--only", "a"], "--shard goes with neither --only nor --dry-run"),
         (["push", "--parents"], "--parents and --plan need --shard"),
     ],
