@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import threading
 import time
 from collections import deque
@@ -48,7 +49,16 @@ def run_graph(
     Parents that are not names of the graph count as done. An expected failure (:class:`BuildToolsError`) is recorded
     and its dependents are skipped, while the rest goes on. Any other exception ends the run and is raised.
     """
-    waiting = {name: {parent for parent in requirements if parent in parents} for name, requirements in parents.items()}
+    graph = {name: {parent for parent in above if parent in parents} for name, above in parents.items()}
+    children: dict[str, list[str]] = {name: [] for name in graph}
+    for name, above in graph.items():
+        for parent in above:
+            children[parent].append(name)
+    # Names that were not begun, with the number of parents that are not done.
+    waiting = {name: len(above) for name, above in graph.items()}
+    places = {name: place for place, name in enumerate(graph)}
+    # Sorted by their places in the graph, as a heap.
+    ready = [(place, name) for name, place in places.items() if not waiting[name]]
     done: dict[str, _Value] = {}
     failed: dict[str, BuildToolsError] = {}
     skipped: dict[str, str] = {}
@@ -58,8 +68,9 @@ def run_graph(
             if cancelled is not None and cancelled.is_set():
                 skipped |= dict.fromkeys(waiting, "")
                 waiting.clear()
-            ready = [name for name, requirements in waiting.items() if not requirements - done.keys()]
-            for name in ready[: max(1, jobs) - len(running)]:
+                ready.clear()
+            while ready and len(running) < max(1, jobs):
+                _, name = heapq.heappop(ready)
                 del waiting[name]
                 running[pool.submit(work, name)] = name
             if not running:
@@ -72,7 +83,13 @@ def run_graph(
                     done[name] = future.result()
                 except BuildToolsError as error:
                     failed[name] = error
-                    _skip_dependents(name, waiting, skipped)
+                    _skip_dependents(name, children, waiting, skipped)
+                    continue
+                for child in children[name]:
+                    if child in waiting:
+                        waiting[child] -= 1
+                        if not waiting[child]:
+                            heapq.heappush(ready, (places[child], child))
     order = list(parents)
     return Results(
         {name: done[name] for name in order if name in done},
@@ -130,9 +147,14 @@ def side_by_side(questions: Sequence[Callable[[], _Value]], *, jobs: int) -> lis
     return [answer.result() for answer in answers]
 
 
-def _skip_dependents(name: str, waiting: dict[str, set[str]], skipped: dict[str, str]) -> None:
-    for dependent in [other for other, requirements in waiting.items() if name in requirements]:
-        if dependent in waiting:
-            del waiting[dependent]
-            skipped[dependent] = name
-            _skip_dependents(dependent, waiting, skipped)
+def _skip_dependents(
+    name: str, children: Mapping[str, Sequence[str]], waiting: dict[str, int], skipped: dict[str, str]
+) -> None:
+    names = [name]
+    while names:
+        parent = names.pop()
+        for child in children[parent]:
+            if child in waiting:
+                del waiting[child]
+                skipped[child] = parent
+                names.append(child)

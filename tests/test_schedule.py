@@ -62,6 +62,25 @@ def test_dependents_of_a_failure_are_skipped_and_the_rest_finishes() -> None:
     assert {"app": "base", "web": "app"} == results.skipped
 
 
+def test_a_chain_of_thousands_ends_as_a_failure_of_its_first() -> None:
+    chain: dict[str, tuple[str, ...]] = {"0": ()} | {f"{n}": (f"{n - 1}",) for n in range(1, 3000)}
+
+    def work(name: str) -> str:
+        if name == "1":
+            raise BuildToolsError("it is broken")
+        return name
+
+    results = run_graph(chain, work, jobs=2)
+    assert (["0"], ["1"], 2998) == (list(results.done), list(results.failed), len(results.skipped))
+    assert [str(number) for number in range(3000)] == list(run_graph(chain, str, jobs=2).done)
+
+
+def test_what_has_no_parents_left_comes_in_the_graphs_order() -> None:
+    begun: list[str] = []
+    run_graph({"b": (), "child": ("b",), "a": (), "c": ()}, begun.append, jobs=1)
+    assert ["b", "child", "a", "c"] == begun
+
+
 def test_a_cancelled_run_starts_nothing_more() -> None:
     cancelled = threading.Event()
 
