@@ -14,6 +14,7 @@ import socket
 import struct
 import threading
 import urllib.parse
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
@@ -86,14 +87,14 @@ class Stream:
 
         :raises Gone: if the stream or the connection broke.
         """
-        self.write(framed(message))
+        self.write(frame_prefix(len(message)), message)
 
-    def write(self, data: bytes) -> None:
+    def write(self, *parts: bytes) -> None:
         """Send bytes that are already :func:`framed`, split in any way; more at once means fewer frames.
 
         :raises Gone: if the stream or the connection broke.
         """
-        self._connection.write(self, data)
+        self._connection.write(self, *parts)
 
     def take(self, data: memoryview) -> None:
         """Accept incoming bytes; called by the connection."""
@@ -214,23 +215,21 @@ class Connection:
             )
         return stream
 
-    def write(self, stream: Stream, data: bytes) -> None:
+    def write(self, stream: Stream, *parts: bytes) -> None:
         """Send framed bytes on a stream; see :meth:`Stream.write`."""
+        left = deque(memoryview(part) for part in parts)
         with self._changing():
             self._answer(stream)
-            left = memoryview(data)
             while left:
                 end_reason = stream.end_reason or self._end_reason
                 if end_reason:
                     raise end_reason
-                size = min(self._http.room(stream.number), _BATCH - self._batch, len(left))
-                if size <= 0:
+                room = self._http.room(stream.number)
+                if room <= 0 or self._batch >= _BATCH:
                     self._unwritten.notify()
                     self._room.wait()
                     continue
-                self._http.send_data(stream.number, left[:size])
-                left = left[size:]
-                self._batch += size
+                self._batch += self._http.send_data(stream.number, *_front(left, room))
 
     def close(self) -> None:
         """End the connection and every call on it, and wait for their threads, but not for long."""
@@ -278,7 +277,8 @@ class Connection:
                 with self._lock:
                     for event in self._http.take_in(data):
                         self._handle(event)
-                    self._unwritten.notify()
+                    if self._http.has_output:
+                        self._unwritten.notify()
                     self._room.notify_all()
                 data = self._channel.recv(_READ)
                 if not data:
@@ -360,6 +360,17 @@ class Connection:
             self._http.forget(stream.number)
             self._streams.pop(stream.number, None)
             self._threads.discard(threading.current_thread())
+
+
+def _front(parts: deque[memoryview], size: int) -> Iterator[memoryview]:
+    """Take at most so many bytes off the front."""
+    while parts and size:
+        part = parts.popleft()
+        if len(part) > size:
+            parts.appendleft(part[size:])
+            part = part[:size]
+        size -= len(part)
+        yield part
 
 
 def _header(value: bytes) -> str:

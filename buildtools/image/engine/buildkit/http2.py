@@ -31,6 +31,7 @@ Everything malformed raises :class:`Broken`; there is nothing to recover, becaus
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator, Sequence
 
@@ -41,6 +42,9 @@ from buildtools.frozen import frozen
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 # Section 4.1: the length in 8 and 16 bits, type, flags, stream.
 _HEAD = struct.Struct(">BHBBI")
+# Frames of WINDOW_UPDATE, section 6.9. A server of Go sends two of them for every few kB that it has read.
+_UPDATE = struct.Struct(">5xII")
+_UPDATES = re.compile(rb"(?:\x00\x00\x04\x08.{9})+", re.DOTALL)
 _DATA, _HEADERS, _, _RESET, _SETTINGS, _PROMISE, _PING, _GOAWAY, _WINDOW_UPDATE, _CONTINUATION = range(10)
 _OF_A_STREAM = (_DATA, _HEADERS, _RESET, _PROMISE, _CONTINUATION)
 _OF_ALL = (_SETTINGS, _PING, _GOAWAY)
@@ -122,6 +126,11 @@ class Http2:
         self._add(_SETTINGS, 0, 0, b"".join(struct.pack(">HI", *setting) for setting in settings))
         self._add(_WINDOW_UPDATE, 0, 0, (window - _FIRST_WINDOW).to_bytes(4))
 
+    @property
+    def has_output(self) -> bool:
+        """Whether there are bytes to write."""
+        return bool(self._out)
+
     def take_out(self) -> bytes:
         """The bytes to write next; empty if there are none."""
         data = b"".join(self._out)
@@ -153,12 +162,24 @@ class Http2:
             self._add(_HEADERS if number == 1 else _CONTINUATION, flags | last, stream, part)
             flags = 0
 
-    def send_data(self, stream: int, data: memoryview) -> None:
-        """Send content, for which there must be room."""
-        for at in range(0, len(data), self.largest_frame):
-            self._add(_DATA, 0, stream, data[at : at + self.largest_frame])
-        self._room -= len(data)
-        self._rooms[stream] -= len(data)
+    def send_data(self, stream: int, *parts: memoryview) -> int:
+        """Send content, for which there must be room; how many bytes it has."""
+        size = left = sum(map(len, parts))
+        frame = 0
+        for part in parts:
+            at = 0
+            while at < len(part):
+                if not frame:
+                    frame = min(self.largest_frame, left)
+                    self._begin(_DATA, 0, stream, frame)
+                piece = part[at : at + frame]
+                self._out.append(piece)
+                at += len(piece)
+                frame -= len(piece)
+                left -= len(piece)
+        self._room -= size
+        self._rooms[stream] -= size
+        return size
 
     def end(self, stream: int) -> None:
         """End our side of a stream."""
@@ -189,13 +210,21 @@ class Http2:
                 raise Broken(f"a frame of {size} bytes came, which is more than was agreed")
             if len(data) - at < _HEAD.size + size:
                 break
+            if kind == _WINDOW_UPDATE and not self._block and (updates := _UPDATES.match(data, at)):
+                for which, more in _UPDATE.iter_unpack(updates[0]):
+                    self._grow(which & _STREAM, more & _STREAM)
+                at = updates.end()
+                continue
             at += _HEAD.size + size
             yield from self._frame(kind, flags, stream & _STREAM, view[at - size : at])
         self._in = data[at:]
 
     def _add(self, kind: int, flags: int, stream: int, content: bytes | memoryview) -> None:
-        self._out.append(_HEAD.pack(len(content) >> 16, len(content) & 0xFFFF, kind, flags, stream))
+        self._begin(kind, flags, stream, len(content))
         self._out.append(content)
+
+    def _begin(self, kind: int, flags: int, stream: int, size: int) -> None:
+        self._out.append(_HEAD.pack(size >> 16, size & 0xFFFF, kind, flags, stream))
 
     def _frame(self, kind: int, flags: int, stream: int, content: memoryview) -> Iterator[FrameEvent]:
         if self._block and (kind != _CONTINUATION or stream != self._block[0]):
@@ -258,17 +287,19 @@ class Http2:
         elif kind == _PING and not flags & _ACK:
             self._add(_PING, _ACK, 0, content)
         elif kind == _WINDOW_UPDATE:
-            more = struct.unpack(">I", content)[0] & _STREAM
-            if stream == 0:
-                self._room += more
-            elif stream in self._rooms:
-                self._rooms[stream] += more
+            self._grow(stream, struct.unpack(">I", content)[0] & _STREAM)
         elif kind == _GOAWAY:
             _, code = struct.unpack_from(">II", content)
             # Without an error it only announces the end, which follows when all streams have ended: section 6.8.
             if code:
                 debug_data = bytes(content[8:]).decode(errors="replace")
                 raise Broken(f"the engine ended the connection with code {code}{debug_data and f' ({debug_data})'}")
+
+    def _grow(self, stream: int, more: int) -> None:
+        if stream == 0:
+            self._room += more
+        elif stream in self._rooms:
+            self._rooms[stream] += more
 
     def _set(self, name: int, value: int) -> None:
         if name == _TABLE_SIZE:

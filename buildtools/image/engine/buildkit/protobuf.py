@@ -40,7 +40,12 @@ def int_field(field: int, value: int) -> bytes:
 
 def bytes_field(field: int, value: bytes) -> bytes:
     """One byte string or embedded message, even an empty one."""
-    return _tag(field, _BYTES) + varint(len(value)) + value
+    return bytes_head(field, len(value)) + value
+
+
+def bytes_head(field: int, size: int) -> bytes:
+    """What precedes the bytes of such a field."""
+    return _tag(field, _BYTES) + varint(size)
 
 
 def string_field(field: int, value: str) -> bytes:

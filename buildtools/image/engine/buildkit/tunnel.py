@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from buildtools.image.engine.buildkit.grpc import Connection, Gone
-from buildtools.image.engine.buildkit.protobuf import Message, bytes_field
+from buildtools.image.engine.buildkit.grpc import Connection, Gone, frame_prefix
+from buildtools.image.engine.buildkit.protobuf import Message, bytes_head
 
 
 class Tunnel:
@@ -51,7 +51,8 @@ class Tunnel:
         :raises OSError: if the call broke.
         """
         try:
-            self._stream.send(bytes_field(1, data))
+            head = bytes_head(1, len(data))
+            self._stream.write(frame_prefix(len(head) + len(data)), head, data)
         except Gone as error:
             raise ConnectionError(str(error)) from None
 

@@ -171,6 +171,28 @@ def test_a_window_that_shrinks_under_way_leaves_no_room(calling: Pair) -> None:
     assert 4000 == calling.ours.room(calling.ours.open())
 
 
+def test_every_growth_of_a_window_counts_also_when_many_come_at_once(calling: Pair) -> None:
+    other = calling.ours.open()
+    for more in (1, 20, 300):
+        calling.theirs.increment_flow_control_window(more)
+        calling.theirs.increment_flow_control_window(more, 1)
+        calling.theirs.ping(b"01234567")
+    calling.talk()
+    # A stream that they do not know yet has as much as its own window lets it have.
+    assert (65_535 + 321, 65_535) == (calling.ours.room(1), calling.ours.room(other))
+
+
+def test_what_is_sent_in_parts_fills_frames(calling: Pair) -> None:
+    calling.ours.send_data(1, memoryview(b"head"), memoryview(bytes(20_000)), memoryview(b"tail"))
+    sent = calling.ours.take_out()
+    sizes = []
+    while sent:
+        _, size = Frame.parse_frame_header(memoryview(sent[:9]))
+        sizes.append(size)
+        sent = sent[9 + size :]
+    assert [16_384, 20_008 - 16_384] == sizes
+
+
 def test_frames_are_as_large_as_the_other_side_takes_them(calling: Pair) -> None:
     calling.theirs.update_settings({h2.settings.SettingCodes.MAX_FRAME_SIZE: 50_000})
     calling.talk()
