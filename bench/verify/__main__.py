@@ -1,9 +1,11 @@
 """How long ``invoke verify --all`` takes on many releases, and how that grows.
 
-``python -m bench.verify [--images N] [--rounds N] [VERSIONS ...]``: releases so many versions (default 10, 25 and 50)
-of 20 images each into a registry and a SeaweedFS on loopback. An image has six layers: one is its version's own, one
-its name's, the others are everybody's. Then the whole command is run in a new process: with an empty cache, as on a new
-machine, and with a warm one. CPU is that of the command, and that of the registry beside it, on the same processors.
+``python -m bench.verify [--signed] [--images N] [--rounds N] [VERSIONS ...]``: releases so many versions (default 10,
+25 and 50) of 20 images each into a registry and a SeaweedFS on loopback. An image has six layers: one is its version's
+own, one its name's, the others are everybody's. Then the whole command is run in a new process: with an empty cache, as
+on a new machine, and with a warm one. CPU is that of the command, and that of the registry beside it, on the same
+processors.
+With ``--signed`` each image and each release is signed, and a ``verify_key`` demands it.
 
 The target is 10 s for 1,000 intact images.
 """
@@ -22,14 +24,20 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from bench.archive.__main__ import s3_server
 from buildtools.archive.object_store.s3_store import S3Store
+from buildtools.crypto.envelope import sealed
+from buildtools.crypto.keys import SigningKey
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.manifest import DOCKER_CONFIG, DOCKER_LAYER, Descriptor, Manifest, digest_of, encode
-from buildtools.release import Release, ReleasedImage, manifest_key
+from buildtools.image.registry.simple_signing import ImageSignature, add_signature, payload_of
+from buildtools.release import Release, ReleasedImage, attestation_key, manifest_key
 from buildtools.sandbox import process, registry
+from buildtools.statement import Origin, statement_of
 from buildtools.version import Version
 
 SHARED = [b"layer %d" % number * 1000 for number in range(4)]
@@ -40,6 +48,7 @@ def main() -> None:
     options.add_argument("versions", nargs="*", type=int)
     options.add_argument("--images", type=int, default=20)
     options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--signed", action="store_true")
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory() as name, s3_server(Path(name)) as environment:
         root, (port,) = Path(name), process.free_ports(1)
@@ -47,17 +56,37 @@ def main() -> None:
         try:
             print("  images  empty cache      CPU  registry     warm      CPU  registry")
             for count in chosen.versions or [10, 25, 50]:
-                print(row(root, f"127.0.0.1:{port}", environment, count, chosen.images, chosen.rounds), flush=True)
+                key = new_key(root) if chosen.signed else None
+                print(row(root, f"127.0.0.1:{port}", environment, count, chosen.images, chosen.rounds, key), flush=True)
         finally:
             process.stop(registry.NAME, root)
 
 
-def row(root: Path, host: str, environment: Mapping[str, str], versions: int, images: int, rounds: int) -> str:
+def new_key(root: Path) -> SigningKey:
+    """A fresh key, whose public half is in ``verify.pub``."""
+    options = ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", str(root / "sign.pem")]
+    subprocess.run(["openssl", "genpkey", *options], check=True, capture_output=True)
+    public = ["openssl", "pkey", "-in", str(root / "sign.pem"), "-pubout", "-out", str(root / "verify.pub")]
+    subprocess.run(public, check=True)
+    return SigningKey.read((root / "sign.pem").read_bytes(), "sign.pem", None)
+
+
+def row(
+    root: Path,
+    host: str,
+    environment: Mapping[str, str],
+    versions: int,
+    images: int,
+    rounds: int,
+    key: SigningKey | None,
+) -> str:
     project = root / str(versions)
     project.mkdir()
     (project / "tasks.py").write_text("from buildtools.tasks import namespace\n")
-    (project / "invoke.yaml").write_text(f"buildtools:\n  registry: {host}\n  artifacts: s3://bench/{versions}\n")
-    make_releases(host, environment, versions, images)
+    configuration = f"buildtools:\n  registry: {host}\n  artifacts: s3://bench/{versions}\n"
+    configuration += f"  verify_key: {root / 'verify.pub'}\n" if key else ""
+    (project / "invoke.yaml").write_text(configuration)
+    make_releases(host, environment, versions, images, key)
     variables = {**os.environ, **environment, "XDG_CACHE_HOME": str(project / "cache")}
     empty, warm = [], []
     for _ in range(rounds):
@@ -85,7 +114,9 @@ def registry_seconds(root: Path) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def make_releases(host: str, environment: Mapping[str, str], versions: int, images: int) -> None:
+def make_releases(
+    host: str, environment: Mapping[str, str], versions: int, images: int, key: SigningKey | None
+) -> None:
     """Release that many versions, each of that many images."""
     store = S3Store.connect(f"s3://bench/{versions}", environment=environment)
     with closing(Registry(host)) as client, ThreadPoolExecutor(8) as pool:
@@ -93,8 +124,19 @@ def make_releases(host: str, environment: Mapping[str, str], versions: int, imag
             version = Version(f"1.{minor}.0")
             put = [pool.submit(make_image, client, host, f"image{number}", version.text) for number in range(images)]
             members = tuple(each.result() for each in put)
-            manifest = Release(version.text, "0" * 40, "2026-11-29T08:00:00Z", members, ()).manifest()
-            store.create(manifest_key(version), manifest, "application/json")
+            release = Release(version.text, "0" * 40, "2026-11-29T08:00:00Z", members, ())
+            if key:
+                all(pool.map(partial(sign_image, client, key), members))
+                statement = sealed(statement_of(release, Origin()), key)
+                release = replace(release, attestation=digest_of(statement))
+                store.create(attestation_key(release.attestation), statement, "application/json")
+            store.create(manifest_key(version), release.manifest(), "application/json")
+
+
+def sign_image(client: Registry, key: SigningKey, image: ReleasedImage) -> bool:
+    """Sign an image as ``publish`` does."""
+    payload = payload_of(image.registry, image.repository, image.digest)
+    return add_signature(client, image.repository, image.digest, ImageSignature(payload, key.sign(payload)))
 
 
 def make_image(client: Registry, host: str, name: str, version: str) -> ReleasedImage:
