@@ -218,6 +218,8 @@ def stage(run: Run, name: str) -> Trial:
     with TaskContext(run) as task:
         promotion.refuse_target_called_gate(task)
         subject = version_images(task, name)
+        if subject.release:
+            promotion.refuse_unrecordable_gate(task, GATE, subject.release)
         trial = try_out(task, subject)
         if subject.release:
             promotion.record_gate(task, GATE, subject.release)

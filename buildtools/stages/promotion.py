@@ -70,7 +70,7 @@ def target_release(target: TaskContext, release: Release) -> Release:
 def check_promotion(task: TaskContext, target: TaskContext, name: str, release: Release) -> None:
     """Check everything that could stop a promotion before anything is written, and report all errors at once.
 
-    :raises Refused: if a gate has not been passed, or the target may not be written to.
+    :raises Refused: if a gate has not been passed or cannot be recorded, or the target may not be written to.
     :raises Drifted: if the release is not intact.
     :raises Conflict: if the target has the version with other content.
     """
@@ -158,6 +158,16 @@ def record_gate(task: TaskContext, name: str, release: Release) -> None:
             store.replace(key, more.document(), etag, "application/json")
         else:
             store.create(key, more.document(), "application/json")
+
+
+def refuse_unrecordable_gate(task: TaskContext, name: str, release: Release) -> None:
+    """Raise :class:`Refused` if we may not record that a release has passed a gate; nothing is written."""
+    gates, _ = _read_gates(task, release)
+    if name not in gates.names:
+        # No object has this ETag.
+        task.services.store.replace(
+            gates_key(Version.parse(release.version)), gates.document(), '"0"', "application/json"
+        )
 
 
 def promotion_plan(task: TaskContext, target: TaskContext, release: Release) -> tuple[Planned, ...]:
@@ -252,6 +262,7 @@ def _refuse_closed_gates(task: TaskContext, name: str, release: Release) -> None
             f"{release.version} may not be promoted to {name}: it has not been promoted to {', '.join(gates_left)}",
             f"run `invoke promote {release.version} --to {gates_left[0]}` first",
         )
+    refuse_unrecordable_gate(task, name, release)
 
 
 def _read_gates(task: TaskContext, release: Release) -> tuple[Gates, str]:

@@ -58,6 +58,20 @@ def without(job: str, right: str) -> dict[str, Any]:
     return {"Version": "2012-10-17", "Statement": [statement for statement in statements if statement["Action"]]}
 
 
+def places(job: str) -> list[tuple[str, str]]:
+    """Each right in the policy of a job, with what it is granted for."""
+    return [(right, each["Resource"]) for each in policy(job)["Statement"] for right in actions(each)]
+
+
+def without_at(job: str, right: str, resource: str) -> dict[str, Any]:
+    """The policy of a job with one right less for one resource."""
+    statements = [
+        {**each, "Action": [action for action in actions(each) if (action, each["Resource"]) != (right, resource)]}
+        for each in policy(job)["Statement"]
+    ]
+    return {"Version": "2012-10-17", "Statement": [each for each in statements if each["Action"]]}
+
+
 def in_bucket(document: Mapping[str, Any], bucket: str, prefix: str) -> dict[str, Any]:
     """The same policy for a bucket of the tests, where a target is another prefix."""
     statements = []
@@ -187,6 +201,7 @@ def world(
             **{f"release-but-{right}": without(RELEASE_JOB, right) for right in rights(RELEASE_JOB)},
             **{f"machine-but-{right}": without(MACHINE, right) for right in rights(MACHINE)},
             **{f"cleaner-but-{right}": without(CLEANER, right) for right in rights(CLEANER)},
+            **{f"promotion-but-{at}": without_at(PROMOTION, *each) for at, each in enumerate(places(PROMOTION))},
         }
         policies = {name: in_bucket(document, place.bucket, project.mark) for name, document in policies.items()}
         with gateway(folder, environment, services, policies) as endpoint:
@@ -258,6 +273,32 @@ def test_a_machine_that_may_not_read_is_refused_with_the_name_of_the_right(world
 def test_a_promotion_needs_no_more_than_the_page_says(world: World) -> None:
     variables = world.variables("promotion", "pull", "push")
     world.project.done("promote", "1.0.0", "--to", "production", **variables)
+
+
+# Where it promotes from it lists nothing; this server says of what is absent that it is absent, without that right too.
+@pytest.mark.parametrize(
+    ("at", "right"),
+    [
+        (at, right)
+        for at, (right, resource) in enumerate(places(PROMOTION))
+        if right != "s3:AbortMultipartUpload" and not (right == "s3:ListBucket" and "release-artifacts" in resource)
+    ],
+)
+def test_a_promotion_with_one_right_less_is_refused_before_anything_is_written(
+    world: World, at: int, right: str
+) -> None:
+    before = world.project.place.objects(), world.state()["tags"]
+    variables = world.variables(f"promotion-but-{at}", "pull", "push")
+    outcome = world.project.invoke("promote", "1.1.0", "--to", "production", **variables)
+    assert (2, True) == (outcome.code, f"denies {right} on s3://" in outcome.err), outcome.err
+    assert before == (world.project.place.objects(), world.state()["tags"])
+
+
+def test_a_promotion_that_may_not_push_is_refused(world: World) -> None:
+    before = world.project.place.objects()
+    outcome = world.project.invoke("promote", "1.1.0", "--to", "production", **world.variables("promotion", "pull"))
+    assert (2, True) == (outcome.code, "denied, pull,push for" in outcome.err), outcome.err
+    assert before == world.project.place.objects()
 
 
 @pytest.mark.parametrize("right", rights(CLEANER))
