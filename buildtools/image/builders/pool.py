@@ -154,7 +154,9 @@ class BuilderPool:
                 if not able:
                     # Without the image's name, so that all images together say it once.
                     reasons = "; ".join(loss.fact for loss in self.losses.values())
-                    raise Unreachable(f"no builder is left ({reasons})", "run again when one answers")
+                    others = len(self._platforms.keys() - self.losses.keys())
+                    kind = f" of {request.native}, as a BUILDPLATFORM wants it," if others else ""
+                    raise Unreachable(f"no builder{kind} is left ({reasons})", "run again when one answers")
                 for name in [each for each in able if each != doubtful] or able:
                     if self._left[name] > 0:
                         self._left[name] -= 1
@@ -164,9 +166,12 @@ class BuilderPool:
 
     def _able(self, platform: str, native: str, content: bytes) -> list[str]:
         left = {name: [*map(str, each)] for name, each in self._platforms.items() if name not in self.losses}
-        own = native if _BUILD_PLATFORM.search(content) else platform
-        of_that = [name for name, platforms in left.items() if platforms[:1] == [own]]
-        return of_that or [name for name, platforms in left.items() if platform in platforms] or [*left]
+        is_bound = _BUILD_PLATFORM.search(content)
+        of_that = [name for name, platforms in left.items() if platforms[:1] == [native if is_bound else platform]]
+        # The fingerprint of a bound one says what another builder would not be.
+        if of_that or is_bound:
+            return of_that
+        return [name for name, platforms in left.items() if platform in platforms] or [*left]
 
     def _lose(self, name: str, loss: BuildToolsError) -> None:
         with self._change:

@@ -119,6 +119,14 @@ def test_a_dockerfile_that_reads_the_platform_of_its_builder_gets_that_builder()
     assert ["app"] == cross.names
 
 
+def test_a_dockerfile_that_reads_the_platform_of_its_builder_is_not_built_on_another() -> None:
+    other, cross = Recorder((ARM64,)), Recorder((AMD64,), gone)
+    content = b"FROM --platform=$BUILDPLATFORM scratch AS build\nFROM scratch\n"
+    with pytest.raises(Unreachable, match=r"no builder of linux/amd64, as a BUILDPLATFORM wants it, is left \(it went"):
+        build(pool(other=other, cross=cross), request("app", platform="linux/arm64", content=content))
+    assert [] == other.names
+
+
 def test_what_a_lost_builder_was_building_is_built_elsewhere_once() -> None:
     events: list[Event] = []
     sites = {"a": Recorder(work=gone), "b": Recorder(), "c": Recorder()}
