@@ -339,7 +339,8 @@ class VersionTagger:
             except BuildToolsError as error:
                 self._report(Warned(image.name, f"old fingerprints stay in the registry: {error.fact}"))
 
-        self.each(prune_one, images)
+        # Variants of one image are in one repository.
+        self.each(prune_one, {image.repository: image for image in images}.values())
 
     def each(self, work: Callable[[ImageToPush], _Value], images: Iterable[ImageToPush]) -> dict[ImageToPush, _Value]:
         """The results of ``work`` for every image, in parallel; errors are raised once all have ended."""
