@@ -16,6 +16,7 @@ from typing import Any
 from invoke.exceptions import ParseError
 from invoke.program import Program
 
+from buildtools import Refused
 from buildtools.console import drop
 from buildtools.invocation import exit_codes, open_streams
 from buildtools.invoke_config import refuse_invalid_file
@@ -55,8 +56,8 @@ class _Buildtools(Program):
     """
 
     def parse_collection(self) -> None:
-        folder = project_folder(Path.cwd())
         with exit_codes():
+            folder = project_folder(_current_folder())
             refuse_invalid_file(folder)
         self.config.set_project_location(folder)
         self.config.load_project()
@@ -74,6 +75,13 @@ class _Buildtools(Program):
         from importlib.metadata import version
 
         sys.stdout.write(f"buildtools {version(_DISTRIBUTION)}\n")
+
+
+def _current_folder() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise Refused("the current folder does not exist any more", "change into one that does") from None
 
 
 def project_folder(start: Path) -> Path:

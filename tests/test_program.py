@@ -263,3 +263,18 @@ def test_streams_that_cannot_be_written_are_no_traceback(
         check=False,
     )
     assert (code, True) == (done.returncode, done.stderr.startswith(said) if said else not done.stderr), done.stderr
+
+
+def test_a_folder_that_is_gone_is_one_message(tmp_path: Path, environment: Mapping[str, str]) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    done = subprocess.run(
+        ["sh", "-c", 'rmdir "$0"; exec buildtools version', gone],
+        cwd=gone,
+        env=dict(environment),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    expected = "error: the current folder does not exist any more: change into one that does\n"
+    assert (2, expected) == (done.returncode, done.stderr)
