@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,6 +21,7 @@ from buildtools.image.survey import ImageStatus, survey
 from buildtools.task_context import TaskContext
 
 _MOST_NAMED = 5
+_MODE = re.compile("(?:file|d) ([0-7]+)")
 # The files with tasks and configuration: Invoke's own, and ours.
 _DECIDING = ("pyproject.toml", "invoke.yaml", "invoke.yml", "invoke.json", "invoke.py", "tasks.py", "tasks/__init__.py")
 
@@ -51,10 +53,14 @@ def to_release(task: TaskContext) -> TaskContext:
 def mind_untracked(task: TaskContext, statuses: Sequence[ImageStatus], *, release: bool) -> None:
     """Refuse a ``release`` of files that no commit has; otherwise warn, unless the version is dirty anyway.
 
+    Modes that no commit has are only worth a warning: the clone's umask decides over them.
+
     :raises Refused: naming the files.
     """
     if task.version.dirty:
         return
+    if warning := _modes_of_this_clone(task, statuses):
+        task.run.report(Warned("", warning))
     warning = _untracked(task, [status.folder for status in statuses], lambda: statuses)
     if warning and release:
         raise _refusal(warning)
@@ -114,6 +120,27 @@ def _untracked(
     names = [_printable(path, task) for path in sorted(paths)[:_MOST_NAMED]]
     more = f" and {len(paths) - _MOST_NAMED} more" if len(paths) > _MOST_NAMED else ""
     return f"untracked files would be included in {', '.join(dict.fromkeys(takers))} ({', '.join(names)}{more})"
+
+
+def _modes_of_this_clone(task: TaskContext, statuses: Sequence[ImageStatus]) -> str:
+    """Which files have modes that another clone need not give them, in words; empty if none has.
+
+    Git keeps of a mode whether a file is executable, and no more.
+    """
+    modes = {
+        f"{os.path.realpath(status.folder.context)}/{key.removeprefix('context ')}": match[1]
+        for status in statuses
+        for key, value in status.fingerprint.inputs.items()
+        if key.startswith("context ") and (match := _MODE.match(value)) and match[1] not in ("644", "755")
+    }
+    if not modes:
+        return ""
+    name, mode = next(iter(modes.items()))
+    more = f" and {len(modes) - 1} more" if len(modes) > 1 else ""
+    fact = (
+        f"git does not keep the mode of {_printable(name, task)}{more} ({mode}), so another clone builds another image"
+    )
+    return f"{fact}: clone, and make files, with umask 022"
 
 
 def _own_files(folder: ImageFolder) -> list[Path]:

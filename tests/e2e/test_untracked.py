@@ -156,3 +156,13 @@ def test_push_goes_on_and_tells(project: Project) -> None:
     assert "/stray): 1.0.0 is not what its commit says\n" in project.done("push").err
     project.write(f"src/docker/{project.name('app')}/tracked", "changed")
     assert "stray" not in project.done("push").err
+
+
+@pytest.mark.images_in_engine
+def test_modes_that_git_does_not_keep_are_told(project: Project) -> None:
+    assert "git does not keep" not in project.done("push").err
+    file = project.path / "src/docker" / project.name("other") / "tracked"
+    file.chmod(0o640)
+    project.commit("more")
+    warning = f"warning: git does not keep the mode of {file.relative_to(project.path)} (640), so another clone builds"
+    assert warning in project.done("push").err
