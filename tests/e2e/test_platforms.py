@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import tarfile
 from contextlib import closing
 from dataclasses import replace
@@ -14,6 +15,7 @@ import pytest
 
 from buildtools.image.engine.client import Engine
 from buildtools.image.registry.manifest import ACCEPTED, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
+from buildtools.platform import local_platform
 from tests.e2e.conftest import MakeProject
 from tests.e2e.killed_pushes import kills_until_done
 from tests.e2e.project import Place, Project
@@ -21,6 +23,7 @@ from tests.faults.proxy import wire_to
 
 pytestmark = pytest.mark.exhaustive
 
+ROOT = Path(__file__).parents[2]
 BOTH = ["linux/amd64", "aarch64"]
 KINDS = ", ".join(ACCEPTED)
 
@@ -149,6 +152,51 @@ def test_an_engine_pulls_its_own_platform_and_builds_have_one_name_for_that(seve
         pulled["Architecture"],
         pulled["Config"]["Labels"]["org.opencontainers.image.version"],
     )
+
+
+@pytest.mark.other_engine
+def test_each_platform_is_what_the_official_client_builds_for_it(
+    project_in: MakeProject, content_place: Place, tmp_path: Path
+) -> None:
+    project = project_in(content_place)
+    project.image(
+        "app",
+        "FROM --platform=$BUILDPLATFORM {base} AS compiler\nARG BUILDARCH\nARG TARGETARCH\nCOPY source /\n"
+        'RUN echo "$(cat source) on $BUILDARCH for $TARGETARCH" >/made\n'
+        "FROM scratch\nARG TARGETPLATFORM\nCOPY --from=compiler /made /\nENV PLATFORM=$TARGETPLATFORM\n"
+        "COPY source /\n",
+        source=project.mark,
+    )
+    project.configure(platforms=BOTH)
+    project.commit("all")
+    project.tag("1.0.0")
+    project.done("push")
+    ours = variants(project, "app", "1.0.0")
+
+    packages = ["docker.io", "containerd", "docker-cli", "docker-buildx"]
+    unpacked = [str(ROOT / "script/unpacked"), "trixie", *packages]
+    root = subprocess.run(unpacked, check=True, capture_output=True, text=True).stdout.strip()
+    command = [
+        *(f"{root}/usr/libexec/docker/cli-plugins/docker-buildx", "build", "--push", "--provenance=false"),
+        *("--platform", "linux/amd64,linux/arm64", "--tag", project.reference("app", "official")),
+        str(project.path / "src/docker" / project.name("app")),
+    ]
+    environment = project.environment(BUILDX_CONFIG=str(tmp_path / "buildx"))
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert 0 == done.returncode, done.stderr
+    index = get(project, "app", "official")
+    theirs = {entry["platform"]["architecture"]: get(project, "app", entry["digest"]) for entry in index["manifests"]}
+
+    assert {"amd64", "arm64"} == set(ours) == set(theirs)
+    host = local_platform().architecture
+    for architecture in ours:
+        our_config, their_config = (
+            json.loads(blob(project, "app", each[architecture]["config"]["digest"])) for each in (ours, theirs)
+        )
+        assert their_config["rootfs"] == our_config["rootfs"]
+        assert their_config["config"]["Env"] == our_config["config"]["Env"]
+        assert (architecture, "linux") == (our_config["architecture"], our_config["os"])
+        assert f"{project.mark} on {host} for {architecture}\n" == files(project, "app", ours[architecture])["made"]
 
 
 @pytest.mark.parametrize("others", [["linux/amd64"], ["linux/arm64"], [*BOTH, "linux/riscv64"]])
