@@ -158,6 +158,8 @@ def push(
         if request.fingerprints_kept:
             new = [image for image in request.images if results[image].is_new]
             tagger.prune(new, request.fingerprints_kept)
+    if any(result.route is not PushRoute.ALREADY_THERE for result in results.values()):
+        cache.trim()
     return pushed
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from buildtools.image.registry.manifest import (
 
 # Part of the folder's name, because another codec gives other bytes for the same layer.
 CODEC = "isal-2-sealed"
+# Each version of each image has a configuration of its own; so many take 200 MB of a disk.
+_MOST_CONFIGS = 50_000
 
 
 class Cache:
@@ -67,6 +70,15 @@ class Cache:
     def remember_config(self, body: bytes) -> None:
         """Remember an image's configuration."""
         self._write(self._path("configs", digest_of(body)), body)
+
+    def trim(self, most: int = _MOST_CONFIGS) -> None:
+        """If there are more than ``most`` configurations, delete the oldest, and keep half as many."""
+        with suppress(OSError), os.scandir(self.folder / "configs") as entries:
+            files = list(entries)
+            if len(files) <= most:
+                return
+            for file in sorted(files, key=lambda file: file.stat().st_mtime)[: -(most // 2)]:
+                Path(file).unlink(missing_ok=True)
 
     def manifest(self, digest: str) -> Manifest | None:
         """A manifest, if it was fetched before."""
