@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from datetime import datetime
 from enum import Enum
 from functools import partial
@@ -22,8 +23,9 @@ from buildtools.events import Warned
 from buildtools.frozen import frozen
 from buildtools.gates import Gates, gates_key
 from buildtools.git.checkout import tag_names
-from buildtools.image.registry.lookup import fingerprint_tag, tag_digest
-from buildtools.image.registry.manifest import digest_of
+from buildtools.image.registry.client import Registry
+from buildtools.image.registry.lookup import Seen, fingerprint_tag, read_images, tag_digest
+from buildtools.image.registry.manifest import FINGERPRINT_LABEL, Damaged, digest_of
 from buildtools.image.registry.simple_signing import signature_tag
 from buildtools.release import (
     GATES,
@@ -80,7 +82,8 @@ def prune_releases(task: TaskContext, keep: int, days: int, prefix: str = "") ->
     if not task.run.dry_run:
         _check_rights(task, remaining)
     remaining.sort(key=lambda release: Version.parse(release.version), reverse=True)
-    unfinished = _unfinished(task, {_tag(release) for release in remaining})
+    records = _records(task)
+    tags = {_tag(release) for release in remaining}
     reasons = _reasons(task)
     youngest = time.time() - days * _SECONDS_A_DAY
     entries = []
@@ -92,8 +95,12 @@ def prune_releases(task: TaskContext, keep: int, days: int, prefix: str = "") ->
             why = f"younger than {days} days"
         if not why and not task.run.dry_run:
             why = _prune(task, release, remaining)
+        if why and _tag(release) in records:
+            where = task.services.store.location(prune_key(Version.parse(release.version)))
+            fact = f"an earlier run began to prune {release.version}, so nobody can publish it or point to it"
+            task.run.report(Warned("", f"{fact}: delete {where} to keep it"))
         entries.append(PruneEntry(release.version, release.created, PruneState.KEPT if why else PruneState.PRUNED, why))
-    for release in unfinished:
+    for release in (record for tag, record in records.items() if tag not in tags):
         if not task.run.dry_run:
             _delete_members(task, release, remaining)
         why = "an earlier run began with it"
@@ -126,16 +133,13 @@ def _seconds(release: Release) -> float:
         return float("inf")
 
 
-def _unfinished(task: TaskContext, tags: set[str]) -> list[Release]:
-    """The releases whose manifest a killed run has deleted.
-
-    One that still has its manifest is treated like any other.
-    """
+def _records(task: TaskContext) -> dict[str, Release]:
+    """What runs that have not finished began to prune, by image tag. The manifest may still be there."""
     store = task.services.store
     keys = [entry.key for entry in store.list(PRUNES)]
     contents = zip(keys, store.read_all(keys), strict=True)
     records = [Release.parse(content.data, store.location(key)) for key, content in contents if content]
-    return [release for release in records if _tag(release) not in tags]
+    return {_tag(record): record for record in records}
 
 
 def _reasons(task: TaskContext) -> dict[str, str]:
@@ -176,10 +180,12 @@ def _may_be_version(tag: str) -> bool:
 def _prune(task: TaskContext, release: Release, remaining: list[Release]) -> str:
     """Delete a release, and drop it from ``remaining``; if somebody has started to use it, return what keeps it."""
     store, version = task.services.store, Version.parse(release.version)
-    store.create(prune_key(version), release.manifest(), "application/json")
+    is_ours = store.create(prune_key(version), release.manifest(), "application/json")
     why = _reasons_in_store(task, [gates_key(version)]).get(version.image_tag, "")
     if why:
-        store.delete(prune_key(version))
+        # The record of another run keeps others from using what that run is about to delete.
+        if is_ours:
+            store.delete(prune_key(version))
         return why
     store.delete(manifest_key(version))
     remaining.remove(release)
@@ -209,18 +215,37 @@ def _delete_image(task: TaskContext, image: ReleasedImage, others: Collection[Re
 
     The registry's own garbage collection deletes layers that no image names.
     """
-    registry = task.services.registry_at(image.registry)
+    registry, repository = task.services.registry_at(image.registry), image.repository
     needed = {other.digest for other in others}
-    digests = [tag_digest(registry, image.repository, image.tag), image.digest]
+    digests = [tag_digest(registry, repository, image.tag), image.digest]
     if image.digest not in needed:
-        digests.append(tag_digest(registry, image.repository, signature_tag(image.digest)))
-    if image.fingerprint and image.fingerprint not in {other.fingerprint for other in others}:
-        digests.append(tag_digest(registry, image.repository, fingerprint_tag(image.fingerprint)))
-    manifest = registry.get_manifest(image.repository, image.digest)
-    if manifest and manifest.is_index:
-        # Each has this version's labels, so no other version uses it.
-        digests += manifest.platforms.values()
+        digests.append(tag_digest(registry, repository, signature_tag(image.digest)))
+    fingerprints, fingerprints_needed = _fingerprints(task, image), {other.fingerprint for other in others}
+    if fingerprints != {image.fingerprint}:
+        fingerprints_needed.update(*(_fingerprints(task, other) for other in others))
+    tags = map(fingerprint_tag, fingerprints - fingerprints_needed - {""})
+    digests += [tag_digest(registry, repository, tag) for tag in tags]
+    # What an index lists has the labels of its version or of its fingerprint, so no other index lists it.
+    digests += [entry for digest in digests if digest for entry in _entries(registry, repository, digest)]
     for digest in dict.fromkeys(digests):
-        if digest and digest not in needed and not registry.delete_manifest(image.repository, digest):
+        if digest and digest not in needed and not registry.delete_manifest(repository, digest):
             task.run.report(Warned("", f"the registry {image.registry} does not delete: {image.reference} stays"))
             return
+
+
+def _fingerprints(task: TaskContext, image: ReleasedImage) -> set[str]:
+    """The fingerprint of an image, or those of its variants for several platforms."""
+    registry = task.services.registry_at(image.registry)
+    with suppress(Damaged):
+        variants = read_images(registry, image.repository, image.digest, task.registry_cache, Seen())
+        if variants and len(variants[1]) > 1:
+            return {each.labels.get(FINGERPRINT_LABEL, "") for each in variants[1] if each}
+    return {image.fingerprint}
+
+
+def _entries(registry: Registry, repository: str, digest: str) -> tuple[str, ...]:
+    """The digests of the manifests that an index lists; none for anything else."""
+    manifest = registry.get_manifest(repository, digest)
+    with suppress(Damaged):
+        return tuple(entry.digest for entry in manifest.entries) if manifest and manifest.is_index else ()
+    return ()

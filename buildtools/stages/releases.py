@@ -246,7 +246,7 @@ def refuse_pruned(task: TaskContext, version: Version) -> None:
     if task.services.store.head(release.prune_key(version)):
         raise Conflict(
             f"version {version} is being pruned ({task.services.store.location(release.prune_key(version))})",
-            "let `invoke prune` finish that, or choose another version",
+            "let `invoke prune` finish that, delete that object to keep the version, or choose another version",
         )
 
 

@@ -149,6 +149,27 @@ def test_an_attestation_is_a_member_of_the_release(attested: Project) -> None:
     assert (5, True) == (drifted.code, f"{repository}:1.0.1" in drifted.err + drifted.out)
 
 
+@pytest.mark.exhaustive
+def test_a_version_that_is_pruned_goes_with_its_attestations(attested: Project) -> None:
+    repository = attested.repository("app")
+    attested.done("publish")
+    old = attested.place.tags(repository)
+    manifests = {
+        one["digest"] for digest in old.values() for one in get(attested, repository, digest).get("manifests", ())
+    }
+    attested.write(f"src/docker/{attested.name('app')}/file", "other")
+    attested.commit("other")
+    attested.tag("1.0.1")
+    attested.done("publish")
+    attested.git("tag", "-d", "1.0.0")
+    attested.done("prune", "--keep", "1", "--older-than", "0", "--yes")
+    paths = [f"{repository}/manifests/{digest}" for digest in manifests]
+    statuses = [attested.place.request("GET", path, Accept=MANIFEST_KINDS)[0] for path in paths]
+    # The version and the fingerprint each have an image and its attestation.
+    assert [404] * 4 == statuses
+    assert "release 1.0.1 is intact" in attested.done("verify").last
+
+
 @pytest.fixture
 def scanned(attested: Project) -> Project:
     """The same project, but a scanner looks at ``app``, which is for two platforms, and at a stage of it."""

@@ -61,6 +61,11 @@ def files(project: Project, short: str, manifest: dict[str, Any]) -> dict[str, s
     return found
 
 
+def fingerprint_tags(project: Project, short: str) -> set[str]:
+    _, body, _ = project.place.request("GET", f"{project.repository(short)}/tags/list")
+    return {tag for tag in json.loads(body)["tags"] if tag.startswith("fp-") and tag != "fp-records"}
+
+
 @pytest.fixture
 def several(project: Project) -> Project:
     return for_several_platforms(project)
@@ -234,15 +239,19 @@ def test_a_release_is_promoted_and_pruned_with_all_of_its_variants(several: Proj
         "namespace": f"e2e/{several.mark}/stage",
         "artifacts": f"s3://{several.place.bucket}/{several.mark}/stage",
     }
+    before = fingerprint_tags(several, "app"), fingerprint_tags(several, "base")
     several.configure(platforms=BOTH, target={"stage": elsewhere})
+    several.write(f"src/docker/{several.name('app')}/app", "other")
     several.commit("a target")
     several.tag("1.0.1")
     several.done("publish")
+    after = fingerprint_tags(several, "app") - before[0], before[1]
     several.done("promote", "1.0.1", "--to", "stage")
     several.git("tag", "-d", "1.0.0")
     assert "pruned 1 version" in several.done("prune", "--keep", "1", "--older-than", "0", "--yes").last
     paths = [f"{several.repository('app')}/manifests/{target}" for target in ("1.0.0", *digests)]
     assert [404] * 3 == [several.place.request("GET", path, Accept=KINDS)[0] for path in paths]
+    assert after == (fingerprint_tags(several, "app"), fingerprint_tags(several, "base"))
     for variables in ({}, {f"INVOKE_BUILDTOOLS_{key.upper()}": value for key, value in elsewhere.items()}):
         assert "release 1.0.1 is intact: 2 images" in several.done("verify", **variables).last
 

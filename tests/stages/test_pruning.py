@@ -281,6 +281,18 @@ def test_what_a_killed_run_began_is_finished(place: ReleasePlace) -> None:
     assert {"app": "", "web": ""} == place.tags("1.0.0")
 
 
+def test_what_a_killed_run_began_and_this_one_keeps_is_named(place: ReleasePlace) -> None:
+    release = place.release("1.0.0", ("app",), created=OLD)
+    place.release("1.1.0", ("app",), created=OLD)
+    record = prune_key(Version.parse("1.0.0"))
+    place.store.create(record, release.manifest(), "application/json")
+    assert "one of the newest 5" == prune(place, keep=5)["1.0.0"]
+    (message,) = [event.message for event in place.events if isinstance(event, Warned)]
+    assert message.endswith(f"delete {place.store.location(record)} to keep it")
+    # Another run may be about to delete the manifest.
+    assert place.store.head(record)
+
+
 def test_a_registry_that_does_not_delete_keeps_its_tags_and_is_named(
     tmp_path: Path, s3: S3Service, environment: Mapping[str, str]
 ) -> None:
