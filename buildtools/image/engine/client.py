@@ -156,6 +156,8 @@ class Engine:
             )
         version = response.header("Api-Version")
         if not re.fullmatch(r"[0-9]+\.[0-9]+", version):
+            if response.status in (http.client.FORBIDDEN, *_OUTAGES):
+                raise self._refusal(response.status, response.data, "GET", "/_ping")
             raise Unreachable(f"what answers at {self.address} is not an engine", "correct DOCKER_HOST")
         return version
 
@@ -369,15 +371,16 @@ def _read_address(address: str, environment: Mapping[str, str]) -> tuple[urllib.
 
     try:
         options = docker.utils.kwargs_from_env({**environment, "DOCKER_HOST": address})
-        url = docker.utils.parse_host(address, tls="tls" in options)
-    except docker.errors.DockerException as error:
+        url = urllib.parse.urlsplit(docker.utils.parse_host(address, tls="tls" in options))
+        url.port  # noqa: B018  complains about a port that is too large
+    except (docker.errors.DockerException, ValueError) as error:
         raise Refused(f"DOCKER_HOST={address} cannot be used ({error})", "correct DOCKER_HOST") from None
-    return urllib.parse.urlsplit(url), options.get("tls")
+    return url, options.get("tls")
 
 
-def forbidden(address: str, method: str, path: str, reason: str) -> Refused:
+def forbidden(address: str, method: str, path: str, reason: str) -> UnusableEngine:
     """The error if a socket proxy, or an authorization plugin of the engine, denies a request."""
-    return Refused(
+    return UnusableEngine(
         f"{address} forbids {method} {path}, which is needed to build ({reason})",
         "allow it (docker-socket-proxy: POST=1, IMAGES=1, INFO=1, SESSION=1, GRPC=1), or set DOCKER_HOST to an engine "
         "that may be used for builds",
@@ -394,7 +397,9 @@ def _unreachable(address: str, error: BaseException) -> Unreachable | UnusableEn
             f"the engine at {address} took a request and does not answer it",
             "see whether its disk is full or busy (`invoke doctor`), restart it, and run again",
         )
-    return Unreachable(f"no engine answers at {address} ({getattr(cause, 'strerror', None) or cause})", _START)
+    # An answer that is not HTTP is quoted with its line break.
+    reason = " ".join(str(getattr(cause, "strerror", None) or cause).split())
+    return Unreachable(f"no engine answers at {address} ({reason})", _START)
 
 
 def _root_cause(error: BaseException) -> BaseException:

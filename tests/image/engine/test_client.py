@@ -69,9 +69,10 @@ def test_a_file_that_is_not_a_socket_is_not_an_engine(tmp_path: Path) -> None:
         Engine.connect({"DOCKER_HOST": f"unix://{path}"})
 
 
-def test_an_address_that_makes_no_sense_is_refused() -> None:
-    with pytest.raises(Refused, match="DOCKER_HOST=gopher://x cannot be used"):
-        Engine.connect({"DOCKER_HOST": "gopher://x"})
+@pytest.mark.parametrize("address", ["gopher://x", "tcp://127.0.0.1:99999"])
+def test_an_address_that_makes_no_sense_is_refused(address: str) -> None:
+    with pytest.raises(Refused, match=f"DOCKER_HOST={address} cannot be used"):
+        Engine.connect({"DOCKER_HOST": address})
 
 
 def test_certificates_that_are_not_there_are_refused(tmp_path: Path) -> None:

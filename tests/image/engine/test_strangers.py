@@ -80,6 +80,22 @@ def test_what_needs_no_engine_goes_on_beside_one_that_cannot_build(tmp_path: Pat
             assert services.engine_if_any() is None
 
 
+@pytest.mark.parametrize(
+    ("answer", "error", "message"),
+    [
+        (response("403 Forbidden", b'{"message": "denied by a plugin"}'), Refused, r"forbids GET /_ping.*by a plugin"),
+        (response("503 Service Unavailable", PAGE), Unreachable, r"answers GET /_ping with 503"),
+        (b"SSH-2.0-OpenSSH\r\n", Unreachable, r"\(SSH-2.0-OpenSSH\): start it"),
+    ],
+)
+def test_what_answers_the_first_request_is_told_in_one_line(
+    tmp_path: Path, answer: bytes, error: type[BuildToolsError], message: str
+) -> None:
+    with stranger(tmp_path, lambda request: answer) as host, pytest.raises(error, match=message) as caught:
+        Engine.connect({"DOCKER_HOST": host})
+    assert [] == str(caught.value).splitlines()[1:]
+
+
 def test_an_engine_without_buildkit_is_refused(tmp_path: Path) -> None:
     missing = response("404 Not Found", b'{"message":"page not found"}\n')
     routes = {b"/_ping": PING, b"POST /": missing, b"PRI *": MOVED}
