@@ -111,17 +111,18 @@ def _transfer(work: Work, now: float) -> str:
 
 def duration(seconds: float) -> str:
     """Wall time for people: ``0.4s``, ``12s``, ``3m05s``."""
-    if seconds < 10:
+    if round(seconds, 1) < 10:
         return f"{seconds:.1f}s"
-    if seconds < 60:
-        return f"{seconds:.0f}s"
-    return f"{int(seconds) // 60}m{int(seconds) % 60:02d}s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
 
 
 def size(count: float) -> str:
     """A count of bytes in decimal units: ``512 B``, ``1.5 MB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+    if round(count) < 1000:
+        return f"{count:.0f} B"
+    for unit in ("kB", "MB", "GB"):
         count /= 1000
-    raise AssertionError("unreachable")
+        if round(count, 1) < 1000:
+            break
+    return f"{count:.1f} {unit}"

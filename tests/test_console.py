@@ -127,12 +127,18 @@ def test_no_color_is_obeyed(environment: dict[str, str], coloured: bool) -> None
     assert coloured == ("\x1b[1;31m" in shown(open_console("live", stream, environment), stream))
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0.04, "0.0s"), (9.94, "9.9s"), (12.4, "12s"), (185.0, "3m05s")])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.04, "0.0s"), (9.94, "9.9s"), (9.96, "10s"), (12.4, "12s"), (59.7, "1m00s"), (185.0, "3m05s")],
+)
 def test_durations_read_as_people_say_them(seconds: float, text: str) -> None:
     assert text == duration(seconds)
 
 
-@pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (2.5e9, "2.5 GB")])
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (999_960, "1.0 MB"), (2.5e9, "2.5 GB"), (2.5e12, "2500.0 GB")],
+)
 def test_sizes_are_decimal(count: float, text: str) -> None:
     assert text == size(count)
 
