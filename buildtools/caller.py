@@ -38,7 +38,9 @@ def event_as_called(event: Event) -> Event:
 
 
 def _command_here(match: re.Match[str]) -> str:
-    program = PurePath(sys.argv[0]).name
+    called = PurePath(sys.argv[0])
+    # As a module: `python -m buildtools`.
+    program = called.parent.name if called.name == "__main__.py" else called.name
     return f"`{program if program in ('buildtools', 'inv') else 'invoke'} {_task_here(match[1])}"
 
 

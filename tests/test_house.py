@@ -19,6 +19,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # Each may import those to its right and itself, never one to its left.
 LAYERS = (
+    ("__main__",),
     ("program",),
     ("tasks", "api"),
     ("invocation",),

@@ -43,6 +43,12 @@ def test_a_configured_project_needs_no_tasks_file(project: Repository, environme
         assert "1.0.0\n" == run(folder, "version", environment=environment).stdout
 
 
+def test_the_package_is_the_program_too(project: Repository, environment: Mapping[str, str]) -> None:
+    words = [sys.executable, "-m", "buildtools", "check"]
+    done = subprocess.run(words, cwd=project.path, env=dict(environment), capture_output=True, text=True, check=False)
+    assert (0, "no errors: 1 image folder and 0 distributions checked\n") == (done.returncode, done.stderr)
+
+
 def test_the_nearest_project_counts(project: Repository, environment: Mapping[str, str]) -> None:
     project.write("inner/pyproject.toml", '[tool.other]\nx = 1\n[tool.buildtools]\nimages = "elsewhere"\n')
     project.write("inner/deeper/pyproject.toml", "[project]\n")

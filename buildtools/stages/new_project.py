@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import shutil
+import sys
 import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -99,7 +100,8 @@ def begin_project(task: TaskContext) -> NewProject:
     for advice in _advice(settings, old, unseen):
         task.run.report(Warned("", advice))
     tag = _first_tag(settings, repository, environment)
-    return NewProject(new, old, _commands(settings, changed, [file.path for file in plan], tag))
+    commands = _commands(settings, changed, [file.path for file in plan], tag, _program(root, environment))
+    return NewProject(new, old, commands)
 
 
 def _origins(settings: Settings) -> set[str]:
@@ -316,12 +318,23 @@ def _holds(changed: Iterable[Path], path: Path) -> bool:
     return any(path.resolve() in (file, *file.parents) for file in changed)
 
 
-def _commands(settings: Settings, changed: Collection[Path], paths: Sequence[str], tag: str) -> tuple[str, ...]:
+def _program(root: Path, environment: Mapping[str, str]) -> str:
+    """How a shell in the project's folder calls ``buildtools``: by its path where the environment is not activated."""
+    program = Path(sys.executable).with_name("buildtools")
+    if shutil.which("buildtools", path=environment.get("PATH")) or not program.exists():
+        return "buildtools"
+    return shlex.quote(str(program.relative_to(root) if program.is_relative_to(root) else program))
+
+
+def _commands(
+    settings: Settings, changed: Collection[Path], paths: Sequence[str], tag: str, program: str
+) -> tuple[str, ...]:
     """Three commands that lead to images; each works once those before it were run."""
     images = settings.images
     candidates = [*(path for path in paths if not path.startswith(f"{images}/")), images]
     to_add = [path for path in candidates if _holds(changed, settings.root / path)]
     commands = [f"git add {shlex.join(to_add)} && git commit -m 'Build with buildtools'"] if to_add else []
     commands += [tag] if tag else []
-    commands += ["buildtools check", "buildtools build", "buildtools list"]
-    return tuple(commands[:3] if "buildtools build" in commands[:3] else [*commands[:2], "buildtools build"])
+    build = f"{program} build"
+    commands += [f"{program} check", build, f"{program} list"]
+    return tuple(commands[:3] if build in commands[:3] else [*commands[:2], build])

@@ -211,7 +211,7 @@ def test_a_container_name_that_is_taken_is_told_with_the_way_out(staged: Project
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.parametrize("smoke", ["sleep 600", ""])
 def test_a_killed_trial_is_removed_at_once_or_by_the_next(staged: Project, number: signal.Signals, smoke: str) -> None:
     # Killed while the smoke command runs; or while the database starts, which then takes for ever.

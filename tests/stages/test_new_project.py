@@ -186,6 +186,13 @@ def test_what_will_not_work_is_told(
     assert f"warning: {advice}" in init(repository, environment).stderr
 
 
+def test_the_commands_name_the_program_by_its_path_where_it_is_on_none(
+    repository: Repository, environment: Mapping[str, str]
+) -> None:
+    bare = {**environment, "PATH": "/usr/bin:/bin"}
+    assert f"{PROGRAM} build" == init(repository, bare).stdout.splitlines()[-1]
+
+
 def test_the_first_tag_comes_after_the_lightweight_ones(repository: Repository, environment: Mapping[str, str]) -> None:
     repository.commit("first")
     for name in ("v1.10.0", "v1.9.0"):
