@@ -121,8 +121,8 @@ def size(count: float) -> str:
     """A count of bytes in decimal units: ``512 B``, ``1.5 MB``."""
     if round(count) < 1000:
         return f"{count:.0f} B"
-    for unit in ("kB", "MB", "GB"):
+    for unit in ("kB", "MB"):
         count /= 1000
         if round(count, 1) < 1000:
-            break
-    return f"{count:.1f} {unit}"
+            return f"{count:.1f} {unit}"
+    return f"{count / 1000:.1f} GB"
