@@ -10,7 +10,9 @@ the median of the rounds. Compare ratios, not seconds: the first of each group i
 from __future__ import annotations
 
 import argparse
+import logging
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -21,13 +23,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from buildtools.archive import distribution
+from buildtools.archive import distribution, segment_map
 from buildtools.archive.distribution import Archive, Distribution
 from buildtools.archive.object_store.s3_store import S3Store
 from buildtools.archive.segment_cache import SegmentCache
+from buildtools.request_log import LOGGER
 from buildtools.sandbox import process, s3
 
 EPOCH = 1_700_000_000
+SENT_SIZES: list[int] = []
 
 
 def main() -> None:
@@ -95,6 +99,9 @@ def publishing(tree: Path, scratch: Path, environment: Mapping[str, str]) -> dic
     store = S3Store.connect("s3://bench", environment=environment)
     tgz = scratch / "both.tgz"
     again = new_version(tree, scratch, "both.tgz")
+    requests = logging.getLogger(LOGGER)
+    requests.setLevel(logging.DEBUG)
+    requests.addFilter(count_sent)
     send: Callable[[Path, Mapping[str, str]], None] = aws_cp if shutil.which("aws") else boto3_upload
     sender = "aws s3 cp" if shutil.which("aws") else "boto3 upload_file"
 
@@ -102,30 +109,51 @@ def publishing(tree: Path, scratch: Path, environment: Mapping[str, str]) -> dic
         compress()
         send(tgz, environment)
 
-    def ours(archive: Archive) -> None:
+    cache = SegmentCache(scratch / "segments")
+
+    def ours(archive: Archive) -> str:
         finished = Distribution("daemon", tgz, "both.tgz", archive.root_name, is_archive=True)
-        store.upload(fresh(), lambda out: distribution.write(finished, EPOCH, out), archive.checksums)
+        key, basis = fresh(), segment_map.last_basis(cache, "bench", archive.sha256)
+        store.upload(key, lambda out: distribution.write(finished, EPOCH, out), archive.checksums, basis=basis)
+        return key
+
+    def ours_again(archive: Archive) -> None:
+        segment_map.remember_object(cache, "bench", ours(archive), archive.sha256)
+
+    # What there is of the version before.
+    ours_again(again())
 
     return {
         f"tar czf, then {sender}": lambda: usual(lambda: run(["tar", "-czf", tgz, "-C", tree.parent, tree.name])),
         f"tar | pigz, then {sender}": lambda: usual(lambda: pigz(tree, tgz)),
         "buildtools": lambda: ours(pack(tree, scratch, "both.tgz")),
-        "buildtools, new version": lambda: ours(again()),
+        "buildtools, new version": lambda: ours_again(again()),
     }
+
+
+def count_sent(record: logging.LogRecord) -> bool:
+    """Add up what our requests send, as they are logged."""
+    if match := re.search(r", (\d+) bytes sent", record.getMessage()):
+        SENT_SIZES.append(int(match[1]))
+    return False
 
 
 def compare(title: str, peers: dict[str, Callable[[], object]], scratch: Path, rounds: int) -> None:
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in peers}
+    sent: dict[str, int] = {}
     for _ in range(rounds):
         for name, work in peers.items():
+            SENT_SIZES.clear()
             wall, cpu = time.perf_counter(), cpu_seconds()
             work()
+            sent[name] = sum(SENT_SIZES)
             taken[name].append((time.perf_counter() - wall, cpu_seconds() - cpu))
     print(f"\n{title:34} {'wall s':>8} {'ratio':>6} {'cpu s':>7}")
     reference = statistics.median(wall for wall, _ in next(iter(taken.values())))
     for name, times in taken.items():
         wall = statistics.median(wall for wall, _ in times)
-        print(f"{name:34} {wall:8.2f} {wall / reference:6.2f} {statistics.median(cpu for _, cpu in times):7.2f}")
+        share = f"   {sent[name] / 1e6:.1f} MB sent" if sent[name] else ""
+        print(f"{name:34} {wall:8.2f} {wall / reference:6.2f} {statistics.median(cpu for _, cpu in times):7.2f}{share}")
     if title == "pack":
         for file in ("tar.tgz", "pigz.tgz", "ours.tgz"):
             print(f"{file:34} {(scratch / file).stat().st_size / 1e6:8.1f} MB")

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from buildtools import BuildToolsError, Refused
-from buildtools.archive import tarball
+from buildtools.archive import segment_map, tarball
 from buildtools.archive.checksums import Checksums, ChecksumWriter, Sink
 from buildtools.archive.gzip import GzipWriter
 from buildtools.archive.segment_cache import SegmentCache
+from buildtools.archive.segment_map import Segment
 from buildtools.command import run_command
 from buildtools.events import Report, Transferred, unheard
 from buildtools.files import delete_partial_files, replacement
@@ -105,6 +106,7 @@ def write(
     :raises BuildToolsError: if something in the folder cannot be packed.
     """
     writer = ChecksumWriter(out)
+    segments: list[Segment] = []
     if distribution.is_archive:
         with distribution.source.open("rb") as stream:
             while chunk := stream.read(_CHUNK):
@@ -119,7 +121,11 @@ def write(
                 lambda done, total: report(Transferred(distribution.name, done, total)),
                 compressor.begin_segment,
             )
-    return Archive(distribution.name, distribution.file_name, distribution.root_name, writer.checksums())
+        segments = compressor.segments
+    checksums = writer.checksums()
+    if cache:
+        segment_map.remember(cache, checksums.sha256, segments)
+    return Archive(distribution.name, distribution.file_name, distribution.root_name, checksums)
 
 
 def save(

@@ -24,7 +24,8 @@ from typing import Self
 
 from buildtools.archive.checksums import Sink
 from buildtools.archive.deflation import codec, deflated
-from buildtools.archive.segment_cache import SegmentCache
+from buildtools.archive.segment_cache import SegmentCache, name_of
+from buildtools.archive.segment_map import Segment
 
 BLOCK = 1 << 20
 # Reading back anything smaller takes as long as compressing it.
@@ -48,12 +49,15 @@ class GzipWriter:
         threads = threads or min(8, os.cpu_count() or 1)
         self._pool = ThreadPoolExecutor(threads, "gzip")
         self._most_pending = (threads + 2) * BLOCK
-        self._pending: deque[tuple[Future[bytes], int]] = deque()
+        self._pending: deque[tuple[Future[tuple[str, bytes]], int]] = deque()
         self._pending_size = 0
         self._pieces: list[bytes | memoryview] = []
         self._piece_size = 0
         self._crc = 0
         self._size = 0
+        self._written_size = len(_HEADER)
+        # Those that the cache knows by name, complete at the end.
+        self.segments: list[Segment] = []
         out.write(_HEADER)
 
     def write(self, data: bytes) -> int:
@@ -99,14 +103,19 @@ class GzipWriter:
         self._pending.append((self._pool.submit(self._deflated, block), len(block)))
         self._pending_size += len(block)
 
-    def _deflated(self, block: bytes) -> bytes:
+    def _deflated(self, block: bytes) -> tuple[str, bytes]:
         if self._cache is None or len(block) < _WORTH_KEEPING:
-            return deflated(block)
-        return self._cache.segment((codec(), block), lambda: deflated(block))
+            return "", deflated(block)
+        name = name_of((codec(), block))
+        return name, self._cache.segment(name, lambda: deflated(block))
 
     def _collect(self) -> None:
         future, size = self._pending.popleft()
-        self._out.write(future.result())
+        name, data = future.result()
+        if name:
+            self.segments.append(Segment(name, self._written_size, len(data)))
+        self._out.write(data)
+        self._written_size += len(data)
         self._pending_size -= size
 
     def _finish(self) -> None:

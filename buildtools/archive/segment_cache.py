@@ -27,9 +27,16 @@ class SegmentCache:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def segment(self, origin: Sequence[bytes], compress: Callable[[], bytes]) -> bytes:
-        """The result of ``compress``, which depends only on ``origin``, from the cache if possible."""
-        name = sha256(b"".join(sha256(part).digest() for part in origin)).hexdigest()
+    def segment(self, name: str, compress: Callable[[], bytes]) -> bytes:
+        """The result of ``compress``, which ``name`` stands for, computed now or in an earlier run."""
+        data = self.read(name)
+        if data is None:
+            data = compress()
+            self.write(name, data)
+        return data
+
+    def read(self, name: str) -> bytes | None:
+        """An entry's bytes; None if there is none, or it is damaged."""
         path = self._folder / name
         with suppress(OSError):
             with path.open("rb", buffering=0) as entry:
@@ -37,10 +44,12 @@ class SegmentCache:
             if seal == _seal(name, data):
                 os.utime(path)
                 return data
-        data = compress()
+        return None
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write an entry, if the folder can be written."""
         with suppress(OSError):
-            write_atomically(path, _seal(name, data) + data)
-        return data
+            write_atomically(self._folder / name, _seal(name, data) + data)
 
     def trim(self, limit: int = LIMIT) -> None:
         """Delete the least recently used entries until all together have at most ``limit`` bytes."""
@@ -54,6 +63,11 @@ class SegmentCache:
                 # Another run may have deleted it.
                 Path(path).unlink(missing_ok=True)
                 size -= status.st_size
+
+
+def name_of(origin: Sequence[bytes]) -> str:
+    """The name of what follows from ``origin`` alone."""
+    return sha256(b"".join(sha256(part).digest() for part in origin)).hexdigest()
 
 
 def _seal(name: str, data: bytes) -> bytes:

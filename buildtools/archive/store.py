@@ -61,6 +61,23 @@ class StoredArchive:
     is_new: bool
 
 
+@frozen
+class SharedRange:
+    """``size`` bytes from ``start`` that another object has from ``source``."""
+
+    start: int
+    source: int
+    size: int
+
+
+@frozen
+class Basis:
+    """An object that has some of the bytes of another one, in the order of their ``start``."""
+
+    key: str
+    ranges: tuple[SharedRange, ...]
+
+
 class ArtifactStore(Protocol):
     """Objects below one prefix; the module's docstring is the contract."""
 
@@ -107,7 +124,8 @@ class ArtifactStore(Protocol):
     def discard_unfinished(self, prefix: str, older_than: datetime) -> int:
         """Abort the uploads to keys below ``prefix`` that killed runs left; returns their number.
 
-        Aborting an upload that is still running makes it fail, so uploads after ``older_than`` are left alone.
+        Aborting an upload that is still running makes it fail, so uploads after ``older_than`` are left alone. So are
+        younger leftovers of copying from a basis, which are deleted wherever they are.
         """
 
     def upload(
@@ -117,12 +135,14 @@ class ArtifactStore(Protocol):
         checksums: Checksums,
         *,
         content_type: str = ARCHIVE_TYPE,
+        basis: Basis | None = None,
         subject: str = "",
         report: Report = unheard,
     ) -> StoredArchive:
         """Upload what ``write`` writes, whose ``checksums`` are known, and read back what the service has.
 
-        If the key already has that content, nothing is written. ``report`` gets the bytes that have arrived.
+        If the key already has that content, nothing is written. What ``basis`` shares with it need not be sent, if the
+        service can copy. ``report`` gets the bytes that have arrived.
 
         :raises Conflict: if this key has other content, before or after.
         :raises BuildToolsError: if what was written does not match ``checksums``.

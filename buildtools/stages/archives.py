@@ -18,6 +18,7 @@ from buildtools.task_context import TaskContext
 if TYPE_CHECKING:
     from buildtools.archive.checksums import Sink
     from buildtools.archive.distribution import Archive
+    from buildtools.archive.segment_cache import SegmentCache
 
 _CHUNK = 1 << 20
 # No upload that is still running is this old.
@@ -40,7 +41,6 @@ def archive_plan(task: TaskContext, action: str) -> tuple[Planned, ...]:
 
 def _archive(task: TaskContext, name: str) -> Archive:
     from buildtools.archive import distribution
-    from buildtools.archive.segment_cache import SegmentCache
 
     distribution_tree = distribution.make(
         task.settings.distribution[name],
@@ -51,13 +51,19 @@ def _archive(task: TaskContext, name: str) -> Archive:
         task.run.report,
         task.run.cancelled,
     )
-    cache = None if task.run.no_cache else SegmentCache(task.run.cache / "segments")
+    cache = _segment_cache(task)
     archive = distribution.save(
         distribution_tree, task.checkout.committed, task.settings.root / "dist", task.run.report, cache
     )
     if cache:
         cache.trim()
     return archive
+
+
+def _segment_cache(task: TaskContext) -> SegmentCache | None:
+    from buildtools.archive.segment_cache import SegmentCache
+
+    return None if task.run.no_cache else SegmentCache(task.run.cache / "segments")
 
 
 def store_archives(task: TaskContext, wait_for_images: Callable[[], object]) -> tuple[ReleasedArchive, ...]:
@@ -98,6 +104,11 @@ def _refuse_stray_archive(task: TaskContext, archive: Archive) -> None:
 
 
 def _store_archive(task: TaskContext, archive: Archive) -> ReleasedArchive:
+    from buildtools.archive import segment_map
+
+    store, cache = task.services.store, _segment_cache(task)
+    folder = store.location(archive.name)
+    basis = segment_map.last_basis(cache, folder, archive.sha256) if cache else None
     path = task.settings.root / "dist" / archive.file_name
 
     def write(sink: Sink) -> None:
@@ -108,14 +119,16 @@ def _store_archive(task: TaskContext, archive: Archive) -> ReleasedArchive:
                 sink.write(chunk)
 
     key = release.archive_key(archive.name, task.version)
-    if task.version.dirty and task.services.store.digest(key, archive.checksums) not in (None, archive.sha256):
-        task.services.store.delete(key)
+    if task.version.dirty and store.digest(key, archive.checksums) not in (None, archive.sha256):
+        store.delete(key)
     try:
-        task.services.store.upload(key, write, archive.checksums, subject=archive.name, report=task.run.report)
+        store.upload(key, write, archive.checksums, basis=basis, subject=archive.name, report=task.run.report)
     except Conflict:
         if task.version.dirty or task.settings.distribution[archive.name].reproducible:
             raise
         archive = _adopted_archive(task, key, archive, path)
+    if cache:
+        segment_map.remember_object(cache, folder, key, archive.sha256)
     return ReleasedArchive(archive.name, key, archive.size, archive.sha256, archive.checksums.composite)
 
 

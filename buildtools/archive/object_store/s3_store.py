@@ -17,10 +17,11 @@ from buildtools import BuildToolsError, Conflict, Drifted, Refused, Unreachable
 from buildtools.archive.checksums import PART, Checksums, ChecksumWriter, Sink
 from buildtools.archive.object_store import botocore_client
 from buildtools.archive.object_store.bucket import Bucket, Patience
+from buildtools.archive.object_store.part_copier import JOINTS, PartCopier, is_left_over
 from buildtools.archive.object_store.refusals import COLLISION, EXISTS, code
 from buildtools.archive.object_store.server_copy import copy_parts
 from buildtools.archive.object_store.upload import Upload
-from buildtools.archive.store import ARCHIVE_TYPE, ArtifactStore, Content, StoredArchive, StoredObject
+from buildtools.archive.store import ARCHIVE_TYPE, ArtifactStore, Basis, Content, StoredArchive, StoredObject
 from buildtools.events import Report, Transferred, unheard
 from buildtools.schedule import awaited, side_by_side
 
@@ -182,14 +183,20 @@ class S3Store:
 
     def discard_unfinished(self, prefix: str, older_than: datetime) -> int:
         """Abort the uploads to keys below ``prefix`` that killed runs left; returns their number."""
+        # These first: who made them may delete them, and need not be able to list uploads.
+        joints = [entry.key for entry in self.list(JOINTS) if is_left_over(entry.key, older_than)]
+        for key in joints:
+            self.delete(key)
         markers = {"KeyMarker": "NextKeyMarker", "UploadIdMarker": "NextUploadIdMarker"}
-        pages = self._pages("list_multipart_uploads", prefix, markers)
-        entries = self._entries(pages, "Uploads", ("Key", "UploadId", "Initiated"))
-        uploads = [entry for entry in entries if entry["Initiated"] < older_than]
+        uploads = []
+        for start in (prefix, JOINTS):
+            pages = self._pages("list_multipart_uploads", start, markers)
+            entries = self._entries(pages, "Uploads", ("Key", "UploadId", "Initiated"))
+            uploads += [entry for entry in entries if entry["Initiated"] < older_than]
         for upload in uploads:
             key = upload["Key"].removeprefix(self._prefix)
             self._bucket.ask("abort_multipart_upload", key, tolerates=("NoSuchUpload",), UploadId=upload["UploadId"])
-        return len(uploads)
+        return len(uploads) + len(joints)
 
     def upload(
         self,
@@ -198,6 +205,7 @@ class S3Store:
         checksums: Checksums,
         *,
         content_type: str = ARCHIVE_TYPE,
+        basis: Basis | None = None,
         subject: str = "",
         report: Report = unheard,
     ) -> StoredArchive:
@@ -212,6 +220,7 @@ class S3Store:
             self._if_absent,
             checksums=self._checksums,
             arrived=lambda size: report(Transferred(subject or key, size, checksums.size)),
+            copier=self._copier(basis, checksums) if basis else None,
         ) as upload:
             write(upload)
             is_new = upload.complete(checksums)
@@ -246,6 +255,13 @@ class S3Store:
             source.download(key, content)
             checksums = replace(checksums, composite=content.checksums().composite)
         return self.upload(key, lambda out: source.download(key, out), checksums, subject=subject, report=report)
+
+    def _copier(self, basis: Basis, checksums: Checksums) -> PartCopier | None:
+        # Only a service that tells checksums proves what it copied; content of one part is one request anyway.
+        if not self._checksums or checksums.size <= PART:
+            return None
+        source = self.head(basis.key)
+        return PartCopier(self._bucket, source, basis.ranges, self._if_absent) if source else None
 
     def _copy_inside(self, entry: StoredObject, source: S3Store, checksums: Checksums) -> bool | None:
         """Whether a copy made by the service itself is new; None if it makes none."""

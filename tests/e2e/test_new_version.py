@@ -1,0 +1,35 @@
+"""A new version of a daemon of which nothing but the version is new."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from random import Random
+
+from buildtools.archive.checksums import PART
+from tests.e2e.project import Project
+
+SENT = re.compile(r"s3 PUT .*?, (\d+) bytes sent")
+DAEMON = Random(1).randbytes(PART + (6 << 20))
+
+
+def sent_size(project: Project, version: str, log: Path) -> int:
+    """The bytes that a release of another version sends to the store."""
+    project.git("commit", "--allow-empty", "-m", version)
+    project.tag(version)
+    project.done("publish", BUILDTOOLS_LOG=str(log))
+    return sum(int(match[1]) for match in SENT.finditer(log.read_text()))
+
+
+def test_what_the_last_version_has_is_not_sent_again(project: Project, tmp_path: Path) -> None:
+    project.image("app", "FROM scratch\nCOPY mark /\n", mark=project.mark)
+    name = project.name("daemon")
+    project.configure(distribution={name: {"root": "build/d"}})
+    (project.path / ".gitignore").write_text("build\ndist\n")
+    (project.path / "build/d/lib").mkdir(parents=True)
+    (project.path / "build/d/lib/daemon.jar").write_bytes(DAEMON)
+    project.commit("all")
+    first, second = (sent_size(project, f"1.{minor}.0", tmp_path / f"{minor}.log") for minor in range(2))
+    assert (True, True) == (first > len(DAEMON), second < len(DAEMON) / 50)
+    assert [] == [key for key in project.place.objects() if "joint" in key]
+    project.done("verify", "--deep")
