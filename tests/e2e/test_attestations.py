@@ -19,7 +19,7 @@ from tests.conftest import EngineService
 from tests.cosign import Cosign
 from tests.e2e.conftest import MakeProject
 from tests.e2e.killed_pushes import kills_until_done
-from tests.e2e.project import MANIFEST_KINDS, Place, Project
+from tests.e2e.project import MANIFEST_KINDS, Place, Project, fresh_agent
 from tests.faults.proxy import wire_to
 
 pytestmark = pytest.mark.other_engine
@@ -205,6 +205,21 @@ def test_a_scanner_lists_what_an_image_holds(scanned: Project) -> None:
         assert [("first", f"layerID: {layer['digest']}")] == [
             (file["fileName"], file["comment"]) for file in image["files"]
         ]
+
+
+@pytest.mark.images_in_engine
+@pytest.mark.exhaustive
+def test_an_engine_that_has_pulled_an_image_cannot_push_it_elsewhere_and_says_what_to_do(
+    attested: Project, fresh_engine: EngineService, tmp_path: Path
+) -> None:
+    attested.done("push")
+    agent = fresh_agent(attested, fresh_engine, tmp_path / "agent")
+    agent.done("build")
+    other = {"INVOKE_BUILDTOOLS_NAMESPACE": f"e2e/{attested.mark}/other"}
+    refused = agent.invoke("push", **other)
+    assert (1, True) == (refused.code, refused.last.endswith("or build it here with --no-cache")), refused.err
+    agent.done("push", "--no-cache", **other)
+    agent.forget_images()
 
 
 @pytest.mark.images_in_engine

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +19,9 @@ from buildtools.image.registry.manifest import (
     OCI_LAYER,
     OCI_MANIFEST,
 )
-from tests.e2e.project import MANIFEST_KINDS, Project
+from tests.conftest import EngineService
+from tests.e2e.conftest import MakeProject
+from tests.e2e.project import MANIFEST_KINDS, Place, Project, fresh_agent
 
 NAMES = {"docker": {DOCKER_MANIFEST, DOCKER_CONFIG, DOCKER_LAYER}, "oci": {OCI_MANIFEST, OCI_CONFIG, OCI_LAYER}}
 
@@ -60,3 +65,50 @@ def test_a_release_has_the_media_types_that_are_configured(project: Project, fir
         pulled = engine.inspect(reference)
     assert pulled is not None
     assert "1.1.0" == pulled["Config"]["Labels"]["org.opencontainers.image.version"]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.other_engine
+@pytest.mark.images_in_engine
+@pytest.mark.parametrize("cache_to", [[], ["type=inline"]])
+def test_a_layer_with_zstandard_stays_so_and_is_named_as_other_agents_pull_it(
+    project_in: MakeProject,
+    place: Place,
+    content_engine: EngineService,
+    fresh_engine: EngineService,
+    registry: str,
+    tmp_path: Path,
+    cache_to: list[str],
+) -> None:
+    project = project_in(replace(place, registry=registry, login=""))
+    project.image("base", "FROM scratch\nCOPY file /base\n", file=project.mark)
+    project.commit("a base")
+    project.tag("1.0.0")
+    project.done("push")
+    base = f"{registry}/outside/{project.mark}:1"
+    compress = [
+        "--format",
+        "oci",
+        "--dest-compress-format",
+        "zstd",
+        "--src-tls-verify=false",
+        "--dest-tls-verify=false",
+    ]
+    copy = ["skopeo", "copy", "--quiet", *compress]
+    subprocess.run([*copy, f"docker://{project.reference('base', '1.0.0')}", f"docker://{base}"], check=True)
+
+    agent = fresh_agent(project, content_engine, tmp_path / "first")
+    agent.configure(cache_to=cache_to)
+    agent.image("app", f"FROM {base}\nCOPY file /\n", file=project.mark)
+    agent.commit("an app")
+    agent.tag("1.1.0")
+    agent.done("push", "--only", agent.name("app"))
+    other = fresh_agent(agent, fresh_engine, tmp_path / "other")
+    other.image("child", "FROM app-{mark}\nCOPY file /child\n", file=project.mark)
+    other.commit("a child")
+    other.tag("1.2.0")
+    other.done("push", "--only", other.name("child"))
+    kinds = {*NAMES["oci"], "application/vnd.oci.image.layer.v1.tar+zstd"}
+    assert [kinds] * 3 == [names(other, "app", "1.1.0"), names(other, "app", "1.2.0"), names(other, "child", "1.2.0")]
+    for used in (agent, other):
+        used.forget_images()

@@ -124,8 +124,8 @@ def run_build(
 ) -> Mapping[str, str]:
     """Build an image with a given exporter; returns the exporter's response. See :func:`build` for the rest."""
     # Only a store with manifests uses this; its default depends on its age. Attestations only exist with OCI's media
-    # types.
-    oci = "true" if request.attestations or request.media_types is MediaTypes.OCI else "false"
+    # types. An image with a cache is pushed as it is, and containerd knows layers with Zstandard only by OCI's name.
+    oci = "true" if request.attestations or request.cache_to or request.media_types is MediaTypes.OCI else "false"
     export = Export(export.kind, {"oci-mediatypes": oci, **export.attributes})
     return _Build(host, request, export, credentials, environment, report, cancel, sessions or Sessions()).run()
 

@@ -52,9 +52,7 @@ def push_by_engine(
             for line in lines:
                 # After the first line of the response, an error is only another line; the status was already 200.
                 if "error" in line:
-                    raise EngineError(
-                        f"the engine cannot push {name}:{tag} ({line['error']})", f"check that you may push to {name}"
-                    )
+                    raise _failure(f"{name}:{tag}", str(line["error"]))
                 if line.get("status") == "Pushing":
                     progress = line.get("progressDetail") or {}
                     layer, size = line.get("id", ""), progress.get("total") or 0
@@ -64,6 +62,18 @@ def push_by_engine(
         finally:
             lines.close()
     return True
+
+
+def _failure(reference: str, reason: str) -> EngineError:
+    if "missing content" in reason:
+        # A pull fetches neither attestations nor layers whose files are there.
+        return EngineError(
+            f"the engine has pulled only parts of the image for {reference}, so it cannot push it",
+            "push it where it was built, or build it here with --no-cache",
+        )
+    return EngineError(
+        f"the engine cannot push {reference} ({reason})", f"check that you may push to {reference.rpartition(':')[0]}"
+    )
 
 
 def make_known(

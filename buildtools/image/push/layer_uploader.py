@@ -192,9 +192,14 @@ class LayerUploader:
         def finish(plan: LayerPlan) -> tuple[StoredImage, PushRoute]:
             layers = [plan.repository_layers.get(diff_id) or sent_layers.get(diff_id) for diff_id in plan.diff_ids]
             config = configs.get(plan.image.image_id)
-            if config is None or not all(layers):
-                return self._store_by_engine(plan), PushRoute.ENGINE
-            return self._finish(plan.image, config, [layer for layer in layers if layer]), PushRoute.DIRECT
+            if config is not None and all(layers):
+                return self._finish(plan.image, config, [layer for layer in layers if layer]), PushRoute.DIRECT
+            # A base layer cannot be read here, such as one with Zstandard compression.
+            image = self._store_by_engine(plan)
+            if config is not None:
+                pairs = zip(layers, image.manifest.layers, strict=True)
+                image = self._put(plan.image, config, [ours or theirs for ours, theirs in pairs])
+            return image, PushRoute.ENGINE
 
         return list(self._pool.map(finish, plans))
 
@@ -258,6 +263,9 @@ class LayerUploader:
             present = find_intact(self._registry, image.repository, image.fingerprint, self._cache)
             if present and present.labels.get(PARENTS_LABEL) == labels_of(config).get(PARENTS_LABEL):
                 return present
+        return self._put(image, config, layers)
+
+    def _put(self, image: ImageToPush, config: bytes, layers: list[Descriptor]) -> StoredImage:
         digest = self._registry.put_blob(image.repository, config)
         manifest = Manifest.make(Descriptor(DOCKER_CONFIG, digest, len(config)), layers, self._media_types)
         # Before the image appears, so that whoever sees the image also sees for which commit it was built.
