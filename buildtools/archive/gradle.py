@@ -23,21 +23,15 @@ _BARE = re.compile(r"""plugins\s*\{[^}]*(?<![\w."'`-])(?:application|distributio
 
 @frozen
 class GradleDistribution:
-    """One project's distribution: its name, the task that installs it, and the project's folder (empty at the root)."""
+    """One project's distribution: a name that no other of the build has, and the task that installs it.
+
+    ``root`` is the folder that the task creates, ``folder`` that of the project, which is empty for the root project.
+    """
 
     name: str
     task: str
+    root: str
     folder: str
-
-    @property
-    def root(self) -> str:
-        """The folder that the task creates."""
-        return f"{self.build_folder}/install/{self.name}"
-
-    @property
-    def build_folder(self) -> str:
-        """The folder that the project's build writes to."""
-        return f"{self.folder}/build" if self.folder else "build"
 
 
 def gradle_distributions(root: Path) -> Iterator[GradleDistribution]:
@@ -46,15 +40,22 @@ def gradle_distributions(root: Path) -> Iterator[GradleDistribution]:
     :raises OSError: if a file cannot be read.
     """
     settings = _script(root, "settings")
+    names: set[str] = set()
     if _makes_one(root):
-        name = _NAME.search(settings)
-        yield GradleDistribution(name[1] if name else root.name, "installDist", "")
+        match = _NAME.search(settings)
+        name = match[1] if match else root.name
+        names.add(name)
+        yield GradleDistribution(name, "installDist", f"build/install/{name}", "")
     for included in _INCLUDE.findall(settings):
         for project in _TEXT.findall(included):
             words = project.strip(":").split(":")
             folder = "/".join(words)
             if _makes_one(root / folder):
-                yield GradleDistribution(words[-1], f":{':'.join(words)}:installDist", folder)
+                # Projects of one name in several folders have distributions of one name.
+                name = "-".join(words) if words[-1] in names else words[-1]
+                names.add(name)
+                task = f":{':'.join(words)}:installDist"
+                yield GradleDistribution(name, task, f"{folder}/build/install/{words[-1]}", folder)
 
 
 def _makes_one(folder: Path) -> bool:

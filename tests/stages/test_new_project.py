@@ -130,13 +130,15 @@ GRADLE_BUILDS = {
     "as Kotlin": ({"build.gradle.kts": "plugins {\n    java\n    application\n}\n"}, ["repository"]),
     "projects": (
         {
-            "settings.gradle": "rootProject.name = 'shop'\ninclude 'app', 'lib',\n  'services:api'\n// include 'old'\n",
+            "settings.gradle": "rootProject.name = 'shop'\ninclude 'app', 'lib',\n  'services:api', 'web:api'\n"
+            "// include 'old'\n",
+            "web/api/build.gradle": "apply plugin: 'application'\n",
             "app/build.gradle": "plugins { id 'buildlogic.java-application-conventions' }\n",
             "lib/build.gradle": "plugins { id 'java-library' }\n",
             "old/build.gradle": "plugins { id 'application' }\n",
             "services/api/build.gradle.kts": 'plugins {\n    id("distribution")\n}\n',
         },
-        ["app", "api"],
+        ["app", "api", "web-api"],
     ),
     "nothing to install": (
         {
@@ -155,12 +157,12 @@ def test_what_a_gradle_build_installs_becomes_a_distribution(
 ) -> None:
     repository.commit("a build", **build)
     init(repository, environment)
-    folders = {"app": "app/", "api": "services/api/"}
-    tasks = {"app": ":app:installDist", "api": ":services:api:installDist"}
+    folders = {"app": "app/", "api": "services/api/", "web-api": "web/api/"}
+    tasks = {"app": ":app:installDist", "api": ":services:api:installDist", "web-api": ":web:api:installDist"}
     expected = {
         name: {
             "command": f"gradle {tasks.get(name, 'installDist')}",
-            "root": f"{folders.get(name, '')}build/install/{name}",
+            "root": f"{folders.get(name, '')}build/install/{name.removeprefix('web-')}",
         }
         for name in names
     }
