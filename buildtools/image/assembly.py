@@ -290,7 +290,7 @@ class _Assembler:
                 self._refuse_changed(status)
             raise
         seconds = time.monotonic() - began
-        self._refuse_changed(status, names)
+        self._refuse_changed(status, request.tags)
         self._record(status, seconds)
         return image_id
 
