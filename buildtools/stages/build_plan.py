@@ -96,14 +96,15 @@ def read_plan(task: TaskContext, count: int = 0) -> BuildPlan:
     division = agenda.partition(count) if count else Partition((), ())
     # Listing an engine's images is slow, and images in the registry need no reason.
     in_engine = {each.name: each for each in images.statuses_in_engine(task, statuses)} if agenda.stale else {}
+    first_wave, shares = _holders(division.first_wave), _holders(division.shares)
     builds = tuple(
         PlannedBuild(
             each.name,
             each.name not in agenda.stale,
             agenda.why(in_engine.get(each.name, each)),
             agenda.seconds(each),
-            _holders(division.first_wave, each.folder.image),
-            _holders(division.shares, each.folder.image),
+            first_wave.get(each.folder.image, ()),
+            shares.get(each.folder.image, ()),
         )
         for each in agenda.statuses
     )
@@ -216,8 +217,12 @@ def _read_records(task: TaskContext, names: Iterable[str]) -> Mapping[str, tuple
     return dict(zip(places, side_by_side(questions, jobs=_JOBS), strict=True))
 
 
-def _holders(wave: Sequence[Share], name: str) -> tuple[int, ...]:
-    return tuple(number for number, share in enumerate(wave, 1) if name in share.names)
+def _holders(wave: Sequence[Share]) -> dict[str, tuple[int, ...]]:
+    """The numbers of the shares that hold each name, from 1."""
+    holders: dict[str, tuple[int, ...]] = {}
+    for number, share in enumerate(wave, 1):
+        holders |= {name: (*holders.get(name, ()), number) for name in share.names}
+    return holders
 
 
 def _names(wave: Iterable[Share]) -> set[str]:
