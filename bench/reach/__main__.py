@@ -7,7 +7,8 @@ one small file. Their images are put into a registry of its own as a push leaves
   turns. The share is of the clock, and of the processor time of client and registry together, which a busy machine does
   not blur. Of both, what 20 images cost is taken off first, and start-up with it.
 * A plan, with an empty cache and a full one; the memory of a push whose contexts are sparse files; one leaf that
-  changes, which the engine builds.
+  changes, which the engine builds, and whose build waits for as long as those of ``bench.pool``.
+* The writes of a new version alone, by curl: no client that stamps all images can be faster.
 * All of it for 20 images, a quarter of N, and N: what one more image costs must not grow.
 
 ``python -m bench.reach simulate`` is the model of ``bench.reach.model``.
@@ -28,6 +29,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bench.archive.__main__ import s3_server
+from bench.pool.__main__ import WAIT, push_shell
 from bench.reach import model
 from bench.reach.peer import CONNECTIONS, Curl, recorded
 from bench.reach.project import ROOT, Costs, Measured, make_project
@@ -37,6 +39,7 @@ from buildtools.sandbox import registry as registries
 # By the name of each case its runs, each with what curl needed for the same.
 Cases = dict[str, list[tuple[Measured, Costs | None]]]
 FEW = 20
+LEAF = "push, one leaf changed"
 # As long as a file is younger than this the cache does not trust its time stamps.
 RACY_SECONDS = 2.5
 
@@ -56,10 +59,8 @@ def main() -> None:
     compileall.compile_dir(ROOT / "buildtools", quiet=1)
     with arena() as (folder, host, registry, variables):
         counts = (FEW, chosen.images // 4, chosen.images)
-        results = [
-            measure(folder, host, registry, variables, count, chosen.rounds, engine=not chosen.no_engine)
-            for count in counts
-        ]
+        shell = "" if chosen.no_engine else push_shell(host)
+        results = [measure(folder, host, registry, variables, count, chosen.rounds, shell) for count in counts]
         show(dict(zip(counts, results, strict=True)))
         large = make_project(
             folder / "large",
@@ -76,11 +77,17 @@ def main() -> None:
 
 
 def measure(
-    folder: Path, host: str, registry: int, variables: Mapping[str, str], count: int, rounds: int, *, engine: bool
+    folder: Path, host: str, registry: int, variables: Mapping[str, str], count: int, rounds: int, shell: str
 ) -> Cases:
-    """By the name of each case its runs, each with what curl needed for the same."""
+    """By the name of each case its runs, each with what curl needed for the same.
+
+    The leaf that an engine builds is built on ``shell``; without it, none is built.
+    """
     results: Cases = {}
-    project = make_project(folder / f"images{count}", host, count, registry=registry, variables=variables)
+    leaf = f"FROM {shell}\nCOPY data /data\nRUN sleep {WAIT}\n" if shell else ""
+    project = make_project(
+        folder / f"images{count}", host, count, registry=registry, variables=variables, last_dockerfile=leaf
+    )
     curl = Curl(project, registry)
     time.sleep(RACY_SECONDS)
     project.stock()
@@ -107,14 +114,17 @@ def measure(
         # A version is new only once, so its log is written in the run that is measured.
         ours = project.run("push", BUILDTOOLS_LOG=str(log))
         note("push, new version", ours, curl.replay(recorded(log), f"1.{number}.1", f"1.{number}.7"))
+        writes = [each for each in recorded(log) if each.method in ("POST", "PUT")]
+        floor = curl.replay(writes, f"1.{number}.1", f"1.{number}.8")
+        note("the writes of that alone, by curl", Measured(floor, 0, ""))
     beside_curl("push, unchanged", f"1.{rounds - 1}.1", "push")
     project.run("publish")
     beside_curl("verify", f"1.{rounds - 1}.1", "verify")
-    for number in range(rounds if engine else 0):
-        project.change_leaf(f"{number}\n")
+    for number in range(rounds if shell else 0):
+        project.change_leaf(f"{project.root} {number}\n")
         project.release(f"2.{number}.0")
-        note("push, one leaf changed", project.run("push"))
-    if engine:
+        note(LEAF, project.run("push"))
+    if shell:
         project.forget_images()
     return results
 
@@ -139,6 +149,9 @@ def show(results: Mapping[int, Cases]) -> None:
             f"| {case} | {first.seconds:.2f} s | {second.seconds:.2f} s | {last.seconds:.2f} s "
             f"| {rise.client * 1000:.2f} + {rise.registry * 1000:.2f} ms | {growth:.2f} | {' | '.join(share)} |"
         )
+    if LEAF in results[many]:
+        first, last = (median([ours.costs for ours, _ in results[count][LEAF]]) for count in (few, many))
+        print(f"\none leaf in {many} next to one in {few}: {last.seconds / first.seconds:.2f}")
     memory = max(ours.memory for runs in results[many].values() for ours, _ in runs)
     print(f"\nmemory of the client: {memory / 1e6:.0f} MB at most")
 

@@ -9,7 +9,8 @@ A version goes through three phases, and each takes as long as whatever is busy 
 * **publish**: one client stamps every image.
 
 The costs are processor seconds of the machine that bench/README.md is about, for one more image between 250 and 1,000.
-``MEASURED`` are runs of 20 and of 250, which did not go into them.
+``MEASURED`` are runs of 20 and of 250, which did not go into them. ``POOL`` is what ``bench.pool`` has measured with
+real engines: how much of one builder's time two of them take, on a busy machine and on a quiet one.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bench.images.tree import LEVELS
+from bench.pool.__main__ import IMAGES, JOBS, WAIT
 from buildtools.partition import Share, partition
 
 
@@ -46,6 +48,8 @@ MEASURED = {
     ("push, new version", 20): (VERSION, Cost(0.39, 0.55)),
     ("push, new version", 250): (VERSION, Cost(1.20, 3.70)),
 }
+
+POOL = (0.49, 0.55)
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,11 @@ def show() -> None:
             f"| {case} | {count} | {said.client:.2f} s, {measured.client:.2f} s "
             f"| {said.registry:.2f} s, {measured.registry:.2f} s |"
         )
+    print("\n| check | builders, model and measured |")
+    print("| --- | --- |")
+    waits = {f"image{number}": float(WAIT) for number in range(IMAGES)}
+    one, two = (played(Share(tuple(waits)), dict.fromkeys(waits, ()), waits, JOBS * count) for count in (1, 2))
+    print(f"| two builders next to one | {two / one:.2f}, {' to '.join(map(str, POOL))} |")
     print("\n| 10,000 images, 20 MB each | look | build | publish | all |")
     print("| --- | --- | --- | --- | --- |")
     parents, seconds = graph(10_000)

@@ -200,8 +200,12 @@ def make_project(
     context: int = 0,
     registry: int = 0,
     variables: Mapping[str, str] = MappingProxyType({}),
+    last_dockerfile: str = "",
 ) -> Project:
-    """A repository with ``count`` image folders; each has so many bytes of context more, all of them holes."""
+    """A repository with ``count`` image folders; each has so many bytes of context more, all of them holes.
+
+    The last one may have a Dockerfile of its own.
+    """
     counts = [max(1, round(count * share)) for share in LEVELS[:-1]]
     counts.append(count - sum(counts))
     levels = [[f"level{level}-{number:05}" for number in range(many)] for level, many in enumerate(counts, 1)]
@@ -218,6 +222,8 @@ def make_project(
                 with (folder / "large").open("wb") as file:
                     file.truncate(context)
             (folder / "Dockerfile").write_text("\n".join(lines) + "\n")
+    if last_dockerfile:
+        (root / "src/docker" / project.names[-1] / "Dockerfile").write_text(last_dockerfile)
     (root / "pyproject.toml").write_text(
         f'[tool.buildtools]\nregistry = "{host}"\nnamespace = "{project.namespace}"\n'
         f'artifacts = "s3://bench/{project.namespace}"\n'
