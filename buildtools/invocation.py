@@ -71,6 +71,7 @@ def open_streams() -> None:
 def exit_codes(console: Console | None = None, *, json: bool = False) -> Iterator[None]:
     """A context that turns an expected failure into a final message and an exit code; with ``json``, a document too."""
     message, code, document = "", 0, {}
+    open_streams()
     try:
         yield
     except BuildToolsError as error:
@@ -121,7 +122,6 @@ def running(
     from buildtools.run import Run, cache_folder, job_count
 
     environment = process_environment()
-    open_streams()
     with exit_codes(json=json):
         if progress not in MODES:
             raise Refused(f"--progress {progress} is unknown", f"use one of {', '.join(MODES)}")

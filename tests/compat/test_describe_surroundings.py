@@ -176,6 +176,16 @@ def test_paths_of_git_in_the_environment_are_taken_from_where_the_command_is_sta
     assert ("1.1.0\n", "") == (done.stdout, done.stderr)
 
 
+@pytest.mark.parametrize("command", ["buildtools.git.describe", "invoke version"])
+def test_a_closed_standard_output_is_no_error(project: Path, tmp_path: Path, command: str) -> None:
+    (project / "tasks.py").write_text("from buildtools.tasks import namespace\n")
+    call = f"{sys.executable} -m {command} >&-"
+    done = subprocess.run(
+        ["sh", "-c", call], cwd=project, env=environment(tmp_path), capture_output=True, text=True, check=False
+    )
+    assert (0, "") == (done.returncode, done.stderr)
+
+
 @pytest.mark.parametrize("value", ["all", "explicit", "implicit", ""])
 @pytest.mark.parametrize("way", ["found", "named", "own file", "from within"])
 def test_a_bare_repository_is_used_where_the_user_lets_it_be_found(

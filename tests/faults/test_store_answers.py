@@ -169,6 +169,15 @@ def test_an_unknown_profile_is_refused(service: Service, monkeypatch: pytest.Mon
         service.store({"AWS_PROFILE": "nobody"})
 
 
+def test_a_configuration_file_of_aws_that_is_damaged_is_refused(
+    service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "config").write_text("[default\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    with pytest.raises(Refused, match=r"^AWS's own configuration is not valid .*config.*AWS_CONFIG_FILE$"):
+        service.store({})
+
+
 def test_an_endpoint_that_is_down_is_unreachable() -> None:
     (port,) = free_ports(1)
     store = S3Store.connect("s3://bucket", endpoint=f"http://127.0.0.1:{port}", environment=KEYS)

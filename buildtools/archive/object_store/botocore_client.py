@@ -78,9 +78,9 @@ def _client(endpoint: str, environment: Mapping[str, str], patience: Patience, *
     from botocore.exceptions import BotoCoreError
     from botocore.handlers import add_expect_header
 
-    core = botocore.session.get_session()
-    core.register_component("data_loader", _data_loader())
     try:
+        core = botocore.session.get_session()
+        core.register_component("data_loader", _data_loader())
         # botocore looks up what is None: profile, role, instance.
         session = Session(
             aws_access_key_id=environment.get("AWS_ACCESS_KEY_ID"),

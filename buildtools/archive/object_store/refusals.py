@@ -116,6 +116,8 @@ def failure(error: Exception, endpoint: str, place: str) -> BuildToolsError:
         return Unreachable(
             f"{endpoint} cannot be reached ({_reason(error)})", "check that it runs and s3_endpoint, then try again"
         )
+    if isinstance(error, exceptions.ConfigParseError):
+        return Refused(f"AWS's own configuration is not valid ({error})", "correct that file, or AWS_CONFIG_FILE")
     if isinstance(error, (exceptions.ParamValidationError, exceptions.InvalidRegionError)):
         return Refused(f"{place} is not a valid S3 address ({error})", "correct artifacts or AWS_REGION")
     return BuildToolsError(f"{place} at {endpoint} failed ({error})", "correct it and run again")

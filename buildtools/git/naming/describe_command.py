@@ -175,6 +175,8 @@ def main() -> None:
     except FileNotFoundError:
         sys.stderr.write("fatal: the current folder is gone\n")
         sys.exit(FAILED)
+    # As git does. Python has no stream where one was closed.
+    sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115  no pathlib here
     status, out, err = describe_command(cwd, arguments, os.environ)
     try:
         sys.stdout.buffer.write(os.fsencode(out))
