@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from buildtools.image.engine.client import Engine
+from buildtools.image.registry.manifest import DOCKER_LAYER
 from tests.conftest import EngineService
 from tests.e2e.conftest import MakeProject
 from tests.e2e.project import MANIFEST_KINDS, Place, Project, fresh_agent
@@ -101,6 +102,22 @@ def test_an_agent_that_has_built_on_a_pulled_parent_takes_other_steps_on_it_from
     agent.forget_images()
     assert before[:-1] == after[:-1]
     assert before[-1] != after[-1]
+
+
+@pytest.mark.exhaustive
+def test_layers_that_were_built_before_there_was_a_cache_are_compressed_as_without_one(
+    project_in: MakeProject, content_place: Place, tmp_path: Path
+) -> None:
+    project = project_in(content_place)
+    project.image("app", DOCKERFILE, file="one")
+    project.commit("all")
+    project.tag("1.0.0")
+    project.done("build")
+    configure(project, "registry", tmp_path)
+    assert "1 direct" in project.done("push").last
+    version = project.done("version").out.strip()
+    body = project.place.request("GET", f"{project.repository('app')}/manifests/{version}", Accept=MANIFEST_KINDS)[1]
+    assert {DOCKER_LAYER} == {layer["mediaType"] for layer in json.loads(body)["layers"]}
 
 
 @pytest.mark.exhaustive

@@ -76,6 +76,8 @@ class LayerUploader:
         self._media_types = media_types
         self._compressed_layers = {diff_id: layer for diff_id, (layer, _) in layers.items()}
         self._holders: dict[str, list[str]] = {}
+        # Images that were stored uncompressed just now.
+        self._to_replace: set[ImageToPush] = set()
         # The short ids of layers that the registry has and the engine would send anyway.
         self._unknown: set[str] = set()
         for layer, repository in layers.values():
@@ -96,6 +98,8 @@ class LayerUploader:
                 # An image that was built before it had a cache is not compressed.
                 if plan.image.attested or all(layer.is_compressed for layer in image.manifest.layers[-1:]):
                     results[plan] = image, PushRoute.ENGINE
+                else:
+                    self._to_replace.add(plan.image)
         elif self._tagged:
             for base, above in by_large_base(plans).items():
                 results |= self._try_engine(base, above)
@@ -259,7 +263,7 @@ class LayerUploader:
         unless it was built on other parents.
         """
         # If a newer build was required, the existing image is the outdated one.
-        if self._tagged and not image.built_since:
+        if self._tagged and not image.built_since and image not in self._to_replace:
             present = find_intact(self._registry, image.repository, image.fingerprint, self._cache)
             if present and present.labels.get(PARENTS_LABEL) == labels_of(config).get(PARENTS_LABEL):
                 return present
