@@ -48,10 +48,10 @@ _MOST_PIECES = 5
 def is_left_over(key: str, older_than: datetime) -> bool:
     """Whether a key is that of a joint which was made before ``older_than``."""
     try:
-        made = datetime.strptime(key.removeprefix(JOINTS).partition("-")[0], _TIME).replace(tzinfo=UTC)
+        birth = datetime.strptime(key.removeprefix(JOINTS).partition("-")[0], _TIME).replace(tzinfo=UTC)
     except ValueError:
         return False
-    return key.startswith(JOINTS) and made < older_than
+    return key.startswith(JOINTS) and birth < older_than
 
 
 @frozen
@@ -95,13 +95,13 @@ class PartCopier:
 
     def _pieces(self, start: int, size: int) -> Iterator[_Piece]:
         position, end = start, start + size
-        for shared in self._ranges:
-            first, last = max(shared.start, start), min(shared.start + shared.size, end)
+        for common in self._ranges:
+            first, last = max(common.start, start), min(common.start + common.size, end)
             if last - first < _LEAST_RANGE and last - first < size:
                 continue
             if first > position:
                 yield _Piece(position - start, first - position, None)
-            yield _Piece(first - start, last - first, shared.source + first - shared.start)
+            yield _Piece(first - start, last - first, common.source + first - common.start)
             position = last
         if position < end:
             yield _Piece(position - start, end - position, None)
@@ -131,18 +131,18 @@ class PartCopier:
             return None
         keys: list[str] = []
         try:
-            joint, left = self._source, pieces
+            joint, rest = self._source, pieces
             # The first joint begins with what ends where the first piece does; else with anything.
             begin, end = 0, _LEAST_PART
             if pieces[0].source is not None and pieces[0].source + pieces[0].size >= _LEAST_PART:
                 end = pieces[0].source + pieces[0].size
-                begin, left = end - max(_LEAST_PART, pieces[0].size), pieces[1:]
-            while left:
+                begin, rest = end - max(_LEAST_PART, pieces[0].size), pieces[1:]
+            while rest:
                 # What is no last part must have the least size of a part.
-                count = next((n for n, piece in enumerate(left, 1) if piece.size < _LEAST_PART), len(left))
+                count = next((n for n, piece in enumerate(rest, 1) if piece.size < _LEAST_PART), len(rest))
                 keys.append(f"{prefix}-{len(keys)}")
-                joint = self._join(keys[-1], joint, (begin, end), part, left[:count])
-                begin, end, left = 0, joint.size, left[count:]
+                joint = self._join(keys[-1], joint, (begin, end), part, rest[:count])
+                begin, end, rest = 0, joint.size, rest[count:]
             return self._copy_range(joint, joint.size - len(part), joint.size, target)
         finally:
             for key in keys:
