@@ -112,7 +112,12 @@ CASES = {
         without_git, "version", 2, "/repository is in no git repository: run this inside a clone"
     ),
     "no commit": Bad(without_commit, "version", 2, "error: there is no commit yet: make one, then a tag"),
-    "no annotated tag": Bad(without_tag, "version", 2, "error: no annotated tag is reachable from HEAD: make one with"),
+    "no annotated tag": Bad(
+        without_tag,
+        "version",
+        2,
+        "error: no annotated tag is reachable from HEAD (2.0.0 is a lightweight one): make one",
+    ),
     "no images folder": Bad(without_images, "build", 2, "error: src/docker does not exist: make one folder per image"),
     "no Dockerfile": Bad(without_dockerfile, "build", 2, "error: no Dockerfile: src/docker/other/Dockerfile: write it"),
     "an upper-case name": Bad(badly_named, "list", 2, "src/docker/MyApp: rename it, for example to myapp"),
