@@ -128,7 +128,7 @@ class _Extraction:
         self._links: dict[PurePosixPath, str] = {}
 
     def run(self, stream: IO[bytes]) -> None:
-        from isal import igzip, isal_zlib
+        from isal import igzip_threaded, isal_zlib
 
         unreadable: Any = (tarfile.TarError, gzip.BadGzipFile, isal_zlib.error, EOFError)
         # tarfile raises these for nonsensical headers.
@@ -136,8 +136,11 @@ class _Extraction:
         self._folder.mkdir()
         self._folder.chmod(_FOLDER_MODE)
         try:
-            content = igzip.open(stream, "rb")  # type: ignore[no-untyped-call]  # its stubs leave this module out
-            with tarfile.open(fileobj=content, mode="r|", bufsize=_BLOCK) as archive:
+            with (
+                # It inflates in a thread of its own, while this one writes files.
+                igzip_threaded.open(stream, "rb") as content,  # type: ignore[no-untyped-call]  # it has no stubs
+                tarfile.open(fileobj=content, mode="r|", bufsize=_BLOCK) as archive,
+            ):
                 for entry in archive:
                     self._take(archive, entry)
         except unreadable as error:

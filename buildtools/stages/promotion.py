@@ -103,12 +103,15 @@ def stage_replica(task: TaskContext, target: TaskContext, release: Release) -> R
     parts = {goal.repository: images[goal.name] for goal in goals}
     with closing(ImageCopier(target.services.registry, parts, target.run.jobs)) as copier:
         work: dict[str, Callable[[], Manifest | None]] = {
-            f"image {image.name}": partial(_copy_image, task, target, copier, image)
-            for image in release.images
-            if image.name in images
-        } | {f"archive {archive.name}": partial(_copy_archive, task, target, archive) for archive in release.archives}
+            "signatures": partial(copy_release_signatures, task, target, release, replica),
+            **{
+                f"image {image.name}": partial(_copy_image, task, target, copier, image)
+                for image in release.images
+                if image.name in images
+            },
+            **{f"archive {each.name}": partial(_copy_archive, task, target, each) for each in release.archives},
+        }
         manifests = _results(work, "promoted", target.run.jobs)
-    copy_release_signatures(task, target, release, replica)
     put = target.services.registry.put_manifest
     tags = {
         goal.name: partial(put, goal.repository, goal.tag, manifest)
