@@ -306,7 +306,10 @@ def _trial_folder(task: TaskContext) -> Iterator[Path]:
                 for path in dist.glob(f".{prefix}*"):
                     if not _is_at_work(path):
                         shutil.rmtree(path, ignore_errors=True)
-        except OSError as error:
+        except BaseException as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            if not isinstance(error, OSError):
+                raise
             raise BuildToolsError(f"cannot write in {dist} ({error.strerror})", "correct that, and run again") from None
         try:
             yield folder

@@ -246,6 +246,7 @@ def test_clean_shows_and_removes_the_stack_of_a_killed_trial_and_of_no_other(sta
     at_work = staged.start("stage", "--release", "1.0.0")
     # The next trial removes it too; whoever comes second finds nothing to do.
     assert stacks(staged, "--yes") in ([name], [])
+    until(lambda: len([each for each in running(staged) if "app" in each]) == 1)
     at_work.terminate()
     assert 128 + signal.SIGTERM == staged.finish(at_work).code
     assert [] == [*(staged.path / "dist").glob(".stage-*")]
