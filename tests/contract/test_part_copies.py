@@ -95,6 +95,17 @@ def test_who_may_not_delete_leaves_nothing_to_delete(s3: S3Service, expected: tu
         assert () == store.list(JOINTS)
 
 
+def test_nothing_is_joined_if_most_is_new(s3: S3Service) -> None:
+    new = archive(NEW) + Random(3).randbytes(4 * PART)
+    with counting(s3) as (store, count):
+        send(store, "daemon-1.tgz", archive(OLD))
+        before = count.size
+        assert send(store, "daemon-2.tgz", new, basis())
+        # The part that is all of one file takes one request.
+        assert 0 < count.size - before - len(new) + PART < len(new) / 50
+        assert checksums_of(new).sha256 == store.digest("daemon-2.tgz", deep=True)
+
+
 @pytest.mark.parametrize("damage", ["gone", "another", "elsewhere"])
 def test_what_is_not_there_as_it_was_is_sent(damage: str, s3: S3Service, expected: tuple[str, bool]) -> None:
     with counting(s3) as (store, count):

@@ -13,7 +13,8 @@ in objects of its own, *joints*, each a part of the next:
     joint 2                 ┃ joint 1 ┃ b ┃
     part n                  the end of joint 2, copied
 
-Each step is four requests, so a part with more than a few headers is sent. Joints are deleted at once, by whoever may
+Each step is four requests, so a part with more than a few headers is sent, and all such parts are if the parts that can
+be copied are fewer than half: then joints cost more time than they save. Joints are deleted at once, by whoever may
 delete; who may not makes none. A killed run leaves some; their names begin with the time, by which
 :meth:`S3Store.discard_unfinished` finds them.
 
@@ -25,12 +26,13 @@ https://docs.aws.amazon.com/AmazonS3/latest/API/API_UploadPartCopy.html
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 from buildtools import BuildToolsError, Refused
+from buildtools.archive.checksums import PART
 from buildtools.archive.object_store.bucket import Bucket
 from buildtools.archive.store import SharedRange, StoredObject
 from buildtools.frozen import frozen
@@ -63,20 +65,32 @@ class _Piece:
     source: int | None
 
 
+def _can_be_copied(pieces: Sequence[_Piece]) -> bool:
+    """Whether a part of these pieces is copied, with joints if there are several."""
+    unknown = sum(piece.size for piece in pieces if piece.source is None)
+    return len(pieces) <= _MOST_PIECES and 2 * unknown <= sum(piece.size for piece in pieces)
+
+
 class PartCopier:
     """Copies parts out of ``source``, which has ``ranges`` of what is uploaded. Safe to share between threads.
 
-    ``conditions`` are those that objects of this bucket are created on.
+    ``size`` is that of what is uploaded; ``conditions`` are those that objects of this bucket are created on.
     """
 
     def __init__(
-        self, bucket: Bucket, source: StoredObject, ranges: Iterable[SharedRange], conditions: Mapping[str, Any]
+        self,
+        bucket: Bucket,
+        source: StoredObject,
+        ranges: Iterable[SharedRange],
+        size: int,
+        conditions: Mapping[str, Any],
     ) -> None:
         self._bucket = bucket
         self._source = source
         self._ranges = tuple(ranges)
         self._conditions = conditions
-        self._may_join = source.size >= _LEAST_PART
+        parts = [list(self._pieces(start, min(PART, size - start))) for start in range(0, size, PART)]
+        self._may_join = source.size >= _LEAST_PART and 2 * sum(map(_can_be_copied, parts)) >= len(parts)
 
     def copy(self, part: bytes, start: int, target: Mapping[str, Any]) -> dict[str, Any] | None:
         """Copy the part whose bytes begin at ``start`` of the archive, and return what the service says of it.
@@ -88,8 +102,7 @@ class PartCopier:
         pieces = list(self._pieces(start, len(part)))
         if len(pieces) == 1:
             return None if pieces[0].source is None else self._copy_piece(pieces[0], target)
-        unknown = sum(piece.size for piece in pieces if piece.source is None)
-        if not self._may_join or len(pieces) > _MOST_PIECES or 2 * unknown > len(part):
+        if not (self._may_join and _can_be_copied(pieces)):
             return None
         return self._copy_joined(part, pieces, target)
 

@@ -261,7 +261,7 @@ class S3Store:
         if not self._checksums or checksums.size <= PART:
             return None
         source = self.head(basis.key)
-        return PartCopier(self._bucket, source, basis.ranges, self._if_absent) if source else None
+        return PartCopier(self._bucket, source, basis.ranges, checksums.size, self._if_absent) if source else None
 
     def _copy_inside(self, entry: StoredObject, source: S3Store, checksums: Checksums) -> bool | None:
         """Whether a copy made by the service itself is new; None if it makes none."""
