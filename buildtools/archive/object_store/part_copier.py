@@ -29,11 +29,13 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from buildtools import BuildToolsError, Refused
 from buildtools.archive.checksums import PART
 from buildtools.archive.object_store.bucket import Bucket
+from buildtools.archive.object_store.server_copy import copy_range
 from buildtools.archive.store import SharedRange, StoredObject
 from buildtools.frozen import frozen
 
@@ -71,6 +73,20 @@ def _can_be_copied(pieces: Sequence[_Piece]) -> bool:
     return len(pieces) <= _MOST_PIECES and 2 * unknown <= sum(piece.size for piece in pieces)
 
 
+def _pieces(ranges: Sequence[SharedRange], start: int, size: int) -> Iterator[_Piece]:
+    position, end = start, start + size
+    for common in ranges:
+        first, last = max(common.start, start), min(common.start + common.size, end)
+        if last - first < _LEAST_RANGE and last - first < size:
+            continue
+        if first > position:
+            yield _Piece(position - start, first - position, None)
+        yield _Piece(first - start, last - first, common.source + first - common.start)
+        position = last
+    if position < end:
+        yield _Piece(position - start, end - position, None)
+
+
 class PartCopier:
     """Copies parts out of ``source``, which has ``ranges`` of what is uploaded. Safe to share between threads.
 
@@ -87,10 +103,12 @@ class PartCopier:
     ) -> None:
         self._bucket = bucket
         self._source = source
-        self._ranges = tuple(ranges)
         self._conditions = conditions
-        parts = [list(self._pieces(start, min(PART, size - start))) for start in range(0, size, PART)]
-        self._may_join = source.size >= _LEAST_PART and 2 * sum(map(_can_be_copied, parts)) >= len(parts)
+        self._copy_range = partial(copy_range, bucket, bucket)
+        common = tuple(ranges)
+        self._parts = {start: list(_pieces(common, start, min(PART, size - start))) for start in range(0, size, PART)}
+        count = sum(map(_can_be_copied, self._parts.values()))
+        self._may_join = source.size >= _LEAST_PART and 2 * count >= len(self._parts)
 
     def copy(self, part: bytes, start: int, target: Mapping[str, Any]) -> dict[str, Any] | None:
         """Copy the part whose bytes begin at ``start`` of the archive, and return what the service says of it.
@@ -99,40 +117,16 @@ class PartCopier:
 
         :raises BuildToolsError: if the service does not copy, or the old object is not what it was.
         """
-        pieces = list(self._pieces(start, len(part)))
+        pieces = self._parts[start]
         if len(pieces) == 1:
             return None if pieces[0].source is None else self._copy_piece(pieces[0], target)
         if not (self._may_join and _can_be_copied(pieces)):
             return None
         return self._copy_joined(part, pieces, target)
 
-    def _pieces(self, start: int, size: int) -> Iterator[_Piece]:
-        position, end = start, start + size
-        for common in self._ranges:
-            first, last = max(common.start, start), min(common.start + common.size, end)
-            if last - first < _LEAST_RANGE and last - first < size:
-                continue
-            if first > position:
-                yield _Piece(position - start, first - position, None)
-            yield _Piece(first - start, last - first, common.source + first - common.start)
-            position = last
-        if position < end:
-            yield _Piece(position - start, end - position, None)
-
     def _copy_piece(self, piece: _Piece, target: Mapping[str, Any]) -> dict[str, Any]:
         source = piece.source or 0
         return self._copy_range(self._source, source, source + piece.size, target)
-
-    def _copy_range(self, source: StoredObject, first: int, end: int, target: Mapping[str, Any]) -> dict[str, Any]:
-        answer: dict[str, Any] = self._bucket.ask(
-            "upload_part_copy",
-            requires=("CopyPartResult",),
-            CopySource=self._bucket.address(source.key),
-            CopySourceIfMatch=source.etag,
-            CopySourceRange=f"bytes={first}-{end - 1}",
-            **target,
-        )["CopyPartResult"]
-        return answer
 
     def _copy_joined(self, part: bytes, pieces: list[_Piece], target: Mapping[str, Any]) -> dict[str, Any] | None:
         prefix = f"{JOINTS}{datetime.now(UTC).strftime(_TIME)}-{secrets.token_hex(8)}"

@@ -6,6 +6,7 @@ that completes an upload, which supports conditions wherever uploads do.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -19,6 +20,26 @@ from buildtools.schedule import all_ended
 
 # A service copies a part internally; waiting for it takes no memory here.
 _IN_FLIGHT = 8
+
+
+def copy_range(
+    bucket: Bucket, source: Bucket, stored: StoredObject, first: int, end: int, target: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Copy the bytes from ``first`` up to ``end`` of an object in ``source`` as the part of an upload, ``target``.
+
+    Returns the service's description of the part.
+
+    :raises BuildToolsError: if the service cannot copy, may not read the source, or the object has changed.
+    """
+    answer: dict[str, Any] = bucket.ask(
+        "upload_part_copy",
+        requires=("CopyPartResult",),
+        CopySource=source.address(stored.key),
+        CopySourceIfMatch=stored.etag,
+        CopySourceRange=f"bytes={first}-{end - 1}",
+        **target,
+    )["CopyPartResult"]
+    return answer
 
 
 def copy_parts(
@@ -42,16 +63,8 @@ def copy_parts(
 
     def copy(number: int) -> dict[str, Any]:
         start = (number - 1) * PART
-        answer = bucket.ask(
-            "upload_part_copy",
-            key,
-            requires=("CopyPartResult",),
-            UploadId=upload_id,
-            PartNumber=number,
-            CopySource=source.address(key),
-            CopySourceIfMatch=stored.etag,
-            CopySourceRange=f"bytes={start}-{min(start + PART, stored.size) - 1}",
-        )["CopyPartResult"]
+        target = {"key": key, "UploadId": upload_id, "PartNumber": number}
+        answer = copy_range(bucket, source, stored, start, min(start + PART, stored.size), target)
         names = ("ETag", "ChecksumSHA256") if checksums else ("ETag",)
         return {"PartNumber": number, **{name: answer[name] for name in names if name in answer}}
 
