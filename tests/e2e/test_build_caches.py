@@ -76,28 +76,30 @@ def configure(project: Project, kind: str, folder: Path) -> None:
     project.configure(cache_to=[written], cache_from=[read])
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_fresh_agent_takes_unchanged_steps_from_a_cache(
-    project_in: MakeProject, content_place: Place, fresh_engine: EngineService, tmp_path: Path, kind: str
-) -> None:
+@pytest.fixture(params=KINDS)
+def cached(request: pytest.FixtureRequest, project_in: MakeProject, content_place: Place, tmp_path: Path) -> Project:
+    """A project whose images have a cache of one kind."""
     project = project_in(content_place)
-    configure(project, kind, tmp_path)
-    before, after = released_twice(project, fresh_engine, tmp_path / "agent")
+    configure(project, request.param, tmp_path)
+    return project
+
+
+def test_a_fresh_agent_takes_unchanged_steps_from_a_cache(
+    cached: Project, fresh_engine: EngineService, tmp_path: Path
+) -> None:
+    before, after = released_twice(cached, fresh_engine, tmp_path / "agent")
     assert before[:-1] == after[:-1]
     assert before[-1] != after[-1]
 
 
-@pytest.mark.parametrize("kind", KINDS)
 def test_an_agent_that_has_built_on_a_pulled_parent_takes_other_steps_on_it_from_a_cache(
-    project_in: MakeProject, content_place: Place, fresh_engine: EngineService, tmp_path: Path, kind: str
+    cached: Project, fresh_engine: EngineService, tmp_path: Path
 ) -> None:
-    project = project_in(content_place)
-    configure(project, kind, tmp_path)
-    project.image("parent", "FROM {base}\nCOPY file /\n", file=project.mark)
-    before = released(project, "1.0.0", "one", base="parent-{mark}")
-    agent = fresh_agent(project, fresh_engine, tmp_path / "agent")
+    cached.image("parent", "FROM {base}\nCOPY file /\n", file=cached.mark)
+    before = released(cached, "1.0.0", "one", base="parent-{mark}")
+    agent = fresh_agent(cached, fresh_engine, tmp_path / "agent")
     agent.image("other", "FROM parent-{mark}\nRUN echo {mark}\n")
-    agent.done("build", "--only", project.name("other"))
+    agent.done("build", "--only", cached.name("other"))
     after = released(agent, "1.1.0", "two", base="parent-{mark}")
     agent.forget_images()
     assert before[:-1] == after[:-1]

@@ -120,21 +120,27 @@ def test_a_gate_that_is_not_passed_keeps_a_version_out(promoting: Promotion) -> 
     assert ["production", "stage"] == promoting.gates("1.0.0")
 
 
-def test_within_one_registry_no_blob_is_sent(
-    tmp_path: Path, registry: str, s3: S3Service, environment: Mapping[str, str]
-) -> None:
+def note_requests(wire: Wire) -> list[bytes]:
+    """The methods and paths of the requests to a registry from here on; it grows."""
     asked: list[bytes] = []
 
     def note(data: bytes) -> bytes:
         asked.extend([data.partition(b" HTTP/")[0]] if b" /v2/" in data else [])
         return data
 
+    wire.sent = note
+    return asked
+
+
+def test_within_one_registry_no_blob_is_sent(
+    tmp_path: Path, registry: str, s3: S3Service, environment: Mapping[str, str]
+) -> None:
     with wire_to(registry) as wire:
         bucket = s3.bucket()
         target = {"production": {"namespace": f"{bucket}/production", "artifacts": f"s3://{bucket}/production"}}
         with release_place(tmp_path, wire.address, s3, environment, target=target) as place:
             place.release("1.0.0")
-            wire.sent = note
+            asked = note_requests(wire)
             promoted = Promotion(place, wire).promote("1.0.0", "production")
             assert Promotion(place, wire).is_intact(promoted.release, "production")
     assert 6 == len([line for line in asked if b"?mount=sha256" in line])
@@ -143,13 +149,7 @@ def test_within_one_registry_no_blob_is_sent(
 
 def test_between_registries_a_shared_layer_is_sent_once(promoting: Promotion) -> None:
     promoting.place.release("1.0.0")
-    asked: list[bytes] = []
-
-    def note(data: bytes) -> bytes:
-        asked.extend([data.partition(b" HTTP/")[0]] if b" /v2/" in data else [])
-        return data
-
-    promoting.wire.sent = note
+    asked = note_requests(promoting.wire)
     promoting.promote("1.0.0")
     layer = digest_of(SHARED_LAYER).removeprefix("sha256:").encode()
     sent = [line for line in asked if line.startswith(b"PUT") and b"/blobs/uploads/" in line]
@@ -164,13 +164,7 @@ def test_what_a_sibling_has_in_the_target_is_not_sent_there_again(promoting: Pro
     promoting.promote("1.0.0")
     # Now app comes first, and shares a layer with what is there of web.
     promoting.place.release("1.1.0", ("app", "web"))
-    asked: list[bytes] = []
-
-    def note(data: bytes) -> bytes:
-        asked.extend([data.partition(b" HTTP/")[0]] if b" /v2/" in data else [])
-        return data
-
-    promoting.wire.sent = note
+    asked = note_requests(promoting.wire)
     promoting.promote("1.1.0")
     layer = digest_of(SHARED_LAYER).removeprefix("sha256:").encode()
     uploads = [line.partition(b" ")[0] for line in asked if b"/blobs/uploads/" in line and layer in line]

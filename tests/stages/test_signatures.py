@@ -92,15 +92,21 @@ class SignedPlace:
         return error.fact if error else ""
 
 
-@pytest.fixture
-def signed(tmp_path: Path, registry: str, s3: S3Service, environment: Mapping[str, str]) -> Iterator[SignedPlace]:
-    bucket = s3.bucket()
+def signing_project(tmp_path: Path) -> tuple[Path, bytes]:
+    """The folder of a project with a pair of keys, ``sign.pem`` and ``verify.pub``, and the first of them."""
     folder = tmp_path / "project"
     folder.mkdir()
     Repository(folder).git("init", "--quiet")
     private, public = make_pair(tmp_path, "P-256")
     (folder / "sign.pem").write_bytes(private)
     (folder / "verify.pub").write_bytes(public)
+    return folder, private
+
+
+@pytest.fixture
+def signed(tmp_path: Path, registry: str, s3: S3Service, environment: Mapping[str, str]) -> Iterator[SignedPlace]:
+    bucket = s3.bucket()
+    folder, private = signing_project(tmp_path)
     target = {"production": {"namespace": f"{bucket}/production", "artifacts": f"s3://{bucket}/production"}}
     settings = {"sign": {"key": "sign.pem"}, "verify_key": "verify.pub", "target": target}
     with release_place(folder, registry, s3, environment, **settings) as place:
@@ -216,12 +222,7 @@ def test_another_key_adds_its_signatures_and_a_release_keeps_its_statement(signe
 def test_a_signature_that_another_key_overwrites_at_the_same_moment_is_restored(
     tmp_path: Path, registry: str, s3: S3Service, environment: Mapping[str, str]
 ) -> None:
-    folder = tmp_path / "project"
-    folder.mkdir()
-    Repository(folder).git("init", "--quiet")
-    private, public = make_pair(tmp_path, "P-256")
-    (folder / "sign.pem").write_bytes(private)
-    (folder / "verify.pub").write_bytes(public)
+    folder, private = signing_project(tmp_path)
     other_key = SigningKey.read(make_key("Ed25519"), "other.pem", None)
     about_to_write, may_write = threading.Event(), threading.Event()
     looks = 0
