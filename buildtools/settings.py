@@ -163,7 +163,9 @@ class Layer:
 
 
 def place_of(key: str, origins: Mapping[str, Layer]) -> str:
-    """Where a key is set: ``pyproject.toml line 12``."""
+    """Where a key is set, or the nearest table around it: ``pyproject.toml line 12``."""
+    while key not in origins and "." in key:
+        key = key.rpartition(".")[0]
     layer = origins.get(key, Layer("configuration", {}))
     line = layer.lines().get(key)
     return f"{layer.origin} line {line}" if line else layer.origin

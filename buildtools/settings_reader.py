@@ -173,7 +173,8 @@ def _quoted(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"a table of {', '.join(map(ascii, value))}"
     if isinstance(value, list | tuple):
-        return "a list"
+        stranger = next((item for item in value if not isinstance(item, str)), None)
+        return "a list" if stranger is None else f"a list with {_quoted(stranger)}"
     if isinstance(value, str) and "@" in value:
         value = f"…@{value.rpartition('@')[2]}"
     text = repr(value)
@@ -372,12 +373,16 @@ def _builder_errors(values: Mapping[str, Any], where: Callable[[str], str]) -> l
     addresses = [("builder", one)] if one else []
     addresses += [("builders", each) for each in several]
     addresses += [(f"pool.{name}.address", each.address) for name, each in pool.items()]
-    errors = [
-        f"{where(key)} must be unix:///PATH, tcp://HOST:PORT, docker-container://NAME or docker-context://NAME, "
-        f"not {_quoted(address)}"
-        for key, address in addresses
-        if not _is_builder_address(address)
-    ]
+    errors = []
+    names = set()
+    for key, address in addresses:
+        if not _is_builder_address(address):
+            kinds = "unix:///PATH, tcp://HOST:PORT, docker-container://NAME or docker-context://NAME"
+            errors.append(f"{where(key)} must be {kinds}, not {_quoted(address)}")
+        elif address in names:
+            # It would get the builds of both at once.
+            errors.append(f"{where(key)} has {_quoted(address)} twice")
+        names.add(address)
     if one and (several or pool):
         errors.append(f"{where('builder')} must not stand beside builders or pool: put that one into the list")
     for name, each in pool.items():

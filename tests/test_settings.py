@@ -175,6 +175,18 @@ def test_what_is_no_address_of_a_builder_is_refused_with_its_key(address: str) -
     assert f"pyproject.toml: pool.arm.address {said}" in message
 
 
+def test_a_builder_is_named_once_and_each_error_has_its_line(tmp_path: Path) -> None:
+    lines = ["[tool.buildtools]", 'builders = ["tcp://a", "tcp://a"]', "cache_to = [7]", "[tool.buildtools.pool.arm]"]
+    (tmp_path / "pyproject.toml").write_text("\n".join(lines))
+    with pytest.raises(Refused) as refusal:
+        merge_layers(tmp_path, [read_pyproject(tmp_path)])
+    assert [
+        "pyproject.toml line 3: cache_to must be a list of strings, not a list with 7",
+        "pyproject.toml line 2: builders has 'tcp://a' twice",
+        "pyproject.toml line 4: pool.arm.address must be",
+    ] == [refusal.value.details[0], refusal.value.details[1], refusal.value.details[2].partition(" unix:")[0]]
+
+
 @pytest.mark.parametrize(
     "values",
     [
