@@ -308,7 +308,8 @@ def check_config(config: bytes) -> None:
     document = read_object(config)
     inner, rootfs = ((document or {}).get(key) or {} for key in ("config", "rootfs"))
     try:
-        texts = [*(inner.get("Labels") or {}).values(), *(rootfs.get("diff_ids") or [])]
+        # A list is added, because a table would pass for its keys.
+        texts = list((inner.get("Labels") or {}).values()) + (rootfs.get("diff_ids") or [])
     except (AttributeError, TypeError):
         document = None
     if document is None or not all(isinstance(text, str) for text in texts):
