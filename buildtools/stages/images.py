@@ -253,7 +253,7 @@ def _to_push(task: TaskContext, statuses: Sequence[ImageStatus]) -> tuple[ImageT
             parents=tuple(place(task, parent) for parent in status.folder.parents),
             built_since=oldest(status),
             platform=None if status.folder.image == status.name else status.folder.platform,
-            attested=bool(status.folder.settings.attestations),
+            attested=frozenset(status.folder.settings.attestations),
             as_built=bool(status.folder.settings.attestations or status.folder.settings.cache_to),
         )
         for status in statuses

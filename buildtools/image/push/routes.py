@@ -187,6 +187,7 @@ def _routes(
             layers = known_layers([*bases, *((image.repository, source) for image, source in present.items())])
             results = store(images, layers)
         routes |= zip(new, results, strict=True)
+        _refuse_unattested({image: source for image, (source, _) in routes.items()})
         tagger.forget_look()
         sources: Images = {image: source for image, (source, _) in routes.items()}
         new = tagger.other_builds(request.images, published_images, sources)
@@ -194,6 +195,16 @@ def _routes(
     raise BuildToolsError(
         f"other agents keep storing other builds of the parents of {names}", "run the same command again"
     )
+
+
+def _refuse_unattested(sources: Mapping[ImageToPush, StoredImage]) -> None:
+    """Raise unless everything is attested that should be: without a list, BuildKit leaves a scanner's SBOM out."""
+    for image, source in sources.items():
+        if missing := sorted(image.attested - source.attested):
+            raise BuildToolsError(
+                f"{image.name} was built without the {' and the '.join(missing)} that it should have",
+                "see what its scanner writes, and build it with --no-cache",
+            )
 
 
 def _stamp(

@@ -29,6 +29,9 @@ from buildtools.platform import Platform
 
 _JOBS = 8
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+# https://github.com/moby/buildkit/blob/master/docs/attestations/attestation-storage.md
+_PREDICATE_TYPE = "in-toto.io/predicate-type"
+_PROVENANCE = "https://slsa.dev/provenance/"
 _FINGERPRINT_TAG = re.compile(r"fp-[0-9a-f]{32,}")
 
 
@@ -53,6 +56,13 @@ class StoredImage:
     def parts(self) -> tuple[Descriptor, ...]:
         """All blobs of the image."""
         return tuple(part for each in (self.manifest, *self.attestations) for part in (each.config, *each.layers))
+
+    @property
+    def attested(self) -> frozenset[str]:
+        """What is attested about it, in the words of the settings: ``provenance``, ``sbom``."""
+        layers = (layer for each in self.attestations for layer in each.document["layers"])
+        types = [str((layer.get("annotations") or {}).get(_PREDICATE_TYPE, "")) for layer in layers]
+        return frozenset("provenance" if each.startswith(_PROVENANCE) else "sbom" for each in types)
 
     @property
     def created(self) -> float:

@@ -78,8 +78,8 @@ class ImageToPush:
     this one may share. An image in the registry is not used if it was built before ``built_since``, in seconds since
     1970. ``platform`` is set for each variant of an image for several platforms: they share the repository and the
     version's tag, which points to their index. ``build_seconds`` is how long its build took, 0 if unknown. An image
-    that is to be ``attested`` is incomplete without its attestations. One that is stored ``as_built`` keeps the digest
-    that it has in containerd's store.
+    is incomplete without everything that is to be ``attested`` about it. One that is stored ``as_built`` keeps the
+    digest that it has in containerd's store.
     """
 
     name: str
@@ -90,7 +90,7 @@ class ImageToPush:
     built_since: float = 0.0
     platform: Platform | None = None
     build_seconds: float = 0.0
-    attested: bool = False
+    attested: frozenset[str] = frozenset()
     as_built: bool = False
 
     @property
@@ -374,7 +374,7 @@ class VersionTagger:
         )
         if image_at_tag is None or image_at_tag.created < image.built_since:
             return None
-        return None if image.attested and not image_at_tag.attestations else image_at_tag
+        return image_at_tag if image_at_tag.attested >= image.attested else None
 
     def _at_tag(self, image: ImageToPush) -> StoredImage | None:
         """The image at the version's tag; attestations that somebody added are ignored."""
@@ -403,7 +403,7 @@ class VersionTagger:
         labels = {**self._labels, FINGERPRINT_LABEL: image.fingerprint}
         # Clones of one repository may have different URLs for it.
         labels.pop(SOURCE_LABEL, None)
-        if image.attested and not source.attestations:
+        if not source.attested >= image.attested:
             return False
         return all(source.labels.get(key) == value for key, value in labels.items())
 
