@@ -109,16 +109,14 @@ def publishing(tree: Path, scratch: Path, environment: Mapping[str, str]) -> dic
         compress()
         send(tgz, environment)
 
-    cache = SegmentCache(scratch / "segments")
-
     def ours(archive: Archive) -> str:
         finished = Distribution("daemon", tgz, "both.tgz", archive.root_name, is_archive=True)
-        key, basis = fresh(), segment_map.last_basis(cache, "bench", archive.sha256)
+        key, basis = fresh(), segment_map.last_basis(store, "bench", archive.segments)
         store.upload(key, lambda out: distribution.write(finished, EPOCH, out), archive.checksums, basis=basis)
         return key
 
     def ours_again(archive: Archive) -> None:
-        segment_map.remember_object(cache, "bench", ours(archive), archive.sha256)
+        segment_map.remember(store, "bench", ours(archive), archive.segments)
 
     # What there is of the version before.
     ours_again(again())

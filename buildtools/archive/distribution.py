@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from buildtools import BuildToolsError, Refused
-from buildtools.archive import segment_map, tarball
+from buildtools.archive import tarball
 from buildtools.archive.checksums import Checksums, ChecksumWriter, Sink
 from buildtools.archive.gzip import GzipWriter
 from buildtools.archive.segment_cache import SegmentCache
@@ -40,12 +40,13 @@ class Distribution:
 
 @frozen
 class Archive:
-    """A distribution's ``.tgz`` that was written."""
+    """A distribution's ``.tgz`` that was written. ``segments`` are those that other versions may have, too."""
 
     name: str
     file_name: str
     root_name: str
     checksums: Checksums
+    segments: tuple[Segment, ...] = ()
 
     @property
     def size(self) -> int:
@@ -106,7 +107,7 @@ def write(
     :raises BuildToolsError: if something in the folder cannot be packed.
     """
     writer = ChecksumWriter(out)
-    segments: list[Segment] = []
+    segments: tuple[Segment, ...] = ()
     if distribution.is_archive:
         with distribution.source.open("rb") as stream:
             while chunk := stream.read(_CHUNK):
@@ -121,11 +122,8 @@ def write(
                 lambda done, total: report(Transferred(distribution.name, done, total)),
                 compressor.begin_segment,
             )
-        segments = compressor.segments
-    checksums = writer.checksums()
-    if cache:
-        segment_map.remember(cache, checksums.sha256, segments)
-    return Archive(distribution.name, distribution.file_name, distribution.root_name, checksums)
+        segments = tuple(compressor.segments)
+    return Archive(distribution.name, distribution.file_name, distribution.root_name, writer.checksums(), segments)
 
 
 def save(

@@ -1,18 +1,22 @@
 """Where an archive's segments lie in it, so that a store can take them from the object of the last version.
 
-Equal names mean equal bytes: a segment has the name of its entry in the :class:`SegmentCache`, which keeps these maps
-too. It knows the archives that this machine packed; a fresh agent sends everything.
+Equal names mean equal bytes: a segment has the name of its entry in the :class:`SegmentCache`. The store itself keeps
+the map of the archive that was published last, since the next agent may be a fresh one. The map is only a hint: what is
+copied by a wrong one does not have the checksum that it must have, and is sent.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from typing import Any
 
-from buildtools.archive.segment_cache import SegmentCache, name_of
-from buildtools.archive.store import Basis, SharedRange
+from buildtools import BuildToolsError
+from buildtools.archive.store import ArtifactStore, Basis, SharedRange
 from buildtools.frozen import frozen
+from buildtools.json_document import encode_document, parse_document, value_of
+
+_SCHEMA = 1
 
 
 @frozen
@@ -24,24 +28,35 @@ class Segment:
     size: int
 
 
-def remember(cache: SegmentCache, sha256: str, segments: Iterable[Segment]) -> None:
-    """Keep the map of the archive with this checksum."""
-    rows = [[segment.name, segment.start, segment.size] for segment in segments]
-    cache.write(_map_name(sha256), json.dumps(rows).encode())
+def map_key(name: str) -> str:
+    """The key of a distribution's map."""
+    return f".segments/{name}.json"
 
 
-def remember_object(cache: SegmentCache, folder: str, key: str, sha256: str) -> None:
-    """Keep the archive that ``folder`` of a store got last, an address for display, and its key."""
-    cache.write(_object_name(folder), json.dumps([key, sha256]).encode())
-
-
-def last_basis(cache: SegmentCache, folder: str, sha256: str) -> Basis | None:
-    """What the archive with this checksum has in common with the last one that ``folder`` got; None if unknown."""
-    with suppress(ValueError, TypeError):
-        key, source = json.loads(cache.read(_object_name(folder)) or b"")
-        ours, theirs = (_segments(cache, archive) for archive in (sha256, source))
-        return Basis(key, shared_ranges(ours, theirs))
+def last_basis(store: ArtifactStore, name: str, segments: Iterable[Segment]) -> Basis | None:
+    """What these segments have in common with the last archive of a distribution; None if there is no map of it."""
+    with suppress(BuildToolsError):
+        content = store.read(map_key(name))
+        if content:
+            where = store.location(map_key(name))
+            key, theirs = parse_document(content.data, where, "map of segments", _SCHEMA, _read_map)
+            return Basis(key, shared_ranges(segments, theirs))
     return None
+
+
+def remember(store: ArtifactStore, name: str, key: str, segments: Iterable[Segment]) -> None:
+    """Let the next version of a distribution be based on the archive with this key.
+
+    Another run may do the same at this moment, and what cannot be written only costs time.
+    """
+    rows = [[segment.name, segment.start, segment.size] for segment in segments]
+    data = encode_document(_SCHEMA, {"archive": key, "segments": rows})
+    with suppress(BuildToolsError):
+        last = store.read(map_key(name))
+        if last is None:
+            store.create(map_key(name), data, "application/json")
+        elif last.data != data:
+            store.replace(map_key(name), data, last.etag, "application/json")
 
 
 def shared_ranges(ours: Iterable[Segment], theirs: Iterable[Segment]) -> tuple[SharedRange, ...]:
@@ -60,13 +75,8 @@ def shared_ranges(ours: Iterable[Segment], theirs: Iterable[Segment]) -> tuple[S
     return tuple(ranges)
 
 
-def _segments(cache: SegmentCache, sha256: str) -> list[Segment]:
-    return [Segment(*row) for row in json.loads(cache.read(_map_name(sha256)) or b"")]
-
-
-def _map_name(sha256: str) -> str:
-    return name_of((b"map", sha256.encode()))
-
-
-def _object_name(folder: str) -> str:
-    return name_of((b"object", folder.encode()))
+def _read_map(document: Mapping[str, Any]) -> tuple[str, list[Segment]]:
+    rows = value_of(document, "segments", "list")
+    if not all(isinstance(row, list) and [type(value) for value in row] == [str, int, int] for row in rows):
+        raise TypeError("segments have a name, a start and a size")
+    return value_of(document, "archive", "str"), [Segment(*row) for row in rows]

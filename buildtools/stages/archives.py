@@ -105,10 +105,12 @@ def _refuse_stray_archive(task: TaskContext, archive: Archive) -> None:
 
 def _store_archive(task: TaskContext, archive: Archive) -> ReleasedArchive:
     from buildtools.archive import segment_map
+    from buildtools.archive.checksums import PART
 
-    store, cache = task.services.store, _segment_cache(task)
-    folder = store.location(archive.name)
-    basis = segment_map.last_basis(cache, folder, archive.sha256) if cache else None
+    store = task.services.store
+    # Content of one part is one request, whatever the last version has of it.
+    segments = archive.segments if archive.size > PART else ()
+    basis = segment_map.last_basis(store, archive.name, segments) if segments else None
     path = task.settings.root / "dist" / archive.file_name
 
     def write(sink: Sink) -> None:
@@ -127,8 +129,10 @@ def _store_archive(task: TaskContext, archive: Archive) -> ReleasedArchive:
         if task.version.dirty or task.settings.distribution[archive.name].reproducible:
             raise
         archive = _adopted_archive(task, key, archive, path)
-    if cache:
-        segment_map.remember_object(cache, folder, key, archive.sha256)
+    else:
+        # A dirty version's archive does not last.
+        if segments and not task.version.dirty:
+            segment_map.remember(store, archive.name, key, segments)
     return ReleasedArchive(archive.name, key, archive.size, archive.sha256, archive.checksums.composite)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 from random import Random
 
@@ -7,12 +8,13 @@ import pytest
 
 from buildtools.archive import distribution, segment_map
 from buildtools.archive.distribution import Archive, Distribution
+from buildtools.archive.object_store.s3_store import S3Store
 from buildtools.archive.segment_cache import SegmentCache
 from buildtools.archive.segment_map import Segment, shared_ranges
 from buildtools.archive.store import SharedRange
+from tests.conftest import S3Service
 
 EPOCH = 1_700_000_000
-FOLDER = "s3://bucket/widgets/daemon"
 
 
 @pytest.fixture
@@ -29,16 +31,23 @@ def cache(tmp_path: Path) -> SegmentCache:
     return SegmentCache(tmp_path / "segments")
 
 
+@pytest.fixture
+def store(s3: S3Service) -> S3Store:
+    return S3Store.connect(f"s3://{s3.bucket()}/{secrets.token_hex(8)}", environment=s3.environment)
+
+
 def pack(tree: Path, version: str, cache: SegmentCache) -> Archive:
     daemon = Distribution("daemon", tree, f"{version}.tgz", f"daemon-{version}", is_archive=False)
     return distribution.save(daemon, EPOCH, tree.parent, cache=cache)
 
 
-def test_what_two_versions_share_is_the_same_bytes_of_both(tree: Path, cache: SegmentCache) -> None:
-    old = pack(tree, "1.4.2", cache)
-    new = pack(tree, "1.10.0-rc.1", cache)
-    segment_map.remember_object(cache, FOLDER, "daemon/daemon-1.4.2.tgz", old.sha256)
-    basis = segment_map.last_basis(cache, FOLDER, new.sha256)
+def test_what_two_versions_share_is_the_same_bytes_of_both(tree: Path, cache: SegmentCache, store: S3Store) -> None:
+    assert segment_map.last_basis(store, "daemon", ()) is None
+    for version in ("1.4.1", "1.4.2"):
+        old = pack(tree, version, cache)
+        segment_map.remember(store, "daemon", f"daemon/daemon-{version}.tgz", old.segments)
+    new = pack(tree, "1.10.0-rc.1", SegmentCache(tree.parent / "another agent's"))
+    basis = segment_map.last_basis(store, "daemon", new.segments)
     assert basis
     assert "daemon/daemon-1.4.2.tgz" == basis.key
     theirs, ours = ((tree.parent / archive.file_name).read_bytes() for archive in (old, new))
@@ -47,12 +56,15 @@ def test_what_two_versions_share_is_the_same_bytes_of_both(tree: Path, cache: Se
     assert (2, True) == (len(basis.ranges), sum(each.size for each in basis.ranges) > 0.99 * len(ours))
 
 
-def test_nothing_is_shared_with_what_is_not_remembered(tree: Path, cache: SegmentCache, tmp_path: Path) -> None:
-    archive = pack(tree, "1.4.2", cache)
-    assert segment_map.last_basis(cache, FOLDER, archive.sha256) is None
-    segment_map.remember_object(cache, FOLDER, "daemon/daemon-1.4.1.tgz", "0" * 64)
-    assert segment_map.last_basis(cache, FOLDER, archive.sha256) is None
-    assert segment_map.last_basis(SegmentCache(tmp_path / "other"), FOLDER, archive.sha256) is None
+@pytest.mark.parametrize(
+    "rows",
+    ["1", "[1]", '[["a", 1]]', '[["a", "1", 1]]', '[[["a"], 1, 1]]'],
+    ids=["number", "row", "short", "text", "list"],
+)
+def test_a_map_that_is_none_is_no_basis(rows: str, store: S3Store) -> None:
+    document = f'{{"schema": 1, "archive": "daemon.tgz", "segments": {rows}}}'
+    store.create(segment_map.map_key("daemon"), document.encode(), "application/json")
+    assert segment_map.last_basis(store, "daemon", (Segment("a", 0, 1),)) is None
 
 
 def test_segments_that_follow_each_other_in_both_are_one_range() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from random import Random
 
@@ -17,6 +18,9 @@ def sent_size(project: Project, version: str, log: Path) -> int:
     """The bytes that a release of another version sends to the store."""
     project.git("commit", "--allow-empty", "-m", version)
     project.tag(version)
+    # Each is the first of an agent.
+    shutil.rmtree(project.home)
+    project.home.mkdir()
     project.done("publish", BUILDTOOLS_LOG=str(log))
     return sum(int(match[1]) for match in SENT.finditer(log.read_text()))
 
