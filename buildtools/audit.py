@@ -32,6 +32,10 @@ class MemberState(Enum):
     UNREACHABLE = "unreachable"
 
 
+class Incomplete(Drifted):
+    """Parts of a member are missing. The fact is the reason in its finding."""
+
+
 @frozen
 class Finding:
     """The state of one member of a release. ``found`` is its digest now, empty if it is missing."""
@@ -50,7 +54,7 @@ class Question:
     """A question about a member of a release, or about the proof that it belongs to the release.
 
     ``look_up`` returns the current value, which is intact if it equals ``expected``, or None if there is nothing. It
-    raises ``Drifted`` with the reason if something else is there, and ``Unreachable``.
+    raises ``Incomplete``, ``Drifted`` with the reason if something else is there, and ``Unreachable``.
     """
 
     kind: str
@@ -153,6 +157,8 @@ def _finding(question: Question) -> Finding:
         digest = question.look_up()
     except Unreachable as error:
         return finding("", MemberState.UNREACHABLE, error.fact)
+    except Incomplete as error:
+        return finding("", MemberState.MISSING, error.fact)
     except Drifted as error:
         return finding("", MemberState.CHANGED, error.fact)
     if digest is None:

@@ -239,7 +239,7 @@ def _fingerprints(task: TaskContext, image: ReleasedImage) -> set[str]:
     with suppress(Damaged):
         variants = read_images(registry, image.repository, image.digest, task.registry_cache, Seen())
         if variants and len(variants[1]) > 1:
-            return {each.labels.get(FINGERPRINT_LABEL, "") for each in variants[1] if each}
+            return {each.labels.get(FINGERPRINT_LABEL, "") for each in variants[1].values() if each}
     return {image.fingerprint}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from buildtools import Unreachable
 from buildtools.archive.checksums import Checksums
-from buildtools.audit import Audit, Verification, audit
+from buildtools.audit import Audit, Incomplete, Verification, audit
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.lookup import Seen, is_whole, read_images
 from buildtools.image.registry.manifest import Damaged
@@ -60,13 +60,16 @@ def audit_releases(
         place = "" if image.repository in stored else image.repository
         parts_there = parts.setdefault((image.registry, place), Seen())
         try:
-            digest, variants = read_images(registry, image.repository, image.tag, cache, parts_there) or ("", ())
+            digest, variants = read_images(registry, image.repository, image.tag, cache, parts_there) or ("", {})
         except Damaged:
             return None
-        if digest == image.digest and not all(
-            variant and is_whole(registry, image.repository, variant, parts_there) for variant in variants
-        ):
-            return None
+        incomplete = [
+            platform
+            for platform, variant in variants.items()
+            if digest == image.digest and not (variant and is_whole(registry, image.repository, variant, parts_there))
+        ]
+        if incomplete:
+            raise Incomplete(f"parts for {', '.join(incomplete)}" if len(variants) > 1 else "")
         return digest or None
 
     def archive_digest(archive: ReleasedArchive) -> str | None:

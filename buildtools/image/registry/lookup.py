@@ -106,18 +106,19 @@ def read_image(
 
 def read_images(
     registry: Registry, repository: str, tag: str, cache: Cache, parts: Seen
-) -> tuple[str, tuple[StoredImage | None, ...]] | None:
-    """The digest of a version's tag, and its image, or those of all its platforms; None if there is none.
+) -> tuple[str, Mapping[str, StoredImage | None]] | None:
+    """The digest of a version's tag, and its image, or those of several platforms by platform; None if there is none.
 
     :raises Damaged: if one is not an image that can be pulled.
     """
     manifest = registry.get_manifest(repository, tag)
     if manifest and manifest.is_index and len(manifest.platforms) > 1:
-        variants = manifest.platforms.values()
-        images = (_image_of_index(registry, repository, manifest, each, cache, parts) for each in variants)
-        return manifest.digest, tuple(images)
+        return manifest.digest, {
+            str(platform): _image_of_index(registry, repository, manifest, each, cache, parts)
+            for platform, each in manifest.platforms.items()
+        }
     image = _read_manifest(registry, repository, manifest, cache, parts) if manifest else None
-    return (image.digest, (image,)) if image else None
+    return (image.digest, {"": image}) if image else None
 
 
 def _read_manifest(
