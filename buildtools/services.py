@@ -83,17 +83,16 @@ class Services:
         """
         builders = self._settings.all_builders
         if not builders and (address := self._environment.get("BUILDKIT_HOST", "")):
-            builders = {address: BuilderSettings(address=address)}
+            builders = {address: BuilderSettings(address, certificates=self._settings.builder_certificates)}
         if not builders:
             return {}
         from buildtools.image.builders.sites import BuildSite
         from buildtools.image.registry.cache import Cache
 
         def site(builder: BuilderSettings) -> BuildSite:
-            folder = builder.certificates or self._settings.builder_certificates
             made = BuildSite(
                 builder,
-                self._settings.root / folder if folder else None,
+                self._settings.root / builder.certificates if builder.certificates else None,
                 self.credentials,
                 self._environment,
                 registry=lambda: self.registry,
@@ -122,8 +121,10 @@ class Services:
         if not self.sites:
             engine = self.engine_if_any()
             return engine.platform if engine else None
+        from buildtools.image.engine.client import UnusableEngine
+
         for site in self.sites.values():
-            with contextlib.suppress(Unreachable):
+            with contextlib.suppress(Unreachable, UnusableEngine):
                 return next(iter(site.platforms), None)
         return None
 

@@ -230,7 +230,9 @@ class Settings:
     def all_builders(self) -> Mapping[str, BuilderSettings]:
         """The builders of images, by the name that messages use; empty if the engine builds."""
         addresses = (*([self.builder] if self.builder else ()), *self.builders)
-        return {**{each: BuilderSettings(address=each) for each in addresses}, **self.pool}
+        builders = {**{each: BuilderSettings(address=each) for each in addresses}, **self.pool}
+        general = self.builder_certificates
+        return {name: replace(each, certificates=each.certificates or general) for name, each in builders.items()}
 
     def of_target(self, name: str) -> Settings:
         """The settings for a target: those of the project with the target's places.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 from buildtools import BuildToolsError, Refused, error_count, failures_of
 from buildtools.build_cache import read_caches
 from buildtools.events import Warned
 from buildtools.frozen import frozen
 from buildtools.image.folder.folders import ImageFolder, folders_and_errors
+from buildtools.image.http.dialing import Certificates
 from buildtools.image.reference import Reference
 from buildtools.settings import Settings
 from buildtools.task_context import TaskContext
@@ -46,6 +48,15 @@ def check_project(task: TaskContext) -> Checked:
     return Checked(tuple(dict.fromkeys(folder.image for folder in folders)), tuple(settings.distribution))
 
 
+def certificate_checks(settings: Settings) -> Iterator[Callable[[], object]]:
+    """Checks that raise :class:`Refused` for a builder whose certificates are missing or cannot be used."""
+    for name, builder in settings.all_builders.items():
+        if builder.certificates and builder.address.startswith("tcp:"):
+            key = f"pool.{name}.certificates"
+            place = settings.place(key if key in settings.origins else "builder_certificates")
+            yield partial(_check_certificates, place, settings.root / builder.certificates)
+
+
 def _version(task: TaskContext) -> Version:
     try:
         return task.version
@@ -65,6 +76,7 @@ def _checks(task: TaskContext, folders: tuple[ImageFolder, ...]) -> Iterator[Cal
     settings = task.settings
     yield partial(_check_file, settings, "registry_ca", settings.registry_ca)
     yield lambda: task.services.verify_keys
+    yield from certificate_checks(settings)
     # The default name is one that a project need not have.
     for path in settings.stage.compose if "stage.compose" in settings.origins else ():
         yield partial(_check_file, settings, "stage.compose", path)
@@ -87,6 +99,13 @@ def _cache_checks(settings: Settings, folder: ImageFolder, key: str) -> Iterator
 def _check_file(settings: Settings, key: str, path: str) -> None:
     if path and not (settings.root / path).is_file():
         raise Refused(f"{settings.place(key)}: {path} is not a file", "name one that is there")
+
+
+def _check_certificates(place: str, folder: Path) -> None:
+    try:
+        Certificates.read(folder)
+    except Refused as error:
+        raise Refused(f"{place}: {error.fact}", error.remedy) from None
 
 
 def _check_reference(place: str, text: str) -> None:

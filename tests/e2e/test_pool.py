@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from tests.conftest import EngineService
 from tests.e2e.conftest import MakeProject
 from tests.e2e.project import MANIFEST_KINDS, Project
+from tests.fronts import front, server_context
 from tests.waiting import until
 
 pytestmark = pytest.mark.other_engine
@@ -99,6 +101,45 @@ def test_a_pool_makes_the_same_release_as_one_builder(pool_project: Project, bui
     assert "4 builder" in project.done("push", INVOKE_BUILDTOOLS_NAMESPACE=second, **builders.variables).last
 
     assert manifests(project, first, "1.0.0") == manifests(project, second, "1.0.0")
+
+
+def test_builders_are_shown_their_own_certificates_and_one_that_is_not_trusted_is_left_out(
+    pool_project: Project, builders: Builders, tmp_path: Path
+) -> None:
+    project = pool_project
+    for short in SHORT:
+        project.image(short, "FROM scratch\nCOPY file /\n", file=f"{short} {project.mark}")
+    contexts = {}
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        contexts[name] = server_context(tmp_path / name, ["h2"])
+    places = zip(builders.addresses, contexts.values(), strict=True)
+    with contextlib.ExitStack() as fronts:
+        first, second = (f"tcp://{fronts.enter_context(front(*place))}" for place in places)
+        # So that the second one works on half of the images.
+        pool = {"other": {"address": second, "certificates": str(tmp_path / "two"), "jobs": 1}}
+        project.configure(builders=[first], builder_certificates=str(tmp_path / "one"), jobs=1, pool=pool)
+        project.commit("all")
+        project.tag("1.0.0")
+        outcome = project.done("push")
+        assert {first, "other"} == {line.rpartition("] on ")[2] for line in outcome.err.splitlines() if "] on " in line}
+
+        pool["other"]["certificates"] = str(tmp_path / "one")
+        project.configure(builders=[first], builder_certificates=str(tmp_path / "one"), jobs=1, pool=pool)
+        project.commit("a wrong certificate")
+        outcome = project.done("push", "--no-cache")
+        assert "4 builder" in outcome.last
+        assert 1 == outcome.err.count("the builder other was lost: ")
+        assert "do not trust each other's certificates" in outcome.err
+
+        (tmp_path / "two/key.pem").write_bytes((tmp_path / "one/key.pem").read_bytes())
+        pool["other"]["certificates"] = str(tmp_path / "two")
+        project.configure(builders=[first], builder_certificates=str(tmp_path / "one"), jobs=1, pool=pool)
+        for task in (["check"], ["push", "--no-cache"]):
+            outcome = project.invoke(*task)
+            assert 2 == outcome.code
+            assert f"pool.other.certificates: cert.pem and key.pem in {tmp_path / 'two'} cannot be used" in outcome.err
+            assert "build started" not in outcome.err
 
 
 def waiting_images(project: Project, seconds: int) -> None:

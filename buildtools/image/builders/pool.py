@@ -4,19 +4,19 @@ Theory of operation. The builders know nothing of each other, and need not: each
 registry, and takes parents from there by digest. So where an image is built does not change the result, only the time.
 That depends on which builder has the steps of the last build in its cache, and on which is free.
 
-* **Who can.** Each builder is asked once for which platforms it can run programs. An image goes to builders whose own
-  platform is that of the image; without any, to those that emulate it; without those, to any builder, because an image
-  whose build runs nothing needs neither. A Dockerfile that reads ``BUILDPLATFORM`` and the like needs a builder with
-  that platform, because its value is part of the fingerprint.
+* **Who can.** Each builder is asked once, before the first build, for which platforms it can run programs. An image
+  goes to builders whose own platform is that of the image; without any, to those that emulate it; without those, to any
+  builder, because an image whose build runs nothing needs neither. A Dockerfile that reads ``BUILDPLATFORM`` and the
+  like needs a builder with that platform, because its value is part of the fingerprint.
 * **Who has the cache.** Each builder gets a number for each image, a digest of both names, and the highest one wins
   (rendezvous hashing, D. Thaler and C. Ravishankar, 1998). The number is computed and stored nowhere, and the same on
   every machine. If a builder joins or leaves, only the images move that it wins or had won.
 * **Who is free.** A builder works on up to ``jobs`` images at once. Of those that are free, the one with the highest
   number gets the image: waiting for a builder while another is idle takes longer than it saves.
-* **Who is lost.** A builder whose connection breaks, that falls silent, or whose disk is full is not used again in this
-  run. Its images are built elsewhere, once: an image that has cost two builders may itself be the reason. A build that
-  *fails* has a result, and would fail anywhere. If only the output of its command says that a disk is full, another
-  builder tries: if that one can build it, the first one's disk was full.
+* **Who is lost.** A builder that cannot be used or trusted, whose connection breaks, that falls silent, or whose disk
+  is full is not used again in this run. Its images are built elsewhere, once: an image that has cost two builders may
+  itself be the reason. A build that *fails* has a result, and would fail anywhere. If only the output of its command
+  says that a disk is full, another builder tries: if that one can build it, the first one's disk was full.
 
 There is no queue and no state beyond the run. Two runs share builders as two users do; each keeps to its ``jobs``.
 """
@@ -31,10 +31,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
-from buildtools import BuildToolsError, Cancelled, Unreachable
+from buildtools import BuildToolsError, Cancelled, Refused, Unreachable
 from buildtools.events import Report, Step, Warned
 from buildtools.image.builder import BuildRequest
 from buildtools.image.engine.buildkit.failure import BuildFailed
+from buildtools.image.engine.client import UnusableEngine
 from buildtools.platform import Platform
 from buildtools.schedule import side_by_side
 
@@ -50,7 +51,18 @@ class Site(Protocol):
 
     @property
     def platforms(self) -> tuple[Platform, ...]:
-        """The platforms whose programs it can run, its own first."""
+        """The platforms to build for: those configured, else those whose programs it can run, its own first.
+
+        :raises Unreachable: if there is no answer.
+        :raises UnusableEngine: if it does not trust us, we do not trust it, or it is no builder.
+        """
+
+    @property
+    def keeps_content(self) -> bool:
+        """Whether it can store attestations and caches.
+
+        :raises: like ``platforms``
+        """
 
     def push_build(self, request: BuildRequest, report: Report, cancelled: threading.Event) -> str:
         """Build an image and push it into the request's repository; returns its digest."""
@@ -68,15 +80,22 @@ class BuilderPool:
         self._change = threading.Condition()
         self._asking = threading.Lock()
         self._platforms: dict[str, tuple[Platform, ...]] = {}
+        self._keeping: set[str] = set()
         self.losses: dict[str, BuildToolsError] = {}
         self._places: dict[str, str] = {}
+
+    @property
+    def keeps_content(self) -> bool:
+        """Whether every builder that is left can store attestations and caches."""
+        self.ask()
+        return self._keeping >= self._platforms.keys() - self.losses.keys()
 
     def push_build(self, request: BuildRequest, report: Report, cancelled: threading.Event) -> str:
         """Build an image at one of the sites, which pushes it; returns its digest.
 
         :raises BuildFailed: if it could not be built.
         :raises Cancelled: if ``cancelled`` was set.
-        :raises Refused: if the request names something that does not exist.
+        :raises Refused: if the request names something that does not exist, or no builder may be used.
         :raises Unreachable: if no builder is left that can build it, or two were lost while building it.
         """
         self.ask()
@@ -88,7 +107,7 @@ class BuilderPool:
             self._places[request.name] = name
             try:
                 digest = self._sites[name].push_build(replace(request, platform=platform), report, cancelled)
-            except (Unreachable, BuildFailed) as error:
+            except (Unreachable, UnusableEngine, BuildFailed) as error:
                 if loss := _loss(error):
                     self._lose(name, loss)
                     if lost_for_it:
@@ -123,16 +142,23 @@ class BuilderPool:
         return _by_number(able, request_name, platform or native)[0] if able else ""
 
     def ask(self) -> None:
-        """Ask all builders for their platforms, once; a builder that does not answer is lost."""
+        """Ask all builders what they can do, once; one that does not answer, or cannot be used, is lost.
+
+        :raises Refused: if something on this machine is wrong, such as the name of a context.
+        """
         with self._asking:
             names = [name for name in self._sites if name not in self._platforms and name not in self.losses]
             if not names:
                 return
 
             def ask(name: str) -> None:
+                site = self._sites[name]
                 try:
-                    self._platforms[name] = self._sites[name].platforms
-                except Unreachable as error:
+                    # Also where the platforms are configured, so that it is lost before it gets a build.
+                    if site.keeps_content:
+                        self._keeping.add(name)
+                    self._platforms[name] = site.platforms
+                except (Unreachable, UnusableEngine) as error:
                     self._lose(name, error)
 
             side_by_side([partial(ask, name) for name in names], jobs=len(names))
@@ -156,7 +182,10 @@ class BuilderPool:
                     reasons = "; ".join(loss.fact for loss in self.losses.values())
                     others = len(self._platforms.keys() - self.losses.keys())
                     kind = f" of {request.native}, as a BUILDPLATFORM wants it," if others else ""
-                    raise Unreachable(f"no builder{kind} is left ({reasons})", "run again when one answers")
+                    fact = f"no builder{kind} is left ({reasons})"
+                    if all(isinstance(loss, Refused) for loss in self.losses.values()):
+                        raise Refused(fact, "correct that, and run again")
+                    raise Unreachable(fact, "run again when one answers")
                 for name in [each for each in able if each != doubtful] or able:
                     if self._left[name] > 0:
                         self._left[name] -= 1

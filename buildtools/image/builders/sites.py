@@ -130,18 +130,12 @@ class BuildSite:
 
     @cached_property
     def platforms(self) -> tuple[Platform, ...]:
-        """The platforms to build for: those configured, else those that it can run, its own platform first.
-
-        :raises Unreachable: if there is no answer.
-        """
+        """See the protocol. The configured ones need no answer."""
         return self._own_platforms or platforms_of(self.host)
 
     @property
     def keeps_content(self) -> bool:
-        """Whether it can store attestations and caches, as every builder can that pushes by itself.
-
-        :raises Unreachable: if there is no answer.
-        """
+        """See the protocol. Every builder can that pushes by itself."""
         return not isinstance(self.host, Engine) or self.host.containerd_store
 
     def _without(self, platform: str) -> str:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from buildtools import Refused
 from buildtools.frozen import frozen
 from buildtools.request_log import Stopwatch
 
@@ -25,6 +26,7 @@ _CONNECT_SECONDS = 30
 _KEEPALIVE_SECONDS = 15
 _KEEPALIVE_PROBES = 4
 _BUFFER = 256 * 1024
+_FILES = ("ca.pem", "cert.pem", "key.pem")
 
 
 @frozen
@@ -39,9 +41,26 @@ class Certificates:
     verify: bool = True
 
     @classmethod
-    def in_folder(cls, folder: Path) -> Certificates:
-        """The certificates in a folder like ``DOCKER_CERT_PATH``, with ``ca.pem``, ``cert.pem`` and ``key.pem``."""
-        return cls(str(folder / "ca.pem"), (str(folder / "cert.pem"), str(folder / "key.pem")))
+    def read(cls, folder: Path) -> Certificates:
+        """The certificates in a folder like ``DOCKER_CERT_PATH``, with ``ca.pem``, ``cert.pem`` and ``key.pem``.
+
+        :raises Refused: if a file is missing or cannot be used.
+        """
+        if missing := [name for name in _FILES if not (folder / name).is_file()]:
+            raise Refused(f"the certificates in {folder} lack {', '.join(missing)}", "put what is missing there")
+        authority, certificate, key = (str(folder / name) for name in _FILES)
+        names = _FILES[0]
+        try:
+            context = ssl.create_default_context(cafile=authority)
+            names = " and ".join(_FILES[1:])
+            # Without a password OpenSSL would ask the terminal for that of an encrypted key.
+            context.load_cert_chain(certificate, key, password="")
+        except OSError as error:
+            raise Refused(
+                f"{names} in {folder} cannot be used ({error.strerror})",
+                "they must be PEM files, and key.pem the key of cert.pem, without a password",
+            ) from None
+        return cls(authority, (certificate, key))
 
 
 def dial_unix(path: str) -> socket.socket:

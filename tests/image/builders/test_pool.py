@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from buildtools import Cancelled, Unreachable
+from buildtools import BuildToolsError, Cancelled, Refused, Unreachable
 from buildtools.events import Event, Report, Step, Warned, unheard
 from buildtools.image.builder import BuildRequest
 from buildtools.image.builders.pool import BuilderPool
 from buildtools.image.engine.buildkit.failure import BuildFailed
+from buildtools.image.engine.client import UnusableEngine
 from buildtools.platform import Platform
 
 AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64")
@@ -27,6 +28,7 @@ class Recorder:
     """A site that only remembers what it was asked for; ``work`` is called for each build."""
 
     platforms: tuple[Platform, ...] = (AMD64,)
+    keeps_content: bool = True
     work: Callable[[BuildRequest], object] = lambda _: None
     names: list[str] = field(default_factory=list)
     requests: list[BuildRequest] = field(default_factory=list)
@@ -40,14 +42,21 @@ class Recorder:
 
 @dataclass
 class Unanswering:
-    """A site that is not there."""
+    """A site that is not there, whose platforms are configured."""
+
+    error: BuildToolsError = field(default_factory=lambda: Unreachable("it is away"))
+    platforms: tuple[Platform, ...] = (AMD64,)
 
     @property
-    def platforms(self) -> tuple[Platform, ...]:
-        raise Unreachable("it is away")
+    def keeps_content(self) -> bool:
+        raise self.error
 
     def push_build(self, request: BuildRequest, report: Report, cancelled: threading.Event) -> str:
         raise AssertionError
+
+
+def untrusted() -> Unanswering:
+    return Unanswering(UnusableEngine("its certificate is another's"))
 
 
 def request(name: str, *, platform: str = "", content: bytes = b"FROM scratch\n") -> BuildRequest:
@@ -120,7 +129,7 @@ def test_a_dockerfile_that_reads_the_platform_of_its_builder_gets_that_builder()
 
 
 def test_a_dockerfile_that_reads_the_platform_of_its_builder_is_not_built_on_another() -> None:
-    other, cross = Recorder((ARM64,)), Recorder((AMD64,), gone)
+    other, cross = Recorder((ARM64,)), Recorder((AMD64,), work=gone)
     content = b"FROM --platform=$BUILDPLATFORM scratch AS build\nFROM scratch\n"
     with pytest.raises(Unreachable, match=r"no builder of linux/amd64, as a BUILDPLATFORM wants it, is left \(it went"):
         build(pool(other=other, cross=cross), request("app", platform="linux/arm64", content=content))
@@ -153,6 +162,22 @@ def test_with_nobody_left_the_reasons_are_told() -> None:
     one = pool(a=Recorder(work=gone), b=Unanswering())
     with pytest.raises(Unreachable, match=r"no builder is left \(it is away; it went away\)"):
         build(one, request("app"))
+
+
+def test_a_builder_that_is_not_trusted_gets_nothing_and_the_others_get_its_share() -> None:
+    one = pool(a=untrusted(), b=Recorder(), c=Recorder(keeps_content=False))
+    assert not one.keeps_content
+    for number in range(8):
+        build(one, request(f"image{number}"))
+    assert ["a"] == list(one.losses)
+    assert pool(a=untrusted(), b=Recorder()).keeps_content
+
+
+def test_where_no_builder_is_trusted_another_run_does_not_help() -> None:
+    with pytest.raises(Refused, match=r"no builder is left \(its certificate is another's\)"):
+        build(pool(a=untrusted()), request("app"))
+    with pytest.raises(Unreachable):
+        build(pool(a=untrusted(), b=Unanswering()), request("app"))
 
 
 def failing_build(reason: str = "exit code 1", log: Sequence[str] = ()) -> Callable[[BuildRequest], object]:

@@ -21,12 +21,11 @@ from buildtools.image.engine.buildkit.control import connect_control
 from buildtools.image.engine.buildkit.grpc import Gone, NotGrpc, Status
 from buildtools.image.engine.buildkit.host import BuildkitHost
 from buildtools.image.engine.buildkit.protobuf import Message
-from buildtools.image.engine.client import Engine
+from buildtools.image.engine.client import Engine, UnusableEngine
 from buildtools.image.http import dialing
 from buildtools.platform import Platform
 
 _PORT = 1234
-_CERTIFICATES = ("ca.pem", "cert.pem", "key.pem")
 _IN_CONTAINER = "docker-container"
 # Seconds for a response that should be immediate.
 _PATIENCE = 30.0
@@ -48,7 +47,7 @@ class Daemon:
     def at(cls, address: str, certificates: Path | None, engine: Callable[[], Engine]) -> Daemon:
         """The daemon at ``unix://PATH`` or ``tcp://HOST[:PORT]``, or in the named container of ``engine``.
 
-        :raises Refused: if the address is invalid.
+        :raises Refused: if the address is invalid, or the certificates cannot be used.
         """
         url = urllib.parse.urlsplit(address)
         try:
@@ -62,10 +61,7 @@ class Daemon:
         if url.scheme == "tcp" and host:
             if certificates is None:
                 return cls(address, partial(dialing.dial_tcp, host, port))
-            missing = [name for name in _CERTIFICATES if not (certificates / name).is_file()]
-            if missing:
-                raise Refused(f"the certificates in {certificates} lack {', '.join(missing)}", "put them there")
-            tls = dialing.Certificates.in_folder(certificates)
+            tls = dialing.Certificates.read(certificates)
             return cls(address, partial(dialing.dial_tls, host, port, tls, ["h2"]))
         raise Refused(
             f"{address} is not the address of a BuildKit daemon",
@@ -81,12 +77,12 @@ class Daemon:
         """A new connection without a timeout.
 
         :raises Unreachable: if nothing answers.
-        :raises Refused: if the certificates cannot be used.
+        :raises UnusableEngine: if one does not trust the other.
         """
         try:
             return self._dial()
         except ssl.SSLError as error:
-            raise Refused(
+            raise UnusableEngine(
                 f"{self.title} and this program do not trust each other's certificates ({error})",
                 "check the `certificates` for it: ca.pem must have signed its own, and it must accept cert.pem",
             ) from None
@@ -95,7 +91,7 @@ class Daemon:
 
     def without_buildkit(self) -> BuildToolsError:
         """The error if something else answers."""
-        return Refused(f"what answers at {self.address} is not BuildKit", "correct the address of the builder")
+        return UnusableEngine(f"what answers at {self.address} is not BuildKit", "correct the address of the builder")
 
     @cached_property
     def platforms(self) -> tuple[Platform, ...]:
