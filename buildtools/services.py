@@ -116,16 +116,15 @@ class Services:
     def build_platform(self) -> Platform | None:
         """The platform of images that have none configured: that of the first builder, or of the engine.
 
-        None if none of them can be used.
+        None if that one cannot be used. Never that of another one: a version must not depend on which builders answer.
         """
         if not self.sites:
             engine = self.engine_if_any()
             return engine.platform if engine else None
         from buildtools.image.engine.client import UnusableEngine
 
-        for site in self.sites.values():
-            with contextlib.suppress(Unreachable, UnusableEngine):
-                return next(iter(site.platforms), None)
+        with contextlib.suppress(Unreachable, UnusableEngine):
+            return next(iter(next(iter(self.sites.values())).platforms), None)
         return None
 
     @cached_property

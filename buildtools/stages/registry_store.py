@@ -6,7 +6,7 @@ date if the registry has its fingerprint, is never pulled, and only has a name i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -152,6 +152,8 @@ class RegistryStore:
             if len(sites) > 1:
                 # Here an interrupt ends the wait for a builder that hangs; a building thread would wait on.
                 pool.ask()
+                if len(pool.losses) < len(sites):
+                    self._refuse_unknown_platform(statuses, targets)
             return assemble(
                 statuses,
                 targets,
@@ -171,6 +173,30 @@ class RegistryStore:
         finally:
             for name, loss in pool.losses.items():
                 task.run.report(Warned("", f"the builder {name} was lost: {loss}"))
+
+    def _refuse_unknown_platform(self, statuses: Sequence[ImageStatus], targets: Collection[str]) -> None:
+        """Raise :class:`Unreachable` if images are for the platform of the first builder, which did not say what it is.
+
+        The other builders may be of another platform, and would build other images.
+        """
+        from buildtools.image.builders.pool import reads_build_platform
+
+        task = self._task
+        names = [
+            each.name
+            for each in statuses
+            if each.name in targets
+            and (
+                not task.settings.platforms_of(each.folder.image)
+                or reads_build_platform(each.folder.dockerfile_path.read_bytes())
+            )
+        ]
+        if names and task.services.build_platform is None:
+            first = next(iter(task.services.sites))
+            raise Unreachable(
+                f"the first builder, {first}, does not answer, and {', '.join(names)} would be built for its platform",
+                "give it `platforms` in a table [tool.buildtools.pool.NAME], or run again when it answers",
+            )
 
     def _statuses(
         self, statuses: Sequence[ImageStatus], stored: Mapping[str, StoredImage], *, is_final: bool = False

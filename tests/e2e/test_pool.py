@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from buildtools.platform import local_platform
 from tests.conftest import EngineService
 from tests.e2e.conftest import MakeProject
 from tests.e2e.project import MANIFEST_KINDS, Project
@@ -180,6 +181,15 @@ def test_what_a_killed_builder_was_building_is_built_by_the_other(pool_project: 
     assert f"the builder {builders.addresses[0]} was lost: " in outcome.err
     assert 2 == outcome.err.count(f"] on {builders.addresses[1]}")
     assert 4 == outcome.err.count(f", on {builders.addresses[1]}\n")
+
+    # The one that is left may be of another platform.
+    project.image("copy", "FROM scratch\nCOPY file /\n", file=project.mark)
+    project.commit("a change")
+    project.tag("1.1.0")
+    refused = project.invoke("push", **builders.variables)
+    fact = f"the first builder, {builders.addresses[0]}, does not answer, and {project.name('copy')} would be built for"
+    assert (4, True) == (refused.code, fact in refused.last), refused.err
+    project.done("push", INVOKE_BUILDTOOLS_PLATFORM=str(local_platform()), **builders.variables)
 
 
 @pytest.mark.exhaustive

@@ -46,6 +46,11 @@ _FULL = Unreachable("its disk is full", "free space there, with `docker builder 
 _PATIENCE = 0.2
 
 
+def reads_build_platform(dockerfile: bytes) -> bool:
+    """Whether the platform of its builder may be part of an image's fingerprint."""
+    return _BUILD_PLATFORM.search(dockerfile) is not None
+
+
 class Site(Protocol):
     """A builder that pushes what it builds; see :class:`~buildtools.image.builders.sites.BuildSite`."""
 
@@ -195,7 +200,7 @@ class BuilderPool:
 
     def _able(self, platform: str, native: str, content: bytes) -> list[str]:
         left = {name: [*map(str, each)] for name, each in self._platforms.items() if name not in self.losses}
-        is_bound = _BUILD_PLATFORM.search(content)
+        is_bound = reads_build_platform(content)
         of_that = [name for name, platforms in left.items() if platforms[:1] == [native if is_bound else platform]]
         # The fingerprint of a bound one says what another builder would not be.
         if of_that or is_bound:
