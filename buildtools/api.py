@@ -19,7 +19,7 @@ from buildtools.cancellation import Cancellation, cancel_on_signals
 from buildtools.events import Event, Finished, Log, Outcome, Report, Started, Step, Transferred, Warned, unheard
 from buildtools.git.checkout import read_version
 from buildtools.image.assembly import LocalImage
-from buildtools.image.registry.push import PushedImage
+from buildtools.image.registry.image_to_push import PushedImage
 from buildtools.invocation import process_environment, running
 from buildtools.invoke_config import project_context, read_settings
 from buildtools.pipeline import (

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from buildtools.audit import Verification
     from buildtools.git.tagging.tags import CutTag
     from buildtools.image.assembly import LocalImage
-    from buildtools.image.registry.push import PushedImage
+    from buildtools.image.registry.image_to_push import PushedImage
     from buildtools.image.survey import ImageStatus
     from buildtools.release import Release
     from buildtools.run import Run

@@ -12,7 +12,7 @@ import pytest
 from buildtools.audit import MemberState
 from buildtools.git.tagging.tags import TagState
 from buildtools.image.assembly import BuildOutcome
-from buildtools.image.registry.push import PushRoute
+from buildtools.image.registry.image_to_push import PushRoute
 from buildtools.image.survey import BuildState
 from buildtools.sandbox import Service
 from buildtools.stages.doctor import Health

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from buildtools.console import table
 from buildtools.image.assembly import BuildOutcome, LocalImage
-from buildtools.image.registry.push import PushedImage, PushRoute
+from buildtools.image.registry.image_to_push import PushedImage, PushRoute
 from buildtools.image.survey import BuildState, ImageStatus
 from buildtools.rendering.json_rendering import DOCUMENT_SCHEMA
 from buildtools.rendering.words import short_digest, states_sentence

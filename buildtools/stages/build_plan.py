@@ -17,7 +17,7 @@ from buildtools import Refused
 from buildtools.frozen import frozen
 from buildtools.image.reference import image_name
 from buildtools.image.registry.build_records import BuildRecord, built_for, expected_seconds, read_builds
-from buildtools.image.registry.push import PushedImage
+from buildtools.image.registry.image_to_push import PushedImage
 from buildtools.image.survey import BuildState, ImageStatus
 from buildtools.partition import Partition, Share, partition
 from buildtools.schedule import side_by_side

@@ -14,8 +14,8 @@ from buildtools.image.engine.client import Engine, EngineError
 from buildtools.image.folder.fingerprint import recorded_seconds
 from buildtools.image.push.routes import PushRequest
 from buildtools.image.reference import image_name
+from buildtools.image.registry.image_to_push import ImageToPush
 from buildtools.image.registry.lookup import StoredImage, find_fingerprints
-from buildtools.image.registry.push import ImageToPush
 from buildtools.image.survey import BuildState, ImageStatus, engine_statuses
 from buildtools.schedule import side_by_side
 from buildtools.stages.image_names import full_repository, reference, repository

@@ -17,9 +17,9 @@ from buildtools.image.folder.fingerprint import explain
 from buildtools.image.folder.folders import ImageFolder
 from buildtools.image.push.routes import PushRequest, foreseen_routes, push, unbuilt_images
 from buildtools.image.reference import Reference
+from buildtools.image.registry.image_to_push import ImageToPush, PushedImage, PushRoute
 from buildtools.image.registry.lookup import move_tag
 from buildtools.image.registry.manifest import CREATED_LABEL, SOURCE_LABEL, VERSION_LABEL
-from buildtools.image.registry.push import ImageToPush, PushedImage, PushRoute
 from buildtools.image.survey import BuildState, ImageStatus, engine_statuses, survey
 from buildtools.stages.engine_store import EngineStore
 from buildtools.stages.image_names import place, repository

@@ -17,8 +17,8 @@ from buildtools.image.bases import BaseImage
 from buildtools.image.builders.registry_builder import RegistryBuilder
 from buildtools.image.push.routes import PushRequest
 from buildtools.image.reference import Reference
+from buildtools.image.registry.image_to_push import ImageToPush, PushRoute
 from buildtools.image.registry.lookup import StoredImage, find_fingerprints, read_image
-from buildtools.image.registry.push import ImageToPush, PushRoute
 from buildtools.image.survey import BuildState, ImageStatus, registry_statuses
 from buildtools.schedule import awaited
 from buildtools.stages.check import certificate_checks

@@ -43,8 +43,8 @@ from typing import TypeVar
 from buildtools import BuildToolsError, Conflict, Drifted, Failures, Refused, Unreachable, expected_failures, release
 from buildtools.channel import CHANNELS, Channel, channel_key, channel_name, may_be_channel
 from buildtools.git.checkout import read_version, refuse_dirty
+from buildtools.image.registry.image_to_push import PushedImage
 from buildtools.image.registry.lookup import move_tag
-from buildtools.image.registry.push import PushedImage
 from buildtools.release import Release, ReleasedArchive, ReleasedImage
 from buildtools.schedule import all_ended, awaited
 from buildtools.stages.archives import store_archives

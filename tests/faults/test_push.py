@@ -21,9 +21,9 @@ from buildtools.image.push.engine_push import push_by_engine
 from buildtools.image.push.routes import PushRequest, push
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
+from buildtools.image.registry.image_to_push import ImageToPush, PushedImage, PushRoute
 from buildtools.image.registry.lookup import StoredImage, find_fingerprints, fingerprint_tag, read_image
 from buildtools.image.registry.manifest import labels_of
-from buildtools.image.registry.push import ImageToPush, PushedImage, PushRoute
 from buildtools.version import Version
 from tests.conftest import HtpasswdRegistry
 from tests.contract.registries import OwnRegistry, own_registry

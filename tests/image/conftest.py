@@ -10,7 +10,7 @@ from buildtools.image.engine.client import Engine
 from buildtools.image.generation import PARENTS_LABEL, generation_of, parents_label
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
-from buildtools.image.registry.push import ImageToPush
+from buildtools.image.registry.image_to_push import ImageToPush
 from tests.conftest import EngineService
 from tests.image import images
 from tests.image.building import Builder

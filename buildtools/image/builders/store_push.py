@@ -19,9 +19,10 @@ from buildtools.image.push.routes import known_layers
 from buildtools.image.reference import Reference, image_name
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
+from buildtools.image.registry.image_to_push import ImageToPush
 from buildtools.image.registry.lookup import StoredImage, read_image
 from buildtools.image.registry.manifest import Damaged
-from buildtools.image.registry.push import ImageToPush, workers
+from buildtools.image.registry.push import workers
 from buildtools.platform import Platform
 
 

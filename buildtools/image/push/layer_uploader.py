@@ -20,6 +20,7 @@ from buildtools.image.push.plan import LITTLE, LONG, LayerPlan, by_large_base, g
 from buildtools.image.registry.build_records import BuildRecords
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
+from buildtools.image.registry.image_to_push import ImageToPush, PushRoute
 from buildtools.image.registry.lookup import (
     StoredImage,
     find_intact,
@@ -27,7 +28,6 @@ from buildtools.image.registry.lookup import (
     read_image,
 )
 from buildtools.image.registry.manifest import DOCKER_CONFIG, Damaged, Descriptor, Manifest, labels_of
-from buildtools.image.registry.push import ImageToPush, PushRoute
 from buildtools.schedule import awaited, side_by_side
 from buildtools.settings import MediaTypes
 

@@ -7,8 +7,8 @@ from dataclasses import field
 from itertools import takewhile
 
 from buildtools.frozen import frozen
+from buildtools.image.registry.image_to_push import ImageToPush
 from buildtools.image.registry.manifest import Descriptor
-from buildtools.image.registry.push import ImageToPush
 
 # How many bytes of one layer may be sent, or exported by an engine, unnecessarily: avoiding that would cost more.
 LITTLE = 16 * 1024 * 1024

@@ -45,18 +45,10 @@ from buildtools.image.push.layer_uploader import LayerUploader
 from buildtools.image.reference import Reference
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
+from buildtools.image.registry.image_to_push import ImageToPush, PushedImage, PushRoute, variants_by_repository
 from buildtools.image.registry.lookup import StoredImage
 from buildtools.image.registry.manifest import DOCKER_LAYER, OCI_LAYER, Descriptor, diff_ids_of
-from buildtools.image.registry.push import (
-    Images,
-    ImageToPush,
-    Overtaken,
-    PushedImage,
-    PushRoute,
-    VersionTagger,
-    variants_by_repository,
-    workers,
-)
+from buildtools.image.registry.push import Images, Overtaken, VersionTagger, workers
 from buildtools.settings import MediaTypes
 from buildtools.version import Version
 
@@ -179,6 +171,8 @@ def _routes(
         present = {image: each for image, each in published_images.items() if each}
         present |= {image: source for image, (source, _) in routes.items() if image not in new}
         present_by_name = {image.name: source for image, source in present.items()}
+        # Half of the work of a version, for which there is time while something else is built.
+        tagger.put_configs({image: source for image, (source, _) in routes.items() if image not in new})
         if request.make:
             results = request.make(new, present_by_name)
         else:

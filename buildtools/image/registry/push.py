@@ -13,19 +13,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from enum import Enum
 from typing import TypeVar
 
 from buildtools import BuildToolsError, Conflict, Failures, Refused, expected_failures
 from buildtools.events import Report, Warned
-from buildtools.frozen import frozen
 from buildtools.image.generation import PARENTS_LABEL, generation_of, other_parents
-from buildtools.image.reference import Reference, image_name, variant_name
+from buildtools.image.reference import Reference, image_name
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
+from buildtools.image.registry.image_to_push import ImageToPush, PushedImage, PushRoute, variants_by_repository
 from buildtools.image.registry.lookup import (
     Seen,
     StoredImage,
@@ -44,9 +43,9 @@ from buildtools.image.registry.manifest import (
     OtherPlatforms,
     diff_ids_of,
     digest_of,
+    stamp,
 )
 from buildtools.image.registry.stamping import stamped_image
-from buildtools.platform import Platform
 from buildtools.schedule import all_ended, awaited
 from buildtools.settings import MediaTypes
 from buildtools.version import Version
@@ -58,79 +57,6 @@ _JOBS = 8
 # For how many seconds a tag that did not exist counts as missing, if nothing was built or sent meanwhile. There is
 # always some time between the check and the write; a release has its claim for that.
 _LOOK_LASTS = 0.5
-
-
-class PushRoute(Enum):
-    """How an image got into the registry."""
-
-    ALREADY_THERE = "already there"
-    STAMPED = "stamped"
-    DIRECT = "direct"
-    ENGINE = "engine"
-    BUILDER = "builder"
-
-
-@frozen
-class ImageToPush:
-    """One image of a version.
-
-    ``image_id`` may be empty if the registry has the fingerprint. ``parents`` are the places of the images whose layers
-    this one may share. An image in the registry is not used if it was built before ``built_since``, in seconds since
-    1970. ``platform`` is set for each variant of an image for several platforms: they share the repository and the
-    version's tag, which points to their index. ``build_seconds`` is how long its build took, 0 if unknown. An image
-    is incomplete without everything that is to be ``attested`` about it. One that is stored ``as_built`` keeps the
-    digest that it has in containerd's store.
-    """
-
-    name: str
-    repository: str
-    fingerprint: str
-    image_id: str = ""
-    parents: tuple[str, ...] = ()
-    built_since: float = 0.0
-    platform: Platform | None = None
-    build_seconds: float = 0.0
-    attested: frozenset[str] = frozenset()
-    as_built: bool = False
-
-    @property
-    def place(self) -> str:
-        """Its repository, and its variant there."""
-        return variant_name(self.repository, self.platform) if self.platform else self.repository
-
-    @property
-    def parent_repositories(self) -> tuple[str, ...]:
-        """The repositories of its parents."""
-        return tuple(map(image_name, self.parents))
-
-
-@frozen
-class PushedImage:
-    """An image in the registry, as the registry confirmed it. ``size`` is that of its compressed layers in bytes.
-
-    For an image for several platforms these are the digest of the index, a digest of all fingerprints, and the size of
-    all variants. With attestations, too, the digest is that of the index.
-    """
-
-    name: str
-    reference: str
-    fingerprint: str
-    digest: str
-    size: int
-    route: PushRoute
-
-    @property
-    def is_new(self) -> bool:
-        """Whether the registry did not have this fingerprint before."""
-        return self.route in (PushRoute.DIRECT, PushRoute.ENGINE, PushRoute.BUILDER)
-
-
-def variants_by_repository(images: Iterable[ImageToPush]) -> list[list[ImageToPush]]:
-    """The images grouped by repository, in order of each one's first variant."""
-    variants: dict[str, list[ImageToPush]] = {}
-    for image in images:
-        variants.setdefault(image.repository, []).append(image)
-    return list(variants.values())
 
 
 class Overtaken(Exception):
@@ -176,6 +102,7 @@ class VersionTagger:
         self._media_types = media_types
         self._looked_at = float("-inf")
         self._versions: dict[ImageToPush, StoredImage] = {}
+        self._early_configs: dict[ImageToPush, Future[str]] = {}
         self.parts = Seen()
 
     def look_up(self, images: Sequence[ImageToPush]) -> tuple[Images, Images]:
@@ -251,6 +178,20 @@ class VersionTagger:
                 if image and is_whole(self._registry, base.repository, image, self.parts):
                     yield base.repository, image
 
+    def put_configs(self, images: Images) -> None:
+        """Begin to store the version's configurations of these images, without waiting for the end.
+
+        Nothing names them yet. If the version is not made, the registry's garbage collection deletes them.
+        """
+        for image, source in images.items():
+            if source and image not in self._early_configs:
+                config = stamp(source.config, self._labels)
+                self._early_configs[image] = self._pool.submit(self._put_config, image, config)
+
+    def _put_config(self, image: ImageToPush, config: bytes) -> str:
+        self._cache.remember_config(config)
+        return self._registry.put_blob(image.repository, config)
+
     def stamp(self, image: ImageToPush, source: StoredImage, route: PushRoute) -> PushedImage:
         """Make the version from a stored image, and read it back.
 
@@ -261,8 +202,9 @@ class VersionTagger:
         media_types = MediaTypes.OCI if image.platform else self._media_types
         source = source if image.attested else replace(source, attestations=())
         stamped = stamped_image(source, self._labels, media_types, version, self._registry)
-        self._registry.put_blob(image.repository, stamped.config)
-        self._cache.remember_config(stamped.config)
+        early = self._early_configs.get(image)
+        if early is None or early.exception() or early.result() != stamped.manifest.config.digest:
+            self._put_config(image, stamped.config)
         for each in stamped.attestations:
             self._registry.put_manifest(image.repository, each.digest, each)
         if image.platform or stamped.index:

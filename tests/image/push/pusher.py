@@ -11,8 +11,8 @@ from buildtools.image.push.routes import Provide, PushRequest, push
 from buildtools.image.reference import Reference
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
+from buildtools.image.registry.image_to_push import ImageToPush, PushedImage
 from buildtools.image.registry.lookup import StoredImage, read_image
-from buildtools.image.registry.push import ImageToPush, PushedImage
 from buildtools.settings import MediaTypes
 from buildtools.version import Version
 

@@ -12,8 +12,8 @@ from buildtools.image.engine.client import Engine
 from buildtools.image.reference import Reference
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
+from buildtools.image.registry.image_to_push import ImageToPush, PushRoute
 from buildtools.image.registry.manifest import Descriptor
-from buildtools.image.registry.push import ImageToPush, PushRoute
 from tests.faults.proxy import wire_to
 from tests.image.conftest import MakeImage
 from tests.image.images import Layer

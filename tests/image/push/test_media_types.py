@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from buildtools.image.registry.image_to_push import ImageToPush, PushRoute
 from buildtools.image.registry.lookup import fingerprint_tag
 from buildtools.image.registry.manifest import (
     DOCKER_CONFIG,
@@ -21,7 +22,6 @@ from buildtools.image.registry.manifest import (
     digest_of,
     encode,
 )
-from buildtools.image.registry.push import ImageToPush, PushRoute
 from buildtools.settings import MediaTypes
 from tests.image.conftest import MakeImage
 from tests.image.push.pusher import Pusher

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from buildtools.image.push.plan import LITTLE, LayerPlan, by_large_base, group_disjoint
+from buildtools.image.registry.image_to_push import ImageToPush
 from buildtools.image.registry.manifest import DOCKER_LAYER, Descriptor
-from buildtools.image.registry.push import ImageToPush
 
 LARGE = 3 * LITTLE
 

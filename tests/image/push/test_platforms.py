@@ -8,9 +8,9 @@ import pytest
 
 from buildtools import Conflict
 from buildtools.image.push.routes import PushRequest, push
+from buildtools.image.registry.image_to_push import ImageToPush, PushRoute
 from buildtools.image.registry.lookup import tag_digest
 from buildtools.image.registry.manifest import Manifest
-from buildtools.image.registry.push import ImageToPush, PushRoute
 from buildtools.platform import Platform
 from buildtools.version import Version
 from tests.image.conftest import MakeImage

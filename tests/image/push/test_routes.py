@@ -16,13 +16,14 @@ from buildtools.events import Event, Step, Transferred, Warned
 from buildtools.image.engine.client import Engine
 from buildtools.image.push.routes import PushRequest, foreseen_routes, push
 from buildtools.image.registry.cache import Cache
+from buildtools.image.registry.image_to_push import ImageToPush, PushRoute
 from buildtools.image.registry.lookup import StoredImage, fingerprint_tag
-from buildtools.image.registry.manifest import FINGERPRINT_LABEL, diff_ids_of, labels_of
-from buildtools.image.registry.push import ImageToPush, PushRoute
+from buildtools.image.registry.manifest import FINGERPRINT_LABEL, diff_ids_of, digest_of, labels_of, stamp
 from buildtools.version import Version
 from tests.image.conftest import MakeImage
 from tests.image.images import layer_tar
 from tests.image.push.pusher import REVISION, VERSION, Pusher
+from tests.waiting import until
 
 
 def test_a_new_image_arrives_whole_with_the_version_in_it(pusher: Pusher, make_image: MakeImage) -> None:
@@ -193,17 +194,24 @@ def test_what_was_built_too_long_ago_is_not_stamped(pusher: Pusher, make_image: 
     assert [PushRoute.STAMPED, PushRoute.DIRECT] == [young.route, old.route]
 
 
-def test_only_what_the_registry_lacks_is_asked_for(pusher: Pusher, make_image: MakeImage) -> None:
+def test_only_what_the_registry_lacks_is_asked_for_and_the_rest_is_prepared_meanwhile(
+    pusher: Pusher, make_image: MakeImage
+) -> None:
     there, lacking = make_image("there", {"a": b"1"}), make_image("lacking", {"a": b"2"})
     pusher("1.0", there)
     asked: list[str] = []
 
+    labels = {VERSION: "1.1", REVISION: "1"}
+    config = stamp(pusher.stored(there.repository, fingerprint_tag(there.fingerprint)).config, labels)
+
     def provide(images: Sequence[ImageToPush], _: object) -> Sequence[ImageToPush]:
         asked.extend(image.name for image in images)
+        # What is there gets its configuration of the new version while something else is built.
+        until(lambda: pusher.registry.blob_size(there.repository, digest_of(config)))
         return [replace(image, image_id=lacking.image_id) for image in images]
 
     wanted = (replace(there, image_id=""), replace(lacking, image_id=""))
-    request = PushRequest(wanted, Version.parse("1.1"), {VERSION: "1.1", REVISION: "1"})
+    request = PushRequest(wanted, Version.parse("1.1"), labels)
     foreseen = foreseen_routes(request, pusher.registry, pusher.cache)
     assert [PushRoute.STAMPED, None] == foreseen
     pusher("1.1", *wanted, provide=provide)
