@@ -8,27 +8,55 @@ compressing does.
 
     block, block, …, 1 last block, 0 to 7 bits    the output of libdeflate
     block, block, …, 0 last block, 000, 0 to 7 bits, 00 00 FF FF    the result
+
+Jars are compressed already. What a small sample shows that deflate cannot make smaller is stored, and what it can make
+only a little smaller is compressed at the fastest level. There libdeflate begins a block every :data:`_PIECE` bytes, so
+noise that is appended begins a block too, which is then a stored one. A stored block has its length in front, and so
+shows where it begins: nothing has to be inflated.
+
+    block, block, …, 1 00, 0 to 7 bits, length, a few bytes and noise    the output of libdeflate
+    block, block, …, 0 00, 0 to 7 bits, length, a few bytes    the result
 """
 
 from __future__ import annotations
 
 import ctypes
-from functools import cache
+import hashlib
+from collections.abc import Callable, Iterator
+from enum import Enum, auto
+from functools import cache, partial
+from itertools import groupby
 from typing import Any
 
 from buildtools import BuildToolsError
 
 # libdeflate is fastest at level 1. Level 5 compresses like gzip -6, in a third of the time.
 _QUICK, _THOROUGH = 1, 5
-# Jars are already compressed: level 5 saves 0.3 % more than level 1, and takes a quarter longer.
-_SAMPLE = 64 << 10
-_HARDLY_SMALLER = 0.8
+# The most that a stored block holds, and the length of libdeflate's blocks at level 1.
+_PIECE = 65535
+# A block there may be longer by the end of a match.
+_OVERLAP = 64
+# The least that libdeflate begins another block for.
+_NOISE = hashlib.shake_128(b"").digest(5000)
+# A sample of a piece: so many slices of so many bytes, in even distances.
+_SLICES, _SLICE = 5, 1 << 10
+_HARDLY_SMALLER = 0.9
+# What is best compressed at once.
+BLOCK = 16 * _PIECE + _OVERLAP
 
 # https://zlib.net/manual.html
 _Z_BLOCK = 5
 _AT_BLOCK_END, _IN_LAST_BLOCK, _UNUSED_BITS = 128, 64, 7
 _RAW = -15
 _CHUNK = 64 << 10
+
+
+class _Kind(Enum):
+    """How much smaller bytes can be made."""
+
+    TEXT = auto()
+    DENSE = auto()
+    INCOMPRESSIBLE = auto()
 
 
 class _Stream(ctypes.Structure):
@@ -56,7 +84,8 @@ def codec() -> bytes:
     """An identifier of everything that determines the result of :func:`deflated`, for caches."""
     import deflate
 
-    return f"deflate {deflate.__version__}, levels {_QUICK} and {_THOROUGH}, {_SAMPLE}, {_HARDLY_SMALLER}".encode()
+    numbers = (_QUICK, _THOROUGH, _PIECE, _OVERLAP, len(_NOISE), _SLICES, _SLICE, _HARDLY_SMALLER)
+    return f"deflate {deflate.__version__}, {numbers}".encode()
 
 
 def deflated(block: bytes) -> bytes:
@@ -64,19 +93,94 @@ def deflated(block: bytes) -> bytes:
 
     :raises BuildToolsError: if this machine has no zlib.
     """
+    compress: dict[_Kind, Callable[[memoryview], bytes | bytearray]] = {
+        _Kind.TEXT: partial(_open_stream, level=_THOROUGH),
+        _Kind.DENSE: _dense_stream,
+        _Kind.INCOMPRESSIBLE: _stored_blocks,
+    }
+    view, start, parts = memoryview(block), 0, []
+    for kind, end in _runs(view):
+        parts.append(compress[kind](view[start:end]))
+        start = end
+    return b"".join(parts)
+
+
+def _runs(block: memoryview) -> Iterator[tuple[_Kind, int]]:
+    """The ends of the runs of one kind that a block consists of."""
+    starts = range(0, max(1, len(block) - _OVERLAP), _PIECE)
+    kinds = [_kind(block[start : start + _PIECE]) for start in starts]
+    for kind, run in groupby(enumerate(kinds, 1), lambda piece: piece[1]):
+        count = max(number for number, _ in run)
+        if count == len(kinds):
+            yield kind, len(block)
+        else:
+            # Whatever follows, a few bytes of it do not matter.
+            yield kind, count * _PIECE + (_OVERLAP if kind is _Kind.DENSE else 0)
+
+
+def _kind(piece: memoryview) -> _Kind:
     import deflate
 
-    middle = max(0, len(block) - _SAMPLE) // 2
-    sample = block[middle : middle + _SAMPLE]
-    is_dense = len(deflate.deflate_compress(sample, _QUICK)) > _HARDLY_SMALLER * len(sample)
-    data = deflate.deflate_compress(block, _QUICK if is_dense else _THOROUGH)
+    distance = (len(piece) - _SLICE) // (_SLICES - 1)
+    sample: bytes | memoryview = piece
+    if distance > _SLICE:
+        sample = b"".join(piece[start : start + _SLICE] for start in range(0, _SLICES * distance, distance))
+    size = len(deflate.deflate_compress(sample, _QUICK))
+    if size >= len(sample):
+        return _Kind.INCOMPRESSIBLE
+    return _Kind.DENSE if size > _HARDLY_SMALLER * len(sample) else _Kind.TEXT
+
+
+def _stored_blocks(run: memoryview) -> bytes:
+    pieces = [run[start : start + _PIECE] for start in range(0, len(run), _PIECE)]
+    return b"".join(part for piece in pieces for part in (b"\0", _lengths(len(piece)), piece))
+
+
+def _lengths(size: int) -> bytes:
+    """A stored block's LEN and NLEN (RFC 1951, 3.2.4)."""
+    return size.to_bytes(2, "little") + (size ^ 0xFFFF).to_bytes(2, "little")
+
+
+def _open_stream(run: memoryview, level: int) -> bytes | bytearray:
+    """A stream of a run that does not end, at whole bytes; where its last block is, inflating tells."""
+    import deflate
+
+    data = deflate.deflate_compress(run, level)
     start, end = _last_block(data)
     data[start // 8] &= ~(1 << start % 8)
     # A stored block begins with three zero bits, and so does the padding of the last byte.
     if 8 * len(data) - end < 3:
         data.append(0)
-    data += b"\x00\x00\xff\xff"
-    return bytes(data)
+    data += _lengths(0)
+    return data
+
+
+def _dense_stream(run: memoryview) -> bytes:
+    # The rest is as many whole blocks as possible, and what may overlap.
+    count = max(0, len(run) - _OVERLAP) // _PIECE
+    first = len(run) - (count * _PIECE + _OVERLAP if count else 0)
+    streams = [_open_stream(run[:first], _QUICK)] if first else []
+    return b"".join((*streams, _noise_free_stream(run[first:])) if count else streams)
+
+
+def _noise_free_stream(run: memoryview) -> bytes | bytearray:
+    """The same of whole pieces and :data:`_OVERLAP` bytes more, at level 1, and mostly without inflating."""
+    import deflate
+
+    noisy = b"".join((run, _NOISE))
+    data = deflate.deflate_compress(noisy, _QUICK)
+    for size in range(len(_NOISE) + _OVERLAP, len(_NOISE) - 1, -1):
+        header = len(data) - size - 4
+        # These lengths could also stand inside of a stored block that is longer; then they stand in its content.
+        lengths = _lengths(size)
+        if data[header:-size] == lengths != noisy[-size - 4 : -size] and data[-size:] == noisy[-size:]:
+            # Before the lengths are zeros only, and before those the bit that says that it is the last block.
+            place = len(data[:header].rstrip(b"\0")) - 1
+            data[place] ^= 1 << data[place].bit_length() - 1
+            left = size - len(_NOISE)
+            data[header:] = _lengths(left) + run[len(run) - left :]
+            return data
+    return _open_stream(run, _QUICK)
 
 
 def _last_block(data: bytearray) -> tuple[int, int]:

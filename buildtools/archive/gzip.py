@@ -1,8 +1,8 @@
 """A gzip writer that is fast and gives the same bytes on every machine.
 
-The input is split at fixed boundaries, every :data:`BLOCK` bytes. A pool of threads compresses the blocks separately,
-and the results are joined into **one** gzip member (RFC 1952). One member, because common readers stop or fail at the
-start of a second: ``tarfile.open(mode="r|gz")``, Java's ``GZIPInputStream`` on a socket (JDK-7036144), Apache Commons
+The input is split at fixed boundaries, every ``BLOCK`` bytes. A pool of threads compresses the blocks separately, and
+the results are joined into **one** gzip member (RFC 1952). One member, because common readers stop or fail at the start
+of a second: ``tarfile.open(mode="r|gz")``, Java's ``GZIPInputStream`` on a socket (JDK-7036144), Apache Commons
 Compress.
 
 The caller may begin a segment: there a block ends, and the boundaries are counted anew. The output for a segment then
@@ -23,11 +23,10 @@ from types import TracebackType
 from typing import Self
 
 from buildtools.archive.checksums import Sink
-from buildtools.archive.deflation import codec, deflated
+from buildtools.archive.deflation import BLOCK, codec, deflated
 from buildtools.archive.segment_cache import SegmentCache, name_of
 from buildtools.archive.segment_map import Segment
 
-BLOCK = 1 << 20
 # Reading back anything smaller takes as long as compressing it.
 _WORTH_KEEPING = 64 << 10
 # RFC 1952, 2.3.1: no name, no time, no extra fields; OS 255 is "unknown".

@@ -18,8 +18,9 @@ from typing import IO
 
 from buildtools import BuildToolsError, Refused
 from buildtools.archive.checksums import Sink
+from buildtools.archive.deflation import BLOCK
 
-_CHUNK = 1 << 20
+_CHUNK = BLOCK
 # The content of a file of at least this size gets its own segments.
 _LARGE = 128 << 10
 
