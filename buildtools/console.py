@@ -31,6 +31,8 @@ _REDRAWS_PER_SECOND = 8
 _LOG_LINES = 3
 # A log that is silent for this long looks like a hanging job, and some CI systems kill those.
 _SILENCE_SECONDS = 30.0
+# So many of the images that are at work are then written.
+_MOST_AT_WORK = 20
 # The control characters that a terminal obeys: C0 without tab and line feed, DEL, and C1.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # A full digest is too long for most terminals.
@@ -146,12 +148,15 @@ class PlainConsole(Console):
     def break_silence(self) -> None:
         """Write what is in progress, if nothing was written for a long time."""
         with self._lock:
-            lines = self._board.lines()
-            if not lines or self._board.clock() - self._last_line < _SILENCE_SECONDS:
+            count = len(self._board.works)
+            if not count or self._board.clock() - self._last_line < _SILENCE_SECONDS:
                 return
+            lines = self._board.lines(_MOST_AT_WORK)
             self._last_line = self._board.clock()
         for subject, doing, seconds in lines:
             self._write(f"[{subject}] still at work: {doing} ({duration(seconds)})")
+        if count > len(lines):
+            self._write(f"and {count - len(lines)} more at work")
 
     def _watch(self) -> None:
         while not self._ended.wait(1.0):
@@ -264,18 +269,19 @@ class LiveConsole(Console):
         # Called by the redrawing thread while events come from others, so it must not wait for one that is being
         # printed.
         width, height = self._screen.width, self._screen.height
+        room = max(1, height - 2)
+        count = len(self._board.works)
         lines = [
             _cut(f"… {subject}  {doing}", f"  {duration(seconds)}", width)
-            for subject, doing, seconds in self._board.lines()
+            for subject, doing, seconds in self._board.lines(room if count <= room else room - 1)
         ]
         ends, starts = self._board.counts()
         footer = [_cut(f"  | {line}", "", width) for line in self._board.last_log(_LOG_LINES)]
         footer += [f"{ends} of {starts} done"] if starts > 1 else []
-        room = max(1, height - 2)
+        if count > len(lines):
+            lines.append(f"  and {count - len(lines)} more at work")
         # What is in progress counts more than its log.
         footer = footer[: max(0, room - len(lines))]
-        if len(lines) > room:
-            lines = [*lines[: room - 1], f"  and {len(lines) - room + 1} more at work"]
         return rich.text.Text("\n".join([*lines, *footer]), no_wrap=True, overflow="crop")
 
 

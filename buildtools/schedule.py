@@ -100,8 +100,10 @@ def run_graph(
 
 def all_ended(futures: Collection[Future[Any]]) -> None:
     """Wait until all of them have ended."""
-    while wait(futures, _STEP).not_done:
-        pass
+    for future in futures:
+        # To wait for all of them at once takes the lock of each, at every step.
+        while not future.done():
+            wait([future], _STEP)
 
 
 def awaited(

@@ -62,10 +62,14 @@ class Workboard:
                 return self._end(subject, action)
         return None
 
-    def lines(self) -> list[tuple[str, str, float]]:
-        """For each subject in progress: its name, what it does, and the seconds since its outermost work began."""
+    def lines(self, most: int | None = None) -> list[tuple[str, str, float]]:
+        """For each subject in progress, or ``most`` of them: its name, what it does, and the seconds since that began.
+
+        Those with nested actions come first: the others may only wait for them. The time is that of the outermost one.
+        """
         now = self.clock()
-        return [(subject, self._doing(works, now), now - works[0].since) for subject, works in list(self.works.items())]
+        subjects = sorted(self.works.items(), key=lambda subject: -len(subject[1]))[:most]
+        return [(subject, self._doing(works, now), now - works[0].since) for subject, works in subjects]
 
     def last_log(self, count: int) -> list[str]:
         """The last log lines of the work that began last."""

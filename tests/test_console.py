@@ -217,6 +217,14 @@ def test_a_plain_log_says_what_is_waited_for_after_thirty_seconds_of_silence() -
     clock.now = 200.0
     console.break_silence()
     assert 4 == len(stream.getvalue().splitlines())
+    # An image whose push only waits is less to the point than one that is built.
+    for number in range(30):
+        console(Started(f"image{number}", "push"))
+    console(Started("image29", "build"))
+    clock.now = 240.0
+    console.break_silence()
+    lines = stream.getvalue().splitlines()[35:]
+    assert ("[image29] still at work: build (40s)", "and 10 more at work", 21) == (lines[0], lines[-1], len(lines))
 
 
 def test_wide_characters_do_not_cut_the_clock() -> None:
