@@ -70,8 +70,9 @@ class Cases:
                 ElementTree.SubElement(case, "skipped", message=_xml(event.detail or event.outcome.value))
         try:
             write_atomically(path, ElementTree.tostring(suite, "utf-8", xml_declaration=True) + b"\n")
-        except OSError as failure:
-            raise BuildToolsError(f"cannot write {path} ({failure.strerror})", "name another file by --junit") from None
+        except (OSError, ValueError) as failure:
+            reason = failure.strerror if isinstance(failure, OSError) else "it names no file"
+            raise BuildToolsError(f"cannot write {path} ({reason})", "name another file by --junit") from None
 
 
 def _xml(text: str) -> str:

@@ -6,9 +6,11 @@ import tempfile
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from buildtools import BuildToolsError
 from buildtools.events import Finished, Log, Outcome
 from buildtools.junit import Cases
 
@@ -45,3 +47,11 @@ def test_any_text_makes_a_file_that_can_be_read(name: str, log: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         suite = written(cases, Path(folder), log)
     assert ("2" if log else "1") == suite.attrib["failures"]
+
+
+def test_a_path_without_a_name_is_one_message() -> None:
+    for path in (Path(), Path("/")):
+        with pytest.raises(
+            BuildToolsError, match=r"cannot write .* \(it names no file\): name another file by --junit"
+        ):
+            Cases("build").write(path)
