@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
@@ -24,8 +25,13 @@ def read_settings(context: Context, environment: Mapping[str, str], *, lenient: 
     :raises Refused: if ``pyproject.toml`` is not valid TOML; unless ``lenient``, also for all other errors at once.
     """
     # The folder that holds the ``tasks.py`` in use.
-    root = Path(vars(context.config).get("_project_prefix") or Path.cwd()).resolve()
-    return merge_layers(root, [read_pyproject(root), *_layers(context, environment)], lenient=lenient)
+    levels = vars(context.config)
+    root = Path(levels.get("_project_prefix") or Path.cwd()).resolve()
+    errors = []
+    # Invoke ignores this, and a release would go where no one meant it to.
+    if levels.get("_runtime_path") and not levels["_runtime_found"]:
+        errors = [f"{levels['_runtime_path']}, which -f or INVOKE_RUNTIME_CONFIG names, does not exist"]
+    return merge_layers(root, [read_pyproject(root), *_layers(context, environment)], errors, lenient=lenient)
 
 
 def project_context(folder: Path, environment: Mapping[str, str]) -> Context:
@@ -35,15 +41,32 @@ def project_context(folder: Path, environment: Mapping[str, str]) -> Context:
     """
     refuse_invalid_file(folder)
     runtime = environment.get("INVOKE_RUNTIME_CONFIG")
-    try:
+    with refusing_what_invoke_cannot_use("one of its files"):
         config = Config(project_location=folder, runtime_path=Path(runtime) if runtime else None)
         config.load_project(merge=False)
         config.load_runtime()
+    return Context(config)
+
+
+@contextmanager
+def refusing_what_invoke_cannot_use(place: str) -> Iterator[None]:
+    """A context in which Invoke reads the configuration of a place, and whatever it raises becomes one message.
+
+    :raises Refused: if Invoke fails.
+    """
+    try:
+        yield
+    except AmbiguousMergeError:
+        reason = "a table stands where Invoke expects a value, or a value where it expects a table"
+    except AttributeError:
+        # Invoke merges the whole file as a table.
+        reason = "it is not a table"
     # No list exists of what YAML, JSON, the file system and Invoke may raise.
     except Exception as error:  # noqa: BLE001
         reason = " ".join(str(error).split())
-        raise Refused(f"Invoke cannot use one of its files ({reason})", "correct it and run again") from None
-    return Context(config)
+    else:
+        return
+    raise Refused(f"Invoke cannot use {place} ({reason})", "correct it and run again")
 
 
 def refuse_invalid_file(folder: Path) -> None:
@@ -57,22 +80,12 @@ def refuse_invalid_file(folder: Path) -> None:
     path = next((path for kind in ("yaml", "yml", "json") if (path := folder / f"invoke.{kind}").exists()), None)
     if path is None:
         return
-    config, place = Config(project_location=folder), path.name
-    try:
+    config = Config(project_location=folder)
+    with refusing_what_invoke_cannot_use(path.name):
         config.load_project(merge=False)
-        if not isinstance(vars(config)["_project"], dict | None):
-            raise TypeError("it is not a table")
         config.merge()
-        place = f"a variable INVOKE_… that overrides a value of {path.name}"
+    with refusing_what_invoke_cannot_use(f"a variable INVOKE_… that overrides a value of {path.name}"):
         config.load_shell_env()
-    except AmbiguousMergeError:
-        reason = "a table stands where Invoke expects a value, or a value where it expects a table"
-    # No list exists of what YAML, JSON, the file system and Invoke may raise.
-    except Exception as error:  # noqa: BLE001
-        reason = " ".join(str(error).split())
-    else:
-        return
-    raise Refused(f"Invoke cannot use {place} ({reason})", "correct it and run again")
 
 
 def _layers(context: Context, environment: Mapping[str, str]) -> Iterator[Layer]:

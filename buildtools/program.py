@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import errno
-import json
 import re
 import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-from invoke.exceptions import ParseError
+from invoke.exceptions import Exit, ParseError
 from invoke.program import Program
 
 from buildtools import Refused
 from buildtools.console import drop
 from buildtools.invocation import exit_codes, open_streams
-from buildtools.invoke_config import refuse_invalid_file
+from buildtools.invoke_config import refuse_invalid_file, refusing_what_invoke_cannot_use
 from buildtools.tasks import namespace
 
 _DISTRIBUTION = "lockstep-buildtools"
+_LIST_FORMATS = ("flat", "nested", "json")
 
 
 def main() -> None:
     """Run the task named on the command line, and exit with its exit code."""
-    # Invoke's own copy of PyYAML, which has no types.
-    yaml: Any = vars(import_module("invoke.util"))["yaml"]
     open_streams()
     try:
         try:
@@ -43,10 +39,6 @@ def main() -> None:
             raise
         drop(sys.stdout)
         sys.exit(_refused(f"cannot write to standard output ({error.strerror})", "make room"))
-    except yaml.YAMLError as error:
-        sys.exit(_refused(f"a configuration file is not valid YAML ({' '.join(str(error).split())})"))
-    except json.JSONDecodeError as error:
-        sys.exit(_refused(f"a configuration file is not valid JSON ({error})"))
 
 
 class _Buildtools(Program):
@@ -54,6 +46,14 @@ class _Buildtools(Program):
 
     Given a fixed set of tasks, Invoke does not look for a project's configuration, so this does.
     """
+
+    def create_config(self) -> None:
+        with exit_codes(), refusing_what_invoke_cannot_use("~/.invoke.* or /etc/invoke.*"):
+            super().create_config()
+
+    def update_config(self, merge: bool = True) -> None:
+        with exit_codes(), refusing_what_invoke_cannot_use("the file of -f or INVOKE_RUNTIME_CONFIG"):
+            super().update_config(merge)
 
     def parse_collection(self) -> None:
         with exit_codes():
@@ -63,13 +63,19 @@ class _Buildtools(Program):
         self.config.load_project()
         super().parse_collection()
 
-    def parse_core_args(self) -> None:
+    def parse_core(self, argv: list[str] | None) -> None:
         with _misuse():
-            super().parse_core_args()
+            super().parse_core(argv)
 
     def parse_tasks(self) -> None:
         with _misuse():
             super().parse_tasks()
+
+    def parse_cleanup(self) -> None:
+        with _misuse():
+            if (shape := self.args["list-format"].value) not in _LIST_FORMATS:
+                raise ParseError(f"--list-format {shape} is unknown (there are {', '.join(_LIST_FORMATS)})")
+            super().parse_cleanup()
 
     def print_version(self) -> None:
         from importlib.metadata import version
@@ -110,14 +116,20 @@ def _misuse() -> Iterator[None]:
     try:
         yield
     except ParseError as error:
-        fact = re.sub("^No idea what (.*) is!$", r"\1 is neither a task nor an option", str(error))
+        fact = re.sub("^No idea what (.*) is!$", r"\1 is neither a task nor an option", str(error).rstrip("."))
         fact = re.sub(
             "^Flag <Argument: ([^ >]+).*", lambda match: f"--{match[1].replace('_', '-')} needs a value", fact
         )
         task = error.context.name if error.context else ""
         sys.exit(_refused(fact, f"see `buildtools {f'--help {task}' if task else '--list'}`"))
+    except ValueError:
+        sys.exit(_refused("--list-depth and --command-timeout need a whole number", "give one"))
+    except Exit as error:
+        if not error.message:
+            raise
+        sys.exit(_refused(error.message.rstrip(".!"), "see `buildtools --help`"))
 
 
-def _refused(fact: str, remedy: str = "correct it and run again") -> int:
+def _refused(fact: str, remedy: str) -> int:
     sys.stderr.write(f"error: {fact}: {remedy}\n")
     return 2

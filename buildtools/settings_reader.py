@@ -9,7 +9,7 @@ import difflib
 import math
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, replace
 from functools import cache, partial
 from pathlib import Path
@@ -79,15 +79,15 @@ def read_pyproject(root: Path) -> Layer:
     return Layer("pyproject.toml", tool.get("buildtools", {}), cache(lines))
 
 
-def merge_layers(root: Path, layers: Iterable[Layer], *, lenient: bool = False) -> Settings:
+def merge_layers(root: Path, layers: Iterable[Layer], errors: Sequence[str] = (), *, lenient: bool = False) -> Settings:
     """Settings merged from layers; later layers win key by key.
 
     Tables (``args``, ``image``, ``distribution``, ``target``, ``pool``) are merged by their own keys. A value of
-    ``None`` means "not set here".
+    ``None`` means "not set here". ``errors`` are those that reading the layers has shown.
 
     :raises Refused: unless ``lenient``, with all errors at once: unknown keys, wrong types, invalid values.
     """
-    errors: list[str] = []
+    errors = [*errors]
     merged: dict[str, Any] = {}
     origins: dict[str, Layer] = {}
     for layer in layers:

@@ -63,6 +63,10 @@ def test_the_nearest_project_counts(project: Repository, environment: Mapping[st
         (("verify", "1.0.0"), "'1.0.0' is neither a task nor an option: see `buildtools --help verify`"),
         (("verify", "--nope"), "'--nope' is neither a task nor an option: see `buildtools --help verify`"),
         (("list", "--only"), "--only needs a value: see `buildtools --help list`"),
+        (("--help", "nope"), "'nope' is neither a task nor an option: see `buildtools --list`"),
+        (("--list", "nope"), "Sub-collection 'nope' not found: see `buildtools --help`"),
+        (("-D", "x", "--list"), "--list-depth and --command-timeout need a whole number: give one"),
+        (("-F", "x", "--list"), "--list-format x is unknown (there are flat, nested, json): see `buildtools --list`"),
     ],
 )
 def test_arguments_that_cannot_be_read_are_one_message(
@@ -87,6 +91,18 @@ def test_a_configuration_file_that_cannot_be_read_is_one_message(
     done = run(project.path, "version", environment=environment)
     assert (2, "", 1) == (done.returncode, done.stdout, done.stderr.count("\n"))
     assert done.stderr.startswith("error: ")
+
+
+def test_a_runtime_configuration_that_is_not_there_or_unusable_is_refused(
+    project: Repository, environment: Mapping[str, str]
+) -> None:
+    project.write("list.yaml", "- registry\n")
+    for name, reason in (
+        ("list.yaml", "Invoke cannot use the file of -f or INVOKE_RUNTIME_CONFIG (it is not a table)"),
+        ("absent.yaml", "invalid configuration: absent.yaml, which -f or INVOKE_RUNTIME_CONFIG names, does not exist"),
+    ):
+        done = run(project.path, "version", environment={**environment, "INVOKE_RUNTIME_CONFIG": name})
+        assert (2, True) == (done.returncode, done.stderr.startswith(f"error: {reason}: correct it")), done.stderr
 
 
 def test_its_help_lists_the_tasks(tmp_path: Path, environment: Mapping[str, str]) -> None:

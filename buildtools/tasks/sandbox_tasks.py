@@ -22,7 +22,7 @@ _SANDBOX = ".sandbox"
 )
 def sandbox_up(context: Context, bare: bool = False, anonymous: bool = False, progress: str = "auto") -> None:
     """Start a registry, an S3 server and, if none answers, an engine; print the file to source to use them."""
-    with running(context, progress=progress) as (run, console):
+    with running(context, lenient=True, progress=progress) as (run, console):
         from buildtools import sandbox
 
         box = sandbox.up(
@@ -39,7 +39,7 @@ def sandbox_up(context: Context, bare: bool = False, anonymous: bool = False, pr
 @command(name="down")
 def sandbox_down(context: Context) -> None:
     """Stop and remove everything that sandbox.up started; an engine that was already running stays."""
-    with running(context) as (run, console):
+    with running(context, lenient=True) as (run, console):
         from buildtools import sandbox
 
         sandbox.down(run.settings.root / _SANDBOX)
@@ -49,7 +49,7 @@ def sandbox_down(context: Context) -> None:
 @command(name="status")
 def sandbox_status(context: Context, json: bool = False) -> None:
     """Show the parts of the sandbox and whether they answer."""
-    with running(context, json=json) as (run, console):
+    with running(context, lenient=True, json=json) as (run, console):
         from buildtools import sandbox
         from buildtools.rendering import json_rendering, sandbox_rendering
 
