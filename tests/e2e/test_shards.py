@@ -50,7 +50,7 @@ class Team:
             with closing(Registry(self.project.place.registry)) as client:
                 manifest = client.get_manifest(repository, "fp-records")
                 assert manifest
-                BuildRecords(client, "0" * 40).add(repository, manifest, last.name, last.fingerprint, seconds)
+                BuildRecords(client, "0" * 40).add(repository, manifest, {(last.name, last.fingerprint): seconds})
         for short in PARENTS:
             self.project.image(short, "FROM {base}\nCOPY data /\nRUN date > /date\n", data=f"another {short}")
         self.project.commit("other parents")

@@ -207,7 +207,7 @@ def test_a_version_is_divided_among_agents_as_the_page_says(widgets: Shell, plac
             repository = f"{mark}/widgets/{name}"
             manifest = client.get_manifest(repository, "1.5.0")
             assert manifest
-            BuildRecords(client, "0" * 40).add(repository, manifest, name, "0" * 64, seconds)
+            BuildRecords(client, "0" * 40).add(repository, manifest, {(name, "0" * 64): seconds})
     widgets.run("echo more >>src/docker/base/packages.txt && git commit --quiet --all --message more")
     differences = [widgets.differences(step) for step in steps_of(ROOT / "docs/jenkins.md", "docs/jenkins.md")]
     assert [""] == differences

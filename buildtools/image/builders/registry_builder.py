@@ -123,7 +123,7 @@ class RegistryBuilder:
             image_name, seconds = self._builds[image_id]
             fingerprint = ours.labels.get(FINGERPRINT_LABEL, "")
             # Before the image appears, so that whoever sees the image also sees for which commit it was built.
-            self._records.add(name.repository, ours.manifest, image_name, fingerprint, seconds)
+            self._records.add(name.repository, ours.manifest, {(image_name, fingerprint): seconds})
         self._registry.put_manifest(name.repository, name.target, ours.index or ours.manifest)
         return image_id
 

@@ -24,6 +24,8 @@ class EngineBuilder:
         self._credentials = credentials
         self._environment = environment
         self._sessions = Sessions()
+        # The names that images got with their builds, by id.
+        self._names: dict[str, tuple[str, ...]] = {}
 
     @property
     def keeps_content(self) -> bool:
@@ -39,7 +41,7 @@ class EngineBuilder:
         # Imported late: this is most of the code, and most runs build nothing.
         from buildtools.image.engine.build import build
 
-        return build(
+        image = build(
             self._engine,
             request,
             credentials=self._credentials,
@@ -47,7 +49,9 @@ class EngineBuilder:
             report=report,
             cancel=cancelled,
             sessions=self._sessions,
-        ).image_id
+        )
+        self._names[image.image_id] = image.tags
+        return image.image_id
 
     def pull(self, reference: str, layer_arrived: Callable[[str, int, int], object]) -> str:
         """See the protocol."""
@@ -65,7 +69,8 @@ class EngineBuilder:
     def keep(self, image_id: str, reference: str, *, anew: bool) -> str:
         """See the protocol."""
         del anew
-        self._engine.tag(image_id, reference)
+        if reference not in self._names.get(image_id, ()):
+            self._engine.tag(image_id, reference)
         return image_id
 
     def mention(self, image_id: str, reference: str) -> str:

@@ -20,7 +20,7 @@ from buildtools.image.push.plan import LITTLE, LONG, LayerPlan, by_large_base, g
 from buildtools.image.registry.build_records import BuildRecords
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
-from buildtools.image.registry.image_to_push import ImageToPush, PushRoute
+from buildtools.image.registry.image_to_push import ImageToPush, PushRoute, variants_by_repository
 from buildtools.image.registry.lookup import (
     StoredImage,
     find_intact,
@@ -76,6 +76,8 @@ class LayerUploader:
         self._media_types = media_types
         self._compressed_layers = {diff_id: layer for diff_id, (layer, _) in layers.items()}
         self._holders: dict[str, list[str]] = {}
+        # By repository, the seconds that its images took, by name and fingerprint.
+        self._builds: dict[str, dict[tuple[str, str], float]] = {}
         # Images that were stored uncompressed just now.
         self._to_replace: set[ImageToPush] = set()
         # The short ids of layers that the registry has and the engine would send anyway.
@@ -88,6 +90,10 @@ class LayerUploader:
 
         :raises BuildToolsError: if the engine lacks one or cannot export it, or the registry does not accept it.
         """
+        for variants in variants_by_repository(images):
+            self._builds[variants[0].repository] = {
+                (each.name, each.fingerprint): each.build_seconds for each in variants
+            }
         plans = list(self._pool.map(self._plan, images))
         results: dict[LayerPlan, tuple[StoredImage, PushRoute]] = {}
         if self._engine.containerd_store:
@@ -245,8 +251,10 @@ class LayerUploader:
             image.repository, layer.digest, layer.size, target.open, partial(self._tell, image, layer)
         )
         # A registry of several servers may show it with a delay; if it has another size, it is damaged.
-        awaited(lambda: self._registry.blob_size(image.repository, layer.digest))
-        return self._place(image, layer)
+        is_there = awaited(lambda: self._registry.blob_size(image.repository, layer.digest)) == layer.size
+        if is_there:
+            self._note(layer, image.repository)
+        return is_there
 
     def _tell(self, image: ImageToPush, layer: Descriptor, sent_bytes: int) -> None:
         self._go_on(image)
@@ -348,4 +356,4 @@ class LayerUploader:
         return stored_image
 
     def _record(self, image: ImageToPush, manifest: Manifest) -> None:
-        self._records.add(image.repository, manifest, image.name, image.fingerprint, image.build_seconds)
+        self._records.add(image.repository, manifest, self._builds[image.repository])

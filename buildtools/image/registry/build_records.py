@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from math import inf
@@ -89,9 +89,12 @@ class BuildRecords:
         self._commit = commit
         # The variants of an image are built at the same time, and share its records.
         self._locks: dict[str, threading.Lock] = {}
+        self._written: set[tuple[str, str]] = set()
 
-    def add(self, repository: str, image: Manifest, name: str, fingerprint: str, seconds: float) -> None:
-        """Record one build of an image whose parts are in the repository.
+    def add(self, repository: str, image: Manifest, builds: Mapping[tuple[str, str], float]) -> None:
+        """Record builds of an image whose parts are in the repository, unless that was done before.
+
+        ``builds`` has the seconds that each took, by the image's name and its fingerprint.
 
         :raises Unreachable: if the registry does not answer.
         """
@@ -100,13 +103,20 @@ class BuildRecords:
         # Failing to record a build is no reason to fail.
         try:
             with self._locks.setdefault(repository, threading.Lock()):
+                if self._written.issuperset(builds):
+                    return
                 before = read_builds(self._registry, repository)
-                expected = expected_seconds(before, name, self._commit)
-                record = BuildRecord(name, fingerprint, self._commit, round(seconds, 1), expected)
-                others = [each for each in before if (each.name, each.fingerprint) != (name, fingerprint)]
-                text = json.dumps([asdict(each) for each in (record, *others)[:_MOST_RECORDS]])
+                records = [
+                    BuildRecord(
+                        name, fingerprint, self._commit, round(seconds, 1), expected_seconds(before, name, self._commit)
+                    )
+                    for (name, fingerprint), seconds in builds.items()
+                ]
+                others = [each for each in before if (each.name, each.fingerprint) not in builds]
+                text = json.dumps([asdict(each) for each in (*records, *others)[:_MOST_RECORDS]])
                 document = {**image.document, "annotations": {_ANNOTATION: text}}
                 self._registry.put_manifest(repository, _TAG, Manifest(image.media_type, encode(document)))
+                self._written.update(builds)
         except Unreachable:
             raise
         except BuildToolsError:

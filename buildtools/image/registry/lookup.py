@@ -101,7 +101,7 @@ def read_image(
     :raises Damaged: if it is not an image that can be pulled.
     """
     manifest = registry.get_manifest(repository, target)
-    return _read_manifest(registry, repository, manifest, cache, parts, platform) if manifest else None
+    return read_image_at(registry, repository, manifest, cache, parts, platform) if manifest else None
 
 
 def read_images(
@@ -117,11 +117,11 @@ def read_images(
             str(platform): _image_of_index(registry, repository, manifest, each, cache, parts)
             for platform, each in manifest.platforms.items()
         }
-    image = _read_manifest(registry, repository, manifest, cache, parts) if manifest else None
+    image = read_image_at(registry, repository, manifest, cache, parts) if manifest else None
     return (image.digest, {"": image}) if image else None
 
 
-def _read_manifest(
+def read_image_at(
     registry: Registry,
     repository: str,
     manifest: Manifest,
@@ -129,6 +129,7 @@ def _read_manifest(
     parts: Seen | None,
     platform: Platform | None = None,
 ) -> StoredImage | None:
+    """Like :func:`read_image`, for a manifest that was read before."""
     if not manifest.is_index:
         return _with_config(registry, repository, manifest, cache, parts)
     digest = manifest.platforms.get(platform) if platform else manifest.only_image

@@ -33,6 +33,7 @@ from buildtools.image.registry.lookup import (
     prune_fingerprints,
     read_fingerprinted,
     read_image,
+    read_image_at,
     tag_digest,
 )
 from buildtools.image.registry.manifest import (
@@ -101,6 +102,8 @@ class VersionTagger:
         self._pool = pool
         self._media_types = media_types
         self._looked_at = float("-inf")
+        # What the version's tag pointed to in each repository, at the last look.
+        self._tag_digests: dict[str, str] = {}
         self._versions: dict[ImageToPush, StoredImage] = {}
         self._early_configs: dict[ImageToPush, Future[str]] = {}
         self.parts = Seen()
@@ -113,7 +116,7 @@ class VersionTagger:
         """
         # Ask a registry that may be unreachable once, rather than once per image.
         self._registry.ping()
-        published = self.each(self._published_image, images)
+        published = self._published(images)
         self._looked_at = time.monotonic()
         self._refuse_other_platforms(images, published)
         missing = [image for image in images if published[image] is None]
@@ -133,7 +136,7 @@ class VersionTagger:
         self._registry.ping()
         known_images = self.each(self._known_image, images)
         # An image that is never up to date, or too old by now, is not rebuilt for a version that has it.
-        versions = self.each(self._published_image, [image for image in images if known_images[image] is None])
+        versions = self._published(image for image in images if known_images[image] is None)
         others = set(self.other_builds(images, versions, known_images))
         return [image for image in images if image in others or not (known_images[image] or versions[image])]
 
@@ -223,11 +226,11 @@ class VersionTagger:
         """
         first = images[0]
         index = _index({image: self._versions[image] for image in images})
-        current = tag_digest(self._registry, first.repository, self._tag)
-        if current != index.digest and not self._set_tag(images, index):
+        routes = {member.route for member in members}
+        is_there = routes == {PushRoute.ALREADY_THERE} and self._tag_digests[first.repository] == index.digest
+        if not is_there and not self._set_tag(images, index):
             index = _index({image: self._theirs(image, self._versions[image]) for image in images})
         fingerprints = sorted(f"{image.platform} {image.fingerprint}" for image in images)
-        routes = {member.route for member in members}
         return PushedImage(
             image_name(first.name),
             self._reference(first),
@@ -243,13 +246,14 @@ class VersionTagger:
         Another agent may have made the version since the last look, or make it now, unless that look was a moment ago.
         """
         just_looked = time.monotonic() - self._looked_at < _LOOK_LASTS
-        if just_looked or self._version.dirty or any(self._published_image(image) is None for image in images):
+        if just_looked or self._version.dirty or None in self._published_variants(images).values():
             self._registry.put_manifest(images[0].repository, self._tag, manifest)
         return just_looked or self._shows(images[0], manifest.digest)
 
     def _theirs(self, image: ImageToPush, ours: StoredImage) -> StoredImage:
         """The image that another agent has made for the same version; it is as good as ours."""
-        theirs = self._at_tag(image)
+        manifest = self._registry.get_manifest(image.repository, self._tag)
+        theirs = self._image_at(image, manifest) if manifest else None
         if theirs is None or not self._is_same(theirs, image):
             raise self._conflict(image, theirs.digest if theirs else "none")
         if diff_ids_of(theirs.config) != diff_ids_of(ours.config):
@@ -293,12 +297,28 @@ class VersionTagger:
             raise _together(errors)
         return {image: future.result() for image, future in running.items()}
 
-    def _published_image(self, image: ImageToPush) -> StoredImage | None:
-        """The version's image in the registry, or None if it has to be made."""
+    def _published(self, images: Iterable[ImageToPush]) -> Images:
+        """The version's images in the registry; None for those that have to be made."""
+        variants = {each[0]: each for each in variants_by_repository(images)}
+        results = self.each(lambda image: self._published_variants(variants[image]), variants)
+        return {image: each for result in results.values() for image, each in result.items()}
+
+    def _published_variants(self, images: Sequence[ImageToPush]) -> Images:
+        """The version's images of one repository, with one look at the version's tag."""
+
+        def look() -> Images:
+            manifest = self._registry.get_manifest(images[0].repository, self._tag)
+            self._tag_digests[images[0].repository] = manifest.digest if manifest else ""
+            return {image: self._published_image(image, manifest) if manifest else None for image in images}
+
+        return self._unless_hidden(images[0], look) or dict.fromkeys(images)
+
+    def _published_image(self, image: ImageToPush, manifest: Manifest) -> StoredImage | None:
+        """The version's image in what its tag points to, or None if it has to be made."""
         try:
-            published = self._unless_hidden(image, lambda: self._at_tag(image))
+            published = self._image_at(image, manifest)
         except OtherPlatforms:
-            self._refuse_other(image, tag_digest(self._registry, image.repository, self._tag) or "none")
+            self._refuse_other(image, manifest.digest)
             return None
         if published is None:
             return None
@@ -318,9 +338,9 @@ class VersionTagger:
             return None
         return image_at_tag if image_at_tag.attested >= image.attested else None
 
-    def _at_tag(self, image: ImageToPush) -> StoredImage | None:
-        """The image at the version's tag; attestations that somebody added are ignored."""
-        present = read_image(self._registry, image.repository, self._tag, self._cache, platform=image.platform)
+    def _image_at(self, image: ImageToPush, manifest: Manifest) -> StoredImage | None:
+        """The image in what the version's tag points to; attestations that somebody added are ignored."""
+        present = read_image_at(self._registry, image.repository, manifest, self._cache, None, image.platform)
         return present if present is None or image.attested else replace(present, attestations=(), index=None)
 
     def _known_image(self, image: ImageToPush) -> StoredImage | None:
@@ -330,7 +350,7 @@ class VersionTagger:
         )
         return image_at_tag if image_at_tag and image_at_tag.created >= image.built_since else None
 
-    def _unless_hidden(self, image: ImageToPush, look_up: Callable[[], StoredImage | None]) -> StoredImage | None:
+    def _unless_hidden(self, image: ImageToPush, look_up: Callable[[], _Value]) -> _Value | None:
         """The result of ``look_up``. Some registries deny access to what does not exist, even to those who may push.
 
         :raises Refused: if we may not push there either.
@@ -363,9 +383,9 @@ class VersionTagger:
         for variants in variants_by_repository(images):
             present = {image: each for image in variants if image.platform and (each := published[image])}
             if len(present) == len(variants):
-                digest = tag_digest(self._registry, variants[0].repository, self._tag)
+                digest = self._tag_digests[variants[0].repository]
                 if digest != _index(present).digest:
-                    self._refuse_other(variants[0], digest or "none")
+                    self._refuse_other(variants[0], digest)
 
     def _conflict(self, image: ImageToPush, digest: str) -> Conflict:
         return Conflict(

@@ -30,7 +30,7 @@ class Repository:
         self.image = Manifest.make(Descriptor(DOCKER_CONFIG, registry.put_blob(self.name, config), len(config)), [])
 
     def record(self, fingerprint: str, commit: str, seconds: float, name: str = "app") -> tuple[BuildRecord, ...]:
-        BuildRecords(self.registry, commit).add(self.name, self.image, name, fingerprint, seconds)
+        BuildRecords(self.registry, commit).add(self.name, self.image, {(name, fingerprint): seconds})
         return read_builds(self.registry, self.name)
 
 
@@ -76,7 +76,9 @@ def test_variants_of_an_image_have_times_of_their_own(repository: Repository) ->
 def test_variants_that_are_built_at_the_same_time_are_all_written_down(repository: Repository) -> None:
     records, names = BuildRecords(repository.registry, "c1"), [f"app@linux/{number}" for number in range(12)]
     with ThreadPoolExecutor(max_workers=len(names)) as threads:
-        list(threads.map(lambda name: records.add(repository.name, repository.image, name, f"f-{name}", 1.0), names))
+        list(
+            threads.map(lambda name: records.add(repository.name, repository.image, {(name, f"f-{name}"): 1.0}), names)
+        )
     assert sorted(names) == sorted(each.name for each in read_builds(repository.registry, repository.name))
 
 
