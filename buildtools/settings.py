@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import field, fields, replace
 from enum import Enum
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -219,12 +220,13 @@ class Settings:
     def image_settings(self, name: str) -> ImageSettings:
         """The settings of one image folder: its own, then those for all images, then the defaults."""
         own = self.image.get(name, _DEFAULTS)
-        general = {
-            key: value
-            for key in _FOR_ALL
-            if (value := getattr(self, key)) != getattr(_DEFAULTS, key) and f"image.{name}.{key}" not in self.origins
-        }
+        general = {key: value for key, value in self._for_all.items() if f"image.{name}.{key}" not in self.origins}
         return replace(own, **general) if general else own
+
+    @cached_property
+    def _for_all(self) -> Mapping[str, Any]:
+        """The settings for all images that differ from the defaults."""
+        return {key: value for key in _FOR_ALL if (value := getattr(self, key)) != getattr(_DEFAULTS, key)}
 
     @property
     def all_builders(self) -> Mapping[str, BuilderSettings]:

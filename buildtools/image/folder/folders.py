@@ -125,12 +125,13 @@ def folders_and_errors(
     project = _Project(settings, version, frozenset(names), builder or local_platform(), proxies or {})
     variants = {variant: name for name in names for variant in project.variants(name)}
     unknown = [name for name in settings.image if name not in project.names]
+    bare = [name for name in names if not _has_dockerfile(settings, name)]
     errors = failures_of(
         (
             partial(_check_known, "", only, names),
             *(partial(_check_known, f"{settings.place(f'image.{name}')}: ", [name], names) for name in unknown),
             partial(_check_names, settings, names),
-            partial(_check_dockerfiles, settings, names),
+            partial(_refuse_bare, settings, bare),
         )
     )
     folders_by_name: dict[str, ImageFolder] = {}
@@ -140,7 +141,7 @@ def folders_and_errors(
     while waiting:
         variant = waiting.pop()
         name = variants[variant]
-        if variant in names_before or not COMPONENT.fullmatch(name) or not _has_dockerfile(settings, name):
+        if variant in names_before or not COMPONENT.fullmatch(name) or name in bare:
             continue
         names_before.add(variant)
         errors += failures_of([partial(_read_into, folders_by_name, variant, project)])
@@ -238,8 +239,7 @@ def _check_names(settings: Settings, names: Sequence[str]) -> None:
         )
 
 
-def _check_dockerfiles(settings: Settings, names: Sequence[str]) -> None:
-    bare = [name for name in names if not _has_dockerfile(settings, name)]
+def _refuse_bare(settings: Settings, bare: Sequence[str]) -> None:
     if bare:
         paths = ", ".join(f"{settings.images}/{name}/{settings.image_settings(name).dockerfile}" for name in bare)
         raise Refused(f"no Dockerfile: {paths}", "write it, or move the folder elsewhere")

@@ -257,7 +257,7 @@ class Manifest:
 
         :raises Damaged: if this is not an image's manifest.
         """
-        return self._descriptors()[0]
+        return self._descriptors[0]
 
     @cached_property
     def layers(self) -> tuple[Descriptor, ...]:
@@ -265,8 +265,9 @@ class Manifest:
 
         :raises Damaged: if this is not an image's manifest.
         """
-        return self._descriptors()[1:]
+        return self._descriptors[1:]
 
+    @cached_property
     def _descriptors(self) -> tuple[Descriptor, ...]:
         try:
             return tuple(Descriptor.read(one) for one in (self.document["config"], *(self.document["layers"] or ())))
