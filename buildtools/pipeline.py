@@ -204,8 +204,8 @@ def promote(run: Run, name: str, target_name: str) -> Published:
     """Promote a version, or the one a channel points to, to a target: preflight, stage, commit, point."""
     with TaskContext(run) as task, promotion.target_task(task, target_name) as target:
         source = releases.named_release(task, name)
-        promotion.check_promotion(task, target, target_name, source)
-        replica = promotion.stage_replica(task, target, source)
+        missing = promotion.check_promotion(task, target, target_name, source)
+        replica = promotion.stage_replica(task, target, source, missing)
         release, written = releases.commit(target, replica)
         promotion.record_gate(task, target_name, source)
         version = Version.parse(release.version)
@@ -300,8 +300,8 @@ def plan_promote(run: Run, name: str, target_name: str) -> tuple[Planned, ...]:
     """What ``promote`` would do."""
     with TaskContext(run) as task, promotion.target_task(task, target_name) as target:
         source = releases.named_release(task, name)
-        promotion.check_promotion(task, target, target_name, source)
-        return promotion.promotion_plan(task, target, source)
+        missing = promotion.check_promotion(task, target, target_name, source)
+        return promotion.promotion_plan(target, source, missing)
 
 
 def plan_publish(run: Run) -> tuple[Planned, ...]:

@@ -41,12 +41,18 @@ class Services:
         self._cache = cache
         self._open = contextlib.ExitStack()
         self._lock = threading.Lock()
-        self._registries: dict[str, Registry] = {}
+        self._registries: dict[tuple[str, bool, str], Registry] = {}
         self._pool: BuilderPool | None = None
 
     def close(self) -> None:
         """Close every connection."""
         self._open.close()
+
+    def elsewhere(self, settings: Settings) -> Services:
+        """The services that other settings name. A registry that both name is connected once."""
+        services = Services(settings, self._environment, self._cancelled, self._cache)
+        services._registries, services._lock = self._registries, self._lock
+        return services
 
     @cached_property
     def credentials(self) -> Credentials:
@@ -176,20 +182,15 @@ class Services:
         from buildtools.image.registry.client import Registry
 
         ours = host == self._settings.registry
-        ca = self._settings.registry_ca if ours else ""
+        plain_http = ours and self._settings.registry_plain_http
+        ca = str(self._settings.root / self._settings.registry_ca) if ours and self._settings.registry_ca else ""
         with self._lock:
-            if host not in self._registries:
-                registry = Registry(
-                    host,
-                    self.credentials,
-                    plain_http=ours and self._settings.registry_plain_http,
-                    ca=str(self._settings.root / ca) if ca else "",
-                    environment=self._environment,
-                )
-                self._registries[host] = self._open.enter_context(contextlib.closing(registry))
+            if (host, plain_http, ca) not in self._registries:
+                registry = Registry(host, self.credentials, plain_http=plain_http, ca=ca, environment=self._environment)
+                self._registries[host, plain_http, ca] = self._open.enter_context(contextlib.closing(registry))
                 # Otherwise a cancelled run would wait for a registry that does not answer.
                 self._cancelled.stops(registry.abort)
-            return self._registries[host]
+            return self._registries[host, plain_http, ca]
 
     @cached_property
     def signing_key(self) -> SigningKey | None:

@@ -1,17 +1,19 @@
 """Promotion: copy a release to another registry and another store, byte for byte.
 
-The target goes through the steps of ``publish``: the version is claimed, images and archives are staged and read back,
-and the manifest is written last. So a version exists there completely or not at all, and the same command finishes what
-a killed run began. The manifest names the places in the target, and is otherwise the same.
+The target goes through the steps of ``publish``: the parts of images are copied, the version is claimed, tags are set
+and archives staged, all is read back, and the manifest is written last. So a version exists there completely or not at
+all, and the same command finishes what a killed run began. The manifest names the places in the target, and is
+otherwise the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Container, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import TypeVar
 
 from buildtools import Conflict, Drifted, Failures, Refused, failures_of
@@ -20,11 +22,10 @@ from buildtools.audit import Verification
 from buildtools.events import Transferred, timed
 from buildtools.gates import Gates, gates_key
 from buildtools.image.registry.image_copier import ImageCopier
-from buildtools.image.registry.lookup import image_manifests, tag_digest
-from buildtools.image.registry.manifest import Descriptor, Manifest
+from buildtools.image.registry.lookup import Seen, manifests_below, tag_digest
+from buildtools.image.registry.manifest import Damaged, Descriptor, Manifest
 from buildtools.release import Release, ReleasedArchive, ReleasedImage, refuse_other_content
 from buildtools.schedule import run_graph, side_by_side
-from buildtools.services import Services
 from buildtools.settings import GATE
 from buildtools.stages import releases
 from buildtools.stages.image_names import repository
@@ -55,7 +56,7 @@ def target_task(task: TaskContext, name: str) -> TaskContext:
             f"set artifacts under [tool.buildtools.target.{name}] to another place",
         )
     run = replace(task.run, settings=settings)
-    return TaskContext(run, Services(settings, run.environment, run.cancelled))
+    return TaskContext(run, task.services.elsewhere(settings))
 
 
 def target_release(target: TaskContext, release: Release) -> Release:
@@ -67,59 +68,78 @@ def target_release(target: TaskContext, release: Release) -> Release:
     return replace(release, images=images)
 
 
-def check_promotion(task: TaskContext, target: TaskContext, name: str, release: Release) -> None:
+def check_promotion(task: TaskContext, target: TaskContext, name: str, release: Release) -> dict[str, ImageParts]:
     """Check everything that could stop a promotion before anything is written, and report all errors at once.
+
+    Returns the names of the images that the target does not have, each with its manifests and their blobs. Within one
+    registry, whether it has these blobs is not asked here: it tells when they are mounted.
 
     :raises Refused: if a gate has not been passed or cannot be recorded, or the target may not be written to.
     :raises Drifted: if the release is not intact.
-    :raises Conflict: if the target has the version with other content.
+    :raises Conflict: if the target has the version with other content, or a claim of it by another commit.
     """
-    replica = target_release(target, release)
+    replica, version = target_release(target, release), Version.parse(release.version)
     registry = target.services.registry
+    manifests: dict[str, Manifest] = {}
+    digests: dict[str, str] = {}
+    to_mount = not target.run.dry_run and all(image.registry == registry.host for image in release.images)
+
+    def look_up(goal: ReleasedImage) -> None:
+        digests[goal.name] = tag_digest(registry, goal.repository, goal.tag) or ""
+
     # Each group asks another service. The first question to the target's store connects it.
     checks: tuple[tuple[Callable[[], object], ...], ...] = (
-        (partial(_refuse_closed_gates, task, name, release), partial(_refuse_drift, task, release)),
-        (partial(_refuse_conflict, target, replica), partial(_refuse_store, target)),
+        (partial(_refuse_drift, task, release, manifests=manifests, to_mount=to_mount),),
+        (partial(_refuse_closed_gates, task, name, release),),
+        (
+            partial(_refuse_conflict, target, replica),
+            partial(releases.refuse_other_claim, target, version, release.commit),
+            partial(_refuse_store, target),
+        ),
         (registry.ping,),
-        *((partial(registry.check_push_access, image.repository),) for image in replica.images),
+        *((partial(registry.check_push_access, goal.repository),) for goal in replica.images),
+        *((partial(look_up, goal),) for goal in replica.images),
     )
     with ThreadPoolExecutor(_QUESTIONS) as pool:
         if errors := [error for some in pool.map(failures_of, checks) for error in some]:
             raise releases.preflight_failure(errors)
+    missing = _missing_images(task, release, replica, manifests, digests)
+    if to_mount and len(missing) < len(release.images):
+        # What the target has is not mounted, so whether the release still has it must be asked.
+        _refuse_drift(task, release)
+    return missing
 
 
-def stage_replica(task: TaskContext, target: TaskContext, release: Release) -> Release:
-    """Copy images and archives to the target, and read back every one; returns the release as it is there.
+def stage_replica(
+    task: TaskContext, target: TaskContext, release: Release, missing: Mapping[str, ImageParts]
+) -> Release:
+    """Copy images, of which some are ``missing``, and archives to the target; returns the release as it is there.
 
-    No tag of the version is set before all parts of all images are there.
+    Every one is read back. The version is claimed when all parts of all images are there, and then their tags are set.
 
-    :raises Conflict: if the target has a tag or an archive of the version with other content, or a claim by another
-        commit.
+    :raises Drifted: if the release is not intact.
+    :raises Conflict: if the target has an archive of the version with other content, or a claim by another commit.
     """
     replica = target_release(target, release)
-    images = _missing_images(task, target, release)
-    goals = [goal for goal in replica.images if goal.name in images]
-    releases.claim_version(target, Version.parse(replica.version), replica.commit)
-    parts = {goal.repository: images[goal.name] for goal in goals}
+    goals = [goal for goal in replica.images if goal.name in missing]
+    parts = {goal.repository: missing[goal.name] for goal in goals}
     with closing(ImageCopier(target.services.registry, parts, target.run.jobs)) as copier:
-        work: dict[str, Callable[[], Manifest | None]] = {
+        copies: dict[str, Callable[[], object]] = {
             "signatures": partial(copy_release_signatures, task, target, release, replica),
             **{
                 f"image {image.name}": partial(_copy_image, task, target, copier, image)
                 for image in release.images
-                if image.name in images
+                if image.name in missing
             },
-            **{f"archive {each.name}": partial(_copy_archive, task, target, each) for each in release.archives},
         }
-        manifests = _results(work, "promoted", target.run.jobs)
+        _results(copies, "promoted", target.run.jobs)
+    releases.claim_version(target, Version.parse(replica.version), replica.commit)
+    archives = {each.name: partial(_copy_archive, task, target, each) for each in release.archives}
+    _results(archives, "promoted", target.run.jobs)
     put = target.services.registry.put_manifest
-    tags = {
-        goal.name: partial(put, goal.repository, goal.tag, manifest)
-        for goal in goals
-        if (manifest := manifests[f"image {goal.name}"])
-    }
+    tags = {goal.name: partial(put, goal.repository, goal.tag, missing[goal.name][-1][0]) for goal in goals}
     _results(tags, "tagged", _QUESTIONS)
-    _refuse_drift(target, replica, stored={goal.repository for goal in goals})
+    _refuse_drift(target, replica, stored={goal.repository: copier.parts for goal in goals})
     return replica
 
 
@@ -165,18 +185,20 @@ def record_gate(task: TaskContext, name: str, release: Release) -> None:
 
 def refuse_unrecordable_gate(task: TaskContext, name: str, release: Release) -> None:
     """Raise :class:`Refused` if we may not record that a release has passed a gate; nothing is written."""
-    gates, _ = _read_gates(task, release)
+    _refuse_unrecordable(task, name, _read_gates(task, release)[0])
+
+
+def _refuse_unrecordable(task: TaskContext, name: str, gates: Gates) -> None:
     if name not in gates.names:
         # No object has this ETag.
         task.services.store.replace(
-            gates_key(Version.parse(release.version)), gates.document(), '"0"', "application/json"
+            gates_key(Version.parse(gates.version)), gates.document(), '"0"', "application/json"
         )
 
 
-def promotion_plan(task: TaskContext, target: TaskContext, release: Release) -> tuple[Planned, ...]:
-    """What would happen to each member in the target."""
+def promotion_plan(target: TaskContext, release: Release, missing: Container[str]) -> tuple[Planned, ...]:
+    """What would happen to each member in the target, which has no images with the ``missing`` names."""
     replica, version = target_release(target, release), Version.parse(release.version)
-    missing = _missing_images(task, target, release)
     store = target.services.store
     return (
         *(_entry(each.reference, "be copied", is_there=each.name not in missing) for each in replica.images),
@@ -196,36 +218,37 @@ def _entry(name: str, action: str, *, is_there: bool) -> Planned:
     return Planned(name, "not change" if is_there else action, ("already there",) if is_there else ())
 
 
-def _missing_images(task: TaskContext, target: TaskContext, release: Release) -> dict[str, ImageParts]:
+def _missing_images(
+    task: TaskContext,
+    release: Release,
+    replica: Release,
+    manifests: Mapping[str, Manifest],
+    digests: Mapping[str, str],
+) -> dict[str, ImageParts]:
     """The names of the images that the target does not have, each with its manifests and their blobs.
+
+    By the name of each image, ``manifests`` has what its tag points to, and ``digests`` the same of the target.
 
     :raises Conflict: the target has one with other content.
     """
-    goals = target_release(target, release).images
-
-    def look(source: ReleasedImage, goal: ReleasedImage) -> tuple[ImageParts, str]:
-        parts = tuple(image_manifests(task.services.registry_at(source.registry), source.repository, source.tag))
-        return parts, tag_digest(target.services.registry, goal.repository, goal.tag) or ""
-
-    pairs = list(zip(release.images, goals, strict=True))
-    looks = side_by_side([partial(look, source, goal) for source, goal in pairs], jobs=_QUESTIONS)
-    missing = {}
-    others = []
-    for (source, goal), (parts, digest) in zip(pairs, looks, strict=True):
-        manifests = [manifest.digest for manifest, _ in parts]
-        # The tag may point to an index, of which the release names the only image.
-        if source.digest not in manifests:
-            raise Drifted(f"{source.reference} was moved while it was looked at", "run `invoke verify`")
-        if not digest:
-            missing[goal.name] = parts
-        elif digest != manifests[-1]:
-            others.append(f"{goal.reference} is {digest}")
+    others = [
+        f"{goal.reference} is {digest}"
+        for goal in replica.images
+        if (digest := digests[goal.name]) not in ("", manifests[goal.name].digest)
+    ]
     if others:
         raise Conflict(
             f"version {release.version} already exists in the target with other content ({'; '.join(others)})",
             "a released version never changes; commit, cut a new version, and promote that",
         )
-    return missing
+
+    def parts(image: ReleasedImage) -> ImageParts:
+        registry = task.services.registry_at(image.registry)
+        return tuple(manifests_below(registry, image.repository, manifests[image.name]))
+
+    images = [image for image in release.images if not digests[image.name]]
+    looks = side_by_side([partial(parts, image) for image in images], jobs=_QUESTIONS)
+    return {image.name: look for image, look in zip(images, looks, strict=True)}
 
 
 def _copy_image(task: TaskContext, target: TaskContext, copier: ImageCopier, image: ReleasedImage) -> Manifest:
@@ -237,7 +260,10 @@ def _copy_image(task: TaskContext, target: TaskContext, copier: ImageCopier, ima
 
     source = task.services.registry_at(image.registry)
     copy = partial(copier.copy, source, image.repository, repository(target, image.name), add_size)
-    return timed(task.run.report, image.name, "promote", copy)
+    try:
+        return timed(task.run.report, image.name, "promote", copy)
+    except Damaged as error:
+        raise Drifted(error.fact, "restore it; `invoke verify` tells what else is damaged") from None
 
 
 def _copy_archive(task: TaskContext, target: TaskContext, archive: ReleasedArchive) -> None:
@@ -265,7 +291,7 @@ def _refuse_closed_gates(task: TaskContext, name: str, release: Release) -> None
             f"{release.version} may not be promoted to {name}: it has not been promoted to {', '.join(gates_left)}",
             f"run `invoke promote {release.version} --to {gates_left[0]}` first",
         )
-    refuse_unrecordable_gate(task, name, release)
+    _refuse_unrecordable(task, name, gates)
 
 
 def _read_gates(task: TaskContext, release: Release) -> tuple[Gates, str]:
@@ -284,8 +310,16 @@ def _read_gates(task: TaskContext, release: Release) -> tuple[Gates, str]:
     return gates, content.etag
 
 
-def _refuse_drift(task: TaskContext, release: Release, stored: Collection[str] = ()) -> None:
-    if error := Verification(audit_releases(task, (release,), stored=stored)).error():
+def _refuse_drift(
+    task: TaskContext,
+    release: Release,
+    *,
+    stored: Mapping[str, Seen] = MappingProxyType({}),
+    manifests: dict[str, Manifest] | None = None,
+    to_mount: bool = False,
+) -> None:
+    audits = audit_releases(task, (release,), stored=stored, manifests=manifests, to_mount=to_mount)
+    if error := Verification(audits).error():
         raise error
 
 

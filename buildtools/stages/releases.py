@@ -243,7 +243,8 @@ def refuse_pruned(task: TaskContext, version: Version) -> None:
 
     :raises Conflict: if there is a record of its pruning.
     """
-    if task.services.store.head(release.prune_key(version)):
+    # To ask for the description of what is absent would take two requests.
+    if task.services.store.read(release.prune_key(version)):
         raise Conflict(
             f"version {version} is being pruned ({task.services.store.location(release.prune_key(version))})",
             "let `invoke prune` finish that, delete that object to keep the version, or choose another version",
@@ -346,19 +347,30 @@ def claim_version(task: TaskContext, version: Version, commit: str) -> None:
     :raises Conflict: if another commit has claimed it.
     """
     key = release.claim_key(version)
-    claim = json.dumps({"schema": 1, "version": version.text, "commit": commit}).encode() + b"\n"
-    if task.services.store.create(key, claim, "application/json"):
-        refuse_pruned(task, version)
-        return
-    existing = awaited(lambda: task.services.store.read(key))
-    if existing is None:
+    if not task.services.store.create(key, _claim_document(version, commit), "application/json") and not awaited(
+        lambda: refuse_other_claim(task, version, commit) or None
+    ):
         raise Unreachable(f"{task.services.store.location(key)} is not there after it was written", "check the store")
-    if existing.data != claim:
+    refuse_pruned(task, version)
+
+
+def refuse_other_claim(task: TaskContext, version: Version, commit: str) -> bool:
+    """Whether a version is claimed for a commit.
+
+    :raises Conflict: if another commit has claimed it.
+    """
+    key = release.claim_key(version)
+    existing = task.services.store.read(key)
+    if existing and existing.data != _claim_document(version, commit):
         raise Conflict(
             f"version {version} is claimed by another commit (publish running or unfinished)",
             f"cut a new version, or delete {task.services.store.location(key)} to abandon that one",
         )
-    refuse_pruned(task, version)
+    return existing is not None
+
+
+def _claim_document(version: Version, commit: str) -> bytes:
+    return json.dumps({"schema": 1, "version": version.text, "commit": commit}).encode() + b"\n"
 
 
 def _side(barrier: Barrier, work: Callable[[Callable[[], object]], _Value]) -> _Value:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from buildtools import Unreachable
 from buildtools.archive.checksums import Checksums
 from buildtools.audit import Audit, Incomplete, Verification, audit
 from buildtools.image.registry.cache import Cache
-from buildtools.image.registry.lookup import Seen, is_whole, read_images
-from buildtools.image.registry.manifest import Damaged
+from buildtools.image.registry.lookup import Seen, StoredImage, images_of, is_whole
+from buildtools.image.registry.manifest import Damaged, Manifest
 from buildtools.release import Release, ReleasedArchive, ReleasedImage
 from buildtools.stages import releases
 from buildtools.stages.signatures import proofs
@@ -33,12 +34,20 @@ def verify_all(task: TaskContext, *, deep: bool) -> Verification:
 
 
 def audit_releases(
-    task: TaskContext, subjects: Sequence[Release], *, deep: bool = False, stored: Collection[str] = ()
+    task: TaskContext,
+    subjects: Sequence[Release],
+    *,
+    deep: bool = False,
+    stored: Mapping[str, Seen] = MappingProxyType({}),
+    manifests: dict[str, Manifest] | None = None,
+    to_mount: bool = False,
 ) -> tuple[Audit, ...]:
     """Look up every member of these releases in registry and store, several at once.
 
     A service that failed to answer once is not asked again. ``stored`` are the repositories whose image this run has
-    stored: their registry took its manifest, so what several of them share is asked for once.
+    stored, each with the parts that its registry is known to have: it took the image's manifest, so what several of
+    them share is asked for once. ``manifests`` gets what the tag of each image points to, by the image's name. Layers
+    that are ``to_mount`` are not asked for: the registry tells then whether it has them.
     """
     silent: dict[str, Unreachable] = {}
     cache = Cache(task.run.cache)
@@ -57,16 +66,20 @@ def audit_releases(
 
     def image_digest(image: ReleasedImage) -> str | None:
         registry = task.services.registry_at(image.registry)
-        place = "" if image.repository in stored else image.repository
-        parts_there = parts.setdefault((image.registry, place), Seen())
+        seen = stored.get(image.repository) or parts.setdefault((image.registry, image.repository), Seen())
         try:
-            digest, variants = read_images(registry, image.repository, image.tag, cache, parts_there) or ("", {})
+            manifest = registry.get_manifest(image.repository, image.tag)
+            digest, variants = images_of(registry, image.repository, manifest, cache, seen) or ("", {})
         except Damaged:
             return None
+        if manifest and manifests is not None:
+            manifests[image.name] = manifest
+
+        def is_complete(variant: StoredImage | None) -> bool:
+            return variant is not None and (to_mount or is_whole(registry, image.repository, variant, seen))
+
         incomplete = [
-            platform
-            for platform, variant in variants.items()
-            if digest == image.digest and not (variant and is_whole(registry, image.repository, variant, parts_there))
+            platform for platform, variant in variants.items() if digest == image.digest and not is_complete(variant)
         ]
         if incomplete:
             raise Incomplete(f"parts for {', '.join(incomplete)}" if len(variants) > 1 else "")

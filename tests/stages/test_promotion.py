@@ -38,8 +38,8 @@ class Promotion:
     def promote(self, version: str, to: str = "stage") -> Published:
         with self.place.task() as task, promotion.target_task(task, to) as target:
             released = releases.named_release(task, version)
-            promotion.check_promotion(task, target, to, released)
-            staged = promotion.stage_replica(task, target, released)
+            missing = promotion.check_promotion(task, target, to, released)
+            staged = promotion.stage_replica(task, target, released, missing)
             release, written = releases.commit(target, staged)
             promotion.record_gate(task, to, released)
             location = releases.manifest_location(target, Version.parse(version))
@@ -142,9 +142,28 @@ def test_within_one_registry_no_blob_is_sent(
             place.release("1.0.0")
             asked = note_requests(wire)
             promoted = Promotion(place, wire).promote("1.0.0", "production")
+            before_the_audit = list(asked)
             assert Promotion(place, wire).is_intact(promoted.release, "production")
-    assert 6 == len([line for line in asked if b"?mount=sha256" in line])
+    # Each of the blobs is mounted where it is missing, and those that both images have are asked for once.
+    assert (6, 5) == (
+        len([line for line in asked if b"?mount=sha256" in line]),
+        len([line for line in before_the_audit if line.startswith(b"HEAD") and b"/blobs/" in line]),
+    )
     assert [] == [line for line in asked if line.startswith((b"PATCH", b"PUT")) and b"/blobs/uploads/" in line]
+
+
+def test_what_a_registry_cannot_mount_since_it_was_lost_is_not_promoted(
+    tmp_path: Path, registry: str, s3: S3Service, environment: Mapping[str, str]
+) -> None:
+    target = {"production": {"namespace": f"{s3.bucket()}/production", "artifacts": f"s3://{s3.bucket()}/production"}}
+    with release_place(tmp_path, registry, s3, environment, target=target) as place, wire_to(registry) as wire:
+        image, *_ = place.release("1.0.0").images
+        layer = digest_of(SHARED_LAYER)
+        place.client._transport.request("DELETE", f"/v2/{image.repository}/blobs/{layer}", expected=(202,))
+        promoting = Promotion(place, wire)
+        with pytest.raises(Drifted, match=f"{image.repository} does not have {layer}"):
+            promoting.promote("1.0.0", "production")
+        assert [".buildtools-access"] == [each.key for each in promoting.store("production").list()]
 
 
 def test_between_registries_a_shared_layer_is_sent_once(promoting: Promotion) -> None:
@@ -241,8 +260,8 @@ def test_a_dry_run_says_what_would_be_copied_and_writes_nothing(promoting: Promo
     def plan() -> list[str]:
         with promoting.place.task(dry_run=True) as task, promotion.target_task(task, "stage") as target:
             released = releases.named_release(task, "1.0.0")
-            promotion.check_promotion(task, target, "stage", released)
-            return [each.action for each in promotion.promotion_plan(task, target, released)]
+            missing = promotion.check_promotion(task, target, "stage", released)
+            return [each.action for each in promotion.promotion_plan(target, released, missing)]
 
     assert ["be copied", "be copied", "be written"] == plan()
     assert ({}, None) == (promoting.objects(), promoting.released("1.0.0"))

@@ -10,7 +10,7 @@ from functools import partial
 from tempfile import TemporaryFile
 
 from buildtools.image.registry.client import Registry
-from buildtools.image.registry.lookup import download_blob
+from buildtools.image.registry.lookup import Seen, download_blob
 from buildtools.image.registry.manifest import Descriptor, Manifest
 
 _QUESTIONS = 16
@@ -23,6 +23,7 @@ class ImageCopier:
     :func:`~buildtools.image.registry.lookup.image_manifests` returns them. Within one registry, blobs are mounted.
     Between two, a blob passes through this machine once, in an unnamed file, and is mounted into further repositories;
     if one of these repositories has it already, it does not pass. ``jobs`` is the number of blobs that pass at once.
+    ``parts`` are those that were mounted and that the target has in their full size.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class ImageCopier:
     ) -> None:
         self._target = target
         self._images = images
+        self.parts = Seen()
         self._takers: dict[str, list[str]] = {}
         for repository, image in images.items():
             for digest in dict.fromkeys(blob.digest for _, blobs in image for blob in blobs):
@@ -87,8 +89,10 @@ class ImageCopier:
 
     def _mount(self, blob: Descriptor, holder: str, repository: str, send: Callable[[Descriptor, str], object]) -> None:
         if self._target.mount_blob(repository, blob.digest, holder):
-            return
-        if self._target.blob_size(repository, blob.digest) != blob.size:
+            is_there = self.parts.has(self._target, repository, blob)
+        else:
+            is_there = self._target.blob_size(repository, blob.digest) == blob.size
+        if not is_there:
             send(blob, repository)
 
     def _send(

@@ -111,7 +111,13 @@ def read_images(
 
     :raises Damaged: if one is not an image that can be pulled.
     """
-    manifest = registry.get_manifest(repository, tag)
+    return images_of(registry, repository, registry.get_manifest(repository, tag), cache, parts)
+
+
+def images_of(
+    registry: Registry, repository: str, manifest: Manifest | None, cache: Cache, parts: Seen
+) -> tuple[str, Mapping[str, StoredImage | None]] | None:
+    """Like :func:`read_images`, of what a tag points to."""
     if manifest and manifest.is_index and len(manifest.platforms) > 1:
         return manifest.digest, {
             str(platform): _image_of_index(registry, repository, manifest, each, cache, parts)
@@ -243,6 +249,16 @@ def image_manifests(
     manifest = registry.get_manifest(repository, digest)
     if manifest is None:
         raise _missing(registry, repository, digest)
+    yield from manifests_below(registry, repository, manifest)
+
+
+def manifests_below(
+    registry: Registry, repository: str, manifest: Manifest
+) -> Iterator[tuple[Manifest, tuple[Descriptor, ...]]]:
+    """Like :func:`image_manifests`, of an image whose own manifest is known.
+
+    :raises Damaged: if one that it lists is missing, or is not a manifest.
+    """
     if not manifest.is_index:
         yield manifest, (manifest.config, *manifest.layers)
         return
