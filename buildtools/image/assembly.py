@@ -186,7 +186,7 @@ class _Assembler:
         outcome = self._outcome(status)
         names = self._assembly.names(name)
         names_there: Collection[str] = () if outcome is BuildOutcome.BUILT else status.tags
-        self._warn_of_others(status, [reference for reference in names if reference not in names_there])
+        is_another_replaced = self._warn_of_others(status, [name for name in names if name not in names_there])
         if outcome is BuildOutcome.BUILT:
             image_id, names_there = self._build(status, names), names
         elif outcome is BuildOutcome.PULLED:
@@ -202,6 +202,8 @@ class _Assembler:
         if kept_name not in names_there:
             image_id = self._builder.keep(image_id, kept_name, anew=self._is_anew(status))
         self._image_ids[name] = image_id
+        if is_another_replaced and outcome is not BuildOutcome.BUILT:
+            self._record(status, recorded_seconds(self._assembly.cache, name, status.fingerprint.value))
         return LocalImage(name, image_id, names or (kept_name,), outcome, status.why)
 
     def _kept_name(self, name: str) -> str:
@@ -222,18 +224,23 @@ class _Assembler:
         """Whether an image with the same fingerprint is not enough, because it may be too old."""
         return status.name in self._assembly.anew or bool(status.folder.settings.rebuild_after or status.remotes)
 
-    def _warn_of_others(self, status: ImageStatus, names: Iterable[str]) -> None:
-        """Warn about names that belong to an image this project did not build last: another project may need them."""
+    def _warn_of_others(self, status: ImageStatus, names: Iterable[str]) -> bool:
+        """Warn about names that belong to an image this project did not build last: another project may need them.
+
+        :returns: whether any of the names belongs to another image, whoever built that.
+        """
+        is_any_of_another = False
         for reference in names:
             image = self._builder.image(reference)
             labels = ((image or {}).get("Config") or {}).get("Labels") or {}
             fingerprint = labels.get(FINGERPRINT_LABEL, "")
             if image is None or fingerprint == status.fingerprint.value:
                 continue
+            is_any_of_another = True
             if recorded_inputs(self._assembly.cache, status.name, fingerprint) is None:
                 was = f"{reference} was another image, {image['Id']}, which this project did not build last"
                 self._report(Warned(status.name, f"{was}; the name is moved to this project's"))
-            self._record(status, recorded_seconds(self._assembly.cache, status.name, status.fingerprint.value))
+        return is_any_of_another
 
     def _record(self, status: ImageStatus, seconds: float) -> None:
         try:

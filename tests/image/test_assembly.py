@@ -323,6 +323,10 @@ def test_a_name_that_another_project_has_given_its_image_is_moved_with_a_warning
 def test_a_name_of_an_image_that_was_built_here_is_moved_without_a_word(project: Project) -> None:
     heard: list[Event] = []
     project.assemble()
+    # A build that fails between them replaces nothing.
+    project.write(project.app, f"FROM {project.base}\nCOPY absent /\n")
+    with pytest.raises(BuildToolsError, match="absent: not found"):
+        project.assemble()
     project.write(project.app, f"FROM {project.base}\nCOPY file /file\n", file="two")
     project.assemble(heard.append)
     assert [] == [event for event in heard if isinstance(event, Warned)]
