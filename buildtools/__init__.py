@@ -152,6 +152,11 @@ def error_count(errors: Sequence[object]) -> tuple[str, str]:
     return ("1 error", "fix the error above") if len(errors) == 1 else (f"{len(errors)} errors", "fix the errors above")
 
 
+def printable(name: str) -> str:
+    """A name as it is, or quoted and escaped if it would break the line of a message or is not UTF-8."""
+    return name if name.isprintable() else ascii(name)
+
+
 def failures_of(checks: Iterable[Callable[[], object]]) -> list[BuildToolsError]:
     """Run every check and collect the expected failures."""
     errors = []

@@ -5,6 +5,7 @@ All errors of all layers are reported together, each with its place and key.
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import math
 import re
@@ -60,13 +61,16 @@ def read_pyproject(root: Path) -> Layer:
     """
     path = root / "pyproject.toml"
     try:
-        text = path.read_bytes().decode()
+        data = path.read_bytes()
+        text = data.decode()
         document = tomllib.loads(text)
     except FileNotFoundError:
         return Layer("pyproject.toml", {})
     except OSError as error:
         raise Refused(f"pyproject.toml cannot be read ({error.strerror})", "correct it and run again") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        if data.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise Refused("pyproject.toml begins with a byte order mark", "save it as UTF-8 without one") from None
         raise Refused(f"pyproject.toml is not valid TOML ({error})", "correct it and run again") from None
     tool = document.get("tool", {})
     if not isinstance(tool, dict):

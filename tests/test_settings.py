@@ -245,6 +245,10 @@ def test_pyproject_that_is_not_toml_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("[tool.buildtools\n")
     with pytest.raises(Refused, match="not valid TOML"):
         read_pyproject(tmp_path)
+    # An editor does not show it.
+    (tmp_path / "pyproject.toml").write_text("[tool.buildtools]\n", "utf-8-sig")
+    with pytest.raises(Refused, match="begins with a byte order mark"):
+        read_pyproject(tmp_path)
 
 
 def test_registry_and_artifacts_are_asked_for_only_where_they_are_needed() -> None:

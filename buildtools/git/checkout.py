@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 
-from buildtools import Refused
+from buildtools import Refused, printable
 from buildtools.frozen import frozen
 from buildtools.git.address import without_login
 from buildtools.git.describe import describe
@@ -114,7 +114,7 @@ def refuse_dirty(root: Path, environment: Mapping[str, str]) -> None:
     paths = changed_paths(Repository.open(root, environment))
     if paths:
         more = f" and {len(paths) - _MOST_NAMED} more" if len(paths) > _MOST_NAMED else ""
-        names = (path if path.isprintable() else ascii(path) for path in paths[:_MOST_NAMED])
+        names = map(printable, paths[:_MOST_NAMED])
         raise Refused(
             f"the tree is dirty ({', '.join(names)}{more})",
             "commit or stash the changes; a release must be what its commit says",

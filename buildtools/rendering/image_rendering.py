@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from buildtools import printable
 from buildtools.console import table
 from buildtools.image.assembly import BuildOutcome, LocalImage
 from buildtools.image.registry.image_to_push import PushedImage, PushRoute
@@ -57,8 +58,8 @@ def explanation(status: ImageStatus) -> str:
         head += f": {status.image_id} has this fingerprint"
         if status.tags:
             head += f", as {', '.join(status.tags)}; labels of a version are stamped when it is pushed"
-    inputs = sorted(status.fingerprint.inputs.items())
-    return f"{head}\n\nfingerprint {status.fingerprint.value}\n{table(('INPUT', 'VALUE'), [*inputs])}"
+    inputs = [(printable(name), printable(value)) for name, value in sorted(status.fingerprint.inputs.items())]
+    return f"{head}\n\nfingerprint {status.fingerprint.value}\n{table(('INPUT', 'VALUE'), inputs)}"
 
 
 def local_table(images: Sequence[LocalImage]) -> str:

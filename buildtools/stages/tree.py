@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from buildtools import Refused
+from buildtools import Refused, printable
 from buildtools.events import Warned
 from buildtools.git.checkout import refuse_dirty, uncommitted_files, untracked_files
 from buildtools.image.folder.context import ignore_file
@@ -150,5 +150,4 @@ def _own_files(folder: ImageFolder) -> list[Path]:
 
 
 def _printable(path: str, task: TaskContext) -> str:
-    relative = os.path.relpath(path, os.path.realpath(task.settings.root))
-    return relative if relative.isprintable() else ascii(relative)
+    return printable(os.path.relpath(path, os.path.realpath(task.settings.root)))

@@ -6,6 +6,7 @@ determine these things are parsed: https://docs.docker.com/reference/dockerfile/
 
 from __future__ import annotations
 
+import codecs
 import csv
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -143,6 +144,8 @@ def parse(data: bytes, *, where: str = "Dockerfile") -> Dockerfile:
 
     :raises Refused: if it is not a Dockerfile; the message names the line.
     """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise Refused(f"{where} is written in UTF-16", "save it as UTF-8")
     text = data.decode("utf-8", "surrogateescape")
     directives = read_directives(text)
     escape = directives.get("escape", "\\")

@@ -31,6 +31,7 @@ import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from buildtools import printable
 from buildtools.files import write_atomically
 from buildtools.frozen import frozen
 from buildtools.image.folder.contents import Contents
@@ -128,7 +129,7 @@ def explain(old: Mapping[str, str], new: Mapping[str, str]) -> tuple[str, ...]:
             continue
         kind, _, name = key.partition(" ")
         if kind == "context":
-            entries.append(f"{_printable(name)} {_change(before, after)}")
+            entries.append(f"{printable(name)} {_change(before, after)}")
         elif kind in ("target", "platform") or (kind == "argument" and name in _OPEN_ARGUMENTS):
             reasons.append(f"{key} {before or 'none'} -> {after or 'none'}")
         elif kind == "format":
@@ -230,10 +231,6 @@ def _attributes(path: str) -> str:
         return ""
     pairs = (f"{name}={os.getxattr(path, name, follow_symlinks=False).hex()}" for name in sorted(counted_names))
     return _digest("\0".join(pairs))
-
-
-def _printable(path: str) -> str:
-    return path if path.isprintable() else ascii(path)
 
 
 def _change(before: str | None, after: str | None) -> str:

@@ -14,7 +14,7 @@ from dataclasses import field, replace
 from functools import partial
 from pathlib import Path
 
-from buildtools import BuildToolsError, Failures, Refused, failures_of
+from buildtools import BuildToolsError, Failures, Refused, failures_of, printable
 from buildtools.frozen import frozen
 from buildtools.image.folder.context import Selection, ignore_rules
 from buildtools.image.folder.dockerfile import Base, Dockerfile, Needs, automatic_arguments, parse
@@ -234,7 +234,7 @@ def _check_names(settings: Settings, names: Sequence[str]) -> None:
     impossible = [name for name in names if not COMPONENT.fullmatch(name)]
     if impossible:
         raise Refused(
-            f"invalid image name: {', '.join(f'{settings.images}/{name}' for name in impossible)}",
+            f"invalid image name: {', '.join(printable(f'{settings.images}/{name}') for name in impossible)}",
             f"rename it, for example to {', '.join(_possible(name) for name in impossible)}",
         )
 

@@ -217,6 +217,11 @@ def test_what_is_not_a_dockerfile_is_refused_with_its_line(text: str, message: s
     assert message in refusal.value.fact
 
 
+def test_a_dockerfile_in_utf_16_is_refused_as_such() -> None:
+    with pytest.raises(Refused, match="Dockerfile is written in UTF-16: save it as UTF-8"):
+        parse("FROM a\n".encode("utf-16"))
+
+
 @pytest.mark.parametrize(
     ("text", "target", "message"),
     [

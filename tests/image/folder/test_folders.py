@@ -224,9 +224,9 @@ def test_folders_without_a_dockerfile_are_all_named(tmp_path: Path) -> None:
 
 
 def test_impossible_names_are_all_named_with_a_better_one(tmp_path: Path) -> None:
-    refused = refusal(project(tmp_path, {"LogUploader": "", "-a": "", "fine": "FROM scratch\n"}))
-    assert "invalid image name: src/docker/-a, src/docker/LogUploader" == refused.fact
-    assert "rename it, for example to a, loguploader" == refused.remedy
+    refused = refusal(project(tmp_path, {"LogUploader": "", "-a": "", "b\nc": "", "fine": "FROM scratch\n"}))
+    assert "invalid image name: src/docker/-a, src/docker/LogUploader, 'src/docker/b\\nc'" == refused.fact
+    assert "rename it, for example to a, loguploader, b-c" == refused.remedy
 
 
 def test_an_unknown_name_in_only(tmp_path: Path) -> None:
