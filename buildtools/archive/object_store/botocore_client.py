@@ -64,11 +64,14 @@ def _sign_checksum_alone(request: Any, **_: object) -> None:
 
 
 @cache
-def _data_loader() -> Any:
+def _data_loader(folders: str | None) -> Any:
     """botocore's description of S3, loaded once for all clients: that is most of the work of creating one."""
-    import botocore.session
+    from botocore.loaders import create_loader
 
-    return botocore.session.get_session().get_component("data_loader")
+    loader: Any = create_loader(folders)
+    # To see whether there is S3 among its 400 services, botocore would look into the folder of each, twice.
+    loader.list_available_services = lambda _kind: ["s3"]
+    return loader
 
 
 def _client(endpoint: str, environment: Mapping[str, str], patience: Patience, *, checksums: bool) -> Any:
@@ -80,7 +83,7 @@ def _client(endpoint: str, environment: Mapping[str, str], patience: Patience, *
 
     try:
         core = botocore.session.get_session()
-        core.register_component("data_loader", _data_loader())
+        core.register_component("data_loader", _data_loader(environment.get("AWS_DATA_PATH") or None))
         # botocore looks up what is None: profile, role, instance.
         session = Session(
             aws_access_key_id=environment.get("AWS_ACCESS_KEY_ID"),
