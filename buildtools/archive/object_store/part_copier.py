@@ -35,6 +35,7 @@ from typing import Any
 from buildtools import BuildToolsError, Refused
 from buildtools.archive.checksums import PART
 from buildtools.archive.object_store.bucket import Bucket
+from buildtools.archive.object_store.multipart import MultipartUpload
 from buildtools.archive.object_store.server_copy import copy_range
 from buildtools.archive.store import SharedRange, StoredObject
 from buildtools.frozen import frozen
@@ -160,30 +161,16 @@ class PartCopier:
         self, key: str, source: StoredObject, bounds: tuple[int, int], part: bytes, pieces: list[_Piece]
     ) -> StoredObject:
         """A new object: a range of ``source``, then pieces of ``part``, of which only the last may be short."""
-        upload = self._bucket.ask("create_multipart_upload", key, requires=("UploadId",))["UploadId"]
-        is_complete = False
-        try:
-            target = {"key": key, "UploadId": upload}
-            etags = [self._copy_range(source, *bounds, {**target, "PartNumber": 1})["ETag"]]
+        with MultipartUpload(self._bucket, key, {}) as upload:
+            etags = [self._copy_range(source, *bounds, {**upload.target, "PartNumber": 1})["ETag"]]
             for number, piece in enumerate(pieces, 2):
-                place = {**target, "PartNumber": number}
+                place = {**upload.target, "PartNumber": number}
                 if piece.source is None:
                     body = part[piece.start : piece.start + piece.size]
                     etags.append(self._bucket.ask("upload_part", requires=("ETag",), Body=body, **place)["ETag"])
                 else:
                     etags.append(self._copy_piece(piece, place)["ETag"])
             listing = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(etags, 1)]
-            complete = self._bucket.ask(
-                "complete_multipart_upload",
-                requires=("ETag",),
-                MultipartUpload={"Parts": listing},
-                **target,
-                **self._conditions,
-            )
-            is_complete = True
-        finally:
-            if not is_complete:
-                with suppress(BuildToolsError):
-                    self._bucket.ask("abort_multipart_upload", key, attempts=1, UploadId=upload)
+            response = upload.complete(listing, self._conditions)
         size = bounds[1] - bounds[0] + sum(piece.size for piece in pieces)
-        return StoredObject(key, size, complete["ETag"])
+        return StoredObject(key, size, response["ETag"])

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any
 
-from buildtools import BuildToolsError
 from buildtools.archive.checksums import PART
 from buildtools.archive.object_store.bucket import Bucket
-from buildtools.archive.object_store.refusals import COLLISION, EXISTS, code
+from buildtools.archive.object_store.multipart import EXISTS_OR_LOST, MultipartUpload
+from buildtools.archive.object_store.refusals import code
 from buildtools.archive.store import StoredObject
 from buildtools.schedule import all_ended
 
@@ -55,37 +54,17 @@ def copy_parts(
 
     :raises BuildToolsError: if the service cannot copy, or may not read the source; no object appears.
     """
-    key = stored.key
     algorithm: dict[str, Any] = {"ChecksumAlgorithm": "SHA256"} if checksums else {}
-    upload_id = bucket.ask("create_multipart_upload", key, requires=("UploadId",), **attributes, **algorithm)[
-        "UploadId"
-    ]
 
-    def copy(number: int) -> dict[str, Any]:
+    def copy(upload: MultipartUpload, number: int) -> dict[str, Any]:
         start = (number - 1) * PART
-        target = {"key": key, "UploadId": upload_id, "PartNumber": number}
+        target = {**upload.target, "PartNumber": number}
         answer = copy_range(bucket, source, stored, start, min(start + PART, stored.size), target)
         names = ("ETag", "ChecksumSHA256") if checksums else ("ETag",)
         return {"PartNumber": number, **{name: answer[name] for name in names if name in answer}}
 
-    is_complete = False
-    try:
+    with MultipartUpload(bucket, stored.key, {**attributes, **algorithm}) as upload:
         with ThreadPoolExecutor(_IN_FLIGHT) as pool:
-            parts = [pool.submit(copy, number + 1) for number in range(-(-stored.size // PART))]
+            parts = [pool.submit(copy, upload, number + 1) for number in range(-(-stored.size // PART))]
             all_ended(parts)
-        response = bucket.ask(
-            "complete_multipart_upload",
-            key,
-            tolerates={*EXISTS, COLLISION, "NoSuchUpload", "NoSuchKey"},
-            requires=("ETag",),
-            UploadId=upload_id,
-            MultipartUpload={"Parts": [part.result() for part in parts]},
-            **conditions,
-        )
-        is_complete = not code(response)
-    finally:
-        if not is_complete:
-            # Report the first error.
-            with suppress(BuildToolsError):
-                bucket.ask("abort_multipart_upload", key, tolerates=("NoSuchUpload",), attempts=1, UploadId=upload_id)
-    return is_complete
+        return not code(upload.complete([part.result() for part in parts], conditions, EXISTS_OR_LOST))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
 from buildtools import BuildToolsError
 from buildtools.archive.checksums import PART, Checksums, PartWriter
 from buildtools.archive.object_store.bucket import Bucket
+from buildtools.archive.object_store.multipart import EXISTS_OR_LOST, MultipartUpload
 from buildtools.archive.object_store.part_copier import PartCopier
 from buildtools.archive.object_store.refusals import COLLISION, EXISTS, code
 
@@ -46,12 +47,12 @@ class Upload:
         self._arrived = arrived
         self._copier = copier
         self._arrived_size = 0
-        self._id = ""
-        self._is_complete = False
+        self._open = ExitStack()
+        self._upload: MultipartUpload | None = None
         self._pool = ThreadPoolExecutor(_IN_FLIGHT, "upload")
         self._pending: deque[Future[dict[str, Any]]] = deque()
         self._part_list: list[dict[str, Any]] = []
-        self._only_part: bytes | None = None
+        self._only_part = b""
         self._is_closing = False
         self._parts = PartWriter(self._part_ended)
 
@@ -62,10 +63,7 @@ class Upload:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._pool.shutdown(cancel_futures=True)
-        if self._id and not self._is_complete:
-            # Report the first error; a service that is down cannot discard the parts either.
-            with suppress(BuildToolsError):
-                self._bucket.ask("abort_multipart_upload", self._key, attempts=1, UploadId=self._id)
+        self._open.close()
 
     def write(self, data: bytes, /) -> None:
         """Write all of ``data``."""
@@ -83,22 +81,11 @@ class Upload:
                 f"{self._bucket.location(self._key)} was not uploaded: the archive changed after it was packed",
                 "run again, with nothing else writing to it",
             )
-        if self._only_part is not None:
+        if self._upload is None:
             return self._put(self._only_part)
         while self._pending:
             self._collect()
-        response = self._bucket.ask(
-            "complete_multipart_upload",
-            self._key,
-            # A retry after a lost response finds no upload, but perhaps its own object.
-            tolerates={*EXISTS, COLLISION, "NoSuchUpload", "NoSuchKey"},
-            requires=("ETag",),
-            UploadId=self._id,
-            MultipartUpload={"Parts": self._part_list},
-            **self._conditions,
-        )
-        self._is_complete = not code(response)
-        return self._is_complete
+        return not code(self._upload.complete(self._part_list, self._conditions, EXISTS_OR_LOST))
 
     def _put(self, part: bytes) -> bool:
         response = self._bucket.ask(
@@ -118,34 +105,27 @@ class Upload:
         if self._is_closing and number == 1:
             self._only_part = part
             return
-        if not self._id:
+        if self._upload is None:
             algorithm: dict[str, Any] = {"ChecksumAlgorithm": "SHA256"} if self._checksums else {}
-            self._id = self._bucket.ask(
-                "create_multipart_upload", self._key, requires=("UploadId",), **self._attributes, **algorithm
-            )["UploadId"]
+            upload = MultipartUpload(self._bucket, self._key, {**self._attributes, **algorithm})
+            self._upload = self._open.enter_context(upload)
         if len(self._pending) == _IN_FLIGHT:
             self._collect()
-        self._pending.append(self._pool.submit(self._send, part, number))
+        target = {**self._upload.target, "PartNumber": number}
+        self._pending.append(self._pool.submit(self._send, part, number, target))
 
-    def _send(self, part: bytes, number: int) -> dict[str, Any]:
+    def _send(self, part: bytes, number: int, target: Mapping[str, Any]) -> dict[str, Any]:
         checksum = self._checksum(number)
-        response = self._copied(part, number) or self._bucket.ask(
-            "upload_part",
-            self._key,
-            requires=("ETag",),
-            UploadId=self._id,
-            PartNumber=number,
-            Body=part,
-            **checksum,
+        response = self._copied(part, number, target) or self._bucket.ask(
+            "upload_part", requires=("ETag",), Body=part, **target, **checksum
         )
         return {"PartNumber": number, "ETag": response["ETag"], "size": len(part), **checksum}
 
-    def _copied(self, part: bytes, number: int) -> dict[str, Any] | None:
+    def _copied(self, part: bytes, number: int, target: Mapping[str, Any]) -> dict[str, Any] | None:
         """The service's answer about a part that it copied, and that is what it must be."""
         copier = self._copier
         if copier is None:
             return None
-        target = {"key": self._key, "UploadId": self._id, "PartNumber": number}
         try:
             response = copier.copy(part, (number - 1) * PART, target)
         except BuildToolsError:
