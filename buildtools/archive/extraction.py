@@ -22,11 +22,12 @@ import gzip
 import hashlib
 import io
 import os
+import select
 import stat
 import tarfile
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import closing, suppress
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from threading import Thread
@@ -38,6 +39,7 @@ from buildtools.archive.store import ArtifactStore
 _CHUNK = 1 << 20
 # tarfile copies twice whatever it reads beyond a request.
 _BLOCK = 1 << 16
+_POLL_MILLISECONDS = 100
 # The most that others may get: to read, and to execute or enter.
 _FILE_MODE = _FOLDER_MODE = 0o755
 
@@ -110,6 +112,27 @@ def _write_all(out: io.RawIOBase, data: bytes) -> None:
         rest = rest[out.write(rest) :]
 
 
+class _Abandonable(io.RawIOBase):
+    """What arrives in a pipe, until it is closed: a thread that waits for more then sees the end of it.
+
+    Without this, whoever joins that thread would wait as long as a store does not answer.
+    """
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self._pipe = cast(io.FileIO, pipe)
+        self._arrival = select.poll()
+        self._arrival.register(pipe, select.POLLIN)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        while not self.closed:
+            if self._arrival.poll(_POLL_MILLISECONDS):
+                return self._pipe.readinto(buffer)
+        return 0
+
+
 class _NotUnpacked(Exception):
     """An entry is not unpacked; the message says why."""
 
@@ -138,8 +161,9 @@ class _Extraction:
         try:
             with (
                 # It inflates in a thread of its own, while this one writes files.
-                igzip_threaded.open(stream, "rb") as content,  # type: ignore[no-untyped-call]  # it has no stubs
-                tarfile.open(fileobj=content, mode="r|", bufsize=_BLOCK) as archive,
+                igzip_threaded.open(content := _Abandonable(stream), "rb") as tar,  # type: ignore[no-untyped-call]  # it has no stubs
+                closing(content),
+                tarfile.open(fileobj=tar, mode="r|", bufsize=_BLOCK) as archive,
             ):
                 for entry in archive:
                     self._take(archive, entry)
