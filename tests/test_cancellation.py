@@ -78,7 +78,9 @@ except Interrupted as interruption:
 """
 
 
-@pytest.mark.parametrize(("words", "expected"), [([], "SIGHUP\n"), (["nohup"], "went on\n")])
+@pytest.mark.parametrize(
+    ("words", "expected"), [(["env", "--default-signal=HUP"], "SIGHUP\n"), (["nohup"], "went on\n")]
+)
 def test_a_terminal_that_closes_interrupts_a_run_unless_that_is_ignored(words: list[str], expected: str) -> None:
     program = [*words, sys.executable, "-c", _HANG_UP]
     assert expected == subprocess.check_output(program, env={"PYTHONPATH": str(_ROOT)}, text=True)
