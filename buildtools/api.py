@@ -41,12 +41,13 @@ from buildtools.pipeline import (
     verify,
 )
 from buildtools.release import Release, ReleasedArchive, ReleasedImage
-from buildtools.run import Run, cache_folder, job_count
+from buildtools.run import Run, job_count
 from buildtools.stages.channels import ChannelState
 from buildtools.stages.fetch import Fetched
 from buildtools.stages.history import HistoryEntry
 from buildtools.stages.pruning import PruneEntry
 from buildtools.stages.trial import Trial
+from buildtools.user_folders import cache_folder
 from buildtools.version import Version
 
 __all__ = [

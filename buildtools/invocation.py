@@ -119,7 +119,8 @@ def running(
     from buildtools.console import MODES, open_console
     from buildtools.invoke_config import read_settings
     from buildtools.request_log import open_log
-    from buildtools.run import Run, cache_folder, job_count
+    from buildtools.run import Run, job_count
+    from buildtools.user_folders import cache_folder
 
     environment = process_environment()
     with exit_codes(json=json):

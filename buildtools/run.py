@@ -48,12 +48,6 @@ class Run:
         return self.cache / "projects" / sha256(os.fsencode(self.settings.root)).hexdigest()[:16]
 
 
-def cache_folder(environment: Mapping[str, str]) -> Path:
-    """The user's cache folder. https://specifications.freedesktop.org/basedir-spec/latest/"""
-    base = environment.get("XDG_CACHE_HOME") or f"{environment.get('HOME') or Path.home()}/.cache"
-    return Path(base) / "lockstep-buildtools"
-
-
 def job_count(text: str, configured: int) -> int:
     """How many images to work on at once: ``--jobs``, else the configuration, else three per processor, at most 16.
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bench.images.tree import Tree
-from buildtools.sandbox.base import base_cache
+from buildtools.user_folders import cache_folder
 
 _BUILD = "{docker} build -q --build-arg REGISTRY={prefix} --build-arg VERSION=$V -t {image} src/docker/{name}"
 _VERSION = "V=$(git describe --dirty)\nexport DOCKER_BUILDKIT=1\n"
@@ -85,7 +85,7 @@ def build(tree: Tree, name: str, docker: str, image: str) -> str:
 
 def find_buildx(docker: str, environment: Mapping[str, str]) -> str:
     """Debian 12 brings none: what ``script/engines`` has fetched, else the docker program's own; may be empty."""
-    fetched = sorted((base_cache(environment) / "unpacked").glob("*/usr/libexec/docker/cli-plugins/docker-buildx"))
+    fetched = sorted((cache_folder(environment) / "unpacked").glob("*/usr/libexec/docker/cli-plugins/docker-buildx"))
     if fetched:
         return str(fetched[-1])
     answer = subprocess.run([docker, "buildx", "version"], env=dict(environment), capture_output=True, check=False)

@@ -18,6 +18,7 @@ from pathlib import Path
 from buildtools import BuildToolsError, Refused
 from buildtools.events import Log, Report, unheard
 from buildtools.sandbox.engine import EngineAddress
+from buildtools.user_folders import cache_folder
 
 PYTHON = "lockstep-sandbox/python:bookworm"
 BUSYBOX = "lockstep-sandbox/busybox:1"
@@ -26,17 +27,6 @@ PROGRAMS = (("mmdebstrap", "mmdebstrap"), *((("newuidmap", "uidmap"),) if os.get
 _PYTHON_TAR = "python-bookworm.tar"
 # Debian 12 came out on 2023-06-10; no file in the image is younger.
 _EPOCH = "1686355200"
-
-
-def base_cache(environment: Mapping[str, str]) -> Path:
-    """The folder of the tars: https://specifications.freedesktop.org/basedir-spec/latest/."""
-    configured_cache = environment.get("XDG_CACHE_HOME", "")
-    root = (
-        Path(configured_cache)
-        if configured_cache.startswith("/")
-        else Path(environment.get("HOME") or "~").expanduser() / ".cache"
-    )
-    return root / "lockstep-buildtools"
 
 
 def busybox(engine: EngineAddress, *, environment: Mapping[str, str]) -> str:
@@ -62,7 +52,7 @@ def python(engine: EngineAddress, *, environment: Mapping[str, str], report: Rep
 
 def is_cached(environment: Mapping[str, str]) -> bool:
     """Whether the Python base image was already made on this machine."""
-    return (base_cache(environment) / _PYTHON_TAR).exists()
+    return (cache_folder(environment) / _PYTHON_TAR).exists()
 
 
 def _import_image(
@@ -75,7 +65,7 @@ def _import_image(
 ) -> str:
     if engine.has(image):
         return image
-    folder = base_cache(environment)
+    folder = cache_folder(environment)
     folder.mkdir(parents=True, exist_ok=True)
     tar = folder / file
     with _lock(folder / f"{file}.lock"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -44,18 +43,6 @@ def test_the_same_busybox_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("first", "second"):
         base._make_busybox(tmp_path / name, {"PATH": "/usr/bin:/bin"})
     assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ({"XDG_CACHE_HOME": "/c", "HOME": "/h"}, "/c/lockstep-buildtools"),
-        ({"XDG_CACHE_HOME": "relative", "HOME": "/h"}, "/h/.cache/lockstep-buildtools"),
-        ({"HOME": "/h"}, "/h/.cache/lockstep-buildtools"),
-    ],
-)
-def test_the_cache_folder_follows_the_xdg_rules(given: Mapping[str, str], expected: str) -> None:
-    assert base.base_cache(given) == Path(expected)
 
 
 def test_a_missing_mmdebstrap_is_named(engine: EngineService, tmp_path: Path) -> None:

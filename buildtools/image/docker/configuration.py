@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from buildtools import Refused
+from buildtools.user_folders import home_folder
 
 _DEFAULT = "default"
 _PROXIES = {
@@ -22,8 +23,7 @@ _PROXIES = {
 
 def configuration_folder(environment: Mapping[str, str]) -> Path:
     """The configuration folder: ``DOCKER_CONFIG``, or the user's own."""
-    home = environment.get("HOME") or str(Path.home())
-    return Path(environment.get("DOCKER_CONFIG") or f"{home}/.docker")
+    return Path(environment.get("DOCKER_CONFIG") or home_folder(environment) / ".docker")
 
 
 def read_configuration(folder: Path) -> Mapping[str, Any]:
