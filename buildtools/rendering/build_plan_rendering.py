@@ -6,8 +6,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from buildtools.console import table
+from buildtools.image.reference import image_name
 from buildtools.rendering.json_rendering import document
-from buildtools.rendering.words import count_text
+from buildtools.rendering.words import count_text, images_text
 from buildtools.workboard import duration
 
 if TYPE_CHECKING:
@@ -49,11 +50,12 @@ def _shares(build: PlannedBuild, count: int) -> str:
 
 def build_plan_summary(plan: BuildPlan) -> str:
     """The result of ``plan``."""
-    count = sum(not each.is_built for each in plan.builds)
-    there = plan.others + len(plan.builds) - count
-    words = [f"{count_text(count, 'image')} to build, {there} in the registry"]
+    names = [each.name for each in plan.builds if not each.is_built]
+    images, images_of_all = ({*map(image_name, each)} for each in (names, [each.name for each in plan.builds]))
+    there = plan.others + len(images_of_all - images)
+    words = [f"{images_text(names)} to build, {there} in the registry"]
     waves = [wave for wave in (plan.partition.first_wave, plan.partition.shares) if wave]
-    if not (count and waves):
+    if not (names and waves):
         return words[0]
     shares = count_text(len(plan.partition.shares), "share")
     if any(each.seconds for each in plan.builds):

@@ -11,7 +11,7 @@ from buildtools.image.assembly import BuildOutcome, LocalImage
 from buildtools.image.registry.image_to_push import PushedImage, PushRoute
 from buildtools.image.survey import BuildState, ImageStatus
 from buildtools.rendering.json_rendering import DOCUMENT_SCHEMA
-from buildtools.rendering.words import short_digest, states_sentence
+from buildtools.rendering.words import images_text, short_digest, states_sentence, states_text
 from buildtools.workboard import size
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def listing_table(listing: Listing) -> str:
 
 def listing_summary(listing: Listing) -> str:
     """How many image folders are in which state."""
-    return states_sentence("listed", [each.state for each in listing.statuses], BuildState)
+    states = states_text([each.state for each in listing.statuses], BuildState)
+    return f"listed {images_text([each.name for each in listing.statuses])}: {states}"
 
 
 def explanation(status: ImageStatus) -> str:
@@ -73,7 +74,8 @@ def local_table(images: Sequence[LocalImage]) -> str:
 
 def local_summary(images: Sequence[LocalImage], word: str) -> str:
     """The result of ``build`` or ``tag``."""
-    return states_sentence(word, [image.outcome for image in images], BuildOutcome)
+    outcomes = states_text([image.outcome for image in images], BuildOutcome)
+    return f"{word} {images_text([image.name for image in images])}: {outcomes}"
 
 
 def pushed_table(images: Sequence[PushedImage]) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from buildtools.image.reference import image_name
+
 if TYPE_CHECKING:
     from buildtools.stages.planned import Planned
 
@@ -34,6 +36,12 @@ def short_digest(digest: str) -> str:
 def count_text(number: int, noun: str) -> str:
     """A number with its noun in the singular or the plural."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def images_text(names: Sequence[str]) -> str:
+    """How many images these names are of: ``2 images``, or ``2 images in 4 variants`` for several platforms."""
+    count = len({*map(image_name, names)})
+    return count_text(count, "image") + (f" in {len(names)} variants" if len(names) > count else "")
 
 
 def plan_table(plan: Sequence[Planned]) -> str:

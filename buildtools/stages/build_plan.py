@@ -108,7 +108,8 @@ def read_plan(task: TaskContext, count: int = 0) -> BuildPlan:
         )
         for each in agenda.statuses
     )
-    return BuildPlan(task.version.text, task.version.commit, builds, len(statuses) - len(builds), division)
+    others = {each.folder.image for each in statuses} - {each.folder.image for each in agenda.statuses}
+    return BuildPlan(task.version.text, task.version.commit, builds, len(others), division)
 
 
 def push_share(task: TaskContext, shard: Shard) -> tuple[PushedImage, ...]:

@@ -20,7 +20,7 @@ from buildtools.image.reference import Reference
 from buildtools.image.registry.image_to_push import ImageToPush, PushedImage, PushRoute
 from buildtools.image.registry.lookup import move_tag
 from buildtools.image.registry.manifest import CREATED_LABEL, SOURCE_LABEL, VERSION_LABEL
-from buildtools.image.survey import BuildState, ImageStatus, engine_statuses, survey
+from buildtools.image.survey import BuildState, ImageStatus, survey
 from buildtools.stages.engine_store import EngineStore
 from buildtools.stages.image_names import place, repository
 from buildtools.stages.image_store import ImageStore
@@ -61,8 +61,7 @@ def survey_images(task: TaskContext, *, complete: bool = False) -> tuple[ImageSt
 
 def statuses_in_engine(task: TaskContext, statuses: tuple[ImageStatus, ...]) -> tuple[ImageStatus, ...]:
     """The state of each folder in the engine; unchanged without an engine, or if builders are configured."""
-    engine = _store(task).engine
-    return engine_statuses(statuses, engine, cache=task.run.project_cache) if engine else statuses
+    return statuses if task.services.sites else EngineStore(task).with_places(statuses)
 
 
 def listed_statuses(task: TaskContext) -> tuple[ImageStatus, ...]:
