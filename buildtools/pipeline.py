@@ -8,26 +8,6 @@ from typing import TYPE_CHECKING, Any
 from buildtools.events import Warned
 from buildtools.frozen import frozen
 from buildtools.settings import GATE
-from buildtools.stages import (
-    archives,
-    build_plan,
-    channels,
-    image_names,
-    images,
-    outputs,
-    promotion,
-    releases,
-    signatures,
-    tree,
-    verification,
-)
-from buildtools.stages.check import Checked, check_project
-from buildtools.stages.fetch import FetchRequest, fetch_plan, fetch_release
-from buildtools.stages.history import read_history
-from buildtools.stages.new_project import NewProject, begin_project
-from buildtools.stages.pruning import prune_releases
-from buildtools.stages.trial import Trial, trial_plan, try_out
-from buildtools.stages.version_images import version_images
 from buildtools.task_context import TaskContext
 from buildtools.version import Version
 
@@ -45,13 +25,16 @@ if TYPE_CHECKING:
     from buildtools.run import Run
     from buildtools.stages.build_plan import BuildPlan, Shard
     from buildtools.stages.channels import ChannelState
+    from buildtools.stages.check import Checked
     from buildtools.stages.doctor import Examination
     from buildtools.stages.fetch import Fetched
     from buildtools.stages.history import HistoryEntry
     from buildtools.stages.leftovers import Leftover
+    from buildtools.stages.new_project import NewProject
     from buildtools.stages.planned import Planned
     from buildtools.stages.pruning import PruneEntry
     from buildtools.stages.service_folder import ServiceFolder
+    from buildtools.stages.trial import Trial
 
 
 @frozen
@@ -78,18 +61,24 @@ class Published:
 
 def init(run: Run) -> NewProject:
     """Write the first files of a project; existing files stay."""
+    from buildtools.stages.new_project import begin_project
+
     with TaskContext(run) as task:
         return begin_project(task)
 
 
 def check(run: Run) -> Checked:
     """Look for all errors in the configuration and the image folders. No service is needed."""
+    from buildtools.stages.check import check_project
+
     with TaskContext(run) as task:
         return check_project(task)
 
 
 def list_images(run: Run) -> Listing:
     """All image folders in build order, with their status."""
+    from buildtools.stages import image_names, images
+
     with TaskContext(run) as task:
         statuses = images.listed_statuses(task)
         return Listing(statuses, tuple(image_names.reference(task, each.name) for each in statuses))
@@ -97,6 +86,8 @@ def list_images(run: Run) -> Listing:
 
 def build(run: Run, *, registry_names: bool = False) -> tuple[LocalImage, ...]:
     """Bring every image into the engine as ``NAME:VERSION``; with ``registry_names`` under its registry names too."""
+    from buildtools.stages import images
+
     with TaskContext(run) as task:
         images.run_before(task)
         images.pull_bases(task)
@@ -105,6 +96,8 @@ def build(run: Run, *, registry_names: bool = False) -> tuple[LocalImage, ...]:
 
 def plan(run: Run, shards: int = 0) -> BuildPlan:
     """What a push would build and why; with ``shards``, which of that many agents would build what."""
+    from buildtools.stages import build_plan
+
     with TaskContext(run) as task:
         return build_plan.read_plan(task, shards)
 
@@ -115,6 +108,8 @@ def push(run: Run, shard: Shard | None = None) -> tuple[PushedImage, ...]:
     With a ``shard``, push only the images of that share, and write no file for the next step, since that covers all
     images.
     """
+    from buildtools.stages import build_plan, images, outputs, publication
+
     with TaskContext(run) as task:
         if task.version.dirty:
             run.report(Warned("", f"the tree is dirty: {task.version} is not a release and may be overwritten"))
@@ -124,12 +119,14 @@ def push(run: Run, shard: Shard | None = None) -> tuple[PushedImage, ...]:
         if shard:
             return build_plan.push_share(task, shard)
         pushed = images.push_images(task)
-        outputs.write_outputs(task, releases.release_of(task, pushed))
+        outputs.write_outputs(task, publication.release_of(task, pushed))
         return pushed
 
 
 def dist(run: Run) -> tuple[Archive, ...]:
     """Make every distribution's ``.tgz`` in ``dist/``."""
+    from buildtools.stages import archives
+
     with TaskContext(run) as task:
         return archives.make_archives(task)
 
@@ -139,12 +136,14 @@ def publish(run: Run) -> Published:
 
     The manifest is written last and makes the version exist.
     """
+    from buildtools.stages import images, outputs, publication, releases, signatures, tree
+
     with TaskContext(run) as task:
         task = tree.to_release(task)
-        releases.preflight(task)
+        publication.preflight(task)
         images.run_before(task)
         images.pull_bases(task)
-        staged = releases.stage_members(task)
+        staged = publication.stage_members(task)
         location = releases.manifest_location(task, task.version)
         if task.version.dirty:
             outputs.write_outputs(task, staged)
@@ -174,6 +173,8 @@ def release(run: Run, remote: str, **options: Any) -> CutTag:
 
 def verify(run: Run, names: Sequence[str], *, everything: bool = False, deep: bool = False) -> Verification:
     """Compare releases with registry and store: all releases, those named, or that of the checkout's version."""
+    from buildtools.stages import verification
+
     with TaskContext(run) as task:
         if everything:
             return verification.verify_all(task, deep=deep)
@@ -182,6 +183,8 @@ def verify(run: Run, names: Sequence[str], *, everything: bool = False, deep: bo
 
 def channel(run: Run, name: str, wanted: str) -> ChannelState:
     """The state of a channel, after moving it forward if a version is wanted."""
+    from buildtools.stages import channels
+
     with TaskContext(run) as task:
         if wanted:
             return channels.move_forward(task, name, Version.parse(wanted))
@@ -190,18 +193,25 @@ def channel(run: Run, name: str, wanted: str) -> ChannelState:
 
 def rollback(run: Run, name: str, wanted: str) -> ChannelState:
     """Move a channel back to the wanted version, or to the previous one."""
+    from buildtools.stages import channels
+
     with TaskContext(run) as task:
         return channels.roll_back(task, name, Version.parse(wanted) if wanted else None)
 
 
 def fetch(run: Run, name: str, to: Path, *, layout: bool = False) -> Fetched:
     """Fetch the release of a version or a channel: into a folder, where it becomes current, and into the engine."""
+    from buildtools.stages import releases
+    from buildtools.stages.fetch import FetchRequest, fetch_release
+
     with TaskContext(run) as task:
         return fetch_release(task, FetchRequest(releases.named_release(task, name), to, layout))
 
 
 def promote(run: Run, name: str, target_name: str) -> Published:
     """Promote a version, or the one a channel points to, to a target: preflight, stage, commit, point."""
+    from buildtools.stages import promotion, releases
+
     with TaskContext(run) as task, promotion.target_task(task, target_name) as target:
         source = releases.named_release(task, name)
         missing = promotion.check_promotion(task, target, target_name, source)
@@ -215,6 +225,10 @@ def promote(run: Run, name: str, target_name: str) -> Published:
 
 def stage(run: Run, name: str) -> Trial:
     """Try a version out in the project's stack. If it is a release, record that it passed, for ``promote``."""
+    from buildtools.stages import promotion
+    from buildtools.stages.trial import try_out
+    from buildtools.stages.version_images import version_images
+
     with TaskContext(run) as task:
         promotion.refuse_target_called_gate(task)
         subject = version_images(task, name)
@@ -228,6 +242,8 @@ def stage(run: Run, name: str) -> Trial:
 
 def prune(run: Run, keep: int, days: int, prefix: str = "") -> tuple[PruneEntry, ...]:
     """Delete releases, except the newest ``keep``, those of the last ``days``, and those that something points to."""
+    from buildtools.stages.pruning import prune_releases
+
     with TaskContext(run) as task:
         return prune_releases(task, keep, days, prefix)
 
@@ -243,6 +259,8 @@ def prune_engine(run: Run, keep: int, days: int, prefix: str = "") -> tuple[Left
 
 def history(run: Run) -> tuple[HistoryEntry, ...]:
     """All versions that the store knows, newest first."""
+    from buildtools.stages.history import read_history
+
     with TaskContext(run) as task:
         return read_history(task)
 
@@ -273,24 +291,34 @@ def runit(run: Run, image: str, folder: Path, release_name: str) -> ServiceFolde
 
 def plan_build(run: Run) -> tuple[Planned, ...]:
     """What ``build`` and ``tag`` would do."""
+    from buildtools.stages import images
+
     with TaskContext(run) as task:
         return images.local_plan(task)
 
 
 def plan_push(run: Run) -> tuple[Planned, ...]:
     """What ``push`` would do."""
+    from buildtools.stages import images
+
     with TaskContext(run) as task:
         return images.push_plan(task)
 
 
 def plan_dist(run: Run) -> tuple[Planned, ...]:
     """What ``dist`` would do."""
+    from buildtools.stages import archives
+
     with TaskContext(run) as task:
         return archives.archive_plan(task, "be made")
 
 
 def plan_stage(run: Run, name: str) -> tuple[Planned, ...]:
     """What ``stage`` would do."""
+    from buildtools.stages import promotion
+    from buildtools.stages.trial import trial_plan
+    from buildtools.stages.version_images import version_images
+
     with TaskContext(run) as task:
         promotion.refuse_target_called_gate(task)
         return trial_plan(task, version_images(task, name))
@@ -298,6 +326,8 @@ def plan_stage(run: Run, name: str) -> tuple[Planned, ...]:
 
 def plan_promote(run: Run, name: str, target_name: str) -> tuple[Planned, ...]:
     """What ``promote`` would do."""
+    from buildtools.stages import promotion, releases
+
     with TaskContext(run) as task, promotion.target_task(task, target_name) as target:
         source = releases.named_release(task, name)
         missing = promotion.check_promotion(task, target, target_name, source)
@@ -306,18 +336,23 @@ def plan_promote(run: Run, name: str, target_name: str) -> tuple[Planned, ...]:
 
 def plan_publish(run: Run) -> tuple[Planned, ...]:
     """What ``publish`` would do."""
+    from buildtools.stages import archives, images, publication, signatures, tree
+
     with TaskContext(run) as task:
         task = tree.to_release(task)
-        releases.preflight(task)
+        publication.preflight(task)
         return (
             *images.push_plan(task, release=True),
             *archives.archive_plan(task, "be made and uploaded"),
             *signatures.signing_plan(task),
-            releases.manifest_plan(task),
+            publication.manifest_plan(task),
         )
 
 
 def plan_fetch(run: Run, name: str, to: Path, *, layout: bool = False) -> tuple[Planned, ...]:
     """What ``fetch`` would do."""
+    from buildtools.stages import releases
+    from buildtools.stages.fetch import FetchRequest, fetch_plan
+
     with TaskContext(run) as task:
         return fetch_plan(task, FetchRequest(releases.named_release(task, name), to, layout))

@@ -7,13 +7,13 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from buildtools.git.checkout import Checkout, read_checkout
 from buildtools.run import Run
 from buildtools.services import Services
 from buildtools.settings import Settings
 from buildtools.version import Version
 
 if TYPE_CHECKING:
+    from buildtools.git.checkout import Checkout
     from buildtools.image.folder.folders import ImageFolder
     from buildtools.image.registry.cache import Cache
 
@@ -51,6 +51,8 @@ class TaskContext:
         :raises Refused: if it has no version.
         """
         if self._checkout is None:
+            from buildtools.git.checkout import read_checkout
+
             settings = self.settings
             self._checkout = read_checkout(settings.root, settings.tag_prefix, settings.remote, self.run.environment)
         return self._checkout

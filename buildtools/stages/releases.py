@@ -1,4 +1,4 @@
-"""Releases: preflight, members, manifest, moving tags.
+"""Releases: claim, manifest, moving tags. :mod:`buildtools.stages.publication` has what comes before.
 
 The problem. A version consists of images in registries and archives in an object store. No transaction spans these
 services, any request may fail, and a run may be killed between any two of them. Yet a version must exist completely or
@@ -8,10 +8,10 @@ The answer is one small object that is written last, by a conditional write, and
 
 1. **Make.** Build images and archives under names that belong to no version (``fp-`` tags, ``dist/``). A failure here
    leaves nothing of the version behind.
-2. **Claim** (:func:`_claim`). ``claims/V.json`` is created with ``If-None-Match: *``. It contains the commit and
+2. **Claim** (:func:`claim_version`). ``claims/V.json`` is created with ``If-None-Match: *``. It contains the commit and
    nothing that differs between two runs, so the same commit finds its own claim again and another one is refused. From
    here on only one commit writes under the names of ``V``. Before the claim, images and archives wait for each other
-   (the barrier in :func:`stage_members`), so that a version that cannot be made is not claimed.
+   (the barrier in ``stage_members``), so that a version that cannot be made is not claimed.
 3. **Stage.** Set the tags ``:V``, upload the archives, and read back each of them. This is not a release yet: readers
    look only at manifests.
 4. **Commit** (:func:`commit`). ``releases/V.json`` is created with ``If-None-Match: *``, and read back. This write is
@@ -33,118 +33,24 @@ response to a write, nor metadata from an uploader. ``docs/internals.md`` has th
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from functools import partial
-from threading import Barrier, BrokenBarrierError
-from typing import TypeVar
 
-from buildtools import BuildToolsError, Conflict, Drifted, Failures, Refused, Unreachable, expected_failures, release
-from buildtools.channel import CHANNELS, Channel, channel_key, channel_name, may_be_channel
-from buildtools.git.checkout import read_version, refuse_dirty
-from buildtools.image.registry.image_to_push import PushedImage
+from buildtools import BuildToolsError, Conflict, Drifted, Failures, Refused, Unreachable, release
+from buildtools.channel import Channel, channel_key, may_be_channel
 from buildtools.image.registry.lookup import move_tag
-from buildtools.release import Release, ReleasedArchive, ReleasedImage
-from buildtools.schedule import all_ended, awaited
-from buildtools.stages.archives import store_archives
-from buildtools.stages.image_names import repository
-from buildtools.stages.images import push_images, rfc3339
-from buildtools.stages.planned import Planned
-from buildtools.stages.signatures import check_keys, refuse_unsigned
+from buildtools.release import Release
+from buildtools.schedule import awaited
+from buildtools.stages.signatures import refuse_unsigned
 from buildtools.stages.tag_moves import move_tags, outdated_tags
 from buildtools.task_context import TaskContext
 from buildtools.version import Version
-
-_Value = TypeVar("_Value")
-
-_CHECKS = 8
-
-
-def preflight(task: TaskContext) -> None:
-    """Check everything that could stop a release before anything costly, and report all errors at once.
-
-    :raises Conflict: if the version is released from another commit.
-    :raises BuildToolsError: with every failure.
-    """
-    names = dict.fromkeys(folder.image for folder in task.image_folders())
-    with ThreadPoolExecutor(max_workers=_CHECKS) as pool:
-        of_store = pool.submit(_errors, lambda: task.services.store.check_access(dry_run=task.run.dry_run))
-        of_channels = pool.submit(_errors, partial(_channel_errors, task))
-        errors = _errors(lambda: task.services.registry.ping())
-        if not errors:
-            accesses = [partial(task.services.registry.check_push_access, repository(task, name)) for name in names]
-            errors = [error for some in pool.map(_errors, accesses) for error in some]
-        errors += [*of_store.result(), *of_channels.result(), *_errors(partial(_key_errors, task))]
-    if errors:
-        raise preflight_failure(errors)
-    existing = None if task.version.dirty else released(task, task.version)
-    if existing and existing.commit != task.version.commit:
-        release.refuse_other_content(replace(existing, commit=task.version.commit), existing)
 
 
 def preflight_failure(errors: Iterable[BuildToolsError]) -> BuildToolsError:
     """One error for everything that would stop a release."""
     failures = Failures(errors)
     return failures.combined(f"preflight failed ({len(failures.errors)} errors)", "fix the errors above and run again")
-
-
-def _key_errors(task: TaskContext) -> None:
-    if not task.version.dirty:
-        check_keys(task)
-
-
-def _channel_errors(task: TaskContext) -> list[str]:
-    """The tags of this version that are names of channels; such a tag can be neither a version nor a moving tag."""
-    moving = release.moving_tags(task.settings.moving_tags, task.version, ())
-    names = {channel_name(entry.key) for entry in task.services.store.list(CHANNELS)}
-    return [
-        f"{tag} is the name of a channel: rename the git tag, or take {tag} out of moving_tags"
-        for tag in dict.fromkeys((task.version.image_tag, *moving))
-        if tag in names
-    ]
-
-
-def stage_members(task: TaskContext) -> Release:
-    """Upload images and archives in parallel; the release consists of them as read back.
-
-    No tag of the version is set and no archive uploaded before all images and archives are made and the version is
-    claimed. So a version that fails leaves its names free for the commit that corrects it.
-
-    :raises Conflict: if the version is claimed by another commit.
-    :raises Refused: if the tree changed meanwhile, so that the members may not match the commit.
-    """
-    barrier = Barrier(2, action=None if task.version.dirty else partial(_claim, task))
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        images = pool.submit(_side, barrier, partial(push_images, task))
-        archives = pool.submit(_side, barrier, partial(store_archives, task))
-        all_ended((images, archives))
-        errors = [error for side in (images, archives) if (error := side.exception())]
-    if errors:
-        # A side that only stopped waiting for the other has no error of its own.
-        causes = [error for error in errors if not isinstance(error, BrokenBarrierError)] or errors
-        raise Failures(expected_failures(causes)).combined(
-            "neither images nor archives are complete", "fix the errors above and run again"
-        )
-    return release_of(task, images.result(), archives.result())
-
-
-def release_of(task: TaskContext, images: Iterable[PushedImage], archives: tuple[ReleasedArchive, ...] = ()) -> Release:
-    """The release that consists of these members."""
-    version = task.version
-    members = (
-        ReleasedImage(
-            image.name,
-            task.settings.registry,
-            repository(task, image.name),
-            version.image_tag,
-            image.digest,
-            image.fingerprint,
-        )
-        for image in images
-    )
-    created = rfc3339(task.checkout.committed)
-    return Release(version.text, version.commit, created, tuple(members), archives)
 
 
 def commit(task: TaskContext, staged: Release) -> tuple[Release, bool]:
@@ -329,18 +235,6 @@ def manifest_location(task: TaskContext, version: Version) -> str:
     return task.services.store.location(release.manifest_key(version))
 
 
-def _claim(task: TaskContext) -> None:
-    """Claim the version for this commit.
-
-    In a registry the last writer of a tag wins; in the store the first one does.
-    """
-    version = task.version
-    refuse_dirty(task.settings.root, task.run.environment)
-    if read_version(task.settings.root, task.settings.tag_prefix, task.run.environment).commit != version.commit:
-        raise Refused(f"another commit was checked out while {version} was made", "run again, and leave the tree alone")
-    claim_version(task, version, version.commit)
-
-
 def claim_version(task: TaskContext, version: Version, commit: str) -> None:
     """Claim a version for a commit.
 
@@ -371,31 +265,3 @@ def refuse_other_claim(task: TaskContext, version: Version, commit: str) -> bool
 
 def _claim_document(version: Version, commit: str) -> bytes:
     return json.dumps({"schema": 1, "version": version.text, "commit": commit}).encode() + b"\n"
-
-
-def _side(barrier: Barrier, work: Callable[[Callable[[], object]], _Value]) -> _Value:
-    """The result of ``work``, which gets a function to wait for the other side.
-
-    A failure here ends the other's wait.
-    """
-    try:
-        return work(barrier.wait)
-    except BaseException:
-        barrier.abort()
-        raise
-
-
-def manifest_plan(task: TaskContext) -> Planned:
-    """What would happen to the manifest."""
-    version = task.version
-    exists = not version.dirty and released(task, version) is not None
-    action = "not be written" if version.dirty else "be compared" if exists else "be written"
-    return Planned(manifest_location(task, version), action)
-
-
-def _errors(check: Callable[[], Iterable[str] | None]) -> list[BuildToolsError]:
-    """The errors of a check that raises or returns a list of reasons."""
-    try:
-        return [Refused(reason) for reason in check() or ()]
-    except BuildToolsError as error:
-        return [error]

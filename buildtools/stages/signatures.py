@@ -26,7 +26,6 @@ from buildtools.audit import SIGNATURE, STATEMENT, Question, audit
 from buildtools.crypto.envelope import NotSigned, opened, sealed
 from buildtools.crypto.keys import PublicKeys, SigningKey
 from buildtools.events import Warned, timed
-from buildtools.git.checkout import tag_object
 from buildtools.image.registry.manifest import Damaged, digest_of
 from buildtools.image.registry.simple_signing import (
     ImageSignature,
@@ -157,6 +156,8 @@ def _sign(task: TaskContext, staged: Release, key: SigningKey) -> Release:
             break
         # A job that signs with another key may be about to overwrite what it has not seen.
         task.run.cancelled.wait(_OTHERS_WRITE_SECONDS)
+    from buildtools.git.checkout import tag_object
+
     tag = f"{task.settings.tag_prefix}{task.version.base}" if task.version.is_release else ""
     tag_id = tag_object(task.settings.root, tag, task.run.environment) if tag else ""
     envelope = sealed(statement_of(staged, Origin(task.checkout.source, tag, tag_id)), key)
