@@ -99,7 +99,7 @@ def survey(
             fingerprint = _fingerprint(folder, fingerprints, own_bases, contents)
             fingerprints[folder.name] = fingerprint
             error = next((errors[name] for name in fingerprint.unknown if name in errors), None)
-            why = ("no engine answers",)
+            why = ("no engine can be used; `invoke doctor` says why",)
             statuses.append(
                 ImageStatus(folder, fingerprint, BuildState.UNKNOWN, why=why, bases=own_bases, base_error=error)
             )

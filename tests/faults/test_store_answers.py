@@ -163,6 +163,12 @@ def test_missing_credentials_are_refused_by_their_names(
     assert [] == service.asked
 
 
+@pytest.mark.parametrize("name", [*KEYS, "AWS_SESSION_TOKEN"])
+def test_a_part_of_a_key_is_refused_by_its_name(service: Service, name: str) -> None:
+    with pytest.raises(Refused, match=f"{name} is set without AWS_.*: set them together"):
+        service.store({name: "very-secret"})
+
+
 def test_an_unknown_profile_is_refused(service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(Refused, match=r"no S3 credentials found .*nobody.*AWS_PROFILE"):

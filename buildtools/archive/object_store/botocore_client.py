@@ -31,10 +31,12 @@ def connect(endpoint: str, environment: Mapping[str, str], patience: Patience, *
     An empty ``endpoint`` means ``AWS_ENDPOINT_URL_S3``, or else Amazon's own. Credentials come from the variables
     ``AWS_*``, else from where botocore looks (profile, role, instance).
 
-    :raises Refused: if the endpoint is invalid or contains a login, or the profile does not exist.
+    :raises Refused: if the endpoint is invalid or contains a login, only some variables of a key are set, or the
+        profile does not exist.
     """
     endpoint = endpoint or environment.get("AWS_ENDPOINT_URL_S3", "") or environment.get("AWS_ENDPOINT_URL", "")
     _refuse_login(endpoint)
+    _refuse_half_a_key(environment)
     client = _client(endpoint, environment, patience, checksums=checksums)
     # AWS's own configuration file may name an endpoint too.
     _refuse_login(client.meta.endpoint_url)
@@ -47,6 +49,18 @@ def _refuse_login(endpoint: str) -> None:
         raise Refused(
             f"the endpoint of S3 holds a login (…@{endpoint.rpartition('@')[2]})",
             "remove it, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        )
+
+
+def _refuse_half_a_key(environment: Mapping[str, str]) -> None:
+    # botocore would sign with None, a TypeError at the first request.
+    both = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    absent = [name for name in both if not environment.get(name)]
+    if len(absent) == 1 or (absent and environment.get("AWS_SESSION_TOKEN")):
+        there = next(name for name in (*both, "AWS_SESSION_TOKEN") if environment.get(name))
+        raise Refused(
+            f"{there} is set without {' and '.join(absent)}",
+            "set them together, or none of them where a profile or a role is used",
         )
 
 
