@@ -33,28 +33,32 @@ def make_certificate(folder: Path, *options: str) -> None:
 
 
 @contextlib.contextmanager
-def front(path: str, context: ssl.SSLContext | None = None) -> Iterator[str]:
-    """``HOST:PORT`` where whoever listens at ``unix://PATH`` is spoken to, with TLS where there is a context."""
+def front(path: str, context: ssl.SSLContext | None = None, received: bytearray | None = None) -> Iterator[str]:
+    """``HOST:PORT`` where whoever listens at ``unix://PATH`` is spoken to, with TLS where there is a context.
+
+    What that one gets is added to ``received``.
+    """
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=_serve, args=(listening, context, path), daemon=True)
+        thread = threading.Thread(target=_serve, args=(listening, context, path, received), daemon=True)
         thread.start()
         yield f"127.0.0.1:{listening.getsockname()[1]}"
         listening.shutdown(socket.SHUT_RDWR)
         thread.join()
 
 
-def _serve(listening: socket.socket, context: ssl.SSLContext | None, path: str) -> None:
+def _serve(listening: socket.socket, context: ssl.SSLContext | None, path: str, received: bytearray | None) -> None:
     threads = []
     with contextlib.suppress(OSError):
         while True:
             accepted, _ = listening.accept()
-            threads.append(threading.Thread(target=_pass, args=(accepted, context, path), daemon=True))
+            passing = accepted, context, path, received
+            threads.append(threading.Thread(target=_pass, args=passing, daemon=True))
             threads[-1].start()
     for thread in threads:
         thread.join()
 
 
-def _pass(accepted: socket.socket, context: ssl.SSLContext | None, path: str) -> None:
+def _pass(accepted: socket.socket, context: ssl.SSLContext | None, path: str, received: bytearray | None) -> None:
     with contextlib.suppress(OSError), accepted, socket.socket(socket.AF_UNIX) as far:
         near = context.wrap_socket(accepted, server_side=True) if context else accepted
         far.connect(path.removeprefix("unix://"))
@@ -67,4 +71,6 @@ def _pass(accepted: socket.socket, context: ssl.SSLContext | None, path: str) ->
                     if not data:
                         near.close()
                         return
+                    if received is not None and source is near:
+                        received += data
                     target.sendall(data)

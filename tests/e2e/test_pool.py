@@ -276,7 +276,15 @@ def test_a_secret_goes_to_the_builder_of_the_image_that_names_it_alone(
     project.configure(image={project.name("base"): {"secrets": {"token": "env:TOKEN"}}})
     project.commit("all")
     project.tag("1.0.0")
-    outcome = project.done("build", TOKEN=token, **builders.variables)
+    sent = [bytearray(), bytearray()]
+    with contextlib.ExitStack() as fronts:
+        places = zip(builders.addresses, sent, strict=True)
+        addresses = [f"tcp://{fronts.enter_context(front(place, received=each))}" for place, each in places]
+        variables = {"INVOKE_BUILDTOOLS_BUILDERS": ",".join(addresses), "INVOKE_BUILDTOOLS_JOBS": "1"}
+        outcome = project.done("build", TOKEN=token, **variables)
+    # Each builder had one of the two images.
+    assert {*addresses} == {line.rpartition("] on ")[2] for line in outcome.err.splitlines() if "] on " in line}
+    assert [0, 1] == sorted(each.count(token.encode()) for each in sent)
     assert f"[{project.name('other')}] | {project.mark} has none" in outcome.err
     assert token not in outcome.err
 
