@@ -57,7 +57,7 @@ class PartWriter:
     def __init__(self, ended: Callable[[bytes, int], object] | None = None) -> None:
         self.size = 0
         self._ended = ended
-        self._pieces: list[memoryview] = []
+        self._pieces: list[bytes | memoryview] = []
         self._part_size = 0
         self._part_digest = hashlib.sha256()
         self._digests: list[bytes] = []
@@ -71,9 +71,10 @@ class PartWriter:
             piece = rest[: PART - self._part_size]
             self._part_digest.update(piece)
             self._part_size += len(piece)
-            # The bytes of a part are only kept for a callback, and joined once: copying takes longer than sending.
+            # The bytes of a part are only kept for a callback, and joined once: copying takes longer than sending. What
+            # is a part already is not copied.
             if self._ended:
-                self._pieces.append(piece)
+                self._pieces.append(data if len(piece) == len(data) else piece)
             rest = rest[len(piece) :]
         self.size += len(data)
 

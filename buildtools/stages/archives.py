@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from buildtools.archive.distribution import Archive
     from buildtools.archive.segment_cache import SegmentCache
 
-_CHUNK = 1 << 20
 # No upload that is still running is this old.
 _ABANDONED_AGE = timedelta(days=1)
 # Enough to see which part of a build writes timestamps.
@@ -115,7 +114,7 @@ def _store_archive(task: TaskContext, archive: Archive) -> ReleasedArchive:
 
     def write(sink: Sink) -> None:
         with path.open("rb") as stream:
-            while chunk := stream.read(_CHUNK):
+            while chunk := stream.read(PART):
                 if task.run.cancelled.is_set():
                     raise Cancelled(f"the upload of {archive.file_name} was cancelled", "run the same again")
                 sink.write(chunk)
