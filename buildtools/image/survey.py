@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import field, replace
 from enum import Enum
 from pathlib import Path
@@ -111,16 +111,17 @@ def engine_statuses(
     engine: Engine,
     *,
     cache: Path,
+    repositories: Collection[str] = (),
     stored: Mapping[str, StoredImage] | None = None,
     is_final: bool = False,
 ) -> tuple[ImageStatus, ...]:
     """The state of each folder in an engine.
 
-    ``stored`` are images in a registry, by the names of their folders. Such an image is used if the engine has none,
-    provided that it was built on the parents that are used. With ``is_final`` it is used in any case, even instead of
-    another build in the engine.
+    ``repositories`` are all those that their names in the engine may have, if that is known. ``stored`` are images in a
+    registry, by the names of their folders. Such an image is used if the engine has none, provided that it was built on
+    the parents that are used. With ``is_final`` it is used in any case, even instead of another build in the engine.
     """
-    images = _EngineImages(engine.images(FINGERPRINT_LABEL), cache)
+    images = _EngineImages(engine.images(FINGERPRINT_LABEL, repositories), cache)
     parents = {parent for each in statuses for parent in each.folder.parents}
     generations: dict[str, str] = {}
     result = []

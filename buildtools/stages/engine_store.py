@@ -73,7 +73,7 @@ class EngineStore:
     def with_places(self, statuses: tuple[ImageStatus, ...]) -> tuple[ImageStatus, ...]:
         """See the protocol."""
         engine = self.engine
-        return engine_statuses(statuses, engine, cache=self._task.run.project_cache) if engine else statuses
+        return self._statuses(statuses, engine) if engine else statuses
 
     def with_notes(self, statuses: tuple[ImageStatus, ...]) -> tuple[ImageStatus, ...]:
         """See the protocol. The note says that a name belongs to another image in the engine."""
@@ -104,7 +104,7 @@ class EngineStore:
             task.run.report(Warned("", f"{error.fact}; what it has is built anew"))
             return statuses
         stored = {name: image for name, image in images.items() if image}
-        return engine_statuses(statuses, task.services.engine, cache=task.run.project_cache, stored=stored)
+        return self._statuses(statuses, task.services.engine, stored=stored)
 
     def build(self, statuses: tuple[ImageStatus, ...], *, registry_names: bool) -> tuple[LocalImage, ...]:
         """See the protocol."""
@@ -124,7 +124,7 @@ class EngineStore:
     ) -> Sequence[ImageToPush]:
         # Listing an engine's images is slow, and a push of what the registry has does not need it.
         cache, engine = self._task.run.project_cache, self._task.services.engine
-        statuses = engine_statuses(statuses_at_start, engine, cache=cache, stored=stored, is_final=True)
+        statuses = self._statuses(statuses_at_start, engine, stored=stored, is_final=True)
         images = self._assemble(statuses, [image.name for image in missing], registry_names=True)
         return [
             replace(
@@ -163,6 +163,25 @@ class EngineStore:
             jobs=task.run.jobs,
             report=task.run.report,
             cancelled=task.run.cancelled,
+        )
+
+    def _statuses(
+        self,
+        statuses: Sequence[ImageStatus],
+        engine: Engine,
+        *,
+        stored: Mapping[str, StoredImage] | None = None,
+        is_final: bool = False,
+    ) -> tuple[ImageStatus, ...]:
+        task = self._task
+        names = {each.folder.image for each in statuses}
+        return engine_statuses(
+            statuses,
+            engine,
+            cache=task.run.project_cache,
+            repositories=names | {reference(task, name).rpartition(":")[0] for name in names},
+            stored=stored,
+            is_final=is_final,
         )
 
     def _pull(self, reference: str) -> None:

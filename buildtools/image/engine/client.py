@@ -12,7 +12,7 @@ import json
 import re
 import socket
 import urllib.parse
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, TypeVar
@@ -178,10 +178,16 @@ class Engine:
         pairs = self._document(f"/v{self.api_version}/info", documents.driver_status)
         return ["driver-type", "io.containerd.snapshotter.v1"] in pairs
 
-    def images(self, label: str) -> list[EngineImage]:
-        """All images with a label, ``KEY`` or ``KEY=VALUE``, in one request."""
-        filters = urllib.parse.urlencode({"filters": json.dumps({"label": [label]})})
-        target = f"/v{self.api_version}/images/json?{filters}"
+    def images(self, label: str, repositories: Collection[str] = ()) -> list[EngineImage]:
+        """All images with a label, ``KEY`` or ``KEY=VALUE``, in one request.
+
+        ``repositories`` are those whose images matter, if only some do; an engine may leave others out.
+        """
+        wanted = {"label": [label]}
+        if repositories and self.containerd_store:
+            # This store takes 7 ms for each image, and 7 more where a label is asked for.
+            wanted = {"reference": sorted(repositories)}
+        target = f"/v{self.api_version}/images/json?{urllib.parse.urlencode({'filters': json.dumps(wanted)})}"
         for _ in range(_LISTINGS - 1):
             try:
                 return self._document(target, documents.image_list)

@@ -119,6 +119,7 @@ def test_images_are_found_by_their_label_with_all_their_tags(builder: Builder) -
     assert (built.image_id, set(tags), "yes") == (found.id, set(found.tags), found.labels[label])
     assert [found] == builder.engine.images(f"{label}=yes")
     assert [] == builder.engine.images(f"{label}=no")
+    assert [found] == builder.engine.images(label, [f"{builder.prefix}/app"])
 
 
 def test_a_tag_names_an_image_once_more(builder: Builder) -> None:
