@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 from buildtools.platform import local_platform
 from tests.conftest import EngineService
 from tests.e2e.conftest import MakeProject
-from tests.e2e.project import MANIFEST_KINDS, Project
+from tests.e2e.project import MANIFEST_KINDS, Outcome, Project
 from tests.fronts import front, server_context
 from tests.waiting import until
 
@@ -104,11 +105,11 @@ def test_a_pool_makes_the_same_release_as_one_builder(pool_project: Project, bui
     assert manifests(project, first, "1.0.0") == manifests(project, second, "1.0.0")
 
 
-def test_builders_are_shown_their_own_certificates_and_one_that_is_not_trusted_is_left_out(
+def test_builders_of_two_platforms_get_their_own_certificates_and_one_that_is_not_trusted_is_left_out(
     pool_project: Project, builders: Builders, tmp_path: Path
 ) -> None:
     project = pool_project
-    for short in SHORT:
+    for short in SHORT[:2]:
         project.image(short, "FROM scratch\nCOPY file /\n", file=f"{short} {project.mark}")
     contexts = {}
     for name in ("one", "two"):
@@ -117,30 +118,41 @@ def test_builders_are_shown_their_own_certificates_and_one_that_is_not_trusted_i
     places = zip(builders.addresses, contexts.values(), strict=True)
     with contextlib.ExitStack() as fronts:
         first, second = (f"tcp://{fronts.enter_context(front(*place))}" for place in places)
-        # So that the second one works on half of the images.
-        pool = {"other": {"address": second, "certificates": str(tmp_path / "two"), "jobs": 1}}
-        project.configure(builders=[first], builder_certificates=str(tmp_path / "one"), jobs=1, pool=pool)
+        other = {"address": second, "platforms": ["linux/arm64"], "certificates": str(tmp_path / "two")}
+        settings = {
+            "builders": [first],
+            "builder_certificates": str(tmp_path / "one"),
+            "platforms": ["linux/amd64", "linux/arm64"],
+            "pool": {"other": other},
+        }
+        project.configure(**settings)
         project.commit("all")
         project.tag("1.0.0")
         outcome = project.done("push")
-        assert {first, "other"} == {line.rpartition("] on ")[2] for line in outcome.err.splitlines() if "] on " in line}
+        assert {("amd64", first), ("arm64", "other")} == {*places_of_platforms(outcome)}
+        assert "2 builder" in outcome.last
 
-        pool["other"]["certificates"] = str(tmp_path / "one")
-        project.configure(builders=[first], builder_certificates=str(tmp_path / "one"), jobs=1, pool=pool)
+        other["certificates"] = str(tmp_path / "one")
+        project.configure(**settings)
         project.commit("a wrong certificate")
         outcome = project.done("push", "--no-cache")
-        assert "4 builder" in outcome.last
+        assert {("amd64", first), ("arm64", first)} == {*places_of_platforms(outcome)}
         assert 1 == outcome.err.count("the builder other was lost: ")
         assert "do not trust each other's certificates" in outcome.err
 
         (tmp_path / "two/key.pem").write_bytes((tmp_path / "one/key.pem").read_bytes())
-        pool["other"]["certificates"] = str(tmp_path / "two")
-        project.configure(builders=[first], builder_certificates=str(tmp_path / "one"), jobs=1, pool=pool)
+        other["certificates"] = str(tmp_path / "two")
+        project.configure(**settings)
         for task in (["check"], ["push", "--no-cache"]):
             outcome = project.invoke(*task)
             assert 2 == outcome.code
             assert f"pool.other.certificates: cert.pem and key.pem in {tmp_path / 'two'} cannot be used" in outcome.err
             assert "build started" not in outcome.err
+
+
+def places_of_platforms(outcome: Outcome) -> list[tuple[str, str]]:
+    """For each variant that was built, its architecture and its builder."""
+    return re.findall(r"^\[.*@linux/(\w+)\] on (.*)$", outcome.err, re.MULTILINE)
 
 
 def waiting_images(project: Project, seconds: int) -> None:
