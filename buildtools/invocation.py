@@ -6,6 +6,7 @@ This is the only module that reads the environment.
 from __future__ import annotations
 
 import atexit
+import errno
 import gc
 import os
 import signal
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from invoke.context import Context
 from invoke.exceptions import Exit
 
-from buildtools import BuildToolsError, Refused
+from buildtools import BuildToolsError, Refused, printable
 from buildtools.cancellation import Interrupted, cancel_on_signals
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from buildtools.junit import Cases
     from buildtools.run import Run
     from buildtools.stages.planned import Planned
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
 @contextmanager
@@ -73,7 +76,8 @@ def exit_codes(console: Console | None = None, *, json: bool = False) -> Iterato
     message, code, document = "", 0, {}
     open_streams()
     try:
-        yield
+        with _disk_failures():
+            yield
     except BuildToolsError as error:
         from buildtools.caller import as_called
         from buildtools.console import without_controls
@@ -96,6 +100,18 @@ def exit_codes(console: Console | None = None, *, json: bool = False) -> Iterato
         raise Exit(code=code)
     if message:
         raise Exit(message, code)
+
+
+@contextmanager
+def _disk_failures() -> Iterator[None]:
+    """A context in which a disk that is full or damaged, or rights that are missing, are an expected failure."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        fact = f"cannot use {printable(os.fsdecode(error.filename))}" if error.filename else "cannot write a file"
+        raise BuildToolsError(f"{fact} ({error.strerror})", "correct that, and run the same again") from None
 
 
 @contextmanager

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import errno
+import os
 from itertools import permutations
+from pathlib import Path
 
 import pytest
+from invoke.exceptions import Exit
 
 from buildtools import BuildToolsError, Conflict, Drifted, Failures, Refused, Unreachable
+from buildtools.invocation import exit_codes
 
 OUTAGE = Unreachable("no answer", "try again")
 CONFLICT = Conflict("other content", "cut a new version", ["a line of a log"])
@@ -47,3 +52,12 @@ def test_one_failure_is_itself_even_if_it_came_twice() -> None:
 
 def test_nothing_that_failed_has_no_exit_code() -> None:
     assert 0 == Failures(()).exit_code
+
+
+def test_a_disk_that_cannot_be_written_is_one_message() -> None:
+    with pytest.raises(Exit, match=r"^error: cannot use /srv/a \(No space left on device\): ") as full, exit_codes():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/srv/a")
+    assert 1 == full.value.code
+    # Anything else may be a mistake of ours, whose place must be seen.
+    with pytest.raises(FileNotFoundError), exit_codes():
+        Path("absent").read_bytes()
