@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
 from buildtools import BuildToolsError, Refused, Unreachable
+from buildtools.archive.object_store.bucket import Patience
 from buildtools.archive.object_store.s3_store import S3Store
 from buildtools.request_log import LOGGER
 from buildtools.sandbox.process import free_ports
+from tests.servers import Quiet, serving
 
+BRIEF = Patience(pause=0.01)
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": "very-secret"}
 
 
@@ -28,14 +30,14 @@ class Service:
     asked: list[str] = field(default_factory=list)
 
     def store(self, environment: dict[str, str] = KEYS) -> S3Store:
-        return S3Store.connect("s3://bucket/widgets", endpoint=self.url, environment=environment)
+        return S3Store.connect("s3://bucket/widgets", endpoint=self.url, environment=environment, patience=BRIEF)
 
 
 @pytest.fixture
 def service() -> Iterator[Service]:
     made = Service()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             made.asked.append(self.command)
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -47,16 +49,9 @@ def service() -> Iterator[Service]:
 
         do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815  named by http.server
 
-        def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002  the base class's name
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        made.url = f"http://127.0.0.1:{server.server_port}"
-        serving = threading.Thread(target=server.serve_forever, args=(0.01,))
-        serving.start()
+    with serving(Handler) as address:
+        made.url = f"http://{address}"
         yield made
-        server.shutdown()
-        serving.join()
 
 
 @pytest.mark.parametrize(
@@ -186,7 +181,7 @@ def test_a_configuration_file_of_aws_that_is_damaged_is_refused(
 
 def test_an_endpoint_that_is_down_is_unreachable() -> None:
     (port,) = free_ports(1)
-    store = S3Store.connect("s3://bucket", endpoint=f"http://127.0.0.1:{port}", environment=KEYS)
+    store = Service(f"http://127.0.0.1:{port}").store()
     with pytest.raises(Unreachable, match=r"127\.0\.0\.1:\d+ cannot be reached \(\[Errno 111\] Connection refused\)"):
         store.check_access()
 

@@ -9,7 +9,6 @@ import shutil
 import socketserver
 import ssl
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Repository, make_repository
+from tests.servers import in_service
 
 IDENTITY = {
     "GIT_CONFIG_NOSYSTEM": "1",
@@ -176,24 +176,13 @@ def http_server(
     settings = {"root": root, "login": login, "status": status, "silent": silent}
     settings |= {"wants_proxy_login": wants_proxy_login, "requests": [] if requests is None else requests}
     handler = type("Backend", (_Backend,), settings)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        if certificate:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(certificate)
-            server.socket = context.wrap_socket(server.socket, server_side=True)
-        with _serving(server) as port:
-            yield f"127.0.0.1:{port}"
-
-
-@contextmanager
-def _serving(server: socketserver.TCPServer) -> Iterator[int]:
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield server.server_address[1]
-    finally:
-        server.shutdown()
-        thread.join()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    with in_service(server):
+        yield f"127.0.0.1:{server.server_port}"
 
 
 class SshServer:
@@ -240,7 +229,9 @@ def ssh_server(folder: Path) -> Iterator[SshServer]:
             command = [sshd, "-i", "-f", str(config), "-E", str(folder / "log")]
             subprocess.run(command, stdin=connection, stdout=connection, check=False)
 
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server, _serving(server) as port:
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+    with in_service(server):
+        port = server.server_address[1]
         key = (folder / "host.pub").read_text()
         (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {key}")
         (folder / "no_hosts").write_text("")

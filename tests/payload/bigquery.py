@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from tests.servers import in_service
+
 PROJECT = "widgets"
 TOKEN = "ya29.token"
 EMAIL = "loader@widgets.example"
@@ -100,14 +102,8 @@ def serve(host: str = "127.0.0.1", port: int = 0) -> Iterator[BigQuery]:
     """A server on a free port of loopback, or where else it is called to."""
     server = ThreadingHTTPServer((host, port), _Handler)
     server.state = BigQuery(f"http://{host}:{server.server_port}")  # type: ignore[attr-defined]  # for the handler
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with in_service(server):
         yield server.state  # type: ignore[attr-defined]  # set above
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import socketserver
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.servers import in_service
 
 
 @contextmanager
@@ -18,15 +19,11 @@ def stranger(folder: Path, respond: Callable[[bytes], bytes]) -> Iterator[str]:
             self.request.sendall(respond(self.request.recv(65536)))
 
     path = folder / "stranger"
-    with socketserver.UnixStreamServer(str(path), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
+    try:
+        with in_service(socketserver.UnixStreamServer(str(path), Handler)):
             yield f"unix://{path}"
-        finally:
-            server.shutdown()
-            thread.join()
-            path.unlink()
+    finally:
+        path.unlink()
 
 
 def response(status: str, body: bytes = b"", **fields: str) -> bytes:
