@@ -109,6 +109,7 @@ class PartCopier:
         common = tuple(ranges)
         self._parts = {start: list(_pieces(common, start, min(PART, size - start))) for start in range(0, size, PART)}
         count = sum(map(_can_be_copied, self._parts.values()))
+        self._may_delete = False
         self._may_join = source.size >= _LEAST_PART and 2 * count >= len(self._parts)
 
     def copy(self, part: bytes, start: int, target: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -133,7 +134,9 @@ class PartCopier:
         prefix = f"{JOINTS}{datetime.now(UTC).strftime(_TIME)}-{secrets.token_hex(8)}"
         try:
             # Nothing is there yet. Who may not delete must not leave anything to delete either.
-            self._bucket.ask("delete_object", f"{prefix}-0")
+            if not self._may_delete:
+                self._bucket.ask("delete_object", f"{prefix}-0")
+                self._may_delete = True
         except Refused:
             self._may_join = False
             return None

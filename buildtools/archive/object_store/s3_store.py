@@ -297,7 +297,8 @@ class S3Store:
     def _same(self, existing: StoredObject, checksums: Checksums) -> StoredArchive:
         sha256 = None
         if existing.size == checksums.size:
-            sha256 = self.digest(existing.key, checksums)
+            is_proven = checksums.agrees(existing.checksum)
+            sha256 = checksums.sha256 if is_proven else self.digest(existing.key, deep=True)
         if sha256 != checksums.sha256:
             difference = f"sha256 {(sha256 or '')[:12]} instead of {checksums.sha256[:12]}"
             if existing.size != checksums.size:
