@@ -9,10 +9,11 @@ compressing does.
     block, block, …, 1 last block, 0 to 7 bits    the output of libdeflate
     block, block, …, 0 last block, 000, 0 to 7 bits, 00 00 FF FF    the result
 
-Jars are compressed already. What a small sample shows that deflate cannot make smaller is stored, and what it can make
-only a little smaller is compressed at the fastest level. There libdeflate begins a block every :data:`_PIECE` bytes, so
-noise that is appended begins a block too, which is then a stored one. A stored block has its length in front, and so
-shows where it begins: nothing has to be inflated.
+Jars are compressed already, so a small sample of each piece decides what is done with it. What deflate does not make
+smaller is stored. What it makes only a little smaller is compressed at the fastest level. There libdeflate begins a
+block every :data:`_PIECE` bytes. So noise that is appended begins a block too, and that one is stored. A stored block
+has its length in front of its bytes, so its start is found from the end, without inflating anything; then the noise is
+cut off.
 
     block, block, …, 1 00, 0 to 7 bits, length, a few bytes and noise    the output of libdeflate
     block, block, …, 0 00, 0 to 7 bits, length, a few bytes    the result
