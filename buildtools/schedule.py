@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
@@ -122,31 +122,35 @@ def side_by_side(questions: Sequence[Callable[[], _Value]], *, jobs: int) -> lis
     An error, or an interrupt of the calling thread, ends it: the remaining questions are not asked, and nobody waits
     for the answers to come.
     """
-    answers: list[Future[_Value]] = [Future() for _ in questions]
-    waiting = deque(zip(questions, answers, strict=True))
+    answers: dict[int, _Value] = {}
+    errors: list[BaseException] = []
+    waiting = deque(enumerate(questions))
+    ended = threading.Semaphore(0)
+    count = min(jobs, len(questions))
 
     def ask() -> None:
         with suppress(IndexError):
             while True:
-                question, answer = waiting.popleft()
+                number, question = waiting.popleft()
                 try:
-                    answer.set_result(question())
-                except BaseException as error:  # noqa: BLE001  it is raised where the answer is awaited
+                    answers[number] = question()
+                except BaseException as error:  # noqa: BLE001  it is raised where the answers are awaited
+                    errors.append(error)
                     waiting.clear()
-                    answer.set_exception(error)
+        ended.release()
 
-    for _ in range(min(jobs, len(questions))):
+    for _ in range(count):
         # An executor's threads would be waited for, at the latest when the program ends.
         threading.Thread(target=ask, daemon=True).start()
-    left: Collection[Future[_Value]] = answers
     try:
-        while left:
-            done, left = wait(left, _STEP, return_when=FIRST_EXCEPTION)
-            for answer in done:
-                answer.result()
+        for _ in range(count):
+            while not ended.acquire(timeout=_STEP):
+                pass
+            if errors:
+                raise errors[0]
     finally:
         waiting.clear()
-    return [answer.result() for answer in answers]
+    return [answers[number] for number in range(len(questions))]
 
 
 def _skip_dependents(
