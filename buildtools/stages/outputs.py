@@ -1,7 +1,7 @@
 """Files for the next step of a pipeline: ``dist/VERSION/``, written by ``push`` and ``publish``.
 
-A folder appears complete, after those of other versions were removed. So ``dist/*/release.env`` never matches two
-versions, and never a partial one.
+A folder appears complete, after those of other versions were removed, and with them their archives in ``dist``. So
+``dist/*/release.env`` never matches two versions, and never a partial one.
 """
 
 from __future__ import annotations
@@ -61,6 +61,8 @@ def _write(dist: Path, members: Release, location: Callable[[str], str], manifes
             _link(dist, new, archive)
         for path in dist.iterdir():
             if path != new and (path / _VARIABLES).is_file():
+                if path != folder:
+                    _unlink_archives(dist, path)
                 shutil.rmtree(path)
         new.rename(folder)
     except OSError as error:
@@ -126,6 +128,12 @@ def _link(dist: Path, folder: Path, archive: ReleasedArchive) -> None:
             except OSError:
                 # The file system may not have hard links.
                 shutil.copyfile(dist / name, folder / name)
+
+
+def _unlink_archives(dist: Path, folder: Path) -> None:
+    """Delete the archives in ``dist`` that are also in ``folder``."""
+    for path in folder.glob("*.tgz"):
+        (dist / path.name).unlink(missing_ok=True)
 
 
 def _file_name(archive: ReleasedArchive) -> str:

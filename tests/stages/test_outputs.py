@@ -114,15 +114,16 @@ def test_compose_takes_the_file_beside_another(tmp_path: Path, names: tuple[str,
 
 
 def test_other_versions_and_what_a_killed_run_left_are_removed_and_nothing_else(tmp_path: Path) -> None:
-    write(tmp_path, Release("0.9.0", COMMIT, "", (image("web"),), ()), b"{}")
-    (tmp_path / "dist/.outputs-killed").mkdir()
-    for name in ("mine/file", "daemon-1.0.0.tgz"):
-        (tmp_path / "dist" / name).parent.mkdir(exist_ok=True)
+    for name in ("mine/file", ".outputs-killed/file", "other-0.9.0.tgz"):
+        (tmp_path / "dist" / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / "dist" / name).touch()
-    for _ in range(2):
-        write(tmp_path, Release("1.0.0", COMMIT, "", (image("web"),), ()))
-    assert ["1.0.0", "daemon-1.0.0.tgz", "mine"] == sorted(path.name for path in (tmp_path / "dist").iterdir())
-    assert ["compose.override.yaml", "release.env"] == sorted(path.name for path in (tmp_path / "dist/1.0.0").iterdir())
+    for version in ("0.9.0", "1.0.0", "1.0.0"):
+        (tmp_path / f"dist/daemon-{version}.tgz").write_bytes(CONTENT)
+        folder = write(tmp_path, Release(version, COMMIT, "", (image("web"),), (archive("daemon", version),)))
+    names = sorted(path.name for path in (tmp_path / "dist").iterdir())
+    assert ["1.0.0", "daemon-1.0.0.tgz", "mine", "other-0.9.0.tgz"] == names
+    files = sorted(path.name for path in folder.iterdir())
+    assert ["compose.override.yaml", "daemon-1.0.0.tgz", "digests.txt", "release.env"] == files
 
 
 def test_a_folder_that_cannot_be_written_is_told_with_what_is_done(tmp_path: Path) -> None:
