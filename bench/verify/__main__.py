@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -122,7 +122,8 @@ def make_releases(
     with closing(Registry(host)) as client, ThreadPoolExecutor(8) as pool:
         for minor in range(versions):
             version = Version(f"1.{minor}.0")
-            put = [pool.submit(make_image, client, host, f"image{number}", version.text) for number in range(images)]
+            make = partial(make_image, client, host, version=version.text, is_first=minor == 0)
+            put = [pool.submit(make, f"image{number}") for number in range(images)]
             members = tuple(each.result() for each in put)
             release = Release(version.text, "0" * 40, "2026-11-29T08:00:00Z", members, ())
             if key:
@@ -139,19 +140,23 @@ def sign_image(client: Registry, key: SigningKey, image: ReleasedImage) -> bool:
     return add_signature(client, image.repository, image.digest, ImageSignature(payload, key.sign(payload)))
 
 
-def make_image(client: Registry, host: str, name: str, version: str) -> ReleasedImage:
-    """An image of which one layer is its own, and one its version's."""
-    return put_image(client, host, name, version, [*SHARED, name.encode(), f"{name} {version}".encode()])
+def make_image(client: Registry, host: str, name: str, version: str, *, is_first: bool) -> ReleasedImage:
+    """An image of which one layer is its own, and one its version's. Only the first version sends the others."""
+    common = [*SHARED, name.encode()]
+    layers = [*common, f"{name} {version}".encode()]
+    return put_image(client, host, name, version, layers, () if is_first else common)
 
 
-def put_image(client: Registry, host: str, repository: str, version: str, layers: list[bytes]) -> ReleasedImage:
-    """An image as a release has it, with the last part of its repository as its name."""
+def put_image(
+    client: Registry, host: str, repository: str, version: str, layers: list[bytes], present: Collection[bytes] = ()
+) -> ReleasedImage:
+    """An image as a release has it, with the last part of its repository as its name; it has the ``present`` layers."""
     name = repository.rpartition("/")[2]
     rootfs = {"type": "layers", "diff_ids": [digest_of(layer) for layer in layers]}
     labels = {"version": version, "name": name}
     config = encode({"architecture": "amd64", "os": "linux", "config": {"Labels": labels}, "rootfs": rootfs})
     parts = [
-        Descriptor(kind, client.put_blob(repository, blob), len(blob))
+        Descriptor(kind, digest_of(blob) if blob in present else client.put_blob(repository, blob), len(blob))
         for kind, blob in ((DOCKER_CONFIG, config), *((DOCKER_LAYER, layer) for layer in layers))
     ]
     digest = client.put_manifest(repository, version, Manifest.make(parts[0], parts[1:]))
