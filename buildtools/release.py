@@ -157,9 +157,9 @@ def claim_key(version: Version) -> str:
     return f"claims/{version.image_tag}.json"
 
 
-def prune_key(version: Version) -> str:
-    """The key of the copy of a version's manifest that exists while the version is being pruned."""
-    return f"{PRUNES}{version.image_tag}.json"
+def prunes_of(version: Version) -> str:
+    """The prefix of the keys of the records that exist while a version is being pruned, one for each run."""
+    return f"{PRUNES}{version.image_tag}/"
 
 
 def attestation_key(digest: str) -> str:

@@ -2,21 +2,23 @@
 
 A release is deleted in the reverse order of its creation: the manifest first, so that the version no longer exists,
 then its archives, its tags, the tags of fingerprints that no other release has, and the claim. A record of its members
-is written to ``prunes/V.json`` before and deleted last, so that the next run finishes what a killed run began.
+is written to ``prunes/V/RUN.json`` before and deleted last, so that the next run finishes what a killed run began.
 
 Nobody starts to use a release that is being pruned. A run that claims the version, or points a channel at it, looks for
-that record afterwards; a run that prunes looks at channels and gates again after writing the record. So one of the two
-sees the other.
+such records afterwards; a run that prunes looks at channels and gates again after writing its record. So one of the two
+sees the other. Each run has a record of its own, because one that keeps the version deletes its record while another
+still prunes.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from enum import Enum
 from functools import partial
+from uuid import uuid4
 
 from buildtools import Refused
 from buildtools.events import Warned
@@ -35,7 +37,7 @@ from buildtools.release import (
     attestation_key,
     claim_key,
     manifest_key,
-    prune_key,
+    prunes_of,
 )
 from buildtools.schedule import side_by_side
 from buildtools.settings import GATE
@@ -93,16 +95,18 @@ def prune_releases(task: TaskContext, keep: int, days: int, prefix: str = "") ->
         why = f"one of the newest {keep}{of_prefix}" if position < keep else reasons.get(_tag(release), "")
         if not why and _seconds(release) > youngest:
             why = f"younger than {days} days"
+        earlier = [key for key, record in records.items() if _tag(record) == _tag(release)]
         if not why and not task.run.dry_run:
-            why = _prune(task, release, remaining)
-        if why and _tag(release) in records:
-            where = task.services.store.location(prune_key(Version.parse(release.version)))
+            why = _prune(task, release, remaining, earlier)
+        if why and earlier:
+            where = ", ".join(map(task.services.store.location, earlier))
             fact = f"an earlier run began to prune {release.version}, so nobody can publish it or point to it"
             task.run.report(Warned("", f"{fact}: delete {where} to keep it"))
         entries.append(PruneEntry(release.version, release.created, PruneState.KEPT if why else PruneState.PRUNED, why))
-    for release in (record for tag, record in records.items() if tag not in tags):
+    unfinished = {_tag(record): record for record in records.values() if _tag(record) not in tags}
+    for tag, release in unfinished.items():
         if not task.run.dry_run:
-            _delete_members(task, release, remaining)
+            _delete_members(task, release, remaining, [key for key in records if _tag(records[key]) == tag])
         why = "an earlier run began with it"
         entries.append(PruneEntry(release.version, release.created, PruneState.PRUNED, why))
     return tuple(entries)
@@ -134,12 +138,11 @@ def _seconds(release: Release) -> float:
 
 
 def _records(task: TaskContext) -> dict[str, Release]:
-    """What runs that have not finished began to prune, by image tag. The manifest may still be there."""
+    """What runs that have not finished began to prune, by the keys of their records. The manifest may be there."""
     store = task.services.store
     keys = [entry.key for entry in store.list(PRUNES)]
     contents = zip(keys, store.read_all(keys), strict=True)
-    records = [Release.parse(content.data, store.location(key)) for key, content in contents if content]
-    return {_tag(record): record for record in records}
+    return {key: Release.parse(content.data, store.location(key)) for key, content in contents if content}
 
 
 def _reasons(task: TaskContext) -> dict[str, str]:
@@ -177,24 +180,26 @@ def _may_be_version(tag: str) -> bool:
     return True
 
 
-def _prune(task: TaskContext, release: Release, remaining: list[Release]) -> str:
-    """Delete a release, and drop it from ``remaining``; if somebody has started to use it, return what keeps it."""
+def _prune(task: TaskContext, release: Release, remaining: list[Release], earlier: Sequence[str]) -> str:
+    """Delete a release, and drop it from ``remaining``; if somebody has started to use it, return what keeps it.
+
+    ``earlier`` are the keys of the records of runs that have not finished.
+    """
     store, version = task.services.store, Version.parse(release.version)
-    is_ours = store.create(prune_key(version), release.manifest(), "application/json")
+    record = f"{prunes_of(version)}{uuid4().hex}.json"
+    store.create(record, release.manifest(), "application/json")
     why = _reasons_in_store(task, [gates_key(version)]).get(version.image_tag, "")
     if why:
-        # The record of another run keeps others from using what that run is about to delete.
-        if is_ours:
-            store.delete(prune_key(version))
+        store.delete(record)
         return why
     store.delete(manifest_key(version))
     remaining.remove(release)
-    _delete_members(task, release, remaining)
+    _delete_members(task, release, remaining, [*earlier, record])
     return ""
 
 
-def _delete_members(task: TaskContext, release: Release, remaining: Sequence[Release]) -> None:
-    """Delete all members of a release that no other release needs, and the record of them last."""
+def _delete_members(task: TaskContext, release: Release, remaining: Sequence[Release], records: Iterable[str]) -> None:
+    """Delete all members of a release that no other release needs, and last the records with these keys."""
     store, version = task.services.store, Version.parse(release.version)
     needed = {archive.key for other in remaining for archive in other.archives}
     for archive in release.archives:
@@ -207,7 +212,8 @@ def _delete_members(task: TaskContext, release: Release, remaining: Sequence[Rel
         _delete_image(task, image, [each for each in images if each.repository == image.repository])
     store.delete(gates_key(version))
     store.delete(claim_key(version))
-    store.delete(prune_key(version))
+    for key in records:
+        store.delete(key)
 
 
 def _delete_image(task: TaskContext, image: ReleasedImage, others: Collection[ReleasedImage]) -> None:

@@ -149,10 +149,9 @@ def refuse_pruned(task: TaskContext, version: Version) -> None:
 
     :raises Conflict: if there is a record of its pruning.
     """
-    # To ask for the description of what is absent would take two requests.
-    if task.services.store.read(release.prune_key(version)):
+    for entry in task.services.store.list(release.prunes_of(version)):
         raise Conflict(
-            f"version {version} is being pruned ({task.services.store.location(release.prune_key(version))})",
+            f"version {version} is being pruned ({task.services.store.location(entry.key)})",
             "let `invoke prune` finish that, delete that object to keep the version, or choose another version",
         )
 

@@ -39,7 +39,8 @@ def test_killed_at_any_request_it_leaves_no_release_in_part_and_the_next_run_fin
             with place.task() as task:
                 # What still is a release is a whole one.
                 assert None is verify_all(task, deep=False).error(), at
-                if True in ends:
+                # Before there is a record, nothing has begun.
+                if place.store.list("prunes/") or True in ends:
                     prune_releases(task, 1, 1)
                     assert ["claims/2.0.0.json", "releases/2.0.0.json"] == [each.key for each in place.store.list()], at
                     assert {"app": ""} == place.tags("1.0.0", "app"), at

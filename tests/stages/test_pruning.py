@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -15,16 +16,16 @@ from buildtools.channel import Channel
 from buildtools.events import Warned
 from buildtools.gates import Gates, gates_key
 from buildtools.image.registry.lookup import fingerprint_tag, move_tag, tag_digest
-from buildtools.release import Release, manifest_key, prune_key
+from buildtools.release import Release, manifest_key, prunes_of
 from buildtools.stages.channels import move_forward, roll_back, show_channel
 from buildtools.stages.promotion import target_task
 from buildtools.stages.pruning import PruneState, prune_releases
-from buildtools.stages.releases import claim_version, commit
+from buildtools.stages.releases import claim_version, commit, refuse_pruned
 from buildtools.stages.verification import audit_releases, verify_all
 from buildtools.version import Version
 from tests.conftest import S3Service, make_repository
 from tests.contract.registries import own_registry
-from tests.faults.proxy import wire_to
+from tests.faults.proxy import Wire, wire_to
 from tests.releases import ReleasePlace, release_place
 
 OLD, RECENT = "2020-01-01T00:00:00Z", "2999-01-01T00:00:00Z"
@@ -53,6 +54,13 @@ def prune(place: ReleasePlace, keep: int = 1, days: int = 30, *, dry_run: bool =
         entries = prune_releases(task, keep, days)
     assert [bool(entry.why) for entry in entries if entry.state is PruneState.KEPT].count(False) == 0
     return {entry.version: entry.why if entry.state is PruneState.KEPT else "" for entry in entries}
+
+
+def begin_to_prune(place: ReleasePlace, release: Release) -> str:
+    """The key of the record that a run leaves that is killed before it deletes anything."""
+    key = f"{prunes_of(Version.parse(release.version))}killed.json"
+    assert place.store.create(key, release.manifest(), "application/json")
+    return key
 
 
 def keys(place: ReleasePlace) -> list[str]:
@@ -185,7 +193,7 @@ def test_nobody_publishes_or_points_to_a_version_that_is_being_pruned(place: Rel
     release = place.release("1.0.0", ("app",), created=OLD)
     version = Version.parse("1.0.0")
     place.store.delete("claims/1.0.0.json")
-    place.store.create(prune_key(version), release.manifest(), "application/json")
+    begin_to_prune(place, release)
     for _ in range(2):
         with place.task() as task, pytest.raises(Conflict, match="is being pruned"):
             claim_version(task, version, release.commit)
@@ -200,7 +208,7 @@ def test_a_version_that_is_pruned_while_it_is_released_again_gets_no_manifest(pl
     place.release("1.1.0", ("app",), created=OLD)
     # All was read back; then it is pruned: begun with, and done.
     place.store.delete(manifest_key(version))
-    place.store.create(prune_key(version), release.manifest(), "application/json")
+    begin_to_prune(place, release)
     with place.task() as task, pytest.raises(Conflict, match="is being pruned"):
         commit(task, release)
     assert {"1.1.0": "one of the newest 1", "1.0.0": ""} == prune(place)
@@ -215,17 +223,18 @@ def test_a_version_that_is_pruned_while_it_is_released_again_gets_no_manifest(pl
 
 def test_who_prunes_sees_a_channel_that_was_moved_meanwhile(place: ReleasePlace) -> None:
     release = place.release("1.0.0", ("app",), created=OLD)
-    place.store.create(prune_key(Version.parse("1.0.0")), release.manifest(), "application/json")
+    begin_to_prune(place, release)
     channel = Channel("stage").moved_to(release).document()
     place.store.create("channels/stage.json", channel, "application/json")
     place.release("1.1.0", ("app",), created=OLD)
     assert "the channel stage needs it" == prune(place)["1.0.0"]
 
 
-@pytest.mark.parametrize("is_finished", [False, True])
-def test_a_channel_stays_where_it_was_if_the_version_is_pruned_before_it_is_seen_there(
-    is_finished: bool, tmp_path: Path, deleting_registry: str, s3: S3Service, environment: Mapping[str, str]
-) -> None:
+@pytest.fixture
+def raced(
+    tmp_path: Path, deleting_registry: str, s3: S3Service, environment: Mapping[str, str]
+) -> Iterator[tuple[ReleasePlace, Wire]]:
+    """A place whose store is reached over a wire."""
     repository = make_repository(tmp_path / "repository")
     repository.commit("all")
     repository.tag("0.1.0")
@@ -235,28 +244,65 @@ def test_a_channel_stays_where_it_was_if_the_version_is_pruned_before_it_is_seen
             repository.path, deleting_registry, s3, environment, s3_endpoint=f"http://{wire.address}"
         ) as place,
     ):
-        old, _ = (place.release(version, ("app",), created=OLD) for version in ("1.0.0", "1.2.0"))
-        with place.task() as task:
-            move_forward(task, "stage", Version.parse("1.2.0"))
-        outcomes: list[dict[str, str]] = []
+        yield place, wire
 
-        def prune_before_the_write(data: bytes) -> bytes:
-            if data.startswith(b"PUT ") and b"/channels/stage.json " in data and not outcomes:
-                outcomes.append({})
-                if is_finished:
-                    outcomes[0] |= prune(place)
-                else:
-                    place.store.create(prune_key(Version.parse("1.0.0")), old.manifest(), "application/json")
+
+@pytest.mark.parametrize("is_finished", [False, True])
+def test_a_channel_stays_where_it_was_if_the_version_is_pruned_before_it_is_seen_there(
+    is_finished: bool, raced: tuple[ReleasePlace, Wire]
+) -> None:
+    place, wire = raced
+    old, _ = (place.release(version, ("app",), created=OLD) for version in ("1.0.0", "1.2.0"))
+    with place.task() as task:
+        move_forward(task, "stage", Version.parse("1.2.0"))
+    outcomes: list[dict[str, str]] = []
+
+    def prune_before_the_write(data: bytes) -> bytes:
+        if data.startswith(b"PUT ") and b"/channels/stage.json " in data and not outcomes:
+            outcomes.append({})
+            if is_finished:
+                outcomes[0] |= prune(place)
+            else:
+                begin_to_prune(place, old)
+        return data
+
+    wire.sent = prune_before_the_write
+    reason = "was pruned while stage was moved to it" if is_finished else "is being pruned"
+    with place.task() as task, pytest.raises(Conflict, match=reason):
+        roll_back(task, "stage", Version.parse("1.0.0"))
+    with place.task() as task:
+        state = show_channel(task, "stage")
+    assert (["1.2.0"], ()) == ([move.version for move in state.channel.moves], state.tags)
+    assert "" == prune(place).get("1.0.0", "")
+
+
+def test_who_keeps_a_version_does_not_hide_another_run_that_prunes_it(raced: tuple[ReleasePlace, Wire]) -> None:
+    place, wire = raced
+    old, _ = (place.release(version, ("app",), created=OLD) for version in ("1.0.0", "1.1.0"))
+    other_is_about_to_delete, may_delete = Event(), Event()
+    with ThreadPoolExecutor() as pool:
+        others: list[Future[dict[str, str]]] = []
+
+        def move_a_channel_in_between(data: bytes) -> bytes:
+            if data.startswith(b"DELETE ") and b"/releases/1.0.0.json " in data:
+                other_is_about_to_delete.set()
+                assert may_delete.wait(60)
+            elif data.startswith(b"PUT ") and b"/prunes/1.0.0/" in data and not others:
+                others.append(pool.submit(prune, place))
+                assert other_is_about_to_delete.wait(60)
+                channel = Channel("stage").moved_to(old).document()
+                assert place.store.create("channels/stage.json", channel, "application/json")
             return data
 
-        wire.sent = prune_before_the_write
-        reason = "was pruned while stage was moved to it" if is_finished else "is being pruned"
-        with place.task() as task, pytest.raises(Conflict, match=reason):
-            roll_back(task, "stage", Version.parse("1.0.0"))
-        with place.task() as task:
-            state = show_channel(task, "stage")
-        assert (["1.2.0"], ()) == ([move.version for move in state.channel.moves], state.tags)
-        assert "" == prune(place).get("1.0.0", "")
+        wire.sent = move_a_channel_in_between
+        try:
+            assert "the channel stage needs it" == prune(place)["1.0.0"]
+            # So the run that moved the channel moves it back.
+            with place.task() as task, pytest.raises(Conflict, match="is being pruned"):
+                refuse_pruned(task, Version.parse("1.0.0"))
+        finally:
+            may_delete.set()
+        assert [""] == [other.result()["1.0.0"] for other in others]
 
 
 def test_two_runs_that_prune_at_once_delete_the_same(place: ReleasePlace) -> None:
@@ -274,7 +320,7 @@ def test_what_a_killed_run_began_is_finished(place: ReleasePlace) -> None:
     old = place.release("1.0.0", archives=("daemon",), created=OLD)
     place.release("1.1.0", created=OLD)
     version = Version.parse("1.0.0")
-    place.store.create(prune_key(version), old.manifest(), "application/json")
+    begin_to_prune(place, old)
     place.store.delete(manifest_key(version))
     assert {"1.1.0": "one of the newest 5", "1.0.0": ""} == prune(place, keep=5)
     assert ["claims/1.1.0.json", "releases/1.1.0.json"] == keys(place)
@@ -284,8 +330,7 @@ def test_what_a_killed_run_began_is_finished(place: ReleasePlace) -> None:
 def test_what_a_killed_run_began_and_this_one_keeps_is_named(place: ReleasePlace) -> None:
     release = place.release("1.0.0", ("app",), created=OLD)
     place.release("1.1.0", ("app",), created=OLD)
-    record = prune_key(Version.parse("1.0.0"))
-    place.store.create(record, release.manifest(), "application/json")
+    record = begin_to_prune(place, release)
     assert "one of the newest 5" == prune(place, keep=5)["1.0.0"]
     (message,) = [event.message for event in place.events if isinstance(event, Warned)]
     assert message.endswith(f"delete {place.store.location(record)} to keep it")
