@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import random
 import resource
 import signal
@@ -43,7 +44,13 @@ class Daemon:
     def start(self, *arguments: str, first: Callable[[], None] | None = None) -> subprocess.Popen[bytes]:
         command = [str(self.script), "--work", str(self.work), "--upload", str(self.upload), *arguments]
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=first
+            command,
+            # It ends before the thorough compiler of the JVM has paid for itself.
+            env={**os.environ, "JAVA_OPTS": "-XX:TieredStopAtLevel=1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=first,
         )
         self.running.append(process)
         return process
