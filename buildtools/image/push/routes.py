@@ -21,8 +21,9 @@ direct          otherwise                                             the layers
 ==============  ====================================================  ==================================================
 
 The first two need no engine, and are decided for all images before anything is sent: so no tag of a version is set
-while one of its images is in conflict. Only the remaining images are requested (``provide``), and built. All layers of
-all images are stored before the first tag of the version is set.
+while one of its images is in conflict. Only the remaining images are requested (``provide``), and built; meanwhile the
+others get their configurations, which nothing names yet. All layers of all images are stored before the first tag of
+the version is set.
 
 An image is used only if it was built on the builds of its parents that the version has (see ``generation.py``). Another
 agent may push the same commit at the same time, from builds of its own. The first agent to store an image under its
