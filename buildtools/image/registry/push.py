@@ -246,13 +246,17 @@ class VersionTagger:
         Another agent may have made the version since the last look, or make it now, unless that look was a moment ago.
         """
         just_looked = time.monotonic() - self._looked_at < _LOOK_LASTS
-        if just_looked or self._version.dirty or None in self._published_variants(images).values():
+        if just_looked or self._version.dirty or not self._is_published(images):
             self._registry.put_manifest(images[0].repository, self._tag, manifest)
         return just_looked or self._shows(images[0], manifest.digest)
 
+    def _is_published(self, images: Sequence[ImageToPush]) -> bool:
+        manifest = self._version_manifest(images[0])
+        return all(self._published_image(image, manifest) for image in images)
+
     def _theirs(self, image: ImageToPush, ours: StoredImage) -> StoredImage:
         """The image that another agent has made for the same version; it is as good as ours."""
-        manifest = self._registry.get_manifest(image.repository, self._tag)
+        manifest = self._version_manifest(image)
         theirs = self._image_at(image, manifest) if manifest else None
         if theirs is None or not self._is_same(theirs, image):
             raise self._conflict(image, theirs.digest if theirs else "none")
@@ -300,23 +304,22 @@ class VersionTagger:
     def _published(self, images: Iterable[ImageToPush]) -> Images:
         """The version's images in the registry; None for those that have to be made."""
         variants = {each[0]: each for each in variants_by_repository(images)}
-        results = self.each(lambda image: self._published_variants(variants[image]), variants)
-        return {image: each for result in results.values() for image, each in result.items()}
+        manifests = self.each(self._version_manifest, variants)
+        pairs = {image: manifests[first] for first, each in variants.items() for image in each}
+        return self.each(lambda image: self._published_image(image, pairs[image]), pairs)
 
-    def _published_variants(self, images: Sequence[ImageToPush]) -> Images:
-        """The version's images of one repository, with one look at the version's tag."""
+    def _version_manifest(self, image: ImageToPush) -> Manifest | None:
+        """What the version's tag points to in the repository of an image; None if there is nothing."""
+        manifest = self._unless_hidden(image, lambda: self._registry.get_manifest(image.repository, self._tag))
+        self._tag_digests[image.repository] = manifest.digest if manifest else ""
+        return manifest
 
-        def look() -> Images:
-            manifest = self._registry.get_manifest(images[0].repository, self._tag)
-            self._tag_digests[images[0].repository] = manifest.digest if manifest else ""
-            return {image: self._published_image(image, manifest) if manifest else None for image in images}
-
-        return self._unless_hidden(images[0], look) or dict.fromkeys(images)
-
-    def _published_image(self, image: ImageToPush, manifest: Manifest) -> StoredImage | None:
+    def _published_image(self, image: ImageToPush, manifest: Manifest | None) -> StoredImage | None:
         """The version's image in what its tag points to, or None if it has to be made."""
+        if manifest is None:
+            return None
         try:
-            published = self._image_at(image, manifest)
+            published = self._unless_hidden(image, lambda: self._image_at(image, manifest))
         except OtherPlatforms:
             self._refuse_other(image, manifest.digest)
             return None
