@@ -10,10 +10,8 @@ from itertools import islice
 from buildtools import BuildToolsError, Drifted, Failures, Unreachable
 from buildtools.frozen import frozen
 from buildtools.release import Release, ReleasedArchive, ReleasedImage
-from buildtools.schedule import side_by_side
+from buildtools.schedule import QUESTIONS_AT_ONCE, side_by_side
 
-# A distant registry takes 20 ms to answer, and a release of a thousand images needs several thousand requests.
-_JOBS = 16
 # Nobody reads a longer line to its end; the rest is counted.
 _NAMED = 5
 _RELEASES_NAMED = 20
@@ -143,7 +141,9 @@ def audit(
         ]
         for release in releases
     ]
-    findings = iter(side_by_side([partial(_finding, each) for some in questions for each in some], jobs=_JOBS))
+    findings = iter(
+        side_by_side([partial(_finding, each) for some in questions for each in some], jobs=QUESTIONS_AT_ONCE)
+    )
     return tuple(
         Audit(release, tuple(islice(findings, len(some)))) for release, some in zip(releases, questions, strict=True)
     )

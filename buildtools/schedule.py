@@ -16,6 +16,9 @@ from buildtools.frozen import frozen
 
 _Value = TypeVar("_Value")
 
+# How many questions a service is asked at once, where no other limit is set. A distant registry takes 20 ms to answer,
+# and a release of a thousand images needs several thousand answers.
+QUESTIONS_AT_ONCE = 32
 # The longest single wait, in seconds: a signal that arrives just as the main thread starts to wait for a lock or
 # another thread does not wake it.
 _STEP = 1.0

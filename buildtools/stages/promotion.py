@@ -25,7 +25,7 @@ from buildtools.image.registry.image_copier import ImageCopier
 from buildtools.image.registry.lookup import Seen, manifests_below, tag_digest
 from buildtools.image.registry.manifest import Damaged, Descriptor, Manifest
 from buildtools.release import Release, ReleasedArchive, ReleasedImage, refuse_other_content
-from buildtools.schedule import run_graph, side_by_side
+from buildtools.schedule import QUESTIONS_AT_ONCE, run_graph, side_by_side
 from buildtools.settings import GATE
 from buildtools.stages import releases
 from buildtools.stages.image_names import repository
@@ -39,9 +39,6 @@ _Value = TypeVar("_Value")
 
 # An image in a registry: its manifests, each with the blobs that it names; the last is the one that its tag points to.
 ImageParts = tuple[tuple[Manifest, tuple[Descriptor, ...]], ...]
-
-# As many as an audit asks: a registry far away takes 20 ms to answer.
-_QUESTIONS = 16
 
 
 def target_task(task: TaskContext, name: str) -> TaskContext:
@@ -100,7 +97,7 @@ def check_promotion(task: TaskContext, target: TaskContext, name: str, release: 
         *((partial(registry.check_push_access, goal.repository),) for goal in replica.images),
         *((partial(look_up, goal),) for goal in replica.images),
     )
-    with ThreadPoolExecutor(_QUESTIONS) as pool:
+    with ThreadPoolExecutor(QUESTIONS_AT_ONCE) as pool:
         if errors := [error for some in pool.map(failures_of, checks) for error in some]:
             raise releases.preflight_failure(errors)
     missing = _missing_images(task, release, replica, manifests, digests)
@@ -138,7 +135,7 @@ def stage_replica(
     _results(archives, "promoted", target.run.jobs)
     put = target.services.registry.put_manifest
     tags = {goal.name: partial(put, goal.repository, goal.tag, missing[goal.name][-1][0]) for goal in goals}
-    _results(tags, "tagged", _QUESTIONS)
+    _results(tags, "tagged", QUESTIONS_AT_ONCE)
     _refuse_drift(target, replica, stored={goal.repository: copier.parts for goal in goals})
     return replica
 
@@ -247,7 +244,7 @@ def _missing_images(
         return tuple(manifests_below(registry, image.repository, manifests[image.name]))
 
     images = [image for image in release.images if not digests[image.name]]
-    looks = side_by_side([partial(parts, image) for image in images], jobs=_QUESTIONS)
+    looks = side_by_side([partial(parts, image) for image in images], jobs=QUESTIONS_AT_ONCE)
     return {image.name: look for image, look in zip(images, looks, strict=True)}
 
 

@@ -14,6 +14,7 @@ from buildtools.image.registry.client import Registry
 from buildtools.image.registry.manifest import DOCKER_CONFIG, DOCKER_LAYER, Descriptor, Manifest, digest_of, encode
 from buildtools.release import Release, ReleasedImage
 from buildtools.run import Run
+from buildtools.schedule import QUESTIONS_AT_ONCE
 from buildtools.settings import Settings
 from buildtools.stages.channels import move_forward
 from buildtools.stages.verification import audit_releases, verify_all, verify_named
@@ -79,12 +80,12 @@ def test_a_shared_layer_that_one_repository_alone_has_lost_is_missed_there(clien
 def test_a_registry_that_once_did_not_answer_is_not_asked_again(tmp_path: Path) -> None:
     with answering(*[(503, {})] * 999) as script:
         images = [
-            ReleasedImage(f"app{number}", script.host, "app", "1.0.0", "sha256:" + "0" * 64) for number in range(40)
+            ReleasedImage(f"app{number}", script.host, "app", "1.0.0", "sha256:" + "0" * 64) for number in range(80)
         ]
         found = audited(tmp_path, *images)
-    assert [MemberState.UNREACHABLE] * 40 == [finding.state for finding in found.findings]
+    assert [MemberState.UNREACHABLE] * 80 == [finding.state for finding in found.findings]
     # Of those who ask at the same time, each tries five times.
-    assert len(script.asked) <= 16 * 5
+    assert len(script.asked) <= QUESTIONS_AT_ONCE * 5
 
 
 @pytest.fixture

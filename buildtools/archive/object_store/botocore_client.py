@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from buildtools import Refused
 from buildtools.archive.object_store import refusals
 from buildtools.archive.object_store.bucket import Patience
+from buildtools.schedule import QUESTIONS_AT_ONCE
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -116,6 +117,8 @@ def _client(endpoint: str, environment: Mapping[str, str], patience: Patience, *
             # Content is compared with the checksums of a release, so a service's own checksum adds nothing.
             response_checksum_validation="when_required",
             proxies={} if urlsplit(endpoint).hostname in _LOOPBACK else None,
+            # botocore would keep ten, and connect anew for each question beyond them.
+            max_pool_connections=QUESTIONS_AT_ONCE,
             # For signed URLs too, which botocore would sign in the way of 2006 if possible.
             signature_version="s3v4",
             # A server at a custom address seldom has a host name for each bucket.

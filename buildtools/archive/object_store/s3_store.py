@@ -30,7 +30,7 @@ _ABSENT = frozenset({"NoSuchKey", "NotFound", "404"})
 _NO_HEAD = frozenset({"MethodNotAllowed", "405", "NotImplemented", "501"})
 # Colliding writers of one key are told to try again; losing five times in three seconds is more than a few collisions.
 _COLLISIONS = 5
-# Enough to hide the latency of a distant store. botocore keeps ten connections open, and closes any others.
+# Enough to hide the latency of a distant store.
 _READERS = 8
 # The object that shows whether a service refuses to create what exists. It stays, so a later preflight needs one
 # request, no permission to delete, and cannot be misled by another preflight that deletes it.

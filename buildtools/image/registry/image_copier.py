@@ -12,8 +12,7 @@ from tempfile import TemporaryFile
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.lookup import Seen, download_blob
 from buildtools.image.registry.manifest import Descriptor, Manifest
-
-_QUESTIONS = 16
+from buildtools.schedule import QUESTIONS_AT_ONCE
 
 
 class ImageCopier:
@@ -39,7 +38,7 @@ class ImageCopier:
         self._holders: dict[str, Future[str]] = {}
         self._lock = threading.Lock()
         self._sending = threading.Semaphore(jobs)
-        self._pool = ThreadPoolExecutor(_QUESTIONS)
+        self._pool = ThreadPoolExecutor(QUESTIONS_AT_ONCE)
 
     def close(self) -> None:
         """End the threads."""
