@@ -83,6 +83,9 @@ def refuse_invalid_file(folder: Path) -> None:
     config = Config(project_location=folder)
     with refusing_what_invoke_cannot_use(path.name):
         config.load_project(merge=False)
+        # Invoke takes an empty list for an empty table.
+        if not isinstance(vars(config)["_project"], dict | None):
+            raise AttributeError
         config.merge()
     with refusing_what_invoke_cannot_use(f"a variable INVOKE_… that overrides a value of {path.name}"):
         config.load_shell_env()
