@@ -50,6 +50,13 @@ def test_the_image_under_its_fingerprint_is_as_it_was_built(
     assert {FINGERPRINT_LABEL: image.fingerprint} == stored.labels
 
 
+def test_an_image_without_what_should_be_attested_gets_no_version(pusher: Pusher, make_image: MakeImage) -> None:
+    image = replace(make_image("app", {"a": b"1"}), attested=frozenset({"sbom"}))
+    with pytest.raises(BuildToolsError, match="was built without the sbom that it should have"):
+        pusher("1.0", image)
+    assert pusher.registry.get_manifest(image.repository, "1.0") is None
+
+
 def test_an_engine_that_pulls_it_sees_the_version_and_the_layers(
     pusher: Pusher, make_image: MakeImage, connected: Engine
 ) -> None:

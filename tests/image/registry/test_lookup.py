@@ -8,6 +8,7 @@ from buildtools import BuildToolsError
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.lookup import (
+    StoredImage,
     find_fingerprints,
     fingerprint_tag,
     move_tag,
@@ -20,6 +21,7 @@ from buildtools.image.registry.manifest import (
     DOCKER_LAYER,
     FINGERPRINT_LABEL,
     OCI_INDEX,
+    OCI_MANIFEST,
     VERSION_LABEL,
     Damaged,
     Descriptor,
@@ -71,6 +73,15 @@ def test_an_index_of_one_platform_and_its_attestation_is_that_platforms_image(
     put_index("2.0", *platforms, {"os": "linux", "architecture": "arm64"})
     with pytest.raises(BuildToolsError, match="lists 2 images"):
         read_image(client, repository, "2.0", cache)
+
+
+def test_an_image_tells_what_is_attested_about_it() -> None:
+    types = ("https://slsa.dev/provenance/v0.2", "https://spdx.dev/Document")
+    layers = [{"annotations": {"in-toto.io/predicate-type": each}} for each in types]
+    first, second = (Manifest(OCI_MANIFEST, encode({"layers": some})) for some in (layers[:1], layers))
+    assert [set(), {"provenance"}, {"provenance", "sbom"}] == [
+        StoredImage(first, b"{}", some).attested for some in ((), (first,), (second,))
+    ]
 
 
 def test_fingerprints_are_found_where_they_are(client: Registry, repository: str, cache: Cache) -> None:
