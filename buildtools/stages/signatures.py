@@ -17,6 +17,7 @@ began.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -35,7 +36,7 @@ from buildtools.image.registry.simple_signing import (
     read_signatures,
 )
 from buildtools.release import Release, ReleasedImage, attestation_key, manifest_key
-from buildtools.schedule import awaited, run_graph
+from buildtools.schedule import all_ended, awaited, run_graph
 from buildtools.stages.planned import Planned
 from buildtools.statement import Origin, contradictions, statement_of
 from buildtools.task_context import TaskContext
@@ -151,11 +152,24 @@ def proofs(
 
 
 def _sign(task: TaskContext, staged: Release, key: SigningKey) -> Release:
+    with ThreadPoolExecutor(1) as pool:
+        images = pool.submit(_sign_images, task, staged, key)
+        # The statement needs none of their signatures, and they take a while.
+        signed = _with_statement(task, staged, key)
+        all_ended((images,))
+        images.result()
+    return signed
+
+
+def _sign_images(task: TaskContext, staged: Release, key: SigningKey) -> None:
     for _ in range(_LOOKS):
         if not any(_each(staged, partial(_sign_image, task, key)).values()):
             break
         # A job that signs with another key may be about to overwrite what it has not seen.
         task.run.cancelled.wait(_OTHERS_WRITE_SECONDS)
+
+
+def _with_statement(task: TaskContext, staged: Release, key: SigningKey) -> Release:
     from buildtools.git.checkout import tag_object
 
     tag = f"{task.settings.tag_prefix}{task.version.base}" if task.version.is_release else ""
