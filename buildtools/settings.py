@@ -242,10 +242,10 @@ class Settings:
         :raises Refused: if there is no such target.
         """
         if name not in self.target:
-            names = ", ".join(self.target) or "none"
+            others = f", or name another one: {', '.join(self.target)}" if self.target else ""
             raise Refused(
-                f"there is no target {name} (there is {names})",
-                f"add [tool.buildtools.target.{name}] to pyproject.toml, or name another one",
+                f"there is no target {name}",
+                f"add [tool.buildtools.target.{name}] to pyproject.toml{others}",
             )
         target = self.target[name]
         own = [key for key in ("namespace", "artifacts") if getattr(target, key)]

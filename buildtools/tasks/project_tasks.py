@@ -25,7 +25,7 @@ def version(context: Context, json: bool = False) -> None:
 
 @command()
 def init(context: Context, dry_run: bool = False, json: bool = False) -> None:
-    """Write the files that a repository lacks to start, change no others, and print the next three commands."""
+    """Write the files and lines of .gitignore that a repository lacks to start, and print the next three commands."""
     with running(context, dry_run=dry_run, json=json) as (run, console):
         from buildtools import pipeline
         from buildtools.rendering import project_rendering

@@ -52,7 +52,10 @@ def test_a_version_goes_from_gate_to_gate(released: ReleasePlace) -> None:
     ("command", "last"),
     [
         ("promote 1.0.0", "promote needs a target: say which: `invoke promote VERSION --to NAME`"),
-        ("promote 1.0.0 --to nowhere", "there is no target nowhere (there is stage, production): add "),
+        (
+            "promote 1.0.0 --to nowhere",
+            "pyproject.toml, or name another one: stage, production",
+        ),
         ("promote 1.0.0 --to stage", "version 1.0.0 is not released: s3://"),
     ],
 )
