@@ -54,7 +54,7 @@ def test_a_version_goes_from_gate_to_gate(released: ReleasePlace) -> None:
         ("promote 1.0.0", "promote needs a target: say which: `invoke promote VERSION --to NAME`"),
         (
             "promote 1.0.0 --to nowhere",
-            "pyproject.toml, or name another one: stage, production",
+            "there is no target nowhere: add [tool.buildtools.target.nowhere] to pyproject.toml",
         ),
         ("promote 1.0.0 --to stage", "version 1.0.0 is not released: s3://"),
     ],
