@@ -136,7 +136,7 @@ def publish(run: Run) -> Published:
 
     The manifest is written last and makes the version exist.
     """
-    from buildtools.stages import images, outputs, publication, releases, signatures, tree
+    from buildtools.stages import channels, images, outputs, publication, releases, signatures, tree
 
     with TaskContext(run) as task:
         task = tree.to_release(task)
@@ -149,7 +149,7 @@ def publish(run: Run) -> Published:
             outputs.write_outputs(task, staged)
             return Published(staged, location, written=False, dirty=True)
         release, written = releases.commit(task, signatures.sign_release(task, staged))
-        moved = releases.point(task, task.version, release)
+        moved = releases.point(task, task.version, release) + channels.advance_channels(task, release)
         manifest, statement = releases.read_manifest(task, task.version), signatures.read_statement(task, release)
         outputs.write_outputs(task, release, manifest, statement)
         return Published(release, location, written, dirty=False, moved=moved)
@@ -210,7 +210,7 @@ def fetch(run: Run, name: str, to: Path, *, layout: bool = False) -> Fetched:
 
 def promote(run: Run, name: str, target_name: str) -> Published:
     """Promote a version, or the one a channel points to, to a target: preflight, stage, commit, point."""
-    from buildtools.stages import promotion, releases
+    from buildtools.stages import channels, promotion, releases
 
     with TaskContext(run) as task, promotion.target_task(task, target_name) as target:
         source = releases.named_release(task, name)
@@ -219,7 +219,7 @@ def promote(run: Run, name: str, target_name: str) -> Published:
         release, written = releases.commit(target, replica)
         promotion.record_gate(task, target_name, source)
         version = Version.parse(release.version)
-        moved = releases.point(target, version, release)
+        moved = releases.point(target, version, release) + channels.advance_channels(target, release)
         return Published(release, releases.manifest_location(target, version), written, dirty=False, moved=moved)
 
 

@@ -110,7 +110,8 @@ class TargetSettings:
 
     An empty registry, namespace or place for artifacts means the project's own. The other settings of ``registry`` and
     ``s3_endpoint`` belong to these: where one of them is the project's own, so are they. ``requires`` names the targets
-    that a version must have been promoted to before, and ``stage`` if it must have passed :data:`GATE`.
+    that a version must have been promoted to before, and ``stage`` if it must have passed :data:`GATE`. A promotion
+    moves ``channels`` forward, which are in the target's store.
     """
 
     registry: str = ""
@@ -122,6 +123,7 @@ class TargetSettings:
     s3_checksums: bool = True
     s3_conditional_writes: bool = True
     requires: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
 
 
 @frozen
@@ -187,6 +189,7 @@ class Settings:
     artifacts: str = ""
     tag_prefix: str = ""
     moving_tags: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
     release_branch: str = "main"
     remote: str = "origin"
     jobs: int = 0
@@ -248,7 +251,7 @@ class Settings:
                 f"add [tool.buildtools.target.{name}] to pyproject.toml{others}",
             )
         target = self.target[name]
-        own = [key for key in ("namespace", "artifacts") if getattr(target, key)]
+        own = ["channels", *(key for key in ("namespace", "artifacts") if getattr(target, key))]
         own += ("registry", "registry_plain_http", "registry_ca") if target.registry else ()
         own += ("s3_endpoint", "s3_checksums", "s3_conditional_writes") if target.s3_endpoint else ()
         return replace(self, **{key: getattr(target, key) for key in own})

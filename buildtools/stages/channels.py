@@ -99,6 +99,36 @@ def move_forward(task: TaskContext, name: str, version: Version) -> ChannelState
     return _move(task, channel, etag, version)
 
 
+def advance_channels(task: TaskContext, target: Release) -> tuple[str, ...]:
+    """Move the configured channels forward to a new release; returns the tags that were moved.
+
+    A channel that has ever pointed to a newer version stays, because somebody may have rolled it back. Only an exact
+    release moves channels.
+
+    :raises Conflict: if the version was pruned meanwhile.
+    """
+    names = task.settings.channels if Version.parse(target.version).is_release else ()
+    return tuple(tag.reference for name in names for tag in _advance(task, name, target))
+
+
+def _advance(task: TaskContext, name: str, target: Release) -> tuple[TagMove, ...]:
+    version = Version.parse(target.version)
+    while True:
+        channel, etag = _read(task, name)
+        if channel.version is None:
+            _refuse_version(task, name)
+        elif channel.version == version:
+            # A killed run may have left the tags behind.
+            return _follow(task, channel, channel, target).tags
+        elif any(version <= Version.parse(move.version) for move in channel.moves):
+            return ()
+        try:
+            return _point(task, channel, etag, target).tags
+        except Conflict:
+            if _read(task, name)[1] == etag:
+                raise
+
+
 def roll_back(task: TaskContext, name: str, version: Version | None) -> ChannelState:
     """Point a channel to an older version; by default to the previous one. Nothing is deleted.
 
@@ -169,7 +199,12 @@ def _move(task: TaskContext, channel: Channel, etag: str, version: Version) -> C
     target = releases.released_version(task, version)
     if error := Verification(audit_releases(task, (target,))).error():
         raise error
-    successor = channel
+    return _point(task, channel, etag, target)
+
+
+def _point(task: TaskContext, channel: Channel, etag: str, target: Release) -> ChannelState:
+    """Point the channel to a release that is known to be intact."""
+    version, successor = Version.parse(target.version), channel
     if version != channel.version:
         successor = channel.moved_to(target)
         check_rights(task, outdated_tags(task, target.images, channel.name))

@@ -19,6 +19,7 @@ from typing import TypeVar
 from buildtools import Conflict, Drifted, Failures, Refused, failures_of
 from buildtools.archive.checksums import Checksums
 from buildtools.audit import Verification
+from buildtools.channel import refuse_name
 from buildtools.events import Transferred, timed
 from buildtools.gates import Gates, gates_key
 from buildtools.image.registry.image_copier import ImageCopier
@@ -93,6 +94,7 @@ def check_promotion(task: TaskContext, target: TaskContext, name: str, release: 
             partial(releases.refuse_other_claim, target, version, release.commit),
             partial(_refuse_store, target),
         ),
+        tuple(partial(refuse_name, each, target.settings.moving_tags) for each in target.settings.channels),
         (registry.ping,),
         *((partial(registry.check_push_access, goal.repository),) for goal in replica.images),
         *((partial(look_up, goal),) for goal in replica.images),

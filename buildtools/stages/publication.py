@@ -13,7 +13,7 @@ from threading import Barrier, BrokenBarrierError
 from typing import TypeVar
 
 from buildtools import BuildToolsError, Failures, Refused, expected_failures, release
-from buildtools.channel import CHANNELS, channel_name
+from buildtools.channel import CHANNELS, channel_name, refuse_name
 from buildtools.git.checkout import read_version, refuse_dirty
 from buildtools.image.registry.image_to_push import PushedImage
 from buildtools.release import Release, ReleasedArchive, ReleasedImage
@@ -59,9 +59,14 @@ def _key_errors(task: TaskContext) -> None:
 
 
 def _channel_errors(task: TaskContext) -> list[str]:
-    """The tags of this version that are names of channels; such a tag can be neither a version nor a moving tag."""
+    """The tags of this version that are names of channels; such a tag can be neither a version nor a moving tag.
+
+    :raises Refused: if a configured channel may not have its name.
+    """
+    for name in task.settings.channels:
+        refuse_name(name, task.settings.moving_tags)
     moving = release.moving_tags(task.settings.moving_tags, task.version, ())
-    names = {channel_name(entry.key) for entry in task.services.store.list(CHANNELS)}
+    names = {*task.settings.channels, *(channel_name(entry.key) for entry in task.services.store.list(CHANNELS))}
     return [
         f"{tag} is the name of a channel: rename the git tag, or take {tag} out of moving_tags"
         for tag in dict.fromkeys((task.version.image_tag, *moving))

@@ -114,3 +114,7 @@ def test_publish_leaves_the_tag_of_a_channel_alone(project: Project) -> None:
     project.git("checkout", "--quiet", "1.1.0")
     by_moving_tag = project.invoke("publish", "--dry-run")
     assert (2, True) == (by_moving_tag.code, "latest is the name of a channel: " in by_moving_tag.last)
+    by_channel = project.invoke(
+        "publish", "--dry-run", INVOKE_BUILDTOOLS_MOVING_TAGS="", INVOKE_BUILDTOOLS_CHANNELS="v1"
+    )
+    assert (2, True) == (by_channel.code, "a channel cannot be called v1: that is a version" in by_channel.last)

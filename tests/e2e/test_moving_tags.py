@@ -19,11 +19,12 @@ def publish(project: Project, tag: str) -> None:
 
 def test_build_metadata_makes_no_release_look_older(project: Project) -> None:
     project.image("app", "FROM scratch\nCOPY data /\n")
-    project.configure(moving_tags=["latest"])
+    project.configure(moving_tags=["latest"], channels=["edge"])
     publish(project, "1.1.0+b")
     publish(project, "1.0.9+c")
-    tags = {tag: project.place.digest(project.repository("app"), tag) for tag in ("latest", "1.1.0_b", "1.0.9_c")}
-    assert tags["latest"] == tags["1.1.0_b"] != tags["1.0.9_c"]
+    names = ("latest", "edge", "1.1.0_b", "1.0.9_c")
+    tags = {tag: project.place.digest(project.repository("app"), tag) for tag in names}
+    assert tags["latest"] == tags["edge"] == tags["1.1.0_b"] != tags["1.0.9_c"]
 
 
 def test_a_strange_object_among_the_manifests_is_left_alone(project: Project) -> None:

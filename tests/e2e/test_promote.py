@@ -16,7 +16,12 @@ from tests.releases import ReleasePlace, digests, release_place
 def released(tmp_path: Path, registry: str, s3: S3Service, environment: Mapping[str, str]) -> Iterator[ReleasePlace]:
     bucket = s3.bucket()
     targets = {
-        name: {"namespace": f"{bucket}/{name}", "artifacts": f"s3://{bucket}/{name}", "requires": requires}
+        name: {
+            "namespace": f"{bucket}/{name}",
+            "artifacts": f"s3://{bucket}/{name}",
+            "requires": requires,
+            "channels": ["live"],
+        }
         for name, requires in {"stage": [], "production": ["stage"]}.items()
     }
     with release_place(tmp_path, registry, s3, environment, target=targets, moving_tags=["latest"]) as place:
@@ -35,7 +40,7 @@ def test_a_version_goes_from_gate_to_gate(released: ReleasePlace) -> None:
     staged = released.invoke("promote", "1.0.0", "--to", "stage")
     assert 0 == staged.returncode, staged.stderr
     assert staged.stderr.splitlines()[-1].startswith("1.0.0 promoted to stage: 2 images and 1 archive, s3://")
-    assert staged.stderr.endswith(", moved latest\n")
+    assert staged.stderr.endswith(", moved latest, live\n")
     again = released.invoke("promote", "1.0.0", "--to", "stage")
     assert (0, True) == (again.returncode, "1.0.0 was promoted before to stage: " in again.stderr)
     released.invoke("channel", "candidate", "--to", "1.0.0")

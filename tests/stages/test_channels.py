@@ -12,7 +12,15 @@ from buildtools import BuildToolsError, Drifted, Refused
 from buildtools.channel import Channel, channel_key
 from buildtools.events import Warned
 from buildtools.image.registry.lookup import move_tag
-from buildtools.stages.channels import ChannelState, move_forward, read_channels, roll_back, show_channel
+from buildtools.release import Release
+from buildtools.stages.channels import (
+    ChannelState,
+    advance_channels,
+    move_forward,
+    read_channels,
+    roll_back,
+    show_channel,
+)
 from buildtools.stages.history import read_history
 from buildtools.version import Version
 from tests.conftest import S3Service
@@ -154,6 +162,31 @@ def test_build_metadata_is_part_of_the_version(place: ReleasePlace) -> None:
     place.release("1.1.0+b")
     assert "1.1.0+b" == forward(place, "1.1.0+b").version
     assert ["1.1.0+b"] == moves(place)
+
+
+def test_a_new_release_moves_the_configured_channels_but_none_that_was_further(
+    tmp_path: Path, registry: str, s3: S3Service, environment: Mapping[str, str]
+) -> None:
+    with release_place(tmp_path, registry, s3, environment, channels=("stage",)) as place:
+
+        def advance(release: Release) -> int:
+            """The number of tags that move."""
+            with place.task() as task:
+                return len(advance_channels(task, release))
+
+        old, new = place.release("1.0.0"), place.release("1.1.0")
+        assert (2, 2, 0) == (advance(old), advance(new), advance(place.release("1.1.0-1-gc0ffee")))
+        back(place)
+        # It was rolled back, and the job is run again.
+        assert 0 == advance(new)
+        assert ["1.0.0", "1.1.0", "1.0.0"] == moves(place)
+        newest = place.release("1.2.0")
+        with place.task() as task:
+            (channel,) = read_channels(task)
+        # A run was killed when it had moved the channel, but not yet its tags.
+        put_channel(place, channel.moved_to(newest).document())
+        assert (2, 0) == (advance(newest), advance(newest))
+        assert digests(newest) == place.tags("stage")
 
 
 @pytest.mark.parametrize("name", ["1.0.0", "newest", "a/b"])
