@@ -80,9 +80,7 @@ class Audit:
             more = f" and {len(drifts) - _NAMED} more" if len(drifts) > _NAMED else ""
             return Drifted(
                 f"release {self.release.version} has drifted ({', '.join(names)}{more})",
-                "see whether verify_key is the key that it was signed with; if it is, do not use this release"
-                if all(each.kind in (STATEMENT, SIGNATURE) for each in drifts)
-                else "restore what is named, or cut a new release; a released version must not change",
+                _remedy(drifts),
             )
         silent = sorted({finding.reason for finding in self.findings if finding.state is MemberState.UNREACHABLE})
         if silent:
@@ -147,6 +145,14 @@ def audit(
     return tuple(
         Audit(release, tuple(islice(findings, len(some)))) for release, some in zip(releases, questions, strict=True)
     )
+
+
+def _remedy(drifts: Sequence[Finding]) -> str:
+    if any(each.kind not in (STATEMENT, SIGNATURE) for each in drifts):
+        return "restore what is named, or cut a new release; a released version must not change"
+    if any(each.kind == STATEMENT and not each.expected for each in drifts):
+        return "it was released unsigned, or its manifest was replaced: use a release that is signed"
+    return "see whether verify_key is the key that it was signed with; if it is, do not use this release"
 
 
 def _finding(question: Question) -> Finding:

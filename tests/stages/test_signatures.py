@@ -396,6 +396,8 @@ def test_each_forgery_is_found_and_called_by_its_name(signed: SignedPlace) -> No
         audits = verify_all(task, deep=False).audits
     errors = {audit.release.version: error for audit in audits if (error := audit.error())}
     assert expected == {version: error.fact for version, error in errors.items()}
+    unsigned = f"1.{[*FORGERIES].index(name_no_statement)}.0"
+    assert errors.pop(unsigned).remedy.startswith("it was released unsigned, or its manifest was replaced")
     assert {"see whether verify_key is the key that it was signed with; if it is, do not use this release"} == {
         error.remedy for error in errors.values()
     }
