@@ -37,6 +37,11 @@ class OwnRegistry:
     def store(self) -> Path:
         return self.folder / "store/docker/registry/v2"
 
+    def blob(self, digest: str) -> Path:
+        """The file of a blob."""
+        value = digest.removeprefix("sha256:")
+        return self.store / "blobs/sha256" / value[:2] / value / "data"
+
     def start(self, **options: Any) -> None:
         config = {
             "version": 0.1,

@@ -34,13 +34,9 @@ class Released:
         name = self.project.name("daemon")
         return f"{self.project.mark}/{name}/{name}-1.1.0.tgz"
 
-    def blob(self, digest: str) -> Path:
-        value = digest.removeprefix("sha256:")
-        return self.registry.store / "blobs/sha256" / value[:2] / value / "data"
-
     @property
     def manifest(self) -> dict[str, dict[str, str]]:
-        content: dict[str, dict[str, str]] = json.loads(self.blob(self.digest).read_bytes())
+        content: dict[str, dict[str, str]] = json.loads(self.registry.blob(self.digest).read_bytes())
         return content
 
 
@@ -107,22 +103,22 @@ def blob_replaced(path: Path, content: bytes | None) -> Iterator[None]:
 
 
 def manifest_changed(released: Released) -> AbstractContextManager[None]:
-    path = released.blob(released.digest)
+    path = released.registry.blob(released.digest)
     return blob_replaced(path, path.read_bytes().replace(b'"layers"', b'"Layers"'))
 
 
 def layer_changed(released: Released) -> AbstractContextManager[None]:
-    path = released.blob(released.manifest["layers"][0]["digest"])  # type: ignore[index]  # a list
+    path = released.registry.blob(released.manifest["layers"][0]["digest"])  # type: ignore[index]  # a list
     content = path.read_bytes()
     return blob_replaced(path, content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
 
 
 def layer_lost(released: Released) -> AbstractContextManager[None]:
-    return blob_replaced(released.blob(released.manifest["layers"][0]["digest"]), None)  # type: ignore[index]  # a list
+    return blob_replaced(released.registry.blob(released.manifest["layers"][0]["digest"]), None)  # type: ignore[index]  # a list
 
 
 def configuration_changed(released: Released) -> AbstractContextManager[None]:
-    path = released.blob(released.manifest["config"]["digest"])
+    path = released.registry.blob(released.manifest["config"]["digest"])
     return blob_replaced(path, path.read_bytes().replace(b"linux", b"Linux"))
 
 

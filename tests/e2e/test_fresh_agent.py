@@ -44,10 +44,6 @@ class Team:
         labels: dict[str, str] = json.loads(config)["config"]["Labels"]
         return labels
 
-    def blob(self, digest: str) -> Path:
-        value = digest.removeprefix("sha256:")
-        return self.registry.store / "blobs/sha256" / value[:2] / value / "data"
-
 
 @pytest.fixture
 def team(place: Place, project_in: MakeProject, tmp_path: Path, environment: Mapping[str, str]) -> Iterator[Team]:
@@ -132,7 +128,7 @@ def test_a_fingerprint_that_lost_a_part_is_built_anew(team: Team, part: str) -> 
     body = team.project.place.request("GET", f"{repository}/manifests/{tag}", Accept=MANIFEST_KINDS)[1]
     manifest = json.loads(body)
     lost = manifest["config"] if part == "config" else manifest["layers"][-1]
-    team.blob(lost["digest"]).unlink()
+    team.registry.blob(lost["digest"]).unlink()
     team.next_version("1.1.0")
     outcome = team.fresh_agent()
     assert 0 == outcome.code, outcome.err
@@ -145,8 +141,8 @@ def test_a_version_that_lost_a_part_before_its_release_is_made_whole(team: Team)
     team.project.done("push")
     repository = team.project.repository("a")
     body = team.project.place.request("GET", f"{repository}/manifests/1.1.0", Accept=MANIFEST_KINDS)[1]
-    team.blob(json.loads(body)["config"]["digest"]).unlink()
-    team.blob(json.loads(body)["layers"][-1]["digest"]).unlink()
+    team.registry.blob(json.loads(body)["config"]["digest"]).unlink()
+    team.registry.blob(json.loads(body)["layers"][-1]["digest"]).unlink()
     team.project.done("publish")
     assert 0 == team.project.invoke("verify", **NO_ENGINE).code
 

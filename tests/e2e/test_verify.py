@@ -49,10 +49,6 @@ class Released:
         status, *_ = self.project.place.request("PUT", path, content, **{"Content-Type": MANIFEST})
         assert 201 == status
 
-    def blob(self, digest: str) -> Path:
-        value = digest.removeprefix("sha256:")
-        return self.registry.store / "blobs/sha256" / value[:2] / value / "data"
-
 
 @pytest.fixture(scope="module")
 def released(
@@ -101,7 +97,7 @@ def _gone(file: Path) -> Iterator[None]:
 
 @contextmanager
 def manifest_damaged(released: Released) -> Iterator[None]:
-    file = released.blob(released.digest)
+    file = released.registry.blob(released.digest)
     content = file.read_bytes()
     with _gone(file):
         file.write_bytes(content.replace(b"schemaVersion", b"schemaversion"))
@@ -109,20 +105,20 @@ def manifest_damaged(released: Released) -> Iterator[None]:
 
 
 def manifest_lost(released: Released) -> AbstractContextManager[None]:
-    return _gone(released.blob(released.digest))
+    return _gone(released.registry.blob(released.digest))
 
 
 def layer_lost(released: Released) -> AbstractContextManager[None]:
-    return _gone(released.blob(json.loads(released.manifest("1.0.0"))["layers"][0]["digest"]))
+    return _gone(released.registry.blob(json.loads(released.manifest("1.0.0"))["layers"][0]["digest"]))
 
 
 def configuration_lost(released: Released) -> AbstractContextManager[None]:
-    return _gone(released.blob(json.loads(released.manifest("1.0.0"))["config"]["digest"]))
+    return _gone(released.registry.blob(json.loads(released.manifest("1.0.0"))["config"]["digest"]))
 
 
 @contextmanager
 def layer_cut_short(released: Released) -> Iterator[None]:
-    file = released.blob(json.loads(released.manifest("1.0.0"))["layers"][0]["digest"])
+    file = released.registry.blob(json.loads(released.manifest("1.0.0"))["layers"][0]["digest"])
     with _gone(file):
         file.write_bytes(b"short")
         yield

@@ -70,13 +70,9 @@ def agent(connected: Engine, own: OwnRegistry, cache: Cache) -> Iterator[Agent]:
     agent.registry.close()
 
 
-def blob(own: OwnRegistry, digest: str) -> Path:
-    return own.store / "blobs/sha256" / digest[7:9] / digest[7:] / "data"
-
-
 def arrived(agent: Agent, own: OwnRegistry, image: ImageToPush, version: str) -> bool:
     layers = agent.stored(image, version).manifest.layers
-    return all(blob(own, layer.digest).stat().st_size == layer.size for layer in layers)
+    return all(own.blob(layer.digest).stat().st_size == layer.size for layer in layers)
 
 
 @pytest.mark.parametrize(
@@ -91,15 +87,15 @@ def test_a_damaged_image_is_noticed_and_stored_anew(
     assert stored is not None
     match damage:
         case "layer gone":
-            blob(own, stored.manifest.layers[0].digest).unlink()
+            own.blob(stored.manifest.layers[0].digest).unlink()
         case "layer cut short":
-            os.truncate(blob(own, stored.manifest.layers[0].digest), 1000)
+            os.truncate(own.blob(stored.manifest.layers[0].digest), 1000)
         case "config gone":
-            blob(own, stored.manifest.config.digest).unlink()
+            own.blob(stored.manifest.config.digest).unlink()
         case "config cut short":
-            os.truncate(blob(own, stored.manifest.config.digest), 10)
+            os.truncate(own.blob(stored.manifest.config.digest), 10)
         case _:
-            blob(own, stored.digest).unlink()
+            own.blob(stored.digest).unlink()
     agent.cache = Cache(tmp_path / "fresh")
     assert agent.find(image) is None
     (pushed,) = agent.push("1.1", image)
@@ -116,7 +112,7 @@ def test_a_version_is_made_without_the_configuration_that_another_was_made_with(
 ) -> None:
     image = make_image("app", {"a": b"1"})
     agent.push("1.0", image)
-    blob(own, agent.stored(image, fingerprint_tag(image.fingerprint)).manifest.config.digest).unlink()
+    own.blob(agent.stored(image, fingerprint_tag(image.fingerprint)).manifest.config.digest).unlink()
     (pushed,) = agent.push("1.1", image)
     assert PushRoute.STAMPED == pushed.route
     config = agent.registry.get_blob(image.repository, agent.stored(image, "1.1").manifest.config.digest)
