@@ -59,8 +59,9 @@ def _serve(listening: socket.socket, context: ssl.SSLContext | None, path: str, 
 
 
 def _pass(accepted: socket.socket, context: ssl.SSLContext | None, path: str, received: bytearray | None) -> None:
-    with contextlib.suppress(OSError), accepted, socket.socket(socket.AF_UNIX) as far:
-        near = context.wrap_socket(accepted, server_side=True) if context else accepted
+    with contextlib.suppress(OSError), accepted, contextlib.ExitStack() as ends:
+        near = ends.enter_context(context.wrap_socket(accepted, server_side=True)) if context else accepted
+        far = ends.enter_context(socket.socket(socket.AF_UNIX))
         far.connect(path.removeprefix("unix://"))
         while True:
             pending = isinstance(near, ssl.SSLSocket) and near.pending()
@@ -69,7 +70,6 @@ def _pass(accepted: socket.socket, context: ssl.SSLContext | None, path: str, re
                 if source in ready:
                     data = source.recv(65536)
                     if not data:
-                        near.close()
                         return
                     if received is not None and source is near:
                         received += data

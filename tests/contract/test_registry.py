@@ -6,6 +6,8 @@ import io
 import json
 import os
 import secrets
+import ssl
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from buildtools.image.registry.manifest import (
     encode,
 )
 from buildtools.sandbox import process
+from tests import fronts
 from tests.conftest import HtpasswdRegistry
 from tests.contract.registries import (
     IDENTITY,
@@ -279,6 +282,31 @@ def test_a_registry_of_a_private_authority_is_trusted_only_with_its_certificate(
     client = Registry(host, certificates=convention)
     client.ping()
     client.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "days", "remedy"),
+    [
+        ("IP:127.0.0.1", -1, "expired.*: renew it"),
+        ("DNS:elsewhere", 1, "mismatch.*: name the registry by a host that is in its certificate"),
+    ],
+    ids=["expired", "another host's"],
+)
+def test_a_certificate_that_no_authority_can_help_is_refused_with_what_can(
+    name: str, days: int, remedy: str, tmp_path: Path
+) -> None:
+    fronts.make_certificate(tmp_path, "-addext", f"subjectAltName={name}")
+    certificate, key = tmp_path / "ca.pem", tmp_path / "key.pem"
+    sign = ["openssl", "x509", "-in", str(certificate), "-signkey", str(key), "-days", str(days)]
+    subprocess.run([*sign, "-out", str(certificate)], check=True, capture_output=True)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    with (
+        fronts.front("/nobody", context) as host,
+        closing(Registry(host, ca=str(certificate))) as client,
+        pytest.raises(Refused, match=remedy),
+    ):
+        client.ping()
 
 
 def test_a_registry_that_wants_a_certificate_is_shown_the_one_that_docker_would_show(

@@ -379,6 +379,12 @@ def _read_address(address: str, environment: Mapping[str, str]) -> tuple[urllib.
         options = docker.utils.kwargs_from_env({**environment, "DOCKER_HOST": address})
         url = urllib.parse.urlsplit(docker.utils.parse_host(address, tls="tls" in options))
         url.port  # noqa: B018  complains about a port that is too large
+    except docker.errors.TLSParameterError:
+        folder = environment.get("DOCKER_CERT_PATH") or "~/.docker"
+        raise Refused(
+            f"DOCKER_TLS_VERIFY is set, and {folder} lacks ca.pem, cert.pem or key.pem",
+            "set DOCKER_CERT_PATH to the folder that has them, or unset DOCKER_TLS_VERIFY if the engine needs no TLS",
+        ) from None
     except (docker.errors.DockerException, ValueError) as error:
         raise Refused(f"DOCKER_HOST={address} cannot be used ({error})", "correct DOCKER_HOST") from None
     return url, options.get("tls")

@@ -44,6 +44,12 @@ _LONGEST_PAUSE = 10.0
 _LONGEST_RETRY_AFTER = 60.0
 _REDIRECTS = 5
 _LONGEST_SAYING = 300
+# By OpenSSL's numbers: https://docs.openssl.org/3.0/man3/X509_STORE_CTX_get_error/
+_CERTIFICATE_REMEDIES = {
+    9: "set this machine's clock",
+    10: "renew it, or set this machine's clock",
+    **dict.fromkeys((62, 64), "name the registry by a host that is in its certificate"),
+}
 _CLIENT = f"lockstep-buildtools/{__version__}"
 
 Body = bytes | Callable[[], Generator[bytes, None, None]]
@@ -260,10 +266,11 @@ class Transport:
             fields = {"User-Agent": _CLIENT, **headers}
             return connections.request(method, target, fields, data, attempt=attempt, seconds=seconds, **reading)
         except ssl.SSLCertVerificationError as error:
-            raise Refused(
-                f"the certificate of {self.host} is not trusted ({_reason(error)})",
+            remedy = _CERTIFICATE_REMEDIES.get(
+                error.verify_code,
                 f"set registry_ca to its certificate authority, or put that into {CERTIFICATES / self.host / 'ca.crt'}",
-            ) from None
+            )
+            raise Refused(f"the certificate of {self.host} is not trusted ({_reason(error)})", remedy) from None
         # ValueError is raised for an invalid address.
         except (OSError, http.client.HTTPException, ValueError) as error:
             # Any alert about certificates: required, unknown, bad, expired, revoked.
