@@ -200,7 +200,8 @@ def _discovery(folder: str, environment: Mapping[str, str]) -> tuple[str, str, b
         above = os.path.dirname(place)
         if above == place or above in ceilings or (not crossing and os.stat(above).st_dev != device):
             raise NotARepository(
-                f"{folder} is in no git repository", "run this inside a clone, or set GIT_DIR to its .git folder"
+                f"{folder} is in no git repository",
+                "run this inside a clone, set GIT_DIR to its .git folder, or make a repository with `git init`",
             )
         place = above
 

@@ -210,7 +210,7 @@ def test_a_dry_run_writes_nothing(repository: Repository, environment: Mapping[s
 
 def test_outside_of_a_repository_it_is_refused(tmp_path: Path, environment: Mapping[str, str]) -> None:
     done = init(Repository(tmp_path), {**environment, "GIT_CEILING_DIRECTORIES": str(tmp_path.parent)}, code=2)
-    assert ({}, True) == (files(Repository(tmp_path)), "is in no git repository" in done.stderr)
+    assert ({}, True) == (files(Repository(tmp_path)), "make a repository with `git init`" in done.stderr)
 
 
 def test_a_table_that_cannot_be_added_to_is_refused(repository: Repository, environment: Mapping[str, str]) -> None:
