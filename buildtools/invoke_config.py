@@ -85,7 +85,7 @@ def refuse_invalid_file(folder: Path) -> None:
         config.load_project(merge=False)
         # Invoke takes an empty list for an empty table.
         if not isinstance(vars(config)["_project"], dict | None):
-            raise AttributeError
+            raise TypeError("it is not a table")
         config.merge()
     with refusing_what_invoke_cannot_use(f"a variable INVOKE_… that overrides a value of {path.name}"):
         config.load_shell_env()

@@ -182,6 +182,8 @@ class RegistryStore:
         from buildtools.image.builders.pool import reads_build_platform
 
         task = self._task
+        if task.services.build_platform is not None:
+            return
         names = [
             each.name
             for each in statuses
@@ -191,7 +193,7 @@ class RegistryStore:
                 or reads_build_platform(each.folder.dockerfile_path.read_bytes())
             )
         ]
-        if names and task.services.build_platform is None:
+        if names:
             first = next(iter(task.services.sites))
             raise Unreachable(
                 f"the first builder, {first}, does not answer, and {', '.join(names)} would be built for its platform",
