@@ -110,7 +110,7 @@ def _proxy(
         host, port = parts.hostname, parts.port or _PROXY_PORTS.get(parts.scheme)
     except ValueError:
         host = None
-    if not host:
+    if not host or " " in host:
         raise invalid_proxy()
     if parts.scheme not in _PROXY_PORTS:
         raise Refused(f"the proxy scheme {parts.scheme} is not supported", "configure an http or https proxy")
