@@ -8,12 +8,16 @@ Nobody starts to use a release that is being pruned. A run that claims the versi
 such records afterwards; a run that prunes looks at channels and gates again after writing its record. So one of the two
 sees the other. Each run has a record of its own, because one that keeps the version deletes its record while another
 still prunes.
+
+A run cannot tell whether another was killed or is slow, so it may finish what another is still doing, and then the
+version may be published again. So each run looks, before it deletes the manifest and before each member, whether there
+still is a record.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from enum import Enum
@@ -192,28 +196,41 @@ def _prune(task: TaskContext, release: Release, remaining: list[Release], earlie
     if why:
         store.delete(record)
         return why
-    store.delete(manifest_key(version))
-    remaining.remove(release)
-    _delete_members(task, release, remaining, [*earlier, record])
+    if store.head(record):
+        store.delete(manifest_key(version))
+        remaining.remove(release)
+        _delete_members(task, release, remaining, [*earlier, record])
     return ""
 
 
-def _delete_members(task: TaskContext, release: Release, remaining: Sequence[Release], records: Iterable[str]) -> None:
-    """Delete all members of a release that no other release needs, and last the records with these keys."""
+def _delete_members(task: TaskContext, release: Release, remaining: Sequence[Release], records: Sequence[str]) -> None:
+    """Delete all members of a release that no other release needs, and last the records with these keys.
+
+    If these are gone, another run has deleted the rest, and who publishes the version again has new members.
+    """
+    store = task.services.store
+    for delete in _deletions(task, release, remaining):
+        if not any(map(store.head, records)):
+            return
+        delete()
+    for key in records:
+        store.delete(key)
+
+
+def _deletions(task: TaskContext, release: Release, remaining: Sequence[Release]) -> Iterator[Callable[[], object]]:
+    """Functions that delete one member each, in order; last come the gates and the claim."""
     store, version = task.services.store, Version.parse(release.version)
     needed = {archive.key for other in remaining for archive in other.archives}
     for archive in release.archives:
         if archive.key not in needed:
-            store.delete(archive.key)
+            yield partial(store.delete, archive.key)
     if release.attestation and release.attestation not in {other.attestation for other in remaining}:
-        store.delete(attestation_key(release.attestation))
+        yield partial(store.delete, attestation_key(release.attestation))
     images = [image for other in remaining for image in other.images]
     for image in release.images:
-        _delete_image(task, image, [each for each in images if each.repository == image.repository])
-    store.delete(gates_key(version))
-    store.delete(claim_key(version))
-    for key in records:
-        store.delete(key)
+        yield partial(_delete_image, task, image, [each for each in images if each.repository == image.repository])
+    yield partial(store.delete, gates_key(version))
+    yield partial(store.delete, claim_key(version))
 
 
 def _delete_image(task: TaskContext, image: ReleasedImage, others: Collection[ReleasedImage]) -> None:

@@ -67,6 +67,10 @@ def keys(place: ReleasePlace) -> list[str]:
     return [entry.key for entry in place.store.list()]
 
 
+def keys_below(place: ReleasePlace, prefix: str) -> list[str]:
+    return [key for key in keys(place) if key.startswith(prefix)]
+
+
 def is_intact(place: ReleasePlace) -> bool:
     with place.task() as task:
         return verify_all(task, deep=False).error() is None
@@ -303,6 +307,31 @@ def test_who_keeps_a_version_does_not_hide_another_run_that_prunes_it(raced: tup
         finally:
             may_delete.set()
         assert [""] == [other.result()["1.0.0"] for other in others]
+
+
+@pytest.mark.parametrize("look", range(1, 6), ids=["manifest", "archive", "app", "web", "gates"])
+def test_a_slow_run_that_another_has_finished_leaves_a_version_alone_that_was_published_again(
+    look: int, raced: tuple[ReleasePlace, Wire]
+) -> None:
+    place, wire = raced
+    for version in ("1.0.0", "1.1.0"):
+        place.release(version, archives=("daemon",), created=OLD)
+    looks: list[bytes] = []
+
+    def be_slow(data: bytes) -> bytes:
+        if data.startswith(b"HEAD ") and b"/prunes/1.0.0/" in data:
+            looks.append(data)
+            if len(looks) == look:
+                wire.sent = bytes
+                assert "" == prune(place)["1.0.0"]
+                place.release("1.0.0", archives=("daemon",), created=OLD)
+        return data
+
+    wire.sent = be_slow
+    assert "" == prune(place)["1.0.0"]
+    assert [] == keys_below(place, "prunes/")
+    assert "1.0.0" in prune(place, keep=5)
+    assert is_intact(place)
 
 
 def test_two_runs_that_prune_at_once_delete_the_same(place: ReleasePlace) -> None:
