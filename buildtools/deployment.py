@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from buildtools import BuildToolsError, Refused
+from buildtools.files import is_at
 
 CURRENT = "current"
 _PREFIX = ".fetch-"
@@ -44,18 +45,35 @@ class Deployment:
     def lock(self) -> Iterator[None]:
         """A context in which no other run changes the folder. It creates the folder if needed, and deletes leftovers.
 
+        If it fails, it deletes the folders that it created and that are still empty.
+
         :raises BuildToolsError: if the folder cannot be written.
         """
         with self._writing():
-            self.path.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+            new = [path for path in (self.path, *self.path.parents) if not path.exists()]
+        descriptor = self._open_and_lock()
         try:
+            self._delete_leftovers()
+            yield
+        except BaseException:
+            with suppress(OSError):
+                for path in new:
+                    path.rmdir()
+            raise
+        finally:
+            os.close(descriptor)
+
+    def _open_and_lock(self) -> int:
+        while True:
+            with self._writing():
+                self.path.mkdir(parents=True, exist_ok=True)
+                descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
             # Some network file systems have no locks. The operating system drops the lock when the process ends.
             with suppress(OSError):
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-            self._delete_leftovers()
-            yield
-        finally:
+            # The previous holder of the lock may have deleted the folder.
+            if is_at(self.path, descriptor):
+                return descriptor
             os.close(descriptor)
 
     @contextmanager

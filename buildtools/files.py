@@ -50,14 +50,15 @@ def _lock(partial: Path) -> Iterator[IO[bytes]]:
             with suppress(OSError):
                 fcntl.flock(stream, fcntl.LOCK_EX)
             # The previous holder of the lock has renamed or deleted this file.
-            if _is_at(partial, stream):
+            if is_at(partial, stream.fileno()):
                 yield stream
                 return
 
 
-def _is_at(path: Path, stream: IO[bytes]) -> bool:
+def is_at(path: Path, descriptor: int) -> bool:
+    """Whether an open file or folder is the one that is now at ``path``."""
     try:
-        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
+        return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
         return False
 

@@ -11,6 +11,7 @@ from enum import Enum
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from buildtools import BuildToolsError, Failures, Refused, error_kind
@@ -218,12 +219,34 @@ def _compose(task: TaskContext) -> Iterator[Diagnosis]:
 
 
 def _disks(task: TaskContext) -> Iterator[Diagnosis]:
-    yield from _disk("project's disk", task.settings.root)
-    yield from _disk("cache's disk", task.run.cache)
+    root, cache = task.settings.root, task.run.cache
+    if why := _obstacle(root):
+        fact = f"{root} cannot be written ({why}), so archives cannot be made"
+        yield Diagnosis("project's disk", Health.FAILED, fact, "allow it to this user", BuildToolsError.exit_code)
+    else:
+        yield from _disk("project's disk", root)
+    if why := _obstacle(cache):
+        fact = f"{cache} cannot be written ({why}), so every run takes as long as the first"
+        yield Diagnosis("cache's disk", Health.WARNING, fact, "allow it to this user, or set XDG_CACHE_HOME")
+    else:
+        yield from _disk("cache's disk", cache)
+
+
+def _obstacle(folder: Path) -> str:
+    """Why a file cannot be created in a folder, or in the first above it that exists; empty if it can. None is left."""
+    try:
+        with TemporaryFile(dir=_existing(folder)):
+            return ""
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def _existing(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 def _disk(subject: str, folder: Path) -> Iterator[Diagnosis]:
-    there = next(path for path in (folder, *folder.parents) if path.exists())
+    there = _existing(folder)
     state = os.statvfs(there)
     shares = {"space": state.f_bavail / max(state.f_blocks, 1)}
     # Some file systems create inodes on demand and report 0.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import os
 import shutil
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
 from buildtools import BuildToolsError, Refused
+from buildtools.files import replacement
 from buildtools.frozen import frozen
 from buildtools.release import Release, ReleasedImage
 from buildtools.stages.releases import named_release, released_version
@@ -91,16 +93,17 @@ def _write(folder: Path, contents: dict[str, bytes]) -> None:
     shutil.rmtree(new, ignore_errors=True)
     is_new = not folder.exists()
     target = new if is_new else folder
-    for path, content in contents.items():
-        file = target / path
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-        # chpst ignores files whose name begins with a dot.
-        partial = file.with_name(f".{file.name}.partial")
-        partial.unlink(missing_ok=True)
-        partial.write_bytes(content)
-        partial.chmod(0o755 if path in _SCRIPTS else 0o644)
-        partial.replace(file)
-    if is_new:
-        # Users may put secrets into it.
-        (target / "env").chmod(0o700)
-        new.rename(folder)
+    try:
+        for path, content in contents.items():
+            file = target / path
+            file.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+            # Until it is complete its name begins with a dot, and chpst ignores it.
+            with replacement(file) as stream:
+                stream.write(content)
+                os.fchmod(stream.fileno(), 0o755 if path in _SCRIPTS else 0o644)
+        if is_new:
+            # Users may put secrets into it.
+            (target / "env").chmod(0o700)
+            new.rename(folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +10,7 @@ import pytest
 
 from buildtools.sandbox.process import free_ports
 from tests.e2e.project import Outcome, Project
+from tests.small_disk import small_disk
 
 pytestmark = [pytest.mark.exhaustive, pytest.mark.images_in_engine]
 
@@ -102,24 +100,18 @@ def test_a_dirty_tree_is_a_warning(healthy: Project) -> None:
     assert (0, {"warning"}) == (outcome.code, states(outcome)["git"])
 
 
-@contextmanager
-def small_disk(folder: Path) -> Iterator[None]:
-    """A file system of a megabyte, for as long as the context lasts."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount")
-    folder.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", folder], check=True)
-
-
 def test_a_full_disk_fails(healthy: Project) -> None:
     with small_disk(healthy.home / "cache"):
         (healthy.home / "cache/data").write_bytes(bytes(1024 * 1024))
         outcome = healthy.invoke("doctor", "--json")
     assert (1, {"failed"}) == (outcome.code, states(outcome)["cache's disk"])
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(healthy: Project) -> None:
+    outcome = healthy.invoke("doctor", "--json", XDG_CACHE_HOME="/proc/nowhere")
+    (cache,) = [each for each in outcome.document["diagnoses"] if each["subject"] == "cache's disk"]
+    fact = "/proc/nowhere/lockstep-buildtools cannot be written (No such file or directory), "
+    assert (0, "warning", True) == (outcome.code, cache["health"], cache["fact"].startswith(fact))
 
 
 def test_a_mount_that_no_container_holds_is_named(healthy: Project) -> None:

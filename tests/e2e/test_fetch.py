@@ -104,10 +104,12 @@ def test_a_machine_without_an_engine_gets_the_archives_and_a_warning(released: P
     assert f"1.0.0 is current in {machine.to}: 2 fetched, 2 left out" == outcome.last
 
 
-def test_an_engine_that_is_there_and_does_not_answer_is_an_outage(machine: Machine, closed: str) -> None:
+def test_an_engine_that_is_there_and_does_not_answer_is_an_outage_and_no_folder_is_made(
+    machine: Machine, closed: str
+) -> None:
     outcome = machine.fetch("1.0.0", DOCKER_HOST=f"tcp://{closed}")
     assert (4, True) == (outcome.code, f"no engine answers at tcp://{closed}" in outcome.last)
-    assert not (machine.to / "current").exists()
+    assert not machine.to.parent.exists()
 
 
 def test_images_become_a_layout_that_skopeo_copies_with_the_same_digest(released: Project, machine: Machine) -> None:

@@ -20,6 +20,7 @@ import pytest
 from tests.e2e.project import Project
 from tests.killed_program import killed_at
 from tests.payload.conftest import require
+from tests.small_disk import small_disk
 from tests.waiting import until
 
 pytestmark = pytest.mark.exhaustive
@@ -288,6 +289,18 @@ def test_a_dry_run_and_a_refusal_write_nothing(project: Project) -> None:
     stranger = project.invoke("runit", name, "--to", str(folder))
     assert (2, True) == (stranger.code, "is another service's" in stranger.last)
     assert [folder / "run"] == [*folder.iterdir()]
+
+
+def test_on_a_full_disk_nothing_new_stays(project: Project) -> None:
+    released(project, SERVES)
+    disk = project.home / "disk"
+    with small_disk(disk, "8k"):
+        (disk / "other").mkdir()
+        for folder in (disk / "app", disk / "other"):
+            outcome = project.invoke("runit", project.name("app"), "--to", str(folder))
+            reason = f"error: cannot write {folder} (No space left on device): correct that, and run it again"
+            assert (1, reason) == (outcome.code, outcome.last)
+        assert [] == [path for path in disk.rglob("*") if ".partial" in path.name or path.name == "app"]
 
 
 def test_killed_at_any_moment_the_folder_is_whole_or_absent_and_the_next_run_ends_it(project: Project) -> None:
