@@ -291,7 +291,7 @@ def plan_publish(run: Run) -> tuple[Planned, ...]:
             *stages.images.push_plan(task, release=True),
             *stages.archives.archive_plan(task, "be made and uploaded"),
             *stages.signatures.signing_plan(task),
-            stages.publication.manifest_plan(task),
+            *stages.publication.manifest_plan(task),
         )
 
 

@@ -6,7 +6,7 @@ follow the file. If a run is killed in between, the next run about the channel m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
 from buildtools import BuildToolsError, Conflict, Refused, Unreachable
@@ -14,9 +14,10 @@ from buildtools.audit import Verification
 from buildtools.channel import CHANNELS, Channel, Direction, channel_key, channel_name, refuse_name
 from buildtools.events import Warned
 from buildtools.frozen import frozen
-from buildtools.release import Release, claim_key, manifest_key
+from buildtools.release import Release, ReleasedImage, claim_key, manifest_key
 from buildtools.schedule import awaited
 from buildtools.stages import releases
+from buildtools.stages.planned import Planned
 from buildtools.stages.signatures import refuse_unsigned
 from buildtools.stages.tag_moves import TagMove, check_rights, move_tags, outdated_tags
 from buildtools.stages.verification import audit_releases
@@ -127,6 +128,21 @@ def _advance(task: TaskContext, name: str, target: Release) -> tuple[TagMove, ..
         except Conflict:
             if _read(task, name)[1] == etag:
                 raise
+
+
+def move_plan(task: TaskContext, version: Version, images: Sequence[ReleasedImage]) -> Iterator[Planned]:
+    """What would happen to moving tags and channels; ``images`` are those of the release, if it is there."""
+    yield from releases.point_plan(task, version, images)
+    for name in task.settings.channels if version.is_release else ():
+        channel, _ = _read(task, name)
+        newer = max(Version.parse(move.version) for move in channel.moves) if channel.moves else version
+        if newer > version:
+            yield Planned(f"channel {name}", "not change", (f"it has pointed to {newer}",))
+        elif images and channel.version == version and not outdated_tags(task, images, name):
+            yield Planned(f"channel {name}", "not change", ("already there",))
+        else:
+            why = (f"now {channel.version}",) if channel.version else ("it is new",)
+            yield Planned(f"channel {name}", f"be moved to {version}", why)
 
 
 def roll_back(task: TaskContext, name: str, version: Version | None) -> ChannelState:

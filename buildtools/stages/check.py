@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
 from buildtools import BuildToolsError, Refused, error_count, failures_of
 from buildtools.build_cache import read_caches
+from buildtools.channel import refuse_name
 from buildtools.events import Warned
 from buildtools.frozen import frozen
 from buildtools.image.folder.folders import ImageFolder, folders_and_errors
@@ -54,7 +54,7 @@ def certificate_checks(settings: Settings) -> Iterator[Callable[[], object]]:
         if builder.certificates and builder.address.startswith("tcp:"):
             key = f"pool.{name}.certificates"
             place = settings.place(key if key in settings.origins else "builder_certificates")
-            yield partial(_check_certificates, place, settings.root / builder.certificates)
+            yield partial(_in_place, place, partial(Certificates.read, settings.root / builder.certificates))
 
 
 def _version(task: TaskContext) -> Version:
@@ -80,12 +80,21 @@ def _checks(task: TaskContext, folders: tuple[ImageFolder, ...]) -> Iterator[Cal
     # The default name is one that a project need not have.
     for path in settings.stage.compose if "stage.compose" in settings.origins else ():
         yield partial(_check_file, settings, "stage.compose", path)
+    yield from _channel_checks(settings)
     for folder in folders:
         yield partial(folder.selection, folder.needs())
         for base in folder.outside({}):
-            yield partial(_check_reference, f"{folder.dockerfile.where} line {base.mention.line}", base.image)
+            place = f"{folder.dockerfile.where} line {base.mention.line}"
+            yield partial(_in_place, place, partial(Reference.parse, base.image))
         for key in ("cache_from", "cache_to"):
             yield from _cache_checks(settings, folder, key)
+
+
+def _channel_checks(settings: Settings) -> Iterator[Callable[[], object]]:
+    targets = {f"target.{name}.channels": target.channels for name, target in settings.target.items()}
+    for key, names in {"channels": settings.channels, **targets}.items():
+        for name in names:
+            yield partial(_in_place, settings.place(key), partial(refuse_name, name, settings.moving_tags))
 
 
 def _cache_checks(settings: Settings, folder: ImageFolder, key: str) -> Iterator[Callable[[], object]]:
@@ -93,7 +102,8 @@ def _cache_checks(settings: Settings, folder: ImageFolder, key: str) -> Iterator
     place = settings.place(own_key if own_key in settings.origins else key)
     for cache in read_caches(getattr(folder.settings, key), written=key == "cache_to"):
         if cache.kind == "registry" and not cache.is_own:
-            yield partial(_check_reference, place, cache.of_image(folder.image, folder.platform, "").place)
+            reference = cache.of_image(folder.image, folder.platform, "").place
+            yield partial(_in_place, place, partial(Reference.parse, reference))
 
 
 def _check_file(settings: Settings, key: str, path: str) -> None:
@@ -101,15 +111,9 @@ def _check_file(settings: Settings, key: str, path: str) -> None:
         raise Refused(f"{settings.place(key)}: {path} is not a file", "name one that is there")
 
 
-def _check_certificates(place: str, folder: Path) -> None:
+def _in_place(place: str, check: Callable[[], object]) -> None:
+    """Run a check; an error that it raises begins with the place of what was checked."""
     try:
-        Certificates.read(folder)
-    except Refused as error:
-        raise Refused(f"{place}: {error.fact}", error.remedy) from None
-
-
-def _check_reference(place: str, text: str) -> None:
-    try:
-        Reference.parse(text)
+        check()
     except Refused as error:
         raise Refused(f"{place}: {error.fact}", error.remedy) from None

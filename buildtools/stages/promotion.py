@@ -29,6 +29,7 @@ from buildtools.release import Release, ReleasedArchive, ReleasedImage, refuse_o
 from buildtools.schedule import QUESTIONS_AT_ONCE, run_graph, side_by_side
 from buildtools.settings import GATE
 from buildtools.stages import releases
+from buildtools.stages.channels import move_plan
 from buildtools.stages.image_names import repository
 from buildtools.stages.planned import Planned
 from buildtools.stages.signatures import copy_release_signatures
@@ -210,6 +211,7 @@ def promotion_plan(target: TaskContext, release: Release, missing: Container[str
             "be written",
             is_there=releases.released(target, version) is not None,
         ),
+        *move_plan(target, version, replica.images),
     )
 
 

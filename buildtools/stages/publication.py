@@ -19,6 +19,7 @@ from buildtools.image.registry.image_to_push import PushedImage
 from buildtools.release import Release, ReleasedArchive, ReleasedImage
 from buildtools.schedule import all_ended
 from buildtools.stages.archives import store_archives
+from buildtools.stages.channels import move_plan
 from buildtools.stages.image_names import repository
 from buildtools.stages.images import push_images, rfc3339
 from buildtools.stages.planned import Planned
@@ -140,12 +141,13 @@ def _side(barrier: Barrier, work: Callable[[Callable[[], object]], _Value]) -> _
         raise
 
 
-def manifest_plan(task: TaskContext) -> Planned:
-    """What would happen to the manifest."""
+def manifest_plan(task: TaskContext) -> tuple[Planned, ...]:
+    """What would happen to the manifest, and to what then points to the version."""
     version = task.version
-    exists = not version.dirty and released(task, version) is not None
-    action = "not be written" if version.dirty else "be compared" if exists else "be written"
-    return Planned(manifest_location(task, version), action)
+    existing = None if version.dirty else released(task, version)
+    action = "not be written" if version.dirty else "be compared" if existing else "be written"
+    manifest = Planned(manifest_location(task, version), action)
+    return (manifest, *move_plan(task, version, existing.images if existing else ()))
 
 
 def _errors(check: Callable[[], Iterable[str] | None]) -> list[BuildToolsError]:

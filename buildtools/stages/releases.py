@@ -33,14 +33,15 @@ response to a write, nor metadata from an uploader. ``docs/internals.md`` has th
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from buildtools import BuildToolsError, Conflict, Drifted, Failures, Refused, Unreachable, release
 from buildtools.channel import Channel, channel_key, may_be_channel
 from buildtools.image.registry.lookup import move_tag
-from buildtools.release import Release
+from buildtools.release import Release, ReleasedImage
 from buildtools.schedule import awaited
+from buildtools.stages.planned import Planned
 from buildtools.stages.signatures import refuse_unsigned
 from buildtools.stages.tag_moves import move_tags, outdated_tags
 from buildtools.task_context import TaskContext
@@ -117,6 +118,16 @@ def point(task: TaskContext, version: Version, staged: Release) -> tuple[str, ..
             refuse_unsigned(task, newer)
             references += point(task, later, newer)
     return tuple(dict.fromkeys(references))
+
+
+def point_plan(task: TaskContext, version: Version, images: Sequence[ReleasedImage]) -> Iterator[Planned]:
+    """What :func:`point` would do; ``images`` are those of the release, or empty if it is not made yet."""
+    patterns = task.settings.moving_tags
+    for tag in release.moving_tags(patterns, version, list(_released_versions(task)) if patterns else ()):
+        if images and not outdated_tags(task, images, tag):
+            yield Planned(f"tag {tag}", "not change", ("already there",))
+        else:
+            yield Planned(f"tag {tag}", f"be moved to {version}")
 
 
 def manifest_keys(task: TaskContext) -> list[str]:

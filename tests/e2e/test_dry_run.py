@@ -17,6 +17,7 @@ def project(make_project_here: MakeProject) -> Project:
     project.image("app", "FROM base-{mark}\nCOPY app.txt /\n", **{"app.txt": "1"})
     project.configure(
         moving_tags=["latest"],
+        channels=["edge"],
         image={project.name("app"): {"before": "touch before-was-run"}},
         distribution={project.name("daemon"): {"command": "mkdir -p build/d && touch build/d/x", "root": "build/d"}},
     )
@@ -57,8 +58,10 @@ def test_dry_runs_say_what_would_happen(plans: dict[str, dict[str, str]]) -> Non
     build, push = "be built", "be built and pushed"
     made = {"daemon-1.0.0.tgz": "be made"}
     sent = {"daemon-1.0.0.tgz": "be made and uploaded"}
-    publish = {"base": push, "app": push, **sent, "releases/1.0.0.json": "be written"}
+    moves = {"tag latest": "be moved to 1.0.0", "channel edge": "be moved to 1.0.0"}
+    publish = {"base": push, "app": push, **sent, "releases/1.0.0.json": "be written", **moves}
     same = "not change"
+    still = dict.fromkeys(moves, same)
     assert {
         "first build": {"base": build, "app": build},
         "first push": {"base": push, "app": push},
@@ -67,7 +70,7 @@ def test_dry_runs_say_what_would_happen(plans: dict[str, dict[str, str]]) -> Non
         "first --dry publish": publish,
         "again build": {"base": same, "app": same},
         "again tag": {"base": same, "app": same},
-        "again publish": {"base": same, "app": same, **sent, "releases/1.0.0.json": "be compared"},
+        "again publish": {"base": same, "app": same, **sent, "releases/1.0.0.json": "be compared", **still},
         "forgotten build": {"base": "be pulled", "app": "be pulled"},
         "changed build": {"base": same, "app": build},
         "changed publish": {
@@ -75,5 +78,6 @@ def test_dry_runs_say_what_would_happen(plans: dict[str, dict[str, str]]) -> Non
             "app": push,
             "daemon-1.1.0.tgz": "be made and uploaded",
             "releases/1.1.0.json": "be written",
+            **dict.fromkeys(moves, "be moved to 1.1.0"),
         },
     } == plans

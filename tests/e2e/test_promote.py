@@ -36,7 +36,10 @@ def test_a_version_goes_from_gate_to_gate(released: ReleasePlace) -> None:
         closed.stderr.partition("run `invoke")[0],
     )
     planned = released.invoke("promote", "1.0.0", "--to", "stage", "--dry-run")
-    assert (0, 4) == (planned.returncode, planned.stdout.count("would be"))
+    assert (0, 4) == (planned.returncode, planned.stdout.count("would be copied") + planned.stdout.count("be written"))
+    assert ["tag latest would be moved to 1.0.0", "channel live would be moved to 1.0.0 (it is new)"] == (
+        planned.stdout.splitlines()[-2:]
+    )
     staged = released.invoke("promote", "1.0.0", "--to", "stage")
     assert 0 == staged.returncode, staged.stderr
     assert staged.stderr.splitlines()[-1].startswith("1.0.0 promoted to stage: 2 images and 1 archive, s3://")
