@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from buildtools import Unreachable
+from buildtools import Failures, Unreachable, failures_of
 from buildtools.cancellation import Cancellation
 from buildtools.settings import SIGNING_PASSWORD, BuilderSettings, Settings
 
@@ -86,12 +86,14 @@ class Services:
         """The builders that push what they build, by the name that messages use; none if the engine builds.
 
         Each is connected on first use. Without builders in the settings, ``BUILDKIT_HOST`` names one.
+
+        :raises Refused: if certificates for a builder are missing or cannot be used.
         """
-        builders = self._settings.all_builders
-        if not builders and (address := self._environment.get("BUILDKIT_HOST", "")):
-            builders = {address: BuilderSettings(address, certificates=self._settings.builder_certificates)}
-        if not builders:
+        if not self.builder_settings:
             return {}
+        if errors := failures_of(self.certificate_checks()):
+            fact = f"builders cannot be used ({len(errors)} errors)"
+            raise Failures(errors).combined(fact, "fix the errors above and run again")
         from buildtools.image.builders.sites import BuildSite
         from buildtools.image.registry.cache import Cache
 
@@ -107,7 +109,26 @@ class Services:
             )
             return self._open.enter_context(contextlib.closing(made))
 
-        return {name: site(builder) for name, builder in builders.items()}
+        return {name: site(builder) for name, builder in self.builder_settings.items()}
+
+    @cached_property
+    def builder_settings(self) -> Mapping[str, BuilderSettings]:
+        """The settings of the builders that push what they build, by the name that messages use."""
+        builders = self._settings.all_builders
+        if not builders and (address := self._environment.get("BUILDKIT_HOST", "")):
+            return {address: BuilderSettings(address, certificates=self._settings.builder_certificates)}
+        return builders
+
+    def certificate_checks(self) -> Iterator[Callable[[], object]]:
+        """Checks that raise :class:`Refused` for a builder whose certificates are missing or cannot be used."""
+        from buildtools.image.http.dialing import check_certificates
+
+        settings = self._settings
+        for name, builder in self.builder_settings.items():
+            if builder.certificates and builder.address.startswith("tcp:"):
+                key = f"pool.{name}.certificates"
+                place = settings.place(key if key in settings.origins else "builder_certificates")
+                yield partial(check_certificates, place, settings.root / builder.certificates)
 
     def pool(self, jobs: int) -> BuilderPool:
         """All sites as one builder; a site without a number of its own takes ``jobs`` builds at once."""

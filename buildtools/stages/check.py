@@ -11,7 +11,6 @@ from buildtools.channel import refuse_name
 from buildtools.events import Warned
 from buildtools.frozen import frozen
 from buildtools.image.folder.folders import ImageFolder, folders_and_errors
-from buildtools.image.http.dialing import Certificates
 from buildtools.image.reference import Reference
 from buildtools.settings import Settings
 from buildtools.task_context import TaskContext
@@ -48,15 +47,6 @@ def check_project(task: TaskContext) -> Checked:
     return Checked(tuple(dict.fromkeys(folder.image for folder in folders)), tuple(settings.distribution))
 
 
-def certificate_checks(settings: Settings) -> Iterator[Callable[[], object]]:
-    """Checks that raise :class:`Refused` for a builder whose certificates are missing or cannot be used."""
-    for name, builder in settings.all_builders.items():
-        if builder.certificates and builder.address.startswith("tcp:"):
-            key = f"pool.{name}.certificates"
-            place = settings.place(key if key in settings.origins else "builder_certificates")
-            yield partial(_in_place, place, partial(Certificates.read, settings.root / builder.certificates))
-
-
 def _version(task: TaskContext) -> Version:
     try:
         return task.version
@@ -76,7 +66,7 @@ def _checks(task: TaskContext, folders: tuple[ImageFolder, ...]) -> Iterator[Cal
     settings = task.settings
     yield partial(_check_file, settings, "registry_ca", settings.registry_ca)
     yield lambda: task.services.verify_keys
-    yield from certificate_checks(settings)
+    yield from task.services.certificate_checks()
     # The default name is one that a project need not have.
     for path in settings.stage.compose if "stage.compose" in settings.origins else ():
         yield partial(_check_file, settings, "stage.compose", path)

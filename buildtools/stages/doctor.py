@@ -80,7 +80,7 @@ def examine(task: TaskContext) -> Examination:
         ("buildtools", _tool),
         ("configuration", _configuration),
         ("git", _git),
-        *([("builders", _builders)] if task.services.sites else [("engine", _engine)]),
+        *([("builders", _builders)] if task.services.builder_settings else [("engine", _engine)]),
         ("disk", _disks),
         ("registry", _registry),
         ("store", _store),

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from buildtools import BuildToolsError, Failures, Refused, Unreachable, failures_of
+from buildtools import BuildToolsError, Refused, Unreachable
 from buildtools.events import Warned
 from buildtools.image.assembly import Assembly, LocalImage, assemble
 from buildtools.image.bases import BaseImage
@@ -21,7 +21,6 @@ from buildtools.image.registry.image_to_push import ImageToPush, PushRoute
 from buildtools.image.registry.lookup import StoredImage, find_fingerprints, read_image
 from buildtools.image.survey import BuildState, ImageStatus, registry_statuses
 from buildtools.schedule import awaited
-from buildtools.stages.check import certificate_checks
 from buildtools.stages.image_names import fingerprint_reference, full_repository, repository
 from buildtools.task_context import TaskContext
 
@@ -145,9 +144,6 @@ class RegistryStore:
         pool = task.services.pool(task.run.jobs)
         # A pool of one would only replace that builder's messages by its own.
         site = pool if len(sites) > 1 else next(iter(sites.values()))
-        if errors := failures_of(certificate_checks(task.settings)):
-            fact = f"builders cannot be used ({len(errors)} errors)"
-            raise Failures(errors).combined(fact, "fix the errors above and run again")
         try:
             if len(sites) > 1:
                 # Here an interrupt ends the wait for a builder that hangs; a building thread would wait on.

@@ -143,10 +143,12 @@ def test_builders_of_two_platforms_get_their_own_certificates_and_one_that_is_no
         (tmp_path / "two/key.pem").write_bytes((tmp_path / "one/key.pem").read_bytes())
         other["certificates"] = str(tmp_path / "two")
         project.configure(**settings)
-        for task in (["check"], ["push", "--no-cache"]):
+        for task in (["check"], ["list"], ["doctor"], ["push", "--no-cache"]):
             outcome = project.invoke(*task)
             assert 2 == outcome.code
-            assert f"pool.other.certificates: cert.pem and key.pem in {tmp_path / 'two'} cannot be used" in outcome.err
+            assert f"pool.other.certificates: cert.pem and key.pem in {tmp_path / 'two'} cannot be used" in (
+                outcome.err + outcome.out
+            )
             assert "build started" not in outcome.err
 
 
