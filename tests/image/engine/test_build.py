@@ -104,6 +104,7 @@ def test_a_failure_names_line_instruction_status_and_last_words(builder: Builder
         ("FROM BASE\nCOPY nothing /\n", 2, "COPY nothing /: /nothing: not found in the context"),
         ("FROM BASE AS one\nFROM BASE\nCOPY --from=one /nothing /\n", 3, "/nothing: not found"),
         ("FROM BASE\nRUN --mount=type=secret,id=no,required=true true\n", 2, "secret no"),
+        ("FROM BASE\nCOPY --nothing a /\n", 2, "flag: nothing (DOCKERFILE:2): correct it, or, where newer frontends"),
         ("", 0, "cannot be empty"),
     ],
 )
@@ -113,7 +114,7 @@ def test_a_failure_without_a_command_says_where_and_why(
     with pytest.raises(BuildFailed) as caught:
         builder.build(builder.folder(dockerfile))
     assert line == caught.value.line
-    assert reason in caught.value.fact
+    assert reason in str(caught.value).replace(str(caught.value.dockerfile), "DOCKERFILE")
 
 
 def test_a_target_and_arguments_choose_what_is_built(builder: Builder) -> None:
@@ -165,6 +166,18 @@ def test_a_frontend_that_cannot_be_pulled_gives_way_to_the_engines_own(builder: 
     assert ["built"] == builder.output()
     (warned,) = builder.heard(Warned)
     assert "docker/dockerfile:99.99-none could not be pulled" in warned.message
+
+
+def test_a_here_document_is_built_or_the_frontend_is_told_to_be_too_old_for_it(builder: Builder) -> None:
+    folder = builder.folder("# syntax=docker/dockerfile:99.99-none\nFROM BASE\nCOPY <<EOF /file\nsome words\nEOF\n")
+    # Those of engines since 23.0 know them.
+    if builder.engine.api_version not in ("1.40", "1.41"):
+        builder.build(folder)
+        return
+    with pytest.raises(BuildFailed, match="does not know here-documents") as caught:
+        builder.build(folder)
+    assert 3 == caught.value.line
+    assert "see that the engine can pull docker/dockerfile:99.99-none, or build with a newer" in caught.value.remedy
 
 
 def test_another_frontend_is_not_replaced(builder: Builder) -> None:

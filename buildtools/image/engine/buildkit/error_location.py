@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from buildtools import Refused
 from buildtools.frozen import frozen
 from buildtools.image.engine.buildkit.progress import Vertex
-from buildtools.image.folder.instructions import read_directives, read_instructions
+from buildtools.image.folder.instructions import Instruction, read_directives, read_instructions
 
 # The instructions that BuildKit's dockerfile2llb counts as steps of a stage, besides FROM.
 _STEPS = ("RUN", "COPY", "ADD", "WORKDIR")
@@ -60,9 +60,22 @@ def locate(text: str, vertex: Vertex) -> Place | None:
     return next((each for each in own if each.keyword == "FROM" and command.startswith("FROM ")), None)
 
 
+def heredoc_around(text: str, line: int) -> int:
+    """The line of the instruction whose here-document contains ``line``; 0 if none does."""
+    try:
+        above = [each for each in _instructions(text) if each.line <= line]
+    except Refused:
+        return 0
+    return above[-1].line if above and above[-1].line < line and above[-1].heredocs() else 0
+
+
+def _instructions(text: str) -> Iterator[Instruction]:
+    return read_instructions(text, read_directives(text).get("escape", "\\"), "the Dockerfile")
+
+
 def _places(text: str) -> Iterator[Place]:
     stage, name = -1, ""
-    for instruction in read_instructions(text, read_directives(text).get("escape", "\\"), "the Dockerfile"):
+    for instruction in _instructions(text):
         keyword, *words = instruction.text.split()
         keyword = keyword.upper()
         if keyword == "FROM":

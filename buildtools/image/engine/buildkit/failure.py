@@ -9,10 +9,11 @@ from pathlib import Path
 
 from buildtools import BuildToolsError, Unreachable
 from buildtools.frozen import frozen
-from buildtools.image.engine.buildkit.error_location import locate
+from buildtools.image.engine.buildkit.error_location import heredoc_around, locate
 from buildtools.image.engine.buildkit.grpc import Status
 from buildtools.image.engine.buildkit.progress import Vertex
 from buildtools.image.engine.buildkit.protobuf import Message
+from buildtools.image.folder.instructions import read_directives
 
 _WRAPPING = re.compile(
     r"failed to solve(?: with frontend \S+)?: |failed to create LLB definition: |rpc error: code = \w+ desc = "
@@ -32,6 +33,7 @@ _MISSING = re.compile(
     r'"(?P<looked_up>/[^"]*)":? not found(?:: not found)?$'
     r"|lstat (?:/\S*/buildkit-mount\d+)?(?P<walked>/.*): no such file or directory$"
 )
+_UNKNOWN_FLAG = re.compile("unknown flag: ", re.IGNORECASE)
 _FROM_CONTEXT = re.compile(r"(?:COPY|ADD) (?!.*--from=)")
 _SCAN = re.compile(r"generating sbom using (\S+)")
 _SCANNER = "see what the scanner writes, or name another one in `sbom`"
@@ -121,6 +123,11 @@ def explained(image: str, dockerfile: Path, text: str, error: Status, vertex: Ve
         lines = (place.first, place.last)
     if not lines[0] and (line := _PARSE_ERROR_LINE.search(error.message)):
         lines = (int(line[1]), int(line[1]))
+    if _UNKNOWN_FLAG.match(reason):
+        remedy = _newer_frontend(text)
+    if "unknown instruction" in reason and (begin := heredoc_around(text, lines[0])):
+        reason, remedy = "the Dockerfile frontend does not know here-documents", _newer_frontend(text)
+        lines = (begin, lines[1])
     # A step before the first instruction fetches a base image.
     is_outage = vertex is not None and not vertex.number and _WORTH_A_RETRY.search(reason)
     return BuildFailed(
@@ -135,6 +142,12 @@ def explained(image: str, dockerfile: Path, text: str, error: Status, vertex: Ve
         log=vertex.last_lines if vertex else (),
         exit_code=Unreachable.exit_code if is_outage else BuildToolsError.exit_code,
     )
+
+
+def _newer_frontend(text: str) -> str:
+    syntax = read_directives(text).get("syntax")
+    other = f"see that the engine can pull {syntax}" if syntax else "begin it with # syntax=docker/dockerfile:1"
+    return f"correct it, or, where newer frontends know it, {other}, or build with a newer engine"
 
 
 def _remedy(reason: str) -> str:
