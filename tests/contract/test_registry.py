@@ -196,6 +196,18 @@ def test_a_manifest_that_names_what_is_not_there_is_not_stored(client: Registry,
         client.put_manifest(repository, "1.0", manifest)
 
 
+def test_a_registry_that_allows_no_layer_elsewhere_is_not_taken_for_one_that_is_down(
+    registry: str, repository: str
+) -> None:
+    with closing(Registry(registry)) as client:
+        config = Descriptor(DOCKER_CONFIG, client.put_blob(repository, b"{}"), 2)
+        kind = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+        layer = Descriptor(kind, digest_of(b"layer"), 5, ("https://elsewhere.example/layer",))
+        with pytest.raises(BuildToolsError, match=r"a layer is at https://elsewhere\.example/layer: allow") as caught:
+            client.put_manifest(repository, "1", Manifest.make(config, [layer]))
+    assert 1 == caught.value.exit_code
+
+
 def test_without_a_login_the_message_says_how_to_log_in(registry_htpasswd: HtpasswdRegistry, repository: str) -> None:
     client = Registry(registry_htpasswd.host)
     with pytest.raises(Refused) as caught:

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import IO
 from urllib.parse import urlencode
 
-from buildtools import Refused, Unreachable
+from buildtools import BuildToolsError, Refused, Unreachable
 from buildtools.image.docker.credentials import Credential, Credentials
 from buildtools.image.http.responses import Response
 from buildtools.image.registry.auth import pull_scope, push_scope, scope_of
@@ -29,7 +29,7 @@ from buildtools.image.registry.manifest import (
     digest_of,
     is_digest,
 )
-from buildtools.image.registry.transport import CERTIFICATES, Transport
+from buildtools.image.registry.transport import CERTIFICATES, Transport, reason_of
 from buildtools.image.registry.uploads import Uploads, blocks, wrong_answer
 from buildtools.schedule import REPLICATION_SECONDS, awaited
 
@@ -174,16 +174,26 @@ class Registry:
 
         :raises Damaged: if the registry reports another digest, or does not have the manifest afterwards.
         """
+        may_be_elsewhere = b'"urls"' in manifest.body and not manifest.is_index
+        elsewhere = [url for layer in manifest.layers for url in layer.urls] if may_be_elsewhere else []
         response = self._transport.request(
             "PUT",
             f"/v2/{repository}/manifests/{target}",
-            expected=(200, 201, 202, 204),
+            expected=(200, 201, 202, 204, *([500] if elsewhere else [])),
             scope=push_scope(repository),
             headers={"Content-Type": manifest.media_type},
             body=manifest.body,
             # Distribution 2.8 says this of a valid manifest while another job pushes the same.
             is_outage=lambda response: response.status == 400 and b"DIGEST_INVALID" in response.data,
         )
+        if response.status == 500:
+            # Distribution 2.8 says no more of a URL that it does not allow, which by default is every one.
+            raise BuildToolsError(
+                f"the registry {self.host} does not take {repository}:{target} ({reason_of(response)}), whose manifest "
+                f"says that a layer is at {elsewhere[0]}",
+                "allow that address in its configuration (validation.manifests.urls.allow), or use a base image that "
+                "has all of its layers",
+            )
         digest = response.header("Docker-Content-Digest") or manifest.digest
         if response.status != 201:
             # Quay and others answer like this instead of 201; check whether it is there.

@@ -142,11 +142,11 @@ class Transport:
                 if _is_web_page(response) and response.status < 500:
                     failure, wait = f"it answers {response.status} with a web page", 0.0
                 elif is_outage(response):
-                    failure, wait = f"it answers {_reason_of(response)}", 0.0
+                    failure, wait = f"it answers {reason_of(response)}", 0.0
                 elif response.status in expected:
                     return response
                 elif response.status == 429 or response.status >= 500:
-                    failure, wait = f"it answers {_reason_of(response)}", _retry_after(response)
+                    failure, wait = f"it answers {reason_of(response)}", _retry_after(response)
                 else:
                     raise self._error(method, url, scope, response, body)
             if attempt >= attempts or time.monotonic() - began >= _PATIENCE:
@@ -158,7 +158,7 @@ class Transport:
 
     def _error(self, method: str, url: str, scope: str, response: Response, body: Body) -> BuildToolsError:
         """The error for an unexpected status that is not worth another attempt."""
-        reason = _reason_of(response)
+        reason = reason_of(response)
         if response.status in (401, 403):
             challenge = _challenge(response)
             if response.status == 401 and challenge and not read_challenges(challenge):
@@ -396,7 +396,7 @@ def _is_loopback(address: str) -> bool:
         return name == "localhost"
 
 
-def _reason_of(answer: Response) -> str:
+def reason_of(answer: Response) -> str:
     """The status and the first message of an error response.
 
     https://github.com/opencontainers/distribution-spec/blob/main/spec.md#error-codes
