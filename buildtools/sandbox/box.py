@@ -25,6 +25,8 @@ from buildtools import Refused, Unreachable
 from buildtools.events import Log, Report, unheard
 from buildtools.files import write_private
 from buildtools.frozen import frozen
+from buildtools.image.docker.configuration import chosen_engine
+from buildtools.image.engine.client import Engine
 from buildtools.sandbox import base as bases
 from buildtools.sandbox import engine, process, registry, s3
 
@@ -242,6 +244,9 @@ def _with_our_programs(environment: Mapping[str, str]) -> dict[str, str]:
 
 def _refuse_missing(docker: engine.EngineAddress, environment: Mapping[str, str], *, base: bool) -> None:
     answers = docker.answers()
+    if answers:
+        # What answers may be unable to build, as Podman is.
+        Engine.connect(chosen_engine(environment)).close()
     programs = [("docker-registry", "docker-registry")]
     if not answers:
         engine.refuse_start(docker)

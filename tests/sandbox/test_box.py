@@ -21,6 +21,7 @@ from buildtools import Refused, Unreachable
 from buildtools.sandbox import Sandbox, down, process, s3, status, up
 from buildtools.sandbox.engine import EngineAddress
 from tests.conftest import EngineService
+from tests.image.engine.strangers import response, stranger
 
 _PARTS = ("registry", "s3")
 
@@ -194,6 +195,15 @@ def test_an_engine_that_was_named_and_does_not_answer_is_not_replaced(
 ) -> None:
     with pytest.raises(Unreachable, match="no Docker engine answers at tcp://127"):
         up(folder, environment={**environment, "DOCKER_HOST": "tcp://127.0.0.1:1"}, base=False)
+
+
+def test_what_cannot_build_is_refused_before_anything_is_started(
+    tmp_path: Path, environment: Mapping[str, str]
+) -> None:
+    ping = response("200 OK", b"OK", Api_Version="1.41", Libpod_Api_Version="4.3.1")
+    with stranger(tmp_path, lambda request: ping) as host, pytest.raises(Refused, match="is Podman"):
+        up(tmp_path / ".sandbox", environment={**environment, "DOCKER_HOST": host}, base=False)
+    assert not (tmp_path / ".sandbox").exists()
 
 
 def _runs(pid: int | None) -> bool:

@@ -42,7 +42,7 @@ _LISTINGS = 5
 _LONGEST_REFUSAL = 64 * 1024
 _OUTAGES = (http.client.BAD_GATEWAY, http.client.SERVICE_UNAVAILABLE, http.client.GATEWAY_TIMEOUT)
 _START = "start it: systemctl start docker, or `invoke sandbox.up`"
-_ENGINE_WANTED = "set DOCKER_HOST to a Docker Engine 20.10 or newer"
+_ENGINE_WANTED = "set DOCKER_HOST to a Docker Engine 20.10 or newer, or `builder` to a BuildKit daemon"
 
 T = TypeVar("T")
 

@@ -61,7 +61,7 @@ def test_podman_is_refused_by_its_name(tmp_path: Path) -> None:
     with stranger(tmp_path, lambda request: ping) as host, pytest.raises(Refused) as caught:
         Engine.connect({"DOCKER_HOST": host})
     assert f"what answers at {host} is Podman, whose Docker API lacks BuildKit" == caught.value.fact
-    assert "set DOCKER_HOST to a Docker Engine 20.10 or newer" == caught.value.remedy
+    assert "set DOCKER_HOST to a Docker Engine 20.10 or newer, or `builder` to a BuildKit daemon" == caught.value.remedy
 
 
 @pytest.mark.parametrize(
