@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, field
+from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,9 @@ def up(
         except OSError as error:
             raise Refused(f"{directory} cannot be made ({error.strerror})", "run this where you may write") from None
         state = _State.read(directory) or _State.fresh(docker.host, htpasswd=htpasswd)
+        if _is_copy(directory, state):
+            fresh = _State.fresh(docker.host, htpasswd=htpasswd)
+            state = replace(state, registry_port=fresh.registry_port, s3_ports=fresh.s3_ports)
         state.write(directory)
         # It contains credentials, which `git add .` must not add.
         write_private(directory / ".gitignore", "*\n")
@@ -139,11 +142,18 @@ def down(directory: Path) -> None:
         if not directory.exists():
             return
         _own_folder(directory)
-        if state := _State.read(directory):
+        state = _State.read(directory)
+        if state and not _is_copy(directory, state):
             with suppress(Unreachable):
                 engine.EngineAddress(state.docker_host).forget(f"{state.registry_host}/")
         stop_all(directory)
         shutil.rmtree(directory)
+
+
+def _is_copy(directory: Path, state: _State) -> bool:
+    """Whether another sandbox uses the ports: that which this folder was copied from."""
+    is_up = process.is_running(registry.NAME, directory) or process.is_running(s3.NAME, directory)
+    return not is_up and (registry.answers(state.registry_port) or s3.answers(state.s3_ports.s3))
 
 
 def stop_all(directory: Path) -> None:

@@ -2,7 +2,8 @@
 
 The record is one file per program, ``NAME.pid``, with the program's own line from ``/proc/PID/stat``. The process
 writes it before it executes the program, so a killed starter leaves no program without a record. The start time in it
-(proc(5), field 22) distinguishes the program from a later process with the same pid.
+(proc(5), field 22) distinguishes the program from a later process with the same pid. Its working directory is
+that of the record: a copy of the directory has the same record, but the program belongs to the original.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from buildtools import BuildToolsError, Unreachable
 
-_RECORD_THEN_BECOME = 'read -r line </proc/$$/stat && printf "%s\\n" "$line" >"$0" && cd "$1" && shift && exec "$@"'
+_RECORD_THEN_BECOME = 'cd "$1" && shift && read -r line </proc/$$/stat && printf "%s\\n" "$line" >"$0" && exec "$@"'
 _PAUSE = 0.02
 _VISIBLE = frozenset({"PATH", "HOME", "TMPDIR", "LANG", "LC_ALL"})
 
@@ -68,7 +69,7 @@ def is_running(name: str, directory: Path) -> bool:
 
 
 def pid(name: str, directory: Path) -> int | None:
-    """The process id of the recorded program, or None if it is no longer running."""
+    """The process id of the recorded program, or None if it is not running in ``directory``."""
     try:
         text = _record(directory, name).read_text()
     except FileNotFoundError:
@@ -79,9 +80,10 @@ def pid(name: str, directory: Path) -> int | None:
     _reap(number)
     try:
         now = Path(f"/proc/{number}/stat").read_text()
+        is_here = Path(f"/proc/{number}/cwd").samefile(directory)
     except (FileNotFoundError, ProcessLookupError):
         return None
-    alive = _fields(now)[0] not in "ZX" and _fields(now)[19] == _fields(text)[19]
+    alive = is_here and _fields(now)[0] not in "ZX" and _fields(now)[19] == _fields(text)[19]
     return number if alive else None
 
 

@@ -123,7 +123,9 @@ def stop(directory: Path, *, name: str = NAME) -> None:
     # On SIGTERM it waits 15 s for its own connections; its files are consistent at any time.
     process.stop(name, directory, seconds=0)
     with suppress(FileNotFoundError):
-        for port in json.loads((directory / f"{name}.ports").read_text()).values():
+        ports = Ports(**json.loads((directory / f"{name}.ports").read_text()))
+        # In a copy of the folder they belong to the original's server.
+        for port in () if answers(ports.s3) else asdict(ports).values():
             for socket in _SOCKETS.glob(f"seaweedfs-*-{port}.sock"):
                 socket.unlink()
 

@@ -147,6 +147,32 @@ def test_down_leaves_nothing(
     assert status(folder) == ()
 
 
+def test_a_copy_of_a_sandbox_is_another_sandbox(
+    box: Sandbox, tmp_path: Path, engine: EngineService, environment: Mapping[str, str]
+) -> None:
+    copy, moved = tmp_path / "copy", tmp_path / "moved"
+    image = f"{box.registry}/sandbox/busybox:1"
+    with closing(docker.DockerClient(engine.host)) as client:
+        client.images.get(engine.base_busybox).tag(image)
+    pids = _pids(box.directory)
+    assert all(pids)
+    subprocess.run(["cp", "--archive", box.directory, copy], check=True)
+    assert [None, None] == _pids(copy)
+    down(copy)
+    subprocess.run(["cp", "--archive", box.directory, copy], check=True)
+    other = up(copy, environment=environment, base=False)
+    assert {box.registry, box.s3_endpoint}.isdisjoint({other.registry, other.s3_endpoint})
+    with closing(_client(other)) as client:
+        client.put_object(Bucket=other.bucket, Key="key", Body=b"the copy's")
+    down(copy)
+    assert (pids, True) == (_pids(box.directory), EngineAddress(engine.host).has(image))
+    # One that was moved is the same.
+    box.directory.rename(moved)
+    assert pids == _pids(moved)
+    down(moved)
+    assert ([], False) == ([pid for pid in pids if _runs(pid)], EngineAddress(engine.host).has(image))
+
+
 def test_down_cleans_up_after_an_up_that_was_killed(
     folder: Path, engine: EngineService, environment: Mapping[str, str]
 ) -> None:
