@@ -257,7 +257,9 @@ class _EngineImages:
         last = self._by_name.get(folder.image)
         if last is None:
             return replace(unknown, state=BuildState.NOT_BUILT, why=("never built in this engine",))
-        inputs = recorded_inputs(self._cache, folder.name, last.labels.get(FINGERPRINT_LABEL, ""))
-        no_record = ("changed since it was built; what changed was not recorded on this machine",)
-        why = explain(inputs, fingerprint.inputs) if inputs else no_record
-        return replace(unknown, state=BuildState.STALE, why=why)
+        if inputs := recorded_inputs(self._cache, folder.name, last.labels.get(FINGERPRINT_LABEL, "")):
+            return replace(unknown, state=BuildState.STALE, why=explain(inputs, fingerprint.inputs))
+        # It may be another project's: their names in the engine are the same.
+        state = BuildState.STALE if last_inputs(self._cache, folder.name) else BuildState.NOT_BUILT
+        why = (f"the engine's newest {folder.image} has other inputs, and this project has no record of them here",)
+        return replace(unknown, state=state, why=why)

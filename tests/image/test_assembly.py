@@ -235,6 +235,18 @@ def test_what_is_made_on_top_of_an_image_is_not_taken_for_it(project: Project) -
     assert [BuildState.UP_TO_DATE, BuildState.STALE] == [status.state for status in project.survey()]
 
 
+def test_another_projects_image_of_the_same_name_is_not_taken_for_an_older_one(project: Project) -> None:
+    project.assemble()
+    other = Project(project.root / "other", project.engine, "scratch")
+    other.mark, other.base, other.app = project.mark, project.base, project.app
+    for name in (other.base, other.app):
+        other.write(name, "FROM scratch\nCOPY file /other\n", file=name)
+    statuses = {each.name: each for each in other.survey()}
+    for name in (project.base, project.app):
+        why = f"the engine's newest {name} has other inputs, and this project has no record of them here"
+        assert (BuildState.NOT_BUILT, (why,)) == (statuses[name].state, statuses[name].why)
+
+
 def test_what_is_too_old_is_built_without_what_the_engine_remembers(project: Project) -> None:
     project.write(project.base, f"FROM {project.busybox}\nRUN cat /proc/sys/kernel/random/uuid >/who\n")
     project.settings[project.base] = ImageSettings(rebuild_after=1e-9)
