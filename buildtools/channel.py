@@ -126,9 +126,11 @@ def refuse_name(name: str, moving_tags: Iterable[str]) -> None:
     if not IMAGE_TAG.fullmatch(name):
         raise Refused(
             f"{name!r} cannot be a channel's name",
-            "a channel is a tag in the registry: at most 128 letters, digits, _, . and -, as in `stage`",
+            "a channel is a tag in the registry: at most 128 letters, digits, _, . and -, such as `stage`",
         )
     patterns = {re.compile(_PARTS.sub("[0-9]+", re.escape(tag))): f"the moving tag {tag}" for tag in moving_tags}
     for pattern, meaning in {**_OTHER_TAGS, **patterns}.items():
         if pattern.fullmatch(name):
-            raise Refused(f"a channel cannot be called {name}: that is {meaning}", "choose another name, as `stage`")
+            raise Refused(
+                f"a channel cannot be called {name}: that is {meaning}", "choose another name, such as `stage`"
+            )

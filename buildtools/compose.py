@@ -50,7 +50,7 @@ class Compose:
         )
         if done.returncode:
             details = [f"  | {line}" for line in done.stderr.splitlines()]
-            raise Refused("Compose cannot use the stack's files", "correct what it says above", details)
+            raise Refused("Compose cannot use the stack's files", "fix what it reports above", details)
         return tuple(done.stdout.split())
 
     def run(self, *arguments: str, report: Report, cancelled: threading.Event) -> None:

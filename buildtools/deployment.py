@@ -118,5 +118,5 @@ class Deployment:
         except OSError as error:
             place = error.filename or self.path
             raise BuildToolsError(
-                f"{place} cannot be written ({error.strerror})", "correct it and run the same again"
+                f"{place} cannot be written ({error.strerror})", "correct it and run the same command again"
             ) from None

@@ -111,7 +111,7 @@ def _disk_failures() -> Iterator[None]:
         if error.errno not in _DISK_ERRORS:
             raise
         fact = f"cannot use {printable(os.fsdecode(error.filename))}" if error.filename else "cannot write a file"
-        raise BuildToolsError(f"{fact} ({error.strerror})", "correct that, and run the same again") from None
+        raise BuildToolsError(f"{fact} ({error.strerror})", "correct that, and run the same command again") from None
 
 
 @contextmanager
@@ -236,4 +236,4 @@ def show(console: Console | None, json: bool, document: Any, text: str, *, verba
         except OSError as error:
             drop(sys.stdout)
             fact = f"cannot write the result to standard output ({error.strerror})"
-            raise BuildToolsError(fact, "make room, and run the same again") from None
+            raise BuildToolsError(fact, "free some space, then run the same command again") from None

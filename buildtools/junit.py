@@ -72,7 +72,7 @@ class Cases:
             write_atomically(path, ElementTree.tostring(suite, "utf-8", xml_declaration=True) + b"\n")
         except (OSError, ValueError) as failure:
             reason = failure.strerror if isinstance(failure, OSError) else "it names no file"
-            raise BuildToolsError(f"cannot write {path} ({reason})", "name another file by --junit") from None
+            raise BuildToolsError(f"cannot write {path} ({reason})", "name another file with --junit") from None
 
 
 def _xml(text: str) -> str:

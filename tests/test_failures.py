@@ -57,7 +57,7 @@ def test_nothing_that_failed_has_no_exit_code() -> None:
 def test_a_disk_that_cannot_be_written_is_one_message() -> None:
     with pytest.raises(Exit) as full, exit_codes():
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/srv/a")
-    expected = "error: cannot use /srv/a (No space left on device): correct that, and run the same again"
+    expected = "error: cannot use /srv/a (No space left on device): correct that, and run the same command again"
     assert (1, expected) == (full.value.code, full.value.message)
     # Anything else may be a mistake of ours, whose place must be seen.
     with pytest.raises(FileNotFoundError), exit_codes():

@@ -52,6 +52,6 @@ def test_any_text_makes_a_file_that_can_be_read(name: str, log: str) -> None:
 def test_a_path_without_a_name_is_one_message() -> None:
     for path in (Path(), Path("/")):
         with pytest.raises(
-            BuildToolsError, match=r"cannot write .* \(it names no file\): name another file by --junit"
+            BuildToolsError, match=r"cannot write .* \(it names no file\): name another file with --junit"
         ):
             Cases("build").write(path)

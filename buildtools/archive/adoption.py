@@ -37,7 +37,9 @@ def adopt(store: ArtifactStore, key: str, ours: Archive, path: Path) -> Adoption
         with replacement(path) as stream:
             writer = ChecksumWriter(stream)
             if store.download(key, writer) is None:
-                raise BuildToolsError(f"{store.location(key)} was deleted while it was read", "run again")
+                raise BuildToolsError(
+                    f"{store.location(key)} was deleted while it was read", "run the same command again"
+                )
             stream.flush()
             os.fchmod(stream.fileno(), 0o644)
             try:

@@ -208,7 +208,7 @@ def _last_block(data: bytearray) -> tuple[int, int]:
 
 def _check(status: int) -> None:
     if status:
-        raise BuildToolsError(f"zlib cannot read what libdeflate wrote (error {status})", "report it as a fault")
+        raise BuildToolsError(f"zlib cannot read what libdeflate wrote (error {status})", "report this as a bug")
 
 
 @cache

@@ -5,7 +5,7 @@ the results are joined into **one** gzip member (RFC 1952). One member, because 
 of a second: ``tarfile.open(mode="r|gz")``, Java's ``GZIPInputStream`` on a socket (JDK-7036144), Apache Commons
 Compress.
 
-The caller may begin a segment: there a block ends, and the boundaries are counted anew. The output for a segment then
+The caller may begin a segment: a block ends there, and boundaries count from there on. The output for a segment then
 depends only on its own bytes, wherever it is, and what was compressed before is taken from a :class:`SegmentCache`. The
 bytes are the same with and without one.
 

@@ -38,7 +38,7 @@ class BadConfig(Refused):
 class DamagedRepository(BuildToolsError):
     """Something in the repository cannot be read."""
 
-    def __init__(self, fact: str, remedy: str = "check the repository with `git fsck`, or clone it anew") -> None:
+    def __init__(self, fact: str, remedy: str = "check the repository with `git fsck`, or clone it again") -> None:
         super().__init__(fact, remedy)
 
 

@@ -307,7 +307,7 @@ class _Assembler:
         for parent in status.folder.parents:
             image = self._builder.image(self._mention(parent))
             if image is None or image["Id"] != self._image_ids[parent]:
-                changes.append(f"its parent {parent} was built anew")
+                changes.append(f"its parent {parent} was built again")
         if changes:
             # Without a name the image is deleted, and with it its label, which may be wrong.
             for reference in names:
@@ -322,7 +322,9 @@ class _Assembler:
         for parent in parents:
             image = self._builder.image(self._image_ids[parent])
             if image is None:
-                raise BuildToolsError(f"the image of {parent} was removed meanwhile", "run again")
+                raise BuildToolsError(
+                    f"the image of {parent} was removed during the build", "run the same command again"
+                )
             generations[parent] = generation_of(image["RootFS"].get("Layers") or ())
         return {PARENTS_LABEL: parents_label(generations)} if parents else {}
 

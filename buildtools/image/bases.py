@@ -126,7 +126,7 @@ def _read(registry: Registry, reference: str, platform: Platform, cache: Cache) 
         return BaseImage(reference)
     config = cache.config(manifest.config.digest) or registry.get_blob(name.repository, manifest.config.digest)
     if config is None:
-        raise Damaged(f"{reference} has no configuration", "push the image anew")
+        raise Damaged(f"{reference} has no configuration", "push the image again")
     check_config(config)
     cache.remember_config(config)
     return BaseImage(reference, digest, onbuild_of(config))

@@ -82,7 +82,7 @@ class _State:
         except FileNotFoundError:
             return None
         except PermissionError:
-            raise Refused(f"the sandbox in {directory} belongs to another user", "work as that user") from None
+            raise Refused(f"the sandbox in {directory} belongs to another user", "run this as that user") from None
         return cls(**{**document, "s3_ports": s3.Ports(**document["s3_ports"]), "keys": s3.Keys(**document["keys"])})
 
     def write(self, directory: Path) -> None:
@@ -114,7 +114,7 @@ def up(
         try:
             directory.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
-            raise Refused(f"{directory} cannot be made ({error.strerror})", "run this where you may write") from None
+            raise Refused(f"{directory} cannot be created ({error.strerror})", "run this where you may write") from None
         state = _State.read(directory) or _State.fresh(docker.host, htpasswd=htpasswd)
         if _is_copy(directory, state):
             fresh = _State.fresh(docker.host, htpasswd=htpasswd)
@@ -275,7 +275,7 @@ def _own_folder(directory: Path) -> None:
     if not directory.exists() or (directory / _STATE).exists():
         return
     if any(entry.name != f"{_STATE}.new" for entry in directory.iterdir()):
-        raise Refused(f"{directory} is there and is not a sandbox", "name another folder")
+        raise Refused(f"{directory} exists and is not a sandbox", "name another folder")
 
 
 @contextmanager

@@ -111,7 +111,7 @@ def refuse_start(engine: EngineAddress) -> None:
     if os.geteuid() != 0:
         raise Refused(
             "no Docker engine answers at /var/run/docker.sock, and only root can start one",
-            "start it (`sudo systemctl start docker`), or join the group docker and log in anew",
+            "start it (`sudo systemctl start docker`), or join the group docker and log in again",
         )
 
 

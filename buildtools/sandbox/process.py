@@ -103,7 +103,7 @@ def stop(name: str, directory: Path, *, seconds: float = 15) -> None:
             time.sleep(_PAUSE)
     else:
         if is_running(name, directory):
-            raise BuildToolsError(f"{name} (process {pid(name, directory)}) does not end", "end it by hand")
+            raise BuildToolsError(f"{name} (process {pid(name, directory)}) does not stop", "kill it")
     _record(directory, name).unlink(missing_ok=True)
 
 

@@ -116,7 +116,7 @@ def _store_archive(task: TaskContext, archive: Archive) -> ReleasedArchive:
         with path.open("rb") as stream:
             while chunk := stream.read(PART):
                 if task.run.cancelled.is_set():
-                    raise Cancelled(f"the upload of {archive.file_name} was cancelled", "run the same again")
+                    raise Cancelled(f"the upload of {archive.file_name} was cancelled", "run the same command again")
                 sink.write(chunk)
 
     key = release.archive_key(archive.name, task.version)

@@ -187,7 +187,7 @@ class _Agenda:
             return ()
         if status.state is BuildState.STALE:
             return status.why
-        above = [f"built on {parent}, which is built anew" for parent in status.folder.parents if parent in self.stale]
+        above = [f"built on {parent}, which is built again" for parent in status.folder.parents if parent in self.stale]
         last = next((each for each in self._records[status.folder.image] if each.commit != self._commit), None)
         return tuple(above) or (f"changed since it was built for {last.commit[:12]}" if last else "never built before",)
 

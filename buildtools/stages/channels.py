@@ -253,11 +253,13 @@ def _write(task: TaskContext, channel: Channel, etag: str) -> Channel:
     # A replicated store may show an object with a delay.
     current = awaited(look_up)
     if current is None:
-        raise Unreachable(f"{store.location(key)} is not what was written", "check the store, then run the same again")
+        raise Unreachable(
+            f"{store.location(key)} does not have what was written", "check the store, then run the same command again"
+        )
     if current.moves[: len(channel.moves)] != channel.moves:
         raise Conflict(
-            f"another run has moved {channel.name} to {current.version} meanwhile",
-            f"look at `invoke channel {channel.name}`, then run the same again if it still is what you want",
+            f"another run has just moved {channel.name} to {current.version}",
+            f"look at `invoke channel {channel.name}`, then run the same command again if you still want it",
         )
     return current
 
@@ -302,7 +304,7 @@ def _follow(task: TaskContext, before: Channel, channel: Channel, proven: Releas
             location = task.services.store.location(channel_key(channel.name))
             return ChannelState(channel, location, str(before.version or ""), tags, task.run.dry_run)
         channel = current
-        task.run.report(Warned("", f"another run has moved {channel.name} to {channel.version} meanwhile"))
+        task.run.report(Warned("", f"another run has just moved {channel.name} to {channel.version}"))
 
 
 def _warn_of_abandoned_tags(task: TaskContext, channel: Channel, target: Release) -> None:

@@ -101,7 +101,7 @@ class EngineStore:
         try:
             images = find_fingerprints(task.services.registry, places, task.registry_cache)
         except Unreachable as error:
-            task.run.report(Warned("", f"{error.fact}; what it has is built anew"))
+            task.run.report(Warned("", f"{error.fact}; what it has is built again"))
             return statuses
         stored = {name: image for name, image in images.items() if image}
         return self._statuses(statuses, task.services.engine, stored=stored)

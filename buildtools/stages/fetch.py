@@ -125,7 +125,7 @@ def _manifest(task: TaskContext, release: Release) -> bytes:
     version = Version.parse(release.version)
     manifest, location = read_manifest(task, version), manifest_location(task, version)
     if not manifest or Release.parse(manifest, location) != release:
-        raise Conflict(f"{location} has changed while it was fetched", "run `invoke verify`, then the same again")
+        raise Conflict(f"{location} changed while it was fetched", "run `invoke verify`, then the same again")
     return manifest
 
 
@@ -328,7 +328,7 @@ def _progress(task: TaskContext, subject: str, total: int = 0) -> Callable[[int]
     def progress(size: int) -> None:
         nonlocal done
         if task.run.cancelled.is_set():
-            raise Cancelled(f"the download of {subject} was cancelled", "run the same again")
+            raise Cancelled(f"the download of {subject} was cancelled", "run the same command again")
         done += size
         task.run.report(Transferred(subject, done, total))
 

@@ -303,7 +303,9 @@ def _write(path: Path, file: FirstFile) -> None:
             partial.unlink()
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise BuildToolsError(f"cannot write {path} ({error.strerror})", "correct that, and run it again") from None
+        raise BuildToolsError(
+            f"cannot write {path} ({error.strerror})", "correct that, and run the same command again"
+        ) from None
 
 
 def _changed(root: Path, repository: Repository, environment: Mapping[str, str]) -> set[Path]:

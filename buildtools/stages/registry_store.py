@@ -122,7 +122,9 @@ class RegistryStore:
             digest = Reference.parse(images[image.name].image_id).digest
             source = awaited(lambda: read_image(registry, image.repository, digest, task.registry_cache))
             if source is None:
-                raise Unreachable(f"{registry.host}/{image.repository} lost {digest} meanwhile", "run the same again")
+                raise Unreachable(
+                    f"{registry.host}/{image.repository} lost {digest} during the push", "run the same command again"
+                )
             return source, PushRoute.BUILDER
 
         return [read(image) for image in missing]

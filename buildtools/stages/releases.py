@@ -69,7 +69,7 @@ def commit(task: TaskContext, staged: Release) -> tuple[Release, bool]:
     version, manifest = Version.parse(staged.version), staged.manifest()
     # A prune deletes the claim last. As long as it exists, so do the members, unless a prune is under way.
     if not awaited(lambda: task.services.store.head(release.claim_key(version))):
-        raise Conflict(f"version {version} was pruned while it was released", "run the same again")
+        raise Conflict(f"version {version} was pruned while it was released", "run the same command again")
     refuse_pruned(task, version)
     written = task.services.store.create(release.manifest_key(version), manifest, "application/json")
     # A replicated store may show an object with a delay.
@@ -77,7 +77,7 @@ def commit(task: TaskContext, staged: Release) -> tuple[Release, bool]:
     if existing is None:
         raise Unreachable(
             f"{manifest_location(task, version)} is not there after it was written",
-            "nothing is released; check the store, then run the same again",
+            "nothing is released; check the store, then run the same command again",
         )
     if written and existing.manifest() == manifest:
         return staged, True

@@ -40,7 +40,7 @@ def write_service_folder(task: TaskContext, name: str, folder: Path, release_nam
     ``release_name`` is a version or a channel; empty means the version of the checkout. Each file is replaced
     atomically, and a new folder appears complete. A dry run writes nothing.
 
-    :raises Refused: if there is no such release or image, or the folder is another service's.
+    :raises Refused: if there is no such release or image, or the folder belongs to another service.
     :raises BuildToolsError: if it cannot be written.
     """
     release = named_release(task, release_name) if release_name else released_version(task, task.version)
@@ -53,7 +53,9 @@ def write_service_folder(task: TaskContext, name: str, folder: Path, release_nam
         if changes and not task.run.dry_run:
             _write(folder, dict(changes))
     except OSError as error:
-        raise BuildToolsError(f"cannot write {folder} ({error.strerror})", "correct that, and run it again") from None
+        raise BuildToolsError(
+            f"cannot write {folder} ({error.strerror})", "correct that, and run the same command again"
+        ) from None
     return ServiceFolder(str(folder), release.version, reference, tuple(path for path, _ in changes))
 
 
@@ -71,7 +73,7 @@ def _image(release: Release, name: str) -> ReleasedImage:
 def _refuse_stranger(folder: Path) -> None:
     run = folder / "run"
     if run.exists() and _MARK not in run.read_bytes():
-        raise Refused(f"{run} is another service's", "name another folder by --to, or move that one away")
+        raise Refused(f"{run} belongs to another service", "name another folder with --to, or move that one away")
 
 
 def _outdated(folder: Path, reference: str) -> Iterator[tuple[str, bytes]]:

@@ -84,7 +84,7 @@ def _refuse_uncommitted_settings(task: TaskContext, folders: Sequence[ImageFolde
 def _refusal(warning: str) -> Refused:
     return Refused(
         warning,
-        "commit or delete them; or list them in .gitignore if they are made anew for each build, "
+        "commit or delete them; or list them in .gitignore if each build makes them again, "
         "in .dockerignore if no image needs them",
     )
 

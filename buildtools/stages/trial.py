@@ -272,7 +272,9 @@ def _end(stack: Stack, folder: Path, trial: Trial) -> None:
         text = json.dumps({"schema": 1, **fields}, indent=2, default=lambda each: each.value)
         (folder / _RESULT).write_text(f"{text}\n")
     except OSError as error:
-        raise BuildToolsError(f"cannot write {folder} ({error.strerror})", "make room, and run it again") from None
+        raise BuildToolsError(
+            f"cannot write {folder} ({error.strerror})", "free some space, then run the same command again"
+        ) from None
     finally:
         stack.remove()
 

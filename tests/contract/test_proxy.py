@@ -95,7 +95,7 @@ def test_a_registry_that_is_spared_is_asked_directly(tunnels: Tunnels, tmp_path:
     # Outside the proxy nobody knows it.
     with (
         registry(tmp_path, HTTPS_PROXY=f"http://{tunnels.address}", NO_PROXY=spared) as client,
-        pytest.raises(Unreachable, match=f"{NAME} is out of reach"),
+        pytest.raises(Unreachable, match=f"{NAME} cannot be reached"),
     ):
         client.ping()
     assert [] == tunnels.asked

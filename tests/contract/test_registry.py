@@ -354,7 +354,7 @@ def test_an_authority_that_is_not_a_certificate_is_named(tls: tuple[str, Path], 
 
 def test_a_registry_that_is_not_there_is_an_outage() -> None:
     (port,) = process.free_ports(1)
-    with pytest.raises(Unreachable, match=rf"127.0.0.1:{port} is out of reach \(Connection refused\)"):
+    with pytest.raises(Unreachable, match=rf"127.0.0.1:{port} cannot be reached \(Connection refused\)"):
         Registry(f"127.0.0.1:{port}", pause=0.001).ping()
 
 

@@ -83,7 +83,7 @@ def test_a_dry_run_says_what_would_move(released: ReleasePlace) -> None:
         ("rollback stage", "there is no channel stage: make it with `invoke channel stage --to VERSION`"),
         (
             "channel 1.0 --to 1.0.0",
-            "a channel cannot be called 1.0: that is a version: choose another name, as `stage`",
+            "a channel cannot be called 1.0: that is a version: choose another name, such as `stage`",
         ),
         ("channel stage --to -", "the version '-' cannot be an image tag"),
     ],

@@ -179,7 +179,7 @@ def test_a_registry_that_is_down_is_an_outage(released: Released, fetch: Fetchin
         outcome = fetch_next()
     finally:
         released.registry.start()
-    assert (4, True) == (outcome.code, f"registry {released.registry.host} is out of reach" in outcome.last)
+    assert (4, True) == (outcome.code, f"registry {released.registry.host} cannot be reached" in outcome.last)
     assert before == machine.tree()
 
 

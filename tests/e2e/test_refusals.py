@@ -183,14 +183,19 @@ CASES = {
         nothing, "publish", 4, f"error: {CLOSED} cannot be reached", (), {"AWS_ENDPOINT_URL_S3": f"http://{CLOSED}"}
     ),
     "the registry down": Bad(
-        nothing, "push", 4, f"error: the registry {CLOSED} is out of reach", (), {"INVOKE_BUILDTOOLS_REGISTRY": CLOSED}
+        nothing,
+        "push",
+        4,
+        f"error: the registry {CLOSED} cannot be reached",
+        (),
+        {"INVOKE_BUILDTOOLS_REGISTRY": CLOSED},
     ),
     "all of it down": Bad(
         nothing,
         "publish",
         4,
         "error: preflight failed (2 errors)",
-        (f"the registry {CLOSED} is out of reach", f"\n{CLOSED} cannot be reached"),
+        (f"the registry {CLOSED} cannot be reached", f"\n{CLOSED} cannot be reached"),
         {"INVOKE_BUILDTOOLS_REGISTRY": CLOSED, "AWS_ENDPOINT_URL_S3": f"http://{CLOSED}"},
     ),
     "an archive without the version in its name": Bad(

@@ -287,7 +287,7 @@ def test_a_dry_run_and_a_refusal_write_nothing(project: Project) -> None:
     folder.mkdir()
     (folder / "run").write_text("#!/bin/sh\nexec mine\n")
     stranger = project.invoke("runit", name, "--to", str(folder))
-    assert (2, True) == (stranger.code, "is another service's" in stranger.last)
+    assert (2, True) == (stranger.code, "belongs to another service" in stranger.last)
     assert [folder / "run"] == [*folder.iterdir()]
 
 

@@ -178,7 +178,7 @@ def test_a_plan_says_why_and_touches_nothing(team: Team) -> None:
     assert ["to", f"parent {base} changed"] == [row[1], row[3].split(maxsplit=1)[1]]
     assert "7 images to build, 1 in the registry" == outcome.last
     elsewhere = team.agent("elsewhere").done("plan", DOCKER_HOST="unix:///nonexistent/docker.sock")
-    assert f"built on {base}, which is built anew" in elsewhere.out
+    assert f"built on {base}, which is built again" in elsewhere.out
 
 
 def test_what_builders_build_is_written_down_before_it_is_there(project: Project, tmp_path: Path) -> None:

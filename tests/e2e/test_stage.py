@@ -350,7 +350,7 @@ def test_this_repository_stands_its_own_gate(
     [
         ({"image": "{base}", "command": "true"}, None),
         ({"image": "{own}:latest", "command": "true"}, "write `image: ${IMAGE_APP_"),
-        ({"image": "{base}", "oddity": 1}, "correct what it says above"),
+        ({"image": "{base}", "oddity": 1}, "fix what it reports above"),
     ],
 )
 def test_a_stack_that_is_not_of_this_version_is_refused(staged: Project, app: dict[str, Any], last: str | None) -> None:

@@ -185,7 +185,7 @@ def test_a_registry_that_is_down_is_not_drift(released: Released) -> None:
     finally:
         released.registry.start()
     assert (4, 5) == (code, drifted)
-    assert f"could not be verified (the registry {released.registry.host} is out of reach" in last
+    assert f"could not be verified (the registry {released.registry.host} cannot be reached" in last
 
 
 def test_a_store_that_is_down_is_not_drift(released: Released, closed: str) -> None:

@@ -202,5 +202,5 @@ def test_a_url_without_a_bucket_is_refused(url: str) -> None:
 
 
 def test_an_endpoint_that_is_not_a_url_is_refused() -> None:
-    with pytest.raises(Refused, match="'nonsense' is not a valid endpoint of S3: give s3_endpoint as https://HOST"):
+    with pytest.raises(Refused, match="'nonsense' is not a valid S3 endpoint: give s3_endpoint as https://HOST"):
         S3Store.connect("s3://bucket", endpoint="nonsense", environment=KEYS)

@@ -277,7 +277,7 @@ def test_without_the_right_to_push_nothing_is_written(
                 "maintenance": {"readonly": {"enabled": True}},
             }
         )
-        with pytest.raises(Refused, match="does not take pushes"):
+        with pytest.raises(Refused, match="does not accept pushes"):
             forward(place, "1.0.0")
         assert [] == moves(place)
 

@@ -218,7 +218,7 @@ def test_a_version_that_is_pruned_while_it_is_released_again_gets_no_manifest(pl
     assert {"1.1.0": "one of the newest 1", "1.0.0": ""} == prune(place)
     with (
         place.task() as task,
-        pytest.raises(Conflict, match=r"1\.0\.0 was pruned while it was released: run the same again"),
+        pytest.raises(Conflict, match=r"1\.0\.0 was pruned while it was released: run the same command again"),
     ):
         commit(task, release)
     assert is_intact(place)

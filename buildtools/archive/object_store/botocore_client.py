@@ -48,7 +48,7 @@ def _refuse_login(endpoint: str) -> None:
     # A login there is never used, and every message with the endpoint would show it.
     if "@" in endpoint:
         raise Refused(
-            f"the endpoint of S3 holds a login (…@{endpoint.rpartition('@')[2]})",
+            f"the S3 endpoint contains a login (…@{endpoint.rpartition('@')[2]})",
             "remove it, and set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
         )
 
@@ -117,7 +117,7 @@ def _client(endpoint: str, environment: Mapping[str, str], patience: Patience, *
             # Content is compared with the checksums of a release, so a service's own checksum adds nothing.
             response_checksum_validation="when_required",
             proxies={} if urlsplit(endpoint).hostname in _LOOPBACK else None,
-            # botocore would keep ten, and connect anew for each question beyond them.
+            # botocore would keep ten, and connect again for each question beyond them.
             max_pool_connections=QUESTIONS_AT_ONCE,
             # For signed URLs too, which botocore would sign in the way of 2006 if possible.
             signature_version="s3v4",
@@ -139,5 +139,5 @@ def _client(endpoint: str, environment: Mapping[str, str], patience: Patience, *
         raise refusals.failure(error, endpoint or "S3", "the configuration") from None
     except ValueError:
         raise Refused(
-            f"{endpoint!r} is not a valid endpoint of S3", "give s3_endpoint as https://HOST or https://HOST:PORT"
+            f"{endpoint!r} is not a valid S3 endpoint", "give s3_endpoint as https://HOST or https://HOST:PORT"
         ) from None

@@ -114,7 +114,8 @@ def failure(error: Exception, endpoint: str, place: str) -> BuildToolsError:
     outages = (exceptions.ConnectionError, exceptions.HTTPClientError, exceptions.IncompleteReadError, HTTPError)
     if isinstance(error, outages):
         return Unreachable(
-            f"{endpoint} cannot be reached ({_reason(error)})", "check that it runs and s3_endpoint, then try again"
+            f"{endpoint} cannot be reached ({_reason(error)})",
+            "check that it runs and that s3_endpoint is right, then try again",
         )
     if isinstance(error, exceptions.ConfigParseError):
         return Refused(f"AWS's own configuration is not valid ({error})", "correct that file, or AWS_CONFIG_FILE")

@@ -196,7 +196,7 @@ class WorkTree:
         except BuildToolsError as error:
             raise DamagedRepository(
                 f"the submodule {os.fsdecode(path)} cannot be read: {error.fact}",
-                error.remedy or "check it out anew with `git submodule update --init`",
+                error.remedy or "check it out again with `git submodule update --init`",
             ) from error
 
     @property

@@ -118,7 +118,7 @@ class BuilderPool:
                     if lost_for_it:
                         raise Unreachable(
                             f"{request.name}: {lost_for_it} and {name} were lost while they built it ({error.fact})",
-                            "see their logs, and run again",
+                            "look at their logs, then run the same command again",
                         ) from None
                     lost_for_it = name
                     report(Warned(request.name, f"{name} was lost ({loss.fact}); it is built elsewhere"))

@@ -87,7 +87,9 @@ class RegistryBuilder:
             image = awaited(lambda: self._stored(image_id))
             repository = Reference.parse(image_id).repository
             if image is None or not is_whole(self._registry, repository, image, self._parts):
-                raise BuildToolsError(f"{request.name} was pushed as {image_id} and is not there", "run again")
+                raise BuildToolsError(
+                    f"{request.name} was pushed as {image_id} and is not there", "run the same command again"
+                )
             self._builds[image_id] = request.name, time.monotonic() - began
             return image_id
 
@@ -102,7 +104,7 @@ class RegistryBuilder:
         del layer_arrived
         image = self.image(reference)
         if image is None:
-            raise BuildToolsError(f"{self._registry.host} does not have {reference}", "run again")
+            raise BuildToolsError(f"{self._registry.host} does not have {reference}", "run the same command again")
         return str(image["Id"])
 
     def tag(self, image_id: str, reference: str) -> None:
@@ -118,7 +120,7 @@ class RegistryBuilder:
         if ours and theirs and is_there and _is_as_good(theirs, ours):
             return f"{name.name}@{theirs.digest}"
         if ours is None:
-            raise BuildToolsError(f"{image_id} is gone from {self._registry.host}", "run again")
+            raise BuildToolsError(f"{image_id} is gone from {self._registry.host}", "run the same command again")
         if image_id in self._builds:
             image_name, seconds = self._builds[image_id]
             fingerprint = ours.labels.get(FINGERPRINT_LABEL, "")

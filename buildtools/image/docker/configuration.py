@@ -65,7 +65,7 @@ def chosen_engine(environment: Mapping[str, str]) -> Mapping[str, str]:
         trusting = bool(engine.get("SkipTLSVerify"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise Refused(
-            f"Docker's context {name!r} names no engine ({path} is not there, or broken)",
+            f"Docker's context {name!r} names no engine ({path} does not exist, or is damaged)",
             "see `docker context ls`, then set DOCKER_CONTEXT or use `docker context use`",
         ) from None
     certificates = folder / "contexts/tls" / key / "docker"

@@ -207,7 +207,7 @@ class _Build:
         except Gone as error:
             raise Unreachable(
                 f"{self.host.title} went away while {request.name} was built ({error})",
-                "see why in its log, and run again",
+                "look at its log, then run the same command again",
             ) from None
         return self._solve(attributes, attempts - 1)
 
@@ -279,7 +279,7 @@ def _confirmed_image(engine: Engine, request: BuildRequest, answer: Mapping[str,
             request.name,
             request.dockerfile,
             f"the engine says that it has built {digest or 'an image'}, but has no such image",
-            "run again",
+            "run the same command again",
         )
     image_id = str(image["Id"])
     for tag in request.tags:

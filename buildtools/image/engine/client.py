@@ -243,7 +243,7 @@ class Engine:
             raise EngineError(f"the engine cannot pull {reference} ({error.fact})", remedy) from None
         image = self.inspect(reference)
         if image is None:
-            raise EngineError(f"the engine pulled {reference} and does not have it", "run again")
+            raise EngineError(f"the engine pulled {reference} and does not have it", "run the same command again")
         return str(image["Id"])
 
     def untag(self, reference: str) -> None:
@@ -406,7 +406,7 @@ def _unreachable(address: str, error: BaseException) -> Unreachable | UnusableEn
         return UnusableEngine(f"permission denied on the engine's socket, {address}", "add the user to group docker")
     if isinstance(cause, TimeoutError) and not cause.errno:
         return Unreachable(
-            f"the engine at {address} took a request and does not answer it",
+            f"the engine at {address} accepted a request but does not answer it",
             "see whether its disk is full or busy (`invoke doctor`), restart it, and run again",
         )
     # An answer that is not HTTP is quoted with its line break.

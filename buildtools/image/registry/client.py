@@ -109,7 +109,7 @@ class Registry:
         )
         if response.status in (404, 405):
             raise Refused(
-                f"the registry {self.host} does not take pushes to {repository} ({response.status})",
+                f"the registry {self.host} does not accept pushes to {repository} ({response.status})",
                 "create the repository there, or end the registry's read-only mode",
             )
         if response.status < 300:

@@ -24,7 +24,7 @@ class Download:
         algorithm = digest.partition(":")[0]
         # https://github.com/opencontainers/image-spec/blob/main/descriptor.md#registered-algorithms
         if algorithm not in ("sha256", "sha512"):
-            raise Damaged(f"{digest} is a digest of an unknown algorithm", "push the image anew")
+            raise Damaged(f"{digest} is a digest of an unknown algorithm", "push the image again")
         self.size = 0
         self._write = write
         self._algorithm = algorithm

@@ -287,7 +287,7 @@ def refuse_damaged(registry: Registry, repository: str, digest: str) -> None:
 
 
 def _missing(registry: Registry, repository: str, digest: str) -> Damaged:
-    return Damaged(f"{registry.host}/{repository} does not have {digest}", "push the image anew")
+    return Damaged(f"{registry.host}/{repository} does not have {digest}", "push the image again")
 
 
 def find_fingerprints(

@@ -181,7 +181,7 @@ class Manifest:
         """
         document = read_object(self.body)
         if document is None:
-            raise Damaged(f"the manifest {self.digest} is not a JSON object", "push the image anew")
+            raise Damaged(f"the manifest {self.digest} is not a JSON object", "push the image again")
         return document
 
     @property
@@ -198,7 +198,7 @@ class Manifest:
         try:
             return tuple(map(Descriptor.read, self.document["manifests"]))
         except (KeyError, TypeError, ValueError, OverflowError):
-            raise Damaged(f"the index {self.digest} cannot be read", "push the image anew") from None
+            raise Damaged(f"the index {self.digest} cannot be read", "push the image again") from None
 
     @cached_property
     def only_image(self) -> str:
@@ -298,7 +298,7 @@ def check_image(manifest: Manifest, config: bytes) -> None:
     if manifest.config.size != len(config):
         problems.append(f"a configuration of {len(config)} bytes where {manifest.config.size} are named")
     if problems:
-        raise Damaged(f"the image {manifest.digest} cannot be pulled ({'; '.join(problems)})", "push the image anew")
+        raise Damaged(f"the image {manifest.digest} cannot be pulled ({'; '.join(problems)})", "push the image again")
 
 
 def check_config(config: bytes) -> None:
@@ -314,7 +314,7 @@ def check_config(config: bytes) -> None:
     except (AttributeError, TypeError):
         document = None
     if document is None or not all(isinstance(text, str) for text in texts):
-        raise Damaged(f"{digest_of(config)} is not the configuration of an image", "push the image anew")
+        raise Damaged(f"{digest_of(config)} is not the configuration of an image", "push the image again")
 
 
 def stamp(config: bytes, labels: Mapping[str, str]) -> bytes:

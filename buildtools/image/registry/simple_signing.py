@@ -113,7 +113,7 @@ def copy_signatures(source: Registry, repository: str, target: Registry, target_
     for part in (manifest.config, *manifest.layers):
         blob = source.get_blob(repository, part.digest)
         if blob is None:
-            raise Damaged(f"{source.host}/{repository} lacks a part of {signature_tag(digest)}", "sign the image anew")
+            raise Damaged(f"{source.host}/{repository} lacks a part of {signature_tag(digest)}", "sign the image again")
         blobs[part.digest] = blob
     if tag_digest(target, target_repository, signature_tag(digest)):
         layers = {blobs[layer["digest"]]: layer for layer in _layers(manifest)}

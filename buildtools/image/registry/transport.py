@@ -130,7 +130,7 @@ class Transport:
         attempt, began = 0, time.monotonic()
         while True:
             if self._aborted.is_set():
-                raise Unreachable(f"the connection to registry {self.host} was cancelled", "run the same again")
+                raise Unreachable(f"the connection to registry {self.host} was cancelled", "run the same command again")
             attempt += 1
             try:
                 response = self._send_authorized(
@@ -151,8 +151,8 @@ class Transport:
                     raise self._error(method, url, scope, response, body)
             if attempt >= attempts or time.monotonic() - began >= _PATIENCE:
                 raise Unreachable(
-                    f"the registry {self.host} is out of reach ({failure})",
-                    "check that it runs and can be reached from here, then run the same again",
+                    f"the registry {self.host} cannot be reached ({failure})",
+                    "check that it runs and can be reached from here, then run the same command again",
                 )
             self.wait(attempt, wait)
 
@@ -173,7 +173,7 @@ class Transport:
                 "raise its limit for uploads, or that of the proxy before it (nginx: client_max_body_size)",
             )
         return BuildToolsError(
-            f"the registry {self.host} answers {method} {urlsplit(url).path} with {reason}", "its log may tell more"
+            f"the registry {self.host} answers {method} {urlsplit(url).path} with {reason}", "look at its log"
         )
 
     def wait(self, attempt: int, least: float = 0.0) -> None:
@@ -215,8 +215,8 @@ class Transport:
             if is_late or self._aborted.wait(self.backoff(attempt)):
                 break
         raise Unreachable(
-            f"the token service {url.partition('?')[0]} of the registry {self.host} is out of reach ({failure})",
-            "check that it runs and can be reached from here, then run the same again",
+            f"the token service {url.partition('?')[0]} of the registry {self.host} cannot be reached ({failure})",
+            "check that it runs and can be reached from here, then run the same command again",
         )
 
     def _send_authorized(

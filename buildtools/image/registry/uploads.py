@@ -122,8 +122,8 @@ class Uploads:
         location = response.header("Location")
         if not location:
             raise Unreachable(
-                f"the registry {self._transport.host} began an upload and does not say where it goes on",
-                "a proxy before it may be broken; run the same again",
+                f"the registry {self._transport.host} started an upload but does not say where to continue it",
+                "a proxy before it may be broken; run the same command again",
             )
         return self._transport.resolve(location)
 

@@ -105,7 +105,7 @@ def test_an_engine_that_takes_a_question_and_says_nothing_is_waited_for_no_longe
         engine = Engine("tcp://engine", urllib.parse.urlsplit(f"http://127.0.0.1:{port}"), patience=0.2)
         with (
             contextlib.closing(engine),
-            pytest.raises(Unreachable, match="the engine at tcp://engine took a request and does not answer it"),
+            pytest.raises(Unreachable, match="the engine at tcp://engine accepted a request but does not answer it"),
         ):
             engine.platform  # noqa: B018  it is asked
 

@@ -123,9 +123,7 @@ def platforms_of(host: BuildkitHost) -> tuple[Platform, ...]:
         except Gone as error:
             raise Unreachable(f"{host.title} went away ({error})", _START) from None
         except (Status, ValueError) as error:
-            raise BuildToolsError(
-                f"{host.title} does not say what its platforms are ({error})", "see why in its log"
-            ) from None
+            raise BuildToolsError(f"{host.title} does not list its platforms ({error})", "see why in its log") from None
         finally:
             timer.cancel()
     platforms = []

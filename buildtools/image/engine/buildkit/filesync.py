@@ -78,7 +78,7 @@ def refuse_undecodable_names(root: Path, selection: Selection | None = None) -> 
             path = os.fsencode(entry.absolute).decode("utf-8", "backslashreplace")
             raise BuildToolsError(
                 f"{path} cannot be sent to this engine (its name or its target is not UTF-8)",
-                "rename it, or leave it out with a line in .dockerignore",
+                "rename it, or exclude it in .dockerignore",
             ) from None
 
 
@@ -243,7 +243,7 @@ def _chunks(item: Item) -> Iterator[bytes]:
 def _unsendable(path: str, why: str) -> BuildToolsError:
     return BuildToolsError(
         f"{path} cannot be sent to the engine ({why})",
-        "make it readable and still while images are built, or leave it out with a line in .dockerignore",
+        "make it readable and leave it unchanged while images are built, or exclude it in .dockerignore",
     )
 
 

@@ -58,7 +58,7 @@ def upgrade(
             if status != http.client.SWITCHING_PROTOCOLS:
                 raise _refusal(host, path, status, _reason(sock, status, rest))
         except OSError as error:
-            raise Unreachable(f"{host.title} went away ({error})", "run again") from None
+            raise Unreachable(f"{host.title} went away ({error})", "run the same command again") from None
     except BaseException:
         sock.close()
         raise
