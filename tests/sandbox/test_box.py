@@ -204,7 +204,7 @@ def test_a_folder_that_is_something_else_is_left_alone(tmp_path: Path, environme
 
 
 def test_a_place_that_cannot_be_written_to_is_named(environment: Mapping[str, str]) -> None:
-    with pytest.raises(Refused, match="/proc/self/box cannot be made"):
+    with pytest.raises(Refused, match="/proc/self/box cannot be created"):
         up(Path("/proc/self/box"), environment=environment, base=False)
 
 
