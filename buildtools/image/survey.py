@@ -130,7 +130,7 @@ def engine_statuses(
         parent_generations = {parent: generations.get(parent, "") for parent in each.folder.parents}
         status = images.status(each, parent_generations)
         if status.state is BuildState.UP_TO_DATE and (in_registry or each.name in parents):
-            image = engine.inspect(status.image_id) or {"RootFS": {}}
+            image = engine.content(status.image_id) or {"RootFS": {}}
             generations[each.name] = generation_of(image["RootFS"].get("Layers") or ())
         if in_registry and (is_final or not other_parents(in_registry.labels, parent_generations)):
             generation = generation_of(diff_ids_of(in_registry.config))

@@ -75,6 +75,7 @@ class Engine:
         self._url = url
         self._tls = tls
         self._connections = Connections(self.dial, "engine", patience, service="engine")
+        self._contents: dict[str, dict[str, Any]] = {}
 
     @classmethod
     def connect(cls, environment: Mapping[str, str]) -> Engine:
@@ -200,9 +201,15 @@ class Engine:
         """An image as in the response of ``GET /images/NAME/json``; None if there is none."""
         target = f"{self._image(reference)}/json"
         response = self._ask("GET", target, missing_is_fine=True)
-        return (
-            None if response.status == http.client.NOT_FOUND else self._read(target, response, documents.image_details)
-        )
+        if response.status == http.client.NOT_FOUND:
+            return None
+        image = self._read(target, response, documents.image_details)
+        self._contents[str(image["Id"])] = image
+        return image
+
+    def content(self, image_id: str) -> dict[str, Any] | None:
+        """The same for an id, which always means the same content: asked once. Its names may be others by now."""
+        return self._contents.get(image_id) or self.inspect(image_id)
 
     def without_buildkit(self) -> UnusableEngine:
         """The error for an engine whose API turns out to lack BuildKit."""

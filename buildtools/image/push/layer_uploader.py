@@ -114,7 +114,7 @@ class LayerUploader:
         return [results[plan] for plan in plans]
 
     def _plan(self, image: ImageToPush) -> LayerPlan:
-        engine_image = self._engine.inspect(image.image_id)
+        engine_image = self._engine.content(image.image_id)
         if engine_image is None:
             raise BuildToolsError(
                 f"the engine has no image {image.image_id} ({image.name})", "build it first: `invoke build`"
