@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 
-from buildtools import BuildToolsError, Failures
+from buildtools import BuildToolsError, Conflict, Failures
 from buildtools.build_cache import cache_tag, read_caches
 from buildtools.command import run_command
 from buildtools.events import Warned, timed
@@ -25,7 +26,7 @@ from buildtools.stages.engine_store import EngineStore
 from buildtools.stages.image_names import place, repository
 from buildtools.stages.image_store import ImageStore
 from buildtools.stages.planned import Planned
-from buildtools.stages.registry_store import RegistryStore
+from buildtools.stages.registry_store import RegistryStore, refuse_unknown_platform
 from buildtools.stages.tree import mind_untracked
 from buildtools.task_context import TaskContext
 
@@ -134,14 +135,15 @@ def push_images(task: TaskContext, wait_for_archives: Callable[[], object] | Non
         media_types=task.settings.media_types,
         before_tags=partial(make, wait_for_archives) if wait_for_archives else None,
     )
-    pushed = push(
-        store.to_push(request, statuses_at_start),
-        store.engine,
-        registry,
-        task.registry_cache,
-        report=task.run.report,
-        cancelled=task.run.cancelled,
-    )
+    with _refusing_guesses(task, statuses_at_start):
+        pushed = push(
+            store.to_push(request, statuses_at_start),
+            store.engine,
+            registry,
+            task.registry_cache,
+            report=task.run.report,
+            cancelled=task.run.cancelled,
+        )
     _tag_caches(task, statuses_at_start, pushed)
     return tuple(pushed)
 
@@ -199,7 +201,8 @@ def push_plan(task: TaskContext, *, release: bool = False) -> tuple[Planned, ...
     statuses = survey_images(task)
     mind_untracked(task, statuses, release=release)
     request = PushRequest(_to_push(task, statuses), task.version, _labels(task))
-    routes = foreseen_routes(request, task.services.registry, task.registry_cache)
+    with _refusing_guesses(task, statuses):
+        routes = foreseen_routes(request, task.services.registry, task.registry_cache)
     return tuple(_planned_push(task, *pair) for pair in zip(statuses, routes, strict=True))
 
 
@@ -209,7 +212,19 @@ def unbuilt(task: TaskContext, statuses: Sequence[ImageStatus]) -> list[str]:
     :raises Conflict: if the version exists with other content.
     """
     request = PushRequest(_to_push(task, statuses), task.version, _labels(task))
-    return unbuilt_images(request, task.services.registry, task.registry_cache)
+    with _refusing_guesses(task, statuses):
+        return unbuilt_images(request, task.services.registry, task.registry_cache)
+
+
+@contextmanager
+def _refusing_guesses(task: TaskContext, statuses: Sequence[ImageStatus]) -> Iterator[None]:
+    """A context in which a conflict is an outage if it may only come from a guess of the first builder's platform."""
+    try:
+        yield
+    except Conflict:
+        if task.services.sites:
+            refuse_unknown_platform(task, statuses)
+        raise
 
 
 def _planned_push(task: TaskContext, status: ImageStatus, route: PushRoute | None) -> Planned:

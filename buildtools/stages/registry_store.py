@@ -6,7 +6,7 @@ date if the registry has its fingerprint, is never pulled, and only has a name i
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -77,7 +77,15 @@ class RegistryStore:
         except Unreachable as error:
             self._task.run.report(Warned("", f"{error.fact}; what it has is not known"))
             return statuses
-        return self._statuses(statuses, {name: image for name, image in images.items() if image})
+        stored = self._statuses(statuses, {name: image for name, image in images.items() if image})
+        of_unknown_platform = _of_unknown_platform(self._task, stored)
+        why = ("the first builder does not answer, and it would be built for its platform",)
+        return tuple(
+            replace(each, state=BuildState.UNKNOWN, why=why)
+            if each.name in of_unknown_platform and each.state is not BuildState.UP_TO_DATE
+            else each
+            for each in stored
+        )
 
     def with_notes(self, statuses: tuple[ImageStatus, ...]) -> tuple[ImageStatus, ...]:
         """See the protocol.
@@ -151,7 +159,7 @@ class RegistryStore:
                 # Here an interrupt ends the wait for a builder that hangs; a building thread would wait on.
                 pool.ask()
                 if len(pool.losses) < len(sites):
-                    self._refuse_unknown_platform(statuses, targets)
+                    refuse_unknown_platform(task, [each for each in statuses if each.name in targets])
             return assemble(
                 statuses,
                 targets,
@@ -172,32 +180,6 @@ class RegistryStore:
             for name, loss in pool.losses.items():
                 task.run.report(Warned("", f"the builder {name} was lost: {loss}"))
 
-    def _refuse_unknown_platform(self, statuses: Sequence[ImageStatus], targets: Collection[str]) -> None:
-        """Raise :class:`Unreachable` if images are for the platform of the first builder, which did not say what it is.
-
-        The other builders may be of another platform, and would build other images.
-        """
-        from buildtools.image.builders.pool import reads_build_platform
-
-        task = self._task
-        if task.services.build_platform is not None:
-            return
-        names = [
-            each.name
-            for each in statuses
-            if each.name in targets
-            and (
-                not task.settings.platforms_of(each.folder.image)
-                or reads_build_platform(each.folder.dockerfile_path.read_bytes())
-            )
-        ]
-        if names:
-            first = next(iter(task.services.sites))
-            raise Unreachable(
-                f"the first builder, {first}, does not answer, and {', '.join(names)} would be built for its platform",
-                "give it `platforms` in a table [tool.buildtools.pool.NAME], or run again when it answers",
-            )
-
     def _statuses(
         self, statuses: Sequence[ImageStatus], stored: Mapping[str, StoredImage], *, is_final: bool = False
     ) -> tuple[ImageStatus, ...]:
@@ -208,4 +190,32 @@ class RegistryStore:
             kept_name=partial(fingerprint_reference, self._task),
             cache=self._task.run.project_cache,
             is_final=is_final,
+        )
+
+
+def _of_unknown_platform(task: TaskContext, statuses: Sequence[ImageStatus]) -> list[str]:
+    """The names of the images that are for the platform of the first builder, if that did not say what it is."""
+    from buildtools.image.builders.pool import reads_build_platform
+
+    if task.services.build_platform is not None:
+        return []
+    return [
+        each.name
+        for each in statuses
+        if not task.settings.platforms_of(each.folder.image)
+        or reads_build_platform(each.folder.dockerfile_path.read_bytes())
+    ]
+
+
+def refuse_unknown_platform(task: TaskContext, statuses: Sequence[ImageStatus]) -> None:
+    """Raise :class:`Unreachable` if images are for the platform of the first builder, which did not say what it is.
+
+    Until it does, this machine's platform stands for it. Other builders may be of another one, and build other images;
+    and a version that was built for another one seems to have other content.
+    """
+    if names := _of_unknown_platform(task, statuses):
+        first = next(iter(task.services.sites))
+        raise Unreachable(
+            f"the first builder, {first}, does not answer, and {', '.join(names)} would be built for its platform",
+            "give it `platforms` in a table [tool.buildtools.pool.NAME], or run again when it answers",
         )

@@ -205,6 +205,15 @@ def test_what_a_killed_builder_was_building_is_built_by_the_other(pool_project: 
     assert (4, True) == (refused.code, fact in refused.last), refused.err
     project.done("push", INVOKE_BUILDTOOLS_PLATFORM=str(local_platform()), **builders.variables)
 
+    # So may what the registry has.
+    variables = {**builders.variables, "INVOKE_BUILDTOOLS_NAMESPACE": f"e2e/{project.mark}/other"}
+    copy = ("--only", project.name("copy"))
+    project.done("push", *copy, INVOKE_BUILDTOOLS_PLATFORM="linux/riscv64", **variables)
+    for task in ("push", "plan"):
+        refused = project.invoke(task, *copy, **variables)
+        assert (4, True) == (refused.code, fact in refused.last), refused.err
+    assert "1 unknown" in project.done("list", *copy, **variables).last
+
 
 @pytest.mark.exhaustive
 def test_an_interrupt_ends_all_builds_on_all_builders_within_two_seconds(
