@@ -49,7 +49,8 @@ from buildtools.image.registry.client import Registry
 from buildtools.image.registry.image_to_push import ImageToPush, PushedImage, PushRoute, variants_by_repository
 from buildtools.image.registry.lookup import StoredImage
 from buildtools.image.registry.manifest import DOCKER_LAYER, OCI_LAYER, Descriptor, diff_ids_of
-from buildtools.image.registry.push import Images, Overtaken, VersionTagger, workers
+from buildtools.image.registry.version_lookup import Images, Overtaken, VersionLookup, workers
+from buildtools.image.registry.version_tagger import VersionTagger
 from buildtools.settings import MediaTypes
 from buildtools.version import Version
 
@@ -115,7 +116,8 @@ def push(
         report(Started(image.name, "push"))
     with workers() as pool:
         media_types = request.media_types
-        tagger = VersionTagger(registry, request.version, request.labels, cache, report, pool, media_types)
+        lookup = VersionLookup(registry, request.version, request.labels, cache, report, pool)
+        tagger = VersionTagger(lookup, media_types, report, pool)
 
         def store(images: Sequence[ImageToPush], layers: KnownLayers) -> list[tuple[StoredImage, PushRoute]]:
             engine_with_all = _engine_of(engine, images)
@@ -126,16 +128,16 @@ def push(
 
         before_tags = request.before_tags
         for _ in range(_ATTEMPTS):
-            published_images, stored_images = tagger.look_up(request.images)
-            routes = _routes(request, tagger, published_images, stored_images, store)
+            published_images, stored_images = lookup.look_up(request.images)
+            routes = _routes(request, lookup, tagger, published_images, stored_images, store)
             if cancelled.is_set():
                 raise Cancelled(f"the push of {request.version} was cancelled", "run the same command again")
             if before_tags:
                 before_tags()
                 before_tags = None
-                tagger.forget_look()
+                lookup.forget_look()
             try:
-                results = _stamp(request, tagger, published_images, routes)
+                results = _stamp(request, lookup, tagger, published_images, routes)
                 pushed = _joined(request, tagger, results)
                 break
             except Overtaken as error:
@@ -157,7 +159,12 @@ def push(
 
 
 def _routes(
-    request: PushRequest, tagger: VersionTagger, published_images: Images, stored_images: Images, store: StoreImages
+    request: PushRequest,
+    lookup: VersionLookup,
+    tagger: VersionTagger,
+    published_images: Images,
+    stored_images: Images,
+    store: StoreImages,
 ) -> dict[ImageToPush, tuple[StoredImage, PushRoute]]:
     """What to make each unpublished image of the version from; all of their layers are in the registry.
 
@@ -178,14 +185,14 @@ def _routes(
             results = request.make(new, present_by_name)
         else:
             images = request.provide(new, present_by_name)
-            bases = tagger.base_images(request.bases)
+            bases = lookup.base_images(request.bases)
             layers = known_layers([*bases, *((image.repository, source) for image, source in present.items())])
             results = store(images, layers)
         routes |= zip(new, results, strict=True)
         _refuse_unattested({image: source for image, (source, _) in routes.items()})
-        tagger.forget_look()
+        lookup.forget_look()
         sources: Images = {image: source for image, (source, _) in routes.items()}
-        new = tagger.other_builds(request.images, published_images, sources)
+        new = lookup.other_builds(request.images, published_images, sources)
     names = ", ".join(image.name for image in new)
     raise BuildToolsError(
         f"other agents keep storing other builds of the parents of {names}", "run the same command again"
@@ -204,6 +211,7 @@ def _refuse_unattested(sources: Mapping[ImageToPush, StoredImage]) -> None:
 
 def _stamp(
     request: PushRequest,
+    lookup: VersionLookup,
     tagger: VersionTagger,
     published_images: Images,
     routes: Mapping[ImageToPush, tuple[StoredImage, PushRoute]],
@@ -221,7 +229,7 @@ def _stamp(
     while waiting:
         places = {image.place for image in waiting}
         ready = [image for image in waiting if places.isdisjoint(image.parents)]
-        results |= tagger.each(lambda image: tagger.stamp(image, *routes[image]), ready)
+        results |= lookup.each(lambda image: tagger.stamp(image, *routes[image]), ready)
         waiting = [image for image in waiting if image not in results]
     return results
 
@@ -246,8 +254,8 @@ def foreseen_routes(request: PushRequest, registry: Registry, cache: Cache) -> l
     :raises Unreachable: if the registry does not answer.
     """
     with workers() as pool:
-        tagger = VersionTagger(registry, request.version, request.labels, cache, unheard, pool)
-        published_images, stored_images = tagger.look_up(request.images)
+        lookup = VersionLookup(registry, request.version, request.labels, cache, unheard, pool)
+        published_images, stored_images = lookup.look_up(request.images)
     return [
         PushRoute.ALREADY_THERE if published_images[image] else PushRoute.STAMPED if stored_images[image] else None
         for image in request.images
@@ -261,8 +269,8 @@ def unbuilt_images(request: PushRequest, registry: Registry, cache: Cache) -> li
     :raises Unreachable: if the registry does not answer.
     """
     with workers() as pool:
-        tagger = VersionTagger(registry, request.version, request.labels, cache, unheard, pool)
-        return [image.name for image in tagger.unbuilt(request.images)]
+        lookup = VersionLookup(registry, request.version, request.labels, cache, unheard, pool)
+        return [image.name for image in lookup.unbuilt(request.images)]
 
 
 def _engine_of(engine: Engine | None, images: Sequence[ImageToPush]) -> Engine:

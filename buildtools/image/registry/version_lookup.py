@@ -1,19 +1,14 @@
-"""The part of a push that needs only the registry: look up a version, and make a version from a stored image.
+"""What a registry has of one version of many images: which of them are there, and which have to be made.
 
-Each image is in its repository once, as it was built, under the tag of its fingerprint. A version is that same image
-with labels written into its configuration: its layers are neither built nor sent again. So a new version of an
-unchanged image needs no engine, and costs two writes: the configuration, and the manifest under the version's tag.
-
-A registry has no conditional write, and the last writer of a tag wins. So the tag is read right before it is set, and
-again right after. Two agents that make the same version of one commit then agree on the image that is read back; an
-agent of another commit finds labels that are not its own, and stops.
+Nothing is written. A registry has no conditional write, so what is there is looked at again right before a tag is set,
+and right after; :mod:`buildtools.image.registry.version_tagger` does that.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TypeVar
@@ -21,16 +16,15 @@ from typing import TypeVar
 from buildtools import BuildToolsError, Conflict, Failures, Refused, expected_failures
 from buildtools.events import Report, Warned
 from buildtools.image.generation import PARENTS_LABEL, generation_of, other_parents
-from buildtools.image.reference import Reference, image_name
+from buildtools.image.reference import Reference
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
-from buildtools.image.registry.image_to_push import ImageToPush, PushedImage, PushRoute, variants_by_repository
+from buildtools.image.registry.image_to_push import ImageToPush, variants_by_repository
 from buildtools.image.registry.lookup import (
     Seen,
     StoredImage,
     find_to_stamp,
     is_whole,
-    prune_fingerprints,
     read_fingerprinted,
     read_image,
     read_image_at,
@@ -43,25 +37,21 @@ from buildtools.image.registry.manifest import (
     Manifest,
     OtherPlatforms,
     diff_ids_of,
-    digest_of,
-    stamp,
 )
-from buildtools.image.registry.stamping import stamped_image
 from buildtools.schedule import all_ended, awaited
-from buildtools.settings import MediaTypes
 from buildtools.version import Version
 
 _Value = TypeVar("_Value")
 
 # A registry answers 8 requests in parallel about as fast as one; with more it makes the others wait.
 _JOBS = 8
-# For how many seconds a tag that did not exist counts as missing, if nothing was built or sent meanwhile. There is
+# For how many seconds a tag that did not exist counts as missing, if nothing was built or sent since. There is
 # always some time between the check and the write; a release has its claim for that.
 _LOOK_LASTS = 0.5
 
 
 class Overtaken(Exception):
-    """Another agent has pushed another build of an image meanwhile, which does not match what was built on ours."""
+    """Another agent has pushed another build of an image, which does not match what was built on ours."""
 
 
 Images = dict[ImageToPush, StoredImage | None]
@@ -77,10 +67,11 @@ def workers() -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-class VersionTagger:
-    """Looks up and makes one version of many images in one registry, several at once with the threads of ``pool``.
+class VersionLookup:
+    """Looks up one version of many images in one registry, several at once with the threads of ``pool``.
 
-    ``labels`` are stamped into every image, and its manifest is written with ``media_types``.
+    ``labels`` are those that every image of the version has. ``tag_digests`` is what the version's tag pointed to in
+    each repository at the last look, ``parts`` what the registry is known to have.
     """
 
     def __init__(
@@ -91,22 +82,17 @@ class VersionTagger:
         cache: Cache,
         report: Report,
         pool: ThreadPoolExecutor,
-        media_types: MediaTypes = MediaTypes.DOCKER,
     ) -> None:
-        self._registry = registry
-        self._version = version
-        self._tag = version.image_tag
-        self._labels = labels
-        self._cache = cache
+        self.registry = registry
+        self.version = version
+        self.tag = version.image_tag
+        self.labels = labels
+        self.cache = cache
+        self.tag_digests: dict[str, str] = {}
+        self.parts = Seen()
         self._report = report
         self._pool = pool
-        self._media_types = media_types
         self._looked_at = float("-inf")
-        # What the version's tag pointed to in each repository, at the last look.
-        self._tag_digests: dict[str, str] = {}
-        self._versions: dict[ImageToPush, StoredImage] = {}
-        self._early_configs: dict[ImageToPush, Future[str]] = {}
-        self.parts = Seen()
 
     def look_up(self, images: Sequence[ImageToPush]) -> tuple[Images, Images]:
         """The images of this version in the registry; and, for missing ones, the images with their fingerprints.
@@ -115,7 +101,7 @@ class VersionTagger:
         :raises Unreachable: if the registry does not answer.
         """
         # Ask a registry that may be unreachable once, rather than once per image.
-        self._registry.ping()
+        self.registry.ping()
         published = self._published(images)
         self._looked_at = time.monotonic()
         self._refuse_other_platforms(images, published)
@@ -133,7 +119,7 @@ class VersionTagger:
         :raises Conflict: if the version exists with other content.
         :raises Unreachable: if the registry does not answer.
         """
-        self._registry.ping()
+        self.registry.ping()
         known_images = self.each(self._known_image, images)
         # An image that is never up to date, or too old by now, is not rebuilt for a version that has it.
         versions = self._published(image for image in images if known_images[image] is None)
@@ -161,10 +147,15 @@ class VersionTagger:
             # Images that were pushed before this label existed stay as they are.
             if parents and all(generations_of_parents.values()) and PARENTS_LABEL in source.labels:
                 raise Conflict(
-                    f"{self._reference(image)} was built on other builds of {', '.join(parents)} than the version has",
+                    f"{self.reference(image)} was built on other builds of {', '.join(parents)} than the version has",
                     "a version never changes: cut a new version",
                 )
         return others
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the last look was just now, so that its answer still counts."""
+        return time.monotonic() - self._looked_at < _LOOK_LASTS
 
     def forget_look(self) -> None:
         """Make sure that a tag is read again before it is set, because time has passed or something was sent."""
@@ -173,88 +164,20 @@ class VersionTagger:
     def base_images(self, bases: Iterable[Reference]) -> Iterator[tuple[str, StoredImage]]:
         """The base images that are complete in the same registry, with their repositories."""
         for base in bases:
-            if base.registry != self._registry.host:
+            if base.registry != self.registry.host:
                 continue
             # If access is denied, or the image is damaged, the layers are sent.
             with suppress(Damaged, Refused):
-                image = read_image(self._registry, base.repository, base.target, self._cache)
-                if image and is_whole(self._registry, base.repository, image, self.parts):
+                image = read_image(self.registry, base.repository, base.target, self.cache)
+                if image and is_whole(self.registry, base.repository, image, self.parts):
                     yield base.repository, image
 
-    def put_configs(self, images: Images) -> None:
-        """Begin to store the version's configurations of these images, without waiting for the end.
-
-        Nothing names them yet. If the version is not made, the registry's garbage collection deletes them.
-        """
-        for image, source in images.items():
-            if source and image not in self._early_configs:
-                config = stamp(source.config, self._labels)
-                self._early_configs[image] = self._pool.submit(self._put_config, image, config)
-
-    def _put_config(self, image: ImageToPush, config: bytes) -> str:
-        self._cache.remember_config(config)
-        return self._registry.put_blob(image.repository, config)
-
-    def stamp(self, image: ImageToPush, source: StoredImage, route: PushRoute) -> PushedImage:
-        """Make the version from a stored image, and read it back.
-
-        :raises Conflict: if another commit has made it meanwhile.
-        :raises Overtaken: if another agent has, from another build of this commit.
-        """
-        version = Reference(self._registry.host, image.repository, self._tag)
-        media_types = MediaTypes.OCI if image.platform else self._media_types
-        source = source if image.attested else replace(source, attestations=())
-        stamped = stamped_image(source, self._labels, media_types, version, self._registry)
-        early = self._early_configs.get(image)
-        if early is None or early.exception() or early.result() != stamped.manifest.config.digest:
-            self._put_config(image, stamped.config)
-        for each in stamped.attestations:
-            self._registry.put_manifest(image.repository, each.digest, each)
-        if image.platform or stamped.index:
-            self._registry.put_manifest(image.repository, stamped.manifest.digest, stamped.manifest)
-        if image.platform:
-            stamped = replace(stamped, index=None)
-        elif not self._set_tag([image], stamped.index or stamped.manifest):
-            stamped = self._theirs(image, stamped)
-        return self.pushed_image(image, stamped, route)
-
-    def join(self, images: Sequence[ImageToPush], members: Sequence[PushedImage]) -> PushedImage:
-        """Make the version of an image for several platforms, after all its variants: their index gets the tag.
-
-        :raises Conflict: if another commit has made it meanwhile.
-        :raises Overtaken: if another agent has, from another build of this commit.
-        """
-        first = images[0]
-        index = _index({image: self._versions[image] for image in images})
-        routes = {member.route for member in members}
-        is_there = routes == {PushRoute.ALREADY_THERE} and self._tag_digests[first.repository] == index.digest
-        if not is_there and not self._set_tag(images, index):
-            index = _index({image: self._theirs(image, self._versions[image]) for image in images})
-        fingerprints = sorted(f"{image.platform} {image.fingerprint}" for image in images)
-        return PushedImage(
-            image_name(first.name),
-            self._reference(first),
-            digest_of("\n".join(fingerprints).encode()).removeprefix("sha256:"),
-            index.digest,
-            sum(member.size for member in members),
-            next(route for route in reversed(PushRoute) if route in routes),
-        )
-
-    def _set_tag(self, images: Sequence[ImageToPush], manifest: Manifest) -> bool:
-        """Point the version's tag to one of these images, or to the index of all; returns whether it does afterwards.
-
-        Another agent may have made the version since the last look, or make it now, unless that look was a moment ago.
-        """
-        just_looked = time.monotonic() - self._looked_at < _LOOK_LASTS
-        if just_looked or self._version.dirty or not self._is_published(images):
-            self._registry.put_manifest(images[0].repository, self._tag, manifest)
-        return just_looked or self._shows(images[0], manifest.digest)
-
-    def _is_published(self, images: Sequence[ImageToPush]) -> bool:
+    def is_published(self, images: Sequence[ImageToPush]) -> bool:
+        """Whether the version has all of these variants of one image now."""
         manifest = self._version_manifest(images[0])
         return all(self._published_image(image, manifest) for image in images)
 
-    def _theirs(self, image: ImageToPush, ours: StoredImage) -> StoredImage:
+    def theirs(self, image: ImageToPush, ours: StoredImage) -> StoredImage:
         """The image that another agent has made for the same version; it is as good as ours."""
         manifest = self._version_manifest(image)
         theirs = self._image_at(image, manifest) if manifest else None
@@ -264,33 +187,14 @@ class VersionTagger:
             raise Overtaken(image.name)
         return theirs
 
-    def _shows(self, image: ImageToPush, digest: str) -> bool:
+    def shows(self, image: ImageToPush, digest: str) -> bool:
         """Whether the version's tag points to what was just put there; a replicated registry may take a moment."""
 
         def look() -> bool | None:
-            current = tag_digest(self._registry, image.repository, self._tag)
+            current = tag_digest(self.registry, image.repository, self.tag)
             return None if current is None else current == digest
 
         return awaited(look) or False
-
-    def pushed_image(self, image: ImageToPush, source: StoredImage, route: PushRoute) -> PushedImage:
-        """The result for an image of the version that is in the registry."""
-        self._versions[image] = source
-        size = sum(layer.size for layer in source.manifest.layers)
-        return PushedImage(image.name, self._reference(image), image.fingerprint, source.digest, size, route)
-
-    def prune(self, images: Iterable[ImageToPush], most: int) -> None:
-        """Delete fingerprints above the limit; a denied permission does not fail the push."""
-        kept = [image.fingerprint for image in self._versions]
-
-        def prune_one(image: ImageToPush) -> None:
-            try:
-                prune_fingerprints(self._registry, image.repository, kept, most, self._cache)
-            except BuildToolsError as error:
-                self._report(Warned(image.name, f"old fingerprints stay in the registry: {error.fact}"))
-
-        # Variants of one image are in one repository.
-        self.each(prune_one, {image.repository: image for image in images}.values())
 
     def each(self, work: Callable[[ImageToPush], _Value], images: Iterable[ImageToPush]) -> dict[ImageToPush, _Value]:
         """The results of ``work`` for every image, in parallel; errors are raised once all have ended."""
@@ -310,8 +214,8 @@ class VersionTagger:
 
     def _version_manifest(self, image: ImageToPush) -> Manifest | None:
         """What the version's tag points to in the repository of an image; None if there is nothing."""
-        manifest = self._unless_hidden(image, lambda: self._registry.get_manifest(image.repository, self._tag))
-        self._tag_digests[image.repository] = manifest.digest if manifest else ""
+        manifest = self._unless_hidden(image, lambda: self.registry.get_manifest(image.repository, self.tag))
+        self.tag_digests[image.repository] = manifest.digest if manifest else ""
         return manifest
 
     def _published_image(self, image: ImageToPush, manifest: Manifest | None) -> StoredImage | None:
@@ -326,7 +230,7 @@ class VersionTagger:
         if published is None:
             return None
         if self._is_same(published, image):
-            whole = is_whole(self._registry, image.repository, published, self.parts)
+            whole = is_whole(self.registry, image.repository, published, self.parts)
             return published if whole else None
         self._refuse_other(image, published.digest)
         return None
@@ -335,7 +239,7 @@ class VersionTagger:
         """The image with its fingerprint in the registry, if it is recent enough; see :func:`find_to_stamp`."""
         image_at_tag = self._unless_hidden(
             image,
-            lambda: find_to_stamp(self._registry, image.repository, image.fingerprint, self._cache, self.parts),
+            lambda: find_to_stamp(self.registry, image.repository, image.fingerprint, self.cache, self.parts),
         )
         if image_at_tag is None or image_at_tag.created < image.built_since:
             return None
@@ -343,13 +247,13 @@ class VersionTagger:
 
     def _image_at(self, image: ImageToPush, manifest: Manifest) -> StoredImage | None:
         """The image in what the version's tag points to; attestations that somebody added are ignored."""
-        present = read_image_at(self._registry, image.repository, manifest, self._cache, None, image.platform)
+        present = read_image_at(self.registry, image.repository, manifest, self.cache, None, image.platform)
         return present if present is None or image.attested else replace(present, attestations=(), index=None)
 
     def _known_image(self, image: ImageToPush) -> StoredImage | None:
         """Like :meth:`_stored_image`, but parts may be missing."""
         image_at_tag = self._unless_hidden(
-            image, lambda: read_fingerprinted(self._registry, image.repository, image.fingerprint, self._cache)
+            image, lambda: read_fingerprinted(self.registry, image.repository, image.fingerprint, self.cache)
         )
         return image_at_tag if image_at_tag and image_at_tag.created >= image.built_since else None
 
@@ -361,43 +265,45 @@ class VersionTagger:
         try:
             return look_up()
         except Refused:
-            self._registry.check_push_access(image.repository)
+            self.registry.check_push_access(image.repository)
             return None
 
     def _is_same(self, source: StoredImage, image: ImageToPush) -> bool:
-        labels = {**self._labels, FINGERPRINT_LABEL: image.fingerprint}
+        labels = {**self.labels, FINGERPRINT_LABEL: image.fingerprint}
         # Clones of one repository may have different URLs for it.
         labels.pop(SOURCE_LABEL, None)
         if not source.attested >= image.attested:
             return False
         return all(source.labels.get(key) == value for key, value in labels.items())
 
-    def _reference(self, image: ImageToPush) -> str:
-        return f"{self._registry.host}/{image.repository}:{self._tag}"
+    def reference(self, image: ImageToPush) -> str:
+        """The reference of the version's image."""
+        return f"{self.registry.host}/{image.repository}:{self.tag}"
 
     def _refuse_other(self, image: ImageToPush, digest: str) -> None:
         """Raise :class:`Conflict`, because a version never changes, unless it is dirty."""
-        if not self._version.dirty:
+        if not self.version.dirty:
             raise self._conflict(image, digest)
-        self._report(Warned(image.name, f"{self._reference(image)} has other content and is overwritten"))
+        self._report(Warned(image.name, f"{self.reference(image)} has other content and is overwritten"))
 
     def _refuse_other_platforms(self, images: Sequence[ImageToPush], published: Images) -> None:
         """Raise :class:`Conflict` if a version has every variant, and others too."""
         for variants in variants_by_repository(images):
             present = {image: each for image in variants if image.platform and (each := published[image])}
             if len(present) == len(variants):
-                digest = self._tag_digests[variants[0].repository]
-                if digest != _index(present).digest:
+                digest = self.tag_digests[variants[0].repository]
+                if digest != variants_index(present).digest:
                     self._refuse_other(variants[0], digest)
 
     def _conflict(self, image: ImageToPush, digest: str) -> Conflict:
         return Conflict(
-            f"{self._reference(image)} exists with other content, {digest}",
+            f"{self.reference(image)} exists with other content, {digest}",
             "a version never changes: commit and cut a new version, or delete that tag in the registry",
         )
 
 
-def _index(variants: Mapping[ImageToPush, StoredImage]) -> Manifest:
+def variants_index(variants: Mapping[ImageToPush, StoredImage]) -> Manifest:
+    """The index of the variants of one image."""
     images = {image.platform: each for image, each in variants.items() if image.platform}
     return Manifest.index(
         {platform: each.manifest for platform, each in images.items()},
