@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -78,6 +81,24 @@ def _sign_checksum_alone(request: Any, **_: object) -> None:
         request.context["client_config"] = config.merge(signing)
 
 
+class _PlainFileLoader:
+    """Reads botocore's descriptions as plain dictionaries, which takes half the time of the ordered ones it makes."""
+
+    def exists(self, path: str) -> bool:
+        """Whether there is a description at a path, which has no suffix."""
+        return _description_file(path) is not None
+
+    def load_file(self, path: str) -> Any:
+        """The description at a path; None if there is none."""
+        file = _description_file(path)
+        content = file.read_bytes() if file else b"null"
+        return json.loads(gzip.decompress(content) if file and file.suffix == ".gz" else content)
+
+
+def _description_file(path: str) -> Path | None:
+    return next((file for suffix in (".json", ".json.gz") if (file := Path(path + suffix)).is_file()), None)
+
+
 @cache
 def _data_loader(folders: str | None) -> Any:
     """botocore's description of S3, loaded once for all clients: that is most of the work of creating one."""
@@ -86,28 +107,20 @@ def _data_loader(folders: str | None) -> Any:
     loader: Any = create_loader(folders)
     # To see whether there is S3 among its 400 services, botocore would look into the folder of each, twice.
     loader.list_available_services = lambda _kind: ["s3"]
+    loader.file_loader = _PlainFileLoader()
     return loader
 
 
 def _client(endpoint: str, environment: Mapping[str, str], patience: Patience, *, checksums: bool) -> Any:
-    import botocore.session
-    from boto3.session import Session
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
     from botocore.handlers import add_expect_header
+    from botocore.session import Session
 
     try:
-        core = botocore.session.get_session()
-        core.register_component("data_loader", _data_loader(environment.get("AWS_DATA_PATH") or None))
-        # botocore looks up what is None: profile, role, instance.
-        session = Session(
-            aws_access_key_id=environment.get("AWS_ACCESS_KEY_ID"),
-            aws_secret_access_key=environment.get("AWS_SECRET_ACCESS_KEY"),
-            aws_session_token=environment.get("AWS_SESSION_TOKEN"),
-            region_name=environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION"),
-            profile_name=environment.get("AWS_PROFILE") or None,
-            botocore_session=core,
-        )
+        session = Session(profile=environment.get("AWS_PROFILE") or None)
+        session.register_component("data_loader", _data_loader(environment.get("AWS_DATA_PATH") or None))
+        region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
         config = Config(
             # While a request is sent, this also limits how long the service may block the next part of it.
             connect_timeout=patience.connecting,
@@ -124,10 +137,14 @@ def _client(endpoint: str, environment: Mapping[str, str], patience: Patience, *
             # A server at a custom address seldom has a host name for each bucket.
             s3={"addressing_style": "path" if endpoint else "auto"},
         )
-        client = session.client(
+        # botocore looks up what is None: profile, role, instance.
+        client: Any = session.create_client(
             "s3",
-            region_name=session.region_name or "us-east-1",
+            region_name=region or session.get_config_variable("region") or "us-east-1",
             endpoint_url=endpoint or None,
+            aws_access_key_id=environment.get("AWS_ACCESS_KEY_ID") or None,
+            aws_secret_access_key=environment.get("AWS_SECRET_ACCESS_KEY") or None,
+            aws_session_token=environment.get("AWS_SESSION_TOKEN") or None,
             config=config,
         )
         # Bodies are streams, for which botocore would send Expect: 100-continue, and wait a second for a service that
