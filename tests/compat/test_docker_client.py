@@ -42,6 +42,7 @@ IGNORE_FILES = (
     "**/c\na/**\n!a/b/c\n",
     "**\n!docs/deep\n",
     "docs\n!docs/deep\ndocs/deep/y.txt\n!docs/x.md\n",
+    "*.py|*.txt\n?{2}/*\n*.{md,py}\n",
 )
 
 

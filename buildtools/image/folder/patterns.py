@@ -26,6 +26,9 @@ _RANGE_CHARACTER = r"(?:\\.|[^\\\-\]])"
 _VALID = re.compile(rf"(?:\\.|\[\^?+(?:{_RANGE_CHARACTER}(?:-{_RANGE_CHARACTER})?)+\]|[^\\\[])*", re.DOTALL)
 _CLASS = re.compile(rf"\[(\^?+)((?:{_RANGE_CHARACTER}(?:-{_RANGE_CHARACTER})?)+)\]", re.DOTALL)
 
+# Go's repetition; any other brace stands for itself, also the {,2} that Python knows.
+_REPETITION = re.compile(r"\{[0-9]+(?:,[0-9]*)?\}")
+
 _GLOB_CHARACTERS = frozenset("*[]?^\\")
 _POSIX_CLASSES = {
     "alnum": "0-9A-Za-z",
@@ -218,7 +221,7 @@ def _matcher(text: str) -> Callable[[str], bool]:
         regexp = re.compile(_python_expression(expression), re.ASCII)
     except re.error as error:
         raise ValueError(str(error)) from None
-    return lambda path: regexp.match(path) is not None
+    return lambda path: regexp.search(path) is not None
 
 
 def _go_expression(text: str) -> tuple[str, str]:
@@ -247,7 +250,9 @@ def _go_expression(text: str) -> tuple[str, str]:
         elif character == "?":
             expression += "[^/]"
             kind = "regexp"
-        elif character in ".+()|{}$":
+        elif character in ".+()$":
+            # Moby means to escape | { } as well, but its table has room for codes below 64 only. So `*.js|*.ts` is two
+            # expressions, one for each end of a path.
             expression += f"\\{character}"
         elif character == "\\" and position < len(text):
             expression += f"\\{text[position]}"
@@ -276,6 +281,8 @@ def _python_expression(expression: str) -> str:
             position += 1
         elif character == "$":
             python += r"\Z"
+        elif character == "{" and not _REPETITION.match(expression, position - 1):
+            python += r"\{"
         else:
             python += character
     return python
