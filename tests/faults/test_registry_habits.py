@@ -214,12 +214,24 @@ def test_a_manifest_as_plain_text_is_taken(registry: str, repository: str) -> No
 
 
 def test_a_request_that_is_too_large_is_told_with_what_to_raise(registry: str, repository: str) -> None:
-    page = always("PUT", "/manifests/", lambda answer: replaced(answer, 413, b"{}"))
+    # nginx says it by a web page.
+    page = always("PUT", "/manifests/", lambda answer: replaced(answer, 413, b"<html>", "text/html"))
     with before(registry, page) as client:
         image = manifest(client, repository)
         expected = rf"does not accept a request of {len(image.body)} bytes \(413\): .*client_max_body_size"
         with pytest.raises(BuildToolsError, match=expected):
             client.put_manifest(repository, "1.0", image)
+
+
+def test_a_registry_whose_disk_is_full_says_so(registry: str, repository: str) -> None:
+    # The answer of Distribution 2.8 on a full tmpfs.
+    detail = {"DriverName": "filesystem", "Enclosed": {"Op": "write", "Path": "/var/lib/registry/docker", "Err": 28}}
+    body = encode({"errors": [{"code": "UNKNOWN", "message": "unknown error", "detail": detail}]})
+    full = always("POST", "/uploads/", lambda answer: replaced(answer, 500, body))
+    with before(registry, full) as client:
+        expected = r"fails \(it answers 500: unknown error \(No space left on device\)\): see its log"
+        with pytest.raises(Unreachable, match=expected):
+            client.put_blob(repository, BLOB)
 
 
 def test_the_right_to_push_is_found_out_without_beginning_an_upload(registry: str, repository: str) -> None:

@@ -66,6 +66,8 @@ def service() -> Iterator[Service]:
         (301, "PermanentRedirect", Refused, "another region: set AWS_REGION"),
         (501, "NotImplemented", Refused, "conditional writes, and set s3_checksums = false"),
         (400, "BadDigest", Unreachable, "damaged on its way .*: try again"),
+        (413, "EntityTooLarge", Refused, "an upload of this size .*client_max_body_size"),
+        (507, "XMinioStorageFull", Unreachable, "has no space left for .*: make room there"),
         (418, "Teapot", BuildToolsError, r"refuses s3://bucket/widgets/key \(Teapot: as told\)"),
     ],
 )

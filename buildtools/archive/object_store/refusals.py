@@ -16,6 +16,10 @@ _DENIED = ("{endpoint} denies {right} on {place}", "grant the access key that ri
 # S3 denies access to what does not exist, unless the caller may list.
 _LISTING_TOO = ", and s3:ListBucket: without it, what does not exist is denied too"
 _READ = "s3:GetObject"
+_SIZE = (
+    "{endpoint} does not accept an upload of this size to {place}",
+    "raise its limit, or that of the proxy before it (nginx: client_max_body_size)",
+)
 _CLOCK = ("{endpoint} says that this machine's clock is wrong", "set the clock (timedatectl set-ntp true)")
 _REGION = ("bucket {bucket} is in another region", "set AWS_REGION to the bucket's region")
 
@@ -36,6 +40,8 @@ _REFUSALS = {
     "AuthorizationHeaderMalformed": _REGION,
     "PermanentRedirect": _REGION,
     "301": _REGION,
+    "EntityTooLarge": _SIZE,
+    "413": _SIZE,
     "NotImplemented": (
         "{endpoint} does not support a request that a release needs ({message})",
         "use a service with conditional writes, and set s3_checksums = false if it knows no checksums",
@@ -75,6 +81,8 @@ def refusal(response: dict[str, Any], operation: str, bucket: str, endpoint: str
         return Refused(fact.format_map(values), remedy)
     if name in _DAMAGED:
         return Unreachable(f"{place} was damaged on its way to {endpoint} ({name})", "try again")
+    if status == 507:
+        return Unreachable(f"{endpoint} has no space left for {place} ({name})", "make room there, then try again")
     if name in _TEMPORARY or status >= 500 or status == 429:
         return Unreachable(f"{endpoint} is not ready for {place} ({name}: {message})", "try again later")
     if name == "404":

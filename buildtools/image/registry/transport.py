@@ -6,6 +6,7 @@ import email.utils
 import http.client
 import ipaddress
 import json
+import os
 import random
 import re
 import socket
@@ -13,6 +14,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Collection, Generator, Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -50,6 +52,8 @@ _CERTIFICATE_REMEDIES = {
     10: "renew it, or set this machine's clock",
     **dict.fromkeys((62, 64), "name the registry by a host that is in its certificate"),
 }
+_OUT_OF_REACH = ("cannot be reached", "check that it runs and can be reached from here")
+_BROKEN = ("fails", "see its log, and whether its disk is full")
 _CLIENT = f"lockstep-buildtools/{__version__}"
 
 Body = bytes | Callable[[], Generator[bytes, None, None]]
@@ -117,9 +121,10 @@ class Transport:
         """The response, whose status is one of ``expected``. ``url`` may be a path.
 
         A ``body`` that is a function is called for every attempt. ``is_outage`` recognizes a response that is worth
-        another attempt whatever its status; a web page always is, because it comes from something before the registry.
-        ``seconds`` overrides how long the registry may be silent. Unless ``keep``, the body is only measured; a body
-        with a ``destination`` goes there, and a second attempt would write it again.
+        another attempt whatever its status. A web page is, because it comes from something before the registry, unless
+        that refuses the size of the request (413). ``seconds`` overrides how long the registry may be silent. Unless
+        ``keep``, the body is only measured; a body with a ``destination`` goes there, and a second attempt would write
+        it again.
 
         :raises Unreachable: if there is no response, or only 429, 5xx and outages, in all attempts or within two
             minutes.
@@ -132,6 +137,7 @@ class Transport:
             if self._aborted.is_set():
                 raise Unreachable(f"the connection to registry {self.host} was cancelled", "run the same command again")
             attempt += 1
+            status = 0
             try:
                 response = self._send_authorized(
                     method, url, scope, headers, body, attempt, seconds, keep=keep, destination=destination
@@ -139,21 +145,21 @@ class Transport:
             except _Interrupted as error:
                 failure, wait = error.reason, 0.0
             else:
-                if _is_web_page(response) and response.status < 500:
-                    failure, wait = f"it answers {response.status} with a web page", 0.0
+                status = response.status
+                if _is_web_page(response) and status < 500 and status != 413:
+                    failure, wait = f"it answers {status} with a web page", 0.0
                 elif is_outage(response):
                     failure, wait = f"it answers {reason_of(response)}", 0.0
-                elif response.status in expected:
+                elif status in expected:
                     return response
-                elif response.status == 429 or response.status >= 500:
+                elif status == 429 or status >= 500:
                     failure, wait = f"it answers {reason_of(response)}", _retry_after(response)
                 else:
                     raise self._error(method, url, scope, response, body)
             if attempt >= attempts or time.monotonic() - began >= _PATIENCE:
-                raise Unreachable(
-                    f"the registry {self.host} cannot be reached ({failure})",
-                    "check that it runs and can be reached from here, then run the same command again",
-                )
+                fact, remedy = _BROKEN if status in (500, 507) else _OUT_OF_REACH
+                remedy = f"{remedy}, then run the same command again"
+                raise Unreachable(f"the registry {self.host} {fact} ({failure})", remedy)
             self.wait(attempt, wait)
 
     def _error(self, method: str, url: str, scope: str, response: Response, body: Body) -> BuildToolsError:
@@ -404,6 +410,9 @@ def reason_of(answer: Response) -> str:
     try:
         first = json.loads(answer.data)["errors"][0]
         text = f": {first.get('message') or first.get('code')}"
+        # Distribution says no more than "unknown error" of its disk, and gives the number of the system's error.
+        with suppress(KeyError, TypeError, OverflowError):
+            text += f" ({os.strerror(first['detail']['Enclosed']['Err'])})"
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         text = ""
     return f"{answer.status}{text}"[:_LONGEST_SAYING]
