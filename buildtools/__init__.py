@@ -127,8 +127,12 @@ class Failures:
         return next((kind.exit_code for kind in _GRAVEST_FIRST if kind.exit_code in codes), 0)
 
     def combined(self, fact: str, remedy: str) -> BuildToolsError:
-        """The only failure as it is, or several as one error made by :meth:`summarized`."""
-        return self.errors[0] if len(self.errors) == 1 else self.summarized(fact, remedy)
+        """The only failure as it is, or several as one error made by :meth:`summarized`.
+
+        ``fact`` then names one of the gravest, because the last line of a log may be all that somebody reads.
+        """
+        gravest = next(error for error in self.errors if error.exit_code == self.exit_code)
+        return gravest if len(self.errors) == 1 else self.summarized(f"{fact}, one reason: {gravest.fact}", remedy)
 
     def summarized(self, fact: str, remedy: str) -> BuildToolsError:
         """One error with every message in its details, then ``fact`` and ``remedy``.

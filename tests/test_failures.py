@@ -40,9 +40,9 @@ def test_the_exit_code_is_an_outage_only_where_all_are_and_else_the_gravest_in_a
     assert {exit_code} == {type(combined(*order)).exit_code for order in permutations(errors)}
 
 
-def test_every_message_and_detail_is_kept_and_the_summary_comes_last() -> None:
-    expected = "no answer: try again\na line of a log\nother content: cut a new version\n\n2 images failed: fix them"
-    assert expected == str(combined(OUTAGE, CONFLICT))
+def test_every_message_and_detail_is_kept_and_a_summary_with_the_gravest_comes_last() -> None:
+    messages = "no answer: try again\na line of a log\nother content: cut a new version\n\n"
+    assert f"{messages}2 images failed, one reason: other content: fix them" == str(combined(OUTAGE, CONFLICT))
 
 
 def test_one_failure_is_itself_even_if_it_came_twice() -> None:

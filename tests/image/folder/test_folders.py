@@ -276,7 +276,7 @@ def test_the_errors_of_all_folders_come_at_once(tmp_path: Path) -> None:
     dockerfiles = {f"image{number}": "RUN before any FROM\n" for number in range(60)}
     settings = project(tmp_path, {**dockerfiles, "fine": "FROM scratch\n"})
     error = refusal(settings, "fine", "unknown", *dockerfiles)
-    assert "invalid image folders (61 errors)" == error.fact
+    assert error.fact.startswith("invalid image folders (61 errors), one reason: ")
     assert [f"src/docker/image{number}/Dockerfile line 1" for number in range(60)] == sorted(
         (line.partition(":")[0] for line in error.details if "Dockerfile line" in line),
         key=lambda line: int(line.partition("/image")[2].partition("/")[0]),
