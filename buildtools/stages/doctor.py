@@ -19,7 +19,7 @@ from buildtools.compose import installed_compose
 from buildtools.frozen import frozen
 from buildtools.image.builders.sites import BuildSite
 from buildtools.image.engine.client import Engine, EngineError, import_library
-from buildtools.image.registry.habits import Habits
+from buildtools.image.registry.capabilities import Capabilities
 from buildtools.schedule import side_by_side
 from buildtools.stages.signatures import check_keys
 from buildtools.task_context import TaskContext
@@ -277,25 +277,27 @@ def _registry(task: TaskContext) -> Iterator[Diagnosis]:
         repository = f"{settings.repository_prefix}/{names[0]}".partition("/")[2]
         registry.check_push_access(repository)
         yield Diagnosis("registry", Health.WELL, f"takes pushes to {repository}")
-        yield from _habits(registry.habits(repository))
+        yield from _capabilities(registry.capabilities(repository))
 
 
-def _habits(habits: Habits) -> Iterator[Diagnosis]:
+def _capabilities(capabilities: Capabilities) -> Iterator[Diagnosis]:
     """The registry's optional features, and the consequences of missing ones."""
     abilities = (
-        (habits.encrypted, "speaks TLS", "speaks plain http"),
-        (habits.mounts, "mounts layers", "mounts no layers, so those of base images are sent"),
-        (habits.ranges, "sends parts of layers", "sends whole layers only, so a broken download starts again"),
-        (habits.sizes, "tells sizes", "tells no sizes, so each takes two requests"),
+        (capabilities.encrypted, "speaks TLS", "speaks plain http"),
+        (capabilities.mounts, "mounts layers", "mounts no layers, so those of base images are sent"),
+        (capabilities.ranges, "sends parts of layers", "sends whole layers only, so a broken download starts again"),
+        (capabilities.sizes, "returns sizes", "returns no sizes, so each takes two requests"),
     )
     parts = [yes if can else no for can, yes, no in abilities if can is not None]
-    if habits.mounts is None:
+    if capabilities.mounts is None:
         parts.append("more shows after the first push")
-    if habits.request_limit:
-        hours = f" in {habits.limit_seconds / 3600:g} h" if habits.limit_seconds else ""
-        parts.append(f"allows {habits.request_limit} pulls{hours}, of which {habits.requests_left} are left")
+    if capabilities.request_limit:
+        hours = f" in {capabilities.limit_seconds / 3600:g} h" if capabilities.limit_seconds else ""
+        parts.append(
+            f"allows {capabilities.request_limit} pulls{hours}, of which {capabilities.requests_left} are left"
+        )
     yield Diagnosis("registry", Health.WELL, ", ".join(parts))
-    if habits.deletes:
+    if capabilities.deletes:
         yield Diagnosis("registry", Health.WELL, "deletes, so `invoke prune` works")
     else:
         fact = "does not delete, so old fingerprints stay and `invoke prune` fails"

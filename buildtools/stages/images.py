@@ -27,7 +27,7 @@ from buildtools.stages.image_names import place, repository
 from buildtools.stages.image_store import ImageStore
 from buildtools.stages.planned import Planned
 from buildtools.stages.registry_store import RegistryStore, refuse_unknown_platform
-from buildtools.stages.tree import mind_untracked
+from buildtools.stages.tree import check_untracked
 from buildtools.task_context import TaskContext
 
 _SECONDS_AN_HOUR = 3600
@@ -119,7 +119,7 @@ def push_images(task: TaskContext, wait_for_archives: Callable[[], object] | Non
     """
     registry = task.services.registry
     statuses_at_start = complete_survey(task)
-    mind_untracked(task, statuses_at_start, release=wait_for_archives is not None)
+    check_untracked(task, statuses_at_start, release=wait_for_archives is not None)
 
     def make(work: Callable[[], object]) -> None:
         work()
@@ -199,7 +199,7 @@ def push_plan(task: TaskContext, *, release: bool = False) -> tuple[Planned, ...
     :raises Refused: if a release would contain files that no commit has.
     """
     statuses = survey_images(task)
-    mind_untracked(task, statuses, release=release)
+    check_untracked(task, statuses, release=release)
     request = PushRequest(_to_push(task, statuses), task.version, _labels(task))
     with _refusing_guesses(task, statuses):
         routes = foreseen_routes(request, task.services.registry, task.registry_cache)

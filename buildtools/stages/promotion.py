@@ -23,7 +23,7 @@ from buildtools.channel import refuse_name
 from buildtools.events import Transferred, timed
 from buildtools.gates import Gates, gates_key
 from buildtools.image.registry.image_copier import ImageCopier
-from buildtools.image.registry.lookup import Seen, manifests_below, tag_digest
+from buildtools.image.registry.lookup import KnownParts, manifests_below, tag_digest
 from buildtools.image.registry.manifest import Damaged, Descriptor, Manifest
 from buildtools.release import Release, ReleasedArchive, ReleasedImage, refuse_other_content
 from buildtools.schedule import QUESTIONS_AT_ONCE, run_graph, side_by_side
@@ -315,7 +315,7 @@ def _refuse_drift(
     task: TaskContext,
     release: Release,
     *,
-    stored: Mapping[str, Seen] = MappingProxyType({}),
+    stored: Mapping[str, KnownParts] = MappingProxyType({}),
     manifests: dict[str, Manifest] | None = None,
     to_mount: bool = False,
 ) -> None:

@@ -50,7 +50,7 @@ def to_release(task: TaskContext) -> TaskContext:
     return task.with_checkout(replace(task.checkout, version=version))
 
 
-def mind_untracked(task: TaskContext, statuses: Sequence[ImageStatus], *, release: bool) -> None:
+def check_untracked(task: TaskContext, statuses: Sequence[ImageStatus], *, release: bool) -> None:
     """Refuse a ``release`` of files that no commit has; otherwise warn, unless the version is dirty anyway.
 
     Modes that no commit has are only worth a warning: the clone's umask decides over them.

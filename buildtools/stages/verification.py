@@ -9,7 +9,7 @@ from buildtools import Unreachable
 from buildtools.archive.checksums import Checksums
 from buildtools.audit import Audit, Incomplete, Verification, audit
 from buildtools.image.registry.cache import Cache
-from buildtools.image.registry.lookup import Seen, StoredImage, images_of, is_whole
+from buildtools.image.registry.lookup import KnownParts, StoredImage, images_of, is_whole
 from buildtools.image.registry.manifest import Damaged, Manifest
 from buildtools.release import Release, ReleasedArchive, ReleasedImage
 from buildtools.stages import releases
@@ -38,7 +38,7 @@ def audit_releases(
     subjects: Sequence[Release],
     *,
     deep: bool = False,
-    stored: Mapping[str, Seen] = MappingProxyType({}),
+    stored: Mapping[str, KnownParts] = MappingProxyType({}),
     manifests: dict[str, Manifest] | None = None,
     to_mount: bool = False,
 ) -> tuple[Audit, ...]:
@@ -53,7 +53,7 @@ def audit_releases(
     cache = Cache(task.run.cache)
     # Each repository is asked for all of its layers, because a registry can lose one in one repository only; but only
     # once, because most layers of one release are also in the next.
-    parts: dict[tuple[str, str], Seen] = {}
+    parts: dict[tuple[str, str], KnownParts] = {}
 
     def ask(service: str, question: Callable[[], str | None]) -> str | None:
         if service in silent:
@@ -66,7 +66,7 @@ def audit_releases(
 
     def image_digest(image: ReleasedImage) -> str | None:
         registry = task.services.registry_at(image.registry)
-        seen = stored.get(image.repository) or parts.setdefault((image.registry, image.repository), Seen())
+        seen = stored.get(image.repository) or parts.setdefault((image.registry, image.repository), KnownParts())
         try:
             manifest = registry.get_manifest(image.repository, image.tag)
             digest, variants = images_of(registry, image.repository, manifest, cache, seen) or ("", {})

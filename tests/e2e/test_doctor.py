@@ -83,12 +83,12 @@ def test_what_is_not_well_is_named_and_the_worst_gives_the_exit_code(healthy: Pr
     assert set(ill.subjects.split(", ")) == {line.split()[1] for line in lines}
 
 
-def test_the_habits_of_the_registry_are_told(healthy: Project) -> None:
+def test_the_capabilities_of_the_registry_are_shown(healthy: Project) -> None:
     healthy.done("push")
     before = healthy.world()
     facts = [each["fact"] for each in healthy.done("doctor", "--json", "--dry-run").document["diagnoses"]]
     expected = {
-        "speaks plain http, mounts layers, sends parts of layers, tells sizes",
+        "speaks plain http, mounts layers, sends parts of layers, returns sizes",
         "deletes, so `invoke prune` works",
     }
     assert (expected, before) == (expected & {*facts}, healthy.world())

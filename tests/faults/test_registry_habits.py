@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from buildtools import BuildToolsError, Refused, Unreachable
+from buildtools.image.registry.capabilities import Capabilities
 from buildtools.image.registry.client import Registry
-from buildtools.image.registry.habits import Habits
 from buildtools.image.registry.manifest import (
     DOCKER_CONFIG,
     DOCKER_LAYER,
@@ -105,7 +105,7 @@ def always(method: str, part: str, change: Habit) -> Habit:
 
 @pytest.fixture
 def repository() -> str:
-    return f"habits-{secrets.token_hex(6)}"
+    return f"capabilities-{secrets.token_hex(6)}"
 
 
 def manifest(client: Registry, repository: str) -> Manifest:
@@ -249,13 +249,15 @@ def test_a_registry_that_takes_no_pushes_is_found_out_before(registry: str, repo
         client.check_push_access(repository)
 
 
-def test_habits_show_and_nothing_stays(registry: str, repository: str) -> None:
+def test_capabilities_are_found_and_nothing_stays(registry: str, repository: str) -> None:
     requests: list[tuple[str, str, int]] = []
     with before(registry, lambda answer: requests.append((answer.method, answer.path, answer.status))) as client:
-        assert Habits(encrypted=False, deletes=True) == client.habits(repository)
+        assert Capabilities(encrypted=False, deletes=True) == client.capabilities(repository)
         client.put_manifest(repository, "1.0", manifest(client, repository))
         requests.clear()
-        assert Habits(encrypted=False, deletes=True, mounts=True, ranges=True, sizes=True) == client.habits(repository)
+        assert Capabilities(encrypted=False, deletes=True, mounts=True, ranges=True, sizes=True) == client.capabilities(
+            repository
+        )
         assert ["POST"] == [method for method, path, _ in requests if "uploads" in path]
         assert ["1.0"] == client.tags(repository)
 
@@ -283,9 +285,11 @@ def limited(answer: Answer) -> None:
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_each_habit_is_told(registry: str, repository: str, habit: Habit, expected: dict[str, Any]) -> None:
+def test_each_missing_capability_is_found(
+    registry: str, repository: str, habit: Habit, expected: dict[str, Any]
+) -> None:
     with closing(Registry(registry)) as client:
         client.put_manifest(repository, "1.0", manifest(client, repository))
-    usual = Habits(encrypted=False, deletes=True, mounts=True, ranges=True, sizes=True)
+    usual = Capabilities(encrypted=False, deletes=True, mounts=True, ranges=True, sizes=True)
     with before(registry, habit) as client:
-        assert replace(usual, **expected) == client.habits(repository)
+        assert replace(usual, **expected) == client.capabilities(repository)

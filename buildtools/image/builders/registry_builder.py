@@ -23,7 +23,7 @@ from buildtools.image.reference import Reference
 from buildtools.image.registry.build_records import BuildRecords
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
-from buildtools.image.registry.lookup import Seen, StoredImage, is_whole, move_tag, read_image
+from buildtools.image.registry.lookup import KnownParts, StoredImage, is_whole, move_tag, read_image
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL, Damaged, diff_ids_of
 from buildtools.schedule import awaited
 
@@ -57,7 +57,7 @@ class RegistryBuilder:
         # By the id of an image that was built here: its name, and the seconds that it took.
         self._builds: dict[str, tuple[str, float]] = {}
         # Builds on one base share most of their layers.
-        self._parts = Seen()
+        self._parts = KnownParts()
         # The content of a digest never changes.
         self._images: dict[str, StoredImage] = {}
 

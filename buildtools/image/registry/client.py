@@ -19,8 +19,8 @@ from buildtools import BuildToolsError, Refused, Unreachable
 from buildtools.image.docker.credentials import Credential, Credentials
 from buildtools.image.http.responses import Response
 from buildtools.image.registry.auth import pull_scope, push_scope, scope_of
+from buildtools.image.registry.capabilities import Capabilities, read_capabilities
 from buildtools.image.registry.download import Download, lacks_json
-from buildtools.image.registry.habits import Habits, read_habits
 from buildtools.image.registry.manifest import (
     ACCEPTED,
     DOCKER_MANIFEST,
@@ -115,7 +115,7 @@ class Registry:
         if response.status < 300:
             self.delete_manifest(repository, digest_of(b"{}"))
 
-    def habits(self, repository: str) -> Habits:
+    def capabilities(self, repository: str) -> Capabilities:
         """The registry's optional features; nothing is left behind."""
         tag, blob = "", ""
         # A login that may push need not be allowed to list tags.
@@ -127,7 +127,7 @@ class Registry:
         if manifest:
             blob = manifest.config.digest
         mount = partial(self.mount_blob, repository, blob, repository)
-        return read_habits(self._transport, repository, tag, blob, mount)
+        return read_capabilities(self._transport, repository, tag, blob, mount)
 
     def head_manifest(self, repository: str, target: str) -> Descriptor | None:
         """The descriptor that a tag or digest points to, without fetching the content; None if there is none."""

@@ -10,7 +10,7 @@ from functools import partial
 from tempfile import TemporaryFile
 
 from buildtools.image.registry.client import Registry
-from buildtools.image.registry.lookup import Seen, download_blob
+from buildtools.image.registry.lookup import KnownParts, download_blob
 from buildtools.image.registry.manifest import Descriptor, Manifest
 from buildtools.schedule import QUESTIONS_AT_ONCE
 
@@ -30,7 +30,7 @@ class ImageCopier:
     ) -> None:
         self._target = target
         self._images = images
-        self.parts = Seen()
+        self.parts = KnownParts()
         self._takers: dict[str, list[str]] = {}
         for repository, image in images.items():
             for digest in dict.fromkeys(blob.digest for _, blobs in image for blob in blobs):

@@ -88,7 +88,7 @@ def read_image(
     repository: str,
     target: str,
     cache: Cache,
-    parts: Seen | None = None,
+    parts: KnownParts | None = None,
     *,
     platform: Platform | None = None,
 ) -> StoredImage | None:
@@ -105,7 +105,7 @@ def read_image(
 
 
 def read_images(
-    registry: Registry, repository: str, tag: str, cache: Cache, parts: Seen
+    registry: Registry, repository: str, tag: str, cache: Cache, parts: KnownParts
 ) -> tuple[str, Mapping[str, StoredImage | None]] | None:
     """The digest of a version's tag, and its image, or those of several platforms by platform; None if there is none.
 
@@ -115,7 +115,7 @@ def read_images(
 
 
 def images_of(
-    registry: Registry, repository: str, manifest: Manifest | None, cache: Cache, parts: Seen
+    registry: Registry, repository: str, manifest: Manifest | None, cache: Cache, parts: KnownParts
 ) -> tuple[str, Mapping[str, StoredImage | None]] | None:
     """Like :func:`read_images`, of what a tag points to."""
     if manifest and manifest.is_index and len(manifest.platforms) > 1:
@@ -132,7 +132,7 @@ def read_image_at(
     repository: str,
     manifest: Manifest,
     cache: Cache,
-    parts: Seen | None,
+    parts: KnownParts | None,
     platform: Platform | None = None,
 ) -> StoredImage | None:
     """Like :func:`read_image`, for a manifest that was read before."""
@@ -146,7 +146,7 @@ def read_image_at(
 
 
 def _image_of_index(
-    registry: Registry, repository: str, index: Manifest, digest: str, cache: Cache, parts: Seen | None
+    registry: Registry, repository: str, index: Manifest, digest: str, cache: Cache, parts: KnownParts | None
 ) -> StoredImage | None:
     """One image of an index, with its attestations; None if a part of either is missing."""
     manifest = registry.get_manifest(repository, digest)
@@ -159,7 +159,7 @@ def _image_of_index(
 
 
 def _with_config(
-    registry: Registry, repository: str, manifest: Manifest, cache: Cache, parts: Seen | None
+    registry: Registry, repository: str, manifest: Manifest, cache: Cache, parts: KnownParts | None
 ) -> StoredImage | None:
     digest = manifest.config.digest
     config = cache.config(digest)
@@ -175,7 +175,7 @@ def _with_config(
 
 
 def find_intact(
-    registry: Registry, repository: str, fingerprint: str, cache: Cache, parts: Seen | None = None
+    registry: Registry, repository: str, fingerprint: str, cache: Cache, parts: KnownParts | None = None
 ) -> StoredImage | None:
     """The image with this fingerprint; None if there is none, or a part of it is missing or truncated."""
     image = read_fingerprinted(registry, repository, fingerprint, cache)
@@ -183,7 +183,7 @@ def find_intact(
 
 
 def find_to_stamp(
-    registry: Registry, repository: str, fingerprint: str, cache: Cache, parts: Seen
+    registry: Registry, repository: str, fingerprint: str, cache: Cache, parts: KnownParts
 ) -> StoredImage | None:
     """The image with this fingerprint, to make a version from; None if there is none, or a layer is incomplete.
 
@@ -205,7 +205,7 @@ def read_fingerprinted(registry: Registry, repository: str, fingerprint: str, ca
     return image if image and image.labels.get(FINGERPRINT_LABEL) == fingerprint else None
 
 
-class Seen:
+class KnownParts:
     """Parts of images that a registry is known to have. Thread-safe: only one thread asks for a part.
 
     A part may have been seen in a sibling repository. Registries keep one copy for all, so it is not requested again.
@@ -234,9 +234,9 @@ class Seen:
         return all(self.has(registry, repository, part) for part in parts)
 
 
-def is_whole(registry: Registry, repository: str, image: StoredImage, parts: Seen | None = None) -> bool:
+def is_whole(registry: Registry, repository: str, image: StoredImage, parts: KnownParts | None = None) -> bool:
     """Whether all parts of an image are there, in their full size; their content is not read."""
-    return (parts or Seen()).has_all(registry, repository, image.parts)
+    return (parts or KnownParts()).has_all(registry, repository, image.parts)
 
 
 def image_manifests(
@@ -294,14 +294,14 @@ def find_fingerprints(
     registry: Registry, places: Mapping[str, tuple[str, str]], cache: Cache
 ) -> dict[str, StoredImage | None]:
     """For each name, with its repository and fingerprint, the image in the registry, if all of it is there."""
-    parts = Seen()
+    parts = KnownParts()
     with ThreadPoolExecutor(max_workers=_JOBS) as pool:
         images = pool.map(lambda place: _find_readable(registry, place[0], place[1], cache, parts), places.values())
         return dict(zip(places, images, strict=True))
 
 
 def _find_readable(
-    registry: Registry, repository: str, fingerprint: str, cache: Cache, parts: Seen
+    registry: Registry, repository: str, fingerprint: str, cache: Cache, parts: KnownParts
 ) -> StoredImage | None:
     """Like :func:`find_intact`, but None if access is denied, which some registries do for what does not exist."""
     try:

@@ -21,7 +21,7 @@ from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.image_to_push import ImageToPush, variants_by_repository
 from buildtools.image.registry.lookup import (
-    Seen,
+    KnownParts,
     StoredImage,
     find_to_stamp,
     is_whole,
@@ -89,7 +89,7 @@ class VersionLookup:
         self.labels = labels
         self.cache = cache
         self.tag_digests: dict[str, str] = {}
-        self.parts = Seen()
+        self.parts = KnownParts()
         self._report = report
         self._pool = pool
         self._looked_at = float("-inf")

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
-from buildtools.image.engine.buildkit.http2 import DataCame, FrameEvent, HeadersCame, Http2, NotHttp2
+from buildtools.image.engine.buildkit.http2 import DataReceived, FrameEvent, HeadersReceived, Http2, NotHttp2
 from buildtools.request_log import Stopwatch
 
 # https://grpc.io/docs/guides/status-codes/
@@ -314,16 +314,16 @@ class Connection:
     def _handle(self, event: FrameEvent) -> None:
         stream = self._streams.get(event.stream)
         if stream is None:
-            if isinstance(event, HeadersCame) and self._handlers is not None:
+            if isinstance(event, HeadersReceived) and self._handlers is not None:
                 self._begin(event)
-        elif isinstance(event, DataCame):
+        elif isinstance(event, DataReceived):
             stream.take(event.data)
-        elif isinstance(event, HeadersCame):
+        elif isinstance(event, HeadersReceived):
             stream.outcome.update((_header(key), _header(value)) for key, value in event.fields)
         else:
             stream.end(None if event.code is None else Gone(f"the call was broken off from there (code {event.code})"))
 
-    def _begin(self, event: HeadersCame) -> None:
+    def _begin(self, event: HeadersReceived) -> None:
         metadata: dict[str, list[str]] = {}
         for key, value in event.fields:
             metadata.setdefault(_header(key), []).append(_header(value))

@@ -70,7 +70,7 @@ class NotHttp2(Broken):
 
 
 @frozen
-class HeadersCame:
+class HeadersReceived:
     """Headers, or trailers after the content."""
 
     stream: int
@@ -78,7 +78,7 @@ class HeadersCame:
 
 
 @frozen
-class DataCame:
+class DataReceived:
     """Part of a stream's content."""
 
     stream: int
@@ -93,7 +93,7 @@ class StreamEnded:
     code: int | None = None
 
 
-FrameEvent = HeadersCame | DataCame | StreamEnded
+FrameEvent = HeadersReceived | DataReceived | StreamEnded
 
 
 class Http2:
@@ -254,7 +254,7 @@ class Http2:
                 size = 0
             self._unreported[which] = size
         if data := _without_padding(flags, content):
-            yield DataCame(stream, data)
+            yield DataReceived(stream, data)
         if flags & _END_STREAM:
             yield StreamEnded(stream)
 
@@ -274,7 +274,7 @@ class Http2:
         self._block = None
         self._rooms.setdefault(stream, self._first_room)
         fields = self._decoder.decode(b"".join(parts), raw=True)
-        yield HeadersCame(stream, [(bytes(name), bytes(value)) for name, value in fields])
+        yield HeadersReceived(stream, [(bytes(name), bytes(value)) for name, value in fields])
         if first_flags & _END_STREAM:
             yield StreamEnded(stream)
 

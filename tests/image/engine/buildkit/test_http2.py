@@ -28,9 +28,9 @@ from hyperframe.frame import (
 
 from buildtools.image.engine.buildkit.http2 import (
     Broken,
-    DataCame,
+    DataReceived,
     FrameEvent,
-    HeadersCame,
+    HeadersReceived,
     Http2,
     NotHttp2,
     StreamEnded,
@@ -71,7 +71,7 @@ class Pair:
                 else:
                     self.told.append(told)
             for heard in self.ours.take_in(theirs):
-                if isinstance(heard, DataCame):
+                if isinstance(heard, DataReceived):
                     self.heard_content += heard.data
                 else:
                     self.heard.append(heard)
@@ -125,8 +125,8 @@ def test_a_call_of_ours_and_its_answer_arrive_whole(size: int) -> None:
     pair.theirs.send_headers(stream, [("grpc-status", "0")], end_stream=True)
     pair.talk()
     assert [
-        HeadersCame(stream, [(b":status", b"200"), (b"x-long", b"l" * size)]),
-        HeadersCame(stream, [(b"grpc-status", b"0")]),
+        HeadersReceived(stream, [(b":status", b"200"), (b"x-long", b"l" * size)]),
+        HeadersReceived(stream, [(b"grpc-status", b"0")]),
         StreamEnded(stream),
     ] == pair.heard
     assert b"answer" == pair.heard_content
@@ -136,7 +136,10 @@ def test_a_call_to_us_is_answered_with_a_trailer() -> None:
     pair = Pair(is_client=False)
     pair.theirs.send_headers(1, REQUEST, priority_weight=20, end_stream=True)
     pair.talk()
-    assert [HeadersCame(1, [(key.encode(), value.encode()) for key, value in REQUEST]), StreamEnded(1)] == pair.heard
+    assert [
+        HeadersReceived(1, [(key.encode(), value.encode()) for key, value in REQUEST]),
+        StreamEnded(1),
+    ] == pair.heard
     pair.ours.send_headers(1, [(":status", "200")])
     pair.ours.send_data(1, memoryview(b"answer"))
     pair.ours.send_headers(1, [("grpc-status", "0")], end=True)
@@ -289,5 +292,5 @@ def test_what_does_not_concern_us_is_passed_over() -> None:
     unknown = struct.pack(">BHBBI", 0, 3, 99, 255, 7) + b"abc"
     frames = [PriorityFrame(1, depends_on=3), WindowUpdateFrame(5, window_increment=10), GoAwayFrame(0)]
     sent = PREFACE + unknown + b"".join(frame.serialize() for frame in frames) + header(a="b")
-    assert [HeadersCame(1, [(b"a", b"b")])] == list(ours.take_in(sent))
+    assert [HeadersReceived(1, [(b"a", b"b")])] == list(ours.take_in(sent))
     assert [StreamEnded(9, code=2)] == list(ours.take_in(RstStreamFrame(9, error_code=2).serialize()))

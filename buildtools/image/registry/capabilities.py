@@ -1,4 +1,4 @@
-"""The optional features of a registry, found out by requests that leave nothing behind.
+"""The capabilities of a registry, tested by requests that leave nothing behind.
 
 https://github.com/opencontainers/distribution-spec/blob/main/spec.md leaves all of these to the registry.
 """
@@ -25,8 +25,8 @@ _RATE = re.compile(r"(\d+)(?:;w=(\d+))?")
 
 
 @frozen
-class Habits:
-    """The optional features of a registry, for one repository and this login.
+class Capabilities:
+    """The capabilities of a registry, for one repository and this login.
 
     ``mounts`` (blobs), ``ranges`` (parts of blobs) and ``sizes`` (of blobs) can only be tested with a blob; they are
     None if the repository is empty. ``requests_left`` of ``request_limit`` pulls may be made in ``limit_seconds``; a
@@ -43,8 +43,10 @@ class Habits:
     limit_seconds: int = 0
 
 
-def read_habits(transport: Transport, repository: str, tag: str, blob: str, mount: Callable[[], bool]) -> Habits:
-    """The registry's features; ``tag`` and ``blob`` are of the repository, and empty if it has none.
+def read_capabilities(
+    transport: Transport, repository: str, tag: str, blob: str, mount: Callable[[], bool]
+) -> Capabilities:
+    """The registry's capabilities; ``tag`` and ``blob`` are of the repository, and empty if it has none.
 
     ``mount`` mounts the blob from the repository into itself, which changes nothing.
 
@@ -53,7 +55,7 @@ def read_habits(transport: Transport, repository: str, tag: str, blob: str, moun
     encrypted = urlsplit(transport.resolve("/v2/")).scheme == "https"
     deletes = _deletes(transport, repository)
     if not blob:
-        return Habits(encrypted, deletes)
+        return Capabilities(encrypted, deletes)
     ask = partial(transport.request, scope=pull_scope(repository))
     accept = {"Accept": ", ".join(ACCEPTED)}
     manifest = ask("HEAD", f"/v2/{repository}/manifests/{tag}", expected=_ANY, headers=accept)
@@ -61,7 +63,7 @@ def read_habits(transport: Transport, repository: str, tag: str, blob: str, moun
     head = ask("HEAD", url, expected=_ANY)
     part = ask("GET", url, expected=_ANY, headers={"Range": "bytes=0-0"}, keep=False)
     limit, seconds = _rate(manifest, "RateLimit-Limit")
-    return Habits(
+    return Capabilities(
         encrypted,
         deletes,
         mount(),
