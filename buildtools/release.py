@@ -5,7 +5,7 @@ A version exists only if its manifest exists; the manifest names every image by 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, field, fields
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
@@ -185,10 +185,11 @@ def refuse_other_content(ours: Release, existing: Release) -> None:
         )
 
 
-def moving_tags(patterns: Iterable[str], version: Version, released: Iterable[Version]) -> tuple[str, ...]:
+def moving_tags(patterns: Iterable[str], version: Version, released: Collection[Version]) -> tuple[str, ...]:
     """The moving tags that ``version`` takes over: those for which it is the newest released version.
 
     A pattern may contain ``{major}``, ``{minor}`` and ``{patch}``. A pre-release, or a commit after a tag, takes none.
+    A tag that is another released version, such as ``1.4``, never moves.
     """
     numbers = _numbers(version)
     if not version.is_release or numbers is None:
@@ -196,6 +197,8 @@ def moving_tags(patterns: Iterable[str], version: Version, released: Iterable[Ve
     tags = []
     for pattern in patterns:
         tag = pattern.format(**numbers)
+        if any(other.image_tag == tag and other.text != version.text for other in released):
+            continue
         rivals = [
             other
             for other in released

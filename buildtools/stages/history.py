@@ -125,10 +125,13 @@ def _claim_entry(key: str, content: bytes) -> HistoryEntry:
 
 
 def _tags(task: TaskContext, releases: Iterable[Release]) -> dict[str, tuple[str, ...]]:
-    """The moving tags of each version: a tag belongs to the newest version that it fits."""
+    """The moving tags of each version: a tag belongs to the newest version that it fits, unless it is a version."""
     holders: dict[str, str] = {}
-    for version in sorted(Version.parse(each.version) for each in releases):
+    versions = sorted(Version.parse(each.version) for each in releases)
+    for version in versions:
         holders |= dict.fromkeys(moving_tags(task.settings.moving_tags, version, ()), version.text)
+    for version in versions:
+        holders.pop(version.image_tag, None)
     return {text: tuple(tag for tag, holder in holders.items() if holder == text) for text in set(holders.values())}
 
 
