@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from types import MappingProxyType
 from typing import TypeVar
 
 from buildtools import Conflict, Drifted, Failures, Refused, failures_of
@@ -23,7 +22,7 @@ from buildtools.channel import refuse_name
 from buildtools.events import Transferred, timed
 from buildtools.gates import Gates, gates_key
 from buildtools.image.registry.image_copier import ImageCopier
-from buildtools.image.registry.lookup import KnownParts, manifests_below, tag_digest
+from buildtools.image.registry.lookup import manifests_below, tag_digest
 from buildtools.image.registry.manifest import Damaged, Descriptor, Manifest
 from buildtools.release import Release, ReleasedArchive, ReleasedImage, refuse_other_content
 from buildtools.schedule import QUESTIONS_AT_ONCE, run_graph, side_by_side
@@ -33,7 +32,7 @@ from buildtools.stages.channels import move_plan
 from buildtools.stages.image_names import repository
 from buildtools.stages.planned import Planned
 from buildtools.stages.signatures import copy_release_signatures
-from buildtools.stages.verification import audit_releases
+from buildtools.stages.verification import MemberLookup
 from buildtools.task_context import TaskContext
 from buildtools.version import Version
 
@@ -79,16 +78,16 @@ def check_promotion(task: TaskContext, target: TaskContext, name: str, release: 
     """
     replica, version = target_release(target, release), Version.parse(release.version)
     registry = target.services.registry
-    manifests: dict[str, Manifest] = {}
     digests: dict[str, str] = {}
     to_mount = not target.run.dry_run and all(image.registry == registry.host for image in release.images)
+    members = MemberLookup(task, to_mount=to_mount)
 
     def look_up(goal: ReleasedImage) -> None:
         digests[goal.name] = tag_digest(registry, goal.repository, goal.tag) or ""
 
     # Each group asks another service. The first question to the target's store connects it.
     checks: tuple[tuple[Callable[[], object], ...], ...] = (
-        (partial(_refuse_drift, task, release, manifests=manifests, to_mount=to_mount),),
+        (partial(_refuse_drift, members, release),),
         (partial(_refuse_closed_gates, task, name, release),),
         (
             partial(_refuse_conflict, target, replica),
@@ -103,10 +102,10 @@ def check_promotion(task: TaskContext, target: TaskContext, name: str, release: 
     with ThreadPoolExecutor(QUESTIONS_AT_ONCE) as pool:
         if errors := [error for some in pool.map(failures_of, checks) for error in some]:
             raise releases.preflight_failure(errors)
-    missing = _missing_images(task, release, replica, manifests, digests)
+    missing = _missing_images(task, release, replica, members.manifests, digests)
     if to_mount and len(missing) < len(release.images):
         # What the target has is not mounted, so whether the release still has it must be asked.
-        _refuse_drift(task, release)
+        _refuse_drift(MemberLookup(task), release)
     return missing
 
 
@@ -139,7 +138,8 @@ def stage_replica(
     put = target.services.registry.put_manifest
     tags = {goal.name: partial(put, goal.repository, goal.tag, missing[goal.name][-1][0]) for goal in goals}
     _results(tags, "tagged", QUESTIONS_AT_ONCE)
-    _refuse_drift(target, replica, stored={goal.repository: copier.parts for goal in goals})
+    stored = {goal.repository: copier.parts for goal in goals}
+    _refuse_drift(MemberLookup(target, stored=stored), replica)
     return replica
 
 
@@ -311,16 +311,8 @@ def _read_gates(task: TaskContext, release: Release) -> tuple[Gates, str]:
     return gates, content.etag
 
 
-def _refuse_drift(
-    task: TaskContext,
-    release: Release,
-    *,
-    stored: Mapping[str, KnownParts] = MappingProxyType({}),
-    manifests: dict[str, Manifest] | None = None,
-    to_mount: bool = False,
-) -> None:
-    audits = audit_releases(task, (release,), stored=stored, manifests=manifests, to_mount=to_mount)
-    if error := Verification(audits).error():
+def _refuse_drift(members: MemberLookup, release: Release) -> None:
+    if error := Verification(members.audit((release,))).error():
         raise error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 
 from buildtools import Unreachable
@@ -33,50 +34,70 @@ def verify_all(task: TaskContext, *, deep: bool) -> Verification:
     return Verification(audit_releases(task, readable, deep=deep), tuple(unreadable))
 
 
-def audit_releases(
-    task: TaskContext,
-    subjects: Sequence[Release],
-    *,
-    deep: bool = False,
-    stored: Mapping[str, KnownParts] = MappingProxyType({}),
-    manifests: dict[str, Manifest] | None = None,
-    to_mount: bool = False,
-) -> tuple[Audit, ...]:
-    """Look up every member of these releases in registry and store, several at once.
+def audit_releases(task: TaskContext, subjects: Sequence[Release], *, deep: bool = False) -> tuple[Audit, ...]:
+    """Look up every member of these releases in registry and store; with ``deep``, read every archive."""
+    return MemberLookup(task, deep=deep).audit(subjects)
+
+
+class MemberLookup:
+    """Looks up the members of releases in registry and store, several at once.
 
     A service that failed to answer once is not asked again. ``stored`` are the repositories whose image this run has
     stored, each with the parts that its registry is known to have: it took the image's manifest, so what several of
-    them share is asked for once. ``manifests`` gets what the tag of each image points to, by the image's name. Layers
-    that are ``to_mount`` are not asked for: the registry tells then whether it has them.
+    them share is asked for once. Layers that are ``to_mount`` are not asked for: the registry tells then whether it has
+    them. After the audit of one release, ``manifests`` has what the tag of each image points to, by its name.
     """
-    silent: dict[str, Unreachable] = {}
-    cache = Cache(task.run.cache)
-    # Each repository is asked for all of its layers, because a registry can lose one in one repository only; but only
-    # once, because most layers of one release are also in the next.
-    parts: dict[tuple[str, str], KnownParts] = {}
 
-    def ask(service: str, question: Callable[[], str | None]) -> str | None:
-        if service in silent:
-            raise silent[service]
+    def __init__(
+        self,
+        task: TaskContext,
+        *,
+        deep: bool = False,
+        stored: Mapping[str, KnownParts] = MappingProxyType({}),
+        to_mount: bool = False,
+    ) -> None:
+        self.manifests: dict[str, Manifest] = {}
+        self._task = task
+        self._deep = deep
+        self._stored = stored
+        self._to_mount = to_mount
+        self._cache = Cache(task.run.cache)
+        self._silent: dict[str, Unreachable] = {}
+        # Each repository is asked for all of its layers, because a registry can lose one in one repository only; but
+        # only once, because most layers of one release are also in the next.
+        self._parts: dict[tuple[str, str], KnownParts] = {}
+
+    def audit(self, subjects: Sequence[Release]) -> tuple[Audit, ...]:
+        """Look up every member of these releases."""
+        return audit(
+            subjects,
+            lambda image: self._ask(image.registry, partial(self._image_digest, image)),
+            lambda archive: self._ask("store", partial(self._archive_digest, archive)),
+            lambda release: proofs(self._task, release, self._ask),
+        )
+
+    def _ask(self, service: str, question: Callable[[], str | None]) -> str | None:
+        if service in self._silent:
+            raise self._silent[service]
         try:
             return question()
         except Unreachable as error:
-            silent[service] = error
+            self._silent[service] = error
             raise
 
-    def image_digest(image: ReleasedImage) -> str | None:
-        registry = task.services.registry_at(image.registry)
-        seen = stored.get(image.repository) or parts.setdefault((image.registry, image.repository), KnownParts())
+    def _image_digest(self, image: ReleasedImage) -> str | None:
+        registry, repository = self._task.services.registry_at(image.registry), image.repository
+        parts = self._stored.get(repository) or self._parts.setdefault((image.registry, repository), KnownParts())
         try:
-            manifest = registry.get_manifest(image.repository, image.tag)
-            digest, variants = images_of(registry, image.repository, manifest, cache, seen) or ("", {})
+            manifest = registry.get_manifest(repository, image.tag)
+            digest, variants = images_of(registry, repository, manifest, self._cache, parts) or ("", {})
         except Damaged:
             return None
-        if manifest and manifests is not None:
-            manifests[image.name] = manifest
+        if manifest:
+            self.manifests[image.name] = manifest
 
         def is_complete(variant: StoredImage | None) -> bool:
-            return variant is not None and (to_mount or is_whole(registry, image.repository, variant, seen))
+            return variant is not None and (self._to_mount or is_whole(registry, repository, variant, parts))
 
         incomplete = [
             platform for platform, variant in variants.items() if digest == image.digest and not is_complete(variant)
@@ -85,14 +106,7 @@ def audit_releases(
             raise Incomplete(f"parts for {', '.join(incomplete)}" if len(variants) > 1 else "")
         return digest or None
 
-    def archive_digest(archive: ReleasedArchive) -> str | None:
+    def _archive_digest(self, archive: ReleasedArchive) -> str | None:
         checksums = Checksums(archive.size, archive.sha256, archive.composite)
-        current = task.services.store.digest(archive.key, checksums, deep=deep)
+        current = self._task.services.store.digest(archive.key, checksums, deep=self._deep)
         return f"sha256:{current}" if current else None
-
-    return audit(
-        subjects,
-        lambda image: ask(image.registry, lambda: image_digest(image)),
-        lambda archive: ask("store", lambda: archive_digest(archive)),
-        lambda release: proofs(task, release, ask),
-    )
