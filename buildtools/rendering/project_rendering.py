@@ -18,9 +18,13 @@ def new_project_document(project: NewProject) -> Any:
 
 def new_project_summary(project: NewProject, *, dry_run: bool) -> str:
     """The result of ``init``."""
-    words = [f"{'added to' if file.is_added_to else 'wrote'} {file.path}" for file in project.files]
-    words += [f"kept {path}" for path in project.unchanged]
-    return f"{'dry run, nothing was touched: ' if dry_run else ''}{', '.join(words)}; next: the commands above"
+    paths = {
+        "wrote": [file.path for file in project.files if not file.is_added_to],
+        "added to": [file.path for file in project.files if file.is_added_to],
+        "kept": project.unchanged,
+    }
+    words = "; ".join(f"{word} {', '.join(paths[word])}" for word in paths if paths[word])
+    return f"{'dry run, nothing was touched: ' if dry_run else ''}{words}; next: the commands above"
 
 
 def checked_summary(checked: Checked) -> str:
