@@ -91,7 +91,7 @@ ATTRIBUTES = [
 
 
 @pytest.mark.parametrize("autocrlf", ["", "true", "input", "false"])
-def test_line_ends_and_ident(folder: Path, autocrlf: str) -> None:
+def test_line_ends_and_ident_are_converted_as_git_converts_them(folder: Path, autocrlf: str) -> None:
     if autocrlf:
         git(folder, "config", "core.autocrlf", autocrlf)
     names = [f"f{number}" for number in range(len(ATTRIBUTES))]
@@ -109,7 +109,7 @@ def test_line_ends_and_ident(folder: Path, autocrlf: str) -> None:
 @pytest.mark.parametrize(
     "driver", ["upper", "named", "fails", "deaf", "empty", "must", "bare", "absent", "unknown", "long"]
 )
-def test_filters(folder: Path, driver: str) -> None:
+def test_filters_give_what_they_give_git(folder: Path, driver: str) -> None:
     (folder / ".gitattributes").write_text(f"* filter={driver}\n")
     contents = [b"", b"some text\n", b"one\ntwo\n", b"lone\n", b"x" * 200_000]
     assert gits_ids(folder, contents, "it's $f") == our_ids(folder, contents, "it's $f")
@@ -141,7 +141,7 @@ TEXT = "gr\u00fc\u00df\u4e16\n\U0001f600"
         "UTF8", "latin-1", "ISO-8859-1", "SHIFT-JIS", "EUC-JP", "cp1252", "UCS-2", "nonsense", "",
     ],
 )  # fmt: skip
-def test_encodings(folder: Path, encoding: str) -> None:
+def test_encodings_are_converted_as_git_converts_them(folder: Path, encoding: str) -> None:
     (folder / ".gitattributes").write_text(f"* working-tree-encoding={encoding} text\n")
     contents = [TEXT.encode(codec) for codec in ("utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le")]
     contents += [b"", b"\xfe\xff\0a", b"abc\r\n", b"\x81\x82\xe4", b"\xff\xfea", bytes(range(128, 256)), b"\\~\x80"]
@@ -165,7 +165,7 @@ BYTES = st.lists(
 
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.lists(BYTES.map(b"".join), min_size=3, max_size=3), st.sampled_from(ATTRIBUTES))
-def test_any_content(contents: list[bytes], states: str) -> None:
+def test_any_content_is_stored_as_git_stores_it(contents: list[bytes], states: str) -> None:
     with tempfile.TemporaryDirectory() as name:
         make(Path(name))
         (Path(name) / ".gitattributes").write_text(f"* {states}\n")

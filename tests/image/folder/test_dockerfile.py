@@ -71,7 +71,7 @@ def test_a_stage_named_as_its_own_base_means_the_image() -> None:
     assert ["base"] == images(needs("FROM base AS base\nFROM base\n"))
 
 
-def test_continued_lines_comments_and_escapes() -> None:
+def test_continued_lines_comments_and_escapes_make_one_instruction() -> None:
     text = "FROM \\\n  # comment\n\n  one \\\n  AS x\nCOPY a \\  \n b\\\nc /d/\nRUN echo \\\\\nCOPY e /\n"
     found = needs(text)
     assert (["one"], ("a", "bc", "e")) == (images(found), found.sources)
@@ -79,7 +79,7 @@ def test_continued_lines_comments_and_escapes() -> None:
     assert ("a", "b", "d") == needs(text).sources
 
 
-def test_windows_line_ends_and_a_byte_order_mark() -> None:
+def test_windows_line_ends_and_a_byte_order_mark_are_accepted() -> None:
     dockerfile = parse(b"\xef\xbb\xbf# syntax = docker/dockerfile:1\r\nFROM one\\\r\n:2\r\nCOPY a /\r\n")
     assert ("docker/dockerfile:1", ["one:2"]) == (dockerfile.syntax, images(dockerfile.needs({})))
 

@@ -205,13 +205,13 @@ def refusal(settings: Settings, *only: str) -> Refused:
     return caught.value
 
 
-def test_no_images_folder(tmp_path: Path) -> None:
+def test_a_missing_folder_of_images_is_refused_with_what_to_make(tmp_path: Path) -> None:
     refused = refusal(project(tmp_path, {}))
     assert "src/docker does not exist" == refused.fact
     assert "src/docker/NAME/Dockerfile" in refused.remedy
 
 
-def test_an_empty_images_folder(tmp_path: Path) -> None:
+def test_a_folder_without_image_folders_is_refused(tmp_path: Path) -> None:
     (tmp_path / "src" / "docker").mkdir(parents=True)
     assert "src/docker has no image folders" == refusal(project(tmp_path, {})).fact
 
@@ -229,19 +229,19 @@ def test_impossible_names_are_all_named_with_a_better_one(tmp_path: Path) -> Non
     assert "rename it, for example to a, loguploader, b-c" == refused.remedy
 
 
-def test_an_unknown_name_in_only(tmp_path: Path) -> None:
+def test_an_unknown_name_in_only_is_refused_with_a_near_one(tmp_path: Path) -> None:
     settings = project(tmp_path, {"loguploader": "FROM scratch\n", "base": "FROM scratch\n"})
     refused = refusal(settings, "loguplaoder")
     assert ("unknown image: loguplaoder", "did you mean loguploader?") == (refused.fact, refused.remedy)
     assert "the images are base, loguploader" == refusal(settings, "xyz").remedy
 
 
-def test_a_configured_image_without_a_folder(tmp_path: Path) -> None:
+def test_a_configured_image_without_a_folder_is_refused(tmp_path: Path) -> None:
     settings = project(tmp_path, {"base": "FROM scratch\n"}, image={"bsae": {"target": "x"}})
     assert "did you mean base?" == refusal(settings).remedy
 
 
-def test_a_missing_context(tmp_path: Path) -> None:
+def test_a_context_that_does_not_exist_is_refused_by_its_key(tmp_path: Path) -> None:
     settings = project(tmp_path, {"base": "FROM scratch\n"}, image={"base": {"context": "nowhere"}})
     assert "pyproject.toml: image.base.context: nowhere is not a folder" == refusal(settings).fact
 
