@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -35,6 +36,16 @@ class RawServer:
                 # What does not look like a request is a client that tries TLS.
                 if request[:1].isupper():
                     connection.sendall(self._script.pop(0) if len(self._script) > 1 else self._script[0])
+
+
+def json_documents(names: Sequence[str]) -> st.SearchStrategy[bytes]:
+    """JSON of any shape, whose objects have these names."""
+    values = st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(names), inner, max_size=5),
+        max_leaves=10,
+    )
+    return values.map(lambda value: json.dumps(value).encode())
 
 
 @st.composite

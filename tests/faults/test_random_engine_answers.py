@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -17,25 +16,14 @@ from buildtools.image.builder import BuildRequest
 from buildtools.image.docker.credentials import Credentials
 from buildtools.image.engine.build import build
 from buildtools.image.engine.client import Engine
-from tests.faults.raw_server import RawServer, raw_server, responses
+from tests.faults.raw_server import RawServer, json_documents, raw_server, responses
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(
-                (
-                    *("Id", "RepoTags", "Labels", "Config", "RootFS", "Layers", "Created", "message", "error", "Os"),
-                    *("Arch", "DriverStatus", "Size", "Type", "errorDetail", "status"),
-                )
-            ),
-            inner,
-            max_size=5,
-        )
-    ),
-    max_leaves=10,
-).map(lambda value: json.dumps(value).encode())
+JSON = json_documents(
+    (
+        *("Id", "RepoTags", "Labels", "Config", "RootFS", "Layers", "Created", "message", "error", "Os"),
+        *("Arch", "DriverStatus", "Size", "Type", "errorDetail", "status"),
+    )
+)
 BODIES = (
     JSON
     | st.sampled_from([b"", b"OK", b"[]", b"[{}]", b'{"Id": 7}', b"[" * 5000, b"<html>", b"\xff\xfe", b"\0" * 1024])

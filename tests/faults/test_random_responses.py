@@ -30,7 +30,7 @@ from buildtools.image.registry.simple_signing import (
     copy_signatures,
     read_signatures,
 )
-from tests.faults.raw_server import raw_server, responses
+from tests.faults.raw_server import json_documents, raw_server, responses
 
 DIGEST = digest_of(b"content")
 MANIFEST = json.dumps(
@@ -42,20 +42,7 @@ MANIFEST = json.dumps(
     }
 ).encode()
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(
-                ["errors", "tags", "manifests", "config", "layers", "token", "expires_in", "digest", "size"]
-            ),
-            inner,
-            max_size=4,
-        )
-    ),
-    max_leaves=8,
-).map(lambda value: json.dumps(value).encode())
+JSON = json_documents(("errors", "tags", "manifests", "config", "layers", "token", "expires_in", "digest", "size"))
 BODIES = (
     st.sampled_from(
         [b"", b"content", MANIFEST, b"{}", b"[" * 5000, b"<html>502</html>", b'{"tags": null}', b"\xff\xfe"]
