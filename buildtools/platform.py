@@ -1,7 +1,8 @@
 """Platforms, ``os/architecture[/variant]``, in the canonical spelling of containerd and BuildKit.
 
-The rules are those of https://github.com/containerd/platforms (``Parse``, then ``Normalize``), with one difference: an
-operating system or architecture that Go does not know is an error here, while containerd looks for such an image.
+The rules are those of https://github.com/containerd/platforms (``Parse``, then ``Normalize``), with two differences: an
+operating system or architecture that Go does not know is an error here, while containerd looks for such an image; and
+``arm64/v8`` is one of Linux.
 """
 
 from __future__ import annotations
@@ -75,12 +76,12 @@ class Platform:
 
     @classmethod
     def parse(cls, text: str) -> Platform:
-        """The platform that ``text`` names; an architecture alone implies Linux.
+        """The platform that ``text`` names; an architecture without a system implies Linux.
 
         :raises ValueError: if it does not name one platform.
         """
         parts = text.lower().split("/")
-        if len(parts) == 1:
+        if len(parts) == 1 or parts[0] in (*_ARCHITECTURES, *_ARCHITECTURE_NAMES):
             parts = ["linux", *parts]
         if len(parts) > 3:
             raise ValueError("it has more than three parts")

@@ -19,6 +19,9 @@ from buildtools.platform import Platform
         ("arm64", "linux/arm64"),
         ("linux/arm64/v8", "linux/arm64"),
         ("linux/arm64/8", "linux/arm64"),
+        ("arm64/v8", "linux/arm64"),
+        ("aarch64/v9", "linux/arm64/v9"),
+        ("arm/v6", "linux/arm/v6"),
         ("linux/arm64/v9", "linux/arm64/v9"),
         ("linux/aarch64", "linux/arm64"),
         ("linux/arm", "linux/arm/v7"),
@@ -38,7 +41,18 @@ def test_every_spelling_of_a_platform_means_the_same(text: str, normal: str) -> 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "/", "linux", "linux/", "lunix/amd64", "linux/amd46", "linux/amd64,linux/arm64", "linux/arm/v7/x", "a/b/c/d"],
+    [
+        "",
+        "/",
+        "linux",
+        "linux/",
+        "lunix/amd64",
+        "linux/amd46",
+        "linux/amd64,linux/arm64",
+        "linux/arm/v7/x",
+        "a/b/c/d",
+        "arm64/amd64",
+    ],
 )
 def test_what_is_not_one_platform_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match=r"unknown|more than three parts"):

@@ -22,7 +22,14 @@ from buildtools.image.reference import Reference
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.lookup import fingerprint_tag
-from buildtools.image.registry.manifest import FINGERPRINT_LABEL, Damaged, Manifest, check_config, onbuild_of
+from buildtools.image.registry.manifest import (
+    FINGERPRINT_LABEL,
+    Damaged,
+    Manifest,
+    OtherPlatforms,
+    check_config,
+    onbuild_of,
+)
 from buildtools.platform import Platform
 
 # Registries answer eight questions in parallel about as fast as one.
@@ -35,13 +42,15 @@ class BaseImage:
     """A base image, with its ``ONBUILD`` instructions.
 
     ``digest`` is empty if neither engine nor registry knows the image; ``unreachable`` is True if the registry did not
-    answer. ``kept_name`` is its name in the engine if an image of this project takes its own name.
+    answer, and ``other_platforms`` are those that it has the image for, if it lacks the one that is wanted.
+    ``kept_name`` is its name in the engine if an image of this project takes its own name.
     """
 
     reference: str
     digest: str = ""
     triggers: tuple[str, ...] = ()
     unreachable: bool = False
+    other_platforms: tuple[Platform, ...] = ()
     kept_name: str = ""
 
 
@@ -112,16 +121,20 @@ def _find(
 
 
 def _read(registry: Registry, reference: str, platform: Platform, cache: Cache) -> BaseImage:
-    """An image in its registry; without a digest if the registry does not have it.
+    """An image in its registry; without a digest if the registry does not have it, or for other platforms only.
 
-    :raises Damaged: if it cannot be read, or is for other platforms.
+    :raises Damaged: if it cannot be read.
     """
     name = Reference.parse(reference)
     descriptor = None if name.digest else registry.head_manifest(name.repository, name.target)
     digest = name.digest or (descriptor.digest if descriptor else "")
     manifest = _manifest(registry, name, digest, cache) if digest else None
     if manifest and manifest.is_index:
-        manifest = _manifest(registry, name, manifest.image_for(platform), cache)
+        index = manifest
+        try:
+            manifest = _manifest(registry, name, index.image_for(platform), cache)
+        except OtherPlatforms:
+            return BaseImage(reference, other_platforms=tuple(index.platforms))
     if manifest is None:
         return BaseImage(reference)
     config = cache.config(manifest.config.digest) or registry.get_blob(name.repository, manifest.config.digest)
@@ -163,4 +176,5 @@ def _is_for(image: dict[str, Any], platform: Platform) -> bool:
     try:
         return Platform.parse(f"{image['Os']}/{image['Architecture']}").architecture == platform.architecture
     except (KeyError, ValueError):
-        return True
+        # Of an index whose image for its own platform is not there, containerd's store tells no platform.
+        return "Descriptor" not in image

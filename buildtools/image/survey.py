@@ -8,7 +8,7 @@ from dataclasses import field, replace
 from enum import Enum
 from pathlib import Path
 
-from buildtools import BuildToolsError
+from buildtools import BuildToolsError, Refused
 from buildtools.frozen import frozen
 from buildtools.image.bases import BaseImage
 from buildtools.image.engine.client import Engine
@@ -99,6 +99,7 @@ def survey(
             fingerprint = _fingerprint(folder, fingerprints, own_bases, contents)
             fingerprints[folder.name] = fingerprint
             error = next((errors[name] for name in fingerprint.unknown if name in errors), None)
+            error = error or _platform_error(folder, own_bases)
             why = ("no engine can be used; `invoke doctor` says why",)
             statuses.append(
                 ImageStatus(folder, fingerprint, BuildState.UNKNOWN, why=why, bases=own_bases, base_error=error)
@@ -160,7 +161,9 @@ def registry_statuses(
     for each in statuses:
         image = stored.get(each.name)
         why = () if is_final and image else _unfit(each, image, generations)
-        if each.fingerprint.unknown:
+        if each.base_error:
+            status = replace(each, why=(each.base_error.fact,))
+        elif each.fingerprint.unknown:
             reason = "the registry of base {} does not tell what it is"
             status = replace(each, why=tuple(map(reason.format, each.fingerprint.unknown)))
         elif image and not why:
@@ -216,6 +219,20 @@ def _fingerprint(
     )
 
 
+def _platform_error(folder: ImageFolder, bases: Mapping[str, BaseImage]) -> Refused | None:
+    """The error if a base image is not to be had for the platform that it is built on for; None if all are."""
+    for base in folder.outside(_triggers(bases)):
+        image = bases.get(base.image)
+        if image and image.other_platforms:
+            others = ", ".join(map(str, image.other_platforms))
+            return Refused(
+                f"{folder.dockerfile.where} line {base.mention.line}: {base.image} is not to be had for "
+                f"{base.platform}, but for {others}",
+                "name another base image, or another platform",
+            )
+    return None
+
+
 def _triggers(bases: Mapping[str, BaseImage]) -> dict[str, tuple[str, ...]]:
     return {name: base.triggers for name, base in bases.items() if base.triggers}
 
@@ -243,6 +260,8 @@ class _EngineImages:
         """The state of a folder whose parents have these generations."""
         folder, fingerprint = unknown.folder, unknown.fingerprint
         unknown = replace(unknown, state=BuildState.UNKNOWN, image_id="", tags=(), registry_digest="")
+        if unknown.base_error:
+            return replace(unknown, why=(unknown.base_error.fact,))
         if fingerprint.unknown:
             reason = "base {} is neither in the engine nor can its registry be asked"
             why = tuple(map(reason.format, fingerprint.unknown))

@@ -88,7 +88,12 @@ def survey_folders(task: TaskContext, *, complete: bool = False) -> tuple[ImageS
         find_bases, image_folders, store.engine, task.services.registry_at, task.registry_cache, store.own_names()
     )
     bases = find()
-    without_digest = {base.reference: base for each in bases.values() for base in each.values() if not base.digest}
+    without_digest = {
+        base.reference: base
+        for each in bases.values()
+        for base in each.values()
+        if not (base.digest or base.other_platforms)
+    }
     unknown = list(without_digest.values()) if complete else []
     errors = store.fetch(unknown)
     if len(errors) < len(unknown):

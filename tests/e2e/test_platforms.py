@@ -224,6 +224,21 @@ def test_a_parent_is_pushed_for_all_of_its_platforms_whoever_needs_it(several: P
     assert "2 already there" in several.done("push").last
 
 
+def test_a_base_image_without_the_platform_is_an_error_before_anything_is_built(several: Project) -> None:
+    several.done("push", "--only", several.name("base"))
+    base = several.reference("base", "1.0.0")
+    several.image("app", f"FROM scratch\nFROM {base}\n")
+    several.configure(platforms=["amd64", "riscv64"])
+    several.commit("another platform")
+    several.tag("1.0.1")
+    refused = several.invoke("push")
+    where = f"src/docker/{several.name('app')}/Dockerfile line 2"
+    fact = f"{where}: {base} is not to be had for linux/riscv64, but for linux/amd64, linux/arm64"
+    assert (2, f"error: {fact}: name another base image, or another platform") == (refused.code, refused.last)
+    assert fact in several.done("list").out
+    assert "build started" not in refused.err
+
+
 def test_a_variant_that_is_gone_is_missed(several: Project) -> None:
     several.done("publish")
     gone = variants(several, "app", "1.0.0")["arm64"]["digest"]

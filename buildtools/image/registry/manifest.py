@@ -242,13 +242,13 @@ class Manifest:
     def image_for(self, platform: Platform) -> str:
         """The digest of an index's image for a platform; an image for an older variant can serve a newer one.
 
-        :raises Damaged: if there is none.
+        :raises OtherPlatforms: if there is none.
         """
         digests = self.platforms
         digests_of_variants = [each for each in digests if replace(each, variant=platform.variant) == platform]
         usable = [each for each in digests_of_variants if each.variant <= platform.variant]
         if not usable:
-            raise Damaged(f"the index {self.digest} has no image for {platform}", "name another image or platform")
+            raise OtherPlatforms(f"the index {self.digest} has no image for {platform}", "name another platform")
         return digests[max(usable, key=lambda each: each.variant)]
 
     @cached_property
