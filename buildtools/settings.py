@@ -23,7 +23,9 @@ COMPONENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 GATE = "stage"
 # The variable with the password of an encrypted signing key; cosign reads it too.
 SIGNING_PASSWORD = "COSIGN_PASSWORD"  # noqa: S105  its name
-_HOST = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?")
+# https://github.com/distribution/reference/blob/main/reference.go has the grammar.
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:]+\])(?::[0-9]{{1,5}})?")
 
 
 class MediaTypes(Enum):
@@ -305,4 +307,4 @@ def is_host(text: str) -> bool:
         urlsplit(f"//{text}").port  # noqa: B018  raises for invalid ports and IPv6 addresses
     except ValueError:
         return False
-    return _HOST.fullmatch(text) is not None
+    return HOST.fullmatch(text) is not None

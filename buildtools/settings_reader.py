@@ -150,8 +150,20 @@ def _values(
         if key not in members:
             errors.append(f"{place_of(here, origins)}: unknown key {here}{_nearest(key, members, path)}")
         elif key not in skip:
-            _convert(members[key], value, partial(_where, here, origins), values, errors)
+            strangers = _strangers(value) if members[key].default_factory is dict else {}
+            errors += [
+                f"{_where(f'{here}.{name}', origins)} must be a string, not {_quoted(item)}"
+                for name, item in strangers.items()
+            ]
+            if not strangers:
+                _convert(members[key], value, partial(_where, here, origins), values, errors)
     return values
+
+
+def _strangers(value: Any) -> dict[str, Any]:
+    """The items of a table that are no strings, such as a version that TOML takes for a number."""
+    table = value if isinstance(value, Mapping) else {}
+    return {name: item for name, item in table.items() if not isinstance(item, str)}
 
 
 def _nearest(key: str, candidates: Mapping[str, object], path: str) -> str:

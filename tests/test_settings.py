@@ -99,6 +99,7 @@ def test_all_errors_come_at_once_with_origin_and_key() -> None:
         {
             "registri": "x",
             "jobs": -1,
+            "args": {"PYTHON": 3.1, "JAVA": "17"},
             "image": {"a": {"ssh": "perhaps"}, "b": {"platform": "lunix/amd64"}},
             "distribution": {"d": {}},
         },
@@ -107,13 +108,14 @@ def test_all_errors_come_at_once_with_origin_and_key() -> None:
     assert [
         "pyproject.toml: unknown key registri (did you mean registry?)",
         "pyproject.toml: jobs must be a whole number from 0 to 1000000, not -1",
+        "pyproject.toml: args.PYTHON must be a string, not 3.1",
         "environment: moving_tags must be a list of strings, not 7",
         "pyproject.toml: image.a.ssh must be true or false, not 'perhaps'",
         "environment: namespace must be lower-case words joined by slashes, not 'Upper'",
         "pyproject.toml: image.b.platform must be one platform, such as linux/arm64, not 'lunix/amd64' "
         "(unknown operating system 'lunix')",
         "pyproject.toml: distribution.d must have either root or archive",
-        "invalid configuration (7 errors): fix the errors above",
+        "invalid configuration (8 errors): fix the errors above",
     ] == message.splitlines()
 
 
@@ -125,6 +127,8 @@ def test_all_errors_come_at_once_with_origin_and_key() -> None:
         {"registry": "one-word"},
         {"registry": "registry.example:99999"},
         {"registry": "[1]:5000"},
+        {"registry": "registry..example"},
+        {"registry": "-registry.example"},
         {"artifacts": "https://bucket"},
         {"moving_tags": ["{major"]},
         {"moving_tags": ["{prerelease}"]},

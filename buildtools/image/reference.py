@@ -6,11 +6,9 @@ import re
 
 from buildtools import Refused
 from buildtools.frozen import frozen
-from buildtools.settings import COMPONENT
+from buildtools.settings import COMPONENT, HOST
 
 # https://github.com/distribution/reference/blob/main/reference.go has the grammar.
-_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
-_REGISTRY = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:]+\])(?::[0-9]+)?")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 _IMAGE_ID = re.compile(r"[0-9a-f]{64}")
@@ -68,7 +66,7 @@ class Reference:
         if registry in (DOCKER_HUB, f"index.{DOCKER_HUB}"):
             registry = DOCKER_HUB
             repository = repository if "/" in repository else f"library/{repository}"
-        if not _REGISTRY.fullmatch(registry):
+        if not HOST.fullmatch(registry):
             raise _refusal(text, f"{registry!r} is not a registry's host")
         for part in repository.split("/"):
             if not COMPONENT.fullmatch(part):

@@ -220,7 +220,7 @@ def _names(settings: Settings) -> list[str]:
     root = settings.root / settings.images
     if not root.is_dir():
         raise Refused(
-            f"{settings.images} does not exist",
+            f"{settings.images} {'is not a folder' if root.exists() else 'does not exist'}",
             f"make one folder per image, {settings.images}/NAME/Dockerfile, "
             'or name another folder with images = "…" under [tool.buildtools] in pyproject.toml',
         )
