@@ -142,7 +142,7 @@ class Engine:
         try:
             response = self._connections.request("GET", "/_ping", {})
         except (http.client.HTTPException, ConnectionResetError) as error:
-            if self._speaks_http2():
+            if self._url.scheme != "ssh" and self._speaks_http2():
                 raise UnusableEngine(
                     f"what answers at {self.address} is a BuildKit daemon",
                     f'set builder = "{self.address}" under [tool.buildtools], or BUILDKIT_HOST, to build with it, and '
@@ -379,6 +379,8 @@ def _read_address(address: str, environment: Mapping[str, str]) -> tuple[urllib.
         and "DOCKER_TLS_VERIFY" not in environment
     ):
         return urllib.parse.SplitResult("http+unix", "", address.removeprefix("unix://"), "", ""), None
+    if address.startswith("ssh://"):
+        return dialing.read_ssh_address(address), None
     import docker.errors
     import docker.utils
 
@@ -418,7 +420,13 @@ def _unreachable(address: str, error: BaseException) -> Unreachable | UnusableEn
         )
     # An answer that is not HTTP is quoted with its line break.
     reason = " ".join(str(getattr(cause, "strerror", None) or cause).split())
-    return Unreachable(f"no engine answers at {address} ({reason})", _START)
+    remedy = _START
+    if address.startswith("ssh:"):
+        reason = "ssh has ended"
+        remedy = "see above what it says; `ssh HOST docker version` must work without asking anything"
+    elif not address.startswith("unix:"):
+        remedy = "start it there, or choose another one by DOCKER_HOST or `docker context use`"
+    return Unreachable(f"no engine answers at {address} ({reason})", remedy)
 
 
 def _root_cause(error: BaseException) -> BaseException:

@@ -7,7 +7,9 @@ system, so that two threads may use one: TLS in Python 3.11 must not be read and
 from __future__ import annotations
 
 import contextlib
+import re
 import select
+import shlex
 import socket
 import ssl
 import subprocess
@@ -131,14 +133,40 @@ def dial_tls(host: str, port: int, tls: Any, protocols: Sequence[str] = ()) -> s
     return ours
 
 
+def read_ssh_address(address: str) -> urllib.parse.SplitResult:
+    """An engine's address for :func:`dial_ssh`.
+
+    The SDK would change it: it adds the port 22, and takes no path.
+
+    :raises Refused: if it is not one.
+    """
+    try:
+        url = urllib.parse.urlsplit(address)
+        url.port  # noqa: B018  complains about a port that is not one
+    except ValueError as error:
+        raise Refused(f"DOCKER_HOST={address} cannot be used ({error})", "correct DOCKER_HOST") from None
+    if not url.hostname or url.password is not None or url.query or url.fragment:
+        remedy = "correct DOCKER_HOST; ssh takes no password"
+        raise Refused("DOCKER_HOST is not ssh://[USER@]HOST[:PORT][/PATH]", remedy)
+    return url
+
+
 def dial_ssh(url: urllib.parse.SplitResult) -> socket.socket:
-    """A connection through ssh, as the docker CLI makes it; the remote host needs the docker CLI."""
-    command = ["ssh", "-T"]
+    """A connection through ssh, as the docker CLI makes it; the remote host needs the docker CLI.
+
+    A path in the URL is that of the engine's socket there.
+    """
+    command = ["ssh", "-o", f"ConnectTimeout={_CONNECT_SECONDS}", "-T"]
     if url.username:
-        command += ["-l", url.username]
+        command += ["-l", urllib.parse.unquote(url.username)]
+    # Without a port, ssh's own configuration has one, perhaps for a name whose letters count, which hostname changes.
     if url.port:
         command += ["-p", str(url.port)]
-    command += ["--", url.hostname or "", "docker", "system", "dial-stdio"]
+    host = re.sub(":[0-9]*$", "", url.netloc.rpartition("@")[2]).strip("[]")
+    command += ["--", host, "docker"]
+    if path := urllib.parse.unquote(url.path).rstrip("/"):
+        command.append(shlex.quote(f"--host=unix://{path}"))
+    command += ["system", "dial-stdio"]
     ours, theirs = socket.socketpair()
     try:
         with theirs:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import threading
 import urllib.parse
@@ -21,19 +22,17 @@ from tests.image.building import Builder
 
 
 @pytest.mark.parametrize(
-    ("host", "fact"),
+    ("host", "reason", "remedy"),
     [
-        ("unix:///no/such/socket", "no engine answers at unix:///no/such/socket (No such file or directory)"),
-        ("tcp://127.0.0.1:1", "no engine answers at tcp://127.0.0.1:1 (Connection refused)"),
+        ("unix:///no/such/socket", "No such file or directory", "start it: systemctl start docker, or `invoke "),
+        ("tcp://127.0.0.1:1", "Connection refused", "start it there, or choose another one by DOCKER_HOST "),
     ],
 )
-def test_an_engine_that_does_not_answer_is_named_with_the_next_step(host: str, fact: str) -> None:
+def test_an_engine_that_does_not_answer_is_named_with_the_next_step(host: str, reason: str, remedy: str) -> None:
     with pytest.raises(Unreachable) as caught:
         Engine.connect({"DOCKER_HOST": host})
-    assert (fact, "start it: systemctl start docker, or `invoke sandbox.up`") == (
-        caught.value.fact,
-        caught.value.remedy,
-    )
+    assert f"no engine answers at {host} ({reason})" == caught.value.fact
+    assert caught.value.remedy.startswith(remedy)
 
 
 @pytest.fixture
@@ -69,7 +68,7 @@ def test_a_file_that_is_not_a_socket_is_not_an_engine(tmp_path: Path) -> None:
         Engine.connect({"DOCKER_HOST": f"unix://{path}"})
 
 
-@pytest.mark.parametrize("address", ["gopher://x", "tcp://127.0.0.1:99999"])
+@pytest.mark.parametrize("address", ["gopher://x", "tcp://127.0.0.1:99999", "ssh://me@host:port"])
 def test_an_address_that_makes_no_sense_is_refused(address: str) -> None:
     with pytest.raises(Refused, match=f"DOCKER_HOST={address} cannot be used"):
         Engine.connect({"DOCKER_HOST": address})
@@ -166,6 +165,35 @@ def test_a_server_that_is_not_trusted_is_not_used(tls_front: tuple[str, Path], t
         Engine.connect(environment)
 
 
+@pytest.mark.parametrize(
+    ("address", "arguments"),
+    [
+        ("ssh://Builder_1", "-o ConnectTimeout=30 -T -- Builder_1 docker system dial-stdio"),
+        ("ssh://me@[fe80::1]:22/", "-o ConnectTimeout=30 -T -l me -p 22 -- fe80::1 docker system dial-stdio"),
+        (
+            "ssh://host/run/user/1000/docker.sock",
+            "-o ConnectTimeout=30 -T -- host docker --host=unix:///run/user/1000/docker.sock system dial-stdio",
+        ),
+    ],
+)
+def test_ssh_gets_what_the_docker_program_gives_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, arguments: str
+) -> None:
+    program = tmp_path / "ssh"
+    program.write_text(f'#!/bin/sh\necho "$*" > {tmp_path}/arguments\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(Unreachable, match=f"no engine answers at {re.escape(address)} .*: see above what it says"):
+        Engine.connect({"DOCKER_HOST": address})
+    assert f"{arguments}\n" == (tmp_path / "arguments").read_text()
+
+
+def test_a_password_for_ssh_is_refused_and_not_shown() -> None:
+    with pytest.raises(Refused, match="ssh takes no password") as caught:
+        Engine.connect({"DOCKER_HOST": "ssh://me:hunter2@host"})
+    assert "hunter2" not in str(caught.value)
+
+
 def test_a_build_works_through_ssh(
     builder: Builder, engine: EngineService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,10 +201,11 @@ def test_a_build_works_through_ssh(
     path = engine.host.removeprefix("unix://")
     program = tmp_path / "bin" / "ssh"
     program.parent.mkdir()
+    ssh_arguments = "-o ConnectTimeout=30 -T -l me -p 2222 -- far.example docker system dial-stdio"
     program.write_text(
         f"""#!/usr/bin/env python3
 import os, select, socket, sys
-assert sys.argv[1:] == ["-T", "-l", "me", "-p", "2222", "--", "far.example", "docker", "system", "dial-stdio"]
+assert " ".join(sys.argv[1:]) == {ssh_arguments!r}
 far = socket.socket(socket.AF_UNIX)
 far.connect({path!r})
 while True:
