@@ -124,7 +124,9 @@ def running(
     progress: str = "auto",
     json: bool = False,
     lenient: bool = False,
-    **options: Any,
+    no_cache: bool = False,
+    pull: bool = False,
+    allow_dirty: bool = False,
 ) -> Iterator[tuple[Run, Console]]:
     """A context with a run, its settings, its console and its signal handlers; failures inside become exit codes.
 
@@ -158,7 +160,9 @@ def running(
                 only=tuple(name.strip() for name in only.split(",") if name.strip()),
                 jobs=job_count(jobs, settings.jobs),
                 dry_run=dry_run or bool(context.config.run.dry),
-                **options,
+                no_cache=no_cache,
+                pull=pull,
+                allow_dirty=allow_dirty,
             )
             yield run, console
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from buildtools import stages
 from buildtools.events import Warned
@@ -140,8 +140,19 @@ def publish(run: Run) -> Published:
         return Published(release, location, written, dirty=False, moved=moved)
 
 
-def release(run: Run, remote: str, **options: Any) -> CutTag:
-    """Create the annotated tag that ``publish`` releases, and push it. The options are the fields of ``TagRequest``."""
+def release(
+    run: Run,
+    remote: str = "",
+    *,
+    bump: str = "",
+    to: str = "",
+    first: str = "",
+    message: str = "",
+    branch: str = "",
+    sign: bool = False,
+    push: bool = True,
+) -> CutTag:
+    """Create the annotated tag that ``publish`` releases, and push it; the options are those of ``TagRequest``."""
     from buildtools.git.tagging.tag_plan import TagRequest
     from buildtools.git.tagging.tags import cut_tag
 
@@ -150,8 +161,14 @@ def release(run: Run, remote: str, **options: Any) -> CutTag:
         prefix=settings.tag_prefix,
         release_branch=settings.release_branch,
         remote=remote or settings.remote,
+        bump=bump,
+        to=to,
+        first=first,
+        message=message,
+        branch=branch,
+        sign=sign,
+        push=push,
         dry_run=run.dry_run,
-        **options,
     )
     return cut_tag(settings.root, request, run.environment, run.report)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from invoke.context import Context
 
@@ -89,8 +89,10 @@ def stage(
     junit: str = "",
 ) -> None:
     """Try a version out: start its stack with Compose, wait until it is healthy, run the smoke command, remove it."""
-    options: dict[str, Any] = {"dry_run": dry_run, "progress": progress, "json": json}
-    with running(context, **options) as (asked, console), junit_report(junit, "stage", asked) as (run, _):
+    with (
+        running(context, dry_run=dry_run, progress=progress, json=json) as (asked, console),
+        junit_report(junit, "stage", asked) as (run, _),
+    ):
         from buildtools import pipeline
         from buildtools.rendering import channel_rendering, json_rendering
 

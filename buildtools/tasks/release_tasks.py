@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from invoke.context import Context
 
 from buildtools import Refused
@@ -39,9 +37,19 @@ def publish(
     junit: str = "",
 ) -> None:
     """Release the version: images, archives, and last the manifest that makes it exist."""
-    options: dict[str, Any] = {"jobs": jobs, "dry_run": dry_run, "no_cache": no_cache, "pull": pull}
-    options |= {"allow_dirty": allow_dirty, "progress": progress, "json": json}
-    with running(context, **options) as (asked, console), junit_report(junit, "publish", asked) as (run, _):
+    with (
+        running(
+            context,
+            jobs=jobs,
+            dry_run=dry_run,
+            no_cache=no_cache,
+            pull=pull,
+            allow_dirty=allow_dirty,
+            json=json,
+            progress=progress,
+        ) as (asked, console),
+        junit_report(junit, "publish", asked) as (run, _),
+    ):
         from buildtools import pipeline
         from buildtools.rendering import json_rendering, release_rendering
 
@@ -83,8 +91,9 @@ def release(
         from buildtools import pipeline
         from buildtools.rendering import json_rendering, release_rendering
 
-        options: dict[str, Any] = {"bump": bump, "to": to, "first": first, "message": message, "branch": branch}
-        cut = pipeline.release(run, remote, **options, sign=sign, push=push)
+        cut = pipeline.release(
+            run, remote, bump=bump, to=to, first=first, message=message, branch=branch, sign=sign, push=push
+        )
         show(console, json, json_rendering.document(cut), release_rendering.tag_text(cut), verbatim=True)
         console.summary(release_rendering.tag_summary(cut))
 
