@@ -21,7 +21,7 @@ from buildtools import Refused
 
 LOGGER = "buildtools.requests"
 # The libraries that send our requests. Their DEBUG output contains signatures and credentials.
-_LIBRARIES = ("botocore", "docker", "requests", "urllib3")
+_LIBRARIES = ("boto3", "botocore", "docker", "requests", "s3transfer", "urllib3")
 
 # Query parameters of registries, engines and S3 that are names. Others may be signatures, tokens or upload states.
 _HARMLESS = frozenset(

@@ -65,6 +65,7 @@ INNER_LAYERS = {
 }
 # Every library that is imported, and the rooms that may import it.
 ONLY_IN = {
+    "boto3": {"archive"},
     "botocore": {"archive"},
     "cryptography": {"crypto"},
     "deflate": {"archive"},
@@ -79,7 +80,7 @@ ONLY_IN = {
     "semver": {"git", "release", "version"},
     "urllib3": {"archive", "git", "image"},
 }
-LATE = {"dulwich", "docker", "botocore", "rich", "hpack", "semver", "isal", "deflate", "cryptography", "nacl"}
+LATE = {"dulwich", "docker", "boto3", "botocore", "rich", "hpack", "semver", "isal", "deflate", "cryptography", "nacl"}
 LINES_WORTH_A_SECOND_LOOK = 450
 
 

@@ -43,4 +43,4 @@ def test_an_audit_loads_no_build_code(released: Project) -> None:
     # It names its version, so it needs no checkout either.
     modules = loaded(released, "verify", "--release", "1.0.0")
     unneeded = {*BUILD, "buildtools.git", "buildtools.image.folder", "buildtools.image.engine", "buildtools.image.push"}
-    assert (True, set()) == ("botocore" in modules, unneeded & modules)
+    assert (True, set()) == ("boto3" in modules, unneeded & modules)

@@ -112,15 +112,24 @@ def _data_loader(folders: str | None) -> Any:
 
 
 def _client(endpoint: str, environment: Mapping[str, str], patience: Patience, *, checksums: bool) -> Any:
+    import botocore.session
+    from boto3.session import Session
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
     from botocore.handlers import add_expect_header
-    from botocore.session import Session
 
     try:
-        session = Session(profile=environment.get("AWS_PROFILE") or None)
-        session.register_component("data_loader", _data_loader(environment.get("AWS_DATA_PATH") or None))
-        region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
+        core = botocore.session.get_session()
+        core.register_component("data_loader", _data_loader(environment.get("AWS_DATA_PATH") or None))
+        # botocore looks up what is None: profile, role, instance.
+        session = Session(
+            aws_access_key_id=environment.get("AWS_ACCESS_KEY_ID") or None,
+            aws_secret_access_key=environment.get("AWS_SECRET_ACCESS_KEY") or None,
+            aws_session_token=environment.get("AWS_SESSION_TOKEN") or None,
+            region_name=environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION"),
+            profile_name=environment.get("AWS_PROFILE") or None,
+            botocore_session=core,
+        )
         config = Config(
             # While a request is sent, this also limits how long the service may block the next part of it.
             connect_timeout=patience.connecting,
@@ -137,14 +146,10 @@ def _client(endpoint: str, environment: Mapping[str, str], patience: Patience, *
             # A server at a custom address seldom has a host name for each bucket.
             s3={"addressing_style": "path" if endpoint else "auto"},
         )
-        # botocore looks up what is None: profile, role, instance.
-        client: Any = session.create_client(
+        client = session.client(
             "s3",
-            region_name=region or session.get_config_variable("region") or "us-east-1",
+            region_name=session.region_name or "us-east-1",
             endpoint_url=endpoint or None,
-            aws_access_key_id=environment.get("AWS_ACCESS_KEY_ID") or None,
-            aws_secret_access_key=environment.get("AWS_SECRET_ACCESS_KEY") or None,
-            aws_session_token=environment.get("AWS_SESSION_TOKEN") or None,
             config=config,
         )
         # Bodies are streams, for which botocore would send Expect: 100-continue, and wait a second for a service that

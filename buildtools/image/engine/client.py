@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 
 def import_library() -> None:
-    """Import what the docker SDK shares with botocore: two threads importing it at once caused a warning."""
+    """Import what the docker SDK shares with boto3: two threads importing it at once caused a warning."""
     import requests  # noqa: F401
 
 
