@@ -16,7 +16,7 @@ from buildtools.build_cache import BuildCache
 from buildtools.frozen import frozen
 from buildtools.image.engine.buildkit.grpc import Connection, Gone, Status
 from buildtools.image.engine.buildkit.host import BuildkitHost
-from buildtools.image.engine.buildkit.protobuf import Message, bytes_field, map_field, string_field
+from buildtools.image.engine.buildkit.protobuf import Message, bytes_field, int_field, map_field, string_field
 from buildtools.image.engine.buildkit.upgrade import RouteMissing, upgrade
 
 _PATIENCE = 0.1  # seconds between two checks for cancellation
@@ -72,6 +72,8 @@ class Solve:
             + map_field(7, self.attributes)
             + bytes_field(8, b"".join(bytes_field(4, entry) for entry in exports))
             + b"".join(bytes_field(10, entry) for entry in inputs)
+            # "internal": not recorded in BuildKit's history, which costs more than half of a small build's writes.
+            + int_field(11, 1)
             + bytes_field(13, export)
         )
 
