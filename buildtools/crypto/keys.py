@@ -61,10 +61,12 @@ class SigningKey:
     """A private key whose signatures are deterministic: the same message gets the same signature.
 
     Ed25519 is deterministic by itself, ECDSA according to RFC 6979. So publishing again makes the same release.
+    ``is_encrypted`` tells whether it was read from an encrypted file.
     """
 
-    def __init__(self, key: _Private) -> None:
+    def __init__(self, key: _Private, *, is_encrypted: bool = False) -> None:
         self._key = key
+        self.is_encrypted = is_encrypted
 
     @classmethod
     def read(cls, pem: bytes, where: str, password: str | None) -> SigningKey:
@@ -97,7 +99,7 @@ class SigningKey:
             ) from None
         _public(key.public_key(), where)
         assert isinstance(key, EllipticCurvePrivateKey | Ed25519PrivateKey)
-        return cls(key)
+        return cls(key, is_encrypted=is_encrypted)
 
     def sign(self, message: bytes) -> bytes:
         """The signature of a message.

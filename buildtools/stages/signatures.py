@@ -16,6 +16,7 @@ began.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -64,6 +65,12 @@ def check_keys(task: TaskContext) -> None:
             f"{settings.place('verify_key')} would not accept this release: {why}",
             "set sign = { key = … } to the private half of verify_key",
         )
+    if key and not key.is_encrypted:
+        path = settings.root / settings.sign["key"]
+        # With `env:NAME` there is no such file.
+        if path.is_file() and path.stat().st_mode & stat.S_IROTH:
+            fact = f"{settings.place('sign.key')} is not encrypted, and every user of this machine can read {path}"
+            task.run.report(Warned("", f"{fact}: `chmod 600` it"))
 
 
 def sign_release(task: TaskContext, staged: Release) -> Release:

@@ -16,7 +16,7 @@ from buildtools import Drifted, Refused
 from buildtools.cancellation import Cancellation
 from buildtools.crypto.envelope import opened, sealed
 from buildtools.crypto.keys import SigningKey
-from buildtools.events import Warned, unheard
+from buildtools.events import Event, Warned, unheard
 from buildtools.git.checkout import Checkout
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.lookup import tag_digest
@@ -32,7 +32,7 @@ from buildtools.pipeline import promote
 from buildtools.platform import Platform
 from buildtools.release import Release, ReleasedImage, attestation_key, manifest_key
 from buildtools.run import Run
-from buildtools.settings import Layer
+from buildtools.settings import SIGNING_PASSWORD, Layer
 from buildtools.settings_reader import merge_layers
 from buildtools.stages import releases, signatures
 from buildtools.stages.channels import move_forward, roll_back, show_channel
@@ -50,7 +50,7 @@ from buildtools.task_context import TaskContext
 from buildtools.version import Version
 from tests.conftest import Repository, S3Service
 from tests.cosign import Cosign
-from tests.crypto.test_keys import make_key, make_pair
+from tests.crypto.test_keys import ENCRYPTED, make_key, make_pair
 from tests.faults.proxy import wire_to
 from tests.releases import ReleasePlace, release_place
 
@@ -524,3 +524,18 @@ def test_a_preflight_refuses_keys_that_are_no_good(settings: dict[str, Any], mes
     run = Run(merge_layers(tmp_path, [layer]), {}, unheard, Cancellation(), tmp_path)
     with TaskContext(run) as task, pytest.raises(Refused, match=message):
         check_keys(task)
+
+
+@pytest.mark.parametrize(
+    ("mode", "options", "is_warned_of"), [(0o644, (), True), (0o640, (), False), (0o644, ENCRYPTED, False)]
+)
+def test_a_key_that_every_user_can_use_is_warned_of(
+    mode: int, options: tuple[str, ...], is_warned_of: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "sign.pem").write_bytes(make_key("Ed25519", *options))
+    (tmp_path / "sign.pem").chmod(mode)
+    settings = merge_layers(tmp_path, [Layer("pyproject.toml", {"sign": {"key": "sign.pem"}})])
+    events: list[Event] = []
+    with TaskContext(Run(settings, {SIGNING_PASSWORD: "of a test"}, events.append, Cancellation(), tmp_path)) as task:
+        check_keys(task)
+    assert is_warned_of == any(isinstance(each, Warned) and "chmod 600" in each.message for each in events)
