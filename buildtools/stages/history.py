@@ -19,6 +19,7 @@ from buildtools.files import write_atomically
 from buildtools.frozen import frozen
 from buildtools.release import Release, moving_tags, version_of
 from buildtools.stages.channels import read_channels
+from buildtools.stages.releases import release_at
 from buildtools.task_context import TaskContext
 from buildtools.version import Version
 
@@ -75,7 +76,7 @@ def read_history(task: TaskContext) -> tuple[HistoryEntry, ...]:
     for key in contents.keys() & manifests.keys():
         cache.add(key, manifests[key], contents[key])
     cache.save(manifests)
-    releases = {key: _parse(store.location(key), cache.get(key, etag)) for key, etag in manifests.items()}
+    releases = {key: _parse(key, cache.get(key, etag), store.location(key)) for key, etag in manifests.items()}
     tags = _tags(task, [each for each in releases.values() if isinstance(each, Release)])
     channels = read_channels(task)
     entries = [
@@ -90,9 +91,9 @@ def _is_about_version(key: str) -> bool:
     return version_of(key.replace(_CLAIMS, _RELEASES, 1)) is not None
 
 
-def _parse(location: str, manifest: bytes | None) -> Release | BuildToolsError | None:
+def _parse(key: str, manifest: bytes | None, location: str) -> Release | BuildToolsError | None:
     try:
-        return Release.parse(manifest, location) if manifest else None
+        return release_at(key, manifest, location) if manifest else None
     except BuildToolsError as error:
         return error
 

@@ -142,16 +142,20 @@ def read_releases(task: TaskContext) -> tuple[list[Release], list[BuildToolsErro
     for key, content in zip(keys, store.read_all(keys), strict=True):
         try:
             # It may have been deleted after it was listed.
-            readable += [_listed_release(content.data, key, store.location(key))] if content else []
+            readable += [release_at(key, content.data, store.location(key))] if content else []
         except BuildToolsError as error:
             errors.append(error)
     return readable, errors
 
 
-def _listed_release(manifest: bytes, key: str, location: str) -> Release:
+def release_at(key: str, manifest: bytes, location: str) -> Release:
+    """The release that the manifest at ``key`` describes; ``location`` is that of the key in messages.
+
+    :raises BuildToolsError: if it is not a manifest; ``Drifted`` if it is another version's.
+    """
     existing = Release.parse(manifest, location)
     if release.manifest_key(Version.parse(existing.version)) != key:
-        raise BuildToolsError(f"{location} is the manifest of {existing.version}", "restore it from a backup")
+        raise Drifted(f"{location} is the manifest of {existing.version}", "restore it from a backup")
     return existing
 
 
@@ -214,9 +218,12 @@ def channel_release(task: TaskContext, channel: Channel) -> Release:
 
 
 def released(task: TaskContext, version: Version) -> Release | None:
-    """The release of a version, read from its manifest; None if there is none."""
+    """The release of a version, read from its manifest; None if there is none.
+
+    :raises BuildToolsError: as :func:`release_at`.
+    """
     manifest = read_manifest(task, version)
-    return Release.parse(manifest, manifest_location(task, version)) if manifest else None
+    return release_at(release.manifest_key(version), manifest, manifest_location(task, version)) if manifest else None
 
 
 def released_version(task: TaskContext, version: Version) -> Release:

@@ -166,12 +166,12 @@ def test_what_cannot_be_read_is_a_line_of_its_own_and_other_objects_are_none(pla
     place.put("releases/1.1.0.json", b"<html>")
     place.put("releases/1.2.0.json", b'{"schema": 99}')
     place.put("claims/1.3.0.json", b"[]")
+    place.put("releases/1.4.0.json", Release("1.0.0", "a" * 40, "2026-11-23T08:00:00Z", (), ()).manifest())
     for key in ("releases/1.0.0.txt", "releases/index.html", "releases/old/1.0.0.json", "claims/note"):
         place.put(key, b"{}")
     history = place.history()
     states = {each.version: each.state for each in history}
-    unreadable = dict.fromkeys(("1.3.0", "1.2.0", "1.1.0"), VersionState.UNREADABLE)
+    unreadable = dict.fromkeys(("1.4.0", "1.3.0", "1.2.0", "1.1.0"), VersionState.UNREADABLE)
     assert {**unreadable, "1.0.0": VersionState.RELEASED} == states
-    assert "has schema 99" in history[1].reason
-    assert "is not a release manifest" in history[2].reason
-    assert "is not a claim" in history[0].reason
+    reasons = ["is the manifest of 1.0.0", "is not a claim", "has schema 99", "is not a release manifest"]
+    assert [True] * 4 == [reason in each.reason for reason, each in zip(reasons, history, strict=False)]
