@@ -158,7 +158,7 @@ class Services:
     def build_proxies(self) -> Mapping[str, str]:
         """The build arguments that configure proxies for commands in a build, whether or not the engine answers."""
         from buildtools.image.docker.configuration import chosen_engine, proxy_arguments
-        from buildtools.image.engine.client import address_of
+        from buildtools.image.engine.engine_address import address_of
 
         return proxy_arguments(self._environment, address_of(chosen_engine(self._environment)))
 
@@ -182,7 +182,7 @@ class Services:
         :raises Refused: if this user may not use it, or the choice is invalid.
         """
         from buildtools.image.docker.configuration import chosen_engine
-        from buildtools.image.engine.client import address_of
+        from buildtools.image.engine.engine_address import address_of
 
         scheme, _, path = address_of(chosen_engine(self._environment)).partition("://")
         return None if scheme == "unix" and not Path(path).exists() else self.engine

@@ -70,7 +70,8 @@ def chosen_engine(environment: Mapping[str, str]) -> Mapping[str, str]:
         ) from None
     certificates = folder / "contexts/tls" / key / "docker"
     if certificates.is_dir():
-        selection |= {"DOCKER_CERT_PATH": str(certificates), "DOCKER_TLS_VERIFY": "" if trusting else "1"}
+        verify = "" if trusting else "1"
+        selection |= {"DOCKER_CERT_PATH": str(certificates), "DOCKER_TLS": "1", "DOCKER_TLS_VERIFY": verify}
     return selection
 
 

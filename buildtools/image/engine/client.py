@@ -21,6 +21,7 @@ from buildtools import BuildToolsError, Refused, Unreachable
 from buildtools.image.docker.credentials import Credential
 from buildtools.image.engine import documents
 from buildtools.image.engine.documents import EngineImage
+from buildtools.image.engine.engine_address import address_of, read_address
 from buildtools.image.http import dialing
 from buildtools.image.http.connections import Connections
 from buildtools.image.http.responses import Response
@@ -85,7 +86,7 @@ class Engine:
         :raises Refused: if the variables are invalid, or the engine may not be used (:class:`UnusableEngine`).
         """
         address = address_of(environment)
-        engine = cls(address, *_read_address(address, environment))
+        engine = cls(address, *read_address(address, environment))
         try:
             engine.api_version  # noqa: B018  asked now, to fail at once if it does not answer
         except BaseException:
@@ -364,39 +365,6 @@ class _Connection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         self.sock = self._dial()
-
-
-def address_of(environment: Mapping[str, str]) -> str:
-    """The address of the engine that these variables choose."""
-    return environment.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
-
-
-def _read_address(address: str, environment: Mapping[str, str]) -> tuple[urllib.parse.SplitResult, Any]:
-    """The engine's address as the SDK writes it, and the SDK's ``TLSConfig``, if TLS is used."""
-    if (
-        address.startswith("unix:///")
-        and not environment.get("DOCKER_CERT_PATH")
-        and "DOCKER_TLS_VERIFY" not in environment
-    ):
-        return urllib.parse.SplitResult("http+unix", "", address.removeprefix("unix://"), "", ""), None
-    if address.startswith("ssh://"):
-        return dialing.read_ssh_address(address), None
-    import docker.errors
-    import docker.utils
-
-    try:
-        options = docker.utils.kwargs_from_env({**environment, "DOCKER_HOST": address})
-        url = urllib.parse.urlsplit(docker.utils.parse_host(address, tls="tls" in options))
-        url.port  # noqa: B018  complains about a port that is too large
-    except docker.errors.TLSParameterError:
-        folder = environment.get("DOCKER_CERT_PATH") or "~/.docker"
-        raise Refused(
-            f"DOCKER_TLS_VERIFY is set, and {folder} lacks ca.pem, cert.pem or key.pem",
-            "set DOCKER_CERT_PATH to the folder that has them, or unset DOCKER_TLS_VERIFY if the engine needs no TLS",
-        ) from None
-    except (docker.errors.DockerException, ValueError) as error:
-        raise Refused(f"DOCKER_HOST={address} cannot be used ({error})", "correct DOCKER_HOST") from None
-    return url, options.get("tls")
 
 
 def forbidden(address: str, method: str, path: str, reason: str) -> UnusableEngine:

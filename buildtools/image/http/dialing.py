@@ -133,24 +133,6 @@ def dial_tls(host: str, port: int, tls: Any, protocols: Sequence[str] = ()) -> s
     return ours
 
 
-def read_ssh_address(address: str) -> urllib.parse.SplitResult:
-    """An engine's address for :func:`dial_ssh`.
-
-    The SDK would change it: it adds the port 22, and takes no path.
-
-    :raises Refused: if it is not one.
-    """
-    try:
-        url = urllib.parse.urlsplit(address)
-        url.port  # noqa: B018  complains about a port that is not one
-    except ValueError as error:
-        raise Refused(f"DOCKER_HOST={address} cannot be used ({error})", "correct DOCKER_HOST") from None
-    if not url.hostname or url.password is not None or url.query or url.fragment:
-        remedy = "correct DOCKER_HOST; ssh takes no password"
-        raise Refused("DOCKER_HOST is not ssh://[USER@]HOST[:PORT][/PATH]", remedy)
-    return url
-
-
 def dial_ssh(url: urllib.parse.SplitResult) -> socket.socket:
     """A connection through ssh, as the docker CLI makes it; the remote host needs the docker CLI.
 

@@ -35,6 +35,18 @@ def test_an_engine_that_does_not_answer_is_named_with_the_next_step(host: str, r
     assert caught.value.remedy.startswith(remedy)
 
 
+@pytest.mark.parametrize("address", ["tcp://127.1.2.3", "127.1.2.3", "127.1.2.3:2375", " tcp://127.1.2.3:1/ "])
+def test_an_address_may_lack_what_the_docker_program_adds(address: str) -> None:
+    # Certificates count only if the use of TLS is asked for.
+    with pytest.raises(Unreachable, match=rf"no engine answers at {address.strip()} \(Connection refused\)"):
+        Engine.connect({"DOCKER_HOST": address, "DOCKER_CERT_PATH": "/nonexistent"})
+
+
+def test_a_login_in_an_address_is_not_shown() -> None:
+    with pytest.raises(Unreachable, match=r"no engine answers at tcp://127\.1\.2\.3:1 "):
+        Engine.connect({"DOCKER_HOST": "tcp://me:hunter2@127.1.2.3:1"})
+
+
 @pytest.fixture
 def forbidden_socket(tmp_path: Path) -> Iterator[str]:
     """``DOCKER_HOST`` of a socket that this user may not open; root, who may open every one, is somebody else here."""
