@@ -7,13 +7,14 @@ import hashlib
 import io
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from buildtools import BuildToolsError, Conflict, Drifted, Refused, Unreachable
+from buildtools import BuildToolsError, Conflict, Drifted, Refused, Unreachable, expected_failures
 from buildtools.archive.checksums import PART, Checksums, ChecksumWriter, Sink
 from buildtools.archive.object_store import botocore_client
 from buildtools.archive.object_store.bucket import Bucket, Patience
@@ -97,17 +98,19 @@ class S3Store:
 
         :raises Unreachable: if the service does not answer.
         """
-        errors: dict[str, None] = {}
-        for probe in (self._probe_parts if dry_run else self._probe_creating, self._probe_listing):
-            try:
-                probe()
-            except Unreachable:
-                # A known problem is worth more than a later outage.
-                if not errors:
-                    raise
-            except BuildToolsError as error:
-                errors[str(error)] = None
-        return tuple(errors)
+        with ThreadPoolExecutor(3, "access") as pool:
+            probe_exists = pool.submit(self._probe_exists if dry_run else self._probe_creating)
+            probes = (
+                probe_exists,
+                pool.submit(self._probe_parts, probe_exists.result),
+                pool.submit(self._probe_listing),
+            )
+        errors = expected_failures(filter(None, (probe.exception() for probe in probes)))
+        reasons = [error for error in errors if not isinstance(error, Unreachable)]
+        # A known problem is worth more than an outage.
+        if errors and not reasons:
+            raise errors[0]
+        return tuple(dict.fromkeys(map(str, reasons)))
 
     def head(self, key: str) -> StoredObject | None:
         """The service's description of an object, without reading it; None if it does not exist."""
@@ -332,18 +335,21 @@ class S3Store:
     def _checksum(self, data: bytes) -> dict[str, Any]:
         return {"ChecksumSHA256": base64.b64encode(hashlib.sha256(data).digest()).decode()} if self._checksums else {}
 
-    def _probe_creating(self) -> None:
+    def _probe_exists(self) -> bool:
+        return self.head(_PROBE) is not None
+
+    def _probe_creating(self) -> bool:
         # The second creation must fail, or the first, if an earlier preflight has created it.
         if self.create(_PROBE, _PROBE_CONTENT, "text/plain") and self.create(_PROBE, _PROBE_CONTENT, "text/plain"):
             self._refuse_overwriting()
-        self._probe_parts()
+        return True
 
-    def _probe_parts(self) -> None:
+    def _probe_parts(self, probe_exists: Callable[[], bool]) -> None:
         # A multipart object is created by another request, which may ignore what a PUT respects.
         algorithm: dict[str, Any] = {"ChecksumAlgorithm": "SHA256"} if self._checksums else {}
         upload_id = self._bucket.ask("create_multipart_upload", _PROBE, requires=("UploadId",), **algorithm)["UploadId"]
         try:
-            if not self._conditional or self.head(_PROBE) is None:
+            if not self._conditional:
                 return
             checksum = self._checksum(_PROBE_CONTENT)
             part = self._bucket.ask(
@@ -355,6 +361,8 @@ class S3Store:
                 Body=_PROBE_CONTENT,
                 **checksum,
             )
+            if not probe_exists():
+                return
             response = self._bucket.ask(
                 "complete_multipart_upload",
                 _PROBE,
