@@ -109,13 +109,14 @@ def publishing(tree: Path, scratch: Path, environment: Mapping[str, str]) -> dic
         compress()
         send(tgz, environment)
 
-    def ours(archive: Archive) -> str:
-        key, basis = fresh(), segment_map.last_basis(store, "bench", archive.segments)
-        store.upload(key, partial(read_into, tgz), archive.checksums, basis=basis)
-        return key
+    def ours(archive: Archive) -> None:
+        store.upload(fresh(), partial(read_into, tgz), archive.checksums)
 
     def ours_again(archive: Archive) -> None:
-        segment_map.remember(store, "bench", ours(archive), archive.segments)
+        key, last = fresh(), segment_map.last_map(store, "bench")
+        basis = segment_map.basis_of(last, archive.segments)
+        store.upload(key, partial(read_into, tgz), archive.checksums, basis=basis)
+        segment_map.remember(store, "bench", last, key, archive.segments)
 
     # What there is of the version before.
     ours_again(again())

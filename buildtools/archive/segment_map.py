@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from buildtools import BuildToolsError
-from buildtools.archive.store import ArtifactStore, Basis, SharedRange
+from buildtools.archive.store import ArtifactStore, Basis, Content, SharedRange
 from buildtools.frozen import frozen
 from buildtools.json_document import encode_document, parse_document, value_of
 
@@ -33,26 +33,30 @@ def map_key(name: str) -> str:
     return f".segments/{name}.json"
 
 
-def last_basis(store: ArtifactStore, name: str, segments: Iterable[Segment]) -> Basis | None:
-    """What these segments have in common with the last archive of a distribution; None if there is no map of it."""
+def last_map(store: ArtifactStore, name: str) -> Content | None:
+    """The map of a distribution's last archive; None if there is none, or it cannot be read."""
     with suppress(BuildToolsError):
-        content = store.read(map_key(name))
-        if content:
-            where = store.location(map_key(name))
-            key, theirs = parse_document(content.data, where, "map of segments", _SCHEMA, _read_map)
+        return store.read(map_key(name))
+    return None
+
+
+def basis_of(last: Content | None, segments: Iterable[Segment]) -> Basis | None:
+    """What these segments have in common with the archive of the last map; None if it is no map."""
+    with suppress(BuildToolsError):
+        if last:
+            key, theirs = parse_document(last.data, "the last archive", "map of segments", _SCHEMA, _read_map)
             return Basis(key, shared_ranges(segments, theirs))
     return None
 
 
-def remember(store: ArtifactStore, name: str, key: str, segments: Iterable[Segment]) -> None:
-    """Let the next version of a distribution be based on the archive with this key.
+def remember(store: ArtifactStore, name: str, last: Content | None, key: str, segments: Iterable[Segment]) -> None:
+    """Put the map of the archive with this key in place of the last one, so that the next version is based on it.
 
     Another run may do the same at this moment, and what cannot be written only costs time.
     """
     rows = [[segment.name, segment.start, segment.size] for segment in segments]
     data = encode_document(_SCHEMA, {"archive": key, "segments": rows})
     with suppress(BuildToolsError):
-        last = store.read(map_key(name))
         if last is None:
             store.create(map_key(name), data, "application/json")
         elif last.data != data:

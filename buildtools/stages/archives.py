@@ -109,7 +109,7 @@ def _store_archive(task: TaskContext, archive: Archive) -> ReleasedArchive:
     store = task.services.store
     # Content of one part is one request, whatever the last version has of it.
     segments = archive.segments if archive.size > PART else ()
-    basis = segment_map.last_basis(store, archive.name, segments) if segments else None
+    last = segment_map.last_map(store, archive.name) if segments else None
     path = task.settings.root / "dist" / archive.file_name
 
     def write(sink: Sink) -> None:
@@ -123,7 +123,14 @@ def _store_archive(task: TaskContext, archive: Archive) -> ReleasedArchive:
     if task.version.dirty and store.digest(key, archive.checksums) not in (None, archive.sha256):
         store.delete(key)
     try:
-        store.upload(key, write, archive.checksums, basis=basis, subject=archive.name, report=task.run.report)
+        store.upload(
+            key,
+            write,
+            archive.checksums,
+            basis=segment_map.basis_of(last, segments),
+            subject=archive.name,
+            report=task.run.report,
+        )
     except Conflict:
         if task.version.dirty or task.settings.distribution[archive.name].reproducible:
             raise
@@ -131,7 +138,7 @@ def _store_archive(task: TaskContext, archive: Archive) -> ReleasedArchive:
     else:
         # A dirty version's archive does not last.
         if segments and not task.version.dirty:
-            segment_map.remember(store, archive.name, key, segments)
+            segment_map.remember(store, archive.name, last, key, segments)
     return ReleasedArchive(archive.name, key, archive.size, archive.sha256, archive.checksums.composite)
 
 

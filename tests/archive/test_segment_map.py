@@ -11,7 +11,7 @@ from buildtools.archive.distribution import Archive, Distribution
 from buildtools.archive.object_store.s3_store import S3Store
 from buildtools.archive.segment_cache import SegmentCache
 from buildtools.archive.segment_map import Segment, shared_ranges
-from buildtools.archive.store import SharedRange
+from buildtools.archive.store import Content, SharedRange
 from tests.conftest import S3Service
 
 EPOCH = 1_700_000_000
@@ -42,12 +42,12 @@ def pack(tree: Path, version: str, cache: SegmentCache) -> Archive:
 
 
 def test_what_two_versions_share_is_the_same_bytes_of_both(tree: Path, cache: SegmentCache, store: S3Store) -> None:
-    assert segment_map.last_basis(store, "daemon", ()) is None
+    assert segment_map.last_map(store, "daemon") is None
     for version in ("1.4.1", "1.4.2"):
-        old = pack(tree, version, cache)
-        segment_map.remember(store, "daemon", f"daemon/daemon-{version}.tgz", old.segments)
+        old, last = pack(tree, version, cache), segment_map.last_map(store, "daemon")
+        segment_map.remember(store, "daemon", last, f"daemon/daemon-{version}.tgz", old.segments)
     new = pack(tree, "1.10.0-rc.1", SegmentCache(tree.parent / "another agent's"))
-    basis = segment_map.last_basis(store, "daemon", new.segments)
+    basis = segment_map.basis_of(segment_map.last_map(store, "daemon"), new.segments)
     assert basis
     assert "daemon/daemon-1.4.2.tgz" == basis.key
     theirs, ours = ((tree.parent / archive.file_name).read_bytes() for archive in (old, new))
@@ -61,10 +61,9 @@ def test_what_two_versions_share_is_the_same_bytes_of_both(tree: Path, cache: Se
     ["1", "[1]", '[["a", 1]]', '[["a", "1", 1]]', '[[["a"], 1, 1]]'],
     ids=["number", "row", "short", "text", "list"],
 )
-def test_a_map_that_is_none_is_no_basis(rows: str, store: S3Store) -> None:
+def test_a_map_that_is_none_is_no_basis(rows: str) -> None:
     document = f'{{"schema": 1, "archive": "daemon.tgz", "segments": {rows}}}'
-    store.create(segment_map.map_key("daemon"), document.encode(), "application/json")
-    assert segment_map.last_basis(store, "daemon", (Segment("a", 0, 1),)) is None
+    assert segment_map.basis_of(Content(document.encode(), "etag"), (Segment("a", 0, 1),)) is None
 
 
 def test_segments_that_follow_each_other_in_both_are_one_range() -> None:

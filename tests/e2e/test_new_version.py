@@ -37,3 +37,10 @@ def test_what_the_last_version_has_is_not_sent_again(project: Project, tmp_path:
     assert (True, True) == (first > len(DAEMON), second < len(DAEMON) / 50)
     assert [] == [key for key in project.place.objects() if "joint" in key]
     project.done("verify", "--deep")
+    key = f"{project.mark}/.segments/{name}.json"
+    last = project.place.read(key)
+    assert f"{name}-1.1.0.tgz" in last.decode()
+    # A dirty version's archive does not last.
+    (project.path / ".gitignore").write_text("build\ndist\nmore\n")
+    project.done("publish", "--allow-dirty")
+    assert last == project.place.read(key)

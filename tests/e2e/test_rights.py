@@ -9,10 +9,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
+from buildtools.archive.checksums import PART
 from buildtools.image.registry.client import Registry
 from buildtools.sandbox import process, s3
 from buildtools.sandbox import registry as registries
@@ -215,6 +217,19 @@ def test_a_release_job_can_do_all_of_its_tasks(world: World) -> None:
     # The fixture has done them.
     versions = world.project.done("history", "--json", **world.variables("release", "pull", "push")).document["items"]
     assert {"1.0.0", "1.1.0"} < {each["version"] for each in versions if each["state"] == "released"}
+
+
+def test_a_release_job_may_base_a_large_archive_on_the_last_one(world: World) -> None:
+    name, place = world.project.name("daemon"), world.project.place
+    large = world.project.path / "build/d/large.jar"
+    large.write_bytes(Random(1).randbytes(PART + 1))
+    try:
+        for _ in range(2):
+            version = world.next_version()
+            world.project.done("publish", **world.variables("release", "pull", "push"))
+            assert f"{name}-{version}.tgz" in place.read(f"{world.project.mark}/.segments/{name}.json").decode()
+    finally:
+        large.unlink()
 
 
 def test_a_build_agent_needs_no_right_in_the_store(world: World) -> None:
