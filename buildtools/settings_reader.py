@@ -309,7 +309,7 @@ def _place_errors(values: Mapping[str, Any], path: str, origins: Mapping[str, La
         )
     elif registry and registry != "localhost" and not re.search(r"[.:]", registry):
         errors.append(
-            f"{where('registry')} must have a dot or a port, or all of Docker takes it for a user of Docker Hub"
+            f"{where('registry')} must have a dot or a port; without, Docker takes it for a user of Docker Hub"
         )
     namespace = values.get("namespace", "")
     if namespace and not all(COMPONENT.fullmatch(part) for part in namespace.split("/")):
@@ -328,8 +328,8 @@ def _value_errors(values: dict[str, Any], origins: Mapping[str, Layer]) -> list[
 
     errors = _place_errors(values, "", origins)
     errors += [
-        f"{where('moving_tags')}: {_quoted(pattern)} must be a tag, in which {{major}}, {{minor}} and {{patch}} may "
-        "stand"
+        f"{where('moving_tags')}: {_quoted(pattern)} must be a tag, which may contain {{major}}, {{minor}} "
+        "and {{patch}}"
         for pattern in values.get("moving_tags", ())
         if not _TAG.fullmatch(re.sub(r"\{(?:major|minor|patch)\}", "0", pattern))
     ]
@@ -349,7 +349,9 @@ def _value_errors(values: dict[str, Any], origins: Mapping[str, Layer]) -> list[
     errors += _builder_errors(values, where)
     for name, distribution in values.get("distribution", {}).items():
         if not COMPONENT.fullmatch(name):
-            errors.append(f"{where(f'distribution.{name}')}: a distribution's name must be lower-case words")
+            errors.append(
+                f"{where(f'distribution.{name}')}: a distribution's name must be in lower case, without spaces"
+            )
         if bool(distribution.root) == bool(distribution.archive):
             errors.append(f"{where(f'distribution.{name}')} must have either root or archive")
     return errors
@@ -400,7 +402,9 @@ def _builder_errors(values: Mapping[str, Any], where: Callable[[str], str]) -> l
             errors.append(f"{where(key)} has {_quoted(address)} twice")
         names.add(address)
     if one and (several or pool):
-        errors.append(f"{where('builder')} must not stand beside builders or pool: put that one into the list")
+        errors.append(
+            f"{where('builder')} cannot be used together with builders or pool: put that builder into builders"
+        )
     for name, each in pool.items():
         errors += _platform_errors(f"pool.{name}.", "", each.platforms, where)
     return errors
@@ -409,7 +413,7 @@ def _builder_errors(values: Mapping[str, Any], where: Callable[[str], str]) -> l
 def _key_errors(values: Mapping[str, Any], where: Callable[[str], str]) -> list[str]:
     """What is wrong with the keys that sign and verify releases. Values are not quoted: one may be the key itself."""
     sign = values.get("sign", {})
-    errors = [f"{where(f'sign.{name}')} is not known: only sign.key is" for name in sign if name != "key"]
+    errors = [f"{where(f'sign.{name}')} is unknown: sign has only the key sign.key" for name in sign if name != "key"]
     sources = {"sign.key": sign.get("key", ""), "verify_key": values.get("verify_key", "")}
     return errors + [
         f"{where(key)} must be the path of a file or env:NAME, not the key itself"
@@ -421,7 +425,7 @@ def _key_errors(values: Mapping[str, Any], where: Callable[[str], str]) -> list[
 def _platform_errors(path: str, one: str, several: Iterable[str], where: Callable[[str], str]) -> list[str]:
     """What is wrong with the keys ``platform`` and ``platforms`` of one table."""
     if one and several:
-        return [f"{where(f'{path}platforms')} must not stand beside platform: put that one into the list"]
+        return [f"{where(f'{path}platforms')} cannot be used together with platform: put that platform into the list"]
     key = where(f"{path}{'platforms' if several else 'platform'}")
     kind = "a list of platforms" if several else "one platform"
     errors = []

@@ -285,7 +285,7 @@ def test_what_cannot_be_is_told_before_anything_is_built(several: Project) -> No
     )
     refused = several.invoke("build")
     assert 2 == refused.code
-    assert "platforms must not stand beside platform" in refused.err
+    assert "platforms cannot be used together with platform" in refused.err
     assert f"image.{app}.platforms must be a list of platforms, such as linux/arm64, not 'linux/amr64'" in refused.err
 
 
