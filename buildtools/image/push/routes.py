@@ -126,26 +126,7 @@ def push(
             )
             return uploader.store(images)
 
-        before_tags = request.before_tags
-        for _ in range(_ATTEMPTS):
-            published_images, stored_images = lookup.look_up(request.images)
-            routes = _routes(request, lookup, tagger, published_images, stored_images, store)
-            if cancelled.is_set():
-                raise Cancelled(f"the push of {request.version} was cancelled", "run the same command again")
-            if before_tags:
-                before_tags()
-                before_tags = None
-                lookup.forget_look()
-            try:
-                results = _stamp(request, lookup, tagger, published_images, routes)
-                pushed = _joined(request, tagger, results)
-                break
-            except Overtaken as error:
-                overtaken = error
-        else:
-            raise BuildToolsError(
-                f"other agents keep pushing other builds of {overtaken}", "run the same command again later"
-            )
+        results, pushed = _make_version(request, lookup, tagger, store, cancelled)
         for image in request.images:
             outcome = Outcome.UP_TO_DATE if results[image].route is PushRoute.ALREADY_THERE else Outcome.DONE
             detail = f"{results[image].route.value}, {results[image].digest}"
@@ -156,6 +137,28 @@ def push(
     if any(result.route is not PushRoute.ALREADY_THERE for result in results.values()):
         cache.trim()
     return pushed
+
+
+def _make_version(
+    request: PushRequest, lookup: VersionLookup, tagger: VersionTagger, store: StoreImages, cancelled: threading.Event
+) -> tuple[dict[ImageToPush, PushedImage], list[PushedImage]]:
+    """The result for each image, and the version's images, in order; begun again if another agent has come first."""
+    before_tags = request.before_tags
+    for _ in range(_ATTEMPTS):
+        published_images, stored_images = lookup.look_up(request.images)
+        routes = _routes(request, lookup, tagger, published_images, stored_images, store)
+        if cancelled.is_set():
+            raise Cancelled(f"the push of {request.version} was cancelled", "run the same command again")
+        if before_tags:
+            before_tags()
+            before_tags = None
+            lookup.forget_look()
+        try:
+            results = _stamp(request, lookup, tagger, published_images, routes)
+            return results, _joined(request, tagger, results)
+        except Overtaken as error:
+            overtaken = error
+    raise BuildToolsError(f"other agents keep pushing other builds of {overtaken}", "run the same command again later")
 
 
 def _routes(
