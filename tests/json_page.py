@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-TEXT = (Path(__file__).parent.parent / "docs/json.md").read_text()
+from jsonschema import Draft202012Validator
+
+DOCS = Path(__file__).parent.parent / "docs"
+TEXT = (DOCS / "json.md").read_text()
+# The JSON Schemas that the page names, by task.
+SCHEMAS = {
+    task: Draft202012Validator(json.loads((DOCS / f"{task}.schema.json").read_text()))
+    for task in re.findall(r"\]\((\w+)\.schema\.json\)", TEXT)
+}
 
 
 @dataclass(frozen=True)

@@ -9,21 +9,25 @@ from typing import Any
 
 import pytest
 
-from buildtools.audit import MemberState
+from buildtools import BuildToolsError
+from buildtools.audit import Audit, Finding, MemberState, Verification
 from buildtools.git.tagging.tags import TagState
 from buildtools.image.assembly import BuildOutcome
 from buildtools.image.registry.image_to_push import PushRoute
 from buildtools.image.survey import BuildState
+from buildtools.release import Release, ReleasedImage
+from buildtools.rendering.json_rendering import document
+from buildtools.rendering.release_rendering import verification_document
 from buildtools.sandbox import Service
 from buildtools.stages.doctor import Health
 from buildtools.stages.fetch import FetchState
-from buildtools.stages.history import VersionState
+from buildtools.stages.history import HistoryEntry, VersionState
 from buildtools.stages.leftovers import LeftoverKind
 from buildtools.stages.pruning import PruneState
 from buildtools.stages.stack import Condition, StackService
 from buildtools.stages.trial import Trial
 from buildtools.tasks import namespace
-from tests.json_page import sections
+from tests.json_page import SCHEMAS, sections
 
 SECTIONS = {section.title: section for section in sections()}
 
@@ -57,6 +61,22 @@ def _others(text: str) -> list[str]:
 )
 def test_every_value_of_a_field_is_on_the_page(task: str, kind: type[Enum]) -> None:
     assert [] == [each.value for each in kind if f"`{each.value}`" not in SECTIONS[task].text]
+
+
+def test_the_schemas_of_documents_take_what_is_written_and_nothing_less() -> None:
+    release = Release(
+        "1.0.0", "c" * 40, "2026-11-23T08:00:00Z", (ReleasedImage("app", "r", "w/app", "1.0.0", "sha256:1"),), ()
+    )
+    audit = Audit(release, (Finding("image", "app", "r/w/app:1.0.0", "sha256:1", "", MemberState.MISSING),))
+    documents: dict[str, Any] = {
+        "history": document([HistoryEntry("1.0.0", VersionState.RELEASED, "c" * 40)]),
+        "verify": verification_document(Verification((audit,), (BuildToolsError("broken"),))),
+    }
+    for task, written in documents.items():
+        SCHEMAS[task].validate(written)
+        first = written["items"][0]
+        shorter = [{**written, "items": [{key: first[key] for key in first if key != name}]} for name in first]
+        assert [False] * len(first) == [SCHEMAS[task].is_valid(each) for each in shorter]
 
 
 @pytest.mark.parametrize(

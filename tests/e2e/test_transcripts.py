@@ -247,7 +247,8 @@ def test_the_fields_of_each_document_are_those_of_the_page(widgets: Shell) -> No
         # What a trial prints is held against its value: these images hold no program to run.
         if section.title != "stage":
             _, printed = widgets.run(f"{section.command} 2>/dev/null")
-            differences += [
-                f"{section.title}: {line}" for line in json_page.differences(section.fields, json.loads(printed))
-            ]
+            document = json.loads(printed)
+            differences += [f"{section.title}: {line}" for line in json_page.differences(section.fields, document)]
+            if section.title in json_page.SCHEMAS:
+                json_page.SCHEMAS[section.title].validate(document)
     assert [] == differences
