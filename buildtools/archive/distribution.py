@@ -6,6 +6,7 @@ import glob
 import os
 import threading
 from collections.abc import Mapping
+from dataclasses import field
 from pathlib import Path
 
 from buildtools import BuildToolsError, Refused
@@ -46,7 +47,7 @@ class Archive:
     file_name: str
     root_name: str
     checksums: Checksums
-    segments: tuple[Segment, ...] = ()
+    segments: tuple[Segment, ...] = field(default=(), repr=False)
 
     @property
     def size(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Any
 
@@ -19,9 +19,9 @@ def document(value: Any) -> Any:
 
 
 def json_value(value: Any) -> Any:
-    """A value as a JSON value, without the schema's number."""
+    """A value as a JSON value, without the schema's number, and without the fields that its ``repr`` leaves out."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {key: json_value(item) for key, item in asdict(value).items()}
+        return {each.name: json_value(getattr(value, each.name)) for each in fields(value) if each.repr}
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Mapping):
