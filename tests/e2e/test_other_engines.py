@@ -105,12 +105,15 @@ def test_one_commit_is_one_manifest_whatever_the_store_that_an_engine_of_one_ver
     project: Project, layers_engine: EngineService, content_engine: EngineService
 ) -> None:
     base = base_in_registry(project.place, project.mark)
-    project.image("copy", f"FROM {base}\nCOPY file /\n", file=project.mark)
+    # More than one piece of what is read of containerd's store at once.
+    project.image("copy", f"FROM {base}\nCOPY file /\n", file=project.mark * 500_000)
     project.commit("all")
     project.tag("1.0.0")
-    released = []
+    released, archives = [], []
     for number, engine in enumerate((layers_engine, content_engine)):
         agent = on_engine(project, engine, str(number))
-        agent.done("push", **in_namespace(agent, str(number)))
+        outcome = agent.done("-d", "push", **in_namespace(agent, str(number)))
+        archives.append("/images/get" in outcome.err)
         released.append(image(agent, f"e2e/{agent.mark}/{number}/{agent.name('copy')}"))
     assert released[0] == released[1]
+    assert [True, False] == archives

@@ -6,7 +6,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,11 +27,12 @@ from buildtools.image.registry.lookup import (
     fingerprint_tag,
     read_image,
 )
-from buildtools.image.registry.manifest import DOCKER_CONFIG, Damaged, Descriptor, Manifest, labels_of
+from buildtools.image.registry.manifest import DOCKER_CONFIG, Damaged, Descriptor, Manifest, diff_ids_of, labels_of
 from buildtools.schedule import awaited, side_by_side
 from buildtools.settings import MediaTypes
 
 if TYPE_CHECKING:
+    from buildtools.image.engine.buildkit.content import ContentStore
     from buildtools.image.push.layers import Spool
 
 # How many uncompressed bytes of a new layer the engine may send. It compresses slowly, so a larger layer is exported
@@ -82,6 +83,7 @@ class LayerUploader:
         self._to_replace: set[ImageToPush] = set()
         # The short ids of layers that the registry has and the engine would send anyway.
         self._unknown: set[str] = set()
+        self._content: ContentStore | None = None
         for layer, repository in layers.values():
             self._note(layer, repository)
 
@@ -94,9 +96,17 @@ class LayerUploader:
             self._builds[variants[0].repository] = {
                 (each.name, each.fingerprint): each.build_seconds for each in variants
             }
+        if not self._engine.containerd_store:
+            return self._store(images)
+        from buildtools.image.engine.buildkit.content import ContentStore
+
+        with closing(ContentStore(self._engine)) as self._content:
+            return self._store(images)
+
+    def _store(self, images: Sequence[ImageToPush]) -> list[tuple[StoredImage, PushRoute]]:
         plans = list(self._pool.map(self._plan, images))
         results: dict[LayerPlan, tuple[StoredImage, PushRoute]] = {}
-        if self._engine.containerd_store:
+        if self._content:
             # Attestations are about the image as the engine has made it. And BuildKit finds the cache of a child by the
             # digest of its parent, which must be the same where the parent was built and where it was pulled.
             as_built = [plan for plan in plans if plan.image.as_built]
@@ -114,18 +124,29 @@ class LayerUploader:
         return [results[plan] for plan in plans]
 
     def _plan(self, image: ImageToPush) -> LayerPlan:
-        engine_image = self._engine.content(image.image_id)
-        if engine_image is None:
-            raise BuildToolsError(
-                f"the engine has no image {image.image_id} ({image.name})", "build it first: `invoke build`"
-            )
-        diff_ids = tuple(engine_image["RootFS"].get("Layers") or ())
+        content = self._image_in_content(image)
+        if content:
+            diff_ids, size = tuple(diff_ids_of(content.config)), sum(layer.size for layer in content.manifest.layers)
+        else:
+            engine_image = self._engine.content(image.image_id)
+            if engine_image is None:
+                raise BuildToolsError(
+                    f"the engine has no image {image.image_id} ({image.name})", "build it first: `invoke build`"
+                )
+            diff_ids = tuple(engine_image["RootFS"].get("Layers") or ())
+            size = int(engine_image.get("Size") or 0)
         repository_layers = {}
         for diff_id in dict.fromkeys(diff_ids):
             layer = self._compressed_layers.get(diff_id) or self._cache.layer(diff_id)
             if layer and self._place(image, layer, image.parent_repositories):
                 repository_layers[diff_id] = layer
-        return LayerPlan(image, int(engine_image.get("Size") or 0), diff_ids, repository_layers)
+        return LayerPlan(image, size, diff_ids, repository_layers, content)
+
+    def _image_in_content(self, image: ImageToPush) -> StoredImage | None:
+        """The image in the engine's content store, unless the engine is to push it."""
+        from buildtools.image.push.layers import read_content
+
+        return read_content(self._content, image.image_id) if self._content and not image.as_built else None
 
     def _place(self, image: ImageToPush, layer: Descriptor, others: Sequence[str] = ()) -> bool:
         """Whether the image's repository has a layer, after mounting it from another one if needed and possible."""
@@ -159,7 +180,7 @@ class LayerUploader:
             self._holders.setdefault(layer.digest, []).append(repository)
 
     def _store_directly(self, plans: Sequence[LayerPlan]) -> list[tuple[StoredImage, PushRoute]]:
-        from buildtools.image.push.layers import Spools, export
+        from buildtools.image.push.layers import Spools, export, read_layers
 
         images_by_layer: dict[str, list[ImageToPush]] = {}
         for plan in plans:
@@ -178,15 +199,14 @@ class LayerUploader:
                 for plan in group:
                     if plan.size >= LONG:
                         self._report(Step(plan.image.name, "the engine gives its layers out"))
-                return export(
-                    self._engine,
-                    [plan.image.image_id for plan in group],
-                    images_by_layer,
-                    spools,
-                    take_layer,
-                    self._cache,
-                    present={layer.digest for plan in group for layer in plan.repository_layers.values()},
-                )
+                contents = {plan.image.image_id: plan.content for plan in group if plan.content}
+                image_ids = [plan.image.image_id for plan in group if not plan.content]
+                present = {layer.digest for plan in group for layer in plan.repository_layers.values()}
+                rest = images_by_layer, spools, take_layer, self._cache, present
+                if self._content:
+                    read_layers(self._content, contents.values(), *rest)
+                configs = export(self._engine, image_ids, *rest) if image_ids else {}
+                return configs | {image_id: image.config for image_id, image in contents.items()}
 
             try:
                 groups = group_disjoint(plans)

@@ -9,16 +9,27 @@ import sys
 import tarfile
 import tempfile
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Protocol, Self
 
 from buildtools import BuildToolsError
+from buildtools.image.engine.buildkit.content import ContentStore, NoContent
 from buildtools.image.engine.client import Engine, EngineError
 from buildtools.image.registry.cache import Cache
-from buildtools.image.registry.manifest import DOCKER_LAYER, Descriptor, read_object
+from buildtools.image.registry.lookup import StoredImage
+from buildtools.image.registry.manifest import (
+    DOCKER_LAYER,
+    DOCKER_MANIFEST,
+    Damaged,
+    Descriptor,
+    Manifest,
+    check_image,
+    diff_ids_of,
+    read_object,
+)
 
 # Input blocks and level determine the output bytes, so both are fixed. ISA-L up to level 2 gives the same bytes on
 # every x86-64 processor with AVX2; level 3 does not.
@@ -184,6 +195,41 @@ def export(
     return reader.configs()
 
 
+def read_content(content: ContentStore, image_id: str) -> StoredImage | None:
+    """An image in a content store; None if the store cannot be read, or has an index or other platforms there."""
+    try:
+        manifest = Manifest.received(DOCKER_MANIFEST, content.document(image_id))
+        config = content.document(manifest.config.digest)
+        check_image(manifest, config)
+    except (NoContent, Damaged):
+        return None
+    return StoredImage(manifest, config)
+
+
+def read_layers(
+    content: ContentStore,
+    images: Iterable[StoredImage],
+    diff_ids: Collection[str],
+    spools: Spools,
+    take_layer: Callable[[str, Spool], None],
+    cache: Cache,
+    present: Collection[str] = (),
+) -> None:
+    """The same as :func:`export` out of a content store, which reads nothing but these layers.
+
+    A layer that the store lacks is not passed on.
+
+    :raises BuildToolsError: if the layers do not fit on the disk.
+    """
+    reader = _Reader((), diff_ids, spools, take_layer, cache, present)
+    for image in images:
+        for diff_id, layer in zip(diff_ids_of(image.config), image.manifest.layers, strict=True):
+            if diff_id in diff_ids and diff_id not in reader.layers:
+                with suppress(NoContent):
+                    stream = content.open(layer.digest, layer.size)
+                    reader.take(Path(layer.digest.removeprefix("sha256:")), layer.size, stream)
+
+
 class _Forward:
     """A forward-only stream that tarfile can seek in. Its own streaming mode takes six times the processor time."""
 
@@ -228,7 +274,7 @@ class _Reader:
         self._take_layer = take_layer
         self._cache = cache
         self._present = present
-        self._layers: set[str] = set()
+        self.layers: set[str] = set()
         self._documents: dict[str, bytes] = {}
 
     def take(self, path: Path, size: int, content: IO[bytes]) -> None:
@@ -260,8 +306,8 @@ class _Reader:
     def _take(self, content: _Readable, most: int) -> str:
         spool = self._spools.make(most)
         diff_id = _copy(content, spool)
-        if diff_id in self._diff_ids and diff_id not in self._layers:
-            self._layers.add(diff_id)
+        if diff_id in self._diff_ids and diff_id not in self.layers:
+            self.layers.add(diff_id)
             self._take_layer(diff_id, spool)
         else:
             spool.delete()

@@ -8,6 +8,7 @@ from itertools import takewhile
 
 from buildtools.frozen import frozen
 from buildtools.image.registry.image_to_push import ImageToPush
+from buildtools.image.registry.lookup import StoredImage
 from buildtools.image.registry.manifest import Descriptor
 
 # How many bytes of one layer may be sent, or exported by an engine, unnecessarily: avoiding that would cost more.
@@ -27,13 +28,15 @@ _MOST_GROUPS = 4
 class LayerPlan:
     """An image, the digests of its layers' uncompressed bytes, and those layers that its repository has.
 
-    ``size`` is the uncompressed size of all layers in bytes.
+    ``size`` is the uncompressed size of all layers in bytes. ``content`` is the image in a content store that can be
+    read.
     """
 
     image: ImageToPush
     size: int
     diff_ids: tuple[str, ...]
     repository_layers: Mapping[str, Descriptor] = field(hash=False)
+    content: StoredImage | None = field(default=None, hash=False)
 
     @property
     def missing(self) -> list[str]:

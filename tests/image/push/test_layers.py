@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from buildtools import BuildToolsError
+from buildtools.image.engine.buildkit.content import ContentStore, NoContent
 from buildtools.image.engine.client import Engine, EngineError
-from buildtools.image.push.layers import Spool, Spools, _Reader, _Unpacked, compress, export
+from buildtools.image.push.layers import Spool, Spools, _Reader, _Unpacked, compress, export, read_content
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.manifest import DOCKER_LAYER, Descriptor
 from tests.image import images
@@ -122,6 +123,14 @@ def test_what_is_remembered_survives_and_what_is_damaged_is_forgotten(tmp_path: 
     assert cache.config(digest) is None
 
 
+def test_content_that_an_engine_lacks_or_does_not_give_out_is_told_apart_from_bytes(connected: Engine) -> None:
+    absent = "sha256:" + "0" * 64
+    with closing(ContentStore(connected)) as content:
+        assert read_content(content, absent) is None
+        with pytest.raises(NoContent):
+            content.open(absent, 1).read()
+
+
 @contextmanager
 def engine_that_exports(archive: bytes, promised: int) -> Iterator[Engine]:
     """An engine whose export is ``archive``, of which it said that it has ``promised`` bytes."""
@@ -131,7 +140,7 @@ def engine_that_exports(archive: bytes, promised: int) -> Iterator[Engine]:
             body = archive if "/images/get" in self.path else b"OK"
             self.send_response(200)
             self.send_header("Api-Version", "1.44")
-            self.send_header("Content-Length", str(promised if body is archive else len(body)))
+            self.send_header("ContentStore-Length", str(promised if body is archive else len(body)))
             self.send_header("Connection", "close")
             self.end_headers()
             self.wfile.write(body)
