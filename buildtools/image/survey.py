@@ -226,8 +226,7 @@ def _platform_error(folder: ImageFolder, bases: Mapping[str, BaseImage]) -> Refu
         if image and image.other_platforms:
             others = ", ".join(map(str, image.other_platforms))
             return Refused(
-                f"{folder.dockerfile.where} line {base.mention.line}: {base.image} is not to be had for "
-                f"{base.platform}, but for {others}",
+                f"{folder.where(base)}: {base.image} is not to be had for {base.platform}, but for {others}",
                 "name another base image, or another platform",
             )
     return None

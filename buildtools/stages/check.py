@@ -73,9 +73,6 @@ def _checks(task: TaskContext, folders: tuple[ImageFolder, ...]) -> Iterator[Cal
     yield from _channel_checks(settings)
     for folder in folders:
         yield partial(folder.selection, folder.needs())
-        for base in folder.outside({}):
-            place = f"{folder.dockerfile.where} line {base.mention.line}"
-            yield partial(_in_place, place, partial(Reference.parse, base.image))
         for key in ("cache_from", "cache_to"):
             yield from _cache_checks(settings, folder, key)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 
-from buildtools import BuildToolsError, Conflict, Failures
+from buildtools import BuildToolsError, Conflict, Failures, error_kind
 from buildtools.build_cache import cache_tag, read_caches
 from buildtools.command import run_command
 from buildtools.events import Warned, timed
@@ -95,11 +95,25 @@ def survey_folders(task: TaskContext, *, complete: bool = False) -> tuple[ImageS
         if not (base.digest or base.other_platforms)
     }
     unknown = list(without_digest.values()) if complete else []
-    errors = store.fetch(unknown)
+    errors = _in_dockerfiles(store.fetch(unknown), image_folders)
     if len(errors) < len(unknown):
         bases = find()
     learn = not task.run.dry_run
     return survey(image_folders, bases, cache=task.run.project_cache, learn=learn, base_errors=errors)
+
+
+def _in_dockerfiles(
+    errors: Mapping[str, BuildToolsError], folders: Iterable[ImageFolder]
+) -> dict[str, BuildToolsError]:
+    """The errors about base images with the first place that names the image; others, as of the engine, as they are."""
+    located = dict(errors)
+    for folder in folders if errors else ():
+        for base in folder.outside({}):
+            error = errors.get(base.image)
+            if error and error is located[base.image] and base.image in error.fact:
+                fact = f"{folder.where(base)}: {error.fact}"
+                located[base.image] = error_kind(error.exit_code)(fact, error.remedy, error.details)
+    return located
 
 
 def bring_in(task: TaskContext, *, registry_names: bool) -> tuple[LocalImage, ...]:

@@ -54,6 +54,10 @@ def without_dockerfile(project: Project) -> None:
     project.write("src/docker/other/data.txt")
 
 
+def on_a_lost_base(project: Project) -> None:
+    project.write("src/docker/other/Dockerfile", f"# on what is gone\nFROM {CLOSED}/gone:1\n")
+
+
 def badly_named(project: Project) -> None:
     project.write("src/docker/MyApp/Dockerfile", "FROM scratch\n")
 
@@ -120,6 +124,13 @@ CASES = {
     ),
     "no images folder": Bad(without_images, "build", 2, "error: src/docker does not exist: make one folder per image"),
     "no Dockerfile": Bad(without_dockerfile, "build", 2, "error: no Dockerfile: src/docker/other/Dockerfile: write it"),
+    "a base image out of reach": Bad(
+        on_a_lost_base,
+        "build",
+        4,
+        f"error: src/docker/other/Dockerfile line 2: the engine cannot pull {CLOSED}/gone:1",
+        builds=True,
+    ),
     "an upper-case name": Bad(badly_named, "list", 2, "src/docker/MyApp: rename it, for example to myapp"),
     "unknown keys in three places": Bad(
         misconfigured_everywhere,

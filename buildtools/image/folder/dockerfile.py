@@ -23,6 +23,7 @@ from buildtools.image.folder.instructions import (
     read_directives,
     read_instructions,
 )
+from buildtools.image.folder.patterns import glob
 from buildtools.image.folder.shell import BadSubstitution, expand
 from buildtools.platform import Platform
 
@@ -161,6 +162,7 @@ def parse(data: bytes, *, where: str = "Dockerfile") -> Dockerfile:
         elif instruction.keyword == "arg":
             arguments += instruction.arguments()
         else:
+            instruction.check_keyword()
             raise instruction.error("instruction before the first FROM", "only ARG is allowed there")
     if not parts:
         raise Refused(f"{where} has no FROM", "begin it with FROM IMAGE, or FROM scratch")
@@ -215,7 +217,11 @@ def _copy_sources(instruction: Instruction) -> Iterable[str]:
     for word in instruction.words()[:-1]:
         if not (HEREDOC.fullmatch(word) or (instruction.keyword == "add" and _REMOTE.match(word))):
             # A variable may also come from the base image's environment, so take everything it could name.
-            yield "." if "$" in word else instruction.plain(word)
+            source = "." if "$" in word else instruction.plain(word)
+            if glob(source) is None:
+                keyword = instruction.keyword.upper()
+                raise instruction.error(f"{keyword} of the invalid pattern {word}", "correct its brackets or quotes")
+            yield source
 
 
 def _mount_fields(instruction: Instruction, flag: Flag) -> dict[str, str]:

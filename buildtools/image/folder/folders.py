@@ -19,7 +19,7 @@ from buildtools.frozen import frozen
 from buildtools.image.folder.context import Selection, ignore_rules
 from buildtools.image.folder.dockerfile import Base, Dockerfile, Needs, automatic_arguments, parse
 from buildtools.image.folder.instructions import ImageMention
-from buildtools.image.reference import image_name, variant_name
+from buildtools.image.reference import Reference, image_name, variant_name
 from buildtools.platform import Platform, local_platform
 from buildtools.settings import COMPONENT, ImageSettings, Settings
 from buildtools.version import Version
@@ -67,6 +67,10 @@ class ImageFolder:
     def outside(self, triggers: Mapping[str, Sequence[str]]) -> tuple[Base, ...]:
         """The external images that a build needs, given the ``ONBUILD`` instructions of those that are known."""
         return tuple(base for base in self.needs(triggers).bases if base.mention not in self.siblings)
+
+    def where(self, base: Base) -> str:
+        """The place in the Dockerfile that names a base image, for messages."""
+        return f"{self.dockerfile.where} line {base.mention.line}"
 
     def selection(self, needs: Needs) -> Selection:
         """What a build with these needs may take from the context.
@@ -159,6 +163,7 @@ def folders_and_errors(
         errors += failures_of(
             [partial(_check_platforms, folder, folders, project), partial(_add_triggers, folders, folder, project)]
         )
+        errors += failures_of(partial(_check_reference, folder, base) for base in folders[name].outside({}))
     return tuple(folders.values()), errors
 
 
@@ -325,9 +330,8 @@ def _add_triggers(folders: dict[str, ImageFolder], folder: ImageFolder, project:
     trigger_bases = [base for base in own_needs.bases if base.mention.start < 0]
     for base in trigger_bases:
         if project.sibling(base, folder.image):
-            place = f"{folder.dockerfile.where} line {base.mention.line}"
             raise Refused(
-                f"{place}: an ONBUILD of its base names the folder {base.image}",
+                f"{folder.where(base)}: an ONBUILD of its base names the folder {base.image}",
                 "copy from it in the Dockerfile itself",
             )
     bases = tuple(dict.fromkeys((*folder.bases, *(base.image for base in trigger_bases))))
@@ -351,6 +355,13 @@ def _needs(
     )
 
 
+def _check_reference(folder: ImageFolder, base: Base) -> None:
+    try:
+        Reference.parse(base.image)
+    except Refused as error:
+        raise Refused(f"{folder.where(base)}: {error.fact}", error.remedy) from None
+
+
 def _check_platforms(folder: ImageFolder, folders_before: Mapping[str, ImageFolder], project: _Project) -> None:
     """Raise :class:`Refused` if a parent has another platform: BuildKit would look for the image in a registry.
 
@@ -359,10 +370,9 @@ def _check_platforms(folder: ImageFolder, folders_before: Mapping[str, ImageFold
     for base in folder.own_needs.bases:
         parent = folders_before.get(folder.siblings.get(base.mention, ""))
         if parent and parent.platform != base.platform:
-            place = f"{folder.dockerfile.where} line {base.mention.line}"
             platforms = ", ".join(map(str, project.variants(parent.image).values()))
             raise Refused(
-                f"{place}: {parent.image} is needed for {base.platform} and built for {platforms}",
+                f"{folder.where(base)}: {parent.image} is needed for {base.platform} and built for {platforms}",
                 f"set the same platform under [tool.buildtools.image.{folder.image}] and "
                 f"[tool.buildtools.image.{parent.image}]",
             )

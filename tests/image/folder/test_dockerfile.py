@@ -204,6 +204,8 @@ def test_references_are_replaced_and_all_else_stays() -> None:
     [
         ("", "Dockerfile has no FROM"),
         ("RUN x\nFROM y\n", "line 1: instruction before the first FROM"),
+        ("FRM y\n", "line 1: unknown instruction FRM"),
+        ('FROM y\nCOPY ["a", /]\n', "line 2: COPY of the invalid pattern"),
         ("# c\nFROM a b\n", "line 2: FROM must name one image"),
         ("FROM a\nRUN <<EOF\nx\n", "line 2: the here-document EOF has no end"),
         ("# escape=x\nFROM a\n", "the escape directive is 'x'"),
