@@ -138,11 +138,13 @@ class ArtifactStore(Protocol):
         basis: Basis | None = None,
         subject: str = "",
         report: Report = unheard,
+        before_end: Callable[[], object] | None = None,
     ) -> StoredArchive:
         """Upload what ``write`` writes, whose ``checksums`` are known, and read back what the service has.
 
         If the key already has that content, nothing is written. What ``basis`` shares with it need not be sent, if the
-        service can copy. ``report`` gets the bytes that have arrived.
+        service can copy. ``report`` gets the bytes that have arrived. ``before_end`` is called when all are sent, and
+        before the object appears; if it raises, nothing appears.
 
         :raises Conflict: if this key has other content, before or after.
         :raises BuildToolsError: if what was written does not match ``checksums``.

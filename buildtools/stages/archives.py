@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -66,14 +67,28 @@ def _segment_cache(task: TaskContext) -> SegmentCache | None:
 
 
 def store_archives(task: TaskContext, wait_for_images: Callable[[], object]) -> tuple[ReleasedArchive, ...]:
-    """Build every distribution, call ``wait_for_images``, then upload the archives; returns them as read back."""
+    """Build every distribution, call ``wait_for_images``, then upload the archives; returns them as read back.
+
+    The bytes of the first one are sent meanwhile; the store shows nothing of an upload before its end.
+    """
     archives = make_archives(task)
-    for archive in archives:
-        _refuse_stray_archive(task, archive)
-    wait_for_images()
-    releases = tuple(
-        timed(task.run.report, archive.name, "upload", partial(_store_archive, task, archive)) for archive in archives
-    )
+    are_free = {archive: _is_free(task, archive) for archive in archives}
+    images: Future[None] = Future()
+
+    def store_archive(archive: Archive) -> ReleasedArchive:
+        store = partial(_store_archive, task, archive, images.result, is_free=are_free[archive])
+        return timed(task.run.report, archive.name, "upload", store)
+
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        uploads = [pool.submit(store_archive, archive) for archive in archives]
+        try:
+            wait_for_images()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            images.set_exception(Cancelled("the upload was cancelled", "run the same command again"))
+            raise
+        images.set_result(None)
+        releases = tuple(upload.result() for upload in uploads)
     for archive in archives:
         # A release needs no right to list uploads, and must not fail because of what an earlier one left.
         with suppress(BuildToolsError):
@@ -83,29 +98,35 @@ def store_archives(task: TaskContext, wait_for_images: Callable[[], object]) -> 
     return releases
 
 
-def _refuse_stray_archive(task: TaskContext, archive: Archive) -> None:
-    """Raise :class:`Conflict` if the archive's key is taken by other content that no commit has claimed.
+def _is_free(task: TaskContext, archive: Archive) -> bool:
+    """Whether an archive may be sent before the version is claimed: nothing has its key.
 
     Only the claim of a version shows which commit an archive belongs to, so this runs before this run makes its claim.
 
     :raises Conflict: if other content is there and nobody has claimed the version.
     """
     store, key, version = task.services.store, release.archive_key(archive.name, task.version), task.version
-    if version.dirty or store.head(key) is None:
-        return
-    if store.head(release.claim_key(version)) or store.head(release.manifest_key(version)):
-        return
-    if store.digest(key, archive.checksums) not in (None, archive.sha256):
+    if version.dirty:
+        return False
+    if store.head(key) is None:
+        return True
+    is_claimed = store.head(release.claim_key(version)) or store.head(release.manifest_key(version))
+    if not is_claimed and store.digest(key, archive.checksums) not in (None, archive.sha256):
         raise Conflict(
             f"{store.location(key)} has other content, and version {version} is neither claimed nor released",
             "look at where it comes from; if nobody needs it, delete it and run again",
         )
+    return False
 
 
-def _store_archive(task: TaskContext, archive: Archive) -> ReleasedArchive:
+def _store_archive(
+    task: TaskContext, archive: Archive, wait_for_images: Callable[[], object], *, is_free: bool
+) -> ReleasedArchive:
     from buildtools.archive import segment_map
     from buildtools.archive.checksums import PART
 
+    if not is_free:
+        wait_for_images()
     store = task.services.store
     # Content of one part is one request, whatever the last version has of it.
     segments = archive.segments if archive.size > PART else ()
@@ -130,8 +151,10 @@ def _store_archive(task: TaskContext, archive: Archive) -> ReleasedArchive:
             basis=segment_map.basis_of(last, segments),
             subject=archive.name,
             report=task.run.report,
+            before_end=wait_for_images,
         )
     except Conflict:
+        wait_for_images()
         if task.version.dirty or task.settings.distribution[archive.name].reproducible:
             raise
         archive = _adopted_archive(task, key, archive, path)

@@ -78,7 +78,7 @@ def _channel_errors(task: TaskContext) -> list[str]:
 def stage_members(task: TaskContext) -> Release:
     """Upload images and archives in parallel; the release consists of them as read back.
 
-    No tag of the version is set and no archive uploaded before all images and archives are made and the version is
+    No tag of the version is set and no archive appears before all images and archives are made and the version is
     claimed. So a version that fails leaves its names free for the commit that corrects it.
 
     :raises Conflict: if the version is claimed by another commit.

@@ -12,8 +12,8 @@ The answer is one small object that is written last, by a conditional write, and
    nothing that differs between two runs, so the same commit finds its own claim again and another one is refused. From
    here on only one commit writes under the names of ``V``. Before the claim, images and archives wait for each other
    (the barrier in ``stage_members``), so that a version that cannot be made is not claimed.
-3. **Stage.** Set the tags ``:V``, upload the archives, and read back each of them. This is not a release yet: readers
-   look only at manifests.
+3. **Stage.** Set the tags ``:V``, let the archives appear, and read back each of them. This is not a release yet:
+   readers look only at manifests.
 4. **Commit** (:func:`commit`). ``releases/V.json`` is created with ``If-None-Match: *``, and read back. This write is
    the release. A run that comes second reads what is there and compares: equal content is success, other content a
    conflict.

@@ -185,6 +185,28 @@ def test_a_writer_that_fails_leaves_nothing(store: S3Store) -> None:
     assert () == unfinished(store)
 
 
+@pytest.mark.parametrize(("data", "sent"), [(SMALL, 0), (WHOLE_PARTS, 1)], ids=["small", "whole parts"])
+def test_what_is_sent_appears_after_the_wait_before_its_end(store: S3Store, data: bytes, sent: int) -> None:
+    waits = []
+
+    def before_end() -> None:
+        waits.append((store.head("daemon.tgz"), len(unfinished(store))))
+
+    assert store.upload("daemon.tgz", writes(data), checksums_of(data), before_end=before_end).is_new
+    assert [(None, sent)] == waits
+
+
+@pytest.mark.parametrize("data", [SMALL, WHOLE_PARTS], ids=["small", "whole parts"])
+def test_where_the_wait_before_the_end_fails_nothing_appears(store: S3Store, data: bytes) -> None:
+    def before_end() -> None:
+        raise BuildToolsError("an image failed")
+
+    with pytest.raises(BuildToolsError, match="an image failed"):
+        store.upload("daemon.tgz", writes(data), checksums_of(data), before_end=before_end)
+    assert None is store.head("daemon.tgz")
+    assert () == unfinished(store)
+
+
 def test_bytes_are_reported_as_they_arrive(store: S3Store) -> None:
     heard: list[Event] = []
     store.upload("daemon.tgz", writes(WHOLE_PARTS), checksums_of(WHOLE_PARTS), subject="daemon", report=heard.append)

@@ -92,3 +92,11 @@ def test_it_can_be_allowed_and_then_nothing_that_is_there_is_overwritten(forgetf
     assert store.upload("b", lambda out: out.write(b"archive"), checksums_of(b"archive")).is_new
     with pytest.raises(Conflict, match="already exists with other content"):
         store.upload("b", lambda out: out.write(b"another"), checksums_of(b"another"))
+    # It also is where it has appeared since the upload began.
+    with pytest.raises(Conflict, match="already exists with other content"):
+        store.upload(
+            "c",
+            lambda out: out.write(b"another"),
+            checksums_of(b"another"),
+            before_end=lambda: store.create("c", b"archive", "text/plain"),
+        )

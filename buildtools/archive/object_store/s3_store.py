@@ -211,6 +211,7 @@ class S3Store:
         basis: Basis | None = None,
         subject: str = "",
         report: Report = unheard,
+        before_end: Callable[[], object] | None = None,
     ) -> StoredArchive:
         """Upload what ``write`` writes, whose ``checksums`` are known, and read back what the service has."""
         existing = self.head(key)
@@ -226,6 +227,11 @@ class S3Store:
             copier=self._copier(basis, checksums) if basis else None,
         ) as upload:
             write(upload)
+            if before_end:
+                before_end()
+                # A service without conditions would overwrite what has appeared meanwhile.
+                if not self._conditional and (existing := self.head(key)):
+                    return self._same(existing, checksums)
             is_new = upload.complete(checksums)
         return self._read_back(key, checksums, is_new=is_new)
 
