@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from graphlib import CycleError, TopologicalSorter
 
 from buildtools import BuildToolsError, Refused, error_count, failures_of
 from buildtools.build_cache import read_caches
@@ -71,6 +72,7 @@ def _checks(task: TaskContext, folders: tuple[ImageFolder, ...]) -> Iterator[Cal
     for path in settings.stage.compose if "stage.compose" in settings.origins else ():
         yield partial(_check_file, settings, "stage.compose", path)
     yield from _channel_checks(settings)
+    yield partial(_refuse_cycle_of_gates, settings)
     for folder in folders:
         yield partial(folder.selection, folder.needs())
         for key in ("cache_from", "cache_to"):
@@ -82,6 +84,18 @@ def _channel_checks(settings: Settings) -> Iterator[Callable[[], object]]:
     for key, names in {"channels": settings.channels, **targets}.items():
         for name in names:
             yield partial(_in_place, settings.place(key), partial(refuse_name, name, settings.moving_tags))
+
+
+def _refuse_cycle_of_gates(settings: Settings) -> None:
+    try:
+        TopologicalSorter({name: target.requires for name, target in settings.target.items()}).prepare()
+    except CycleError as error:
+        cycle: list[str] = error.args[1]
+        place = settings.place(f"target.{cycle[0]}.requires")
+        raise Refused(
+            f"{place}: targets require each other in a cycle: {' -> '.join(reversed(cycle))}",
+            "no version could be promoted there: take one of them out",
+        ) from None
 
 
 def _cache_checks(settings: Settings, folder: ImageFolder, key: str) -> Iterator[Callable[[], object]]:
