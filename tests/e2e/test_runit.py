@@ -298,7 +298,9 @@ def test_on_a_full_disk_nothing_new_stays(project: Project) -> None:
         (disk / "other").mkdir()
         for folder in (disk / "app", disk / "other"):
             outcome = project.invoke("runit", project.name("app"), "--to", str(folder))
-            reason = f"error: cannot write {folder} (No space left on device): correct that, and run it again"
+            reason = (
+                f"error: cannot write {folder} (No space left on device): correct that, and run the same command again"
+            )
             assert (1, reason) == (outcome.code, outcome.last)
         assert [] == [path for path in disk.rglob("*") if ".partial" in path.name or path.name == "app"]
 
