@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from buildtools import Failures, Unreachable, failures_of
+from buildtools import Failures, Refused, Unreachable, failures_of
 from buildtools.cancellation import Cancellation
 from buildtools.settings import SIGNING_PASSWORD, BuilderSettings, Settings
 
@@ -87,11 +87,11 @@ class Services:
 
         Each is connected on first use. Without builders in the settings, ``BUILDKIT_HOST`` names one.
 
-        :raises Refused: if certificates for a builder are missing or cannot be used.
+        :raises Refused: if ``BUILDKIT_HOST`` is invalid, or certificates are missing or cannot be used.
         """
         if not self.builder_settings:
             return {}
-        if errors := failures_of(self.certificate_checks()):
+        if errors := failures_of(self.builder_checks()):
             fact = f"builders cannot be used ({len(errors)} errors)"
             raise Failures(errors).combined(fact, "fix the errors above and run again")
         from buildtools.image.builders.sites import BuildSite
@@ -119,11 +119,13 @@ class Services:
             return {address: BuilderSettings(address, certificates=self._settings.builder_certificates)}
         return builders
 
-    def certificate_checks(self) -> Iterator[Callable[[], object]]:
-        """Checks that raise :class:`Refused` for a builder whose certificates are missing or cannot be used."""
+    def builder_checks(self) -> Iterator[Callable[[], object]]:
+        """Checks that raise :class:`Refused` for an invalid ``BUILDKIT_HOST``, and for unusable certificates."""
         from buildtools.image.http.dialing import check_certificates
 
         settings = self._settings
+        if not settings.all_builders:
+            yield from (partial(_check_address, address) for address in self.builder_settings)
         for name, builder in self.builder_settings.items():
             if builder.certificates and builder.address.startswith("tcp:"):
                 key = f"pool.{name}.certificates"
@@ -255,3 +257,10 @@ class Services:
             checksums=self._settings.s3_checksums,
             conditional_writes=self._settings.s3_conditional_writes,
         )
+
+
+def _check_address(address: str) -> None:
+    from buildtools.settings_reader import builder_address_error
+
+    if error := builder_address_error(address):
+        raise Refused(f"BUILDKIT_HOST {error}", "correct it")

@@ -381,9 +381,13 @@ def _cache_errors(values: dict[str, Any], where: Callable[[str], str]) -> list[s
     return errors
 
 
-def _is_builder_address(address: str) -> bool:
+def builder_address_error(address: str) -> str:
+    """What is wrong with the address of a builder, to be said after its key; empty if nothing is."""
     match = _BUILDER_ADDRESS.fullmatch(address)
-    return match is not None and int(match["port"] or 1) <= 65535
+    if match and int(match["port"] or 1) <= 65535:
+        return ""
+    kinds = "unix:///PATH, tcp://HOST:PORT, docker-container://NAME or docker-context://NAME"
+    return f"must be {kinds}, not {_quoted(address)}"
 
 
 def _builder_errors(values: Mapping[str, Any], where: Callable[[str], str]) -> list[str]:
@@ -394,9 +398,8 @@ def _builder_errors(values: Mapping[str, Any], where: Callable[[str], str]) -> l
     errors = []
     names = set()
     for key, address in addresses:
-        if not _is_builder_address(address):
-            kinds = "unix:///PATH, tcp://HOST:PORT, docker-container://NAME or docker-context://NAME"
-            errors.append(f"{where(key)} must be {kinds}, not {_quoted(address)}")
+        if error := builder_address_error(address):
+            errors.append(f"{where(key)} {error}")
         elif address in names:
             # It would get the builds of both at once.
             errors.append(f"{where(key)} has {_quoted(address)} twice")

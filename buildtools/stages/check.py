@@ -67,7 +67,7 @@ def _checks(task: TaskContext, folders: tuple[ImageFolder, ...]) -> Iterator[Cal
     settings = task.settings
     yield partial(_check_file, settings, "registry_ca", settings.registry_ca)
     yield lambda: task.services.verify_keys
-    yield from task.services.certificate_checks()
+    yield from task.services.builder_checks()
     # The default name is one that a project need not have.
     for path in settings.stage.compose if "stage.compose" in settings.origins else ():
         yield partial(_check_file, settings, "stage.compose", path)

@@ -91,6 +91,15 @@ def test_what_keeps_no_images_needs_a_registry_and_has_nothing_to_tag(daemon_pro
     assert "no registry is configured to push them into" in outcome.last
 
 
+def test_a_variable_that_is_no_address_is_refused_before_anything_else(project: Project) -> None:
+    project.image("base", "FROM scratch\nCOPY file /\n", file=project.mark)
+    project.commit("all")
+    project.tag("1.0.0")
+    for task in ("check", "list", "push"):
+        outcome = project.invoke(task, BUILDKIT_HOST="kube-pod://builder")
+        assert (2, True) == (outcome.code, "BUILDKIT_HOST must be unix:///PATH, tcp://HOST:PORT" in outcome.err)
+
+
 @pytest.mark.exhaustive
 def test_a_builder_that_does_not_answer_is_an_outage(daemon_project: Project) -> None:
     outcome = daemon_project.invoke("build", BUILDKIT_HOST="unix:///nonexistent")
