@@ -76,7 +76,7 @@ def run_command(
         end = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         raise CommandFailed(
             f"{subject}: the command {command!r} {end}",
-            "correct what its last lines above say" if tail else "it printed nothing; run it by hand",
+            "fix what its last lines above report" if tail else "it printed nothing; run it by hand",
             details=[f"  | {line}" for line in tail],
             status=code,
         )

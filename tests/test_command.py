@@ -49,7 +49,7 @@ def test_a_failure_names_the_command_its_exit_code_and_its_last_lines(tmp_path: 
         run("echo no space left; exit 7", tmp_path)
     assert [
         "  | no space left",
-        "app: the command 'echo no space left; exit 7' ended with exit code 7: correct what its last lines above say",
+        "app: the command 'echo no space left; exit 7' ended with exit code 7: fix what its last lines above report",
     ] == str(caught.value).splitlines()
 
 

@@ -177,7 +177,7 @@ def test_a_failed_smoke_command_fails_the_version(staged: Project) -> None:
     configure(staged, smoke="echo broken; exit 7")
     failed = stage(staged, 1)
     fact = "error: smoke: the command 'echo broken; exit 7' ended with exit code 7"
-    assert f"{fact}: correct what its last lines above say" == failed.last
+    assert f"{fact}: fix what its last lines above report" == failed.last
     kept = result(staged)
     assert (7, False, 2) == (kept["smoke"], kept["passed"], len(kept["services"]))
     configure(staged, smoke="$BUILDTOOLS_COMPOSE kill app")
