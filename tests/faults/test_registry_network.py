@@ -220,9 +220,12 @@ def test_a_busy_registry_is_asked_again(answer: tuple[int, Mapping[str, str]]) -
     assert 3 == len(script.asked)
 
 
-def test_a_registry_that_stays_busy_is_an_outage() -> None:
-    with answering(*[(503, {})] * 99) as script, closing(Registry(script.host, pause=0.001)) as client:
-        with pytest.raises(Unreachable, match=rf"{script.host} cannot be reached \(it answers 503\)"):
+@pytest.mark.parametrize(
+    ("status", "fact"), [(503, "cannot be reached"), (500, "fails"), (429, "allows no more requests for now")]
+)
+def test_a_registry_that_stays_busy_is_an_outage(status: int, fact: str) -> None:
+    with answering(*[(status, {})] * 99) as script, closing(Registry(script.host, pause=0.001)) as client:
+        with pytest.raises(Unreachable, match=rf"{script.host} {fact} \(it answers {status}\)"):
             client.ping()
         assert 5 == len(script.asked)
 

@@ -54,6 +54,11 @@ _CERTIFICATE_REMEDIES = {
 }
 _OUT_OF_REACH = ("cannot be reached", "check that it runs and can be reached from here")
 _BROKEN = ("fails", "see its log, and whether its disk is full")
+_FAILURES = {
+    429: ("allows no more requests for now", "wait, or log in as a user who may send more"),
+    500: _BROKEN,
+    507: _BROKEN,
+}
 _CLIENT = f"lockstep-buildtools/{__version__}"
 
 Body = bytes | Callable[[], Generator[bytes, None, None]]
@@ -157,7 +162,7 @@ class Transport:
                 else:
                     raise self._error(method, url, scope, response, body)
             if attempt >= attempts or time.monotonic() - began >= _PATIENCE:
-                fact, remedy = _BROKEN if status in (500, 507) else _OUT_OF_REACH
+                fact, remedy = _FAILURES.get(status, _OUT_OF_REACH)
                 remedy = f"{remedy}, then run the same command again"
                 raise Unreachable(f"the registry {self.host} {fact} ({failure})", remedy)
             self.wait(attempt, wait)
