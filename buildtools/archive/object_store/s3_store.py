@@ -227,12 +227,13 @@ class S3Store:
             copier=self._copier(basis, checksums) if basis else None,
         ) as upload:
             write(upload)
+            upload.send_rest(checksums)
             if before_end:
                 before_end()
                 # A service without conditions would overwrite what has appeared meanwhile.
                 if not self._conditional and (existing := self.head(key)):
                     return self._same(existing, checksums)
-            is_new = upload.complete(checksums)
+            is_new = upload.complete()
         return self._read_back(key, checksums, is_new=is_new)
 
     def copy(

@@ -69,10 +69,10 @@ class Upload:
         """Write all of ``data``."""
         self._parts.write(data)
 
-    def complete(self, checksums: Checksums) -> bool:
-        """Make the object appear; returns False if it already exists.
+    def send_rest(self, checksums: Checksums) -> None:
+        """Send what is left of the content. Nothing may be written afterwards.
 
-        :raises BuildToolsError: if what was written does not match ``checksums``; no object appears.
+        :raises BuildToolsError: if what was written does not match ``checksums``.
         """
         self._is_closing = True
         self._parts.close()
@@ -81,6 +81,9 @@ class Upload:
                 f"{self._bucket.location(self._key)} was not uploaded: the archive changed after it was packed",
                 "run again, with nothing else writing to it",
             )
+
+    def complete(self) -> bool:
+        """Make the object appear, after :meth:`send_rest`; returns False if it already exists."""
         if self._upload is None:
             return self._put(self._only_part)
         while self._pending:
