@@ -89,11 +89,16 @@ class Credentials:
     def _look_up(self, key: str) -> Credential | None:
         document = self._document
         helper = _entry(document.get("credHelpers"), key) or document.get("credsStore")
-        credential = self._ask(str(helper), key) if helper else None
         entry = _entry(document.get("auths"), key)
-        if credential is None and isinstance(entry, Mapping):
-            credential = self._inline(key, entry)
-        return credential
+        # A configuration from another machine may name that one's helper; the docker program takes what is inline then.
+        if helper and (not entry or self._path_of(f"docker-credential-{helper}")):
+            credential = self._ask(str(helper), key)
+            if credential:
+                return credential
+        return self._inline(key, entry) if isinstance(entry, Mapping) else None
+
+    def _path_of(self, program: str) -> str | None:
+        return shutil.which(program, path=self._environment.get("PATH", ""))
 
     def _inline(self, key: str, entry: Mapping[str, Any]) -> Credential | None:
         username, password = str(entry.get("username", "")), str(entry.get("password", ""))
@@ -116,7 +121,7 @@ class Credentials:
 
     def _ask(self, helper: str, key: str) -> Credential | None:
         program = f"docker-credential-{helper}"
-        path = shutil.which(program, path=self._environment.get("PATH", ""))
+        path = self._path_of(program)
         if not path:
             raise Refused(
                 f"{self._path} names the credential helper {program} for {key}, which is not on the PATH",

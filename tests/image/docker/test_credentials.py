@@ -124,6 +124,11 @@ def test_a_helper_that_is_not_on_the_path_is_said(docker: Docker) -> None:
         docker.credentials({"credHelpers": {"h:1": "gone"}}).for_host("h:1")
 
 
+def test_a_login_in_the_file_does_without_a_helper_that_is_not_there(docker: Docker) -> None:
+    config = {"credsStore": "gone", "auths": {"h:1": {"username": "me", "password": "pw"}}}
+    assert Credential("me", "pw") == docker.credentials(config).for_host("h:1")
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
