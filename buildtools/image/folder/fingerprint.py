@@ -6,19 +6,7 @@ target, platform, labels, parents and base images. Time stamps, owners, secrets 
 ``RUN`` downloads is unknown; ``rebuild_after`` and ``--no-cache`` are for that. An image with an ``ADD`` that downloads
 without a checksum is never up to date.
 
-Byte for byte: each input is a key and a value, such as ``context src/main.c`` and ``file 644 SHA256``. The fingerprint
-is the hexadecimal SHA-256 of ``KEY NUL VALUE`` for all of them, joined with NUL, sorted by the keys' code points, in
-UTF-8; bytes of a path that are not UTF-8 are used as they are. The keys:
-
-=====================  ==============================================================================================
-``format``             the number of this format ``dockerfile``         SHA-256 of the Dockerfile ``platform``
-``os/architecture[/variant]`` ``target``             the configured stage, or empty ``argument NAME``      the value for
-``REGISTRY``, ``VERSION`` and ``REVISION``, else its SHA-256 ``label NAME``         SHA-256 of the value ``attestation
-KIND``   what BuildKit is to attest about the build, in the syntax of its option ``parent NAME``        the parent's
-fingerprint ``base REFERENCE``     digest or id of the image, and its platform if that is another one ``context PATH``
-``file MODE SHA256``, ``link TARGET``, ``hard link PATH``, or a letter as in ``ls -l``, the
-                       mode and the device number; then a SHA-256 of the extended attributes, if there are any
-=====================  ==============================================================================================
+``docs/internals.md`` has the fingerprint byte for byte, with all keys.
 """
 
 from __future__ import annotations
