@@ -195,6 +195,11 @@ class LayerUploader:
                 target = spools.make(raw.size)
                 sending[diff_id] = self._pool.submit(self._send, diff_id, raw, target, images_by_layer[diff_id])
 
+            def take_blob(diff_id: str, layer: Descriptor, blob: Spool) -> None:
+                images = images_by_layer[diff_id]
+                self._go_on(images[0])
+                sending[diff_id] = self._pool.submit(self._send_blob, layer, blob, images)
+
             def give_out(group: Sequence[LayerPlan]) -> dict[str, bytes]:
                 for plan in group:
                     if plan.size >= LONG:
@@ -204,7 +209,7 @@ class LayerUploader:
                 present = {layer.digest for plan in group for layer in plan.repository_layers.values()}
                 rest = images_by_layer, spools, take_layer, self._cache, present
                 if self._content:
-                    read_layers(self._content, contents.values(), *rest)
+                    read_layers(self._content, contents.values(), take_blob, *rest)
                 configs = export(self._engine, image_ids, *rest) if image_ids else {}
                 return configs | {image_id: image.config for image_id, image in contents.items()}
 
@@ -224,7 +229,7 @@ class LayerUploader:
             config = configs.get(plan.image.image_id)
             if config is not None and all(layers):
                 return self._finish(plan.image, config, [layer for layer in layers if layer]), PushRoute.DIRECT
-            # A base layer cannot be read here, such as one with Zstandard compression.
+            # A base layer cannot be read here, such as one with Zstandard compression in an archive.
             image = self._store_by_engine(plan)
             if config is not None:
                 pairs = zip(layers, image.manifest.layers, strict=True)
@@ -259,8 +264,18 @@ class LayerUploader:
                 raw.delete()
                 target.delete()
                 return layer
-        raise BuildToolsError(
-            f"{self._registry.host} keeps damaged copies of a layer of {images[0].repository}",
+        raise self._damaged(layer, images[0])
+
+    def _send_blob(self, layer: Descriptor, blob: Spool, images: Sequence[ImageToPush]) -> Descriptor:
+        """Upload a compressed layer to the repositories of all images that have it."""
+        if not all(self._bring(image, layer, blob) for image in images):
+            raise self._damaged(layer, images[0])
+        blob.delete()
+        return layer
+
+    def _damaged(self, layer: Descriptor, image: ImageToPush) -> BuildToolsError:
+        return BuildToolsError(
+            f"{self._registry.host} keeps damaged copies of a layer of {image.repository}",
             f"ask its administrator to delete the blob {layer.digest}",
         )
 

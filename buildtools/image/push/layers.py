@@ -209,6 +209,7 @@ def read_content(content: ContentStore, image_id: str) -> StoredImage | None:
 def read_layers(
     content: ContentStore,
     images: Iterable[StoredImage],
+    take_blob: Callable[[str, Descriptor, Spool], None],
     diff_ids: Collection[str],
     spools: Spools,
     take_layer: Callable[[str, Spool], None],
@@ -217,7 +218,8 @@ def read_layers(
 ) -> None:
     """The same as :func:`export` out of a content store, which reads nothing but these layers.
 
-    A layer that the store lacks is not passed on.
+    A layer with Zstandard compression, which is not read here, is passed to ``take_blob`` as it is stored. One that the
+    store lacks is not passed on.
 
     :raises BuildToolsError: if the layers do not fit on the disk.
     """
@@ -227,7 +229,13 @@ def read_layers(
             if diff_id in diff_ids and diff_id not in reader.layers:
                 with suppress(NoContent):
                     stream = content.open(layer.digest, layer.size)
-                    reader.take(Path(layer.digest.removeprefix("sha256:")), layer.size, stream)
+                    if not layer.media_type.endswith("zstd"):
+                        reader.take(Path(layer.digest.removeprefix("sha256:")), layer.size, stream)
+                        continue
+                    blob = spools.make(layer.size)
+                    if _copy(stream, blob) == layer.digest:
+                        reader.layers.add(diff_id)
+                        take_blob(diff_id, layer, blob)
 
 
 class _Forward:
