@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping
@@ -222,23 +223,26 @@ def _disks(task: TaskContext) -> Iterator[Diagnosis]:
     root, cache = task.settings.root, task.run.cache
     if why := _obstacle(root):
         fact = f"{root} cannot be written ({why}), so archives cannot be made"
-        yield Diagnosis("project's disk", Health.FAILED, fact, "allow it to this user", BuildToolsError.exit_code)
+        yield Diagnosis("project's disk", Health.FAILED, fact, "make it writable", BuildToolsError.exit_code)
     else:
         yield from _disk("project's disk", root)
     if why := _obstacle(cache):
         fact = f"{cache} cannot be written ({why}), so every run takes as long as the first"
-        yield Diagnosis("cache's disk", Health.WARNING, fact, "allow it to this user, or set XDG_CACHE_HOME")
+        yield Diagnosis("cache's disk", Health.WARNING, fact, "make it writable, or set XDG_CACHE_HOME")
     else:
         yield from _disk("cache's disk", cache)
 
 
 def _obstacle(folder: Path) -> str:
-    """Why a file cannot be created in a folder, or in the first above it that exists; empty if it can. None is left."""
+    """Why a file cannot be created in a folder, or in the first above it that exists; empty if it can. None is left.
+
+    A full disk is no obstacle here, because :func:`_disk` tells of it.
+    """
     try:
         with TemporaryFile(dir=_existing(folder)):
             return ""
     except OSError as error:
-        return error.strerror or str(error)
+        return "" if error.errno == errno.ENOSPC else error.strerror or str(error)
 
 
 def _existing(folder: Path) -> Path:
