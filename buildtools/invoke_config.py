@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from importlib import import_module
@@ -31,7 +31,8 @@ def read_settings(context: Context, environment: Mapping[str, str], *, lenient: 
     # Invoke ignores this, and a release would go where no one meant it to.
     if levels.get("_runtime_path") and not levels["_runtime_found"]:
         errors = [f"{levels['_runtime_path']}, which -f or INVOKE_RUNTIME_CONFIG names, does not exist"]
-    return merge_layers(root, [read_pyproject(root), *_layers(context, environment)], errors, lenient=lenient)
+    layers = [read_pyproject(root), *_layers(context, environment)]
+    return merge_layers(root, [*_default_platform(environment, layers), *layers], errors, lenient=lenient)
 
 
 def project_context(folder: Path, environment: Mapping[str, str]) -> Context:
@@ -89,6 +90,14 @@ def refuse_invalid_file(folder: Path) -> None:
         config.merge()
     with refusing_what_invoke_cannot_use(f"a variable INVOKE_… that overrides a value of {path.name}"):
         config.load_shell_env()
+
+
+def _default_platform(environment: Mapping[str, str], layers: Sequence[Layer]) -> Iterator[Layer]:
+    """The variable of the docker program, where no layer says for which platforms images are."""
+    platform = environment.get("DOCKER_DEFAULT_PLATFORM")
+    tables = [layer.values for layer in layers if isinstance(layer.values, Mapping)]
+    if platform and not any(table.get("platform") or table.get("platforms") for table in tables):
+        yield Layer("DOCKER_DEFAULT_PLATFORM", {"platform": platform})
 
 
 def _layers(context: Context, environment: Mapping[str, str]) -> Iterator[Layer]:
