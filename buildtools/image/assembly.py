@@ -75,17 +75,19 @@ def assemble(
     jobs: int,
     report: Report,
     cancelled: threading.Event,
+    ready: Callable[[LocalImage], object] = lambda _: None,
 ) -> dict[str, LocalImage]:
     """Bring in every image of ``targets``, and the parents that one of them must be built from; returns them by name.
 
-    A failure is raised only after everything that does not depend on it has finished.
+    ``ready`` is called with each as soon as it is there, from any thread. A failure is raised only after everything
+    that does not depend on it has finished.
 
     :raises BuildToolsError: if an image could not be built; the message names it, and all that were skipped because of
         it.
     """
     by_name = {status.name: status for status in statuses}
     with Contents(assembly.cache) as contents:
-        assembler = _Assembler(by_name, assembly, contents, builder, report, cancelled)
+        assembler = _Assembler(by_name, assembly, contents, builder, report, cancelled, ready)
         assembler.keep_bases()
         names = assembler.closure(targets)
         assembler.refuse_missing_inputs(names)
@@ -107,7 +109,9 @@ class _Assembler:
         builder: Builder,
         report: Report,
         cancelled: threading.Event,
+        ready: Callable[[LocalImage], object],
     ) -> None:
+        self._ready = ready
         self._statuses = statuses
         self._assembly = assembly
         self._contents = contents
@@ -204,7 +208,9 @@ class _Assembler:
         self._image_ids[name] = image_id
         if is_another_replaced and outcome is not BuildOutcome.BUILT:
             self._record(status, recorded_seconds(self._assembly.cache, name, status.fingerprint.value))
-        return LocalImage(name, image_id, names or (kept_name,), outcome, status.why)
+        local_image = LocalImage(name, image_id, names or (kept_name,), outcome, status.why)
+        self._ready(local_image)
+        return local_image
 
     def _kept_name(self, name: str) -> str:
         return self._assembly.kept_name(name, self._statuses[name].fingerprint.value)

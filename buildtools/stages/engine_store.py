@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -12,7 +12,7 @@ from buildtools.image.assembly import Assembly, LocalImage, assemble
 from buildtools.image.bases import BaseImage
 from buildtools.image.engine.client import Engine, EngineError
 from buildtools.image.folder.fingerprint import recorded_seconds
-from buildtools.image.push.routes import PushRequest
+from buildtools.image.push.routes import Begin, PushRequest
 from buildtools.image.reference import image_name
 from buildtools.image.registry.image_to_push import ImageToPush
 from buildtools.image.registry.lookup import StoredImage, find_fingerprints
@@ -121,11 +121,19 @@ class EngineStore:
         statuses_at_start: Sequence[ImageStatus],
         missing: Sequence[ImageToPush],
         stored: Mapping[str, StoredImage],
+        begin: Begin,
     ) -> Sequence[ImageToPush]:
         # Listing an engine's images is slow, and a push of what the registry has does not need it.
         cache, engine = self._task.run.project_cache, self._task.services.engine
         statuses = self._statuses(statuses_at_start, engine, stored=stored, is_final=True)
-        images = self._assemble(statuses, [image.name for image in missing], registry_names=True)
+        by_name = {image.name: image for image in missing}
+
+        def ready(local_image: LocalImage) -> None:
+            # A parent may be there only for the build of a child.
+            if image := by_name.get(local_image.name):
+                begin(replace(image, image_id=local_image.image_id))
+
+        images = self._assemble(statuses, list(by_name), registry_names=True, ready=ready)
         return [
             replace(
                 image,
@@ -136,7 +144,12 @@ class EngineStore:
         ]
 
     def _assemble(
-        self, statuses: Sequence[ImageStatus], targets: Sequence[str], *, registry_names: bool
+        self,
+        statuses: Sequence[ImageStatus],
+        targets: Sequence[str],
+        *,
+        registry_names: bool,
+        ready: Callable[[LocalImage], object] = lambda _: None,
     ) -> dict[str, LocalImage]:
         task, named = self._task, _named(statuses)
 
@@ -163,6 +176,7 @@ class EngineStore:
             jobs=task.run.jobs,
             report=task.run.report,
             cancelled=task.run.cancelled,
+            ready=ready,
         )
 
     def _statuses(

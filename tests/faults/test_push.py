@@ -193,7 +193,7 @@ def test_who_comes_second_takes_what_the_first_stored(
     theirs = make_image("app", {"a": b"theirs"}, fingerprint=ours.fingerprint)
     other = Agent(connected, own.host, Cache(tmp_path / "other"))
 
-    def first_comes_the_other(lacking: Sequence[ImageToPush], _: object) -> Sequence[ImageToPush]:
+    def first_comes_the_other(lacking: Sequence[ImageToPush], *_: object) -> Sequence[ImageToPush]:
         other.push("1.0", theirs)
         return lacking
 

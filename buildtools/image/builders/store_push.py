@@ -58,10 +58,12 @@ def push_from_store(
     repository = Reference.parse(request.repository).repository
     try:
         layers = known_layers(_images_below(registry, cache, request))
-        with workers() as pool:
-            uploader = LayerUploader(
+        with (
+            workers() as pool,
+            LayerUploader(
                 engine, registry, cache, pool, report, layers, cancelled, request.media_types, tagged=False
-            )
+            ) as uploader,
+        ):
             ((stored, _),) = uploader.store([ImageToPush(request.name, repository, "", image.image_id)])
     except Unreachable as error:
         # If the engine still answers, the registry is the problem, which no other builder can solve.

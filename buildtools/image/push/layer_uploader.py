@@ -6,10 +6,11 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
 from buildtools import BuildToolsError, Cancelled, Refused
 from buildtools.events import PartialTransfers, Report, Step, Transferred
@@ -38,12 +39,14 @@ if TYPE_CHECKING:
 # How many uncompressed bytes of a new layer the engine may send. It compresses slowly, so a larger layer is exported
 # and compressed here, in less time than its own push would take.
 _LARGE_FOR_THE_ENGINE = 32 * 1024 * 1024
+# Bytes of memory for the layers of one image that go while others are built; eight images may do so at once.
+_EARLY_MEMORY = 8 * 1024 * 1024
 # A registry seldom truncates two forms of one layer; one that damages everything must not be tried forever.
 _VARIANTS = 3
 
 
 class LayerUploader:
-    """One run of storing images. A layer that several of them have is compressed once and sent once.
+    """One run of storing images, in a context. A layer that several of them have is compressed once and sent once.
 
     ``layers`` maps the digest of a layer's uncompressed bytes to its descriptor in the registry, and a repository that
     has it. With a ``commit``, builds for it are recorded beside the images. Unless ``tagged`` with their fingerprints,
@@ -84,26 +87,63 @@ class LayerUploader:
         # The short ids of layers that the registry has and the engine would send anyway.
         self._unknown: set[str] = set()
         self._content: ContentStore | None = None
+        # What goes before all images are there: layers, the tasks that send them, and configurations by repository.
+        self._taken: set[str] = set()
+        self._early: list[Future[None]] = []
+        self._configs: dict[tuple[str, bytes], str] = {}
+        self._stack = ExitStack()
         for layer, repository in layers.values():
             self._note(layer, repository)
+
+    def __enter__(self) -> Self:
+        if self._engine.containerd_store:
+            from buildtools.image.engine.buildkit.content import ContentStore
+
+            self._content = self._stack.enter_context(closing(ContentStore(self._engine)))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        wait(self._early)
+        self._stack.close()
+
+    def begin(self, image: ImageToPush) -> None:
+        """Begin to send what is new in an image, if the engine gives its parts out one by one.
+
+        Nothing names them before :meth:`store`. Without it, the registry's garbage collection deletes them.
+        """
+        if self._content and not image.as_built:
+            self._early.append(self._pool.submit(self._send_early, self._content, image))
+
+    def _send_early(self, content: ContentStore, image: ImageToPush) -> None:
+        from buildtools.image.push.layers import Spools, read_layers
+
+        def send(diff_id: str, raw: Spool) -> None:
+            self._send(diff_id, raw, spools.make(raw.size), [image])
+
+        # What fails is tried again by `store`, and reported then.
+        with suppress(BuildToolsError), Spools(Path(tempfile.gettempdir()), _EARLY_MEMORY) as spools:
+            self._go_on(image)
+            plan = self._plan(image)
+            with self._lock:
+                layers = [diff_id for diff_id in plan.missing if diff_id not in self._taken]
+                self._taken.update(layers)
+            if plan.content:
+                read_layers(content, [plan.content], layers, spools, send, self._cache)
+                self._put_config(image, plan.content.config)
 
     def store(self, images: Sequence[ImageToPush]) -> list[tuple[StoredImage, PushRoute]]:
         """Store images that the engine has; returns each image and its route, in order.
 
         :raises BuildToolsError: if the engine lacks one or cannot export it, or the registry does not accept it.
         """
+        wait(self._early)
         for variants in variants_by_repository(images):
             self._builds[variants[0].repository] = {
                 (each.name, each.fingerprint): each.build_seconds for each in variants
             }
-        if not self._engine.containerd_store:
-            return self._store(images)
-        from buildtools.image.engine.buildkit.content import ContentStore
-
-        with closing(ContentStore(self._engine)) as self._content:
-            return self._store(images)
-
-    def _store(self, images: Sequence[ImageToPush]) -> list[tuple[StoredImage, PushRoute]]:
         plans = list(self._pool.map(self._plan, images))
         results: dict[LayerPlan, tuple[StoredImage, PushRoute]] = {}
         if self._content:
@@ -313,7 +353,7 @@ class LayerUploader:
         return self._put(image, config, layers)
 
     def _put(self, image: ImageToPush, config: bytes, layers: list[Descriptor]) -> StoredImage:
-        digest = self._registry.put_blob(image.repository, config)
+        digest = self._put_config(image, config)
         manifest = Manifest.make(Descriptor(DOCKER_CONFIG, digest, len(config)), layers, self._media_types)
         # Before the image appears, so that whoever sees the image also sees for which commit it was built.
         self._record(image, manifest)
@@ -324,6 +364,12 @@ class LayerUploader:
             if awaited(lambda: self._registry.get_blob(image.repository, digest)):
                 self._cache.remember_config(config)
         return StoredImage(manifest, config)
+
+    def _put_config(self, image: ImageToPush, config: bytes) -> str:
+        place = image.repository, config
+        if place not in self._configs:
+            self._configs[place] = self._registry.put_blob(*place)
+        return self._configs[place]
 
     def _try_engine(
         self, base: Sequence[str], plans: Sequence[LayerPlan]

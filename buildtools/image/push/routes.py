@@ -22,7 +22,8 @@ direct          otherwise                                             the layers
 
 The first two need no engine, and are decided for all images before anything is sent: so no tag of a version is set
 while one of its images is in conflict. Only the remaining images are requested (``provide``), and built; meanwhile the
-others get their configurations, which nothing names yet. All layers of all images are stored before the first tag of
+others get their configurations, and layers of images that are there already are sent if the engine gives them out one
+by one. Nothing names these yet. All layers of all images are stored before the first tag of
 the version is set.
 
 An image is used only if it was built on the builds of its parents that the version has (see ``generation.py``). Another
@@ -54,16 +55,21 @@ from buildtools.image.registry.version_tagger import VersionTagger
 from buildtools.settings import MediaTypes
 from buildtools.version import Version
 
-Provide = Callable[[Sequence[ImageToPush], Mapping[str, StoredImage]], Sequence[ImageToPush]]
+Begin = Callable[[ImageToPush], object]
+Provide = Callable[[Sequence[ImageToPush], Mapping[str, StoredImage], Begin], Sequence[ImageToPush]]
 KnownLayers = Mapping[str, tuple[Descriptor, str]]
 Make = Callable[[Sequence[ImageToPush], Mapping[str, StoredImage]], Sequence[tuple[StoredImage, PushRoute]]]
-StoreImages = Callable[[Sequence[ImageToPush], KnownLayers], Sequence[tuple[StoredImage, PushRoute]]]
+StoreImages = Callable[
+    [Sequence[ImageToPush], Mapping[str, StoredImage], KnownLayers], Sequence[tuple[StoredImage, PushRoute]]
+]
 
 # How often another agent may interfere, with another build of the same commit, before we give up.
 _ATTEMPTS = 3
 
 
-def _as_they_are(images: Sequence[ImageToPush], _stored_images: Mapping[str, StoredImage]) -> Sequence[ImageToPush]:
+def _as_they_are(
+    images: Sequence[ImageToPush], _stored_images: Mapping[str, StoredImage], _begin: Begin
+) -> Sequence[ImageToPush]:
     return images
 
 
@@ -73,7 +79,8 @@ class PushRequest:
 
     ``labels`` are stamped into every image, and its manifest is written with ``media_types``. ``provide`` is called for
     the images that the registry lacks, and returns them with their ids, so nothing is built that is already there. It
-    gets the images that the version already has, by name, because what it builds must be based on these. ``make``
+    gets the images that the version already has, by name, because what it builds must be based on these; and what to
+    call with each image as soon as it is there, so that its layers go while others are built. ``make``
     replaces it if the builder also stores images in the registry; it returns the stored images. ``before_tags`` is
     called once all layers are there, before the first tag of the version is set; it may raise. If something new was
     stored, at most ``fingerprints_kept`` fingerprints stay in its repository; 0 keeps all. Layers of those ``bases``
@@ -119,12 +126,19 @@ def push(
         lookup = VersionLookup(registry, request.version, request.labels, cache, report, pool)
         tagger = VersionTagger(lookup, media_types, report, pool)
 
-        def store(images: Sequence[ImageToPush], layers: KnownLayers) -> list[tuple[StoredImage, PushRoute]]:
-            engine_with_all = _engine_of(engine, images)
-            uploader = LayerUploader(
-                engine_with_all, registry, cache, pool, report, layers, cancelled, media_types, request.version.commit
-            )
-            return uploader.store(images)
+        def store(
+            missing: Sequence[ImageToPush], present: Mapping[str, StoredImage], layers: KnownLayers
+        ) -> list[tuple[StoredImage, PushRoute]]:
+            if engine is None:
+                raise _not_built(request.provide(missing, present, lambda _: None))
+            commit = request.version.commit
+            with LayerUploader(
+                engine, registry, cache, pool, report, layers, cancelled, media_types, commit
+            ) as uploader:
+                images = request.provide(missing, present, uploader.begin)
+                if unbuilt := [image for image in images if not image.image_id]:
+                    raise _not_built(unbuilt)
+                return uploader.store(images)
 
         results, pushed = _make_version(request, lookup, tagger, store, cancelled)
         for image in request.images:
@@ -187,10 +201,9 @@ def _routes(
         if request.make:
             results = request.make(new, present_by_name)
         else:
-            images = request.provide(new, present_by_name)
             bases = lookup.base_images(request.bases)
             layers = known_layers([*bases, *((image.repository, source) for image, source in present.items())])
-            results = store(images, layers)
+            results = store(new, present_by_name, layers)
         routes |= zip(new, results, strict=True)
         _refuse_unattested({image: source for image, (source, _) in routes.items()})
         lookup.forget_look()
@@ -276,17 +289,9 @@ def unbuilt_images(request: PushRequest, registry: Registry, cache: Cache) -> li
         return [image.name for image in lookup.unbuilt(request.images)]
 
 
-def _engine_of(engine: Engine | None, images: Sequence[ImageToPush]) -> Engine:
-    """The engine, after checking that it has all of these images.
-
-    :raises BuildToolsError: if it lacks one, or there is no engine.
-    """
-    missing = [image.name for image in images if engine is None or not image.image_id]
-    if engine is None or missing:
-        raise BuildToolsError(
-            f"not built, and not in the registry: {', '.join(missing)}", "build them first: `invoke build`"
-        )
-    return engine
+def _not_built(images: Sequence[ImageToPush]) -> BuildToolsError:
+    names = ", ".join(image.name for image in images)
+    return BuildToolsError(f"not built, and not in the registry: {names}", "build them first: `invoke build`")
 
 
 def known_layers(images: Iterable[tuple[str, StoredImage]]) -> dict[str, tuple[Descriptor, str]]:

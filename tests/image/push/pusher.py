@@ -37,7 +37,7 @@ class Pusher:
         engine: bool = True,
         revision: str = "1",
         bases: Sequence[Reference] = (),
-        provide: Provide = lambda images, _: images,
+        provide: Provide = lambda images, *_: images,
     ) -> list[PushedImage]:
         labels = {VERSION: version, REVISION: revision}
         request = PushRequest(

@@ -14,7 +14,7 @@ import pytest
 from buildtools import BuildToolsError, Conflict
 from buildtools.events import Event, Step, Transferred, Warned
 from buildtools.image.engine.client import Engine
-from buildtools.image.push.routes import PushRequest, foreseen_routes, push
+from buildtools.image.push.routes import Begin, PushRequest, foreseen_routes, push
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.image_to_push import ImageToPush, PushRoute
 from buildtools.image.registry.lookup import StoredImage, fingerprint_tag
@@ -55,6 +55,26 @@ def test_an_image_without_what_should_be_attested_gets_no_version(pusher: Pusher
     with pytest.raises(BuildToolsError, match="was built without the sbom that it should have"):
         pusher("1.0", image)
     assert pusher.registry.get_manifest(image.repository, "1.0") is None
+
+
+def test_layers_of_what_is_complete_go_while_others_are_built_if_the_engine_gives_them_out_one_by_one(
+    pusher: Pusher, make_image: MakeImage, connected: Engine
+) -> None:
+    image = make_image("app", {"a": b"1"})
+    (diff_id,) = (connected.inspect(image.image_id) or {})["RootFS"]["Layers"]
+    early: list[bool] = []
+
+    def provide(images: Sequence[ImageToPush], _: object, begin: Begin) -> Sequence[ImageToPush]:
+        begin(image)
+        if connected.containerd_store:
+            until(lambda: pusher.cache.layer(diff_id))
+        early.append(pusher.cache.layer(diff_id) is not None)
+        assert [] == pusher.registry.tags(image.repository)
+        return images
+
+    pusher("1.0", image, provide=provide)
+    assert [connected.containerd_store] == early
+    assert [layer_tar({"a": b"1"})] == pusher.layer_tars(image.repository, "1.0")
 
 
 def test_an_engine_that_pulls_it_sees_the_version_and_the_layers(
@@ -119,7 +139,7 @@ def test_a_version_with_other_content_is_a_conflict_and_nothing_is_sent(
 def test_a_version_that_another_agent_makes_while_we_build_is_a_conflict(pusher: Pusher, make_image: MakeImage) -> None:
     ours, theirs = make_image("app", {"a": b"1"}), make_image("app", {"a": b"2"})
 
-    def built(lacking: Sequence[ImageToPush], _: object) -> Sequence[ImageToPush]:
+    def built(lacking: Sequence[ImageToPush], *_: object) -> Sequence[ImageToPush]:
         pusher("1.0", theirs)
         return lacking
 
@@ -211,7 +231,7 @@ def test_only_what_the_registry_lacks_is_asked_for_and_the_rest_is_prepared_mean
     labels = {VERSION: "1.1", REVISION: "1"}
     config = stamp(pusher.stored(there.repository, fingerprint_tag(there.fingerprint)).config, labels)
 
-    def provide(images: Sequence[ImageToPush], _: object) -> Sequence[ImageToPush]:
+    def provide(images: Sequence[ImageToPush], *_: object) -> Sequence[ImageToPush]:
         asked.extend(image.name for image in images)
         # What is there gets its configuration of the new version while something else is built.
         until(lambda: pusher.registry.blob_size(there.repository, digest_of(config)))
@@ -274,7 +294,7 @@ def test_an_image_that_was_built_on_another_build_of_its_parent_is_asked_for(
     new_app = make_image("app", {"a": b"new"}, {"b": b"2"}, fingerprint=app.fingerprint, parents=(base.repository,))
     asked: list[str] = []
 
-    def provide(images: Sequence[ImageToPush], stored: Mapping[str, StoredImage]) -> Sequence[ImageToPush]:
+    def provide(images: Sequence[ImageToPush], stored: Mapping[str, StoredImage], _: object) -> Sequence[ImageToPush]:
         asked.extend(image.name for image in images)
         return images
 
@@ -299,7 +319,7 @@ def test_what_was_built_on_a_parent_that_another_agent_stored_meanwhile_is_built
     their_layers = (pusher.engine.inspect(theirs.image_id) or {})["RootFS"]["Layers"]
     asked: list[list[str]] = []
 
-    def provide(images: Sequence[ImageToPush], stored: Mapping[str, StoredImage]) -> Sequence[ImageToPush]:
+    def provide(images: Sequence[ImageToPush], stored: Mapping[str, StoredImage], _: object) -> Sequence[ImageToPush]:
         asked.append([image.name for image in images])
         if len(asked) == 1:
             pusher("0.9", theirs)
