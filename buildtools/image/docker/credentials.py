@@ -26,6 +26,8 @@ from buildtools.image.reference import Reference
 # The key under which `docker login` stores Docker Hub.
 _HUB_KEY = "https://index.docker.io/v1/"
 _HUB_HOSTS = ("docker.io", "index.docker.io", "registry-1.docker.io")
+# https://docs.docker.com/reference/cli/docker/#environment-variables
+_VARIABLE = "DOCKER_AUTH_CONFIG"
 _NOT_FOUND = "credentials not found in native keychain"
 # The user name that marks a helper's secret as an identity token.
 _IDENTITY_MARK = "<token>"
@@ -58,7 +60,7 @@ class Credential:
 class Credentials:
     """Looks up credentials in ``config.json`` in ``docker_config``, the folder that ``DOCKER_CONFIG`` names.
 
-    Helpers are found through ``PATH`` in ``environment`` and run with it. Thread-safe; each host is looked up once.
+    Those in ``DOCKER_AUTH_CONFIG`` of ``environment``, which has the form of that file, win. Helpers are found through ``PATH`` in ``environment`` and run with it. Thread-safe; each host is looked up once.
     """
 
     def __init__(self, docker_config: Path, environment: Mapping[str, str]) -> None:
@@ -70,6 +72,18 @@ class Credentials:
     @cached_property
     def _document(self) -> Mapping[str, Any]:
         return read_configuration(self._path.parent)
+
+    @cached_property
+    def _given(self) -> Mapping[str, Any]:
+        """The content of ``DOCKER_AUTH_CONFIG``."""
+        try:
+            document = json.loads(self._environment.get(_VARIABLE) or "{}")
+        except ValueError:
+            document = None
+        if not isinstance(document, Mapping):
+            # Not quoted, because it contains passwords.
+            raise Refused(f"{_VARIABLE} is not a JSON object", 'write it as {"auths": {"HOST": {"auth": "…"}}}')
+        return document
 
     def for_host(self, host: str) -> Credential | None:
         """The credential for the registry at ``host`` (``HOST`` or ``HOST:PORT``); None means anonymous access.
@@ -87,6 +101,9 @@ class Credentials:
         return self.for_host(Reference.parse(reference).registry)
 
     def _look_up(self, key: str) -> Credential | None:
+        given = _entry(self._given.get("auths"), key)
+        if isinstance(given, Mapping) and (credential := self._inline(key, given, _VARIABLE)):
+            return credential
         document = self._document
         helper = _entry(document.get("credHelpers"), key) or document.get("credsStore")
         entry = _entry(document.get("auths"), key)
@@ -95,12 +112,13 @@ class Credentials:
             credential = self._ask(str(helper), key)
             if credential:
                 return credential
-        return self._inline(key, entry) if isinstance(entry, Mapping) else None
+        return self._inline(key, entry, self._path) if isinstance(entry, Mapping) else None
 
     def _path_of(self, program: str) -> str | None:
         return shutil.which(program, path=self._environment.get("PATH", ""))
 
-    def _inline(self, key: str, entry: Mapping[str, Any]) -> Credential | None:
+    @staticmethod
+    def _inline(key: str, entry: Mapping[str, Any], place: Path | str) -> Credential | None:
         username, password = str(entry.get("username", "")), str(entry.get("password", ""))
         if entry.get("auth"):
             try:
@@ -110,7 +128,7 @@ class Credentials:
             username, colon, password = login.partition(":")
             if not colon:
                 raise Refused(
-                    f"{self._path} has an entry for {key} that is not base64 of USER:PASSWORD",
+                    f"{place} has an entry for {key} that is not base64 of USER:PASSWORD",
                     f"run docker login {key}",
                 )
             password = password.strip("\0")

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -33,10 +35,10 @@ class Docker:
     def asked(self) -> list[str]:
         return (self.folder / "asked").read_text().splitlines()
 
-    def credentials(self, config: object = None) -> Credentials:
+    def credentials(self, config: object = None, variables: Mapping[str, str] = MappingProxyType({})) -> Credentials:
         if config is not None:
             (self.folder / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
-        return Credentials(self.folder, {"PATH": f"{self.bin}:/usr/bin:/bin"})
+        return Credentials(self.folder, {"PATH": f"{self.bin}:/usr/bin:/bin", **variables})
 
 
 @pytest.fixture
@@ -122,6 +124,22 @@ def test_a_secret_in_a_broken_answer_is_not_repeated(docker: Docker) -> None:
 def test_a_helper_that_is_not_on_the_path_is_said(docker: Docker) -> None:
     with pytest.raises(Refused, match=r"docker-credential-gone for h:1, which is not on the PATH: install"):
         docker.credentials({"credHelpers": {"h:1": "gone"}}).for_host("h:1")
+
+
+def test_a_login_in_the_environment_wins_and_another_host_s_is_in_the_file(docker: Docker) -> None:
+    config = {"auths": {"h:1": login("file", "pw"), "h:2": login("file", "pw")}}
+    variables = {"DOCKER_AUTH_CONFIG": json.dumps({"auths": {"h:1": login("me", "pw")}})}
+    credentials = docker.credentials(config, variables)
+    assert (Credential("me", "pw"), Credential("file", "pw")) == (
+        credentials.for_host("h:1"),
+        credentials.for_host("h:2"),
+    )
+
+
+def test_a_login_in_the_environment_that_is_none_is_refused_and_not_shown(docker: Docker) -> None:
+    with pytest.raises(Refused, match="DOCKER_AUTH_CONFIG is not a JSON object") as refusal:
+        docker.credentials({}, {"DOCKER_AUTH_CONFIG": "hunter2"}).for_host("h:1")
+    assert "hunter2" not in str(refusal.value)
 
 
 def test_a_login_in_the_file_does_without_a_helper_that_is_not_there(docker: Docker) -> None:
