@@ -60,7 +60,8 @@ class Credential:
 class Credentials:
     """Looks up credentials in ``config.json`` in ``docker_config``, the folder that ``DOCKER_CONFIG`` names.
 
-    Those in ``DOCKER_AUTH_CONFIG`` of ``environment``, which has the form of that file, win. Helpers are found through ``PATH`` in ``environment`` and run with it. Thread-safe; each host is looked up once.
+    Those in ``DOCKER_AUTH_CONFIG`` of ``environment``, which has the form of that file, win. Helpers are found through
+    ``PATH`` in ``environment`` and run with it. Thread-safe; each host is looked up once.
     """
 
     def __init__(self, docker_config: Path, environment: Mapping[str, str]) -> None:
