@@ -123,6 +123,9 @@ class LayerUploader:
         def send(diff_id: str, raw: Spool) -> None:
             self._send(diff_id, raw, spools.make(raw.size), [image])
 
+        def send_blob(diff_id: str, layer: Descriptor, blob: Spool) -> None:
+            self._compressed_layers[diff_id] = self._send_blob(layer, blob, [image])
+
         # What fails is tried again by `store`, and reported then.
         with suppress(BuildToolsError), Spools(Path(tempfile.gettempdir()), _EARLY_MEMORY) as spools:
             self._go_on(image)
@@ -131,7 +134,7 @@ class LayerUploader:
                 layers = [diff_id for diff_id in plan.missing if diff_id not in self._taken]
                 self._taken.update(layers)
             if plan.content:
-                read_layers(content, [plan.content], layers, spools, send, self._cache)
+                read_layers(content, [plan.content], send_blob, layers, spools, send, self._cache)
                 self._put_config(image, plan.content.config)
 
     def store(self, images: Sequence[ImageToPush]) -> list[tuple[StoredImage, PushRoute]]:
