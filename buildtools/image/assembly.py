@@ -151,8 +151,8 @@ class _Assembler:
         if storing and not self._builder.keeps_content:
             errors += [_without_content(what, images) for what, images in storing.items()]
         if errors:
-            count = len(errors)
-            raise Failures(errors).combined(f"{count} builds lack what they need", "fix the errors above and run again")
+            fact = f"builds lack what they need ({len(errors)} errors)"
+            raise Failures(errors).combined(fact, "fix the errors above and run again")
 
     def _missing_inputs(self, name: str, folder: ImageFolder) -> list[Refused]:
         settings = folder.settings

@@ -371,8 +371,8 @@ def forbidden(address: str, method: str, path: str, reason: str) -> UnusableEngi
     """The error if a socket proxy, or an authorization plugin of the engine, denies a request."""
     return UnusableEngine(
         f"{address} forbids {method} {path}, which is needed to build ({reason})",
-        "allow it (docker-socket-proxy: POST=1, IMAGES=1, INFO=1, SESSION=1, GRPC=1), or set DOCKER_HOST to an engine "
-        "that may be used for builds",
+        "allow it (docker-socket-proxy: POST=1, IMAGES=1, INFO=1, SESSION=1, GRPC=1, and PING and VERSION not 0), or "
+        "set DOCKER_HOST to an engine that may be used for builds",
     )
 
 
