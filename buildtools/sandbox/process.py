@@ -2,8 +2,8 @@
 
 The record is one file per program, ``NAME.pid``, with the program's own line from ``/proc/PID/stat``. The process
 writes it before it executes the program, so a killed starter leaves no program without a record. The start time in it
-(proc(5), field 22) distinguishes the program from a later process with the same pid. Its working directory is
-that of the record: a copy of the directory has the same record, but the program belongs to the original.
+(proc(5), field 22) distinguishes the program from a later process with the same pid. Behind that line stands the
+directory's device and inode: a copy of the directory has the same record, but the program belongs to the original.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from pathlib import Path
 
 from buildtools import BuildToolsError, Unreachable
 
-_RECORD_THEN_BECOME = 'cd "$1" && shift && read -r line </proc/$$/stat && printf "%s\\n" "$line" >"$0" && exec "$@"'
+_RECORD_THEN_BECOME = """
+cd "$1" && read -r line </proc/$$/stat && printf "%s %s\\n" "$line" "$2" >"$0" && shift 2 && exec "$@"
+"""
 _PAUSE = 0.02
 _VISIBLE = frozenset({"PATH", "HOME", "TMPDIR", "LANG", "LC_ALL"})
 
@@ -41,7 +43,15 @@ def start(
     try:
         pid = os.posix_spawn(
             "/bin/sh",
-            ["sh", "-c", _RECORD_THEN_BECOME, str(_record(directory, name)), str(directory), *command],
+            [
+                "sh",
+                "-c",
+                _RECORD_THEN_BECOME,
+                str(_record(directory, name)),
+                str(directory),
+                _identity(directory),
+                *command,
+            ],
             dict(environment),
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -80,11 +90,11 @@ def pid(name: str, directory: Path) -> int | None:
     _reap(number)
     try:
         now = Path(f"/proc/{number}/stat").read_text()
-        is_here = Path(f"/proc/{number}/cwd").samefile(directory)
     except (FileNotFoundError, ProcessLookupError):
         return None
-    alive = is_here and _fields(now)[0] not in "ZX" and _fields(now)[19] == _fields(text)[19]
-    return number if alive else None
+    is_here = _fields(text)[-1] == _identity(directory)
+    alive = _fields(now)[0] not in "ZX" and _fields(now)[19] == _fields(text)[19]
+    return number if is_here and alive else None
 
 
 def stop(name: str, directory: Path, *, seconds: float = 15) -> None:
@@ -130,6 +140,12 @@ def tail(log: Path, lines: int = 8) -> str:
 
 def _record(directory: Path, name: str) -> Path:
     return directory / f"{name}.pid"
+
+
+def _identity(directory: Path) -> str:
+    """What a directory keeps when it is renamed, and a copy of it does not have."""
+    status = directory.stat()
+    return f"{status.st_dev}:{status.st_ino}"
 
 
 def _fields(stat: str) -> list[str]:

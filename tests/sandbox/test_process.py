@@ -35,6 +35,17 @@ def test_a_program_runs_in_its_folder_until_it_is_stopped(tmp_path: Path) -> Non
     assert (tmp_path / "program.log").read_text() == "hello\n"
 
 
+def test_a_program_is_found_in_a_renamed_folder_wherever_it_works_now(tmp_path: Path) -> None:
+    (tmp_path / "before").mkdir()
+    _start(tmp_path / "before", "cd / && touch $OLDPWD/ready && exec sleep 600")
+    folder = (tmp_path / "before").rename(tmp_path / "after")
+    handle = os.pidfd_open(process.pid("program", folder) or 0)
+    process.stop("program", folder)
+    ended, _, _ = select.select([handle], [], [], 20)
+    os.close(handle)
+    assert ended == [handle]
+
+
 def test_children_of_a_program_are_stopped_with_it(tmp_path: Path) -> None:
     _start(tmp_path, "sleep 600 & echo $! >child; touch ready; wait")
     child = int((tmp_path / "child").read_text())
@@ -81,7 +92,8 @@ def test_a_stranger_with_the_recorded_pid_is_left_alone(tmp_path: Path) -> None:
     before, bracket, fields = ours.rpartition(")")
     elsewhen = fields.split()
     elsewhen[19] = str(int(elsewhen[19]) - 1)
-    (tmp_path / "program.pid").write_text(f"{before}{bracket} {' '.join(elsewhen)}\n")
+    here = tmp_path.stat()
+    (tmp_path / "program.pid").write_text(f"{before}{bracket} {' '.join(elsewhen)} {here.st_dev}:{here.st_ino}\n")
     received: list[int] = []
     previous = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
     process.stop("program", tmp_path)
