@@ -22,7 +22,7 @@ from buildtools.image.registry.client import Registry
 from buildtools.image.registry.image_to_push import ImageToPush
 from buildtools.image.registry.lookup import StoredImage, read_image
 from buildtools.image.registry.manifest import Damaged
-from buildtools.image.registry.version_lookup import workers
+from buildtools.image.registry.push import workers
 from buildtools.platform import Platform
 
 

@@ -50,7 +50,8 @@ from buildtools.image.registry.client import Registry
 from buildtools.image.registry.image_to_push import ImageToPush, PushedImage, PushRoute, variants_by_repository
 from buildtools.image.registry.lookup import StoredImage
 from buildtools.image.registry.manifest import DOCKER_LAYER, OCI_LAYER, Descriptor, diff_ids_of
-from buildtools.image.registry.version_lookup import Images, Overtaken, VersionLookup, workers
+from buildtools.image.registry.push import workers
+from buildtools.image.registry.version_lookup import Images, Overtaken, VersionLookup
 from buildtools.image.registry.version_tagger import VersionTagger
 from buildtools.settings import MediaTypes
 from buildtools.version import Version

@@ -9,11 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
-from buildtools import BuildToolsError, Conflict, Failures, Refused, expected_failures
+from buildtools import Conflict, Refused
 from buildtools.events import Report, Warned
 from buildtools.image.generation import PARENTS_LABEL, generation_of, other_parents
 from buildtools.image.reference import Reference
@@ -38,13 +38,12 @@ from buildtools.image.registry.manifest import (
     OtherPlatforms,
     diff_ids_of,
 )
-from buildtools.schedule import all_ended, awaited
+from buildtools.image.registry.push import each_image
+from buildtools.schedule import awaited
 from buildtools.version import Version
 
 _Value = TypeVar("_Value")
 
-# A registry answers 8 requests in parallel about as fast as one; with more it makes the others wait.
-_JOBS = 8
 # For how many seconds a tag that did not exist counts as missing, if nothing was built or sent since. There is
 # always some time between the check and the write; a release has its claim for that.
 _LOOK_LASTS = 0.5
@@ -55,16 +54,6 @@ class Overtaken(Exception):
 
 
 Images = dict[ImageToPush, StoredImage | None]
-
-
-@contextmanager
-def workers() -> Iterator[ThreadPoolExecutor]:
-    """A thread pool; tasks that have not started are dropped when the block ends."""
-    pool = ThreadPoolExecutor(max_workers=_JOBS)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 class VersionLookup:
@@ -198,12 +187,7 @@ class VersionLookup:
 
     def each(self, work: Callable[[ImageToPush], _Value], images: Iterable[ImageToPush]) -> dict[ImageToPush, _Value]:
         """The results of ``work`` for every image, in parallel; errors are raised once all have ended."""
-        running = {image: self._pool.submit(work, image) for image in images}
-        all_ended(running.values())
-        errors = expected_failures(error for future in running.values() if (error := future.exception()))
-        if errors:
-            raise _together(errors)
-        return {image: future.result() for image, future in running.items()}
+        return each_image(self._pool, work, images)
 
     def _published(self, images: Iterable[ImageToPush]) -> Images:
         """The version's images in the registry; None for those that have to be made."""
@@ -309,9 +293,3 @@ def variants_index(variants: Mapping[ImageToPush, StoredImage]) -> Manifest:
         {platform: each.manifest for platform, each in images.items()},
         {platform: each.attestations for platform, each in images.items()},
     )
-
-
-def _together(errors: Sequence[BuildToolsError]) -> BuildToolsError:
-    """One error with the messages of several."""
-    failures = Failures(errors)
-    return failures.combined(f"{len(failures.errors)} images could not be pushed", "fix the errors above and run again")
