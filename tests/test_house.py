@@ -238,6 +238,7 @@ MODULE_TWINS = {
     "engine": "the sandbox starts what the image room uses",
     "registry": "the sandbox starts what the image room uses",
     "errors": "each room has its own",
+    "push": "the verb's two halves",
 }
 
 
