@@ -193,7 +193,7 @@ def _routes(
     new = [image for image in stored_images if image not in routes]
     for _ in range(_ATTEMPTS):
         if not new:
-            return routes
+            break
         present = {image: each for image, each in published_images.items() if each}
         present |= {image: source for image, (source, _) in routes.items() if image not in new}
         present_by_name = {image.name: source for image, source in present.items()}
@@ -210,6 +210,8 @@ def _routes(
         lookup.forget_look()
         sources: Images = {image: source for image, (source, _) in routes.items()}
         new = lookup.other_builds(request.images, published_images, sources)
+    if not new:
+        return routes
     names = ", ".join(image.name for image in new)
     raise BuildToolsError(
         f"other agents keep storing other builds of the parents of {names}", "run the same command again"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -333,3 +334,37 @@ def test_what_was_built_on_a_parent_that_another_agent_stored_meanwhile_is_built
     tars = [layer_tar({"a": b"theirs"}), layer_tar({"b": b"2"})]
     assert tars[:1] == pusher.layer_tars(theirs.repository, "1.0")
     assert tars == pusher.layer_tars(our_app.repository, "1.0")
+
+
+def test_a_version_is_made_although_other_agents_store_parents_twice(pusher: Pusher, make_image: MakeImage) -> None:
+    fingerprints = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("base", "app", "top")}
+
+    def make(name: str, *layers: dict[str, bytes], parents: tuple[ImageToPush, ...] = ()) -> ImageToPush:
+        repositories = tuple(parent.repository for parent in parents)
+        return make_image(name, *layers, fingerprint=fingerprints[name], parents=repositories)
+
+    # An image's parents are those that were made before it.
+    theirs = make("base", {"a": b"theirs"})
+    their_app = make("app", {"a": b"theirs"}, {"b": b"theirs"}, parents=(theirs,))
+    last_top = make("top", {"a": b"theirs"}, {"b": b"theirs"}, {"c": b"3"}, parents=(theirs, their_app))
+    second_app = make("app", {"a": b"theirs"}, {"b": b"ours"}, parents=(theirs,))
+    second_top = make("top", {"a": b"theirs"}, {"b": b"ours"}, {"c": b"3"}, parents=(theirs, second_app))
+    ours = make("base", {"a": b"ours"})
+    app = make("app", {"a": b"ours"}, {"b": b"ours"}, parents=(ours,))
+    top = make("top", {"a": b"ours"}, {"b": b"ours"}, {"c": b"3"}, parents=(ours, app))
+    asked: list[list[str]] = []
+
+    def provide(images: Sequence[ImageToPush], stored: Mapping[str, StoredImage], _: object) -> Sequence[ImageToPush]:
+        asked.append([image.name for image in images])
+        if len(asked) == 1:
+            pusher("0.8", theirs)
+            return images
+        if len(asked) == 2:
+            pusher("0.9", theirs, their_app)
+            return [second_app, second_top]
+        return [last_top]
+
+    pusher("1.0", ours, app, top, provide=provide)
+    assert [["base", "app", "top"], ["app", "top"], ["top"]] == asked
+    expected = [layer_tar(files) for files in ({"a": b"theirs"}, {"b": b"theirs"}, {"c": b"3"})]
+    assert expected == pusher.layer_tars(top.repository, "1.0")
