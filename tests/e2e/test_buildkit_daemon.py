@@ -13,13 +13,16 @@ from tests.e2e.project import Project
 pytestmark = pytest.mark.other_engine
 
 
+def without_engine(project: Project, buildkit_host: str) -> Project:
+    place = project.place
+    variables = {**place.variables, "BUILDKIT_HOST": buildkit_host, "DOCKER_HOST": "unix:///nonexistent"}
+    return replace(project, place=replace(place, variables=variables))
+
+
 @pytest.fixture
 def daemon_project(project_in: MakeProject, buildkit_host: str) -> Project:
     """A project on an agent that has no engine."""
-    project = project_in()
-    place = project.place
-    variables = {**place.variables, "BUILDKIT_HOST": buildkit_host, "DOCKER_HOST": "unix:///nonexistent"}
-    project = replace(project, place=replace(place, variables=variables))
+    project = without_engine(project_in(), buildkit_host)
     project.image("base", "FROM scratch\nCOPY file /\n", file=project.mark)
     project.image("child", "FROM base-{mark}\nCOPY own /\n", own="1")
     project.image("copy", "FROM scratch\nCOPY --from=child-{mark} /own /\n")
@@ -105,3 +108,14 @@ def test_a_builder_that_does_not_answer_is_an_outage(daemon_project: Project) ->
     outcome = daemon_project.invoke("build", BUILDKIT_HOST="unix:///nonexistent")
     assert 4 == outcome.code
     assert "no BuildKit daemon answers at unix:///nonexistent" in outcome.err
+
+
+def test_platforms_of_an_image_may_have_the_same_new_layer(project_in: MakeProject, buildkit_host: str) -> None:
+    project = without_engine(project_in(), buildkit_host)
+    for number in range(6):
+        project.image(f"app{number}", "FROM scratch\nCOPY file /\n", file=f"{project.mark} {number}" * 100_000)
+    project.configure(platforms=["linux/amd64", "linux/arm64"])
+    project.commit("all")
+    project.tag("1.0.0")
+    assert "1.0.0 released 6 images" in project.done("publish").last
+    project.done("verify", "--deep")
