@@ -145,7 +145,7 @@ def test_of_two_moves_at_once_the_first_to_be_written_wins(
 ) -> None:
     lost, won = raced.ends(raced.store, WRITE, first, second)
     assert isinstance(lost, Conflict)
-    assert f"another run has moved stage to {version} meanwhile" == lost.fact
+    assert f"another run has just moved stage to {version}" == lost.fact
     assert isinstance(won, ChannelState)
     assert ["1.0.0", "1.1.0", "1.2.0", version] == raced.moves()
     assert raced.place.tags(version) == raced.place.tags("stage")
@@ -166,7 +166,7 @@ def test_who_moves_a_tag_last_gives_it_to_where_the_channel_points_by_then(raced
     assert ("1.2.0", "1.3.0") == (last.before, last.version)
     assert ["1.0.0", "1.1.0", "1.2.0", "1.1.0", "1.3.0"] == raced.moves()
     assert raced.place.tags("1.3.0") == raced.place.tags("stage")
-    assert [Warned("", "another run has moved stage to 1.3.0 meanwhile")] == raced.place.events
+    assert [Warned("", "another run has just moved stage to 1.3.0")] == raced.place.events
 
 
 def test_a_write_whose_answer_is_lost_is_made_once(raced: Raced) -> None:
