@@ -173,6 +173,14 @@ def failures_of(checks: Iterable[Callable[[], object]]) -> list[BuildToolsError]
     return errors
 
 
+def check_at(place: str, check: Callable[[], object]) -> None:
+    """Run a check of what stands at a place, such as a key or a line; a :class:`Refused` then begins with the place."""
+    try:
+        check()
+    except Refused as error:
+        raise Refused(f"{place}: {error.fact}", error.remedy) from None
+
+
 def expected_failures(errors: Iterable[BaseException]) -> list[BuildToolsError]:
     """The errors as a list, if all are expected; otherwise the first unexpected one is raised."""
     expected = []

@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from buildtools import Failures, Refused, Unreachable, failures_of
+from buildtools import Failures, Refused, Unreachable, check_at, failures_of
 from buildtools.cancellation import Cancellation
 from buildtools.settings import SIGNING_PASSWORD, BuilderSettings, Settings
 
@@ -121,7 +121,7 @@ class Services:
 
     def builder_checks(self) -> Iterator[Callable[[], object]]:
         """Checks that raise :class:`Refused` for an invalid ``BUILDKIT_HOST``, and for unusable certificates."""
-        from buildtools.image.http.dialing import check_certificates
+        from buildtools.image.http.dialing import Certificates
 
         settings = self._settings
         if not settings.all_builders:
@@ -130,7 +130,7 @@ class Services:
             if builder.certificates and builder.address.startswith("tcp:"):
                 key = f"pool.{name}.certificates"
                 place = settings.place(key if key in settings.origins else "builder_certificates")
-                yield partial(check_certificates, place, settings.root / builder.certificates)
+                yield partial(check_at, place, partial(Certificates.read, settings.root / builder.certificates))
 
     def pool(self, jobs: int) -> BuilderPool:
         """All sites as one builder; a site without a number of its own takes ``jobs`` builds at once."""

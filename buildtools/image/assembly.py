@@ -9,7 +9,7 @@ from enum import Enum
 from functools import partial
 from pathlib import Path
 
-from buildtools import BuildToolsError, Failures, Refused, failures_of, schedule
+from buildtools import BuildToolsError, Failures, Refused, check_at, failures_of, schedule
 from buildtools.build_cache import BuildCache, read_caches
 from buildtools.events import Finished, Outcome, PartialTransfers, Report, Warned, timed
 from buildtools.frozen import frozen
@@ -356,10 +356,7 @@ class _Assembler:
 
 def _check_cache(key: str, cache: BuildCache) -> None:
     if cache.kind == "registry":
-        try:
-            Reference.parse(cache.place)
-        except Refused as error:
-            raise Refused(f"{key}: {error.fact}", error.remedy) from None
+        check_at(key, lambda: Reference.parse(cache.place))
 
 
 def _without_content(what: str, names: Sequence[str]) -> Refused:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from graphlib import CycleError, TopologicalSorter
 
-from buildtools import BuildToolsError, Refused, error_count, failures_of
+from buildtools import BuildToolsError, Refused, check_at, error_count, failures_of
 from buildtools.build_cache import read_caches
 from buildtools.channel import refuse_name
 from buildtools.events import Warned
@@ -83,7 +83,7 @@ def _channel_checks(settings: Settings) -> Iterator[Callable[[], object]]:
     targets = {f"target.{name}.channels": target.channels for name, target in settings.target.items()}
     for key, names in {"channels": settings.channels, **targets}.items():
         for name in names:
-            yield partial(_in_place, settings.place(key), partial(refuse_name, name, settings.moving_tags))
+            yield partial(check_at, settings.place(key), partial(refuse_name, name, settings.moving_tags))
 
 
 def _refuse_cycle_of_gates(settings: Settings) -> None:
@@ -104,17 +104,9 @@ def _cache_checks(settings: Settings, folder: ImageFolder, key: str) -> Iterator
     for cache in read_caches(getattr(folder.settings, key), written=key == "cache_to"):
         if cache.kind == "registry" and not cache.is_own:
             reference = cache.of_image(folder.image, folder.platform, "").place
-            yield partial(_in_place, place, partial(Reference.parse, reference))
+            yield partial(check_at, place, partial(Reference.parse, reference))
 
 
 def _check_file(settings: Settings, key: str, path: str) -> None:
     if path and not (settings.root / path).is_file():
         raise Refused(f"{settings.place(key)}: {path} is not a file", "name one that is there")
-
-
-def _in_place(place: str, check: Callable[[], object]) -> None:
-    """Run a check; an error that it raises begins with the place of what was checked."""
-    try:
-        check()
-    except Refused as error:
-        raise Refused(f"{place}: {error.fact}", error.remedy) from None

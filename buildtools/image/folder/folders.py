@@ -14,7 +14,7 @@ from dataclasses import field, replace
 from functools import partial
 from pathlib import Path
 
-from buildtools import BuildToolsError, Failures, Refused, failures_of, printable
+from buildtools import BuildToolsError, Failures, Refused, check_at, failures_of, printable
 from buildtools.frozen import frozen
 from buildtools.image.folder.context import Selection, ignore_rules
 from buildtools.image.folder.dockerfile import Base, Dockerfile, Needs, automatic_arguments, parse
@@ -163,7 +163,10 @@ def folders_and_errors(
         errors += failures_of(
             [partial(_check_platforms, folder, folders, project), partial(_add_triggers, folders, folder, project)]
         )
-        errors += failures_of(partial(_check_reference, folder, base) for base in folders[name].outside({}))
+        errors += failures_of(
+            partial(check_at, folder.where(base), partial(Reference.parse, base.image))
+            for base in folders[name].outside({})
+        )
     return tuple(folders.values()), errors
 
 
@@ -353,13 +356,6 @@ def _needs(
         builder=builder,
         triggers=lambda image: triggers.get(image, ()),
     )
-
-
-def _check_reference(folder: ImageFolder, base: Base) -> None:
-    try:
-        Reference.parse(base.image)
-    except Refused as error:
-        raise Refused(f"{folder.where(base)}: {error.fact}", error.remedy) from None
 
 
 def _check_platforms(folder: ImageFolder, folders_before: Mapping[str, ImageFolder], project: _Project) -> None:

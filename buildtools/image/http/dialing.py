@@ -65,17 +65,6 @@ class Certificates:
         return cls(authority, (certificate, key))
 
 
-def check_certificates(place: str, folder: Path) -> None:
-    """Read the certificates in a folder; ``place`` is where the configuration names it.
-
-    :raises Refused: if a file is missing or cannot be used.
-    """
-    try:
-        Certificates.read(folder)
-    except Refused as error:
-        raise Refused(f"{place}: {error.fact}", error.remedy) from None
-
-
 def dial_unix(path: str) -> socket.socket:
     """A connection to a Unix socket."""
     sock = socket.socket(socket.AF_UNIX)
