@@ -175,6 +175,7 @@ class _Build:
 
     def _solve(self, attributes: Mapping[str, str], attempts: int = _ATTEMPTS) -> Mapping[str, str]:
         request = self.request
+        self.progress.begin_again()
         try:
             with (
                 self.sessions.join(self.host, self.offer) as (session, offer),

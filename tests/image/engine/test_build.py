@@ -168,6 +168,15 @@ def test_a_frontend_that_cannot_be_pulled_gives_way_to_the_engines_own(builder: 
     assert "docker/dockerfile:99.99-none could not be pulled" in warned.message
 
 
+def test_a_step_that_fails_under_the_engines_own_frontend_is_the_one_that_is_told(builder: Builder) -> None:
+    folder = builder.folder("# syntax=docker/dockerfile:99.99-none\nFROM BASE\nRUN echo boom; exit 7\n")
+    with pytest.raises(BuildFailed) as caught:
+        builder.build(folder)
+    assert (3, 7, ("boom",)) == (caught.value.line, caught.value.status, caught.value.log)
+    load = "[internal] load build definition from Dockerfile"
+    assert 1 == len([step for step in builder.heard(Step) if step.text == load])
+
+
 def test_a_here_document_is_built_or_the_frontend_is_told_to_be_too_old_for_it(builder: Builder) -> None:
     folder = builder.folder("# syntax=docker/dockerfile:99.99-none\nFROM BASE\nCOPY <<EOF /file\nsome words\nEOF\n")
     # Those of engines since 23.0 know them.

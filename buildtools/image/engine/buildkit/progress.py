@@ -49,8 +49,18 @@ class Progress:
         self._dockerfile = dockerfile
         self._report = report
         self._vertices: dict[str, Vertex] = {}
+        self._reported_before: set[str] = set()
+        self._warnings: set[str] = set()
         self._layer_arrived = PartialTransfers(report, subject)
         self._hide = _hiding(hidden)
+
+    def begin_again(self) -> None:
+        """Start over with another attempt: its failure is its own, but steps that an earlier one ran are not new.
+
+        In the new attempt they are cached, as if this run had not built them.
+        """
+        self._reported_before |= {vertex.name for vertex in self._vertices.values() if vertex.announced}
+        self._vertices.clear()
 
     def hear(self, status: Message) -> None:
         """Process one ``StatusResponse``."""
@@ -69,7 +79,10 @@ class Progress:
             for line in lines:
                 self._log(vertex, line)
         for message in status.messages(4):
-            self._report(Warned(self._subject, self._warning(message)))
+            warning = self._warning(message)
+            if warning not in self._warnings:
+                self._warnings.add(warning)
+                self._report(Warned(self._subject, warning))
 
     def failed(self) -> Vertex | None:
         """The step that failed, rather than one that was only stopped because another one failed."""
@@ -88,9 +101,10 @@ class Progress:
         vertex.error = message.text(7) or vertex.error
         if not vertex.announced and message.message(5):
             vertex.announced = True
-            text = f"[{vertex.stage}] {vertex.text}" if vertex.stage else vertex.text
-            cached = bool(message.number(4))
-            self._report(Step(self._subject, self._hide(text), vertex.number, vertex.total, cached))
+            if vertex.name not in self._reported_before:
+                text = f"[{vertex.stage}] {vertex.text}" if vertex.stage else vertex.text
+                cached = bool(message.number(4))
+                self._report(Step(self._subject, self._hide(text), vertex.number, vertex.total, cached))
         if message.message(6) and vertex.unfinished_line:
             self._log(vertex, vertex.unfinished_line)
             vertex.unfinished_line = b""

@@ -39,6 +39,29 @@ def test_a_step_is_told_once_when_it_begins() -> None:
     ] == events
 
 
+def test_another_attempt_reports_its_new_steps_and_its_own_failure() -> None:
+    events: list[Event] = []
+    progress = Progress("app", "app/Dockerfile", events.append)
+    warning = bytes_field(4, string_field(1, "sha256:1") + string_field(3, "a warning"))
+    progress.hear(Message(vertex("[2/3] COPY . /", TIME) + warning))
+    progress.hear(Message(vertex("exporting to image", TIME, string_field(7, "already exists"), digest="sha256:2")))
+
+    progress.begin_again()
+
+    # Its context comes from another session, and gives its steps other digests.
+    progress.hear(Message(vertex("[2/3] COPY . /", int_field(4, 1), TIME, digest="sha256:3") + warning))
+    progress.hear(Message(vertex("[3/3] RUN false", TIME, string_field(7, "exit code: 1"), digest="sha256:4")))
+    assert [
+        Step("app", "COPY . /", 2, 3),
+        Warned("app", "a warning"),
+        Step("app", "exporting to image"),
+        Step("app", "RUN false", 3, 3),
+    ] == events
+    failed = progress.failed()
+    assert failed
+    assert "[3/3] RUN false" == failed.name
+
+
 def test_lines_are_whole_however_they_come() -> None:
     events, progress = heard(
         log(b"one\ntw"),
