@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from buildtools.archive.distribution import Archive
     from buildtools.audit import Verification
+    from buildtools.git.tagging.tag_plan import TagRequest
     from buildtools.git.tagging.tags import CutTag
     from buildtools.image.assembly import LocalImage
     from buildtools.image.registry.image_to_push import PushedImage
@@ -140,34 +141,18 @@ def publish(run: Run) -> Published:
         return Published(release, location, written, dirty=False, moved=moved)
 
 
-def release(
-    run: Run,
-    remote: str = "",
-    *,
-    bump: str = "",
-    to: str = "",
-    first: str = "",
-    message: str = "",
-    branch: str = "",
-    sign: bool = False,
-    push: bool = True,
-) -> CutTag:
-    """Create the annotated tag that ``publish`` releases, and push it; the options are those of ``TagRequest``."""
-    from buildtools.git.tagging.tag_plan import TagRequest
+def release(run: Run, request: TagRequest) -> CutTag:
+    """Create the annotated tag that ``publish`` releases, and push it; the configuration completes the request."""
+    from dataclasses import replace
+
     from buildtools.git.tagging.tags import cut_tag
 
     settings = run.settings
-    request = TagRequest(
+    request = replace(
+        request,
         prefix=settings.tag_prefix,
         release_branch=settings.release_branch,
-        remote=remote or settings.remote,
-        bump=bump,
-        to=to,
-        first=first,
-        message=message,
-        branch=branch,
-        sign=sign,
-        push=push,
+        remote=request.remote or settings.remote,
         dry_run=run.dry_run,
     )
     return cut_tag(settings.root, request, run.environment, run.report)

@@ -89,11 +89,13 @@ def release(
     """Cut the annotated release tag of HEAD and push it; `publish` then releases it."""
     with running(context, dry_run=dry_run, json=json) as (run, console):
         from buildtools import pipeline
+        from buildtools.git.tagging.tag_plan import TagRequest
         from buildtools.rendering import json_rendering, release_rendering
 
-        cut = pipeline.release(
-            run, remote, bump=bump, to=to, first=first, message=message, branch=branch, sign=sign, push=push
+        request = TagRequest(
+            remote=remote, bump=bump, to=to, first=first, message=message, branch=branch, sign=sign, push=push
         )
+        cut = pipeline.release(run, request)
         show(console, json, json_rendering.document(cut), release_rendering.tag_text(cut), verbatim=True)
         console.summary(release_rendering.tag_summary(cut))
 
