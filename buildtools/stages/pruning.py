@@ -30,7 +30,7 @@ from buildtools.frozen import frozen
 from buildtools.gates import Gates, gates_key
 from buildtools.git.checkout import tag_names
 from buildtools.image.registry.client import Registry
-from buildtools.image.registry.lookup import KnownParts, fingerprint_tag, read_images, tag_digest
+from buildtools.image.registry.lookup import ImageLookup, fingerprint_tag, tag_digest
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL, Damaged, digest_of
 from buildtools.image.registry.simple_signing import signature_tag
 from buildtools.release import (
@@ -260,7 +260,8 @@ def _fingerprints(task: TaskContext, image: ReleasedImage) -> set[str]:
     """The fingerprint of an image, or those of its variants for several platforms."""
     registry = task.services.registry_at(image.registry)
     with suppress(Damaged):
-        variants = read_images(registry, image.repository, image.digest, task.registry_cache, KnownParts())
+        manifest = registry.get_manifest(image.repository, image.digest)
+        variants = ImageLookup(registry, task.registry_cache).variants_of(image.repository, manifest)
         if variants and len(variants[1]) > 1:
             return {each.labels.get(FINGERPRINT_LABEL, "") for each in variants[1].values() if each}
     return {image.fingerprint}

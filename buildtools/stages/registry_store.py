@@ -18,7 +18,7 @@ from buildtools.image.builders.registry_builder import RegistryBuilder
 from buildtools.image.push.routes import PushRequest
 from buildtools.image.reference import Reference
 from buildtools.image.registry.image_to_push import ImageToPush, PushRoute
-from buildtools.image.registry.lookup import StoredImage, find_fingerprints, read_image
+from buildtools.image.registry.lookup import ImageLookup, StoredImage, find_fingerprints
 from buildtools.image.survey import BuildState, ImageStatus, registry_statuses
 from buildtools.schedule import awaited
 from buildtools.stages.image_names import fingerprint_reference, full_repository, repository
@@ -124,11 +124,12 @@ class RegistryStore:
     ) -> list[tuple[StoredImage, PushRoute]]:
         """Build what the registry lacks on top of ``stored``; returns the new images, in order of ``missing``."""
         task, registry = self._task, self._task.services.registry
+        lookup = ImageLookup(registry, task.registry_cache)
         images = self._assemble(self._statuses(statuses, stored, is_final=True), [image.name for image in missing])
 
         def read(image: ImageToPush) -> tuple[StoredImage, PushRoute]:
             digest = Reference.parse(images[image.name].image_id).digest
-            source = awaited(lambda: read_image(registry, image.repository, digest, task.registry_cache))
+            source = awaited(lambda: lookup.read(image.repository, digest))
             if source is None:
                 raise Unreachable(
                     f"{registry.host}/{image.repository} lost {digest} during the push", "run the same command again"

@@ -10,7 +10,7 @@ from buildtools import Unreachable
 from buildtools.archive.checksums import Checksums
 from buildtools.audit import Audit, Incomplete, Verification, audit
 from buildtools.image.registry.cache import Cache
-from buildtools.image.registry.lookup import KnownParts, StoredImage, images_of, is_whole
+from buildtools.image.registry.lookup import ImageLookup, KnownParts, StoredImage
 from buildtools.image.registry.manifest import Damaged, Manifest
 from buildtools.release import Release, ReleasedArchive, ReleasedImage
 from buildtools.stages import releases
@@ -88,16 +88,17 @@ class MemberLookup:
     def _image_digest(self, image: ReleasedImage) -> str | None:
         registry, repository = self._task.services.registry_at(image.registry), image.repository
         parts = self._stored.get(repository) or self._parts.setdefault((image.registry, repository), KnownParts())
+        lookup = ImageLookup(registry, self._cache, parts)
         try:
             manifest = registry.get_manifest(repository, image.tag)
-            digest, variants = images_of(registry, repository, manifest, self._cache, parts) or ("", {})
+            digest, variants = lookup.variants_of(repository, manifest) or ("", {})
         except Damaged:
             return None
         if manifest:
             self.manifests[image.name] = manifest
 
         def is_complete(variant: StoredImage | None) -> bool:
-            return variant is not None and (self._to_mount or is_whole(registry, repository, variant, parts))
+            return variant is not None and (self._to_mount or lookup.is_whole(repository, variant))
 
         incomplete = [
             platform for platform, variant in variants.items() if digest == image.digest and not is_complete(variant)

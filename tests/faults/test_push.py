@@ -22,7 +22,7 @@ from buildtools.image.push.routes import PushRequest, push
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.image_to_push import ImageToPush, PushedImage, PushRoute
-from buildtools.image.registry.lookup import StoredImage, find_fingerprints, fingerprint_tag, read_image
+from buildtools.image.registry.lookup import ImageLookup, StoredImage, find_fingerprints, fingerprint_tag
 from buildtools.image.registry.manifest import labels_of
 from buildtools.version import Version
 from tests.conftest import HtpasswdRegistry
@@ -58,7 +58,7 @@ class Agent:
         return find_fingerprints(self.registry, wanted, self.cache)[image.name]
 
     def stored(self, image: ImageToPush, tag: str) -> StoredImage:
-        found = read_image(self.registry, image.repository, tag, self.cache)
+        found = ImageLookup(self.registry, self.cache).read(image.repository, tag)
         assert found is not None
         return found
 

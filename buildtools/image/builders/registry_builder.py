@@ -23,7 +23,7 @@ from buildtools.image.reference import Reference
 from buildtools.image.registry.build_records import BuildRecords
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
-from buildtools.image.registry.lookup import KnownParts, StoredImage, is_whole, move_tag, read_image
+from buildtools.image.registry.lookup import ImageLookup, KnownParts, StoredImage, move_tag
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL, Damaged, diff_ids_of
 from buildtools.schedule import awaited
 
@@ -49,7 +49,6 @@ class RegistryBuilder:
         commit: str = "",
     ) -> None:
         self._registry = registry
-        self._cache = cache
         self._push_build = push_build
         self._has_content = has_content
         self._place_of = place_of
@@ -57,7 +56,7 @@ class RegistryBuilder:
         # By the id of an image that was built here: its name, and the seconds that it took.
         self._builds: dict[str, tuple[str, float]] = {}
         # Builds on one base share most of their layers.
-        self._parts = KnownParts()
+        self._lookup = ImageLookup(registry, cache, KnownParts())
         # The content of a digest never changes.
         self._images: dict[str, StoredImage] = {}
 
@@ -86,7 +85,7 @@ class RegistryBuilder:
             # A builder's report of its push is not trusted.
             image = awaited(lambda: self._stored(image_id))
             repository = Reference.parse(image_id).repository
-            if image is None or not is_whole(self._registry, repository, image, self._parts):
+            if image is None or not self._lookup.is_whole(repository, image):
                 raise BuildToolsError(
                     f"{request.name} was pushed as {image_id} and is not there", "run the same command again"
                 )
@@ -116,7 +115,7 @@ class RegistryBuilder:
         """See the protocol."""
         ours, theirs = self._stored(image_id), None if anew else self._stored(reference)
         name = Reference.parse(reference)
-        is_there = theirs and is_whole(self._registry, name.repository, theirs, self._parts)
+        is_there = theirs and self._lookup.is_whole(name.repository, theirs)
         if ours and theirs and is_there and _is_as_good(theirs, ours):
             return f"{name.name}@{theirs.digest}"
         if ours is None:
@@ -142,7 +141,7 @@ class RegistryBuilder:
             return self._images[reference]
         name = Reference.parse(reference)
         try:
-            image = read_image(self._registry, name.repository, name.target, self._cache)
+            image = self._lookup.read(name.repository, name.target)
         except Damaged:
             return None
         except Refused:

@@ -20,7 +20,7 @@ from buildtools.image.reference import Reference, image_name
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.image_to_push import ImageToPush
-from buildtools.image.registry.lookup import StoredImage, read_image
+from buildtools.image.registry.lookup import ImageLookup, StoredImage
 from buildtools.image.registry.manifest import Damaged
 from buildtools.image.registry.push import workers
 from buildtools.platform import Platform
@@ -77,10 +77,11 @@ def push_from_store(
 def _images_below(registry: Registry, cache: Cache, request: BuildRequest) -> Iterator[tuple[str, StoredImage]]:
     """The images that it was built on and their repositories, as far as the same registry has them."""
     platform = Platform.parse(request.platform or request.native)
+    lookup = ImageLookup(registry, cache)
     for name in map(Reference.parse, request.parents):
         if name.registry == registry.host:
             # If access is denied, or the image is damaged, the layers are uploaded.
             with suppress(Damaged, Refused):
-                image = read_image(registry, name.repository, name.target, cache, platform=platform)
+                image = lookup.read(name.repository, name.target, platform)
                 if image:
                     yield name.repository, image

@@ -22,12 +22,7 @@ from buildtools.image.registry.build_records import BuildRecords
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.image_to_push import ImageToPush, PushRoute, variants_by_repository
-from buildtools.image.registry.lookup import (
-    StoredImage,
-    find_intact,
-    fingerprint_tag,
-    read_image,
-)
+from buildtools.image.registry.lookup import ImageLookup, StoredImage, fingerprint_tag
 from buildtools.image.registry.manifest import DOCKER_CONFIG, Damaged, Descriptor, Manifest, diff_ids_of, labels_of
 from buildtools.schedule import awaited, side_by_side
 from buildtools.settings import MediaTypes
@@ -72,6 +67,7 @@ class LayerUploader:
         self._tagged = tagged
         self._registry = registry
         self._cache = cache
+        self._lookup = ImageLookup(registry, cache)
         self._pool = pool
         self._report = report
         self._lock = threading.Lock()
@@ -350,7 +346,7 @@ class LayerUploader:
         """
         # If a newer build was required, the existing image is the outdated one.
         if self._tagged and not image.built_since and image not in self._to_replace:
-            present = find_intact(self._registry, image.repository, image.fingerprint, self._cache)
+            present = self._lookup.intact(image.repository, image.fingerprint)
             if present and present.labels.get(PARENTS_LABEL) == labels_of(config).get(PARENTS_LABEL):
                 return present
         return self._put(image, config, layers)
@@ -434,7 +430,7 @@ class LayerUploader:
             complete = push_by_engine(self._engine, name, tag, self._registry.credential, may_send, layer_sent)
         if not complete:
             return None
-        stored_image = awaited(lambda: read_image(self._registry, image.repository, tag, self._cache))
+        stored_image = awaited(lambda: self._lookup.read(image.repository, tag))
         if stored_image:
             self._record(image, stored_image.manifest)
         return stored_image

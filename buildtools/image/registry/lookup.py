@@ -83,128 +83,6 @@ def fingerprint_tag(fingerprint: str) -> str:
     return f"fp-{fingerprint[:40]}"
 
 
-def read_image(
-    registry: Registry,
-    repository: str,
-    target: str,
-    cache: Cache,
-    parts: KnownParts | None = None,
-    *,
-    platform: Platform | None = None,
-) -> StoredImage | None:
-    """The image with a tag or digest; None if there is none, or its configuration is missing.
-
-    For an index, that is its image for ``platform``, or its only image if no platform is given. A configuration that
-    had to be fetched is added to ``parts``.
-
-    :raises OtherPlatforms: if it is an index without that platform, or with several.
-    :raises Damaged: if it is not an image that can be pulled.
-    """
-    manifest = registry.get_manifest(repository, target)
-    return read_image_at(registry, repository, manifest, cache, parts, platform) if manifest else None
-
-
-def read_images(
-    registry: Registry, repository: str, tag: str, cache: Cache, parts: KnownParts
-) -> tuple[str, Mapping[str, StoredImage | None]] | None:
-    """The digest of a version's tag, and its image, or those of several platforms by platform; None if there is none.
-
-    :raises Damaged: if one is not an image that can be pulled.
-    """
-    return images_of(registry, repository, registry.get_manifest(repository, tag), cache, parts)
-
-
-def images_of(
-    registry: Registry, repository: str, manifest: Manifest | None, cache: Cache, parts: KnownParts
-) -> tuple[str, Mapping[str, StoredImage | None]] | None:
-    """Like :func:`read_images`, of what a tag points to."""
-    if manifest and manifest.is_index and len(manifest.platforms) > 1:
-        return manifest.digest, {
-            str(platform): _image_of_index(registry, repository, manifest, each, cache, parts)
-            for platform, each in manifest.platforms.items()
-        }
-    image = read_image_at(registry, repository, manifest, cache, parts) if manifest else None
-    return (image.digest, {"": image}) if image else None
-
-
-def read_image_at(
-    registry: Registry,
-    repository: str,
-    manifest: Manifest,
-    cache: Cache,
-    parts: KnownParts | None,
-    platform: Platform | None = None,
-) -> StoredImage | None:
-    """Like :func:`read_image`, for a manifest that was read before."""
-    if not manifest.is_index:
-        return _with_config(registry, repository, manifest, cache, parts)
-    digest = manifest.platforms.get(platform) if platform else manifest.only_image
-    if digest is None:
-        raise OtherPlatforms(f"the index {manifest.digest} has no image for {platform}", "name another platform")
-    image = _image_of_index(registry, repository, manifest, digest, cache, parts)
-    return replace(image, index=manifest) if image and image.attestations and not platform else image
-
-
-def _image_of_index(
-    registry: Registry, repository: str, index: Manifest, digest: str, cache: Cache, parts: KnownParts | None
-) -> StoredImage | None:
-    """One image of an index, with its attestations; None if a part of either is missing."""
-    manifest = registry.get_manifest(repository, digest)
-    image = _with_config(registry, repository, manifest, cache, parts) if manifest else None
-    attestations = [registry.get_manifest(repository, each) for each in index.attestations_of(digest) if image]
-    if image is None or None in attestations:
-        return None
-    # A manifest without layers attests nothing.
-    return replace(image, attestations=tuple(each for each in attestations if each and each.layers))
-
-
-def _with_config(
-    registry: Registry, repository: str, manifest: Manifest, cache: Cache, parts: KnownParts | None
-) -> StoredImage | None:
-    digest = manifest.config.digest
-    config = cache.config(digest)
-    if config is None:
-        config = registry.get_blob(repository, digest)
-        if config is None:
-            return None
-        cache.remember_config(config)
-        if parts and len(config) == manifest.config.size:
-            parts.add(manifest.config)
-    check_image(manifest, config)
-    return StoredImage(manifest, config)
-
-
-def find_intact(
-    registry: Registry, repository: str, fingerprint: str, cache: Cache, parts: KnownParts | None = None
-) -> StoredImage | None:
-    """The image with this fingerprint; None if there is none, or a part of it is missing or truncated."""
-    image = read_fingerprinted(registry, repository, fingerprint, cache)
-    return image if image and is_whole(registry, repository, image, parts) else None
-
-
-def find_to_stamp(
-    registry: Registry, repository: str, fingerprint: str, cache: Cache, parts: KnownParts
-) -> StoredImage | None:
-    """The image with this fingerprint, to make a version from; None if there is none, or a layer is incomplete.
-
-    A version gets its own configuration, made from one that is at hand, so the stored configuration need not be there.
-    """
-    image = read_fingerprinted(registry, repository, fingerprint, cache)
-    return image if image and parts.has_all(registry, repository, image.parts[1:]) else None
-
-
-def read_fingerprinted(registry: Registry, repository: str, fingerprint: str, cache: Cache) -> StoredImage | None:
-    """The image with this fingerprint, whether or not all of its parts are there; None if there is none.
-
-    Anybody may move a tag, so the image's own label must match too.
-    """
-    try:
-        image = read_image(registry, repository, fingerprint_tag(fingerprint), cache)
-    except Damaged:
-        return None
-    return image if image and image.labels.get(FINGERPRINT_LABEL) == fingerprint else None
-
-
 class KnownParts:
     """Parts of images that a registry is known to have. Thread-safe: only one thread asks for a part.
 
@@ -229,14 +107,131 @@ class KnownParts:
                 self._parts.add(part)
             return True
 
-    def has_all(self, registry: Registry, repository: str, parts: Iterable[Descriptor]) -> bool:
-        """Whether the registry has all of these parts."""
-        return all(self.has(registry, repository, part) for part in parts)
+
+class ImageLookup:
+    """Looks up images in a registry. A configuration is taken from ``cache`` if it is there.
+
+    ``parts`` are those that the registry is known to have: they are not asked for, and what is found is added. Without
+    it, every question about the parts of an image goes to the registry.
+    """
+
+    def __init__(self, registry: Registry, cache: Cache, parts: KnownParts | None = None) -> None:
+        self._registry = registry
+        self._cache = cache
+        self._parts = parts
+
+    def read(self, repository: str, target: str, platform: Platform | None = None) -> StoredImage | None:
+        """The image with a tag or digest; None if there is none, or its configuration is missing.
+
+        For an index, that is its image for ``platform``, or its only image if no platform is given.
+
+        :raises OtherPlatforms: if it is an index without that platform, or with several.
+        :raises Damaged: if it is not an image that can be pulled.
+        """
+        manifest = self._registry.get_manifest(repository, target)
+        return self.image_of(repository, manifest, platform) if manifest else None
+
+    def image_of(self, repository: str, manifest: Manifest, platform: Platform | None = None) -> StoredImage | None:
+        """Like :meth:`read`, for a manifest that was read before."""
+        if not manifest.is_index:
+            return self._with_config(repository, manifest)
+        digest = manifest.platforms.get(platform) if platform else manifest.only_image
+        if digest is None:
+            raise OtherPlatforms(f"the index {manifest.digest} has no image for {platform}", "name another platform")
+        image = self._image_of_index(repository, manifest, digest)
+        return replace(image, index=manifest) if image and image.attestations and not platform else image
+
+    def variants_of(
+        self, repository: str, manifest: Manifest | None
+    ) -> tuple[str, Mapping[str, StoredImage | None]] | None:
+        """The digest of what a version's tag points to, and its image, or those of several platforms by platform.
+
+        None if there is none.
+
+        :raises Damaged: if one is not an image that can be pulled.
+        """
+        if manifest and manifest.is_index and len(manifest.platforms) > 1:
+            return manifest.digest, {
+                str(platform): self._image_of_index(repository, manifest, each)
+                for platform, each in manifest.platforms.items()
+            }
+        image = self.image_of(repository, manifest) if manifest else None
+        return (image.digest, {"": image}) if image else None
+
+    def fingerprinted(self, repository: str, fingerprint: str) -> StoredImage | None:
+        """The image with this fingerprint, whether or not all of its parts are there; None if there is none.
+
+        Anybody may move a tag, so the image's own label must match too.
+        """
+        try:
+            image = self.read(repository, fingerprint_tag(fingerprint))
+        except Damaged:
+            return None
+        return image if image and image.labels.get(FINGERPRINT_LABEL) == fingerprint else None
+
+    def intact(self, repository: str, fingerprint: str) -> StoredImage | None:
+        """The image with this fingerprint; None if there is none, or a part of it is missing or truncated."""
+        image = self.fingerprinted(repository, fingerprint)
+        return image if image and self.is_whole(repository, image) else None
+
+    def to_stamp(self, repository: str, fingerprint: str) -> StoredImage | None:
+        """The image with this fingerprint, to make a version from; None if there is none, or a layer is incomplete.
+
+        A version gets its own configuration, made from one that is at hand, so the stored configuration need not be
+        there.
+        """
+        image = self.fingerprinted(repository, fingerprint)
+        return image if image and self._has_all(repository, image.parts[1:]) else None
+
+    def is_whole(self, repository: str, image: StoredImage) -> bool:
+        """Whether all parts of an image are there, in their full size; their content is not read."""
+        return self._has_all(repository, image.parts)
+
+    def _has_all(self, repository: str, parts: Iterable[Descriptor]) -> bool:
+        known_parts = self._parts or KnownParts()
+        return all(known_parts.has(self._registry, repository, part) for part in parts)
+
+    def _image_of_index(self, repository: str, index: Manifest, digest: str) -> StoredImage | None:
+        """One image of an index, with its attestations; None if a part of either is missing."""
+        manifest = self._registry.get_manifest(repository, digest)
+        image = self._with_config(repository, manifest) if manifest else None
+        attestations = [
+            self._registry.get_manifest(repository, each) for each in index.attestations_of(digest) if image
+        ]
+        if image is None or None in attestations:
+            return None
+        # A manifest without layers attests nothing.
+        return replace(image, attestations=tuple(each for each in attestations if each and each.layers))
+
+    def _with_config(self, repository: str, manifest: Manifest) -> StoredImage | None:
+        digest = manifest.config.digest
+        config = self._cache.config(digest)
+        if config is None:
+            config = self._registry.get_blob(repository, digest)
+            if config is None:
+                return None
+            self._cache.remember_config(config)
+            if self._parts and len(config) == manifest.config.size:
+                self._parts.add(manifest.config)
+        check_image(manifest, config)
+        return StoredImage(manifest, config)
 
 
-def is_whole(registry: Registry, repository: str, image: StoredImage, parts: KnownParts | None = None) -> bool:
-    """Whether all parts of an image are there, in their full size; their content is not read."""
-    return (parts or KnownParts()).has_all(registry, repository, image.parts)
+def find_fingerprints(
+    registry: Registry, places: Mapping[str, tuple[str, str]], cache: Cache
+) -> dict[str, StoredImage | None]:
+    """For each name, with its repository and fingerprint, the image in the registry, if all of it is there."""
+    lookup = ImageLookup(registry, cache, KnownParts())
+
+    def find(place: tuple[str, str]) -> StoredImage | None:
+        try:
+            return lookup.intact(*place)
+        except Refused:
+            # Some registries deny access to what does not exist.
+            return None
+
+    with ThreadPoolExecutor(max_workers=_JOBS) as pool:
+        return dict(zip(places, pool.map(find, places.values()), strict=True))
 
 
 def image_manifests(
@@ -290,26 +285,6 @@ def _missing(registry: Registry, repository: str, digest: str) -> Damaged:
     return Damaged(f"{registry.host}/{repository} does not have {digest}", "push the image again")
 
 
-def find_fingerprints(
-    registry: Registry, places: Mapping[str, tuple[str, str]], cache: Cache
-) -> dict[str, StoredImage | None]:
-    """For each name, with its repository and fingerprint, the image in the registry, if all of it is there."""
-    parts = KnownParts()
-    with ThreadPoolExecutor(max_workers=_JOBS) as pool:
-        images = pool.map(lambda place: _find_readable(registry, place[0], place[1], cache, parts), places.values())
-        return dict(zip(places, images, strict=True))
-
-
-def _find_readable(
-    registry: Registry, repository: str, fingerprint: str, cache: Cache, parts: KnownParts
-) -> StoredImage | None:
-    """Like :func:`find_intact`, but None if access is denied, which some registries do for what does not exist."""
-    try:
-        return find_intact(registry, repository, fingerprint, cache, parts)
-    except Refused:
-        return None
-
-
 def tag_digest(registry: Registry, repository: str, tag: str) -> str | None:
     """The digest that a tag points to; None if there is no such tag."""
     descriptor = registry.head_manifest(repository, tag)
@@ -340,8 +315,9 @@ def prune_fingerprints(
     if surplus <= 0:
         return []
     keep_tags = {fingerprint_tag(fingerprint) for fingerprint in keep}
+    lookup = ImageLookup(registry, cache)
     with ThreadPoolExecutor(max_workers=_JOBS) as pool:
-        images = dict(zip(tags, pool.map(lambda tag: read_image(registry, repository, tag, cache), tags), strict=True))
+        images = dict(zip(tags, pool.map(lambda tag: lookup.read(repository, tag), tags), strict=True))
     oldest = sorted((image.created if image else 0.0, tag) for tag, image in images.items() if tag not in keep_tags)
     names = []
     for _, tag in oldest[:surplus]:

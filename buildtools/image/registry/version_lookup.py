@@ -20,16 +20,7 @@ from buildtools.image.reference import Reference
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.image_to_push import ImageToPush, variants_by_repository
-from buildtools.image.registry.lookup import (
-    KnownParts,
-    StoredImage,
-    find_to_stamp,
-    is_whole,
-    read_fingerprinted,
-    read_image,
-    read_image_at,
-    tag_digest,
-)
+from buildtools.image.registry.lookup import ImageLookup, KnownParts, StoredImage, tag_digest
 from buildtools.image.registry.manifest import (
     FINGERPRINT_LABEL,
     SOURCE_LABEL,
@@ -60,7 +51,7 @@ class VersionLookup:
     """Looks up one version of many images in one registry, several at once with the threads of ``pool``.
 
     ``labels`` are those that every image of the version has. ``tag_digests`` is what the version's tag pointed to in
-    each repository at the last look, ``parts`` what the registry is known to have.
+    each repository at the last look.
     """
 
     def __init__(
@@ -78,7 +69,7 @@ class VersionLookup:
         self.labels = labels
         self.cache = cache
         self.tag_digests: dict[str, str] = {}
-        self.parts = KnownParts()
+        self._images = ImageLookup(registry, cache, KnownParts())
         self._report = report
         self._pool = pool
         self._looked_at = float("-inf")
@@ -157,8 +148,8 @@ class VersionLookup:
                 continue
             # If access is denied, or the image is damaged, the layers are sent.
             with suppress(Damaged, Refused):
-                image = read_image(self.registry, base.repository, base.target, self.cache)
-                if image and is_whole(self.registry, base.repository, image, self.parts):
+                image = self._images.read(base.repository, base.target)
+                if image and self._images.is_whole(base.repository, image):
                     yield base.repository, image
 
     def is_published(self, images: Sequence[ImageToPush]) -> bool:
@@ -214,30 +205,26 @@ class VersionLookup:
         if published is None:
             return None
         if self._is_same(published, image):
-            whole = is_whole(self.registry, image.repository, published, self.parts)
-            return published if whole else None
+            return published if self._images.is_whole(image.repository, published) else None
         self._refuse_other(image, published.digest)
         return None
 
     def _stored_image(self, image: ImageToPush) -> StoredImage | None:
-        """The image with its fingerprint in the registry, if it is recent enough; see :func:`find_to_stamp`."""
-        image_at_tag = self._unless_hidden(
-            image,
-            lambda: find_to_stamp(self.registry, image.repository, image.fingerprint, self.cache, self.parts),
-        )
+        """The image with its fingerprint in the registry, if it is recent enough; see :meth:`ImageLookup.to_stamp`."""
+        image_at_tag = self._unless_hidden(image, lambda: self._images.to_stamp(image.repository, image.fingerprint))
         if image_at_tag is None or image_at_tag.created < image.built_since:
             return None
         return image_at_tag if image_at_tag.attested >= image.attested else None
 
     def _image_at(self, image: ImageToPush, manifest: Manifest) -> StoredImage | None:
         """The image in what the version's tag points to; attestations that somebody added are ignored."""
-        present = read_image_at(self.registry, image.repository, manifest, self.cache, None, image.platform)
+        present = self._images.image_of(image.repository, manifest, image.platform)
         return present if present is None or image.attested else replace(present, attestations=(), index=None)
 
     def _known_image(self, image: ImageToPush) -> StoredImage | None:
         """Like :meth:`_stored_image`, but parts may be missing."""
         image_at_tag = self._unless_hidden(
-            image, lambda: read_fingerprinted(self.registry, image.repository, image.fingerprint, self.cache)
+            image, lambda: self._images.fingerprinted(image.repository, image.fingerprint)
         )
         return image_at_tag if image_at_tag and image_at_tag.created >= image.built_since else None
 

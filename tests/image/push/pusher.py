@@ -12,7 +12,7 @@ from buildtools.image.reference import Reference
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.image_to_push import ImageToPush, PushedImage
-from buildtools.image.registry.lookup import StoredImage, read_image
+from buildtools.image.registry.lookup import ImageLookup, StoredImage
 from buildtools.settings import MediaTypes
 from buildtools.version import Version
 
@@ -51,7 +51,7 @@ class Pusher:
         return push(request, self.engine if engine else None, self.registry, self.cache, report=self.events.append)
 
     def stored(self, repository: str, tag: str) -> StoredImage:
-        found = read_image(self.registry, repository, tag, self.cache)
+        found = ImageLookup(self.registry, self.cache).read(repository, tag)
         assert found is not None
         return found
 

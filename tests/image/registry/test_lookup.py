@@ -8,12 +8,12 @@ from buildtools import BuildToolsError
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.lookup import (
+    ImageLookup,
     StoredImage,
     find_fingerprints,
     fingerprint_tag,
     move_tag,
     prune_fingerprints,
-    read_image,
     tag_digest,
 )
 from buildtools.image.registry.manifest import (
@@ -48,10 +48,10 @@ def put_image(client: Registry, repository: str, tag: str, created: str = "", **
 
 def test_an_image_is_read_with_its_labels(client: Registry, repository: str, cache: Cache) -> None:
     manifest = put_image(client, repository, "1.0", "2026-01-02T03:04:05.123456789Z", a="b")
-    found = read_image(client, repository, "1.0", cache)
+    found = ImageLookup(client, cache).read(repository, "1.0")
     assert found is not None
     assert (manifest, {"a": "b"}, 1767323045) == (found.manifest, found.labels, int(found.created))
-    assert read_image(client, repository, "2.0", cache) is None
+    assert ImageLookup(client, cache).read(repository, "2.0") is None
 
 
 def test_an_index_of_one_platform_and_its_attestation_is_that_platforms_image(
@@ -67,12 +67,12 @@ def test_an_index_of_one_platform_and_its_attestation_is_that_platforms_image(
         client.put_manifest(repository, tag, Manifest(OCI_INDEX, encode(index)))
 
     put_index("1.0", *platforms)
-    found = read_image(client, repository, "1.0", cache)
+    found = ImageLookup(client, cache).read(repository, "1.0")
     assert found is not None
     assert manifest == found.manifest
     put_index("2.0", *platforms, {"os": "linux", "architecture": "arm64"})
     with pytest.raises(BuildToolsError, match="lists 2 images"):
-        read_image(client, repository, "2.0", cache)
+        ImageLookup(client, cache).read(repository, "2.0")
 
 
 def test_an_image_tells_what_is_attested_about_it() -> None:
@@ -103,7 +103,7 @@ def test_a_fingerprint_whose_configuration_is_damaged_counts_as_lost(
     client.put_manifest(repository, fingerprint_tag(fingerprint), Manifest.make(descriptor, []))
     assert {"app": None} == find_fingerprints(client, {"app": (repository, fingerprint)}, cache)
     with pytest.raises(Damaged, match="is not the configuration of an image"):
-        read_image(client, repository, fingerprint_tag(fingerprint), cache)
+        ImageLookup(client, cache).read(repository, fingerprint_tag(fingerprint))
 
 
 def test_a_fingerprint_that_points_to_several_platforms_counts_as_lost(
@@ -136,7 +136,7 @@ def test_the_oldest_fingerprints_go_and_those_that_are_wanted_stay(
     assert [fingerprint_tag(fingerprint) for fingerprint in fingerprints[1:3]] == deleted
     kept = [fingerprint_tag(fingerprints[number]) for number in (0, 3, 4, 5)]
     assert sorted(["1.0", "fp-something-of-a-user", *kept]) == sorted(client.tags(repository))
-    found = read_image(client, repository, "1.0", cache)
+    found = ImageLookup(client, cache).read(repository, "1.0")
     assert found is not None
     assert version == found.manifest
     assert all(client.blob_size(repository, layer.digest) for layer in found.manifest.layers)
