@@ -106,10 +106,13 @@ class Credentials:
         if isinstance(given, Mapping) and (credential := self._inline(key, given, _VARIABLE)):
             return credential
         document = self._document
-        helper = _entry(document.get("credHelpers"), key) or document.get("credsStore")
         entry = _entry(document.get("auths"), key)
+        own_helper = _entry(document.get("credHelpers"), key)
+        helper = own_helper or document.get("credsStore")
         # A configuration from another machine may name that one's helper; the docker program takes what is inline then.
-        if helper and (not entry or self._path_of(f"docker-credential-{helper}")):
+        # Beside a store, `docker login` leaves an empty entry; where there is none, nobody has logged in.
+        is_needed = not entry if own_helper else entry == {}
+        if helper and (is_needed or self._path_of(f"docker-credential-{helper}")):
             credential = self._ask(str(helper), key)
             if credential:
                 return credential

@@ -121,9 +121,14 @@ def test_a_secret_in_a_broken_answer_is_not_repeated(docker: Docker) -> None:
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_helper_that_is_not_on_the_path_is_said(docker: Docker) -> None:
+@pytest.mark.parametrize("config", [{"credHelpers": {"h:1": "gone"}}, {"credsStore": "gone", "auths": {"h:1": {}}}])
+def test_a_helper_that_is_not_on_the_path_is_said(docker: Docker, config: object) -> None:
     with pytest.raises(Refused, match=r"docker-credential-gone for h:1, which is not on the PATH: install"):
-        docker.credentials({"credHelpers": {"h:1": "gone"}}).for_host("h:1")
+        docker.credentials(config).for_host("h:1")
+
+
+def test_without_a_login_a_store_that_is_not_on_the_path_is_not_needed(docker: Docker) -> None:
+    assert docker.credentials({"credsStore": "gone", "auths": {"h:2": {}}}).for_host("h:1") is None
 
 
 def test_a_login_in_the_environment_wins_and_another_host_s_is_in_the_file(docker: Docker) -> None:

@@ -53,7 +53,8 @@ def test_without_credentials_the_message_asks_for_a_login(builder: Builder, priv
 
 
 def test_a_credential_helper_that_is_missing_is_named(builder: Builder, private_base: str, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"credsStore": "no-such-helper"}))
+    host = private_base.partition("/")[0]
+    (tmp_path / "config.json").write_text(json.dumps({"credsStore": "no-such-helper", "auths": {host: {}}}))
     builder.docker_config = tmp_path
     with pytest.raises(BuildFailed, match="docker-credential-no-such-helper") as caught:
         builder.build(builder.folder(f"FROM {private_base}\n"), pull=True)
