@@ -13,8 +13,10 @@ _SUFFIX = ".partial"
 
 
 @contextmanager
-def replacement(path: Path) -> Iterator[IO[bytes]]:
+def replacement(path: Path, mode: int = 0o600) -> Iterator[IO[bytes]]:
     """A file to write. When the block ends it replaces the one at ``path``; if the block raises, it is deleted.
+
+    It gets what the umask leaves of ``mode``.
 
     Until then it is ``.NAME.partial`` in the same folder, and locked, so another writer of the same file waits. A
     killed run leaves it unlocked, and the next writer takes it over.
@@ -22,7 +24,7 @@ def replacement(path: Path) -> Iterator[IO[bytes]]:
     :raises OSError: if it cannot be written.
     """
     partial = path.with_name(f".{path.name}{_SUFFIX}")
-    with _lock(partial) as stream:
+    with _lock(partial, mode) as stream:
         try:
             stream.truncate()
             yield stream
@@ -42,9 +44,9 @@ def delete_partial_files(folder: Path) -> None:
 
 
 @contextmanager
-def _lock(partial: Path) -> Iterator[IO[bytes]]:
+def _lock(partial: Path, mode: int) -> Iterator[IO[bytes]]:
     while True:
-        with os.fdopen(os.open(partial, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as stream:
+        with os.fdopen(os.open(partial, os.O_RDWR | os.O_CREAT, mode), "r+b") as stream:
             # Some network file systems have no locks. Two writers at once would damage each other's file there; the
             # second one notices by its checksum.
             with suppress(OSError):

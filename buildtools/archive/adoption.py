@@ -7,7 +7,6 @@ never finish the version.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from buildtools import BuildToolsError, Conflict, Refused
@@ -34,14 +33,13 @@ def adopt(store: ArtifactStore, key: str, ours: Archive, path: Path) -> Adoption
     :raises BuildToolsError: if it was deleted meanwhile, or ``path`` cannot be written.
     """
     try:
-        with replacement(path) as stream:
+        with replacement(path, 0o666) as stream:
             writer = ChecksumWriter(stream)
             if store.download(key, writer) is None:
                 raise BuildToolsError(
                     f"{store.location(key)} was deleted while it was read", "run the same command again"
                 )
             stream.flush()
-            os.fchmod(stream.fileno(), 0o644)
             try:
                 theirs = tarball.read_entries(stream, path.name)
             except Refused as error:

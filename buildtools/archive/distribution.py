@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import os
 import threading
 from collections.abc import Mapping
 from dataclasses import field
@@ -141,9 +140,8 @@ def save(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         delete_partial_files(folder)
-        with replacement(folder / distribution.file_name) as out:
+        with replacement(folder / distribution.file_name, 0o666) as out:
             archive = write(distribution, epoch, out, report, cache)
-            os.fchmod(out.fileno(), 0o644)
     except OSError as error:
         raise BuildToolsError(
             f"{folder / distribution.file_name} cannot be written ({error.strerror}: {error.filename or folder})",

@@ -10,7 +10,6 @@ import os
 import re
 import shlex
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -49,8 +48,8 @@ def _write(dist: Path, members: Release, location: Callable[[str], str], manifes
         for path in dist.glob(f"{_PREFIX}*"):
             # Left by a killed run.
             shutil.rmtree(path, ignore_errors=True)
-        new = Path(tempfile.mkdtemp(dir=dist, prefix=_PREFIX))
-        new.chmod(0o755)
+        new = dist / f"{_PREFIX}{os.urandom(8).hex()}"
+        new.mkdir()
         write_documents(new, members, location, manifest)
         if statement:
             (new / _ATTESTATION).write_bytes(statement)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import tarfile
 import threading
 from collections.abc import Mapping
@@ -164,6 +165,19 @@ def test_a_saved_archive_is_the_same_and_appears_whole(project: Path, environmen
     saved = project / f"dist/logdaemon-{TEXT}.tgz"
     assert [saved] == list((project / "dist").iterdir())
     assert out.getvalue() == saved.read_bytes()
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_an_archive_has_the_rights_that_the_umask_leaves(
+    project: Path, tmp_path: Path, environment: Mapping[str, str], umask: int, mode: int
+) -> None:
+    made = make(project, environment, command="mkdir out && touch out/file", root="out")
+    before = os.umask(umask)
+    try:
+        distribution.save(made, EPOCH, tmp_path / "dist")
+    finally:
+        os.umask(before)
+    assert mode == (tmp_path / "dist" / made.file_name).stat().st_mode & 0o777
 
 
 def test_an_archive_that_cannot_be_packed_leaves_nothing_behind(project: Path, environment: Mapping[str, str]) -> None:

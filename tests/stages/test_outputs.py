@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from hashlib import sha256
 from pathlib import Path
@@ -124,6 +125,16 @@ def test_other_versions_and_what_a_killed_run_left_are_removed_and_nothing_else(
     assert ["1.0.0", "daemon-1.0.0.tgz", "mine", "other-0.9.0.tgz"] == names
     files = sorted(path.name for path in folder.iterdir())
     assert ["compose.override.yaml", "daemon-1.0.0.tgz", "digests.txt", "release.env"] == files
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o755), (0o077, 0o700), (0o027, 0o750)])
+def test_the_folder_has_the_rights_that_the_umask_leaves(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        folder = write(tmp_path, Release("1.0.0", COMMIT, "", (image("web"),), ()))
+    finally:
+        os.umask(before)
+    assert mode == folder.stat().st_mode & 0o777
 
 
 def test_a_folder_that_cannot_be_written_is_told_with_what_is_done(tmp_path: Path) -> None:
