@@ -244,7 +244,7 @@ class Settings:
     def of_target(self, name: str) -> Settings:
         """The settings for a target: those of the project with the target's places.
 
-        :raises Refused: if there is no such target.
+        :raises Refused: if there is no such target, or its place for artifacts is the project's own.
         """
         if name not in self.target:
             others = f", or name another one: {', '.join(self.target)}" if self.target else ""
@@ -256,7 +256,13 @@ class Settings:
         own = ["channels", *(key for key in ("namespace", "artifacts") if getattr(target, key))]
         own += ("registry", "registry_plain_http", "registry_ca") if target.registry else ()
         own += ("s3_endpoint", "s3_checksums", "s3_conditional_writes") if target.s3_endpoint else ()
-        return replace(self, **{key: getattr(target, key) for key in own})
+        settings = replace(self, **{key: getattr(target, key) for key in own})
+        if self.artifacts and (settings.artifacts_url, settings.s3_endpoint) == (self.artifacts_url, self.s3_endpoint):
+            raise Refused(
+                f"{self.place(f'target.{name}')} has the same artifacts as the project itself",
+                f"set artifacts under [tool.buildtools.target.{name}] to another place",
+            )
+        return settings
 
     def platforms_of(self, name: str) -> tuple[str, ...]:
         """The platforms that an image is built for; empty means the builder's own."""

@@ -316,7 +316,10 @@ def _place_errors(values: Mapping[str, Any], path: str, origins: Mapping[str, La
         errors.append(f"{where('namespace')} must be lower-case words joined by slashes, not {_quoted(namespace)}")
     artifacts = values.get("artifacts", "")
     if artifacts and not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[^\s]*)?", artifacts):
-        errors.append(f"{where('artifacts')} must be s3://BUCKET or s3://BUCKET/PREFIX, not {_quoted(artifacts)}")
+        errors.append(
+            f"{where('artifacts')} must be s3://BUCKET or s3://BUCKET/PREFIX, where BUCKET has 3 to 63 lower-case "
+            f"letters, digits, dots and hyphens; not {_quoted(artifacts)}"
+        )
     return errors
 
 

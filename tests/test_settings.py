@@ -298,6 +298,10 @@ def test_settings_of_a_registry_and_a_store_go_with_these() -> None:
         ({"registry": "http://x"}, "target.p.registry must be HOST"),
         ({"namespace": "A"}, "target.p.namespace must be lower-case"),
         ({"artifacts": "x"}, "target.p.artifacts must be s3://"),
+        (
+            {"artifacts": "s3://b/x"},
+            "where BUCKET has 3 to 63 lower-case letters, digits, dots and hyphens; not 's3://b/x'",
+        ),
         ({"requires": ["q"]}, "target.p.requires names 'q', which is not a target"),
         ({"images": "x"}, "target.p.images"),
     ],

@@ -72,6 +72,8 @@ def _checks(task: TaskContext, folders: tuple[ImageFolder, ...]) -> Iterator[Cal
     for path in settings.stage.compose if "stage.compose" in settings.origins else ():
         yield partial(_check_file, settings, "stage.compose", path)
     yield from _channel_checks(settings)
+    for target in settings.target:
+        yield partial(settings.of_target, target)
     yield partial(_refuse_cycle_of_gates, settings)
     for folder in folders:
         yield partial(folder.selection, folder.needs())

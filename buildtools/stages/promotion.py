@@ -48,11 +48,6 @@ def target_task(task: TaskContext, name: str) -> TaskContext:
     :raises Refused: if there is no such target, or its store is the project's own.
     """
     settings = task.settings.of_target(name)
-    if (settings.artifacts_url, settings.s3_endpoint) == (task.settings.artifacts_url, task.settings.s3_endpoint):
-        raise Refused(
-            f"the target {name} has the same artifacts as the project itself",
-            f"set artifacts under [tool.buildtools.target.{name}] to another place",
-        )
     run = replace(task.run, settings=settings)
     return TaskContext(run, task.services.elsewhere(settings))
 

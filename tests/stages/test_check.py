@@ -23,6 +23,7 @@ name = "x"
 regstry = "x"
 jobs = "many"
 registry_ca = "absent.pem"
+artifacts = "s3://own/widgets"
 verify_key = "absent.pub"
 moving_tags = [
     "a b",
@@ -30,6 +31,7 @@ moving_tags = [
 channels = ["edge", "fp-1"]
 
 [tool.buildtools.target.far]
+artifacts = "s3://own/widgets/"
 channels = ["1.4"]
 requires = ["far"]
 
@@ -88,16 +90,17 @@ def broken(repository: Repository) -> list[str]:
         "pyproject.toml line 5: unknown key regstry (did you mean registry?)",
         "pyproject.toml line 6: jobs must be a whole number",
         "pyproject.toml line 7: registry_ca: absent.pem is not a file",
-        "pyproject.toml line 8: verify_key: absent.pub ",
-        "pyproject.toml line 9: moving_tags: 'a b' must be a tag",
-        "pyproject.toml line 12: channels: a channel cannot be called fp-1: that is the tag of a fingerprint",
-        "pyproject.toml line 15: target.far.channels: a channel cannot be called 1.4: that is a version",
-        "pyproject.toml line 16: target.far.requires: targets require each other in a cycle: far -> far: ",
-        "pyproject.toml line 19: stage.compose: absent.yaml is not a file",
-        "pyproject.toml line 21: image.bse: unknown image: bse: did you mean base?",
-        "pyproject.toml line 25: image.base.context: nowhere is not a folder",
-        "pyproject.toml line 28: image.arm.platform must be one platform",
-        "pyproject.toml line 31: image.app.cache_from: 'UPPER' is not an image reference",
+        "pyproject.toml line 9: verify_key: absent.pub ",
+        "pyproject.toml line 10: moving_tags: 'a b' must be a tag",
+        "pyproject.toml line 13: channels: a channel cannot be called fp-1: that is the tag of a fingerprint",
+        "pyproject.toml line 15: target.far has the same artifacts as the project itself: set artifacts under ",
+        "pyproject.toml line 17: target.far.channels: a channel cannot be called 1.4: that is a version",
+        "pyproject.toml line 18: target.far.requires: targets require each other in a cycle: far -> far: ",
+        "pyproject.toml line 21: stage.compose: absent.yaml is not a file",
+        "pyproject.toml line 23: image.bse: unknown image: bse: did you mean base?",
+        "pyproject.toml line 27: image.base.context: nowhere is not a folder",
+        "pyproject.toml line 30: image.arm.platform must be one platform",
+        "pyproject.toml line 33: image.app.cache_from: 'UPPER' is not an image reference",
         f"{repository.path}/invoke.yaml line 4: image.app.ssh must be true or false",
         "src/docker/app/Dockerfile line 1: 'base:::' is not an image reference",
         "src/docker/late/Dockerfile line 1: ",
