@@ -67,7 +67,7 @@ def make_image(connected: Engine, namespace: str) -> Iterator[MakeImage]:
         made.append(image_id)
         image = connected.inspect(image_id)
         assert image is not None
-        generations[f"{namespace}/{name}"] = generation_of(image["RootFS"]["Layers"])
+        generations[f"{namespace}/{name}"] = generation_of(image["RootFS"].get("Layers") or ())
         return ImageToPush(name, f"{namespace}/{name}", fingerprint, image_id, parents)
 
     yield make

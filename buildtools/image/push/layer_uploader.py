@@ -244,7 +244,8 @@ class LayerUploader:
                     if plan.size >= LONG:
                         self._report(Step(plan.image.name, "the engine gives its layers out"))
                 contents = {plan.image.image_id: plan.content for plan in group if plan.content}
-                image_ids = [plan.image.image_id for plan in group if not plan.content]
+                # An engine refuses to export an image without layers; its own push then takes the configuration.
+                image_ids = [plan.image.image_id for plan in group if plan.diff_ids and not plan.content]
                 present = {layer.digest for plan in group for layer in plan.repository_layers.values()}
                 rest = images_by_layer, spools, take_layer, self._cache, present
                 if self._content:
@@ -268,7 +269,8 @@ class LayerUploader:
             config = configs.get(plan.image.image_id)
             if config is not None and all(layers):
                 return self._finish(plan.image, config, [layer for layer in layers if layer]), PushRoute.DIRECT
-            # A base layer cannot be read here, such as one with Zstandard compression in an archive.
+            # There is nothing to export, or a base layer cannot be read here, such as one with Zstandard compression in
+            # an archive.
             image = self._store_by_engine(plan)
             if config is not None:
                 pairs = zip(layers, image.manifest.layers, strict=True)

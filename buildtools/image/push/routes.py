@@ -13,7 +13,8 @@ engine          the image has attestations, or has a cache and comes  what the e
                 from containerd's store; or small layers are on top
                 of a large base that the registry has, and the
                 engine, without containerd's store, knows the
-                base's digests there
+                base's digests there; or there is no layer at all,
+                and the store is not containerd's
 builder         the builder has no image store of its own             nothing by us: the builder has already pushed
                                                                       them; then as stamped
 direct          otherwise                                             the layers that the registry lacks, exported from

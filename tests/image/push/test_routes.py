@@ -39,6 +39,14 @@ def test_a_new_image_arrives_whole_with_the_version_in_it(pusher: Pusher, make_i
     assert f"{pusher.registry.host}/{image.repository}:1.0" == pushed.reference
 
 
+def test_an_image_without_layers_arrives_beside_another(pusher: Pusher, make_image: MakeImage) -> None:
+    bare, other = make_image("bare"), make_image("other", {"a": b"a"})
+    pusher("1.0", bare, other)
+    stored = [pusher.stored(image.repository, "1.0") for image in (bare, other)]
+    assert [0, 1] == [len(each.manifest.layers) for each in stored]
+    assert ["1.0"] * 2 == [each.labels[VERSION] for each in stored]
+
+
 def test_the_image_under_its_fingerprint_is_as_it_was_built(
     pusher: Pusher, make_image: MakeImage, connected: Engine
 ) -> None:
