@@ -174,11 +174,11 @@ def test_it_tells_its_own_version_in_the_wheel_too(tmp_path: Path, environment: 
         archive.extractall(tmp_path / "installed")
         names = archive.namelist()
         (entry_points,) = [name for name in names if name.endswith("/entry_points.txt")]
-        assert "buildtools = buildtools.program:main" in archive.read(entry_points).decode().splitlines()
+        assert "buildtools = buildtools.__main__:main" in archive.read(entry_points).decode().splitlines()
     templates = [str(path.relative_to(ROOT)) for path in (ROOT / "buildtools/templates").rglob("*") if path.is_file()]
     assert [] == [name for name in templates if name not in names]
     shown = subprocess.run(
-        [sys.executable, "-c", "from buildtools.program import main; main()", "--version"],
+        [sys.executable, "-c", "from buildtools.__main__ import main; main()", "--version"],
         cwd=tmp_path,
         env={**environment, "PYTHONPATH": str(tmp_path / "installed")},
         capture_output=True,
@@ -187,6 +187,14 @@ def test_it_tells_its_own_version_in_the_wheel_too(tmp_path: Path, environment: 
     ).stdout
     abbreviation = source.git("describe").rpartition("-")[2]
     assert f"buildtools 9.8.7.post1+{abbreviation}\n" == shown
+
+
+def test_an_interruption_while_it_loads_is_no_traceback(tmp_path: Path, environment: Mapping[str, str]) -> None:
+    # In place of the first module that the program imports, and of no use to Python itself.
+    (tmp_path / "tomllib.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    done = run(tmp_path, "--version", environment={**environment, "PYTHONPATH": str(tmp_path)})
+    expected = (130, "", "interrupted (SIGINT): run the same command again\n")
+    assert expected == (done.returncode, done.stdout, done.stderr)
 
 
 def failing_folder(repository: Repository) -> Path:
