@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from buildtools.cancellation import Cancellation
 from buildtools.run import Run
 from buildtools.services import Services
 from buildtools.settings import Settings
@@ -95,6 +96,13 @@ class TaskContext:
     def about(self, only: Sequence[str]) -> TaskContext:
         """The same task, restricted to these image folders and their parents."""
         return TaskContext(replace(self.run, only=tuple(only)), self.services, self._checkout)
+
+    def until(self, stopped: Cancellation) -> TaskContext:
+        """The same task, which ends as if it were cancelled when ``stopped`` is set."""
+        self.run.cancelled.stops(stopped.set)
+        task = TaskContext(replace(self.run, cancelled=stopped), self.services, self._checkout)
+        task._image_folders = self._image_folders
+        return task
 
     def with_checkout(self, checkout: Checkout) -> TaskContext:
         """The same task with the same services, about another checkout."""

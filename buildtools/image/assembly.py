@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from enum import Enum
 from functools import partial
 from pathlib import Path
 
-from buildtools import BuildToolsError, Failures, Refused, check_at, failures_of, schedule
+from buildtools import BuildToolsError, Cancelled, Failures, Refused, check_at, failures_of, schedule
 from buildtools.build_cache import BuildCache, read_caches
 from buildtools.events import Finished, Outcome, PartialTransfers, Report, Warned, timed
 from buildtools.frozen import frozen
@@ -84,6 +85,7 @@ def assemble(
 
     :raises BuildToolsError: if an image could not be built; the message names it, and all that were skipped because of
         it.
+    :raises Cancelled: if ``cancelled`` was set and nothing failed.
     """
     by_name = {status.name: status for status in statuses}
     with Contents(assembly.cache) as contents:
@@ -95,8 +97,12 @@ def assemble(
         results = schedule.run_graph(graph, assembler.bring_in, jobs=jobs, cancelled=cancelled)
     for name, reason in results.skipped.items():
         report(Finished(name, "build", Outcome.SKIPPED, 0.0, f"{reason} failed" if reason else "cancelled"))
-    if results.failed:
-        raise _together(results)
+    failed = {name: error for name, error in results.failed.items() if not isinstance(error, Cancelled)}
+    skipped = {**results.skipped, **dict.fromkeys(results.failed.keys() - failed, "")}
+    if failed:
+        raise _together(replace(results, failed=failed, skipped=skipped))
+    if skipped:
+        raise Cancelled("the builds were cancelled", "run the same command again; images that were built are kept")
     return dict(results.done)
 
 

@@ -66,26 +66,39 @@ def _segment_cache(task: TaskContext) -> SegmentCache | None:
     return None if task.run.no_cache else SegmentCache(task.run.cache / "segments")
 
 
-def store_archives(task: TaskContext, wait_for_images: Callable[[], object]) -> tuple[ReleasedArchive, ...]:
+def store_archives(
+    task: TaskContext, wait_for_images: Callable[[], object], stop_images: Callable[[], object]
+) -> tuple[ReleasedArchive, ...]:
     """Build every distribution, call ``wait_for_images``, then upload the archives; returns them as read back.
 
-    The bytes of the first one are sent meanwhile; the store shows nothing of an upload before its end.
+    The bytes of the first one are sent meanwhile; the store shows nothing of an upload before its end. If that fails,
+    ``stop_images`` is called at once, which must end the wait with an error.
     """
     archives = make_archives(task)
     are_free = {archive: _is_free(task, archive) for archive in archives}
     images: Future[None] = Future()
 
     def store_archive(archive: Archive) -> ReleasedArchive:
-        store = partial(_store_archive, task, archive, images.result, is_free=are_free[archive])
+        store = partial(_store_archive, task, archive, images, is_free=are_free[archive])
         return timed(task.run.report, archive.name, "upload", store)
+
+    def upload_ended(upload: Future[ReleasedArchive]) -> None:
+        if not images.done() and not upload.cancelled() and upload.exception():
+            stop_images()
 
     with ThreadPoolExecutor(max_workers=1) as pool:
         uploads = [pool.submit(store_archive, archive) for archive in archives]
+        for upload in uploads:
+            upload.add_done_callback(upload_ended)
         try:
             wait_for_images()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            # Uploads that ended the wait, rather than were ended by it.
+            causes = [upload for upload in uploads if upload.done() and not upload.cancelled()]
             images.set_exception(Cancelled("the upload was cancelled", "run the same command again"))
+            for upload in causes:
+                upload.result()
             raise
         images.set_result(None)
         releases = tuple(upload.result() for upload in uploads)
@@ -119,14 +132,12 @@ def _is_free(task: TaskContext, archive: Archive) -> bool:
     return False
 
 
-def _store_archive(
-    task: TaskContext, archive: Archive, wait_for_images: Callable[[], object], *, is_free: bool
-) -> ReleasedArchive:
+def _store_archive(task: TaskContext, archive: Archive, images: Future[None], *, is_free: bool) -> ReleasedArchive:
     from buildtools.archive import segment_map
     from buildtools.archive.checksums import PART
 
     if not is_free:
-        wait_for_images()
+        images.result()
     store = task.services.store
     # Content of one part is one request, whatever the last version has of it.
     segments = archive.segments if archive.size > PART else ()
@@ -136,7 +147,7 @@ def _store_archive(
     def write(sink: Sink) -> None:
         with path.open("rb") as stream:
             while chunk := stream.read(PART):
-                if task.run.cancelled.is_set():
+                if task.run.cancelled.is_set() or (images.done() and images.exception()):
                     raise Cancelled(f"the upload of {archive.file_name} was cancelled", "run the same command again")
                 sink.write(chunk)
 
@@ -151,10 +162,10 @@ def _store_archive(
             basis=segment_map.basis_of(last, segments),
             subject=archive.name,
             report=task.run.report,
-            before_end=wait_for_images,
+            before_end=images.result,
         )
     except Conflict:
-        wait_for_images()
+        images.result()
         if task.version.dirty or task.settings.distribution[archive.name].reproducible:
             raise
         archive = _adopted_archive(task, key, archive, path)

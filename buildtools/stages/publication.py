@@ -12,7 +12,8 @@ from functools import partial
 from threading import Barrier, BrokenBarrierError
 from typing import TypeVar
 
-from buildtools import BuildToolsError, Failures, Refused, expected_failures, release
+from buildtools import BuildToolsError, Cancelled, Failures, Refused, expected_failures, release
+from buildtools.cancellation import Cancellation
 from buildtools.channel import CHANNELS, channel_name, refuse_name
 from buildtools.git.checkout import read_version, refuse_dirty
 from buildtools.image.registry.image_to_push import PushedImage
@@ -79,20 +80,27 @@ def stage_members(task: TaskContext) -> Release:
     """Upload images and archives in parallel; the release consists of them as read back.
 
     No tag of the version is set and no archive appears before all images and archives are made and the version is
-    claimed. So a version that fails leaves its names free for the commit that corrects it.
+    claimed. So a version that fails leaves its names free for the commit that corrects it. An upload that fails while
+    images are built stops these, since it needs no answer from them.
 
     :raises Conflict: if the version is claimed by another commit.
     :raises Refused: if the tree changed meanwhile, so that the members may not match the commit.
     """
     barrier = Barrier(2, action=None if task.version.dirty else partial(_claim, task))
+    stopped = Cancellation()
+
+    def stop_images() -> None:
+        stopped.set()
+        barrier.abort()
+
     with ThreadPoolExecutor(max_workers=2) as pool:
-        images = pool.submit(_side, barrier, partial(push_images, task))
-        archives = pool.submit(_side, barrier, partial(store_archives, task))
+        images = pool.submit(_side, barrier, partial(push_images, task.until(stopped)))
+        archives = pool.submit(_side, barrier, partial(store_archives, task, stop_images=stop_images))
         all_ended((images, archives))
         errors = [error for side in (images, archives) if (error := side.exception())]
     if errors:
-        # A side that only stopped waiting for the other has no error of its own.
-        causes = [error for error in errors if not isinstance(error, BrokenBarrierError)] or errors
+        # A side that only stopped because of the other has no error of its own.
+        causes = [error for error in errors if not isinstance(error, (BrokenBarrierError, Cancelled))] or errors
         raise Failures(expected_failures(causes)).combined(
             "neither images nor archives are complete", "fix the errors above and run again"
         )

@@ -40,3 +40,36 @@ def test_an_archive_is_sent_before_the_version_is_claimed_and_nothing_stays_of_i
         wire.sent = hold_claim
         project.done("publish", AWS_ENDPOINT_URL_S3=f"http://{wire.address}")
     assert [True] == claims
+
+
+def test_an_upload_that_fails_ends_the_builds_and_claims_nothing(project: Project) -> None:
+    name = project.name("daemon")
+    project.configure(
+        distribution={name: {"command": "mkdir -p build/d && head -c 17M /dev/urandom >build/d/jar", "root": "build/d"}}
+    )
+    project.image("slow", "FROM {base}\nCOPY mark /\nRUN sleep 600\n", mark=project.mark)
+    project.image("web", "FROM {base}\nCOPY mark /\nRUN true\n", mark=project.mark)
+    project.commit("all")
+    project.tag("1.0.0")
+    is_building = threading.Event()
+
+    def forge_part(data: bytes) -> bytes:
+        first_line = data.partition(b"\r\n")[0]
+        if b"partNumber=1" in first_line and name.encode() in first_line:
+            is_building.wait(30)
+            return data.replace(b"partNumber=1", b"partNumber=2", 1)
+        return data
+
+    with wire_to(project.place.s3.endpoint.removeprefix("http://")) as wire:
+        wire.sent = forge_part
+        process = project.start("publish", "--jobs", "1", AWS_ENDPOINT_URL_S3=f"http://{wire.address}")
+        assert process.stderr
+        for line in process.stderr:
+            if "sleep 600" in line:
+                is_building.set()
+                break
+        failed = project.finish(process)
+    assert (2, True) == (failed.code, "rejects the S3 secret key" in failed.last), failed.err
+    ends = [f"[{project.name(image)}] build {end}" for image, end in (("slow", "cancelled"), ("web", "done"))]
+    assert [True, False] == [end in failed.err for end in ends]
+    assert not any("claims/" in key for key in project.place.objects() if project.mark in key)

@@ -70,7 +70,7 @@ class Upload:
         self._parts.write(data)
 
     def send_rest(self, checksums: Checksums) -> None:
-        """Send what is left of the content. Nothing may be written afterwards.
+        """Send what is left of the content, and wait until all of it is there. Nothing may be written afterwards.
 
         :raises BuildToolsError: if what was written does not match ``checksums``.
         """
@@ -81,13 +81,13 @@ class Upload:
                 f"{self._bucket.location(self._key)} was not uploaded: the archive changed after it was packed",
                 "run again, with nothing else writing to it",
             )
+        while self._pending:
+            self._collect()
 
     def complete(self) -> bool:
         """Make the object appear, after :meth:`send_rest`; returns False if it already exists."""
         if self._upload is None:
             return self._put(self._only_part)
-        while self._pending:
-            self._collect()
         return not code(self._upload.complete(self._part_list, self._conditions, EXISTS_OR_LOST))
 
     def _put(self, part: bytes) -> bool:
