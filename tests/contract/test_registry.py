@@ -362,7 +362,7 @@ def test_plain_http_is_not_spoken_beyond_loopback_unless_configured(registry: st
     # Every machine has this second name for itself, which is not on the loopback list.
     port = registry.rpartition(":")[2]
     host = f"0.0.0.0:{port}"
-    with pytest.raises(Unreachable):
+    with pytest.raises(Refused, match="does not speak TLS: set registry_plain_http = true"):
         Registry(host, pause=0.001).ping()
     client = Registry(host, plain_http=True)
     client.ping()

@@ -52,6 +52,8 @@ _CERTIFICATE_REMEDIES = {
     10: "renew it, or set this machine's clock",
     **dict.fromkeys((62, 64), "name the registry by a host that is in its certificate"),
 }
+# What OpenSSL says of an answer to its greeting that is plain text.
+_NO_TLS = "WRONG_VERSION_NUMBER"
 _OUT_OF_REACH = ("cannot be reached", "check that it runs and can be reached from here")
 _BROKEN = ("fails", "see its log, and whether its disk is full")
 _FAILURES = {
@@ -289,6 +291,11 @@ class Transport:
                 raise Refused(
                     f"the registry {self.host} requires a client certificate that it trusts ({_reason(error)})",
                     f"put one into {CERTIFICATES / self.host}, as client.cert and client.key",
+                ) from None
+            if isinstance(error, ssl.SSLError) and error.reason == _NO_TLS and url.startswith(self._origin()):
+                raise Refused(
+                    f"the registry {self.host} does not speak TLS",
+                    "set registry_plain_http = true if it is meant to speak plain http",
                 ) from None
             raise _Interrupted(_reason(error) + through) from None
         finally:

@@ -19,7 +19,7 @@ _WRAPPING = re.compile(
     r"failed to solve(?: with frontend \S+)?: |failed to create LLB definition: |rpc error: code = \w+ desc = "
     r"|executor failed running \[.*?\]: |process \".*?\" did not complete successfully: "
     r"|failed to (?:compute|load) cache key: |failed to calculate checksum of ref [^:]+::[^:]+: "
-    r"|dockerfile parse error (?:on )?line \d+: ",
+    r"|(?:\S+: )?failed to resolve source metadata for \S+: |dockerfile parse error (?:on )?line \d+: ",
     re.DOTALL,
 )
 _EXIT_CODE = re.compile(r"exit code: (\d+)")
@@ -27,6 +27,9 @@ _PARSE_ERROR_LINE = re.compile(r"parse error (?:on )?line (\d+)")
 _WORTH_A_RETRY = re.compile(
     r"dial tcp|no such host|i/o timeout|connection re(?:fused|set)|TLS handshake timeout|\b50[0234] |429 Too Many"
 )
+# What a builder does not know of a registry until somebody tells it.
+_SPEAKS_HTTP = re.compile('"https://([^/"]+).*server gave HTTP response to HTTPS client$')
+_UNKNOWN_CA = re.compile('"https://([^/"]+).*x509: certificate signed by unknown authority$')
 _NOT_ALLOWED = re.compile(r"401 Unauthorized|pull access denied|authorization failed|insufficient_scope|no basic auth")
 # The second form appears if the engine no longer has the file list of an empty context in memory.
 _MISSING = re.compile(
@@ -151,6 +154,16 @@ def _newer_frontend(text: str) -> str:
 
 
 def _remedy(reason: str) -> str:
+    if registry := _SPEAKS_HTTP.search(reason):
+        return (
+            f'write [registry."{registry[1]}"] with http = true into the buildkitd.toml of a daemon, or '
+            f'"insecure-registries": ["{registry[1]}"] into the daemon.json of an engine, and restart it'
+        )
+    if registry := _UNKNOWN_CA.search(reason):
+        return (
+            f'write [registry."{registry[1]}"] with ca = ["FILE"] into the buildkitd.toml of a daemon and restart it, '
+            f"or give an engine's machine the authority as /etc/docker/certs.d/{registry[1]}/ca.crt"
+        )
     if _NOT_ALLOWED.search(reason):
         return "if the image exists, log in to its registry with docker login"
     return "run again when it can be reached" if _WORTH_A_RETRY.search(reason) else ""

@@ -102,6 +102,32 @@ def test_a_base_image_that_needs_a_login_says_so() -> None:
     assert 1 == failed.exit_code
 
 
+@pytest.mark.parametrize(
+    ("reason", "remedy"),
+    [
+        ("http: server gave HTTP response to HTTPS client", '[registry."r.example.com:5000"] with http = true'),
+        (
+            "tls: failed to verify certificate: x509: certificate signed by unknown authority",
+            '[registry."r.example.com:5000"] with ca = ["FILE"]',
+        ),
+    ],
+)
+def test_a_registry_that_the_builder_must_be_told_of_says_where(reason: str, remedy: str) -> None:
+    name = "r.example.com:5000/base"
+    request = f'failed to do request: Head "https://r.example.com:5000/v2/base/manifests/1": {reason}'
+    loading = Vertex(name="x", text=f"[internal] load metadata for {name}:1")
+    error = Status(2, f"failed to solve: {name}:1: failed to resolve source metadata for {name}:1: {request}")
+    failed = explained("app", PATH, f"FROM {name}:1\n", error, loading)
+    assert f"FROM {name}:1: {request}" == failed.fact.partition("app: ")[2].partition(" (src/")[0]
+    assert remedy in failed.remedy
+
+    pushing = Vertex(name="exporting to image", text="exporting to image")
+    failed = explained(
+        "app", PATH, DOCKERFILE, Status(2, f"failed to solve: failed to push {name}: {request}"), pushing
+    )
+    assert remedy in failed.remedy
+
+
 def test_a_registry_that_is_away_is_worth_a_retry() -> None:
     vertex = Vertex(name="x", text="[internal] load metadata for r.example.com/base:1")
     error = Status(
