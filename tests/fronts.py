@@ -1,15 +1,19 @@
-"""A host's port before a socket in the file system, with TLS or without."""
+"""The ways to a builder: a port before a socket, with TLS or without; a container with a program that leads there."""
 
 from __future__ import annotations
 
 import contextlib
 import select
+import shutil
 import socket
 import ssl
 import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from buildtools.image.engine.client import Engine
+from tests.conftest import EngineService
 
 
 def server_context(folder: Path, protocols: Sequence[str] = ()) -> ssl.SSLContext:
@@ -44,6 +48,24 @@ def front(path: str, context: ssl.SSLContext | None = None, received: bytearray 
         yield f"127.0.0.1:{listening.getsockname()[1]}"
         listening.shutdown(socket.SHUT_RDWR)
         thread.join()
+
+
+@contextlib.contextmanager
+def container(engine: EngineService, folder: Path, buildctl: str) -> Iterator[tuple[Engine, str]]:
+    """An engine, and a container of it in which ``buildctl`` is this script; without one there is no such program."""
+    with contextlib.closing(Engine.connect(engine.environment)) as connection:
+        limits = connection.api.create_host_config(network_mode="host", auto_remove=True)
+        made = connection.api.create_container(engine.base_busybox, ["sleep", "600"], host_config=limits)["Id"]
+        if buildctl:
+            script = folder / "buildctl"
+            script.write_text(f"#!/bin/sh\n{buildctl}\n")
+            script.chmod(0o755)
+            # The engine may not see this machine's files, so it is handed over.
+            archive = shutil.make_archive(str(folder / "tar"), "tar", folder, "buildctl")
+            connection.api.put_archive(made, "/bin", Path(archive).read_bytes())
+        connection.api.start(made)
+        yield connection, f"docker-container://{made}"
+        connection.api.remove_container(made, force=True)
 
 
 def _serve(listening: socket.socket, context: ssl.SSLContext | None, path: str, received: bytearray | None) -> None:

@@ -34,6 +34,7 @@ from buildtools.image.registry.manifest import FINGERPRINT_LABEL
 from buildtools.platform import local_platform
 from buildtools.settings import BuilderSettings
 from tests.conftest import EngineService
+from tests.fronts import container
 
 ENVIRONMENT = {"TOKEN": "word-of-a-secret"}
 
@@ -236,6 +237,15 @@ def test_what_does_not_answer_is_an_outage(client: Registry, tmp_path: Path) -> 
         pytest.raises(Unreachable, match="no BuildKit daemon answers"),
     ):
         site.push_build(BuildRequest("app", tmp_path, tmp_path, ()), unheard, threading.Event())
+
+
+def test_what_is_no_daemon_in_a_container_is_told(engine: EngineService, client: Registry, tmp_path: Path) -> None:
+    with (
+        container(engine, tmp_path, "echo HTTP/1.1 200 OK; exec cat") as (_, address),
+        closing(site_at(address, client, tmp_path, engine.environment)) as site,
+        pytest.raises(Refused, match=f"what answers at {address} is not BuildKit"),
+    ):
+        site.platforms  # noqa: B018  it is asked
 
 
 def test_a_builder_may_be_the_engine_of_a_context(engine: EngineService, client: Registry, tmp_path: Path) -> None:

@@ -106,6 +106,8 @@ class BuildSite:
         try:
             daemon.platforms  # noqa: B018  asked now, to fail at once if it does not answer
         except Refused as error:
+            if self.address.startswith("docker-container:"):
+                raise
             try:
                 return self._engine(self._engine_variables())
             except (Unreachable, UnusableEngine):
@@ -131,7 +133,10 @@ class BuildSite:
     @cached_property
     def platforms(self) -> tuple[Platform, ...]:
         """See the protocol. The configured ones need no answer."""
-        return self._own_platforms or platforms_of(self.host)
+        if self._own_platforms:
+            return self._own_platforms
+        host = self.host
+        return host.platforms if isinstance(host, Daemon) else platforms_of(host)
 
     @property
     def keeps_content(self) -> bool:

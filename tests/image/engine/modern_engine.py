@@ -46,6 +46,7 @@ class _Connection(socketserver.BaseRequestHandler):
             return
         if begin.startswith(b"PRI * HTTP/2.0\r\n"):
             engine, received = upgrade(self.server.engine, "/grpc")
+            assert isinstance(engine, socket.socket)
             self.request.sendall(received)
         elif self.server.only_grpc:
             return

@@ -6,6 +6,7 @@ choose the frontend. Messages: https://github.com/moby/buildkit/blob/master/api/
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import secrets
 import threading
@@ -85,10 +86,10 @@ def connect_control(host: BuildkitHost) -> Connection:
     :raises EngineError: if the engine declines.
     :raises Unreachable: if the connection was lost.
     """
-    try:
+    # It is dialled outside of the handler, so that an error is not taken for one that the missing route caused.
+    with contextlib.suppress(RouteMissing):
         return Connection(*upgrade(host, "/grpc"))
-    except RouteMissing:
-        return Connection(host.dial())
+    return Connection(host.dial())
 
 
 def solve(

@@ -6,7 +6,6 @@ addresses.
 
 from __future__ import annotations
 
-import socket
 import ssl
 import threading
 import urllib.parse
@@ -18,7 +17,7 @@ from pathlib import Path
 from buildtools import BuildToolsError, Refused, Unreachable
 from buildtools.image.engine.buildkit.container import dial_in_container
 from buildtools.image.engine.buildkit.control import connect_control
-from buildtools.image.engine.buildkit.grpc import Gone, NotGrpc, Status
+from buildtools.image.engine.buildkit.grpc import ByteChannel, Gone, NotGrpc, Status
 from buildtools.image.engine.buildkit.host import BuildkitHost
 from buildtools.image.engine.buildkit.protobuf import Message
 from buildtools.image.engine.client import Engine, UnusableEngine
@@ -30,6 +29,7 @@ _IN_CONTAINER = "docker-container"
 # Seconds for a response that should be immediate.
 _PATIENCE = 30.0
 _START = "see that it runs and that this user may use its socket"
+_START_THERE = "see that it runs there and can be reached from here"
 
 
 class Daemon:
@@ -37,8 +37,9 @@ class Daemon:
 
     api_version = ""
 
-    def __init__(self, address: str, dial: Callable[[], socket.socket]) -> None:
+    def __init__(self, address: str, dial: Callable[[], ByteChannel], remedy: str = _START) -> None:
         self.address = address
+        self._remedy = remedy
         # There is no HTTP API, so do not even ask for these.
         self.missing_routes = {"/grpc", "/session"}
         self._dial = dial
@@ -55,14 +56,16 @@ class Daemon:
         except ValueError:
             host, port = None, 0
         if url.scheme == _IN_CONTAINER:
-            return cls(address, lambda: dial_in_container(engine(), url.netloc))
+            remedy = f"see that it runs one and has buildctl: docker logs {url.netloc}"
+            return cls(address, lambda: dial_in_container(engine(), url.netloc), remedy)
         if url.scheme == "unix":
             return cls(address, partial(dialing.dial_unix, url.path))
         if url.scheme == "tcp" and host:
             if certificates is None:
-                return cls(address, partial(dialing.dial_tcp, host, port))
+                remedy = f"{_START_THERE}; if it wants TLS, set builder_certificates"
+                return cls(address, partial(dialing.dial_tcp, host, port), remedy)
             tls = dialing.Certificates.read(certificates)
-            return cls(address, partial(dialing.dial_tls, host, port, tls, ["h2"]))
+            return cls(address, partial(dialing.dial_tls, host, port, tls, ["h2"]), _START_THERE)
         raise Refused(
             f"{address} is not the address of a BuildKit daemon",
             "write unix:///PATH, tcp://HOST:PORT or docker-container://NAME",
@@ -73,7 +76,7 @@ class Daemon:
         """Its name in messages."""
         return f"the BuildKit daemon at {self.address}"
 
-    def dial(self) -> socket.socket:
+    def dial(self) -> ByteChannel:
         """A new connection without a timeout.
 
         :raises Unreachable: if nothing answers.
@@ -87,7 +90,8 @@ class Daemon:
                 "check the `certificates` for it: ca.pem must have signed its own, and it must accept cert.pem",
             ) from None
         except OSError as error:
-            raise Unreachable(f"no BuildKit daemon answers at {self.address} ({error.strerror})", _START) from None
+            fact = f"no BuildKit daemon answers at {self.address} ({error.strerror or error})"
+            raise Unreachable(fact, self._remedy) from None
 
     def without_buildkit(self) -> BuildToolsError:
         """The error if something else answers."""
@@ -96,11 +100,13 @@ class Daemon:
     @cached_property
     def platforms(self) -> tuple[Platform, ...]:
         """The platforms whose programs it can run, its own first; see :func:`platforms_of`."""
-        return platforms_of(self)
+        return platforms_of(self, self._remedy)
 
 
-def platforms_of(host: BuildkitHost) -> tuple[Platform, ...]:
+def platforms_of(host: BuildkitHost, remedy: str = _START) -> tuple[Platform, ...]:
     """Ask BuildKit for the platforms whose programs it can run, natively or emulated, its own first.
+
+    ``remedy`` is what to do if it does not answer.
 
     :raises Unreachable: if the connection was lost.
     :raises BuildToolsError: if it does not say.
@@ -121,7 +127,7 @@ def platforms_of(host: BuildkitHost) -> tuple[Platform, ...]:
         except NotGrpc:
             raise host.without_buildkit() from None
         except Gone as error:
-            raise Unreachable(f"{host.title} went away ({error})", _START) from None
+            raise Unreachable(f"{host.title} does not answer ({error})", remedy) from None
         except (Status, ValueError) as error:
             raise BuildToolsError(f"{host.title} does not list its platforms ({error})", "see why in its log") from None
         finally:

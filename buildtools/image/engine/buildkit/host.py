@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import socket
 from typing import Protocol
 
 from buildtools import BuildToolsError
+from buildtools.image.engine.buildkit.grpc import ByteChannel
 
 
 class BuildkitHost(Protocol):
@@ -29,7 +29,7 @@ class BuildkitHost(Protocol):
     def api_version(self) -> str:
         """The version of the engine's API, such as ``1.41``."""
 
-    def dial(self) -> socket.socket:
+    def dial(self) -> ByteChannel:
         """A new connection without a timeout.
 
         :raises Unreachable: if nothing answers.

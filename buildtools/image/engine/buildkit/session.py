@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from buildtools.image.engine.buildkit.control import connect_control
 from buildtools.image.engine.buildkit.grpc import ByteChannel, Connection, Handler
@@ -80,7 +80,6 @@ def open_session(host: BuildkitHost, handlers: Mapping[str, Handler], *, shared_
 
 def _connect(host: BuildkitHost, headers: Sequence[tuple[str, str]]) -> tuple[ByteChannel, bytes]:
     """The session's channel, and the bytes that have already arrived on it."""
-    try:
+    with suppress(RouteMissing):
         return upgrade(host, "/session", headers)
-    except RouteMissing:
-        return Tunnel(connect_control(host), headers), b""
+    return Tunnel(connect_control(host), headers), b""

@@ -6,9 +6,11 @@ import contextlib
 import http.client
 import re
 import socket
+import threading
 from collections.abc import Iterable
 
 from buildtools import BuildToolsError, Unreachable
+from buildtools.image.engine.buildkit.grpc import ByteChannel
 from buildtools.image.engine.buildkit.host import BuildkitHost
 from buildtools.image.engine.client import EngineError, forbidden
 from buildtools.image.engine.documents import failure_reason
@@ -26,8 +28,8 @@ class RouteMissing(EngineError):
 
 def upgrade(
     host: BuildkitHost, path: str, headers: Iterable[tuple[str, str]] = (), *, body: bytes = b"", protocol: str = "h2c"
-) -> tuple[socket.socket, bytes]:
-    """A socket that now speaks another protocol (by default HTTP/2), and the bytes that have already arrived on it.
+) -> tuple[ByteChannel, bytes]:
+    """A connection that now speaks another protocol (by default HTTP/2), and the bytes that have already arrived on it.
 
     A path that the engine lacks is requested only once in a run.
 
@@ -80,7 +82,7 @@ def _refusal(host: BuildkitHost, path: str, status: int, reason: str) -> BuildTo
     return EngineError(f"{host.title} declines POST {path} ({reason})", "see why in its log")
 
 
-def _read_head(sock: socket.socket) -> tuple[bytes, bytes]:
+def _read_head(sock: ByteChannel) -> tuple[bytes, bytes]:
     head = b""
     while b"\r\n\r\n" not in head:
         data = sock.recv(4096)
@@ -91,11 +93,14 @@ def _read_head(sock: socket.socket) -> tuple[bytes, bytes]:
     return head, rest
 
 
-def _reason(sock: socket.socket, status: int, body: bytes) -> str:
-    sock.settimeout(_PATIENCE)
+def _reason(sock: ByteChannel, status: int, body: bytes) -> str:
+    timer = threading.Timer(_PATIENCE, sock.shutdown, [socket.SHUT_RDWR])
+    timer.daemon = True
+    timer.start()
     with contextlib.suppress(OSError):
         while len(body) < _LONGEST_HEAD and not body.rstrip().endswith((b"}", b"0")) and (data := sock.recv(4096)):
             body += data
+    timer.cancel()
     if b"{" in body and b"}" in body:
         # It may be chunked; ignore the chunk sizes.
         body = body[body.index(b"{") : body.rindex(b"}") + 1]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from buildtools.image.engine.buildkit.daemon import Daemon
 from buildtools.image.engine.client import Engine
 from buildtools.platform import Platform, local_platform
 from tests.conftest import EngineService
-from tests.fronts import front, server_context
+from tests.fronts import container, front, server_context
 
 
 def platforms(address: str, certificates: Path | None = None, engine: Engine | None = None) -> tuple[Platform, ...]:
@@ -55,27 +53,31 @@ def test_a_daemon_that_we_do_not_trust_is_not_spoken_to(modern_engine: str, tmp_
         platforms(f"tcp://{address}", tmp_path / "nowhere")
 
 
-@pytest.fixture
-def container(engine: EngineService, modern_engine: str, tmp_path: Path) -> Iterator[tuple[Engine, str]]:
-    """An engine, and a container of it in which ``buildctl dial-stdio`` leads to a daemon."""
-    with front(modern_engine) as address, closing(Engine.connect(engine.environment)) as connection:
+def test_a_daemon_in_a_container_is_reached_through_the_engine(
+    engine: EngineService, modern_engine: str, tmp_path: Path
+) -> None:
+    with front(modern_engine) as address:
         host, _, port = address.partition(":")
-        script = tmp_path / "buildctl"
-        script.write_text(f'#!/bin/sh\n[ "$*" = dial-stdio ] || exit 2\necho hello >&2\nexec nc {host} {port}\n')
-        script.chmod(0o755)
-        # The engine may not see this machine's files, so it is handed over.
-        archive = shutil.make_archive(str(tmp_path / "tar"), "tar", tmp_path, "buildctl")
-        limits = connection.api.create_host_config(network_mode="host", auto_remove=True)
-        made = connection.api.create_container(engine.base_busybox, ["sleep", "600"], host_config=limits)["Id"]
-        connection.api.put_archive(made, "/bin", Path(archive).read_bytes())
-        connection.api.start(made)
-        yield connection, made
-        connection.api.remove_container(made, force=True)
+        script = f'[ "$*" = dial-stdio ] || exit 2\necho hello >&2\nexec nc {host} {port}'
+        with container(engine, tmp_path, script) as (connection, daemon):
+            assert local_platform() == platforms(daemon, engine=connection)[0]
 
 
-def test_a_daemon_in_a_container_is_reached_through_the_engine(container: tuple[Engine, str]) -> None:
-    engine, name = container
-    assert local_platform() == platforms(f"docker-container://{name}", engine=engine)[0]
+@pytest.mark.parametrize(
+    ("buildctl", "reason"),
+    [
+        ("echo error: dial unix: nobody listens >&2; exit 1", "error: dial unix: nobody listens"),
+        ("", 'exec: "buildctl": executable file not found'),
+    ],
+)
+def test_why_a_container_cannot_reach_its_daemon_is_told(
+    engine: EngineService, tmp_path: Path, buildctl: str, reason: str
+) -> None:
+    with (
+        container(engine, tmp_path, buildctl) as (connection, daemon),
+        pytest.raises(Unreachable, match=rf"{daemon} does not answer \(buildctl dial-stdio in it says: .*{reason}"),
+    ):
+        platforms(daemon, engine=connection)
 
 
 def test_a_container_that_is_not_there_is_named(engine: EngineService) -> None:
