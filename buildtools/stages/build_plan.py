@@ -95,13 +95,13 @@ def read_plan(task: TaskContext, count: int = 0) -> BuildPlan:
     agenda = _Agenda(task, statuses, with_built=bool(count))
     division = agenda.partition(count) if count else Partition((), ())
     # Listing an engine's images is slow, and images in the registry need no reason.
-    in_engine = {each.name: each for each in images.statuses_in_engine(task, statuses)} if agenda.stale else {}
+    here = {each.name: each for each in images.statuses_here(task, statuses)} if agenda.stale else {}
     first_wave, shares = _holders(division.first_wave), _holders(division.shares)
     builds = tuple(
         PlannedBuild(
             each.name,
             each.name not in agenda.stale,
-            agenda.why(in_engine.get(each.name, each)),
+            agenda.why(here.get(each.name, each)),
             agenda.seconds(each),
             first_wave.get(each.folder.image, ()),
             shares.get(each.folder.image, ()),

@@ -60,9 +60,9 @@ def survey_images(task: TaskContext, *, complete: bool = False) -> tuple[ImageSt
     return _store(task).with_places(survey_folders(task, complete=complete))
 
 
-def statuses_in_engine(task: TaskContext, statuses: tuple[ImageStatus, ...]) -> tuple[ImageStatus, ...]:
-    """The state of each folder in the engine; unchanged without an engine, or if builders are configured."""
-    return statuses if task.services.sites else EngineStore(task).with_places(statuses)
+def statuses_here(task: TaskContext, statuses: tuple[ImageStatus, ...]) -> tuple[ImageStatus, ...]:
+    """The state of each folder as this machine knows it: from its engine, or from what it remembers of builds."""
+    return RegistryStore(task).remembered(statuses) if task.services.sites else EngineStore(task).with_places(statuses)
 
 
 def listed_statuses(task: TaskContext) -> tuple[ImageStatus, ...]:

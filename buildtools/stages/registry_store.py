@@ -87,6 +87,10 @@ class RegistryStore:
             for each in stored
         )
 
+    def remembered(self, statuses: tuple[ImageStatus, ...]) -> tuple[ImageStatus, ...]:
+        """The state of each folder if the registry had no image: what has changed since the last build from here."""
+        return self._statuses(statuses, {})
+
     def with_notes(self, statuses: tuple[ImageStatus, ...]) -> tuple[ImageStatus, ...]:
         """See the protocol.
 

@@ -49,7 +49,8 @@ def test_a_release_needs_no_engine(daemon_project: Project) -> None:
     plan = project.done("plan")
     assert "2 images to build, 1 in the registry" == plan.last
     # What the first build took is written down in the registry.
-    assert re.search(rf"^{project.name('child')} +to build +[0-9.]+s ", plan.out, re.MULTILINE), plan.out
+    row = rf"^{project.name('child')} +to build +[0-9.]+s +context: own changed$"
+    assert re.search(row, plan.out, re.MULTILINE), plan.out
     routes = project.done("push").last
     assert "2 builder" in routes
     assert "1 stamped" in routes
