@@ -63,8 +63,11 @@ def place(
 
 
 @pytest.fixture
-def content_place(place: Place, content_engine: EngineService) -> Place:
-    """The same, with an engine that keeps images as content."""
+def content_place(place: Place, request: pytest.FixtureRequest) -> Place:
+    """The same, with an engine that keeps images as content; with BUILDKIT_HOST that daemon builds here too."""
+    if "BUILDKIT_HOST" in os.environ:
+        return place
+    content_engine: EngineService = request.getfixturevalue("content_engine")
     return replace(place, engine=content_engine, variables={**place.variables, **content_engine.environment})
 
 

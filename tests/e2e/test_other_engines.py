@@ -101,6 +101,7 @@ def test_an_agent_with_another_engine_goes_on_where_the_first_stopped(agents: tu
     assert digests == {short: ours.place.digest(ours.repository(short), "1.0.0") for short in SHORT}
 
 
+@pytest.mark.images_in_engine
 def test_one_commit_is_one_manifest_whatever_the_store_that_an_engine_of_one_version_keeps_images_in(
     project: Project, layers_engine: EngineService, content_engine: EngineService
 ) -> None:

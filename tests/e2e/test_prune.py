@@ -66,6 +66,7 @@ def pruned_names(project: Project, *flags: str) -> list[str]:
     return [each["name"] for each in project.done("prune", "--engine", "--json", *flags).document["items"]]
 
 
+@pytest.mark.images_in_engine
 def test_in_the_engine_all_but_the_newest_names_go(project: Project) -> None:
     build_versions(project, "1.4.9", "1.4.10", "1.5.0")
     images = project.images()

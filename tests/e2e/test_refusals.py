@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -110,6 +111,7 @@ def pack(name: str, root: str) -> str:
 
 
 CLOSED = f"127.0.0.1:{free_ports(1)[0]}"
+PULLS_NOT = "its registry does not tell what" if "BUILDKIT_HOST" in os.environ else "the engine cannot pull"
 CASES = {
     "no git repository": Bad(without_git, "publish", 2, "/repository is in no git repository: run this inside a clone"),
     "no git repository, version": Bad(
@@ -128,7 +130,7 @@ CASES = {
         on_a_lost_base,
         "build",
         4,
-        f"error: src/docker/other/Dockerfile line 2: the engine cannot pull {CLOSED}/gone:1",
+        f"error: src/docker/other/Dockerfile line 2: {PULLS_NOT} {CLOSED}/gone:1",
         builds=True,
     ),
     "an upper-case name": Bad(badly_named, "list", 2, "src/docker/MyApp: rename it, for example to myapp"),
