@@ -14,7 +14,8 @@ from buildtools.image.docker.credentials import Credentials
 from buildtools.image.engine.build import build_in_store
 from buildtools.image.engine.buildkit.failure import BuildFailed
 from buildtools.image.engine.client import Engine
-from buildtools.image.push.layer_uploader import LayerUploader
+from buildtools.image.push.layer_sender import LayerSender
+from buildtools.image.push.layer_uploader import LayerUploader, StoreOptions
 from buildtools.image.push.routes import known_layers
 from buildtools.image.reference import Reference, image_name
 from buildtools.image.registry.cache import Cache
@@ -58,12 +59,9 @@ def push_from_store(
     repository = Reference.parse(request.repository).repository
     try:
         layers = known_layers(_images_below(registry, cache, request))
-        with (
-            workers() as pool,
-            LayerUploader(
-                engine, registry, cache, pool, report, layers, cancelled, request.media_types, tagged=False
-            ) as uploader,
-        ):
+        sender = LayerSender(registry, cache, report, cancelled, layers)
+        options = StoreOptions(request.media_types, tagged=False)
+        with workers() as pool, LayerUploader(engine, sender, pool, options) as uploader:
             ((stored, _),) = uploader.store([ImageToPush(request.name, repository, "", image.image_id)])
     except Unreachable as error:
         # If the engine still answers, the registry is the problem, which no other builder can solve.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, suppress
 from functools import partial
@@ -12,15 +12,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from buildtools import BuildToolsError, Cancelled, Refused
-from buildtools.events import PartialTransfers, Report, Step, Transferred
+from buildtools import BuildToolsError
+from buildtools.events import PartialTransfers, Step
+from buildtools.frozen import frozen
 from buildtools.image.engine.client import Engine, EngineError
 from buildtools.image.generation import PARENTS_LABEL
 from buildtools.image.push.engine_push import make_known, push_by_engine, short_id, temporary_name
+from buildtools.image.push.layer_sender import LayerSender
 from buildtools.image.push.plan import LITTLE, LONG, LayerPlan, by_large_base, group_disjoint
 from buildtools.image.registry.build_records import BuildRecords
-from buildtools.image.registry.cache import Cache
-from buildtools.image.registry.client import Registry
 from buildtools.image.registry.image_to_push import ImageToPush, PushRoute, variants_by_repository
 from buildtools.image.registry.lookup import ImageLookup, StoredImage, fingerprint_tag
 from buildtools.image.registry.manifest import DOCKER_CONFIG, Damaged, Descriptor, Manifest, diff_ids_of, labels_of
@@ -29,53 +29,44 @@ from buildtools.settings import MediaTypes
 
 if TYPE_CHECKING:
     from buildtools.image.engine.buildkit.content import ContentStore
-    from buildtools.image.push.layers import Spool
 
 # How many uncompressed bytes of a new layer the engine may send. It compresses slowly, so a larger layer is exported
 # and compressed here, in less time than its own push would take.
 _LARGE_FOR_THE_ENGINE = 32 * 1024 * 1024
 # Bytes of memory for the layers of one image that go while others are built; eight images may do so at once.
 _EARLY_MEMORY = 8 * 1024 * 1024
-# A registry seldom truncates two forms of one layer; one that damages everything must not be tried forever.
-_VARIANTS = 3
+
+
+@frozen
+class StoreOptions:
+    """How images are stored: with manifests of these ``media_types``.
+
+    With a ``commit``, builds for it are recorded beside the images. Unless ``tagged`` with their fingerprints, images
+    are stored by digest only, whatever else is there.
+    """
+
+    media_types: MediaTypes = MediaTypes.DOCKER
+    commit: str = ""
+    tagged: bool = True
 
 
 class LayerUploader:
-    """One run of storing images, in a context. A layer that several of them have is compressed once and sent once.
+    """One run of storing images in the registry of ``sender``, in a context.
 
-    ``layers`` maps the digest of a layer's uncompressed bytes to its descriptor in the registry, and a repository that
-    has it. With a ``commit``, builds for it are recorded beside the images. Unless ``tagged`` with their fingerprints,
-    images are stored by digest only, whatever else is there.
+    A layer that several of them have is compressed once and sent once.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        registry: Registry,
-        cache: Cache,
-        pool: ThreadPoolExecutor,
-        report: Report,
-        layers: Mapping[str, tuple[Descriptor, str]],
-        cancelled: threading.Event,
-        media_types: MediaTypes = MediaTypes.DOCKER,
-        commit: str = "",
-        *,
-        tagged: bool = True,
-    ) -> None:
+    def __init__(self, engine: Engine, sender: LayerSender, pool: ThreadPoolExecutor, options: StoreOptions) -> None:
         self._engine = engine
-        self._records = BuildRecords(registry, commit)
-        self._tagged = tagged
-        self._registry = registry
-        self._cache = cache
-        self._lookup = ImageLookup(registry, cache)
+        self._sender = sender
         self._pool = pool
-        self._report = report
+        self._options = options
+        self._registry = sender.registry
+        self._cache = sender.cache
+        self._report = sender.report
+        self._records = BuildRecords(sender.registry, options.commit)
+        self._lookup = ImageLookup(sender.registry, sender.cache)
         self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._cancelled = cancelled
-        self._media_types = media_types
-        self._compressed_layers = {diff_id: layer for diff_id, (layer, _) in layers.items()}
-        self._holders: dict[str, list[str]] = {}
         # By repository, the seconds that its images took, by name and fingerprint.
         self._builds: dict[str, dict[tuple[str, str], float]] = {}
         # Images that were stored uncompressed just now.
@@ -88,8 +79,6 @@ class LayerUploader:
         self._early: list[Future[None]] = []
         self._configs: dict[tuple[str, bytes], str] = {}
         self._stack = ExitStack()
-        for layer, repository in layers.values():
-            self._note(layer, repository)
 
     def __enter__(self) -> Self:
         if self._engine.containerd_store:
@@ -101,7 +90,7 @@ class LayerUploader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop.set()
+        self._sender.stop()
         wait(self._early)
         self._stack.close()
 
@@ -114,23 +103,24 @@ class LayerUploader:
             self._early.append(self._pool.submit(self._send_early, self._content, image))
 
     def _send_early(self, content: ContentStore, image: ImageToPush) -> None:
-        from buildtools.image.push.layers import Spools, read_layers
+        from buildtools.image.push.layers import LayerReader, read_layers
+        from buildtools.image.push.spools import Spool, Spools
 
-        def send(diff_id: str, raw: Spool) -> None:
-            self._send(diff_id, raw, spools.make(raw.size), [image])
+        def take_layer(diff_id: str, raw: Spool) -> None:
+            self._sender.send(diff_id, raw, spools.make(raw.size), [image])
 
-        def send_blob(diff_id: str, layer: Descriptor, blob: Spool) -> None:
-            self._compressed_layers[diff_id] = self._send_blob(layer, blob, [image])
+        def take_blob(diff_id: str, layer: Descriptor, blob: Spool) -> None:
+            self._sender.send_blob(diff_id, layer, blob, [image])
 
         # What fails is tried again by `store`, and reported then.
         with suppress(BuildToolsError), Spools(Path(tempfile.gettempdir()), _EARLY_MEMORY) as spools:
-            self._go_on(image)
+            self._sender.go_on(image)
             plan = self._plan(image)
             with self._lock:
                 layers = [diff_id for diff_id in plan.missing if diff_id not in self._taken]
                 self._taken.update(layers)
             if plan.content:
-                read_layers(content, [plan.content], send_blob, layers, spools, send, self._cache)
+                read_layers(content, [plan.content], LayerReader(layers, spools, take_layer, self._cache), take_blob)
                 self._put_config(image, plan.content.config)
 
     def store(self, images: Sequence[ImageToPush]) -> list[tuple[StoredImage, PushRoute]]:
@@ -155,7 +145,7 @@ class LayerUploader:
                     results[plan] = image, PushRoute.ENGINE
                 else:
                     self._to_replace.add(plan.image)
-        elif self._tagged:
+        elif self._options.tagged:
             for base, above in by_large_base(plans).items():
                 results |= self._try_engine(base, above)
         rest = [plan for plan in plans if plan not in results]
@@ -176,8 +166,8 @@ class LayerUploader:
             size = int(engine_image.get("Size") or 0)
         repository_layers = {}
         for diff_id in dict.fromkeys(diff_ids):
-            layer = self._compressed_layers.get(diff_id) or self._cache.layer(diff_id)
-            if layer and self._place(image, layer, image.parent_repositories):
+            layer = self._sender.descriptor(diff_id)
+            if layer and self._sender.place(image, layer, image.parent_repositories):
                 repository_layers[diff_id] = layer
         return LayerPlan(image, size, diff_ids, repository_layers, content)
 
@@ -187,39 +177,9 @@ class LayerUploader:
 
         return read_content(self._content, image.image_id) if self._content and not image.as_built else None
 
-    def _place(self, image: ImageToPush, layer: Descriptor, others: Sequence[str] = ()) -> bool:
-        """Whether the image's repository has a layer, after mounting it from another one if needed and possible."""
-        with self._lock:
-            holders = list(self._holders.get(layer.digest, ()))
-        if image.repository in holders:
-            return True
-
-        def mount_from(holder: str) -> bool:
-            return self._registry.mount_blob(image.repository, layer.digest, holder)
-
-        # The holder's layer is known to be complete, so no further checks are needed.
-        is_there = (
-            any(mount_from(holder) for holder in holders[:1])
-            or self._has(image, layer)
-            or any(mount_from(other) and self._has(image, layer) for other in others if other != image.repository)
-        )
-        if is_there:
-            self._note(layer, image.repository)
-        return is_there
-
-    def _has(self, image: ImageToPush, layer: Descriptor) -> bool:
-        try:
-            return self._registry.blob_size(image.repository, layer.digest) == layer.size
-        except Refused:
-            # Some registries deny access to what does not exist; the write will show.
-            return False
-
-    def _note(self, layer: Descriptor, repository: str) -> None:
-        with self._lock:
-            self._holders.setdefault(layer.digest, []).append(repository)
-
     def _store_directly(self, plans: Sequence[LayerPlan]) -> list[tuple[StoredImage, PushRoute]]:
-        from buildtools.image.push.layers import Spools, export, read_layers
+        from buildtools.image.push.layers import LayerReader, export, read_layers
+        from buildtools.image.push.spools import Spool, Spools
 
         images_by_layer: dict[str, list[ImageToPush]] = {}
         for plan in plans:
@@ -230,14 +190,14 @@ class LayerUploader:
         with Spools(Path(tempfile.gettempdir())) as spools:
 
             def take_layer(diff_id: str, raw: Spool) -> None:
-                self._go_on(images_by_layer[diff_id][0])
+                self._sender.go_on(images_by_layer[diff_id][0])
                 target = spools.make(raw.size)
-                sending[diff_id] = self._pool.submit(self._send, diff_id, raw, target, images_by_layer[diff_id])
+                sending[diff_id] = self._pool.submit(self._sender.send, diff_id, raw, target, images_by_layer[diff_id])
 
             def take_blob(diff_id: str, layer: Descriptor, blob: Spool) -> None:
                 images = images_by_layer[diff_id]
-                self._go_on(images[0])
-                sending[diff_id] = self._pool.submit(self._send_blob, layer, blob, images)
+                self._sender.go_on(images[0])
+                sending[diff_id] = self._pool.submit(self._sender.send_blob, diff_id, layer, blob, images)
 
             def give_out(group: Sequence[LayerPlan]) -> dict[str, bytes]:
                 for plan in group:
@@ -247,10 +207,10 @@ class LayerUploader:
                 # An engine refuses to export an image without layers; its own push then takes the configuration.
                 image_ids = [plan.image.image_id for plan in group if plan.diff_ids and not plan.content]
                 present = {layer.digest for plan in group for layer in plan.repository_layers.values()}
-                rest = images_by_layer, spools, take_layer, self._cache, present
+                reader = LayerReader(images_by_layer, spools, take_layer, self._cache, present)
                 if self._content:
-                    read_layers(self._content, contents.values(), take_blob, *rest)
-                configs = export(self._engine, image_ids, *rest) if image_ids else {}
+                    read_layers(self._content, contents.values(), reader, take_blob)
+                configs = export(self._engine, image_ids, reader) if image_ids else {}
                 return configs | {image_id: image.config for image_id, image in contents.items()}
 
             try:
@@ -260,7 +220,7 @@ class LayerUploader:
                 sent_layers = {diff_id: future.result() for diff_id, future in sending.items()}
             except BaseException:
                 # Running uploads read these files, and the user may be waiting for the terminal.
-                self._stop.set()
+                self._sender.stop()
                 wait(list(sending.values()))
                 raise
 
@@ -279,67 +239,6 @@ class LayerUploader:
 
         return list(self._pool.map(finish, plans))
 
-    def _send(self, diff_id: str, raw: Spool, target: Spool, images: Sequence[ImageToPush]) -> Descriptor:
-        """Compress a layer and upload it to the repositories of all images that have it."""
-        from buildtools.image.push.layers import compress
-
-        self._go_on(images[0])
-        name = images[0].name
-        is_long = raw.size >= LONG
-
-        def tell(done: int) -> None:
-            self._go_on(images[0])
-            if is_long:
-                self._report(Transferred(name, done, raw.size))
-
-        # A registry keeps the blob that it has, even a truncated one, and accepts no other for its digest. The same
-        # layer under another digest repairs that.
-        for variant in range(_VARIANTS):
-            if is_long:
-                self._report(Step(name, f"compress a layer of {raw.size // 1_000_000} MB"))
-            layer = compress(raw, target, variant, tell)
-            if is_long:
-                self._report(Step(name, "send it"))
-            if all(self._bring(image, layer, target) for image in images):
-                self._cache.remember_layer(diff_id, layer)
-                raw.delete()
-                target.delete()
-                return layer
-        raise self._damaged(layer, images[0])
-
-    def _send_blob(self, layer: Descriptor, blob: Spool, images: Sequence[ImageToPush]) -> Descriptor:
-        """Upload a compressed layer to the repositories of all images that have it."""
-        if not all(self._bring(image, layer, blob) for image in images):
-            raise self._damaged(layer, images[0])
-        blob.delete()
-        return layer
-
-    def _damaged(self, layer: Descriptor, image: ImageToPush) -> BuildToolsError:
-        return BuildToolsError(
-            f"{self._registry.host} keeps damaged copies of a layer of {image.repository}",
-            f"ask its administrator to delete the blob {layer.digest}",
-        )
-
-    def _bring(self, image: ImageToPush, layer: Descriptor, target: Spool) -> bool:
-        if self._place(image, layer):
-            return True
-        self._registry.upload_blob(
-            image.repository, layer.digest, layer.size, target.open, partial(self._tell, image, layer)
-        )
-        # A registry of several servers may show it with a delay; if it has another size, it is damaged.
-        is_there = awaited(lambda: self._registry.blob_size(image.repository, layer.digest)) == layer.size
-        if is_there:
-            self._note(layer, image.repository)
-        return is_there
-
-    def _tell(self, image: ImageToPush, layer: Descriptor, sent_bytes: int) -> None:
-        self._go_on(image)
-        self._report(Transferred(image.name, sent_bytes, layer.size))
-
-    def _go_on(self, image: ImageToPush) -> None:
-        if self._stop.is_set() or self._cancelled.is_set():
-            raise Cancelled(f"the push of {image.name} was cancelled", "run the same command again")
-
     def _finish(self, image: ImageToPush, config: bytes, layers: list[Descriptor]) -> StoredImage:
         """Put configuration and manifest of an image whose layers are all there; returns the image in the registry.
 
@@ -347,7 +246,7 @@ class LayerUploader:
         unless it was built on other parents.
         """
         # If a newer build was required, the existing image is the outdated one.
-        if self._tagged and not image.built_since and image not in self._to_replace:
+        if self._options.tagged and not image.built_since and image not in self._to_replace:
             present = self._lookup.intact(image.repository, image.fingerprint)
             if present and present.labels.get(PARENTS_LABEL) == labels_of(config).get(PARENTS_LABEL):
                 return present
@@ -355,10 +254,10 @@ class LayerUploader:
 
     def _put(self, image: ImageToPush, config: bytes, layers: list[Descriptor]) -> StoredImage:
         digest = self._put_config(image, config)
-        manifest = Manifest.make(Descriptor(DOCKER_CONFIG, digest, len(config)), layers, self._media_types)
+        manifest = Manifest.make(Descriptor(DOCKER_CONFIG, digest, len(config)), layers, self._options.media_types)
         # Before the image appears, so that whoever sees the image also sees for which commit it was built.
         self._record(image, manifest)
-        target = fingerprint_tag(image.fingerprint) if self._tagged else manifest.digest
+        target = fingerprint_tag(image.fingerprint) if self._options.tagged else manifest.digest
         self._registry.put_manifest(image.repository, target, manifest)
         # A registry keeps a damaged copy. The next push must notice that, so the configuration is not cached.
         with suppress(Damaged):

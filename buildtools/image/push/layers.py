@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import os
 import sys
 import tarfile
-import tempfile
-import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Protocol, Self
+from typing import IO, Any, Protocol
 
-from buildtools import BuildToolsError
 from buildtools.image.engine.buildkit.content import ContentStore, NoContent
 from buildtools.image.engine.client import Engine, EngineError
+from buildtools.image.push.spools import Spool, Spools
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.lookup import StoredImage
 from buildtools.image.registry.manifest import (
@@ -39,138 +34,75 @@ _GZIP = 31
 _GZIP_MAGIC = b"\x1f\x8b"
 # The largest manifest in a registry, https://github.com/opencontainers/distribution-spec/blob/main/spec.md.
 _LARGEST_DOCUMENT = 4 * 1024 * 1024
-# Small layers and their compressed forms never touch the disk; anything above this goes to files in TMPDIR. Even a
-# small agent can spare this much memory.
-_MOST_IN_MEMORY = 32 * 1024 * 1024
 
 
-class Spools:
-    """Makes spools with files in ``folder``, which share ``memory`` bytes of memory. Thread-safe.
+class LayerReader:
+    """Takes the layers ``diff_ids`` out of what an engine gives, and configurations; each layer once.
 
-    A context manager that closes the files. They have no name, so a killed run leaves none.
+    A layer is passed to ``take_layer`` as soon as it is complete. Compressed layers that are ``present`` elsewhere, or
+    are known to ``cache`` as another layer, are skipped.
+
+    A classic store exports unpacked layers as they are, and an image's id is its configuration's digest. A content
+    store exports manifests, too, and the id is the digest of one; and layers as they are stored: those that were built
+    for us uncompressed, those of base images compressed.
     """
 
-    def __init__(self, folder: Path, memory: int = _MOST_IN_MEMORY) -> None:
-        self._folder = folder
-        self._left = memory
-        self._lock = threading.Lock()
-        self._spools: list[Spool] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    def __init__(
+        self,
+        diff_ids: Collection[str],
+        spools: Spools,
+        take_layer: Callable[[str, Spool], None],
+        cache: Cache,
+        present: Collection[str] = (),
     ) -> None:
-        for spool in self._spools:
-            spool.close()
+        self.diff_ids = diff_ids
+        self.spools = spools
+        self._take_layer = take_layer
+        self._cache = cache
+        self._present = present
+        # Those that were there.
+        self.layers: set[str] = set()
+        self._documents: dict[str, bytes] = {}
 
-    def make(self, most: int) -> Spool:
-        """A spool for up to ``most`` bytes."""
-        with self._lock:
-            in_memory = most <= self._left
-            self._left -= most if in_memory else 0
-            spool = Spool(self._folder, most, in_memory, self._give_back)
-            self._spools.append(spool)
-            return spool
+    def take(self, path: Path, size: int, content: IO[bytes]) -> None:
+        """Take one member of an export, or one layer of a content store, as a file of the same name."""
+        digest = f"sha256:{path.stem}"
+        if path.name == "layer.tar" or digest in self.diff_ids:
+            self._take(content, size)
+            return
+        begin = content.read(len(_GZIP_MAGIC))
+        if begin.startswith(b"{") and size <= _LARGEST_DOCUMENT:
+            self._documents[digest] = begin + content.read()
+        elif begin == _GZIP_MAGIC and digest not in self._present:
+            diff_id = self._cache.diff_id(digest)
+            if not diff_id or diff_id in self.diff_ids:
+                # The uncompressed size is unknown.
+                self._cache.remember_diff_id(digest, self._take(_Unpacked(begin, content), sys.maxsize))
 
-    def _give_back(self, size: int) -> None:
-        with self._lock:
-            self._left += size
+    def configs(self, image_ids: Iterable[str]) -> dict[str, bytes]:
+        """The configurations of those of these images that were there, by id."""
+        configs = {}
+        for image_id in image_ids:
+            document = self._documents.get(image_id, b"")
+            config = ((read_object(document) or {}).get("config") or {}).get("digest")
+            content = self._documents.get(config, b"") if isinstance(config, str) else document
+            if content:
+                configs[image_id] = content
+        return configs
 
-
-class Spool:
-    """A buffer of up to ``most`` bytes, written once and read any number of times: in memory, or in a file.
-
-    ``size`` is the number of bytes, once they are written.
-    """
-
-    def __init__(self, folder: Path, most: int, in_memory: bool, give_back: Callable[[int], None]) -> None:
-        self.size = 0
-        self._most = most
-        self._folder = folder
-        self._file: IO[bytes] | None = None
-        self._body = b"" if in_memory else None
-        self._give_back = give_back
-
-    @contextmanager
-    def writer(self) -> Iterator[IO[bytes]]:
-        """A context with the stream to write to.
-
-        :raises BuildToolsError: if they do not fit on the disk.
-        """
-        if self._body is None:
-            self.close()
-            with _room(self._folder):
-                self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115  read until it is closed
-                yield self._file
-                self._file.flush()
-                self.size = self._file.tell()
+    def _take(self, content: _Readable, most: int) -> str:
+        spool = self.spools.make(most)
+        diff_id = _copy(content, spool)
+        if diff_id in self.diff_ids and diff_id not in self.layers:
+            self.layers.add(diff_id)
+            self._take_layer(diff_id, spool)
         else:
-            with io.BytesIO() as memory:
-                yield memory
-                self._body = memory.getvalue()
-                self.size = len(self._body)
-
-    def open(self) -> IO[bytes]:
-        """A stream of the bytes, from the beginning."""
-        if self._body is not None:
-            return io.BytesIO(self._body)
-        assert self._file is not None
-        return io.BufferedReader(_PositionedReader(self._file))
-
-    def delete(self) -> None:
-        """Free the memory or the file."""
-        if self._body is None:
-            self.close()
-        else:
-            self._body = b""
-            self._give_back(self._most)
-
-    def close(self) -> None:
-        """Close the file, if there is one."""
-        if self._file:
-            self._file.close()
+            spool.delete()
+        return diff_id
 
 
-class _PositionedReader(io.RawIOBase):
-    """Reads a file at a position of its own. Others read the same file, which has no name to open it again by."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        starts = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: os.fstat(self._file.fileno()).st_size}
-        self._position = starts[whence] + offset
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        block = os.pread(self._file.fileno(), len(buffer), self._position)
-        buffer[: len(block)] = block
-        self._position += len(block)
-        return len(block)
-
-
-def export(
-    engine: Engine,
-    image_ids: Sequence[str],
-    diff_ids: Collection[str],
-    spools: Spools,
-    take_layer: Callable[[str, Spool], None],
-    cache: Cache,
-    present: Collection[str] = (),
-) -> dict[str, bytes]:
-    """Export images from the engine in one pass, shared layers once; returns the configurations by image id.
-
-    Each of the layers ``diff_ids`` is passed to ``take_layer`` as soon as it is complete. Compressed layers that are
-    ``present`` elsewhere, or are known to ``cache`` as another layer, are skipped.
+def export(engine: Engine, image_ids: Sequence[str], reader: LayerReader) -> dict[str, bytes]:
+    """Export images from the engine to ``reader`` in one pass; returns the configurations by image id.
 
     The formats: https://github.com/moby/moby/blob/master/image/spec/v1.2.md (``ID/layer.tar``, ``ID.json``) and, from
     engine 25 on, the OCI image layout (``blobs/sha256/DIGEST``).
@@ -178,7 +110,6 @@ def export(
     :raises EngineError: if the engine stopped in the middle.
     :raises BuildToolsError: if the layers do not fit on the disk.
     """
-    reader = _Reader(image_ids, diff_ids, spools, take_layer, cache, present)
     with engine.exported(image_ids) as answer:
         stream: Any = _Forward(answer)
         try:
@@ -192,7 +123,7 @@ def export(
                 f"the engine at {engine.address} stopped while it exported images ({error})",
                 "see its log",
             ) from None
-    return reader.configs()
+    return reader.configs(image_ids)
 
 
 def read_content(content: ContentStore, image_id: str) -> StoredImage | None:
@@ -209,33 +140,29 @@ def read_content(content: ContentStore, image_id: str) -> StoredImage | None:
 def read_layers(
     content: ContentStore,
     images: Iterable[StoredImage],
+    reader: LayerReader,
     take_blob: Callable[[str, Descriptor, Spool], None],
-    diff_ids: Collection[str],
-    spools: Spools,
-    take_layer: Callable[[str, Spool], None],
-    cache: Cache,
-    present: Collection[str] = (),
 ) -> None:
-    """The same as :func:`export` out of a content store, which reads nothing but these layers.
+    """The same as :func:`export` out of a content store, which reads nothing but the reader's layers.
 
     A layer with Zstandard compression, which is not read here, is passed to ``take_blob`` as it is stored. One that the
     store lacks is not passed on.
 
     :raises BuildToolsError: if the layers do not fit on the disk.
     """
-    reader = _Reader((), diff_ids, spools, take_layer, cache, present)
-    for image in images:
-        for diff_id, layer in zip(diff_ids_of(image.config), image.manifest.layers, strict=True):
-            if diff_id in diff_ids and diff_id not in reader.layers:
-                with suppress(NoContent):
-                    stream = content.open(layer.digest, layer.size)
-                    if not layer.media_type.endswith("zstd"):
-                        reader.take(Path(layer.digest.removeprefix("sha256:")), layer.size, stream)
-                        continue
-                    blob = spools.make(layer.size)
-                    if _copy(stream, blob) == layer.digest:
-                        reader.layers.add(diff_id)
-                        take_blob(diff_id, layer, blob)
+    pairs = (pair for image in images for pair in zip(diff_ids_of(image.config), image.manifest.layers, strict=True))
+    for diff_id, layer in pairs:
+        if diff_id not in reader.diff_ids or diff_id in reader.layers:
+            continue
+        with suppress(NoContent):
+            stream = content.open(layer.digest, layer.size)
+            if not layer.media_type.endswith("zstd"):
+                reader.take(Path(layer.digest.removeprefix("sha256:")), layer.size, stream)
+                continue
+            blob = reader.spools.make(layer.size)
+            if _copy(stream, blob) == layer.digest:
+                reader.layers.add(diff_id)
+                take_blob(diff_id, layer, blob)
 
 
 class _Forward:
@@ -257,69 +184,6 @@ class _Forward:
         block = self._raw.read(size)
         self._position += len(block)
         return block
-
-
-class _Reader:
-    """Finds configurations and layers in an engine's export.
-
-    A classic store exports unpacked layers as they are, and an image's id is its configuration's digest. A content
-    store exports manifests, too, and the id is the digest of one; and layers as they are stored: those that were built
-    for us uncompressed, those of base images compressed.
-    """
-
-    def __init__(
-        self,
-        image_ids: Collection[str],
-        diff_ids: Collection[str],
-        spools: Spools,
-        take_layer: Callable[[str, Spool], None],
-        cache: Cache,
-        present: Collection[str],
-    ) -> None:
-        self._image_ids = image_ids
-        self._diff_ids = diff_ids
-        self._spools = spools
-        self._take_layer = take_layer
-        self._cache = cache
-        self._present = present
-        self.layers: set[str] = set()
-        self._documents: dict[str, bytes] = {}
-
-    def take(self, path: Path, size: int, content: IO[bytes]) -> None:
-        """Process one member of the archive."""
-        digest = f"sha256:{path.stem}"
-        if path.name == "layer.tar" or digest in self._diff_ids:
-            self._take(content, size)
-            return
-        begin = content.read(len(_GZIP_MAGIC))
-        if begin.startswith(b"{") and size <= _LARGEST_DOCUMENT:
-            self._documents[digest] = begin + content.read()
-        elif begin == _GZIP_MAGIC and digest not in self._present:
-            diff_id = self._cache.diff_id(digest)
-            if not diff_id or diff_id in self._diff_ids:
-                # The uncompressed size is unknown.
-                self._cache.remember_diff_id(digest, self._take(_Unpacked(begin, content), sys.maxsize))
-
-    def configs(self) -> dict[str, bytes]:
-        """The configurations of the images, by id."""
-        configs = {}
-        for image_id in self._image_ids:
-            document = self._documents.get(image_id, b"")
-            config = ((read_object(document) or {}).get("config") or {}).get("digest")
-            content = self._documents.get(config, b"") if isinstance(config, str) else document
-            if content:
-                configs[image_id] = content
-        return configs
-
-    def _take(self, content: _Readable, most: int) -> str:
-        spool = self._spools.make(most)
-        diff_id = _copy(content, spool)
-        if diff_id in self._diff_ids and diff_id not in self.layers:
-            self.layers.add(diff_id)
-            self._take_layer(diff_id, spool)
-        else:
-            spool.delete()
-        return diff_id
 
 
 class _Readable(Protocol):
@@ -362,17 +226,6 @@ def _copy(content: _Readable, spool: Spool) -> str:
             sha.update(block)
             file.write(block)
     return f"sha256:{sha.hexdigest()}"
-
-
-@contextmanager
-def _room(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise BuildToolsError(
-            f"layers cannot be written to {folder} ({error.strerror or error})",
-            "free some space there, or set TMPDIR to another folder",
-        ) from None
 
 
 def compress(

@@ -44,7 +44,8 @@ from buildtools import BuildToolsError, Cancelled
 from buildtools.events import Finished, Outcome, Report, Started, unheard
 from buildtools.frozen import frozen
 from buildtools.image.engine.client import Engine
-from buildtools.image.push.layer_uploader import LayerUploader
+from buildtools.image.push.layer_sender import LayerSender
+from buildtools.image.push.layer_uploader import LayerUploader, StoreOptions
 from buildtools.image.reference import Reference
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
@@ -133,10 +134,9 @@ def push(
         ) -> list[tuple[StoredImage, PushRoute]]:
             if engine is None:
                 raise _not_built(request.provide(missing, present, lambda _: None))
-            commit = request.version.commit
-            with LayerUploader(
-                engine, registry, cache, pool, report, layers, cancelled, media_types, commit
-            ) as uploader:
+            sender = LayerSender(registry, cache, report, cancelled, layers)
+            options = StoreOptions(media_types, request.version.commit)
+            with LayerUploader(engine, sender, pool, options) as uploader:
                 images = request.provide(missing, present, uploader.begin)
                 if unbuilt := [image for image in images if not image.image_id]:
                     raise _not_built(unbuilt)
@@ -192,9 +192,14 @@ def _routes(
     """
     routes = {image: (source, PushRoute.STAMPED) for image, source in stored_images.items() if source}
     new = [image for image in stored_images if image not in routes]
-    for _ in range(_ATTEMPTS):
-        if not new:
-            break
+    attempts = 0
+    while new:
+        if attempts == _ATTEMPTS:
+            names = ", ".join(image.name for image in new)
+            raise BuildToolsError(
+                f"other agents keep storing other builds of the parents of {names}", "run the same command again"
+            )
+        attempts += 1
         present = {image: each for image, each in published_images.items() if each}
         present |= {image: source for image, (source, _) in routes.items() if image not in new}
         present_by_name = {image.name: source for image, source in present.items()}
@@ -211,12 +216,7 @@ def _routes(
         lookup.forget_look()
         sources: Images = {image: source for image, (source, _) in routes.items()}
         new = lookup.other_builds(request.images, published_images, sources)
-    if not new:
-        return routes
-    names = ", ".join(image.name for image in new)
-    raise BuildToolsError(
-        f"other agents keep storing other builds of the parents of {names}", "run the same command again"
-    )
+    return routes
 
 
 def _refuse_unattested(sources: Mapping[ImageToPush, StoredImage]) -> None:

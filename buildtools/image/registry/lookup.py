@@ -158,7 +158,7 @@ class ImageLookup:
         image = self.image_of(repository, manifest) if manifest else None
         return (image.digest, {"": image}) if image else None
 
-    def fingerprinted(self, repository: str, fingerprint: str) -> StoredImage | None:
+    def with_fingerprint(self, repository: str, fingerprint: str) -> StoredImage | None:
         """The image with this fingerprint, whether or not all of its parts are there; None if there is none.
 
         Anybody may move a tag, so the image's own label must match too.
@@ -171,7 +171,7 @@ class ImageLookup:
 
     def intact(self, repository: str, fingerprint: str) -> StoredImage | None:
         """The image with this fingerprint; None if there is none, or a part of it is missing or truncated."""
-        image = self.fingerprinted(repository, fingerprint)
+        image = self.with_fingerprint(repository, fingerprint)
         return image if image and self.is_whole(repository, image) else None
 
     def to_stamp(self, repository: str, fingerprint: str) -> StoredImage | None:
@@ -180,7 +180,7 @@ class ImageLookup:
         A version gets its own configuration, made from one that is at hand, so the stored configuration need not be
         there.
         """
-        image = self.fingerprinted(repository, fingerprint)
+        image = self.with_fingerprint(repository, fingerprint)
         return image if image and self._has_all(repository, image.parts[1:]) else None
 
     def is_whole(self, repository: str, image: StoredImage) -> bool:

@@ -82,14 +82,14 @@ class VersionLookup:
         """
         # Ask a registry that may be unreachable once, rather than once per image.
         self.registry.ping()
-        published = self._published(images)
+        published_images = self._published(images)
         self._looked_at = time.monotonic()
-        self._refuse_other_platforms(images, published)
-        missing = [image for image in images if published[image] is None]
-        stored = self.each(self._stored_image, missing)
-        for image in self.other_builds(images, published, stored):
-            stored[image] = None
-        return published, stored
+        self._refuse_other_platforms(images, published_images)
+        missing = [image for image in images if published_images[image] is None]
+        stored_images = self.each(self._stored_image, missing)
+        for image in self.other_builds(images, published_images, stored_images):
+            stored_images[image] = None
+        return published_images, stored_images
 
     def unbuilt(self, images: Sequence[ImageToPush]) -> list[ImageToPush]:
         """The images that a push would have to build, with one request for each that is there.
@@ -106,7 +106,9 @@ class VersionLookup:
         others = set(self.other_builds(images, versions, known_images))
         return [image for image in images if image in others or not (known_images[image] or versions[image])]
 
-    def other_builds(self, images: Sequence[ImageToPush], published: Images, stored: Images) -> list[ImageToPush]:
+    def other_builds(
+        self, images: Sequence[ImageToPush], published_images: Images, stored_images: Images
+    ) -> list[ImageToPush]:
         """The stored images, parents first, that were built on other parents than the version has.
 
         :raises Conflict: if a published one was.
@@ -115,12 +117,12 @@ class VersionLookup:
         generations: dict[str, str] = {}
         others = []
         for image in images:
-            source = published.get(image) or stored.get(image)
+            source = published_images.get(image) or stored_images.get(image)
             if source is None:
                 continue
             generations_of_parents = {names[each]: generations.get(each, "") for each in image.parents if each in names}
             parents = other_parents(source.labels, generations_of_parents)
-            if parents and not published.get(image):
+            if parents and not published_images.get(image):
                 others.append(image)
                 continue
             generations[image.place] = generation_of(diff_ids_of(source.config))
@@ -224,7 +226,7 @@ class VersionLookup:
     def _known_image(self, image: ImageToPush) -> StoredImage | None:
         """Like :meth:`_stored_image`, but parts may be missing."""
         image_at_tag = self._unless_hidden(
-            image, lambda: self._images.fingerprinted(image.repository, image.fingerprint)
+            image, lambda: self._images.with_fingerprint(image.repository, image.fingerprint)
         )
         return image_at_tag if image_at_tag and image_at_tag.created >= image.built_since else None
 
@@ -257,10 +259,10 @@ class VersionLookup:
             raise self._conflict(image, digest)
         self._report(Warned(image.name, f"{self.reference(image)} has other content and is overwritten"))
 
-    def _refuse_other_platforms(self, images: Sequence[ImageToPush], published: Images) -> None:
+    def _refuse_other_platforms(self, images: Sequence[ImageToPush], published_images: Images) -> None:
         """Raise :class:`Conflict` if a version has every variant, and others too."""
         for variants in variants_by_repository(images):
-            present = {image: each for image in variants if image.platform and (each := published[image])}
+            present = {image: each for image in variants if image.platform and (each := published_images[image])}
             if len(present) == len(variants):
                 digest = self.tag_digests[variants[0].repository]
                 if digest != variants_index(present).digest:

@@ -15,7 +15,8 @@ import pytest
 from buildtools import BuildToolsError
 from buildtools.image.engine.buildkit.content import ContentStore, NoContent
 from buildtools.image.engine.client import Engine, EngineError
-from buildtools.image.push.layers import Spool, Spools, _Reader, _Unpacked, compress, export, read_content
+from buildtools.image.push.layers import LayerReader, _Unpacked, compress, export, read_content
+from buildtools.image.push.spools import Spool, Spools
 from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.manifest import DOCKER_LAYER, Descriptor
 from tests.image import images
@@ -96,7 +97,7 @@ def test_images_that_share_layers_give_them_out_once(connected: Engine, tmp_path
         found[diff_id] = content_of(spool)
 
     with Spools(tmp_path, memory=-1) as spools:
-        configs = export(connected, ids, wanted, spools, take, Cache(tmp_path))
+        configs = export(connected, ids, LayerReader(wanted, spools, take, Cache(tmp_path)))
     for image_id in ids:
         connected.api.remove_image(image_id)
     assert sorted(wanted) == sorted(seen)
@@ -162,7 +163,7 @@ def test_an_export_in_the_layout_of_newer_engines_is_read_too(tmp_path: Path) ->
         def take(diff_id: str, spool: Spool) -> None:
             found[diff_id] = content_of(spool)
 
-        configs = export(engine, [image_id], [diff_id], Spools(tmp_path), take, Cache(tmp_path))
+        configs = export(engine, [image_id], LayerReader([diff_id], Spools(tmp_path), take, Cache(tmp_path)))
     assert ({image_id: config}, {diff_id: layer}) == (configs, found)
 
 
@@ -173,14 +174,16 @@ def test_an_export_that_breaks_off_is_an_error(tmp_path: Path, length: int) -> N
     archive = images.layer_tar({"a/layer.tar": layer, "b/layer.tar": b"x" * 1000})
     found: list[str] = []
     spools, image_ids = Spools(tmp_path), ["sha256:" + "0" * 64]
+    reader = LayerReader([diff_id], spools, lambda name, _: found.append(name), Cache(tmp_path))
     with engine_that_exports(archive[:length], len(archive)) as engine, pytest.raises(BuildToolsError):
-        export(engine, image_ids, [diff_id], spools, lambda name, _: found.append(name), Cache(tmp_path))
+        export(engine, image_ids, reader)
     assert found in ([], [diff_id])
 
 
 def test_an_engine_that_declines_is_quoted(connected: Engine, tmp_path: Path) -> None:
+    reader = LayerReader([], Spools(tmp_path), lambda name, _: None, Cache(tmp_path))
     with pytest.raises(EngineError, match=r"answers .*sha256:000"):
-        export(connected, ["sha256:" + "0" * 64], [], Spools(tmp_path), lambda name, _: None, Cache(tmp_path))
+        export(connected, ["sha256:" + "0" * 64], reader)
 
 
 def test_a_disk_that_cannot_be_written_is_said(tmp_path: Path) -> None:
@@ -229,7 +232,7 @@ def test_a_compressed_layer_that_nobody_wants_is_unpacked_once(tmp_path: Path) -
             def take(diff_id: str, spool: Spool) -> None:
                 taken.append((diff_id, content_of(spool), spool.size))
 
-            _Reader([], wanted, spools, take, cache, ()).take(path, len(packed), content)
+            LayerReader(wanted, spools, take, cache).take(path, len(packed), content)
         return content.read()
 
     assert (b"", packed[2:], b"") == (rest_of([]), rest_of([]), rest_of([diff_id]))
