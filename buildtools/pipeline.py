@@ -190,7 +190,7 @@ def fetch(run: Run, name: str, to: Path, *, layout: bool = False) -> Fetched:
 def promote(run: Run, name: str, target_name: str) -> Published:
     """Promote a version, or the one a channel points to, to a target: preflight, stage, commit, point."""
     with TaskContext(run) as task, stages.promotion.target_task(task, target_name) as target:
-        source = stages.releases.named_release(task, name)
+        source = stages.promotion.source_release(task, target, name)
         missing = stages.promotion.check_promotion(task, target, target_name, source)
         replica = stages.promotion.stage_replica(task, target, source, missing)
         release, written = stages.releases.commit(target, replica)
@@ -279,7 +279,7 @@ def plan_stage(run: Run, name: str) -> tuple[Planned, ...]:
 def plan_promote(run: Run, name: str, target_name: str) -> tuple[Planned, ...]:
     """What ``promote`` would do."""
     with TaskContext(run) as task, stages.promotion.target_task(task, target_name) as target:
-        source = stages.releases.named_release(task, name)
+        source = stages.promotion.source_release(task, target, name)
         missing = stages.promotion.check_promotion(task, target, target_name, source)
         return stages.promotion.promotion_plan(target, source, missing)
 

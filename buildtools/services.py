@@ -14,6 +14,7 @@ from buildtools.cancellation import Cancellation
 from buildtools.settings import SIGNING_PASSWORD, BuilderSettings, Settings
 
 if TYPE_CHECKING:
+    from buildtools.archive.object_store.s3_store import S3Store
     from buildtools.archive.store import ArtifactStore
     from buildtools.crypto.keys import PublicKeys, SigningKey
     from buildtools.image.builder import Builder
@@ -42,6 +43,9 @@ class Services:
         self._open = contextlib.ExitStack()
         self._lock = threading.Lock()
         self._registries: dict[tuple[str, bool, str], Registry] = {}
+        # One of each service that has several; its own lock, because connecting to it is slow.
+        self._stores: dict[tuple[str, bool], S3Store] = {}
+        self._store_lock = threading.Lock()
         self._pool: BuilderPool | None = None
 
     def close(self) -> None:
@@ -49,9 +53,10 @@ class Services:
         self._open.close()
 
     def elsewhere(self, settings: Settings) -> Services:
-        """The services that other settings name. A registry that both name is connected once."""
+        """The services that other settings name. A registry or an S3 service that both name is connected once."""
         services = Services(settings, self._environment, self._cancelled, self._cache)
         services._registries, services._lock = self._registries, self._lock
+        services._stores, services._store_lock = self._stores, self._store_lock
         return services
 
     @cached_property
@@ -250,13 +255,21 @@ class Services:
         """
         from buildtools.archive.object_store.s3_store import S3Store
 
-        return S3Store.connect(
-            self._settings.artifacts_url,
-            endpoint=self._settings.s3_endpoint,
-            environment=self._environment,
-            checksums=self._settings.s3_checksums,
-            conditional_writes=self._settings.s3_conditional_writes,
-        )
+        settings = self._settings
+        service = settings.s3_endpoint, settings.s3_checksums
+        with self._store_lock:
+            if service in self._stores:
+                return self._stores[service].elsewhere(
+                    settings.artifacts_url, conditional_writes=settings.s3_conditional_writes
+                )
+            self._stores[service] = S3Store.connect(
+                settings.artifacts_url,
+                endpoint=settings.s3_endpoint,
+                environment=self._environment,
+                checksums=settings.s3_checksums,
+                conditional_writes=settings.s3_conditional_writes,
+            )
+            return self._stores[service]
 
 
 def _check_address(address: str) -> None:

@@ -8,14 +8,15 @@ otherwise the same.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Container, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from buildtools import Conflict, Drifted, Failures, Refused, failures_of
+from buildtools import BuildToolsError, Conflict, Drifted, Failures, Refused, failures_of
 from buildtools.archive.checksums import Checksums
 from buildtools.audit import Verification
 from buildtools.channel import refuse_name
@@ -52,6 +53,23 @@ def target_task(task: TaskContext, name: str) -> TaskContext:
     return TaskContext(run, task.services.elsewhere(settings))
 
 
+def source_release(task: TaskContext, target: TaskContext, name: str) -> Release:
+    """The release that ``name``, a version or a channel, refers to.
+
+    Meanwhile the target's registry is connected, which takes several round trips.
+
+    :raises Refused: if there is none.
+    """
+
+    def connect() -> None:
+        # The preflight asks again, and reports what is wrong.
+        with suppress(BuildToolsError):
+            target.services.registry.ping()
+
+    threading.Thread(target=connect, daemon=True).start()
+    return releases.named_release(task, name)
+
+
 def target_release(target: TaskContext, release: Release) -> Release:
     """The release as it is in the target: other places, the same content."""
     images = tuple(
@@ -80,24 +98,21 @@ def check_promotion(task: TaskContext, target: TaskContext, name: str, release: 
     def look_up(goal: ReleasedImage) -> None:
         digests[goal.name] = tag_digest(registry, goal.repository, goal.tag) or ""
 
-    # Each group asks another service. The first question to the target's store connects it.
-    checks: tuple[tuple[Callable[[], object], ...], ...] = (
-        (partial(_refuse_drift, members, release),),
-        (partial(_refuse_closed_gates, task, name, release),),
-        (
-            partial(_refuse_conflict, target, replica),
-            partial(releases.refuse_other_claim, target, version, release.commit),
-            partial(_refuse_store, target),
-        ),
-        tuple(partial(refuse_name, each, target.settings.moving_tags) for each in target.settings.channels),
-        (registry.ping,),
-        *((partial(registry.check_push_access, goal.repository),) for goal in replica.images),
-        *((partial(look_up, goal),) for goal in replica.images),
+    checks: tuple[Callable[[], object], ...] = (
+        partial(_refuse_drift, members, release),
+        partial(_refuse_closed_gates, task, name, release),
+        partial(_refuse_conflict, target, replica),
+        partial(releases.refuse_other_claim, target, version, release.commit),
+        partial(_refuse_store, target),
+        *(partial(refuse_name, each, target.settings.moving_tags) for each in target.settings.channels),
+        registry.ping,
+        *(partial(registry.check_push_access, goal.repository) for goal in replica.images),
+        *(partial(look_up, goal) for goal in replica.images),
     )
     with ThreadPoolExecutor(QUESTIONS_AT_ONCE) as pool:
-        if errors := [error for some in pool.map(failures_of, checks) for error in some]:
+        if errors := [error for some in pool.map(lambda each: failures_of((each,)), checks) for error in some]:
             raise releases.preflight_failure(errors)
-    missing = _missing_images(task, release, replica, members.manifests, digests)
+    missing = _missing_images(task, release, replica, members, digests)
     if to_mount and len(missing) < len(release.images):
         # What the target has is not mounted, so whether the release still has it must be asked.
         _refuse_drift(MemberLookup(task), release)
@@ -126,7 +141,8 @@ def stage_replica(
                 if image.name in missing
             },
         }
-        _results(copies, "promoted", target.run.jobs)
+        # The copier limits what passes at once; everything else is only asked.
+        _results(copies, "promoted", QUESTIONS_AT_ONCE)
     releases.claim_version(target, Version.parse(replica.version), replica.commit)
     archives = {each.name: partial(_copy_archive, task, target, each) for each in release.archives}
     _results(archives, "promoted", target.run.jobs)
@@ -218,19 +234,19 @@ def _missing_images(
     task: TaskContext,
     release: Release,
     replica: Release,
-    manifests: Mapping[str, Manifest],
+    members: MemberLookup,
     digests: Mapping[str, str],
 ) -> dict[str, ImageParts]:
     """The names of the images that the target does not have, each with its manifests and their blobs.
 
-    By the name of each image, ``manifests`` has what its tag points to, and ``digests`` the same of the target.
+    ``members`` has what the tag of each image points to, and ``digests``, by its name, the same of the target.
 
     :raises Conflict: the target has one with other content.
     """
     others = [
         f"{goal.reference} is {digest}"
         for goal in replica.images
-        if (digest := digests[goal.name]) not in ("", manifests[goal.name].digest)
+        if (digest := digests[goal.name]) not in ("", members.manifests[goal.name].digest)
     ]
     if others:
         raise Conflict(
@@ -240,7 +256,7 @@ def _missing_images(
 
     def parts(image: ReleasedImage) -> ImageParts:
         registry = task.services.registry_at(image.registry)
-        return tuple(manifests_below(registry, image.repository, manifests[image.name]))
+        return tuple(manifests_below(registry, image.repository, members.manifests[image.name], members.members))
 
     images = [image for image in release.images if not digests[image.name]]
     looks = side_by_side([partial(parts, image) for image in images], jobs=QUESTIONS_AT_ONCE)

@@ -12,13 +12,16 @@ from typing import Any
 import pytest
 
 from buildtools import Conflict, Drifted, Refused
+from buildtools.archive.object_store.s3_store import S3Store
 from buildtools.archive.store import ArtifactStore
 from buildtools.audit import Verification
+from buildtools.cancellation import Cancellation
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.lookup import tag_digest
 from buildtools.image.registry.manifest import OCI_INDEX, Descriptor, Manifest, digest_of, encode
 from buildtools.pipeline import Published
 from buildtools.release import Release, manifest_key
+from buildtools.services import Services
 from buildtools.settings import TargetSettings
 from buildtools.stages import promotion, releases
 from buildtools.stages.verification import audit_releases
@@ -190,8 +193,8 @@ def test_what_a_sibling_has_in_the_target_is_not_sent_there_again(promoting: Pro
     assert [b"POST"] == uploads
 
 
-def test_an_index_is_promoted_with_all_that_it_lists(promoting: Promotion) -> None:
-    place = promoting.place
+def release_index(place: ReleasePlace) -> tuple[Manifest, list[Manifest]]:
+    """An index that is released, and what it lists."""
     image = place.put_image("app", "1.0.0")
     inner = place.client.get_manifest(image.repository, image.digest)
     attestation = place.client.get_manifest(image.repository, place.put_image("app", "attested").digest)
@@ -208,10 +211,42 @@ def test_an_index_is_promoted_with_all_that_it_lists(promoting: Promotion) -> No
     place.client.put_manifest(image.repository, "1.0.0", index)
     release = Release("1.0.0", "c" * 40, "2026-11-23T08:00:00Z", (image,), ())
     assert place.store.create(manifest_key(Version.parse("1.0.0")), release.manifest(), "application/json")
+    return index, [inner, attestation]
+
+
+def test_an_index_is_promoted_with_all_that_it_lists(promoting: Promotion) -> None:
+    index, members = release_index(promoting.place)
     (promoted,) = promoting.promote("1.0.0").release.images
     with closing(Registry(promoted.registry)) as registry:
         assert index == registry.get_manifest(promoted.repository, "1.0.0")
-        assert attestation == registry.get_manifest(promoted.repository, attestation.digest)
+        assert members == [registry.get_manifest(promoted.repository, each.digest) for each in members]
+
+
+def test_an_image_of_an_index_is_read_once_where_it_is_and_once_in_the_target(
+    tmp_path: Path, registry: str, s3: S3Service, environment: Mapping[str, str]
+) -> None:
+    with wire_to(registry) as wire:
+        bucket = s3.bucket()
+        target = {"production": {"namespace": f"{bucket}/production", "artifacts": f"s3://{bucket}/production"}}
+        with release_place(tmp_path, wire.address, s3, environment, target=target) as place:
+            _, (image, _) = release_index(place)
+            asked = note_requests(wire)
+            Promotion(place, wire).promote("1.0.0", "production")
+    assert 2 == len([line for line in asked if line.startswith(b"GET") and image.digest.encode() in line])
+
+
+def test_two_places_of_one_service_share_its_connections(promoting: Promotion, s3: S3Service) -> None:
+    place = promoting.place
+    services = Services(place.settings, place.environment, Cancellation())
+    beside = services.elsewhere(place.settings.of_target("stage"))
+    settings = replace(place.settings.of_target("production"), s3_endpoint=f"{s3.endpoint}/")
+    apart = services.elsewhere(settings)
+    stores = [each.store for each in (services, beside, apart)]
+    home, near, far = [store.bucket._client for store in stores if isinstance(store, S3Store)]
+    assert (True, False) == (near is home, far is home)
+    assert [place.store.location("x"), promoting.store("stage").location("x")] == [
+        each.location("x") for each in stores[:2]
+    ]
 
 
 def test_a_damaged_release_is_not_promoted(promoting: Promotion) -> None:

@@ -19,14 +19,14 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def parse_url(url: str) -> tuple[str, str]:
-    """The bucket and the prefix of ``s3://bucket/prefix``.
+    """The bucket of ``s3://bucket/prefix``, and what all keys begin with: ``prefix/``, or nothing.
 
     :raises Refused: if it is not such a URL.
     """
     bucket, _, prefix = url.removeprefix("s3://").strip("/").partition("/")
     if not url.startswith("s3://") or not bucket:
         raise Refused(f"invalid artifacts URL {url!r}", "give s3://BUCKET or s3://BUCKET/PREFIX")
-    return bucket, prefix
+    return bucket, f"{prefix}/" if prefix else ""
 
 
 def connect(endpoint: str, environment: Mapping[str, str], patience: Patience, *, checksums: bool) -> Any:

@@ -58,6 +58,10 @@ class Bucket:
         self._request = threading.local()
         client.meta.events.register("before-send.s3", self._remember)
 
+    def elsewhere(self, name: str, prefix: str) -> Bucket:
+        """Another place in the same service, over the same connections."""
+        return Bucket(self._client, name, prefix, self._endpoint, self._patience)
+
     def location(self, key: str) -> str:
         """``s3://bucket/prefix/key``, for display."""
         return f"s3://{self._name}/{self.prefix}{key}"

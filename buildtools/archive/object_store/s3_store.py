@@ -77,8 +77,16 @@ class S3Store:
         name, prefix = botocore_client.parse_url(url)
         client = botocore_client.connect(endpoint, environment, patience, checksums=checksums)
         host = urlsplit(client.meta.endpoint_url).netloc
-        bucket = Bucket(client, name, f"{prefix}/" if prefix else "", host, patience)
+        bucket = Bucket(client, name, prefix, host, patience)
         return cls(bucket, checksums=checksums, conditional_writes=conditional_writes)
+
+    def elsewhere(self, url: str, *, conditional_writes: bool = True) -> S3Store:
+        """The store at another URL of the same service, over the same connections.
+
+        :raises Refused: if the URL is invalid.
+        """
+        bucket = self._bucket.elsewhere(*botocore_client.parse_url(url))
+        return S3Store(bucket, checksums=self._checksums, conditional_writes=conditional_writes)
 
     @property
     def bucket(self) -> Bucket:

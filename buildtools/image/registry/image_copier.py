@@ -68,8 +68,14 @@ class ImageCopier:
         ]
         for mount in mounts:
             mount.result()
+        put = partial(self._target.put_manifest, repository)
+        # Those that an index lists must be there before it.
+        puts = [self._pool.submit(put, part.digest, part) for part, _ in parts if not part.is_index]
+        for each in puts:
+            each.result()
         for part, _ in parts:
-            self._target.put_manifest(repository, part.digest, part)
+            if part.is_index:
+                put(part.digest, part)
         return manifest
 
     def _holder(self, blob: Descriptor, repository: str, send: Callable[[Descriptor, str], object]) -> Future[str]:

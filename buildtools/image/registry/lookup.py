@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
+from types import MappingProxyType
 
 from buildtools import BuildToolsError, Refused
 from buildtools.frozen import frozen
@@ -235,20 +236,22 @@ def find_fingerprints(
 
 
 def image_manifests(
-    registry: Registry, repository: str, digest: str
+    registry: Registry, repository: str, digest: str, known: Mapping[str, Manifest] = MappingProxyType({})
 ) -> Iterator[tuple[Manifest, tuple[Descriptor, ...]]]:
     """The manifests of an image, each with the blobs that it names; those that an index lists come before it.
 
+    Those that are ``known``, by digest, are not read.
+
     :raises Damaged: if one is missing, or is not a manifest.
     """
-    manifest = registry.get_manifest(repository, digest)
+    manifest = known.get(digest) or registry.get_manifest(repository, digest)
     if manifest is None:
         raise _missing(registry, repository, digest)
-    yield from manifests_below(registry, repository, manifest)
+    yield from manifests_below(registry, repository, manifest, known)
 
 
 def manifests_below(
-    registry: Registry, repository: str, manifest: Manifest
+    registry: Registry, repository: str, manifest: Manifest, known: Mapping[str, Manifest] = MappingProxyType({})
 ) -> Iterator[tuple[Manifest, tuple[Descriptor, ...]]]:
     """Like :func:`image_manifests`, of an image whose own manifest is known.
 
@@ -258,7 +261,7 @@ def manifests_below(
         yield manifest, (manifest.config, *manifest.layers)
         return
     for entry in manifest.entries:
-        yield from image_manifests(registry, repository, entry.digest)
+        yield from image_manifests(registry, repository, entry.digest, known)
     yield manifest, ()
 
 
