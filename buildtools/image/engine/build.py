@@ -25,7 +25,7 @@ from buildtools.image.engine.buildkit.progress import Progress
 from buildtools.image.engine.buildkit.session import Session
 from buildtools.image.engine.offer import SessionOffer, read_input
 from buildtools.image.engine.sessions import Sessions
-from buildtools.image.folder.instructions import read_directives
+from buildtools.image.folder.instructions import requested_frontend
 from buildtools.settings import MediaTypes
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class _Build:
         try:
             return self._solve(attributes)
         except BuildFailed as error:
-            syntax = read_directives(self.text).get("syntax", "")
+            syntax = requested_frontend(self.text)
             vertex = self.progress.failed()
             if not (vertex and vertex.name.startswith("resolve image config for") and _is_official(syntax)):
                 raise

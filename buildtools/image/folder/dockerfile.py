@@ -14,14 +14,15 @@ from dataclasses import field, replace
 
 from buildtools import BuildToolsError, Refused, failures_of
 from buildtools.frozen import frozen
+from buildtools.image.folder.downloads import Addition, changing_words, downloads, is_remote
 from buildtools.image.folder.instructions import (
-    HEREDOC,
     Argument,
     Flag,
     ImageMention,
     Instruction,
     read_directives,
     read_instructions,
+    requested_frontend,
 )
 from buildtools.image.folder.patterns import glob
 from buildtools.image.folder.shell import BadSubstitution, expand
@@ -31,28 +32,27 @@ SCRATCH = "scratch"
 
 _LINUX = Platform("linux", "amd64")
 
-_WORD = re.compile(r"\S+")
-_REMOTE = re.compile(r"(?:https?|git|ssh)://|git@")
-_REMOTE_OR_VARIABLE = re.compile(rf"""["']*(?:\$|{_REMOTE.pattern})""")
-# https://docs.docker.com/build/concepts/context/#url-fragments, and the query that newer frontends accept instead.
-_COMMIT = re.compile(r"(?:#|[?&](?:ref|commit|checksum)=)[0-9a-f]{40}(?![0-9a-f])")
+_WORD = re.compile(r"[^\t\v\f\r ]+")
+_INDEX = re.compile(r"\+?[0-9]+", re.ASCII)
 
 
 @frozen
 class Steps:
     """What a sequence of instructions declares and uses.
 
-    ``uses`` are the images and stages of ``COPY --from`` and ``RUN --mount=from=``. ``sources`` are the paths and
-    globs, as written, that are taken from the context, ``.`` for all of it. ``triggers`` are the instructions after
-    ``ONBUILD``. ``remotes`` are the arguments of ``ADD`` that may be a URL, unless a checksum fixes their content.
-    ``secrets`` are the ids of the secrets without which a ``RUN`` fails.
+    ``uses`` are the images and stages of ``COPY --from`` and ``RUN --mount=from=``, ``indexes`` the stages that a
+    ``COPY`` names by their number. ``sources`` are the paths and globs, as written, that are taken from the context,
+    ``.`` for all of it. ``triggers`` are the instructions after ``ONBUILD``. ``flow`` has in order what decides about
+    downloads: arguments, the variables of ``ENV``, and what ``ADD`` may download. ``secrets`` are the ids of the
+    secrets without which a ``RUN`` fails.
     """
 
     arguments: tuple[Argument, ...]
     uses: tuple[ImageMention, ...]
+    indexes: tuple[int, ...]
     sources: tuple[str, ...]
     triggers: tuple[str, ...]
-    remotes: tuple[str, ...]
+    flow: tuple[Argument | Mapping[str, str] | Addition, ...]
     secrets: tuple[str, ...]
 
 
@@ -124,7 +124,7 @@ class Dockerfile:
 
         :raises Refused: if there is no such target, a reference expands to nothing, or stages form a cycle.
         """
-        automatic = automatic_arguments(builder, platform, target)
+        automatic = automatic_arguments(builder, platform, target or self.stages[-1].name)
         return _Resolver(self, arguments, platform, automatic, triggers).needs(target)
 
     def unknown_instructions(self) -> list[BuildToolsError]:
@@ -167,7 +167,7 @@ def parse(data: bytes, *, where: str = "Dockerfile") -> Dockerfile:
     if not parts:
         raise Refused(f"{where} has no FROM", "begin it with FROM IMAGE, or FROM scratch")
     stages = tuple(_stage(index, *part) for index, part in enumerate(parts))
-    return Dockerfile(where, text, escape, directives.get("syntax", ""), tuple(arguments), stages)
+    return Dockerfile(where, text, escape, requested_frontend(text), tuple(arguments), stages)
 
 
 def _stage(index: int, opening: Instruction, *following: Instruction) -> Stage:
@@ -187,19 +187,27 @@ def _steps(instructions: Iterable[Instruction]) -> Steps:
     arguments: list[Argument] = []
     uses: list[ImageMention] = []
     sources: list[str] = []
+    indexes: list[int] = []
     triggers: list[str] = []
-    remotes: list[str] = []
+    flow: list[Argument | Mapping[str, str] | Addition] = []
     secrets: list[str] = []
     for instruction in instructions:
         if instruction.keyword == "arg":
-            arguments += instruction.arguments()
+            declared = list(instruction.arguments())
+            arguments += declared
+            flow += declared
+        elif instruction.keyword == "env":
+            flow.append(instruction.variables())
         elif instruction.keyword in ("copy", "add"):
-            origins = [instruction.mention(f.value, f.start, f.end) for f in instruction.flags if f.name == "--from"]
-            uses += origins
+            origins = [flag for flag in instruction.flags if flag.name == "--from" and flag.value]
+            numbered = [int(flag.value) for flag in origins if _INDEX.fullmatch(flag.value)]
+            indexes += numbered
+            if not numbered:
+                uses += [instruction.mention(flag.value, flag.start, flag.end) for flag in origins]
             if not origins:
                 sources += _copy_sources(instruction)
-            if instruction.keyword == "add" and not any(flag.name == "--checksum" for flag in instruction.flags):
-                remotes += filter(_REMOTE_OR_VARIABLE.match, instruction.words()[:-1])
+            if instruction.keyword == "add":
+                flow += downloads(instruction)
         elif instruction.keyword == "run":
             for flag in instruction.flags:
                 if flag.name == "--mount":
@@ -210,14 +218,16 @@ def _steps(instructions: Iterable[Instruction]) -> Steps:
                     secrets += _necessary_secret(fields)
         elif instruction.keyword == "onbuild":
             triggers.append(instruction.body)
-    return Steps(tuple(arguments), tuple(uses), tuple(sources), tuple(triggers), tuple(remotes), tuple(secrets))
+    return Steps(
+        tuple(arguments), tuple(uses), tuple(indexes), tuple(sources), tuple(triggers), tuple(flow), tuple(secrets)
+    )
 
 
 def _copy_sources(instruction: Instruction) -> Iterable[str]:
-    for word in instruction.words()[:-1]:
-        if not (HEREDOC.fullmatch(word) or (instruction.keyword == "add" and _REMOTE.match(word))):
-            # A variable may also come from the base image's environment, so take everything it could name.
-            source = "." if "$" in word else instruction.plain(word)
+    for word in instruction.sources():
+        # A variable may also come from the base image's environment, so take everything it could name.
+        source = "." if "$" in word else instruction.plain(word)
+        if not (instruction.keyword == "add" and is_remote(source)):
             if glob(source) is None:
                 keyword = instruction.keyword.upper()
                 raise instruction.error(f"{keyword} of the invalid pattern {word}", "correct its brackets or quotes")
@@ -235,8 +245,9 @@ def _mount_fields(instruction: Instruction, flag: Flag) -> dict[str, str]:
 def _necessary_secret(fields: Mapping[str, str]) -> list[str]:
     """The id of a secret without which its ``RUN`` fails."""
     target = fields.get("target", fields.get("dst", fields.get("destination", "")))
-    name = fields.get("id") or target.rpartition("/")[2]
-    is_necessary = fields.get("type") == "secret" and fields.get("required", "false").lower() in ("", "true", "1")
+    source = fields.get("source", fields.get("src", ""))
+    name = source or fields.get("id") or target.rpartition("/")[2]
+    is_necessary = fields.get("type") == "secret" and fields.get("required", "false").lower() in ("", "true", "t", "1")
     return [name] if is_necessary and "$" not in name else []
 
 
@@ -244,14 +255,14 @@ def _mount_sources(
     instruction: Instruction, flag: Flag, fields: Mapping[str, str]
 ) -> tuple[list[ImageMention], list[str]]:
     """The images or stages that a ``--mount`` uses, and the paths that it takes from the context."""
-    kind, origin = fields.get("type", "bind"), fields.get("from", "")
+    kind, origin = fields.get("type", "bind").lower(), fields.get("from", "")
     if origin and kind != "tmpfs":
         pattern = re.compile(rf"""(?:^|[,"'])from=({re.escape(origin)})(?:$|[,"'])""", re.IGNORECASE)
         place = pattern.search(instruction.text[flag.start : flag.end])
         if not place:
             raise instruction.error("the mount's from is quoted in parts", "write it plainly: from=NAME")
         return [instruction.mention(origin, flag.start + place.start(1), flag.start + place.end(1))], []
-    if kind != "bind":
+    if kind != "bind" and "$" not in kind:
         return [], []
     source = fields.get("source", fields.get("src", "."))
     return [], ["." if "$" in source else source]
@@ -277,6 +288,7 @@ class _Resolver:
         self.remotes: dict[str, None] = {}
         self.secrets: dict[str, None] = {}
         self.visits: dict[int, tuple[str, ...] | None] = {}
+        self.variables: dict[int, dict[str, str]] = {}
 
     def _globals(self, automatic: Mapping[str, str]) -> dict[str, str]:
         # A given value replaces one of these too, declared or not.
@@ -322,8 +334,10 @@ class _Resolver:
         self.visits[stage.index] = None
         image = self.expand_word(stage.base.text, stage.line, self.globals)
         parent = self.stage_named(image, stage.index)
+        variables: dict[str, str] = {}
         if parent:
             triggers: Sequence[str] = self.visit(parent)
+            variables |= self.variables[parent.index]
         elif not image:
             raise Refused(
                 f"{self.dockerfile.where} line {stage.line}: {stage.base.text} is empty",
@@ -331,18 +345,20 @@ class _Resolver:
             )
         else:
             triggers = self.add_image(image, stage.base, stage.platform)
-        self.take(stage.steps)
         if triggers:
-            self.take(self.trigger_steps(triggers, stage.line))
+            self.take(self.trigger_steps(triggers, stage.line), variables)
+        self.take(stage.steps, variables)
+        self.variables[stage.index] = variables
         self.visits[stage.index] = stage.steps.triggers
         return stage.steps.triggers
 
     def trigger_steps(self, triggers: Sequence[str], line: int) -> Steps:
         where = f"{self.dockerfile.where} line {line}, ONBUILD of its base,"
-        steps = _steps(one for text in triggers for one in read_instructions(text, self.dockerfile.escape, where))
+        # Each is a Dockerfile of its own, in which nothing changes the escape character.
+        steps = _steps(one for text in triggers for one in read_instructions(text, "\\", where))
         return replace(steps, uses=tuple(ImageMention(use.text, line) for use in steps.uses))
 
-    def take(self, steps: Steps) -> None:
+    def take(self, steps: Steps, variables: dict[str, str]) -> None:
         for argument in steps.arguments:
             if argument.name in self.outer_values:
                 self.values[argument.name] = self.outer_values[argument.name]
@@ -350,24 +366,17 @@ class _Resolver:
                 self.values[argument.name] = self.globals[argument.name]
         self.sources.update(steps.sources)
         self.secrets |= dict.fromkeys(steps.secrets)
-        defaults = {argument.name: argument.default or "" for argument in steps.arguments}
-        self.remotes |= {word: None for word in steps.remotes if self.may_change({**defaults, **self.values}, word)}
+        words = changing_words(steps.flow, variables, self.outer_values, self.globals, self.dockerfile.escape)
+        self.remotes |= dict.fromkeys(words)
+        stages = self.dockerfile.stages
+        for index in steps.indexes:
+            if index < len(stages):
+                self.visit(stages[index])
         for use in steps.uses:
-            stages = self.dockerfile.stages
-            if use.text.isdigit() and int(use.text) < len(stages):
-                self.visit(stages[int(use.text)])
-            elif stage := self.stage_named(use.text, len(stages)):
+            if stage := self.stage_named(use.text, len(stages)):
                 self.visit(stage)
             else:
                 self.add_image(use.text, use, "")
-
-    def may_change(self, arguments: Mapping[str, str], word: str) -> bool:
-        """Whether an argument of ``ADD`` is a URL without a commit, or may be one because of an unknown variable."""
-        try:
-            url = expand(word, arguments, self.dockerfile.escape)
-        except BadSubstitution:
-            return True
-        return not url or bool(_REMOTE.match(url) and not _COMMIT.search(url))
 
     def add_image(self, image: str, mention: ImageMention, platform: str) -> Sequence[str]:
         if image == SCRATCH:
@@ -387,12 +396,14 @@ class _Resolver:
             ) from None
 
 
-def automatic_arguments(builder: Platform, platform: Platform, target: str) -> dict[str, str]:
+def automatic_arguments(builder: Platform, platform: Platform, stage: str) -> dict[str, str]:
     """The arguments that BuildKit sets itself, for use in ``FROM``, or in a stage that declares them.
+
+    ``stage`` is the name of the one that is built, empty if it has none.
 
     https://docs.docker.com/reference/dockerfile/#automatic-platform-args-in-the-global-scope
     """
-    arguments = {"TARGETSTAGE": target or "default"}
+    arguments = {"TARGETSTAGE": stage or "default"}
     for side, each in (("BUILD", builder), ("TARGET", platform)):
         parts = {"PLATFORM": str(each), "OS": each.system, "ARCH": each.architecture, "VARIANT": each.variant}
         arguments |= {f"{side}{name}": value for name, value in parts.items()}

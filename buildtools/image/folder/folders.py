@@ -293,7 +293,7 @@ def _read(variant: str, project: _Project) -> ImageFolder:
     except OSError as error:
         raise BuildToolsError(f"{where} cannot be read ({error.strerror})", "make it readable") from None
     platform = project.variants(name)[variant]
-    automatic = automatic_arguments(project.builder, platform, settings.target)
+    automatic = automatic_arguments(project.builder, platform, settings.target or dockerfile.stages[-1].name)
     # Some engines lose the value of one that is declared again before the first FROM.
     bare_names = {each.name for each in dockerfile.arguments if each.default is None}
     automatic_values = {key: value for key, value in automatic.items() if key in bare_names}

@@ -12,17 +12,24 @@ from collections.abc import Iterator, Sequence
 
 from buildtools import Refused
 from buildtools.frozen import frozen
-from buildtools.image.folder.shell import BadSubstitution, expand, word_pattern
+from buildtools.image.folder.shell import SPACES, BadSubstitution, expand, word_pattern
 
-HEREDOC = re.compile(r"[0-9]*<<(-?)([^<]+)")
+_HEREDOC = re.compile(r"[0-9]*<<(-?+)([\t\r ]*+)([^<]+)")
+# The words of a shell command, whatever the escape directive says. Since BuildKit 0.22, spaces may follow the <<.
+_SHELL_WORD = re.compile(
+    rf"""(?:<<[\t\r ]*|"(?:\\.|[^"\\])*"|'[^']*'|\\.|[^{SPACES}"'\\]|\\$)+|[{SPACES}]+""", re.DOTALL
+)
 
 # https://docs.docker.com/reference/dockerfile/#overview
 _KEYWORDS = (
     *("add", "arg", "cmd", "copy", "entrypoint", "env", "expose", "from", "healthcheck", "label", "maintainer"),
     *("onbuild", "run", "shell", "stopsignal", "user", "volume", "workdir"),
 )
+_DIRECTIVES = ("syntax", "escape", "check")
 _DIRECTIVE = re.compile(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(.+?)\s*")
-_KEYWORD = re.compile(r"\s*(\S*)\s*")
+# BuildKit separates words by these, and by no other white space.
+_SPLIT = re.compile(r"[\t\v\f\r ]+")
+_KEYWORD = re.compile(rf"[{SPACES}]*([^\t\v\f\r ]*)[{SPACES}]*")
 
 
 @frozen
@@ -48,14 +55,22 @@ class Argument:
 
 
 def read_directives(text: str) -> dict[str, str]:
-    """The parser directives at the start of a Dockerfile, such as ``# syntax=``, by name in lower case."""
+    """The parser directives at the start of a Dockerfile, such as ``# escape=``, by name in lower case."""
     directives: dict[str, str] = {}
     for line in text.removeprefix("\ufeff").split("\n"):
-        directive = _DIRECTIVE.fullmatch(line.strip())
-        if not directive:
+        directive = _DIRECTIVE.fullmatch(line.strip(SPACES))
+        if not directive or directive[1].lower() not in _DIRECTIVES:
             break
         directives.setdefault(directive[1].lower(), directive[2])
     return directives
+
+
+def requested_frontend(text: str) -> str:
+    """The image that ``# syntax=`` names; empty without it. It may follow a line that begins with ``#!``."""
+    text = text.removeprefix("\ufeff")
+    if text.startswith("#!"):
+        text = text.partition("\n")[2]
+    return read_directives(text).get("syntax", "").partition(" ")[0]
 
 
 @frozen
@@ -88,18 +103,19 @@ class Instruction:
         while text.startswith("--", self.rest) and (flag := word_pattern(escape).match(text, self.rest)):
             end = flag.end()
             if flag[0] == "--":
+                self.rest = end
                 break
             name, equals, _ = flag[0].partition("=")
             start = flag.start() + len(name + equals)
             self.flags.append(Flag(name, _without_quotes(text[start:end], escape), start, end))
             self.rest = end
-            while self.text[self.rest : self.rest + 1].isspace():
+            while self.text[self.rest : self.rest + 1] in SPACES and self.rest < len(text):
                 self.rest += 1
 
     @property
     def body(self) -> str:
         """What follows keyword and flags."""
-        return self.text[self.rest :].strip()
+        return self.text[self.rest :].strip(SPACES)
 
     def _offset(self, position: int, *, ending: bool = False) -> int:
         """The offset in the file of a position in ``text``; the end of a part belongs to the part it ends."""
@@ -138,31 +154,35 @@ class Instruction:
                 raise self.error("ARG without a name", "write ARG NAME or ARG NAME=DEFAULT")
             yield Argument(name, default if equals else None, self.line)
 
-    def words(self) -> list[str]:
-        """The paths of COPY or ADD, from a JSON list or separated by white space."""
-        body = self.body
-        if body.startswith("["):
-            try:
-                paths = json.loads(body)
-            except ValueError:
-                return body.split()
-            if isinstance(paths, list) and all(isinstance(item, str) for item in paths):
-                return paths
-        return body.split()
+    def variables(self) -> dict[str, str]:
+        """The variables that an ENV sets, and their values as written."""
+        words = word_pattern(self.escape).findall(self.body)
+        if words and "=" not in words[0]:
+            name, *value = _SPLIT.split(self.body, maxsplit=1)
+            return {name: "".join(value)}
+        return dict((word.partition("=")[::2]) for word in words)
 
-    def heredocs(self) -> list[tuple[str, bool]]:
-        """The terminators of the here-documents that follow, and whether leading tabs are stripped."""
-        keyword = self.keyword
+    def sources(self) -> list[str]:
+        """What COPY or ADD copies, from a JSON list or separated by white space, without here-documents."""
+        paths = _json_list(self.body)
+        if paths is None:
+            paths = [word for word in _SPLIT.split(self.body) if not _HEREDOC.fullmatch(word)]
+        return paths[:-1]
+
+    def heredocs(self) -> Iterator[tuple[str, bool, bool]]:
+        """The here-documents that follow: the terminator, and whether leading tabs are stripped.
+
+        The third value is False for one that older engines do not see, with white space after its ``<<``.
+        """
+        keyword, body = self.keyword, self.body
         if keyword == "onbuild":
-            keyword = (self.body.split(None, 1) or [""])[0].lower()
-        if keyword not in ("run", "copy", "add") or self.body.startswith("["):
-            return []
-        heredocs = []
-        for word in word_pattern(self.escape).findall(self.text[self.rest :]):
-            heredoc = HEREDOC.fullmatch(word)
-            if heredoc:
-                heredocs.append((self.plain(heredoc[2]), bool(heredoc[1])))
-        return heredocs
+            keyword, body = [*_SPLIT.split(body, maxsplit=1), ""][:2]
+        if keyword.lower() not in ("run", "copy", "add") or _json_list(body) is not None:
+            return
+        for word in _shell_words(body):
+            heredoc = _HEREDOC.fullmatch(word)
+            if heredoc and (name := expand(heredoc[3], None)):
+                yield name, bool(heredoc[1]), not heredoc[2]
 
     def plain(self, word: str) -> str:
         """A word without its quotes and escapes.
@@ -173,6 +193,30 @@ class Instruction:
             return expand(word, {}, self.escape)
         except BadSubstitution as error:
             raise self.error(f"invalid word {word} ({error})", "correct it") from None
+
+
+def _json_list(text: str) -> list[str] | None:
+    """The strings in a JSON list; None if it is something else."""
+    if not text.startswith("["):
+        return None
+    try:
+        items = json.loads(text)
+    except ValueError:
+        return None
+    return items if all(isinstance(item, str) for item in items) else None
+
+
+def _shell_words(text: str) -> list[str]:
+    """The words of a command, with their quotes; none if a quote is unclosed."""
+    words = []
+    position = 0
+    while position < len(text):
+        word = _SHELL_WORD.match(text, position)
+        if not word:
+            return []
+        words.append(word[0])
+        position = word.end()
+    return words
 
 
 def _without_quotes(text: str, escape: str) -> str:
@@ -195,11 +239,11 @@ def read_instructions(text: str, escape: str, where: str) -> Iterator[Instructio
         first = 0
         while number < len(lines):
             raw = lines[number]
-            line = raw.removesuffix("\r")
+            line = raw.rstrip("\r")
             here = offset
             number += 1
             offset += len(raw) + 1
-            bare = line.lstrip()
+            bare = line.lstrip(SPACES)
             if not bare or bare.startswith("#"):
                 if parts:
                     continue
@@ -220,16 +264,23 @@ def read_instructions(text: str, escape: str, where: str) -> Iterator[Instructio
         if not whole.strip():
             continue
         instruction = Instruction(whole, first, escape, where, pieces)
-        if "<<" in whole:
-            for terminator, drops_tabs in instruction.heredocs():
-                while True:
-                    if number == len(lines):
-                        raise instruction.error(
-                            f"the here-document {terminator} has no end", f"end it with a line {terminator}"
-                        )
-                    line = lines[number].removesuffix("\r")
-                    offset += len(lines[number]) + 1
-                    number += 1
-                    if terminator == (line.lstrip("\t") if drops_tabs else line):
-                        break
+        for terminator, drops_tabs, is_certain in instruction.heredocs() if "<<" in whole else ():
+            end = _end_of_heredoc(lines, number, terminator, drops_tabs=drops_tabs)
+            if end is None:
+                if not is_certain:
+                    continue
+                raise instruction.error(
+                    f"the here-document {terminator} has no end", f"end it with a line {terminator}"
+                )
+            offset += sum(len(line) + 1 for line in lines[number:end])
+            number = end
         yield instruction
+
+
+def _end_of_heredoc(lines: Sequence[str], start: int, terminator: str, *, drops_tabs: bool) -> int | None:
+    """The index after the terminator's line; None if there is none."""
+    for index in range(start, len(lines)):
+        line = lines[index].rstrip("\r")
+        if terminator == (line.lstrip("\t") if drops_tabs else line):
+            return index + 1
+    return None

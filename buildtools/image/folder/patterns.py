@@ -14,12 +14,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from buildtools import Refused
+from buildtools.image.folder.shell import SPACES
 
 PatternMatches = Sequence[bool]
 """Which pattern matched a directory, pattern by pattern: what the entries below it inherit."""
-
-# Go's unicode.IsSpace; str.strip() would also strip the separators U+001C to U+001F.
-_SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 
 # Go's path/filepath.Match: a pattern that gives ErrBadPattern there does not match this.
 _RANGE_CHARACTER = r"(?:\\.|[^\\\-\]])"
@@ -68,7 +66,7 @@ class Patterns:
         """
         rules = []
         for index, line in enumerate(patterns):
-            text = line.strip(_SPACE)
+            text = line.strip(SPACES)
             if not text:
                 continue
             text = clean(text)
@@ -103,11 +101,11 @@ class Patterns:
             line = line.removeprefix("\ufeff") if number == 1 else line
             if line.startswith("#"):
                 continue
-            text = line.strip(_SPACE)
+            text = line.strip(SPACES)
             if not text:
                 continue
             negation = "!" if text.startswith("!") else ""
-            text = text[len(negation) :].strip(_SPACE)
+            text = text[len(negation) :].strip(SPACES)
             if text:
                 text = clean(text)
                 if len(text) > 1:

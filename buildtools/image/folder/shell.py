@@ -10,6 +10,9 @@ import functools
 import re
 from collections.abc import Mapping
 
+# Go's unicode.IsSpace; str.strip() and \s also take the separators U+001C to U+001F.
+SPACES = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
+
 
 class BadSubstitution(ValueError):
     """An invalid ``${…}``, or a ``${NAME:?message}`` whose variable is not set."""
@@ -19,11 +22,13 @@ class BadSubstitution(ValueError):
 def word_pattern(escape: str) -> re.Pattern[str]:
     """Matches one word; white space inside quotes, or after ``escape``, does not end it."""
     e = re.escape(escape)
-    return re.compile(rf"""(?:"(?:{e}.|[^"{e}])*"?|'[^']*'?|{e}.|[^\s"'{e}]|{e}$)+""", re.DOTALL)
+    return re.compile(rf"""(?:"(?:{e}.|[^"{e}])*"?|'[^']*'?|{e}.|[^{SPACES}"'{e}]|{e}$)+""", re.DOTALL)
 
 
-def expand(word: str, variables: Mapping[str, str], escape: str = "\\") -> str:
+def expand(word: str, variables: Mapping[str, str] | None, escape: str = "\\") -> str:
     """``word`` with quotes and escapes removed and variables replaced; an unset variable is empty.
+
+    Without ``variables`` they stay as they are.
 
     :raises BadSubstitution: see there.
     """
@@ -33,7 +38,7 @@ def expand(word: str, variables: Mapping[str, str], escape: str = "\\") -> str:
 
 
 class _Reader:
-    def __init__(self, text: str, variables: Mapping[str, str], escape: str) -> None:
+    def __init__(self, text: str, variables: Mapping[str, str] | None, escape: str) -> None:
         self.text = text
         self.position = 0
         self.variables = variables
@@ -82,6 +87,8 @@ class _Reader:
         raise BadSubstitution("unfinished double quote")
 
     def variable(self) -> str:
+        if self.variables is None:
+            return "$"
         has_brace = self.text.startswith("{", self.position)
         # A name, a positional parameter, or one of the shell's special parameters, which are never set here.
         name = re.compile(r"[A-Za-z_][A-Za-z0-9_]*|[0-9]+|[@*#?\-$!]").match(self.text, self.position + has_brace)

@@ -71,6 +71,18 @@ def test_a_stage_named_as_its_own_base_means_the_image() -> None:
     assert ["base"] == images(needs("FROM base AS base\nFROM base\n"))
 
 
+def test_only_copy_may_name_a_stage_by_its_number() -> None:
+    stage = "FROM one AS a\nCOPY a /\n"
+    assert ("a",) == needs(f"{stage}FROM two\nCOPY --from=+0 x /\n").sources
+    found = needs(f"{stage}FROM two\nRUN --mount=from=0,target=/x true\nCOPY --from=² x /\n")
+    assert (["two", "0", "²"], ()) == (images(found), found.sources)
+
+
+def test_the_built_stage_is_the_last_one_unless_another_is_named() -> None:
+    text = "FROM one AS base-x\nFROM two AS base-y\nFROM base-${TARGETSTAGE} AS x\nFROM base-${TARGETSTAGE} AS y\n"
+    assert (["two"], ["one"]) == (images(needs(text)), images(needs(text, target="x")))
+
+
 def test_continued_lines_comments_and_escapes_make_one_instruction() -> None:
     text = "FROM \\\n  # comment\n\n  one \\\n  AS x\nCOPY a \\  \n b\\\nc /d/\nRUN echo \\\\\nCOPY e /\n"
     found = needs(text)
@@ -84,8 +96,13 @@ def test_windows_line_ends_and_a_byte_order_mark_are_accepted() -> None:
     assert ("docker/dockerfile:1", ["one:2"]) == (dockerfile.syntax, images(dockerfile.needs({})))
 
 
-def test_a_comment_that_is_not_a_directive_ends_the_directives() -> None:
-    assert "\\" == parse(b"# a comment\n# escape=`\nFROM x\n").escape
+@pytest.mark.parametrize("first", ["# a comment", "# unknown=directive", "", "#!/usr/bin/env docker"])
+def test_a_line_that_is_not_a_directive_ends_the_directives(first: str) -> None:
+    assert "\\" == parse(f"{first}\n# escape=`\nFROM x\n".encode()).escape
+
+
+def test_a_frontend_is_found_after_the_line_that_makes_a_dockerfile_a_program() -> None:
+    assert "x/y:1" == parse(b"#!/usr/bin/env docker\n# syntax=x/y:1 more\nFROM x\n").syntax
 
 
 def test_here_documents_are_not_instructions() -> None:
@@ -97,7 +114,25 @@ def test_here_documents_are_not_instructions() -> None:
 
 
 def test_shifts_and_here_strings_are_not_here_documents() -> None:
-    assert ("z",) == needs('FROM one\nRUN echo $((1<<3)) "<<EOF" <<< x\nCOPY z /\n').sources
+    assert ("z",) == needs('FROM one\nRUN echo $((1<<3)) $((1 << 3)) "<<EOF" <<< x <<- y\nCOPY z /\n').sources
+
+
+@pytest.mark.parametrize(
+    "instruction",
+    [
+        "RUN [ -f x ] && cat <<EOF",
+        "RUN [[ -f x ]] || cat << EOF > y",
+        "RUN cat <<$A\nCOPY not /\n$A\nRUN <<EOF",
+        "ONBUILD RUN [ -f x ] <<EOF",
+    ],
+)
+def test_a_here_document_is_seen_where_the_newest_engines_see_it(instruction: str) -> None:
+    assert ("z",) == needs(f"FROM one\n{instruction}\nCOPY not /\nEOF\nCOPY z /\n").sources
+    assert [] == parse(f"FROM one\n{instruction}\nnothing of Docker's\nEOF\n".encode()).unknown_instructions()
+
+
+def test_a_command_that_is_a_list_has_no_here_document() -> None:
+    assert ("<<EOF", "z") == needs('FROM one\nRUN ["x", "<<EOF"]\nCOPY ["<<EOF", "z", "/"]\n').sources
 
 
 @pytest.mark.parametrize(
@@ -118,6 +153,14 @@ def test_shifts_and_here_strings_are_not_here_documents() -> None:
         ("RUN echo --mount=type=bind", ()),
         ("ONBUILD COPY a /", ()),
         ("copy a /", ("a",)),
+        ("COPY a\u00a0b\u2028c\x1f d /", ("a\u00a0b\u2028c\x1f", "d")),
+        ("COPY a\vb\fc /", ("a", "b", "c")),
+        ("COPY -- --x /", ("--x",)),
+        ("COPY --from= a /", ("a",)),
+        ("ADD h\\ttps://example.com/x a /", ("a",)),
+        ("ADD deploy@example.com:x github.com/y ftp://z /", ("ftp://z", "github.com/y")),
+        ("RUN --mount=type=$KIND,source=a,target=/a x", ("a",)),
+        ("RUN --mount=Type=Bind,source=a,target=/a x", ("a",)),
     ],
 )
 def test_what_an_instruction_takes_from_the_context(instruction: str, sources: tuple[str, ...]) -> None:
@@ -146,6 +189,22 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
         ("ENV U=https://example.com/x\nADD $U /", ("$U",)),
         ("COPY https://example.com /", ()),
         ("ADD a b /", ()),
+        (
+            "ADD deploy@example.com:x.git HTTPS://example.com/y.git /z",
+            ("deploy@example.com:x.git", "HTTPS://example.com/y.git"),
+        ),
+        ("ADD h\\ttps://example.com/x /", ("h\\ttps://example.com/x",)),
+        (f"ADD https://example.com/x.tgz#{COMMIT} /", (f"https://example.com/x.tgz#{COMMIT}",)),
+        (f"ADD https://example.com/x.tgz?ref={COMMIT} /", (f"https://example.com/x.tgz?ref={COMMIT}",)),
+        ("ADD --checksum= https://example.com/x /", ("https://example.com/x",)),
+        ("ARG SUM\nADD --checksum=$SUM https://example.com/x /", ("https://example.com/x",)),
+        ("ARG SUM=sha256:0\nADD --checksum=$SUM https://example.com/x /", ()),
+        ("ENV U=https://example.com\nADD $U/x /", ("$U/x",)),
+        ("ENV U https://example.com\nADD $U/x /", ("$U/x",)),
+        ("ENV S=ttps D=docs\nADD h$S://example.com $D/x /", ("h$S://example.com",)),
+        ("ARG S=https\nARG U=$S://example.com\nADD $U /", ("$U",)),
+        ("ENV D=https://example.com\nENV D=docs E=$D\nADD $D $E /", ("$E",)),
+        ("ADD $OF_THE_BASE/x /", ("$OF_THE_BASE/x",)),
     ],
 )
 def test_what_a_url_brings_may_change_unless_it_is_pinned(instructions: str, remotes: tuple[str, ...]) -> None:
@@ -157,6 +216,7 @@ def test_what_a_url_brings_may_change_unless_it_is_pinned(instructions: str, rem
     [
         ("type=secret,id=token,required", ("token",)),
         ("type=secret,target=/run/token,required=true", ("token",)),
+        ("type=secret,src=token,target=/x,required=T", ("token",)),
         ("type=secret,id=token", ()),
         ("type=secret,id=token,required=false", ()),
         ("type=secret,id=$ID,required", ()),
@@ -173,6 +233,11 @@ def test_a_url_in_a_trigger_counts_and_one_in_a_stage_that_is_not_built_does_not
     assert () == needs(f"FROM scratch AS unused\n{url}\nFROM scratch\n").remotes
     found = parse(b"FROM base\n").needs({}, triggers=lambda image: (url,))
     assert ("https://example.com/x",) == found.remotes
+
+
+def test_a_stage_has_the_variables_of_the_stage_that_it_is_built_on() -> None:
+    stage = "FROM scratch AS a\nENV U=https://example.com D=docs\n"
+    assert ("$U/x",) == needs(f"{stage}FROM a\nADD $U/x $D/y /\n").remotes
 
 
 def test_triggers_of_a_base_count_in_the_stage_built_on_it() -> None:

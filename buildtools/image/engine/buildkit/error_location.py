@@ -66,7 +66,7 @@ def heredoc_around(text: str, line: int) -> int:
         above = [each for each in _instructions(text) if each.line <= line]
     except Refused:
         return 0
-    return above[-1].line if above and above[-1].line < line and above[-1].heredocs() else 0
+    return above[-1].line if above and above[-1].line < line and any(above[-1].heredocs()) else 0
 
 
 def _instructions(text: str) -> Iterator[Instruction]:

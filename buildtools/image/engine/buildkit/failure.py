@@ -13,7 +13,7 @@ from buildtools.image.engine.buildkit.error_location import heredoc_around, loca
 from buildtools.image.engine.buildkit.grpc import Status
 from buildtools.image.engine.buildkit.progress import Vertex
 from buildtools.image.engine.buildkit.protobuf import Message
-from buildtools.image.folder.instructions import read_directives
+from buildtools.image.folder.instructions import requested_frontend
 
 _WRAPPING = re.compile(
     r"failed to solve(?: with frontend \S+)?: |failed to create LLB definition: |rpc error: code = \w+ desc = "
@@ -148,7 +148,7 @@ def explained(image: str, dockerfile: Path, text: str, error: Status, vertex: Ve
 
 
 def _newer_frontend(text: str) -> str:
-    syntax = read_directives(text).get("syntax")
+    syntax = requested_frontend(text)
     other = f"see that the engine can pull {syntax}" if syntax else "begin it with # syntax=docker/dockerfile:1"
     return f"correct it, or, where newer frontends know it, {other}, or build with a newer engine"
 
