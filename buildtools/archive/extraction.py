@@ -155,7 +155,7 @@ class _Extraction:
 
         unreadable: Any = (tarfile.TarError, gzip.BadGzipFile, isal_zlib.error, EOFError)
         # tarfile raises these for nonsensical headers.
-        unreadable += (ValueError, RecursionError)
+        unreadable += (ValueError, OverflowError, RecursionError)
         self._folder.mkdir()
         self._folder.chmod(_FOLDER_MODE)
         try:
@@ -236,10 +236,20 @@ class _Extraction:
     def _write_file(self, target: Path, entry: tarfile.TarInfo, archive: tarfile.TarFile) -> None:
         if entry.mode & (stat.S_ISUID | stat.S_ISGID):
             raise _NotUnpacked(f"{entry.name} would run as its owner or group (setuid, setgid)")
-        content = cast(IO[bytes], archive.extractfile(entry))
+        # Of a stream, only what is below the buffer can seek, forward.
+        content = cast(Any, archive.extractfile(entry)).raw
+        pieces: Any = entry.sparse or [(0, entry.size)]
         with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0) as out:  # noqa: PTH123  a descriptor
-            while block := content.read(_CHUNK):
-                _write_all(out, block)
+            # A few bytes of an archive can name a hole that no disk has room for, so holes are left as holes.
+            for start, size in pieces:
+                content.seek(start)
+                out.seek(start)
+                while size and (block := content.read(min(size, _CHUNK))):
+                    _write_all(out, block)
+                    size -= len(block)
+                if size:
+                    raise _NotUnpacked(f"{entry.name} ends too early")
+            out.truncate(entry.size)
             os.fchmod(out.fileno(), entry.mode & _FILE_MODE | stat.S_IRUSR | stat.S_IWUSR)
             os.utime(out.fileno(), (entry.mtime, entry.mtime))
 

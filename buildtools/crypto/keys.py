@@ -136,7 +136,8 @@ def read_pem(source: str, root: Path, environment: Mapping[str, str], where: str
         variable = source.removeprefix("env:")
         if not environment.get(variable):
             raise Refused(f"{where} is in the variable {variable}, which is not set", "set it")
-        return os.fsencode(environment[variable])
+        # Where a variable can have one line only, "\n" usually stands for the end of a line. PEM has no backslash.
+        return os.fsencode(environment[variable].replace("\\n", "\n"))
     try:
         return (root / source).read_bytes()
     except OSError as error:

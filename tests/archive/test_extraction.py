@@ -62,6 +62,24 @@ def listing(folder: Path) -> dict[str, tuple[str, int, int, bytes]]:
 
 
 @pytest.mark.parametrize("form", ["gnu", "pax"])
+def test_a_hole_in_a_file_takes_no_room(store: S3Store, tmp_path: Path, form: str) -> None:
+    tree, archive = tmp_path / "daemon-1.0", tmp_path / "daemon.tgz"
+    tree.mkdir()
+    with (tree / "data").open("wb") as out:
+        for start, content in ((0, b"head"), (1 << 40, b"middle"), (1 << 41, b"x" * 3_000_000)):
+            out.seek(start)
+            out.write(content)
+        out.truncate(1 << 42)
+    subprocess.run(["tar", f"--format={form}", "-C", tmp_path, "-Sczf", archive, tree.name], check=True)
+    data = unpacked(store, tmp_path / "actual", archive.read_bytes()) / "data"
+    assert ((1 << 42), True) == (data.stat().st_size, data.stat().st_blocks * 512 < 4_000_000)
+    with data.open("rb") as file:
+        for start, content in ((0, b"head"), (1 << 40, b"middle"), ((1 << 41) + 2_999_996, b"xxxx")):
+            file.seek(start)
+            assert content.ljust(8, b"\0") == file.read(8)
+
+
+@pytest.mark.parametrize("form", ["gnu", "pax"])
 def test_a_tree_comes_out_as_gnu_tar_unpacks_it(store: S3Store, tmp_path: Path, form: str) -> None:
     tree = tmp_path / "daemon-1.0"
     (tree / "lib" / "empty").mkdir(parents=True)
@@ -147,6 +165,23 @@ def test_what_is_not_safe_is_not_unpacked(store: S3Store, tmp_path: Path, entrie
         unpacked(store, tmp_path / "out", tgz(*entries))
     assert caught.value.fact.endswith(f"{reason})")
     assert ["out"] == [path.name for path in tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"mtime": "1e30"},
+        {"mtime": "nan"},
+        {"size": "99999999999"},
+        {"GNU.sparse.map": "a,b", "GNU.sparse.size": "9"},
+        {"GNU.sparse.map": "0,99999999999", "GNU.sparse.size": "9"},
+    ],
+)
+def test_a_header_that_makes_no_sense_is_refused(store: S3Store, tmp_path: Path, fields: dict[str, str]) -> None:
+    member, text = entry("d/a", text=b"text")
+    member.pax_headers = fields
+    with pytest.raises(Refused, match="is not unpacked"):
+        unpacked(store, tmp_path / "out", tgz((member, text)))
 
 
 NOT_ARCHIVES = {

@@ -133,6 +133,9 @@ def test_a_key_comes_from_a_file_or_a_variable(tmp_path: Path) -> None:
     assert b"a key" == read_pem("cosign.pub", tmp_path, {}, "verify_key")
     assert b"a key" == read_pem(str(tmp_path / "cosign.pub"), Path("/"), {}, "verify_key")
     assert b"another" == read_pem("env:KEY", tmp_path, {"KEY": "another"}, "verify_key")
+    pem = make_key("P-256")
+    one_line = pem.decode().replace("\n", "\\n")
+    assert pem == read_pem("env:KEY", tmp_path, {"KEY": one_line}, "sign.key")
     with pytest.raises(Refused, match=r"^verify_key is in the variable KEY, which is not set"):
         read_pem("env:KEY", tmp_path, {"KEY": ""}, "verify_key")
     with pytest.raises(Refused, match=r"^verify_key: nowhere.pub cannot be read \(No such file or directory\)"):

@@ -143,6 +143,34 @@ def test_a_digest_that_is_said_not_to_match_is_tried_again(registry: str, reposi
         assert image.digest == client.put_manifest(repository, "1.0", image)
 
 
+@pytest.mark.parametrize("status", [200, 202, 204, 404])
+def test_any_success_of_a_deletion_is_one(registry: str, repository: str, status: int) -> None:
+    with before(registry, always("DELETE", "/manifests/", lambda answer: replaced(answer, status, b"{}"))) as client:
+        assert client.delete_manifest(repository, DIGEST)
+
+
+@pytest.mark.parametrize("size", [len(BLOB), 9_000_000], ids=["whole", "streamed"])
+def test_an_upload_that_is_redirected_is_sent_there(registry: str, repository: str, size: int) -> None:
+    def send_elsewhere(answer: Answer) -> None:
+        if "/uploads/" in answer.path:
+            replaced(answer, 307)
+            answer.headers["Location"] = f"http://{registry}{answer.path}"
+
+    blob = BLOB.ljust(size)
+    with before(registry, send_elsewhere) as client:
+        client.put_blob(repository, blob)
+        assert blob == client.get_blob(repository, digest_of(blob))
+
+
+def test_a_list_of_tags_that_names_itself_as_the_next_page_ends(registry: str, repository: str) -> None:
+    def again(answer: Answer) -> None:
+        answer.headers["Link"] = f'</v2/{repository}/tags/list?last=1.0&n=1000>; rel="next"'
+
+    with before(registry, always("GET", "/tags/list", again)) as client:
+        client.put_manifest(repository, "1.0", manifest(client, repository))
+        assert {"1.0"} == {*client.tags(repository)}
+
+
 @pytest.mark.parametrize("status", [400, 404, 405, 403])
 def test_a_mount_that_is_declined_is_not_an_error(registry: str, repository: str, status: int) -> None:
     with before(registry, always("POST", "mount=", lambda answer: replaced(answer, status, b"{}"))) as client:

@@ -47,6 +47,12 @@ def service() -> Iterator[Service]:
             self.end_headers()
             self.wfile.write(body)
 
+        def do_HEAD(self) -> None:
+            made.asked.append(self.command)
+            # botocore asks by HEAD where a bucket is that has moved, as often as it is told so.
+            self.send_response(404 if made.status == 301 else made.status)
+            self.end_headers()
+
         do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815  named by http.server
 
     with serving(Handler) as address:
@@ -64,7 +70,7 @@ def service() -> Iterator[Service]:
         (400, "ExpiredToken", Refused, "expired: renew AWS_SESSION_TOKEN"),
         (403, "RequestTimeTooSkewed", Refused, "this machine's clock is wrong: set the clock"),
         (301, "PermanentRedirect", Refused, "another region: set AWS_REGION"),
-        (501, "NotImplemented", Refused, "conditional writes, and set s3_checksums = false"),
+        (501, "NotImplemented", Refused, "set s3_conditional_writes = false .*, set s3_checksums = false"),
         (400, "BadDigest", Unreachable, "damaged on its way .*: try again"),
         (413, "EntityTooLarge", Refused, "an upload of this size .*client_max_body_size"),
         (507, "XMinioStorageFull", Unreachable, "has no space left for .*: make room there"),
@@ -80,6 +86,23 @@ def test_a_refusal_is_told_with_what_to_do(
         store.create("key", b"data", "text/plain")
     assert kind is type(caught.value)
     assert "very-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "words"),
+    [
+        (400, "ExpiredToken", "the S3 session token has expired: renew"),
+        (403, "RequestTimeTooSkewed", "clock is wrong: set"),
+        (403, "AccessDenied", "denies s3:GetObject on s3://bucket/widgets/key: grant"),
+    ],
+)
+def test_why_head_is_refused_is_told_though_its_answer_has_no_body(
+    service: Service, status: int, code: str, words: str
+) -> None:
+    service.status, service.code = status, code
+    with pytest.raises(Refused, match=words):
+        service.store().head("key")
+    assert ["HEAD", "GET"] == [service.asked[0], service.asked[-1]]
 
 
 def test_a_service_that_asks_to_wait_is_asked_four_times(service: Service) -> None:

@@ -44,7 +44,8 @@ _REFUSALS = {
     "413": _SIZE,
     "NotImplemented": (
         "{endpoint} does not support a request that a release needs ({message})",
-        "use a service with conditional writes, and set s3_checksums = false if it knows no checksums",
+        "use a service with conditional writes, or set s3_conditional_writes = false and publish one at a time; "
+        "if it knows no checksums, set s3_checksums = false",
     ),
 }
 # The permission that each operation needs; all others write.

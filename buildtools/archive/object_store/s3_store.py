@@ -27,8 +27,9 @@ from buildtools.events import Report, Transferred, unheard
 from buildtools.schedule import awaited, side_by_side
 
 _ABSENT = frozenset({"NoSuchKey", "NotFound", "404"})
-# HEAD is refused, but the object may exist.
-_NO_HEAD = frozenset({"MethodNotAllowed", "405", "NotImplemented", "501"})
+# HEAD is refused, for a reason that only the response to GET has: a token that has expired, a wrong clock; or the
+# service knows no HEAD, and the object may exist.
+_NO_HEAD = frozenset({"400", "403", "MethodNotAllowed", "405", "NotImplemented", "501"})
 # Colliding writers of one key are told to try again; losing five times in three seconds is more than a few collisions.
 _COLLISIONS = 5
 # Enough to hide the latency of a distant store.

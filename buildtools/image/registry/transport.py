@@ -255,8 +255,8 @@ class Transport:
                 renewals -= 1
                 if self._authenticator.challenged(_challenge(answer), scope, authorization):
                     continue
-            # Blobs may be elsewhere; the login is never sent there.
-            if answer.status in (301, 302, 303, 307, 308) and method in ("GET", "HEAD"):
+            # Blobs may be elsewhere; the login is never sent there. Other methods than these may keep to 307 and 308.
+            if answer.status in (307, 308) or (answer.status in (301, 302, 303) and method in ("GET", "HEAD")):
                 target = urljoin(target, answer.header("Location", ""))
                 continue
             break
