@@ -214,9 +214,9 @@ class Project(Repository):
         from buildtools.image.engine.client import Engine
 
         with closing(Engine.connect(self.place.engine.environment)) as engine:
-            return {
-                tag: image["Id"] for image in engine.api.images() for tag in image["RepoTags"] or () if self.mark in tag
-            }
+            names = ((tag, image["Id"]) for image in engine.api.images() for tag in image["RepoTags"] or ())
+            # Engines with containerd's store list digests, too.
+            return {tag: image_id for tag, image_id in names if self.mark in tag and "@" not in tag}
 
     def forget_images(self) -> None:
         """Take this project's images out of the engine."""
@@ -226,6 +226,9 @@ class Project(Repository):
             listed = engine.api.images()
             # What was pulled by digest has no tag.
             names = [name for image in listed for kind in ("RepoTags", "RepoDigests") for name in image[kind] or ()]
+            # Debian 13's engine does not list what it has pulled without the layers whose files it had.
+            versions = self.git("tag", check=False).split()
+            names += [f"{self.place.registry}/{each}:{version}" for each in self.folders() for version in versions]
             for name in names:
                 if self.mark in name:
                     with suppress(EngineError), engine.errors():

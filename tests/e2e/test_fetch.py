@@ -7,11 +7,13 @@ import signal
 import subprocess
 import threading
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from buildtools.image.engine.client import Engine
 from tests.e2e.conftest import MakeProject
 from tests.e2e.machine import NO_ENGINE, Machine, make_machine, make_releases
 from tests.e2e.project import Place, Project
@@ -56,9 +58,10 @@ def test_archives_are_unpacked_and_images_pulled_and_again_nothing_is_done(relea
     daemon = machine.to / "current" / released.name("daemon")
     assert ("1.0.0\n", 0o755) == ((daemon / "run").read_text(), (daemon / "bin/daemon").stat().st_mode & 0o777)
     assert "1.0.0\n" == (machine.to / "current" / released.name("agent") / "agent").read_text()
-    images = released.images()
-    assert {released.reference(name, "1.0.0") for name in ("app", "base")} == images.keys()
-    files = machine.files()
+    files, images = machine.files(), released.images()
+    with closing(Engine.connect(released.place.engine.environment)) as engine:
+        # Debian 13's engine does not list them, because it had the files of their layers.
+        assert all(engine.inspect(released.reference(name, "1.0.0")) for name in ("app", "base"))
     assert 4 * ["already there"] == machine.states("1.0.0")
     assert (files, images) == (machine.files(), released.images())
 
@@ -131,8 +134,6 @@ def test_images_become_a_layout_that_skopeo_copies_with_the_same_digest(released
 def test_a_layout_can_be_loaded_into_an_engine(
     released: Project, machine: Machine, environment: Mapping[str, str]
 ) -> None:
-    from buildtools.image.engine.client import Engine
-
     released.forget_images()
     machine.states("1.0.0", "--oci", **NO_ENGINE)
     tar = subprocess.run(["tar", "-C", machine.to / "current/oci", "-c", "."], check=True, capture_output=True).stdout

@@ -23,7 +23,7 @@ from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.image_to_push import ImageToPush, PushedImage, PushRoute
 from buildtools.image.registry.lookup import ImageLookup, StoredImage, find_fingerprints, fingerprint_tag
-from buildtools.image.registry.manifest import labels_of
+from buildtools.image.registry.manifest import diff_ids_of, labels_of
 from buildtools.version import Version
 from tests.conftest import HtpasswdRegistry
 from tests.contract.registries import OwnRegistry, own_registry
@@ -201,7 +201,8 @@ def test_who_comes_second_takes_what_the_first_stored(
     (pushed,) = push(request, connected, agent.registry, agent.cache)
     other.registry.close()
     assert agent.stored(ours, "1.0").digest == pushed.digest
-    assert theirs.image_id == agent.stored(ours, fingerprint_tag(ours.fingerprint)).manifest.config.digest
+    their_layers = (connected.inspect(theirs.image_id) or {})["RootFS"]["Layers"]
+    assert their_layers == diff_ids_of(agent.stored(ours, fingerprint_tag(ours.fingerprint)).config)
     assert layer_tar({"a": b"theirs"}) != layer_tar({"a": b"ours"})
 
 
@@ -218,4 +219,5 @@ def test_an_error_inside_the_engines_push_is_an_error_and_a_login_helps(
     assert push_by_engine(
         connected, name, "1", login, lambda _layer, _size: True, lambda layer, *bytes_: sent.update({layer: bytes_})
     )
-    assert sent
+    # An engine with containerd's store says it every 100 ms, and may be done before.
+    assert sent or connected.containerd_store

@@ -190,6 +190,11 @@ class Engine:
             # This store takes 7 ms for each image, and 7 more where a label is asked for.
             wanted = {"reference": sorted(repositories)}
         target = f"/v{self.api_version}/images/json?{urllib.parse.urlencode({'filters': json.dumps(wanted)})}"
+        # A store of content lists an image that it has lost a part of, or is just removing, without its labels.
+        key = label.partition("=")[0]
+        return [image for image in self._listed(target) if key in image.labels]
+
+    def _listed(self, target: str) -> list[EngineImage]:
         for _ in range(_LISTINGS - 1):
             try:
                 return self._document(target, documents.image_list)

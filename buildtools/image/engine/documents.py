@@ -35,7 +35,7 @@ def image_list(data: bytes) -> list[EngineImage]:
     return [
         EngineImage(
             _text(entry, "Id"),
-            tuple(tag for tag in _texts(entry, "RepoTags") if tag != "<none>:<none>"),
+            _tags(entry),
             {key: str(value) for key, value in _object(entry, "Labels").items()},
             created if isinstance(created := entry.get("Created"), int) else 0,
         )
@@ -50,11 +50,16 @@ def image_details(data: bytes) -> dict[str, Any]:
     """
     image = _as_object(_document(data))
     _text(image, "Id")
-    for key in ("RepoTags", "RepoDigests"):
-        _texts(image, key)
+    image["RepoTags"] = list(_tags(image))
+    _texts(image, "RepoDigests")
     _texts(_object(image, "Config"), "OnBuild")
     _texts(_object(image, "RootFS"), "Layers")
     return image
+
+
+def _tags(image: Mapping[str, Any]) -> tuple[str, ...]:
+    """An image's names with a tag. Engines with containerd's store list a digest that it was pulled by, too."""
+    return tuple(tag for tag in _texts(image, "RepoTags") if "@" not in tag and tag != "<none>:<none>")
 
 
 def engine_platform(data: bytes) -> Platform:

@@ -104,7 +104,7 @@ def test_a_failure_names_line_instruction_status_and_last_words(builder: Builder
         ("FROM BASE\nCOPY nothing /\n", 2, "COPY nothing /: /nothing: not found in the context"),
         ("FROM BASE AS one\nFROM BASE\nCOPY --from=one /nothing /\n", 3, "/nothing: not found"),
         ("FROM BASE\nRUN --mount=type=secret,id=no,required=true true\n", 2, "secret no"),
-        ("FROM BASE\nCOPY --nothing a /\n", 2, "flag: nothing (DOCKERFILE:2): correct it, or, where newer frontends"),
+        ("FROM BASE\nCOPY --nothing a /\n", 2, "nothing (DOCKERFILE:2): correct it, or, where newer frontends"),
         ("", 0, "cannot be empty"),
     ],
 )

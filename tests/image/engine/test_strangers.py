@@ -56,6 +56,24 @@ def answering(routes: dict[bytes, bytes]) -> Callable[[bytes], bytes]:
     return lambda request: next(answer for key, answer in routes.items() if key in request)
 
 
+def test_an_image_that_is_listed_without_its_labels_is_not_taken_for_one_with_them(tmp_path: Path) -> None:
+    listed = [
+        {"Id": "sha256:1", "RepoTags": ["app:1"], "Created": 1, "Labels": labels}
+        for labels in (None, {}, {"other": "x"}, {"label": "x"})
+    ]
+    routes = {b"/_ping": PING, b"/images/json": response("200 OK", json.dumps(listed).encode())}
+    with stranger(tmp_path, answering(routes)) as host, closing(Engine.connect({"DOCKER_HOST": host})) as engine:
+        assert [{"label": "x"}] == [image.labels for image in engine.images("label")]
+
+
+def test_the_name_that_an_image_was_pulled_by_is_no_tag(tmp_path: Path) -> None:
+    names = ["app:1", f"app@sha256:{'0' * 64}", "<none>:<none>"]
+    listed = {"Id": "sha256:1", "RepoTags": names, "Created": 1, "Labels": {"label": "x"}}
+    routes = {b"/_ping": PING, b"/images/json": response("200 OK", json.dumps([listed]).encode())}
+    with stranger(tmp_path, answering(routes)) as host, closing(Engine.connect({"DOCKER_HOST": host})) as engine:
+        assert [("app:1",)] == [image.tags for image in engine.images("label")]
+
+
 def test_podman_is_refused_by_its_name(tmp_path: Path) -> None:
     ping = response("200 OK", b"OK", Server="Libpod/5.8.6 (linux)", Api_Version="1.44", Libpod_Api_Version="5.8.6")
     with stranger(tmp_path, lambda request: ping) as host, pytest.raises(Refused) as caught:
