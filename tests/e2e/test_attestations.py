@@ -44,7 +44,7 @@ scan() {
 END
 }
 scan "$BUILDKIT_SCAN_SOURCE"
-for extra in "$BUILDKIT_SCAN_SOURCE_EXTRAS"/*; do
+for extra in "${BUILDKIT_SCAN_SOURCE_EXTRAS:-/nothing}"/*; do
     [ ! -d "$extra" ] || scan "$extra"
 done
 """
