@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from buildtools.git.checkout import Checkout
     from buildtools.image.folder.folders import ImageFolder
     from buildtools.image.registry.cache import Cache
+    from buildtools.platform import Platform
 
 
 class TaskContext:
@@ -31,6 +32,7 @@ class TaskContext:
         self.services = services or Services(run.settings, run.environment, run.cancelled, run.cache)
         self._checkout = checkout
         self._image_folders: tuple[ImageFolder, ...] | None = None
+        self._assumed_platform: Platform | None = None
 
     def __enter__(self) -> TaskContext:
         return self
@@ -88,10 +90,20 @@ class TaskContext:
             self.settings,
             self.version,
             self.run.only,
-            builder=self.services.build_platform,
+            builder=self.build_platform,
             proxies=self.services.build_proxies,
         )
         return self._image_folders
+
+    @property
+    def build_platform(self) -> Platform | None:
+        """The platform of images that have none configured; None if the builder does not say, and none is assumed."""
+        return self.services.build_platform or self._assumed_platform
+
+    def assume_platform(self, platform: Platform) -> None:
+        """Read the image folders for a builder of this platform, since the builder does not say what its own is."""
+        self._assumed_platform = platform
+        self.read_image_folders()
 
     def about(self, only: Sequence[str]) -> TaskContext:
         """The same task, restricted to these image folders and their parents."""
@@ -101,7 +113,7 @@ class TaskContext:
         """The same task, which ends as if it were cancelled when ``stopped`` is set."""
         self.run.cancelled.stops(stopped.set)
         task = TaskContext(replace(self.run, cancelled=stopped), self.services, self._checkout)
-        task._image_folders = self._image_folders
+        task._image_folders, task._assumed_platform = self._image_folders, self._assumed_platform
         return task
 
     def with_checkout(self, checkout: Checkout) -> TaskContext:

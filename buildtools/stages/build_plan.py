@@ -91,6 +91,7 @@ def read_plan(task: TaskContext, count: int = 0) -> BuildPlan:
 
     :raises Conflict: if the version exists with other content.
     """
+    images.learn_platform(task)
     statuses = images.survey_folders(task)
     agenda = _Agenda(task, statuses, with_built=bool(count))
     division = agenda.partition(count) if count else Partition((), ())

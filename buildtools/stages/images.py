@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 
@@ -19,9 +19,10 @@ from buildtools.image.folder.folders import ImageFolder
 from buildtools.image.push.routes import PushRequest, foreseen_routes, push, unbuilt_images
 from buildtools.image.reference import Reference
 from buildtools.image.registry.image_to_push import ImageToPush, PushedImage, PushRoute
-from buildtools.image.registry.lookup import move_tag
-from buildtools.image.registry.manifest import CREATED_LABEL, SOURCE_LABEL, VERSION_LABEL
+from buildtools.image.registry.lookup import ImageLookup, move_tag
+from buildtools.image.registry.manifest import CREATED_LABEL, SOURCE_LABEL, VERSION_LABEL, platform_of
 from buildtools.image.survey import BuildState, ImageStatus, survey
+from buildtools.platform import Platform
 from buildtools.stages.engine_store import EngineStore
 from buildtools.stages.image_names import place, repository
 from buildtools.stages.image_store import ImageStore
@@ -57,6 +58,8 @@ def survey_images(task: TaskContext, *, complete: bool = False) -> tuple[ImageSt
 
     :raises BuildToolsError: if a base image cannot be fetched.
     """
+    if task.services.sites:
+        learn_platform(task)
     return _store(task).with_places(survey_folders(task, complete=complete))
 
 
@@ -75,10 +78,28 @@ def complete_survey(task: TaskContext) -> tuple[ImageStatus, ...]:
 
     :raises BuildToolsError: if a base image cannot be fetched.
     """
+    learn_platform(task)
     statuses = survey_folders(task, complete=True)
     if errors := [status.base_error for status in statuses if status.base_error]:
         raise Failures(errors).combined("base images are missing", "fix the errors above and run again")
     return statuses
+
+
+def learn_platform(task: TaskContext) -> None:
+    """If the builder does not say for which platform it builds, take that of the version's images in the registry.
+
+    Only the first image is looked at, since a version is one for all. Without it, this machine's platform stands for
+    the builder's.
+    """
+    if task.build_platform is not None or not task.settings.registry:
+        return
+    names = [each.image for each in task.image_folders() if not task.settings.platforms_of(each.image)]
+    # Whoever needs the registry says what is wrong with it.
+    with suppress(BuildToolsError, ValueError):
+        lookup = ImageLookup(task.services.registry, task.registry_cache)
+        image = lookup.read(repository(task, names[0]), task.version.image_tag) if names else None
+        if image:
+            task.assume_platform(Platform.parse(str(platform_of(image.config))))
 
 
 def survey_folders(task: TaskContext, *, complete: bool = False) -> tuple[ImageStatus, ...]:
@@ -217,6 +238,7 @@ def push_plan(task: TaskContext, *, release: bool = False) -> tuple[Planned, ...
 
     :raises Refused: if a release would contain files that no commit has.
     """
+    learn_platform(task)
     statuses = survey_images(task)
     check_untracked(task, statuses, release=release)
     request = PushRequest(_to_push(task, statuses), task.version, _labels(task))

@@ -202,7 +202,7 @@ def _of_unknown_platform(task: TaskContext, statuses: Sequence[ImageStatus]) -> 
     """The names of the images that are for the platform of the first builder, if that did not say what it is."""
     from buildtools.image.builders.pool import reads_build_platform
 
-    if task.services.build_platform is not None:
+    if task.build_platform is not None:
         return []
     return [
         each.name
@@ -215,8 +215,8 @@ def _of_unknown_platform(task: TaskContext, statuses: Sequence[ImageStatus]) -> 
 def refuse_unknown_platform(task: TaskContext, statuses: Sequence[ImageStatus]) -> None:
     """Raise :class:`Unreachable` if images are for the platform of the first builder, which did not say what it is.
 
-    Until it does, this machine's platform stands for it. Other builders may be of another one, and build other images;
-    and a version that was built for another one seems to have other content.
+    Until it does, or the version's images do, this machine's platform stands for it. Other builders may be of another
+    one, and build other images; and what was built for another one seems to have other content.
     """
     if names := _of_unknown_platform(task, statuses):
         first = next(iter(task.services.sites))

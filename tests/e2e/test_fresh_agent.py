@@ -191,3 +191,22 @@ def test_moving_tags_move_forward_only(team: Team) -> None:
     tags = {tag: project.place.digest(project.repository("a"), tag) for tag in ("latest", "2.0", "1.0", "1.0.1")}
     assert {"latest": newest, "2.0": newest, "1.0": tags["1.0.1"], "1.0.1": tags["1.0.1"]} == tags
     assert newest != tags["1.0.1"]
+
+
+@pytest.mark.images_in_engine
+def test_while_the_engine_is_away_the_version_says_for_which_platform_it_is(project: Project, closed: str) -> None:
+    project.image("app", "FROM scratch\nCOPY file /\n", file=project.mark)
+    project.commit("all")
+    project.tag("1.0.0")
+    # As an engine of such a machine builds it.
+    project.done("push", INVOKE_BUILDTOOLS_PLATFORM="linux/riscv64")
+
+    away = {"DOCKER_HOST": f"tcp://{closed}"}
+    assert "1 already there" in project.done("push", **away).last
+    assert f"{project.name('app')} would not change\n" == project.done("push", "--dry-run", **away).out
+    assert "0 images to build" in project.done("plan", **away).last
+    assert "1.0.0 released 1 image" in project.done("publish", **away).last
+    project.image("app", "FROM scratch\nCOPY file /\n", file="another")
+    project.commit("another")
+    project.git("tag", "-f", "-a", "-m", "1.0.0", "1.0.0")
+    assert 3 == project.invoke("push", **away).code
