@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -24,7 +25,9 @@ from buildtools.image.reference import Reference
 from buildtools.image.registry.lookup import fingerprint_tag
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL, is_digest
 from buildtools.image.survey import BuildState, ImageStatus, changes_since, engine_name
-from buildtools.settings import MediaTypes
+from buildtools.settings import MediaTypes, Provenance
+
+_PROXY_WITH_LOGIN = re.compile(r"(?i:https?|ftp|all)_(?i:proxy)=[^/@]*(?://)?[^/@]*@")
 
 
 class BuildOutcome(Enum):
@@ -149,6 +152,7 @@ class _Assembler:
             folder = self._statuses[name].folder
             if self._outcome(self._statuses[name]) is BuildOutcome.BUILT:
                 errors += self._missing_inputs(name, folder)
+                errors += _published_login(self._statuses[name])
                 exports = [
                     cache for cache in read_caches(folder.settings.cache_to, written=True) if cache.needs_content
                 ]
@@ -282,7 +286,7 @@ class _Assembler:
                 mentions | {name: base.kept_name for name, base in status.bases.items() if base.kept_name}
             ),
             tags=names or (self._kept_name(status.name),),
-            args=folder.arguments,
+            args=status.arguments(),
             labels={**settings.labels, FINGERPRINT_LABEL: fingerprint.value, **self._parents_label(folder.parents)},
             target=settings.target,
             platform="" if folder.platform == folder.builder else str(folder.platform),
@@ -363,6 +367,19 @@ class _Assembler:
 def _check_cache(key: str, cache: BuildCache) -> None:
     if cache.kind == "registry":
         check_at(key, lambda: Reference.parse(cache.place))
+
+
+def _published_login(status: ImageStatus) -> list[Refused]:
+    """The error if the provenance of a build would have the login of a proxy; BuildKit notes all arguments."""
+    proxies = [name for name, value in status.arguments().items() if _PROXY_WITH_LOGIN.match(f"{name}={value}")]
+    if not proxies or status.folder.settings.provenance is not Provenance.MAX:
+        return []
+    return [
+        Refused(
+            f'image.{status.name}: provenance = "max" would publish the login in {proxies[0]}',
+            "use a proxy without a login, or provenance = true, which leaves arguments out",
+        )
+    ]
 
 
 def _without_content(what: str, names: Sequence[str]) -> Refused:

@@ -67,14 +67,22 @@ class ImageStatus:
     def selection(self) -> Selection | None:
         """What a build may take from the context; None if only the frontend that reads the Dockerfile knows.
 
-        A Dockerfile may use a frontend with other instructions, or build on an image whose configuration is unknown.
-
         :raises BuildToolsError: if the ignore file cannot be read, or has an invalid pattern.
         """
+        return self.folder.selection(self.folder.needs(_triggers(self.bases))) if self._is_understood else None
+
+    def arguments(self) -> Mapping[str, str]:
+        """The build arguments that a build may read. Its provenance would tell the others too."""
+        return self.folder.readable_arguments(_triggers(self.bases)) if self._is_understood else self.folder.arguments
+
+    @property
+    def _is_understood(self) -> bool:
+        """Whether we read the Dockerfile like the build does.
+
+        It may use a frontend with other instructions, or build on an image whose configuration is unknown.
+        """
         unseen = any(not self.bases[base].digest for base in self.folder.bases)
-        if unseen or self.folder.dockerfile.syntax or "BUILDKIT_SYNTAX" in self.folder.arguments:
-            return None
-        return self.folder.selection(self.folder.needs(_triggers(self.bases)))
+        return not (unseen or self.folder.dockerfile.syntax or "BUILDKIT_SYNTAX" in self.folder.arguments)
 
 
 def survey(

@@ -57,7 +57,7 @@ def attested(project_in: MakeProject, content_place: Place) -> Project:
     project = project_in(content_place)
     project.image("app", "FROM scratch\nCOPY file /\n", file=project.mark)
     project.image("child", "FROM app-{mark}\nCOPY file /child\n", file="child")
-    project.configure(image={project.name("app"): {"provenance": "max"}})
+    project.configure(image={project.name("app"): {"provenance": "max"}}, args={"OF_NO_IMAGE": "told to nobody"})
     project.commit("all")
     project.tag("1.0.0")
     return project
@@ -111,6 +111,7 @@ def test_a_version_has_provenance_that_speaks_of_its_own_image(attested: Project
     repository = attested.repository("app")
     attested.done("publish")
     (first,) = statements(attested, repository, "1.0.0")
+    assert [] == [text for text in ("told to nobody", "build-arg") if text in json.dumps(first)]
     registry = attested.place.registry.replace(":", "%3A")
     assert f"pkg:docker/{registry}/{repository}@1.0.0?platform=linux%2Famd64" == first["subject"][0]["name"]
     digest = attested.place.digest(repository, "1.0.0")

@@ -22,7 +22,7 @@ from buildtools.image.registry.cache import Cache
 from buildtools.image.registry.client import Registry
 from buildtools.image.registry.manifest import FINGERPRINT_LABEL
 from buildtools.image.survey import BuildState, ImageStatus, engine_statuses, survey
-from buildtools.settings import ImageSettings, Settings
+from buildtools.settings import ImageSettings, Provenance, Settings
 from buildtools.version import Version
 from tests.conftest import EngineService
 from tests.servers import Quiet, serving
@@ -180,6 +180,19 @@ def test_a_base_that_cannot_be_had_stops_only_what_is_built_on_it(project: Proje
     assert str(error) in str(caught.value)
     states = {status.name: status.state for status in project.survey()}
     assert [BuildState.UP_TO_DATE] * 2 == [states[project.base], states[project.app]]
+
+
+def test_a_proxy_with_a_login_is_not_told_to_a_build_that_publishes_its_arguments(project: Project) -> None:
+    login, plain = "http://me:secret@proxy.example", "http://proxy.example"
+    project.settings[project.app] = ImageSettings(provenance=Provenance.MAX)
+    with pytest.raises(Refused) as refusal:
+        project.assemble(https_proxy=login, NO_PROXY="me@home")
+    assert f'image.{project.app}: provenance = "max" would publish the login in https_proxy' in refusal.value.fact
+    assert "secret" not in str(refusal.value)
+    # This engine cannot attest anything.
+    for allowed in ({"https_proxy": plain}, {"UNDECLARED": login}):
+        with pytest.raises(Refused, match=r"^provenance \(of app-"):
+            project.assemble(**allowed)
 
 
 def test_a_secret_that_a_dockerfile_requires_is_asked_for_before_its_parent_is_built(project: Project) -> None:

@@ -96,7 +96,7 @@ def walk(root: str | Path, selection: Selection) -> Iterator[Entry]:
         is_directory = item.is_dir(follow_symlinks=False)
         is_chosen = is_included = True
         include_matches = exclude_matches = None
-        if including:
+        if including is not None:
             is_included, include_matches = including.match(path, level.include_matches)
             if not is_included:
                 if not (is_directory and including.may_match_below(path)):

@@ -24,6 +24,9 @@ from buildtools.platform import Platform, local_platform
 from buildtools.settings import COMPONENT, ImageSettings, Settings
 from buildtools.version import Version
 
+# Those that BuildKit reads itself: https://docs.docker.com/reference/dockerfile/#predefined-args
+_UNDECLARED_ARGUMENT = re.compile(r"BUILDKIT_\w+|SOURCE_DATE_EPOCH|(?i:https?|ftp|no|all)_(?i:proxy)")
+
 
 @frozen
 class ImageFolder:
@@ -63,6 +66,16 @@ class ImageFolder:
             return self.own_needs
         triggers = {**triggers, **self.triggers}
         return _needs(self.dockerfile, self.settings, self.arguments, self.platform, self.builder, triggers)
+
+    def readable_arguments(self, triggers: Mapping[str, Sequence[str]]) -> dict[str, str]:
+        """Those of ``arguments`` that the Dockerfile or an ``ONBUILD`` declares, or that need not be declared."""
+        names = {*self.needs(triggers).arguments, *(argument.name for argument in self.dockerfile.arguments)}
+        names |= automatic_arguments(self.builder, self.platform, "").keys()
+        return {
+            name: value
+            for name, value in self.arguments.items()
+            if name in names or _UNDECLARED_ARGUMENT.fullmatch(name)
+        }
 
     def outside(self, triggers: Mapping[str, Sequence[str]]) -> tuple[Base, ...]:
         """The external images that a build needs, given the ``ONBUILD`` instructions of those that are known."""

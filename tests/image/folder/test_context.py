@@ -73,6 +73,11 @@ def test_a_followed_root_means_everything(tmp_path: Path) -> None:
     assert ["a", "b"] == paths(tmp_path, follow=["a", "."])
 
 
+def test_a_followed_path_of_white_space_means_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    assert [] == list(walk(tmp_path, Selection(Patterns(()), follow=[" "])))
+
+
 def test_the_second_name_of_a_file_is_a_link_to_the_first_that_is_listed(tmp_path: Path) -> None:
     make(tmp_path, "a")
     for name in ("b", "c"):

@@ -122,6 +122,17 @@ def test_an_argument_that_has_no_value_here_leaves_the_default_of_the_dockerfile
         folders(emptied, None)
 
 
+def test_a_build_is_given_the_arguments_that_it_may_read(tmp_path: Path) -> None:
+    proxies = {"http_proxy": "p", "All_Proxy": "p"}
+    ours = {"GLOBAL": "1", "DECLARED": "2", "OF_A_BASE": "3", "BUILDKIT_INLINE_CACHE": "1", "TARGETARCH": "x"}
+    others = {"OF_AN_UNUSED_STAGE": "4", "TYPO": "5", "SOME_http_proxy": "6"}
+    text = "ARG GLOBAL\nFROM x AS unused\nARG OF_AN_UNUSED_STAGE\nFROM y\nARG DECLARED=1\n"
+    settings = project(tmp_path, {"image": text}, args={**ours, **others})
+    (image,) = image_folders(settings, VERSION, proxies=proxies)
+    assert {**proxies, **ours} == image.readable_arguments({"y": ("ARG OF_A_BASE",)})
+    assert "OF_A_BASE" not in image.readable_arguments({})
+
+
 def test_arguments_reach_what_a_base_declares_for_its_children(tmp_path: Path) -> None:
     base = "FROM scratch\nONBUILD ARG FLAVOUR\nONBUILD COPY $FLAVOUR /\n"
     settings = project(tmp_path, {"base": base, "app": "FROM base\n"}, args={"FLAVOUR": "mild"})
