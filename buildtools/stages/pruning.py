@@ -10,48 +10,45 @@ sees the other. Each run has a record of its own, because one that keeps the ver
 still prunes.
 
 A run cannot tell whether another was killed or is slow, so it may finish what another is still doing, and then the
-version may be published again. So each run looks, before it deletes the manifest and before each member, whether there
-still is a record.
+version may be published again. So each run looks, before it deletes the manifest and before each group of members,
+whether there still is a record.
+
+Several releases are pruned at once, so that what concerns the whole store is asked once for all of them.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from enum import Enum
 from functools import partial
+from typing import TypeVar
 from uuid import uuid4
 
 from buildtools import Refused
+from buildtools.archive.store import Content
 from buildtools.events import Warned
 from buildtools.frozen import frozen
 from buildtools.gates import Gates, gates_key
 from buildtools.git.checkout import tag_names
-from buildtools.image.registry.client import Registry
-from buildtools.image.registry.lookup import ImageLookup, fingerprint_tag, tag_digest
-from buildtools.image.registry.manifest import FINGERPRINT_LABEL, Damaged, digest_of
-from buildtools.image.registry.simple_signing import signature_tag
-from buildtools.release import (
-    GATES,
-    PRUNES,
-    Release,
-    ReleasedImage,
-    attestation_key,
-    claim_key,
-    manifest_key,
-    prunes_of,
-)
-from buildtools.schedule import side_by_side
+from buildtools.image.registry.manifest import digest_of
+from buildtools.release import GATES, PRUNES, Release, manifest_key, prunes_of
+from buildtools.schedule import QUESTIONS_AT_ONCE, all_ended, side_by_side
 from buildtools.settings import GATE
 from buildtools.stages import releases
 from buildtools.stages.channels import parse_channels
+from buildtools.stages.member_deletion import MemberDeletion, NeededMembers
 from buildtools.task_context import TaskContext
 from buildtools.version import Version
 
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
 _SECONDS_A_DAY = 86_400
-_QUESTIONS = 8
+# How many releases are pruned at once: a killed run leaves at most so many in part.
+_AT_ONCE = 8
 # The digest of no bytes, which cannot be a manifest.
 _NOTHING = digest_of(b"")
 
@@ -92,28 +89,38 @@ def prune_releases(task: TaskContext, keep: int, days: int, prefix: str = "") ->
     tags = {_tag(release) for release in remaining}
     reasons = _reasons(task)
     youngest = time.time() - days * _SECONDS_A_DAY
-    entries = []
     of_prefix = f" of {prefix}" if prefix else ""
     subjects = [release for release in remaining if release.version.startswith(prefix)]
+    whys = {}
     for position, release in enumerate(subjects):
         why = f"one of the newest {keep}{of_prefix}" if position < keep else reasons.get(_tag(release), "")
         if not why and _seconds(release) > youngest:
             why = f"younger than {days} days"
+        whys[release.version] = why
+    unfinished = {_tag(record): record for record in records.values() if _tag(record) not in tags}
+    if not task.run.dry_run:
+        with ThreadPoolExecutor(QUESTIONS_AT_ONCE) as pool:
+            pruning = _Pruning(task, pool, remaining, records)
+            for some in _groups([release for release in subjects if not whys[release.version]]):
+                whys |= pruning.prune(some)
+            for some in _groups([*unfinished.values()]):
+                pruning.delete_members(some)
+    entries = []
+    for release in subjects:
+        why = whys[release.version]
         earlier = [key for key, record in records.items() if _tag(record) == _tag(release)]
-        if not why and not task.run.dry_run:
-            why = _prune(task, release, remaining, earlier)
         if why and earlier:
             where = ", ".join(map(task.services.store.location, earlier))
             fact = f"an earlier run began to prune {release.version}, so nobody can publish it or point to it"
             task.run.report(Warned("", f"{fact}: delete {where} to keep it"))
         entries.append(PruneEntry(release.version, release.created, PruneState.KEPT if why else PruneState.PRUNED, why))
-    unfinished = {_tag(record): record for record in records.values() if _tag(record) not in tags}
-    for tag, release in unfinished.items():
-        if not task.run.dry_run:
-            _delete_members(task, release, remaining, [key for key in records if _tag(records[key]) == tag])
-        why = "an earlier run began with it"
-        entries.append(PruneEntry(release.version, release.created, PruneState.PRUNED, why))
+    why = "an earlier run began with it"
+    entries += [PruneEntry(each.version, each.created, PruneState.PRUNED, why) for each in unfinished.values()]
     return tuple(entries)
+
+
+def _groups(releases: Sequence[Release]) -> Iterator[Sequence[Release]]:
+    return (releases[start : start + _AT_ONCE] for start in range(0, len(releases), _AT_ONCE))
 
 
 def _check_rights(task: TaskContext, existing: Sequence[Release]) -> None:
@@ -126,7 +133,7 @@ def _check_rights(task: TaskContext, existing: Sequence[Release]) -> None:
     questions = [
         partial(task.services.registry_at(host).delete_manifest, repository, _NOTHING) for host, repository in places
     ]
-    side_by_side(questions, jobs=_QUESTIONS)
+    side_by_side(questions, jobs=QUESTIONS_AT_ONCE)
 
 
 def _tag(release: Release) -> str:
@@ -155,17 +162,13 @@ def _reasons(task: TaskContext) -> dict[str, str]:
     tags = tag_names(settings.root, settings.tag_prefix, task.run.environment)
     reasons = {Version.parse(tag).image_tag: "there is a git tag of it" for tag in tags if _may_be_version(tag)}
     keys = [entry.key for entry in task.services.store.list("releases/") if entry.key.endswith(GATES)]
-    return reasons | _reasons_in_store(task, keys)
+    return reasons | _reasons_in_store(task, dict(zip(keys, task.services.store.read_all(keys), strict=True)))
 
 
-def _reasons_in_store(task: TaskContext, keys: Sequence[str]) -> dict[str, str]:
-    """The reasons in the store to keep versions: gates whose records have these keys, and all channels."""
-    store = task.services.store
-    records = [
-        Gates.parse(content.data, store.location(key))
-        for key, content in zip(keys, store.read_all(keys), strict=True)
-        if content
-    ]
+def _reasons_in_store(task: TaskContext, gates: Mapping[str, Content | None]) -> dict[str, str]:
+    """The reasons in the store to keep versions: these records of ``gates``, by their keys, and all channels."""
+    location = task.services.store.location
+    records = [Gates.parse(content.data, location(key)) for key, content in gates.items() if content]
     # Nobody needs a version just because it passed `invoke stage`.
     tries = {GATE} - task.settings.target.keys()
     reasons = {Version.parse(each.version).image_tag: "it was promoted" for each in records if {*each.names} - tries}
@@ -184,92 +187,68 @@ def _may_be_version(tag: str) -> bool:
     return True
 
 
-def _prune(task: TaskContext, release: Release, remaining: list[Release], earlier: Sequence[str]) -> str:
-    """Delete a release, and drop it from ``remaining``; if somebody has started to use it, return what keeps it.
+class _Pruning:
+    """Prunes releases, each group at once with the threads of ``pool``, and drops them from ``remaining``.
 
-    ``earlier`` are the keys of the records of runs that have not finished.
+    ``records`` are those of runs that have not finished, by their keys.
     """
-    store, version = task.services.store, Version.parse(release.version)
-    record = f"{prunes_of(version)}{uuid4().hex}.json"
-    store.create(record, release.manifest(), "application/json")
-    why = _reasons_in_store(task, [gates_key(version)]).get(version.image_tag, "")
-    if why:
-        store.delete(record)
-        return why
-    if store.head(record):
-        store.delete(manifest_key(version))
-        remaining.remove(release)
-        _delete_members(task, release, remaining, [*earlier, record])
-    return ""
 
+    def __init__(
+        self, task: TaskContext, pool: ThreadPoolExecutor, remaining: list[Release], records: Mapping[str, Release]
+    ) -> None:
+        self._task = task
+        self._store = task.services.store
+        self._pool = pool
+        self._remaining = remaining
+        self._records: dict[str, list[str]] = {}
+        for key, record in records.items():
+            self._records.setdefault(_tag(record), []).append(key)
+        self._deletion = MemberDeletion(task, pool)
 
-def _delete_members(task: TaskContext, release: Release, remaining: Sequence[Release], records: Sequence[str]) -> None:
-    """Delete all members of a release that no other release needs, and last the records with these keys.
+    def prune(self, group: Sequence[Release]) -> dict[str, str]:
+        """Delete releases; what keeps those, by version, that somebody has started to use."""
+        records = {
+            release.version: f"{prunes_of(Version.parse(release.version))}{uuid4().hex}.json" for release in group
+        }
 
-    If these are gone, another run has deleted the rest, and who publishes the version again has new members.
-    """
-    store = task.services.store
-    for delete in _deletions(task, release, remaining):
-        if not any(map(store.head, records)):
-            return
-        delete()
-    for key in records:
-        store.delete(key)
+        def create(release: Release) -> None:
+            self._store.create(records[release.version], release.manifest(), "application/json")
 
+        self._each(create, group)
+        keys = [gates_key(Version.parse(release.version)) for release in group]
+        # Few have gates, and a plain read asks once for what does not exist.
+        reasons = _reasons_in_store(self._task, dict(zip(keys, self._each(self._store.read, keys), strict=True)))
+        whys = {release.version: why for release in group if (why := reasons.get(_tag(release), ""))}
+        self._each(lambda version: self._store.delete(records[version]), whys)
 
-def _deletions(task: TaskContext, release: Release, remaining: Sequence[Release]) -> Iterator[Callable[[], object]]:
-    """Functions that delete one member each, in order; last come the gates and the claim."""
-    store, version = task.services.store, Version.parse(release.version)
-    needed = {archive.key for other in remaining for archive in other.archives}
-    for archive in release.archives:
-        if archive.key not in needed:
-            yield partial(store.delete, archive.key)
-    if release.attestation and release.attestation not in {other.attestation for other in remaining}:
-        yield partial(store.delete, attestation_key(release.attestation))
-    images = [image for other in remaining for image in other.images]
-    for image in release.images:
-        yield partial(_delete_image, task, image, [each for each in images if each.repository == image.repository])
-    yield partial(store.delete, gates_key(version))
-    yield partial(store.delete, claim_key(version))
+        def delete_manifest(release: Release) -> bool:
+            if not self._store.head(records[release.version]):
+                return False
+            self._store.delete(manifest_key(Version.parse(release.version)))
+            return True
 
+        doomed = [release for release in group if release.version not in whys]
+        answers = self._each(delete_manifest, doomed)
+        ours = [release for release, is_ours in zip(doomed, answers, strict=True) if is_ours]
+        for release in ours:
+            self._remaining.remove(release)
+            self._records.setdefault(_tag(release), []).append(records[release.version])
+        self.delete_members(ours)
+        return whys
 
-def _delete_image(task: TaskContext, image: ReleasedImage, others: Collection[ReleasedImage]) -> None:
-    """Delete an image, its signatures, and the image with its fingerprint, with all tags, unless ``others`` need them.
+    def delete_members(self, group: Sequence[Release]) -> None:
+        """Delete the members of versions that are not released any more, and last all records of them."""
+        needs = NeededMembers.of(self._remaining)
+        # Not the threads of the pool, for whose answers they wait.
+        with ThreadPoolExecutor(_AT_ONCE) as threads:
+            ends = [
+                threads.submit(self._deletion.delete, release, needs, self._records[_tag(release)]) for release in group
+            ]
+            all_ended(ends)
+        for end in ends:
+            end.result()
 
-    The registry's own garbage collection deletes layers that no image names.
-    """
-    registry, repository = task.services.registry_at(image.registry), image.repository
-    needed = {other.digest for other in others}
-    digests = [tag_digest(registry, repository, image.tag), image.digest]
-    if image.digest not in needed:
-        digests.append(tag_digest(registry, repository, signature_tag(image.digest)))
-    fingerprints, fingerprints_needed = _fingerprints(task, image), {other.fingerprint for other in others}
-    if fingerprints != {image.fingerprint}:
-        fingerprints_needed.update(*(_fingerprints(task, other) for other in others))
-    tags = map(fingerprint_tag, fingerprints - fingerprints_needed - {""})
-    digests += [tag_digest(registry, repository, tag) for tag in tags]
-    # What an index lists has the labels of its version or of its fingerprint, so no other index lists it.
-    digests += [entry for digest in digests if digest for entry in _entries(registry, repository, digest)]
-    for digest in dict.fromkeys(digests):
-        if digest and digest not in needed and not registry.delete_manifest(repository, digest):
-            task.run.report(Warned("", f"the registry {image.registry} does not delete: {image.reference} stays"))
-            return
-
-
-def _fingerprints(task: TaskContext, image: ReleasedImage) -> set[str]:
-    """The fingerprint of an image, or those of its variants for several platforms."""
-    registry = task.services.registry_at(image.registry)
-    with suppress(Damaged):
-        manifest = registry.get_manifest(image.repository, image.digest)
-        variants = ImageLookup(registry, task.registry_cache).variants_of(image.repository, manifest)
-        if variants and len(variants[1]) > 1:
-            return {each.labels.get(FINGERPRINT_LABEL, "") for each in variants[1].values() if each}
-    return {image.fingerprint}
-
-
-def _entries(registry: Registry, repository: str, digest: str) -> tuple[str, ...]:
-    """The digests of the manifests that an index lists; none for anything else."""
-    manifest = registry.get_manifest(repository, digest)
-    with suppress(Damaged):
-        return tuple(entry.digest for entry in manifest.entries) if manifest and manifest.is_index else ()
-    return ()
+    def _each(self, work: Callable[[_Key], _Value], keys: Iterable[_Key]) -> list[_Value]:
+        futures = [self._pool.submit(work, key) for key in keys]
+        all_ended(futures)
+        return [future.result() for future in futures]

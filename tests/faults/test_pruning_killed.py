@@ -32,16 +32,17 @@ def test_killed_at_any_request_it_leaves_no_release_in_part_and_the_next_run_fin
         at, was_killed, ends = 0, True, set()
         while was_killed:
             at += 1
-            if place.store.head("releases/1.0.0.json") is None:
-                place.release("1.0.0", ("app",), ("daemon",), created="2020-01-01T00:00:00Z")
+            for version, archives in (("1.0.0", ("daemon",)), ("1.1.0", ())):
+                if place.store.head(f"releases/{version}.json") is None:
+                    place.release(version, ("app",), archives, created="2020-01-01T00:00:00Z")
             was_killed = switch.killed(at, partial(prune_releases, keep=1, days=1))
-            ends.add(place.store.head("releases/1.0.0.json") is None)
+            ends.add(tuple(place.store.head(f"releases/{version}.json") is None for version in ("1.0.0", "1.1.0")))
             with place.task() as task:
                 # What still is a release is a whole one.
                 assert None is verify_all(task, deep=False).error(), at
                 # Before there is a record, nothing has begun.
-                if place.store.list("prunes/") or True in ends:
+                if place.store.list("prunes/") or (True, True) in ends:
                     prune_releases(task, 1, 1)
                     assert ["claims/2.0.0.json", "releases/2.0.0.json"] == [each.key for each in place.store.list()], at
-                    assert {"app": ""} == place.tags("1.0.0", "app"), at
-    assert {True, False} == ends
+                    assert [{"app": ""}] * 2 == [place.tags(version, "app") for version in ("1.0.0", "1.1.0")], at
+    assert {(True, True), (False, False)} <= ends

@@ -309,7 +309,7 @@ def test_who_keeps_a_version_does_not_hide_another_run_that_prunes_it(raced: tup
         assert [""] == [other.result()["1.0.0"] for other in others]
 
 
-@pytest.mark.parametrize("look", range(1, 6), ids=["manifest", "archive", "app", "web", "gates"])
+@pytest.mark.parametrize("look", range(1, 5), ids=["manifest", "archive", "images", "claim"])
 def test_a_slow_run_that_another_has_finished_leaves_a_version_alone_that_was_published_again(
     look: int, raced: tuple[ReleasePlace, Wire]
 ) -> None:
