@@ -42,6 +42,7 @@ def pack(
     versions.
 
     :raises BuildToolsError: if an entry is neither file, folder nor link, cannot be read, or changes while it is read.
+    :raises OSError: if ``out`` cannot be written.
     """
     entries = list(_entries(source, root_name))
     meter = _Meter(out, sum(_size(path) for path, _ in entries), progress)
@@ -49,6 +50,8 @@ def pack(
         try:
             _write_entry(path, name, epoch, meter, set_apart)
         except OSError as error:
+            if error is meter.failure:
+                raise
             raise BuildToolsError(f"{path} cannot be packed ({error.strerror})", "correct it and run again") from None
     meter.tell()
     # A tar ends with two empty blocks and is padded to a full record, as in every tar program.
@@ -57,10 +60,14 @@ def pack(
 
 
 class _Meter:
-    """A sink that passes on to ``out``, and reports now and then how much of ``total`` bytes that was."""
+    """A sink that passes on to ``out``, and reports now and then how much of ``total`` bytes that was.
+
+    ``failure`` is the error of ``out``, if it failed: the entry that was being packed is not at fault then.
+    """
 
     def __init__(self, out: Sink, total: int, progress: Callable[[int, int], object]) -> None:
         self.size = 0
+        self.failure: OSError | None = None
         self._out = out
         self._total = total
         self._progress = progress
@@ -68,7 +75,11 @@ class _Meter:
 
     def write(self, data: bytes, /) -> None:
         """Write all of ``data``."""
-        self._out.write(data)
+        try:
+            self._out.write(data)
+        except OSError as error:
+            self.failure = error
+            raise
         self.size += len(data)
         if self.size - self._told_size >= _CHUNK:
             self.tell()

@@ -156,6 +156,11 @@ def test_a_file_that_changes_its_size_while_it_is_read_is_an_error(tmp_path: Pat
         tarball.pack(tmp_path, "daemon-1.0", EPOCH, Meddler(lambda: os.truncate(big, size)))
 
 
+def test_a_full_disk_is_not_blamed_on_the_entry_that_is_being_packed(tree: Path) -> None:
+    with Path("/dev/full").open("wb", buffering=0) as full, pytest.raises(OSError, match="No space left on device"):
+        tarball.pack(tree, "daemon-1.0", EPOCH, full)
+
+
 def test_a_file_that_is_rewritten_while_it_is_read_is_an_error(tmp_path: Path) -> None:
     big = tmp_path / "big"
     big.write_bytes(bytes(2 << 20))
