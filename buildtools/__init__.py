@@ -52,6 +52,7 @@ Foundations:
 * ``version``, ``platform``, ``build_cache``, ``events``, ``cancellation``  values that everything shares
 * ``frozen``         frozen dataclasses that are cheap to define
 * ``files``          atomic file writes
+* ``memory``         large blocks that come and go
 * ``user_folders``   the user's home and cache folders
 * ``request_log``    one log line for each request to a service
 """

@@ -34,7 +34,7 @@ LAYERS = (
     ("version", "settings", "events", "cancellation"),
     ("build_cache",),
     ("platform",),
-    ("frozen", "files", "request_log", "toml_lines", "user_folders"),
+    ("frozen", "files", "memory", "request_log", "toml_lines", "user_folders"),
 )
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 # The same inside the two largest rooms.

@@ -26,6 +26,7 @@ from buildtools.archive.checksums import Sink
 from buildtools.archive.deflation import BLOCK, codec, deflated
 from buildtools.archive.segment_cache import SegmentCache, name_of
 from buildtools.archive.segment_map import Segment
+from buildtools.memory import keep_freed_blocks
 
 # Reading back anything smaller takes as long as compressing it.
 _WORTH_KEEPING = 64 << 10
@@ -43,6 +44,7 @@ class GzipWriter:
     """
 
     def __init__(self, out: Sink, threads: int = 0, cache: SegmentCache | None = None) -> None:
+        keep_freed_blocks()
         self._out = out
         self._cache = cache
         threads = threads or min(8, os.cpu_count() or 1)
