@@ -135,7 +135,8 @@ def publish(run: Run) -> Published:
             return Published(staged, location, written=False, dirty=True)
         release, written = stages.releases.commit(task, stages.signatures.sign_release(task, staged))
         moved = stages.releases.point(task, task.version, release) + stages.channels.advance_channels(task, release)
-        manifest = stages.releases.read_manifest(task, task.version)
+        # What this run wrote was read back by then.
+        manifest = release.manifest() if written else stages.releases.read_manifest(task, task.version)
         statement = stages.signatures.read_statement(task, release)
         stages.outputs.write_outputs(task, release, manifest, statement)
         return Published(release, location, written, dirty=False, moved=moved)

@@ -139,10 +139,12 @@ class ArtifactStore(Protocol):
         subject: str = "",
         report: Report = unheard,
         before_end: Callable[[], object] | None = None,
+        is_absent: bool = False,
     ) -> StoredArchive:
         """Upload what ``write`` writes, whose ``checksums`` are known, and read back what the service has.
 
-        If the key already has that content, nothing is written. What ``basis`` shares with it need not be sent, if the
+        If the key already has that content, nothing is written; it is not looked up if it ``is_absent``, as the caller
+        has just seen. What ``basis`` shares with it need not be sent, if the
         service can copy. ``report`` gets the bytes that have arrived. ``before_end`` is called when all are sent, and
         before the object appears; if it raises, nothing appears.
 

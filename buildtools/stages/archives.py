@@ -86,7 +86,8 @@ def store_archives(
         if not images.done() and not upload.cancelled() and upload.exception():
             stop_images()
 
-    with ThreadPoolExecutor(max_workers=1) as pool:
+    with ThreadPoolExecutor(max_workers=1) as cleaner, ThreadPoolExecutor(max_workers=1) as pool:
+        cleanings = [cleaner.submit(_discard_unfinished, task, archive) for archive in archives]
         uploads = [pool.submit(store_archive, archive) for archive in archives]
         for upload in uploads:
             upload.add_done_callback(upload_ended)
@@ -101,14 +102,15 @@ def store_archives(
                 upload.result()
             raise
         images.set_result(None)
-        releases = tuple(upload.result() for upload in uploads)
-    for archive in archives:
-        # A release needs no right to list uploads, and must not fail because of what an earlier one left.
-        with suppress(BuildToolsError):
-            task.services.store.discard_unfinished(
-                f"{archive.name}/{archive.name}-", datetime.now(UTC) - _ABANDONED_AGE
-            )
-    return releases
+        for cleaning in cleanings:
+            cleaning.result()
+        return tuple(upload.result() for upload in uploads)
+
+
+def _discard_unfinished(task: TaskContext, archive: Archive) -> None:
+    # A release needs no right to list uploads, and must not fail because of what an earlier one left.
+    with suppress(BuildToolsError):
+        task.services.store.discard_unfinished(f"{archive.name}/{archive.name}-", datetime.now(UTC) - _ABANDONED_AGE)
 
 
 def _is_free(task: TaskContext, archive: Archive) -> bool:

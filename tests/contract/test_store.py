@@ -15,6 +15,7 @@ from buildtools.archive.checksums import PART, Sink, checksums_of
 from buildtools.archive.object_store.s3_store import S3Store
 from buildtools.archive.store import StoredArchive, StoredObject
 from buildtools.events import Event, Transferred
+from buildtools.request_log import LOGGER
 from tests.conftest import S3Service
 from tests.faults.proxy import wire_to
 
@@ -204,6 +205,26 @@ def test_where_the_wait_before_the_end_fails_nothing_appears(store: S3Store, dat
     with pytest.raises(BuildToolsError, match="an image failed"):
         store.upload("daemon.tgz", writes(data), checksums_of(data), before_end=before_end)
     assert None is store.head("daemon.tgz")
+    assert () == unfinished(store)
+
+
+@pytest.mark.parametrize("data", [SMALL, LARGE], ids=["small", "large"])
+def test_what_the_caller_has_just_looked_for_is_not_looked_for_again(
+    store: S3Store, data: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("DEBUG", LOGGER):
+        assert store.upload("daemon.tgz", writes(data), checksums_of(data), is_absent=True).is_new
+    assert caplog.messages[0].startswith(("s3 PUT", "s3 POST"))
+
+
+@pytest.mark.parametrize("size", [100, PART + 1], ids=["small", "large"])
+def test_what_has_appeared_since_the_caller_looked_is_kept(store: S3Store, size: int) -> None:
+    ours, theirs = b"a" * size, b"b" * size
+    upload(store, ours)
+    assert not store.upload("daemon.tgz", writes(ours), checksums_of(ours), is_absent=True).is_new
+    with pytest.raises(Conflict, match="already exists with other content"):
+        store.upload("daemon.tgz", writes(theirs), checksums_of(theirs), is_absent=True)
+    assert sha256(ours) == store.digest("daemon.tgz", deep=True)
     assert () == unfinished(store)
 
 

@@ -221,10 +221,11 @@ class S3Store:
         subject: str = "",
         report: Report = unheard,
         before_end: Callable[[], object] | None = None,
+        is_absent: bool = False,
     ) -> StoredArchive:
         """Upload what ``write`` writes, whose ``checksums`` are known, and read back what the service has."""
-        existing = self.head(key)
-        if existing:
+        # A service without conditions would overwrite what has appeared meanwhile.
+        if not (is_absent and self._conditional) and (existing := self.head(key)):
             return self._same(existing, checksums)
         with Upload(
             self._bucket,
