@@ -29,8 +29,10 @@ def read_settings(context: Context, environment: Mapping[str, str], *, lenient: 
     root = Path(levels.get("_project_prefix") or Path.cwd()).resolve()
     errors = []
     # Invoke ignores this, and a release would go where no one meant it to.
-    if levels.get("_runtime_path") and not levels["_runtime_found"]:
-        errors = [f"{levels['_runtime_path']}, which -f or INVOKE_RUNTIME_CONFIG names, does not exist"]
+    path = levels.get("_runtime_path")
+    if path and not levels["_runtime_found"]:
+        hint = " (its sandbox is down: open a new shell)" if Path(path).parent.name == ".sandbox" else ""
+        errors = [f"{path}, which -f or INVOKE_RUNTIME_CONFIG names, does not exist{hint}"]
     layers = [read_pyproject(root), *_layers(context, environment)]
     return merge_layers(root, [*_default_platform(environment, layers), *layers], errors, lenient=lenient)
 

@@ -100,6 +100,11 @@ def test_a_runtime_configuration_that_is_not_there_or_unusable_is_refused(
     for name, reason in (
         ("list.yaml", "Invoke cannot use the file of -f or INVOKE_RUNTIME_CONFIG (it is not a table)"),
         ("absent.yaml", "invalid configuration: absent.yaml, which -f or INVOKE_RUNTIME_CONFIG names, does not exist"),
+        (
+            ".sandbox/invoke.yaml",
+            "invalid configuration: .sandbox/invoke.yaml, which -f or INVOKE_RUNTIME_CONFIG names, does not exist (its "
+            "sandbox is down: open a new shell)",
+        ),
     ):
         done = run(project.path, "version", environment={**environment, "INVOKE_RUNTIME_CONFIG": name})
         assert (2, True) == (done.returncode, done.stderr.startswith(f"error: {reason}: correct it")), done.stderr

@@ -42,8 +42,11 @@ def sandbox_down(context: Context) -> None:
     with running(context, lenient=True) as (run, console):
         from buildtools import sandbox
 
-        sandbox.down(run.settings.root / _SANDBOX)
-        console.summary("the sandbox is down")
+        directory = run.settings.root / _SANDBOX
+        sandbox.down(directory)
+        is_in_use = run.environment.get("INVOKE_RUNTIME_CONFIG") == str(directory / "invoke.yaml")
+        hint = "; this shell still has its variables: go on in a new one" if is_in_use else ""
+        console.summary(f"the sandbox is down{hint}")
 
 
 @command(name="status")
