@@ -304,7 +304,7 @@ def _capabilities(capabilities: Capabilities) -> Iterator[Diagnosis]:
     if capabilities.deletes:
         yield Diagnosis("registry", Health.WELL, "deletes, so `invoke prune` works")
     else:
-        fact = "does not delete, so old fingerprints stay and `invoke prune` fails"
+        fact = "does not delete, so old fingerprints and pruned images stay"
         remedy = "allow it (Distribution: storage.delete.enabled), or use the registry's own retention rules"
         yield Diagnosis("registry", Health.WARNING, fact, remedy)
 

@@ -79,7 +79,7 @@ class MemberDeletion:
         ]
         if release.attestation and release.attestation not in needs.attestations:
             others.append(partial(store.delete, attestation_key(release.attestation)))
-        undeletable: dict[str, str] = {}
+        undeletable: set[str] = set()
 
         def of_image(image: ReleasedImage, some: Iterable[str]) -> list[_Deletion]:
             return [partial(self._delete_manifest, image, digest, undeletable) for digest in some]
@@ -96,8 +96,10 @@ class MemberDeletion:
                 if not any(map(store.head, records)):
                     return
                 self._send(step[start : start + QUESTIONS_AT_ONCE])
-        for reference, registry in undeletable.items():
-            self._task.run.report(Warned("", f"the registry {registry} does not delete: {reference} stays"))
+        if names := sorted(undeletable):
+            more = f" and {len(names) - 1} more" if names[1:] else ""
+            fact = f"the registry does not delete, so images of {version} stay: {names[0]}{more}"
+            self._task.run.report(Warned("", fact))
         for key in records:
             store.delete(key)
 
@@ -107,9 +109,9 @@ class MemberDeletion:
         for answer in answers:
             answer.result()
 
-    def _delete_manifest(self, image: ReleasedImage, digest: str, undeletable: dict[str, str]) -> None:
+    def _delete_manifest(self, image: ReleasedImage, digest: str, undeletable: set[str]) -> None:
         if not self._task.services.registry_at(image.registry).delete_manifest(image.repository, digest):
-            undeletable[image.reference] = image.registry
+            undeletable.add(image.reference)
 
     def _digests(self, image: ReleasedImage, needs: NeededMembers) -> _Digests:
         """The image, what its tag points to, its signatures, and the image with its fingerprint, if nobody needs them.

@@ -42,7 +42,7 @@ from buildtools.image.registry.lookup import move_tag
 from buildtools.release import Release, ReleasedImage
 from buildtools.schedule import awaited
 from buildtools.stages.planned import Planned
-from buildtools.stages.signatures import refuse_unsigned
+from buildtools.stages.signatures import refuse_unsigned, warn_of_unsigned
 from buildtools.stages.tag_moves import move_tags, outdated_tags
 from buildtools.task_context import TaskContext
 from buildtools.version import Version
@@ -89,6 +89,9 @@ def commit(task: TaskContext, staged: Release) -> tuple[Release, bool]:
     }
     release.refuse_other_content(replace(staged, images=tuple(same.get(name, ours[name]) for name in ours)), existing)
     refuse_unsigned(task, existing)
+    if staged.attestation and not existing.attestation:
+        # An agent without a key has released it meanwhile.
+        warn_of_unsigned(task, version)
     for name, image in same.items():
         if image != ours[name]:
             move_tag(task.services.registry, image.repository, image.tag, image.digest)

@@ -128,6 +128,11 @@ def refuse_unsigned(task: TaskContext, release: Release) -> None:
             raise error
 
 
+def warn_of_unsigned(task: TaskContext, version: Version) -> None:
+    """Warn that a version that this run has signed is released without its statement."""
+    task.run.report(Warned("", f"{version} was released unsigned, and stays so; its images are signed now"))
+
+
 def proofs(
     task: TaskContext,
     release: Release,
@@ -188,7 +193,7 @@ def _with_statement(task: TaskContext, staged: Release, key: SigningKey) -> Rele
     # A released version keeps its statement, which may have another key, or come from another version of this tool.
     if existing and not existing.differences(staged) and existing.attestation != digest_of(envelope):
         if not existing.attestation:
-            task.run.report(Warned("", f"{version} was released unsigned, and stays so; its images are signed now"))
+            warn_of_unsigned(task, version)
         return replace(staged, attestation=existing.attestation)
     return replace(staged, attestation=put_statement(task, envelope))
 

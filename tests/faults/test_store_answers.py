@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from buildtools import BuildToolsError, Refused, Unreachable
+from buildtools.archive.checksums import checksums_of
 from buildtools.archive.object_store.bucket import Patience
 from buildtools.archive.object_store.s3_store import S3Store
 from buildtools.request_log import LOGGER
@@ -28,6 +29,7 @@ class Service:
     status: int = 200
     code: str = ""
     asked: list[str] = field(default_factory=list)
+    algorithms: list[str | None] = field(default_factory=list)
 
     def store(self, environment: dict[str, str] = KEYS) -> S3Store:
         return S3Store.connect("s3://bucket/widgets", endpoint=self.url, environment=environment, patience=BRIEF)
@@ -40,6 +42,7 @@ def service() -> Iterator[Service]:
     class Handler(Quiet, BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             made.asked.append(self.command)
+            made.algorithms.append(self.headers["x-amz-sdk-checksum-algorithm"])
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             body = f"<Error><Code>{made.code}</Code><Message>as told</Message></Error>".encode()
             self.send_response(made.status)
@@ -103,6 +106,15 @@ def test_why_head_is_refused_is_told_though_its_answer_has_no_body(
     with pytest.raises(Refused, match=words):
         service.store().head("key")
     assert ["HEAD", "GET"] == [service.asked[0], service.asked[-1]]
+
+
+def test_an_object_comes_with_what_a_bucket_with_object_lock_demands(service: Service) -> None:
+    service.status, service.code = 404, "NoSuchKey"
+    store = service.store()
+    store.create("key", b"data", "text/plain")
+    with pytest.raises(Unreachable, match="is not there after it was written"):
+        store.upload("archive", lambda out: out.write(b"data"), checksums_of(b"data"))
+    assert ["SHA256", "SHA256"] == [each for each in service.algorithms if each]
 
 
 def test_a_service_that_asks_to_wait_is_asked_four_times(service: Service) -> None:

@@ -382,9 +382,11 @@ def test_a_registry_that_does_not_delete_keeps_its_tags_and_is_named(
         release_place(repository.path, registry.host, s3, environment) as place,
     ):
         for version in ("1.0.0", "1.1.0"):
-            place.release(version, ("app",), created=OLD)
+            place.release(version, ("app", "web"), created=OLD)
         assert "" == prune(place)["1.0.0"]
-        assert [Warned] == [type(event) for event in place.events]
+        (message,) = [event.message for event in place.events if isinstance(event, Warned)]
+        assert message.startswith("the registry does not delete, so images of 1.0.0 stay: ")
+        assert message.endswith("/app:1.0.0 and 1 more")
         with place.task() as task:
             (audit,) = audit_releases(task, [place.release("1.2.0", ("app",))])
         assert None is Verification((audit,)).error()

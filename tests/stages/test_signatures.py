@@ -275,6 +275,18 @@ def test_what_was_released_unsigned_stays_so_and_says_so(signed: SignedPlace) ->
         releases.commit(task, sign_release(task, signed.place.stage("1.0.0")))
 
 
+def test_what_another_agent_without_a_key_released_meanwhile_says_so(signed: SignedPlace) -> None:
+    staged = signed.place.stage("1.0.0")
+    unchecked = SignedPlace(replace(signed.place, settings=replace(signed.place.settings, verify_key="")), signed.key)
+    with unchecked.task("1.0.0") as task:
+        ours = sign_release(task, staged)
+        signed.place.release("1.0.0", archives=("daemon",))
+        assert ("", False) == ((found := releases.commit(task, ours))[0].attestation, found[1])
+    assert ["1.0.0 was released unsigned, and stays so; its images are signed now"] == [
+        event.message for event in signed.place.events if isinstance(event, Warned)
+    ]
+
+
 def test_what_is_signed_names_the_tag_and_its_object(signed: SignedPlace) -> None:
     repository = Repository(signed.place.settings.root)
     repository.commit("all")

@@ -330,7 +330,8 @@ class S3Store:
         return StoredArchive(existing.key, checksums, is_new=False)
 
     def _put(self, key: str, data: bytes, content_type: str, condition: Mapping[str, Any]) -> bool:
-        checksum = self._checksum(data)
+        # A bucket with object lock takes no object without it.
+        algorithm: dict[str, Any] = {"ChecksumAlgorithm": "SHA256"} if self._checksums else {}
         for attempt in range(_COLLISIONS):
             response = self._bucket.ask(
                 "put_object",
@@ -340,7 +341,8 @@ class S3Store:
                 Body=data,
                 ContentType=content_type,
                 Metadata={"sha256": hashlib.sha256(data).hexdigest()},
-                **checksum,
+                **algorithm,
+                **self._checksum(data),
                 **condition,
             )
             if code(response) != COLLISION:

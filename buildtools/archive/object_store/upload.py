@@ -44,6 +44,8 @@ class Upload:
         self._attributes = attributes
         self._conditions = conditions
         self._checksums = checksums
+        # A bucket with object lock takes no object without it.
+        self._algorithm: dict[str, Any] = {"ChecksumAlgorithm": "SHA256"} if checksums else {}
         self._arrived = arrived
         self._copier = copier
         self._arrived_size = 0
@@ -97,6 +99,7 @@ class Upload:
             tolerates={*EXISTS, COLLISION, "NoSuchKey"},
             requires=("ETag",),
             Body=part,
+            **self._algorithm,
             **self._checksum(1),
             **self._attributes,
             **self._conditions,
@@ -109,8 +112,7 @@ class Upload:
             self._only_part = part
             return
         if self._upload is None:
-            algorithm: dict[str, Any] = {"ChecksumAlgorithm": "SHA256"} if self._checksums else {}
-            upload = MultipartUpload(self._bucket, self._key, {**self._attributes, **algorithm})
+            upload = MultipartUpload(self._bucket, self._key, {**self._attributes, **self._algorithm})
             self._upload = self._open.enter_context(upload)
         if len(self._pending) == _IN_FLIGHT:
             self._collect()
