@@ -60,6 +60,14 @@ def locate(text: str, vertex: Vertex) -> Place | None:
     return next((each for each in own if each.keyword == "FROM" and command.startswith("FROM ")), None)
 
 
+def first_with(text: str, word: str) -> Place | None:
+    """The first instruction that has this word; None if there is none."""
+    try:
+        return next((each for each in _places(text) if word in each.text.split()), None)
+    except Refused:
+        return None
+
+
 def heredoc_around(text: str, line: int) -> int:
     """The line of the instruction whose here-document contains ``line``; 0 if none does."""
     try:

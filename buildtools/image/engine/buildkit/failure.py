@@ -9,11 +9,12 @@ from pathlib import Path
 
 from buildtools import BuildToolsError, Unreachable
 from buildtools.frozen import frozen
-from buildtools.image.engine.buildkit.error_location import heredoc_around, locate
+from buildtools.image.engine.buildkit.error_location import first_with, heredoc_around, locate
 from buildtools.image.engine.buildkit.grpc import Status
 from buildtools.image.engine.buildkit.progress import Vertex
 from buildtools.image.engine.buildkit.protobuf import Message
 from buildtools.image.folder.instructions import requested_frontend
+from buildtools.image.reference import image_name
 
 _WRAPPING = re.compile(
     r"failed to solve(?: with frontend \S+)?: |failed to create LLB definition: |rpc error: code = \w+ desc = "
@@ -38,6 +39,10 @@ _MISSING = re.compile(
 )
 _UNKNOWN_FLAG = re.compile("unknown flag: ", re.IGNORECASE)
 _FROM_CONTEXT = re.compile(r"(?:COPY|ADD) (?!.*--from=)")
+# What an instruction is denied unless the client requests it for the build, which we do for none.
+_ENTITLEMENT = re.compile(r"(security\.insecure|network\.host) is not allowed$")
+_FLAGS = {"security.insecure": "--security=insecure", "network.host": "--network=host"}
+_NO_AGENT = re.compile(r'no SSH key "\S*" forwarded from the client$')
 _SCAN = re.compile(r"generating sbom using (\S+)")
 _SCANNER = "see what the scanner writes, or name another one in `sbom`"
 _EMULATION = (
@@ -102,6 +107,8 @@ def explained(image: str, dockerfile: Path, text: str, error: Status, vertex: Ve
     reason = error.message
     while (rest := _WRAPPING.sub("", reason)) != reason:
         reason = rest
+    # Git's own output has several lines.
+    reason = " ".join(reason.split())
     status = details.status
     if status is None and (code := _EXIT_CODE.search(error.message)):
         status = int(code[1])
@@ -117,6 +124,12 @@ def explained(image: str, dockerfile: Path, text: str, error: Status, vertex: Ve
         if _FROM_CONTEXT.match(vertex.text):
             reason += " in the context"
             remedy = "see that it is there, and that .dockerignore does not leave it out"
+    if denied := _ENTITLEMENT.search(reason):
+        flag = _FLAGS[denied[1]]
+        place = place or first_with(text, flag)
+        reason, remedy = f"{flag} needs an entitlement, and builds have none", "leave it out"
+    elif _NO_AGENT.search(reason):
+        remedy = f"set ssh = true under [tool.buildtools.image.{image_name(image)}]"
     if vertex and (scan := _SCAN.search(vertex.text)):
         reason, remedy = f"the scanner {scan[1]} failed ({reason})", _SCANNER
     elif "in-toto statement" in reason:

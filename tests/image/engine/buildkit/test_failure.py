@@ -145,3 +145,31 @@ def test_a_long_instruction_is_shortened_in_the_summary_but_not_in_the_attribute
     failed = explained("app", PATH, f"FROM scratch\n{instruction}\n", Status(2, "exit code: 1"), vertex)
     assert instruction == failed.instruction
     assert len(failed.fact) < 200
+
+
+@pytest.mark.parametrize(
+    ("entitlement", "flag"), [("security.insecure", "--security=insecure"), ("network.host", "--network=host")]
+)
+def test_what_needs_an_entitlement_is_told_with_its_line(entitlement: str, flag: str) -> None:
+    error = Status(2, f"failed to solve: failed to load LLB: {entitlement} is not allowed")
+    failed = explained("app", PATH, f"FROM base\nRUN {flag} id\n", error, None)
+    assert [
+        "  1 | FROM base",
+        f"> 2 | RUN {flag} id",
+        f"app: RUN {flag} id: {flag} needs an entitlement, and builds have none (src/docker/app/Dockerfile:2): "
+        "leave it out",
+    ] == str(failed).splitlines()
+
+
+def test_an_agent_that_was_not_offered_says_how() -> None:
+    vertex = Vertex(text="RUN --mount=type=ssh,required=true two", number=2, total=3)
+    error = Status(2, 'failed to solve: no SSH key "" forwarded from the client')
+    failed = explained("app@linux/arm64", PATH, DOCKERFILE, error, vertex)
+    assert "set ssh = true under [tool.buildtools.image.app]" == failed.remedy
+
+
+def test_what_git_says_is_one_line() -> None:
+    vertex = Vertex(text="ADD https://example.com/x.git /x", number=1, total=1)
+    error = Status(2, "failed to solve: failed to fetch remote x: git stderr:\nfatal: no route\n: exit status 128")
+    failed = explained("app", PATH, "FROM scratch\nADD https://example.com/x.git /x\n", error, vertex)
+    assert "failed to fetch remote x: git stderr: fatal: no route : exit status 128" == failed.reason
