@@ -16,9 +16,8 @@ from buildtools.image.assembly import Assembly, LocalImage, assemble
 from buildtools.image.bases import BaseImage
 from buildtools.image.builders.registry_builder import RegistryBuilder
 from buildtools.image.push.routes import PushRequest
-from buildtools.image.reference import Reference
 from buildtools.image.registry.image_to_push import ImageToPush, PushRoute
-from buildtools.image.registry.lookup import ImageLookup, StoredImage, find_fingerprints
+from buildtools.image.registry.lookup import StoredImage, find_fingerprints
 from buildtools.image.survey import BuildState, ImageStatus, registry_statuses
 from buildtools.schedule import awaited
 from buildtools.stages.image_names import fingerprint_reference, full_repository, repository
@@ -117,7 +116,7 @@ class RegistryStore:
     def build(self, statuses: tuple[ImageStatus, ...], *, registry_names: bool) -> tuple[LocalImage, ...]:
         """See the protocol."""
         del registry_names
-        return tuple(self._assemble(statuses, [status.name for status in statuses]).values())
+        return tuple(self._assemble(statuses, [status.name for status in statuses], self._builder()).values())
 
     def to_push(self, request: PushRequest, statuses: Sequence[ImageStatus]) -> PushRequest:
         """See the protocol."""
@@ -127,22 +126,35 @@ class RegistryStore:
         self, statuses: Sequence[ImageStatus], missing: Sequence[ImageToPush], stored: Mapping[str, StoredImage]
     ) -> list[tuple[StoredImage, PushRoute]]:
         """Build what the registry lacks on top of ``stored``; returns the new images, in order of ``missing``."""
-        task, registry = self._task, self._task.services.registry
-        lookup = ImageLookup(registry, task.registry_cache)
-        images = self._assemble(self._statuses(statuses, stored, is_final=True), [image.name for image in missing])
+        builder = self._builder()
+        names = [image.name for image in missing]
+        images = self._assemble(self._statuses(statuses, stored, is_final=True), names, builder)
 
-        def read(image: ImageToPush) -> tuple[StoredImage, PushRoute]:
-            digest = Reference.parse(images[image.name].image_id).digest
-            source = awaited(lambda: lookup.read(image.repository, digest))
-            if source is None:
-                raise Unreachable(
-                    f"{registry.host}/{image.repository} lost {digest} during the push", "run the same command again"
-                )
-            return source, PushRoute.BUILDER
+        def found(image_id: str) -> StoredImage:
+            image = awaited(lambda: builder.stored(image_id))
+            if image is None:
+                raise Unreachable(f"{image_id} was lost during the push", "run the same command again")
+            return image
 
-        return [read(image) for image in missing]
+        return [(found(images[name].image_id), PushRoute.BUILDER) for name in names]
 
-    def _assemble(self, statuses: Sequence[ImageStatus], targets: Sequence[str]) -> dict[str, LocalImage]:
+    def _builder(self) -> RegistryBuilder:
+        task, sites = self._task, self._task.services.sites
+        pool = task.services.pool(task.run.jobs)
+        # A pool of one would only replace that builder's messages by its own.
+        site = pool if len(sites) > 1 else next(iter(sites.values()))
+        return RegistryBuilder(
+            task.services.registry,
+            task.registry_cache,
+            site.push_build,
+            lambda: site.keeps_content,
+            pool.place_of,
+            task.version.commit,
+        )
+
+    def _assemble(
+        self, statuses: Sequence[ImageStatus], targets: Sequence[str], builder: RegistryBuilder
+    ) -> dict[str, LocalImage]:
         """All images of ``targets``, and the parents they must be built from; see :func:`assemble`."""
         task = self._task
         assembly = Assembly(
@@ -157,8 +169,6 @@ class RegistryStore:
         )
         sites = task.services.sites
         pool = task.services.pool(task.run.jobs)
-        # A pool of one would only replace that builder's messages by its own.
-        site = pool if len(sites) > 1 else next(iter(sites.values()))
         try:
             if len(sites) > 1:
                 # Here an interrupt ends the wait for a builder that hangs; a building thread would wait on.
@@ -169,14 +179,7 @@ class RegistryStore:
                 statuses,
                 targets,
                 assembly,
-                builder=RegistryBuilder(
-                    task.services.registry,
-                    task.registry_cache,
-                    site.push_build,
-                    lambda: site.keeps_content,
-                    pool.place_of,
-                    task.version.commit,
-                ),
+                builder=builder,
                 jobs=sum(site.jobs or task.run.jobs for site in sites.values()),
                 report=task.run.report,
                 cancelled=task.run.cancelled,

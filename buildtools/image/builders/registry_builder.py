@@ -67,7 +67,7 @@ class RegistryBuilder:
 
     def image(self, reference: str) -> Mapping[str, Any] | None:
         """See the protocol. It has only the fields that assembly reads."""
-        image = self._stored(reference)
+        image = self.stored(reference)
         if image is None:
             return None
         return {
@@ -83,7 +83,7 @@ class RegistryBuilder:
             began = time.monotonic()
             image_id = f"{request.repository}@{self._push_build(request, report, cancelled)}"
             # A builder's report of its push is not trusted.
-            image = awaited(lambda: self._stored(image_id))
+            image = awaited(lambda: self.stored(image_id))
             repository = Reference.parse(image_id).repository
             if image is None or not self._lookup.is_whole(repository, image):
                 raise BuildToolsError(
@@ -113,7 +113,7 @@ class RegistryBuilder:
 
     def keep(self, image_id: str, reference: str, *, anew: bool) -> str:
         """See the protocol."""
-        ours, theirs = self._stored(image_id), None if anew else self._stored(reference)
+        ours, theirs = self.stored(image_id), None if anew else self.stored(reference)
         name = Reference.parse(reference)
         is_there = theirs and self._lookup.is_whole(name.repository, theirs)
         if ours and theirs and is_there and _is_as_good(theirs, ours):
@@ -136,7 +136,8 @@ class RegistryBuilder:
     def untag(self, reference: str) -> None:
         """See the protocol. Deleting a tag would delete the image with all of its tags, so this does nothing."""
 
-    def _stored(self, reference: str) -> StoredImage | None:
+    def stored(self, reference: str) -> StoredImage | None:
+        """The image with a name or id; None if there is none. An id is read from the registry once."""
         if reference in self._images:
             return self._images[reference]
         name = Reference.parse(reference)
