@@ -15,7 +15,7 @@ import socketserver
 import sys
 import threading
 
-from buildtools.image.engine.buildkit.upgrade import upgrade
+from buildtools.image.engine.buildkit.upgrade import RouteMissing, upgrade
 from buildtools.image.engine.client import Engine
 
 NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: 29\r\n\r\n"
@@ -45,7 +45,11 @@ class _Connection(socketserver.BaseRequestHandler):
             self.request.sendall(NOT_FOUND + b'{"message":"page not found"}\n')
             return
         if begin.startswith(b"PRI * HTTP/2.0\r\n"):
-            engine, received = upgrade(self.server.engine, "/grpc")
+            try:
+                engine, received = upgrade(self.server.engine, "/grpc")
+            except RouteMissing:
+                # It is such an engine itself.
+                engine, received = self.server.engine.dial(), b""
             assert isinstance(engine, socket.socket)
             self.request.sendall(received)
         elif self.server.only_grpc:
