@@ -330,7 +330,7 @@ class _Assembler:
                 self._builder.untag(reference)
             raise BuildToolsError(
                 f"{status.name} changed while it was built ({'; '.join(changes)})",
-                "run again while nothing else writes to its files",
+                "run again while nothing else writes to its files, or list those in .dockerignore",
             )
 
     def _parents_label(self, parents: Sequence[str]) -> dict[str, str]:

@@ -234,13 +234,13 @@ def _links(root: str, path: str) -> list[str]:
         try:
             with os.scandir(f"{root}/{above}") as items:
                 names = sorted((item.name for item in items if match and match(item.name)), key=os.fsencode)
-        except OSError:
+        except (OSError, ValueError):
             return []
     targets = []
     for each in names:
         try:
             target = _link_target(f"{root}/{above}/{each}")
-        except OSError:  # not a link, or not there
+        except (OSError, ValueError):  # not a link, not there, or with a NUL, which no name has
             continue
         targets.append(target if target.startswith("/") else f"{above}/{target}")
     return targets

@@ -78,6 +78,11 @@ def test_a_followed_path_of_white_space_means_nothing(tmp_path: Path) -> None:
     assert [] == list(walk(tmp_path, Selection(Patterns(()), follow=[" "])))
 
 
+def test_a_followed_path_with_a_nul_means_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    assert [] == list(walk(tmp_path, Selection(Patterns(()), follow=["a\0", "b\0/*"])))
+
+
 def test_the_second_name_of_a_file_is_a_link_to_the_first_that_is_listed(tmp_path: Path) -> None:
     make(tmp_path, "a")
     for name in ("b", "c"):
