@@ -40,6 +40,61 @@ class Results(Generic[_Value]):
     skipped: Mapping[str, str]
 
 
+class _Queue:
+    """The names of a graph that were not begun. A name is ready once its parents are done."""
+
+    def __init__(self, parents: Mapping[str, Collection[str]]) -> None:
+        graph = {name: {parent for parent in above if parent in parents} for name, above in parents.items()}
+        self._children: dict[str, list[str]] = {name: [] for name in graph}
+        for name, above in graph.items():
+            for parent in above:
+                self._children[parent].append(name)
+        # With the number of parents that are not done.
+        self._waiting = {name: len(above) for name, above in graph.items()}
+        self._places = {name: place for place, name in enumerate(graph)}
+        # Sorted by their places in the graph, as a heap.
+        self._ready = [(place, name) for name, place in self._places.items() if not self._waiting[name]]
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def pop(self) -> str | None:
+        """The first name that is ready, in graph order; None if there is none."""
+        if not self._ready:
+            return None
+        _, name = heapq.heappop(self._ready)
+        del self._waiting[name]
+        return name
+
+    def clear(self) -> list[str]:
+        """Take all names out."""
+        names = list(self._waiting)
+        self._waiting.clear()
+        self._ready.clear()
+        return names
+
+    def release_children(self, name: str) -> None:
+        """Note that a name is done: what waited for it alone is ready."""
+        for child in self._children[name]:
+            if child in self._waiting:
+                self._waiting[child] -= 1
+                if not self._waiting[child]:
+                    heapq.heappush(self._ready, (self._places[child], child))
+
+    def drop_dependents(self, name: str) -> dict[str, str]:
+        """Take out what depends on a name that failed; returns each with the parent that it lacks."""
+        lacking: dict[str, str] = {}
+        names = [name]
+        while names:
+            parent = names.pop()
+            for child in self._children[parent]:
+                if child in self._waiting:
+                    del self._waiting[child]
+                    lacking[child] = parent
+                    names.append(child)
+        return lacking
+
+
 def run_graph(
     parents: Mapping[str, Collection[str]],
     work: Callable[[str], _Value],
@@ -52,32 +107,19 @@ def run_graph(
     Parents that are not names of the graph count as done. An expected failure (:class:`BuildToolsError`) is recorded
     and its dependents are skipped, while the rest goes on. Any other exception ends the run and is raised.
     """
-    graph = {name: {parent for parent in above if parent in parents} for name, above in parents.items()}
-    children: dict[str, list[str]] = {name: [] for name in graph}
-    for name, above in graph.items():
-        for parent in above:
-            children[parent].append(name)
-    # Names that were not begun, with the number of parents that are not done.
-    waiting = {name: len(above) for name, above in graph.items()}
-    places = {name: place for place, name in enumerate(graph)}
-    # Sorted by their places in the graph, as a heap.
-    ready = [(place, name) for name, place in places.items() if not waiting[name]]
+    queue = _Queue(parents)
     done: dict[str, _Value] = {}
     failed: dict[str, BuildToolsError] = {}
     skipped: dict[str, str] = {}
     running: dict[Future[_Value], str] = {}
     with ThreadPoolExecutor(max_workers=max(1, jobs)) as pool:
-        while waiting or running:
+        while queue or running:
             if cancelled is not None and cancelled.is_set():
-                skipped |= dict.fromkeys(waiting, "")
-                waiting.clear()
-                ready.clear()
-            while ready and len(running) < max(1, jobs):
-                _, name = heapq.heappop(ready)
-                del waiting[name]
-                running[pool.submit(work, name)] = name
+                skipped |= dict.fromkeys(queue.clear(), "")
+            while len(running) < max(1, jobs) and (ready := queue.pop()) is not None:
+                running[pool.submit(work, ready)] = ready
             if not running:
-                skipped |= dict.fromkeys(waiting, "")
+                skipped |= dict.fromkeys(queue.clear(), "")
                 break
             futures, _ = wait(running, _STEP, return_when=FIRST_COMPLETED)
             for future in futures:
@@ -86,13 +128,9 @@ def run_graph(
                     done[name] = future.result()
                 except BuildToolsError as error:
                     failed[name] = error
-                    _skip_dependents(name, children, waiting, skipped)
-                    continue
-                for child in children[name]:
-                    if child in waiting:
-                        waiting[child] -= 1
-                        if not waiting[child]:
-                            heapq.heappush(ready, (places[child], child))
+                    skipped |= queue.drop_dependents(name)
+                else:
+                    queue.release_children(name)
     order = list(parents)
     return Results(
         {name: done[name] for name in order if name in done},
@@ -154,16 +192,3 @@ def side_by_side(questions: Sequence[Callable[[], _Value]], *, jobs: int) -> lis
     finally:
         waiting.clear()
     return [answers[number] for number in range(len(questions))]
-
-
-def _skip_dependents(
-    name: str, children: Mapping[str, Sequence[str]], waiting: dict[str, int], skipped: dict[str, str]
-) -> None:
-    names = [name]
-    while names:
-        parent = names.pop()
-        for child in children[parent]:
-            if child in waiting:
-                del waiting[child]
-                skipped[child] = parent
-                names.append(child)

@@ -70,18 +70,29 @@ def find_bases(
     find = partial(_find, engine=engine, registry_at=registry_at, cache=cache, own_names=own_names)
     with ThreadPoolExecutor(max_workers=_JOBS) as pool:
         while True:
-            # Grouped by reference and platform, because the variants of an image share most of them.
-            wanted: dict[tuple[str, Platform], set[Platform]] = {}
-            for folder in folders:
-                known = bases[folder.platform]
-                for base in folder.outside({name: each.triggers for name, each in known.items()}):
-                    if base.image not in known:
-                        wanted.setdefault((base.image, base.platform), set()).add(folder.platform)
-            if not wanted:
+            missing = _missing(folders, bases)
+            if not missing:
                 return bases
-            for platforms, base_image in zip(wanted.values(), pool.map(find, *zip(*wanted, strict=True)), strict=True):
+            images = pool.map(find, *zip(*missing, strict=True))
+            for platforms, base_image in zip(missing.values(), images, strict=True):
                 for platform in platforms:
                     bases[platform][base_image.reference] = base_image
+
+
+def _missing(
+    folders: Sequence[ImageFolder], bases: Mapping[Platform, Mapping[str, BaseImage]]
+) -> dict[tuple[str, Platform], set[Platform]]:
+    """The base images that were not looked up yet, by reference and platform, with the platforms of their folders.
+
+    The variants of an image share most of them. One with ``ONBUILD`` may need more.
+    """
+    missing: dict[tuple[str, Platform], set[Platform]] = {}
+    for folder in folders:
+        known = bases[folder.platform]
+        for base in folder.outside({name: each.triggers for name, each in known.items()}):
+            if base.image not in known:
+                missing.setdefault((base.image, base.platform), set()).add(folder.platform)
+    return missing
 
 
 def _find(

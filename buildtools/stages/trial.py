@@ -294,20 +294,14 @@ def _trial_folder(task: TaskContext) -> Iterator[Path]:
     :raises BuildToolsError: if it cannot be written.
     """
     dist = task.settings.root / "dist"
-    prefix = trial_prefix(task.settings.root)
-    folder = dist / f".{prefix}{secrets.token_hex(4)}"
+    folder = dist / f".{trial_prefix(task.settings.root)}{secrets.token_hex(4)}"
     with ExitStack() as held:
         try:
             dist.mkdir(exist_ok=True)
             with _locked(dist):
                 folder.mkdir()
                 held.enter_context(_locked(folder))
-                for name in abandoned_trials(task):
-                    task.run.report(Warned("", f"removing {name}, which a killed trial has left"))
-                    remove_trial(task, name)
-                for path in dist.glob(f".{prefix}*"):
-                    if not _is_at_work(path):
-                        shutil.rmtree(path, ignore_errors=True)
+                _remove_leftovers(task, dist)
         except BaseException as error:
             shutil.rmtree(folder, ignore_errors=True)
             if not isinstance(error, OSError):
@@ -320,6 +314,16 @@ def _trial_folder(task: TaskContext) -> Iterator[Path]:
             with suppress(OSError), _locked(dist):
                 shutil.rmtree(dist / _FOLDER, ignore_errors=True)
                 folder.rename(dist / _FOLDER)
+
+
+def _remove_leftovers(task: TaskContext, dist: Path) -> None:
+    """Remove the stacks and folders of killed trials."""
+    for name in abandoned_trials(task):
+        task.run.report(Warned("", f"removing {name}, which a killed trial has left"))
+        remove_trial(task, name)
+    for path in dist.glob(f".{trial_prefix(task.settings.root)}*"):
+        if not _is_at_work(path):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager
