@@ -34,14 +34,13 @@ from typing import Protocol
 from buildtools import BuildToolsError, Cancelled, Refused, Unreachable
 from buildtools.events import Report, Step, Warned
 from buildtools.image.builder import BuildRequest
-from buildtools.image.engine.buildkit.failure import BuildFailed
+from buildtools.image.engine.buildkit.failure import DISK_FULL, FREE_SPACE, BuildFailed
 from buildtools.image.engine.client import UnusableEngine
 from buildtools.platform import Platform
 from buildtools.schedule import side_by_side
 
 _BUILD_PLATFORM = re.compile(rb"\bBUILD(?:PLATFORM|OS|ARCH|VARIANT)\b")
-_DISK_FULL = re.compile(r"no space left on device", re.IGNORECASE)
-_FULL = Unreachable("its disk is full", "free space there, with `docker builder prune` or `buildctl prune`")
+_FULL = Unreachable("its disk is full", FREE_SPACE)
 # Seconds between two checks for cancellation.
 _PATIENCE = 0.2
 
@@ -230,9 +229,9 @@ def _by_number(names: Sequence[str], image: str, platform: str) -> list[str]:
 def _loss(error: BuildToolsError) -> BuildToolsError | None:
     """Why the builder is to blame rather than the build; None if it is not."""
     if isinstance(error, BuildFailed):
-        return _FULL if _DISK_FULL.search(error.reason) else None
+        return _FULL if DISK_FULL.search(error.reason) else None
     return error
 
 
 def _says_disk_full(error: BuildToolsError) -> bool:
-    return isinstance(error, BuildFailed) and any(_DISK_FULL.search(line) for line in error.log)
+    return isinstance(error, BuildFailed) and any(DISK_FULL.search(line) for line in error.log)

@@ -25,12 +25,15 @@ _WRAPPING = re.compile(
 )
 _EXIT_CODE = re.compile(r"exit code: (\d+)")
 _PARSE_ERROR_LINE = re.compile(r"parse error (?:on )?line (\d+)")
+DISK_FULL = re.compile(r"no space left on device", re.IGNORECASE)
+FREE_SPACE = "free space there, with `docker builder prune` or `buildctl prune`"
 _WORTH_A_RETRY = re.compile(
     r"dial tcp|no such host|i/o timeout|connection re(?:fused|set)|TLS handshake timeout|\b50[0234] |429 Too Many"
 )
 # What a builder does not know of a registry until somebody tells it.
 _SPEAKS_HTTP = re.compile('"https://([^/"]+).*server gave HTTP response to HTTPS client$')
 _UNKNOWN_CA = re.compile('"https://([^/"]+).*x509: certificate signed by unknown authority$')
+_ON_LOOPBACK = re.compile(r"dial tcp (?:127\.|\[::1\])")
 _NOT_ALLOWED = re.compile(r"401 Unauthorized|pull access denied|authorization failed|insufficient_scope|no basic auth")
 # The second form appears if the engine no longer has the file list of an empty context in memory.
 _MISSING = re.compile(
@@ -128,6 +131,8 @@ def explained(image: str, dockerfile: Path, text: str, error: Status, vertex: Ve
         flag = _FLAGS[denied[1]]
         place = place or first_with(text, flag)
         reason, remedy = f"{flag} needs an entitlement, and builds have none", "leave it out"
+    elif DISK_FULL.search(reason):
+        remedy = FREE_SPACE
     elif _NO_AGENT.search(reason):
         remedy = f"set ssh = true under [tool.buildtools.image.{image_name(image)}]"
     if vertex and (scan := _SCAN.search(vertex.text)):
@@ -179,7 +184,11 @@ def _remedy(reason: str) -> str:
         )
     if _NOT_ALLOWED.search(reason):
         return "if the image exists, log in to its registry with docker login"
-    return "run again when it can be reached" if _WORTH_A_RETRY.search(reason) else ""
+    if _ON_LOOPBACK.search(reason):
+        return (
+            "see that it runs; a builder elsewhere, or in a container of its own network, needs another address for it"
+        )
+    return "run again when the builder can reach it" if _WORTH_A_RETRY.search(reason) else ""
 
 
 def _details(data: bytes) -> _Details:

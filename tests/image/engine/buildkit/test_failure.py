@@ -133,7 +133,12 @@ def test_a_registry_that_is_away_is_worth_a_retry() -> None:
     error = Status(
         2, 'failed to do request: Head "https://r.example.com": dial tcp: lookup r.example.com: no such host'
     )
-    assert 4 == explained("app", PATH, "FROM r.example.com/base:1\n", error, vertex).exit_code
+    failed = explained("app", PATH, "FROM r.example.com/base:1\n", error, vertex)
+    assert (4, "run again when the builder can reach it") == (failed.exit_code, failed.remedy)
+    # This machine's own names are not those of a builder in a container.
+    error = Status(2, 'failed to do request: Head "http://127.0.0.1:5000/v2/": dial tcp 127.0.0.1:5000: refused')
+    failed = explained("app", PATH, "FROM 127.0.0.1:5000/base:1\n", error, vertex)
+    assert (4, True) == (failed.exit_code, "needs another address" in failed.remedy)
     # What a command of the Dockerfile could not reach is the Dockerfile's own affair.
     step = Vertex(text="RUN two", number=2, total=3)
     assert 1 == explained("app", PATH, DOCKERFILE, Status(2, "dial tcp: exit code: 1"), step).exit_code
@@ -173,3 +178,8 @@ def test_what_git_says_is_one_line() -> None:
     error = Status(2, "failed to solve: failed to fetch remote x: git stderr:\nfatal: no route\n: exit status 128")
     failed = explained("app", PATH, "FROM scratch\nADD https://example.com/x.git /x\n", error, vertex)
     assert "failed to fetch remote x: git stderr: fatal: no route : exit status 128" == failed.reason
+
+
+def test_a_full_disk_says_how_to_free_it() -> None:
+    error = Status(2, "failed to solve: write /var/lib/buildkit/snapshots/2/fs/big: no space left on device")
+    assert "buildctl prune" in explained("app", PATH, DOCKERFILE, error, None).remedy
