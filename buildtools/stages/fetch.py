@@ -149,9 +149,11 @@ def fetch_plan(task: TaskContext, request: FetchRequest) -> tuple[Planned, ...]:
 def _check_names(request: FetchRequest) -> None:
     """Raise :class:`Refused` unless the names of all members in the manifest can be used as file names here.
 
-    :raises Refused: if a name could lead out of the folder, or is reserved.
+    :raises Refused: if a name could lead out of the folder, or is reserved, or the folder is that of a version.
     """
     release = request.release
+    if (request.to / RELEASE).exists():
+        raise Refused(f"{request.to} is a version that was fetched", f"fetch into {request.to.parent}")
     if request.folder.name == CURRENT:
         raise Refused(f"a version that is called {CURRENT} cannot be fetched", "release it under another name")
     documents = (_LAYOUT, *DOCUMENTS)

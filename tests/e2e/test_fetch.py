@@ -209,6 +209,10 @@ def test_what_lies_in_the_way_is_left_alone(machine: Machine) -> None:
     outcome = machine.fetch("1.0.0")
     assert (3, True) == (outcome.code, "1.0.0 holds something other than this release" in outcome.last)
     assert ["1.0.0"] == [path.name for path in machine.to.rglob("*")]
+    (machine.to / "1.0.0" / "release.json").write_text("{}")
+    (machine.to / "current").symlink_to("1.0.0")
+    outcome = machine.project.invoke("fetch", "1.0.0", "--to", str(machine.to / "current"))
+    assert (2, f"fetch into {machine.to}") == (outcome.code, outcome.last.rpartition(": ")[2])
 
 
 def test_a_folder_that_cannot_be_written_is_named(machine: Machine) -> None:

@@ -251,6 +251,28 @@ def test_a_request_that_is_too_large_is_told_with_what_to_raise(registry: str, r
             client.put_manifest(repository, "1.0", image)
 
 
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (
+            400,
+            "The image tag 'stage' already exists in the 'app' repository and cannot be overwritten because the "
+            "repository is immutable.",
+        ),
+        (412, "Failed to process request due to 'widgets/app:stage' configured as immutable."),
+    ],
+    ids=["ECR", "Harbor"],
+)
+def test_a_tag_that_may_not_be_moved_is_told_with_what_to_do(
+    registry: str, repository: str, status: int, message: str
+) -> None:
+    body = encode({"errors": [{"code": "DENIED", "message": message}]})
+    with before(registry, always("PUT", "/manifests/", lambda answer: replaced(answer, status, body))) as client:
+        expected = rf"/manifests/stage with {status}: .* immutable: exempt this tag from its rule for immutable tags$"
+        with pytest.raises(BuildToolsError, match=expected):
+            client.put_manifest(repository, "stage", manifest(client, repository))
+
+
 def test_a_registry_whose_disk_is_full_says_so(registry: str, repository: str) -> None:
     # The answer of Distribution 2.8 on a full tmpfs.
     detail = {"DriverName": "filesystem", "Enclosed": {"Op": "write", "Path": "/var/lib/registry/docker", "Err": 28}}

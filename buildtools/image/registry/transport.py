@@ -185,9 +185,9 @@ class Transport:
                 f"the registry {self.host} does not accept a request{size} ({reason})",
                 "raise its limit for uploads, or that of the proxy before it (nginx: client_max_body_size)",
             )
-        return BuildToolsError(
-            f"the registry {self.host} answers {method} {urlsplit(url).path} with {reason}", "look at its log"
-        )
+        # The word is in the messages of ECR, Harbor, Quay and others.
+        remedy = "exempt this tag from its rule for immutable tags" if "immutable" in reason else "look at its log"
+        return BuildToolsError(f"the registry {self.host} answers {method} {urlsplit(url).path} with {reason}", remedy)
 
     def wait(self, attempt: int, least: float = 0.0) -> None:
         """Wait after the attempt with this number, at least ``least`` seconds; return at once if aborted."""
@@ -421,7 +421,7 @@ def reason_of(answer: Response) -> str:
     """
     try:
         first = json.loads(answer.data)["errors"][0]
-        text = f": {first.get('message') or first.get('code')}"
+        text = f": {first.get('message') or first.get('code')}".rstrip(".")
         # Distribution says no more than "unknown error" of its disk, and gives the number of the system's error.
         with suppress(KeyError, TypeError, OverflowError):
             text += f" ({os.strerror(first['detail']['Enclosed']['Err'])})"
