@@ -17,6 +17,7 @@ from buildtools.image.folder.contents import Contents
 from buildtools.image.folder.context import Selection
 from buildtools.image.folder.fingerprint import Fingerprint, explain, folder_fingerprint, last_inputs, recorded_inputs
 from buildtools.image.folder.folders import ImageFolder
+from buildtools.image.folder.instructions import is_docker_frontend
 from buildtools.image.generation import generation_of, other_parents
 from buildtools.image.reference import image_name
 from buildtools.image.registry.lookup import StoredImage, fingerprint_tag
@@ -67,22 +68,26 @@ class ImageStatus:
     def selection(self) -> Selection | None:
         """What a build may take from the context; None if only the frontend that reads the Dockerfile knows.
 
+        A Dockerfile may use a frontend with other instructions, or build on an image whose configuration is unknown.
+
         :raises BuildToolsError: if the ignore file cannot be read, or has an invalid pattern.
         """
-        return self.folder.selection(self.folder.needs(_triggers(self.bases))) if self._is_understood else None
+        if self.folder.dockerfile.syntax or not self._declares_all:
+            return None
+        return self.folder.selection(self.folder.needs(_triggers(self.bases)))
 
     def arguments(self) -> Mapping[str, str]:
         """The build arguments that a build may read. Its provenance would tell the others too."""
-        return self.folder.readable_arguments(_triggers(self.bases)) if self._is_understood else self.folder.arguments
+        syntax = self.folder.dockerfile.syntax
+        if (syntax and not is_docker_frontend(syntax)) or not self._declares_all:
+            return self.folder.arguments
+        return self.folder.readable_arguments(_triggers(self.bases))
 
     @property
-    def _is_understood(self) -> bool:
-        """Whether we read the Dockerfile like the build does.
-
-        It may use a frontend with other instructions, or build on an image whose configuration is unknown.
-        """
+    def _declares_all(self) -> bool:
+        """Whether the Dockerfile and the known ``ONBUILD`` instructions are all that is built."""
         unseen = any(not self.bases[base].digest for base in self.folder.bases)
-        return not (unseen or self.folder.dockerfile.syntax or "BUILDKIT_SYNTAX" in self.folder.arguments)
+        return not (unseen or "BUILDKIT_SYNTAX" in self.folder.arguments)
 
 
 def survey(

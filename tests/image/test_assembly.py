@@ -182,6 +182,21 @@ def test_a_base_that_cannot_be_had_stops_only_what_is_built_on_it(project: Proje
     assert [BuildState.UP_TO_DATE] * 2 == [states[project.base], states[project.app]]
 
 
+@pytest.mark.parametrize(
+    ("syntax", "names"),
+    [("", {"READ"}), ("docker/dockerfile:1-labs", {"READ"}), ("x/y:1", {"READ", "UNREAD", "VERSION"})],
+)
+def test_only_a_frontend_that_we_do_not_know_gets_undeclared_arguments(
+    project: Project, syntax: str, names: set[str]
+) -> None:
+    header = f"# syntax={syntax}\n" if syntax else ""
+    project.write(project.app, f"{header}FROM scratch\nARG READ\n")
+    project.settings[project.app] = ImageSettings(args={"READ": "1", "UNREAD": "2"})
+    (status,) = [each for each in project.survey() if each.name == project.app]
+    assert names == set(status.arguments())
+    assert bool(syntax) == (status.selection() is None)
+
+
 def test_a_proxy_with_a_login_is_not_told_to_a_build_that_publishes_its_arguments(project: Project) -> None:
     login, plain = "http://me:secret@proxy.example", "http://proxy.example"
     project.settings[project.app] = ImageSettings(provenance=Provenance.MAX)

@@ -25,7 +25,7 @@ from buildtools.image.engine.buildkit.progress import Progress
 from buildtools.image.engine.buildkit.session import Session
 from buildtools.image.engine.offer import SessionOffer, read_input
 from buildtools.image.engine.sessions import Sessions
-from buildtools.image.folder.instructions import requested_frontend
+from buildtools.image.folder.instructions import is_docker_frontend, requested_frontend
 from buildtools.settings import MediaTypes
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 _IN_THE_WAY = re.compile(r'image "[^"]+": already exists$|parent snapshot \S+ does not exist: not found$')
 # Each attempt waits for at most one other build, and only a few builds end at once.
 _ATTEMPTS = 5
-_OFFICIAL_SYNTAX = ("docker/dockerfile", "docker.io/docker/dockerfile")
 
 
 @frozen
@@ -161,7 +160,7 @@ class _Build:
         except BuildFailed as error:
             syntax = requested_frontend(self.text)
             vertex = self.progress.failed()
-            if not (vertex and vertex.name.startswith("resolve image config for") and _is_official(syntax)):
+            if not (vertex and vertex.name.startswith("resolve image config for") and is_docker_frontend(syntax)):
                 raise
             self.report(
                 Warned(
@@ -290,7 +289,3 @@ def _confirmed_image(engine: Engine, request: BuildRequest, answer: Mapping[str,
         if tag not in (image.get("RepoTags") or ()):
             engine.tag(image_id, tag)
     return BuiltImage(request.name, image_id, request.tags)
-
-
-def _is_official(syntax: str) -> bool:
-    return syntax.partition("@")[0].rpartition(":")[0] in _OFFICIAL_SYNTAX or syntax in _OFFICIAL_SYNTAX

@@ -73,6 +73,11 @@ def requested_frontend(text: str) -> str:
     return read_directives(text).get("syntax", "").partition(" ")[0]
 
 
+def is_docker_frontend(image: str) -> bool:
+    """Whether an image is Docker's own Dockerfile frontend, in some version."""
+    return re.fullmatch(r"(?:docker\.io/)?docker/dockerfile(?::[\w.-]+)?(?:@.*)?", image) is not None
+
+
 @frozen
 class Flag:
     """``--name=value``; ``start`` and ``end`` are the offsets of the quoted value in the joined instruction."""
