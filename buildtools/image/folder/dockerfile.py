@@ -44,7 +44,7 @@ class Steps:
     ``COPY`` names by their number. ``sources`` are the paths and globs, as written, that are taken from the context,
     ``.`` for all of it. ``triggers`` are the instructions after ``ONBUILD``. ``flow`` has in order what decides about
     downloads: arguments, the variables of ``ENV``, and what ``ADD`` may download. ``secrets`` are the ids of the
-    secrets without which a ``RUN`` fails.
+    secrets without which a ``RUN`` fails. ``errors`` are about what only matters if the stage is built.
     """
 
     arguments: tuple[Argument, ...]
@@ -54,6 +54,7 @@ class Steps:
     triggers: tuple[str, ...]
     flow: tuple[Argument | Mapping[str, str] | Addition, ...]
     secrets: tuple[str, ...]
+    errors: tuple[Refused, ...]
 
 
 @frozen
@@ -122,7 +123,8 @@ class Dockerfile:
         The image is for ``platform``, and ``builder`` is the platform of the builder. ``triggers(image)`` returns the
         ``ONBUILD`` instructions of an external image.
 
-        :raises Refused: if there is no such target, a reference expands to nothing, or stages form a cycle.
+        :raises Refused: if there is no such target, a reference expands to nothing, stages form a cycle, or a path is
+            invalid.
         """
         automatic = automatic_arguments(builder, platform, target or self.stages[-1].name)
         return _Resolver(self, arguments, platform, automatic, triggers).needs(target)
@@ -191,6 +193,7 @@ def _steps(instructions: Iterable[Instruction]) -> Steps:
     triggers: list[str] = []
     flow: list[Argument | Mapping[str, str] | Addition] = []
     secrets: list[str] = []
+    errors: list[Refused] = []
     for instruction in instructions:
         if instruction.keyword == "arg":
             declared = list(instruction.arguments())
@@ -204,10 +207,13 @@ def _steps(instructions: Iterable[Instruction]) -> Steps:
             indexes += numbered
             if not numbered:
                 uses += [instruction.mention(flag.value, flag.start, flag.end) for flag in origins]
-            if not origins:
-                sources += _copy_sources(instruction)
-            if instruction.keyword == "add":
-                flow += downloads(instruction)
+            try:
+                if not origins:
+                    sources += _copy_sources(instruction)
+                if instruction.keyword == "add":
+                    flow += downloads(instruction)
+            except Refused as error:
+                errors.append(error)
         elif instruction.keyword == "run":
             for flag in instruction.flags:
                 if flag.name == "--mount":
@@ -219,7 +225,14 @@ def _steps(instructions: Iterable[Instruction]) -> Steps:
         elif instruction.keyword == "onbuild":
             triggers.append(instruction.body)
     return Steps(
-        tuple(arguments), tuple(uses), tuple(indexes), tuple(sources), tuple(triggers), tuple(flow), tuple(secrets)
+        tuple(arguments),
+        tuple(uses),
+        tuple(indexes),
+        tuple(sources),
+        tuple(triggers),
+        tuple(flow),
+        tuple(secrets),
+        tuple(errors),
     )
 
 
@@ -359,6 +372,8 @@ class _Resolver:
         return replace(steps, uses=tuple(ImageMention(use.text, line) for use in steps.uses))
 
     def take(self, steps: Steps, variables: dict[str, str]) -> None:
+        if steps.errors:
+            raise steps.errors[0]
         for argument in steps.arguments:
             if argument.name in self.outer_values:
                 self.values[argument.name] = self.outer_values[argument.name]

@@ -67,6 +67,10 @@ def _summary(found: Needs) -> tuple[list[str], Mapping[str, str], tuple[str, ...
     return images(found), found.arguments, found.sources
 
 
+def test_a_path_that_cannot_be_read_matters_only_if_its_stage_is_built() -> None:
+    assert ("b",) == needs('FROM one AS unused\nCOPY "a /\nFROM two\nCOPY b /\n').sources
+
+
 def test_a_stage_named_as_its_own_base_means_the_image() -> None:
     assert ["base"] == images(needs("FROM base AS base\nFROM base\n"))
 
@@ -270,7 +274,6 @@ def test_references_are_replaced_and_all_else_stays() -> None:
         ("", "Dockerfile has no FROM"),
         ("RUN x\nFROM y\n", "line 1: instruction before the first FROM"),
         ("FRM y\n", "line 1: unknown instruction FRM"),
-        ('FROM y\nCOPY ["a", /]\n', "line 2: COPY of the invalid pattern"),
         ("# c\nFROM a b\n", "line 2: FROM must name one image"),
         ("FROM a\nRUN <<EOF\nx\n", "line 2: the here-document EOF has no end"),
         ("# escape=x\nFROM a\n", "the escape directive is 'x'"),
@@ -295,6 +298,8 @@ def test_a_dockerfile_in_utf_16_is_refused_as_such() -> None:
         ("ARG X\nFROM ${X}\n", "", "line 2: ${X} is empty"),
         ("FROM ${X:\n", "", "line 1: ${X:"),
         ("FROM a AS b\n", "c", "has no stage 'c'"),
+        ('FROM y\nCOPY ["a", /]\n', "", "line 2: COPY of the invalid pattern"),
+        ('FROM y\nADD "a /\n', "", 'line 2: invalid word "a'),
         ("FROM a AS b\nCOPY --from=c / /\nFROM b AS c\n", "", "built from itself"),
     ],
 )
