@@ -29,6 +29,7 @@ from uuid import uuid4
 
 from buildtools import Refused
 from buildtools.archive.store import Content
+from buildtools.channel import Direction
 from buildtools.events import Warned
 from buildtools.frozen import frozen
 from buildtools.gates import Gates, gates_key
@@ -40,6 +41,7 @@ from buildtools.settings import GATE
 from buildtools.stages import releases
 from buildtools.stages.channels import parse_channels
 from buildtools.stages.member_deletion import MemberDeletion, NeededMembers
+from buildtools.stages.tag_moves import outdated_tags
 from buildtools.task_context import TaskContext
 from buildtools.version import Version
 
@@ -87,7 +89,7 @@ def prune_releases(task: TaskContext, keep: int, days: int, prefix: str = "") ->
     remaining.sort(key=lambda release: Version.parse(release.version), reverse=True)
     records = _records(task)
     tags = {_tag(release) for release in remaining}
-    reasons = _reasons(task)
+    reasons = _reasons(task) | _channel_tags(task, remaining)
     youngest = time.time() - days * _SECONDS_A_DAY
     of_prefix = f" of {prefix}" if prefix else ""
     subjects = [release for release in remaining if release.version.startswith(prefix)]
@@ -176,6 +178,23 @@ def _reasons_in_store(task: TaskContext, gates: Mapping[str, Content | None]) ->
         # A channel also needs the version that a rollback would go back to.
         for version in filter(None, (channel.previous, channel.version)):
             reasons[version.image_tag] = f"the channel {channel.name} needs it"
+    return reasons
+
+
+def _channel_tags(task: TaskContext, remaining: Iterable[Release]) -> dict[str, str]:
+    """The versions that tags of a channel still point to, because a run that rolled it back did not end.
+
+    Such a tag would be deleted with the version. A move forward leaves tags at versions that the channel needs anyway.
+    """
+    by_tag = {_tag(release): release for release in remaining}
+    owners = {image.digest: tag for tag, release in by_tag.items() for image in release.images}
+    reasons = {}
+    for channel in parse_channels(task):
+        current = by_tag.get(channel.version.image_tag) if channel.version else None
+        if current and channel.directions[-1] is Direction.BACK:
+            for move in outdated_tags(task, current.images, channel.name):
+                if owner := owners.get(move.before):
+                    reasons[owner] = f"tags of the channel {channel.name} are still there"
     return reasons
 
 

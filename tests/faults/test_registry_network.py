@@ -220,6 +220,31 @@ def test_a_busy_registry_is_asked_again(answer: tuple[int, Mapping[str, str]]) -
     assert 3 == len(script.asked)
 
 
+def test_a_busy_token_service_is_asked_again_when_it_allows() -> None:
+    asked: list[float] = []
+
+    class Tokens(Quiet, BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body, headers, status = b"{}", {}, 200
+            if self.path.startswith("/token"):
+                asked.append(time.monotonic())
+                body = b'{"token": "a"}'
+                if asked[-1] - asked[0] < 1:
+                    status, headers = 429, {"Retry-After": "1"}
+            elif "Authorization" not in self.headers:
+                status = 401
+                headers = {"WWW-Authenticate": f'Bearer realm="http://{self.headers["Host"]}/token"'}
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+    with serving(Tokens) as host, closing(Registry(host, pause=0.001)) as client:
+        client.ping()
+    assert 2 == len(asked)
+
+
 @pytest.mark.parametrize(
     ("status", "fact"), [(503, "cannot be reached"), (500, "fails"), (429, "allows no more requests for now")]
 )

@@ -12,7 +12,7 @@ import pytest
 
 from buildtools import BuildToolsError, Conflict, Drifted, Refused, pipeline
 from buildtools.audit import Verification
-from buildtools.channel import Channel
+from buildtools.channel import Channel, channel_key
 from buildtools.events import Warned
 from buildtools.gates import Gates, gates_key
 from buildtools.image.registry.lookup import fingerprint_tag, move_tag, tag_digest
@@ -26,7 +26,7 @@ from buildtools.version import Version
 from tests.conftest import S3Service, make_repository
 from tests.contract.registries import own_registry
 from tests.faults.proxy import Wire, wire_to
-from tests.releases import ReleasePlace, release_place
+from tests.releases import ReleasePlace, digests, release_place
 
 OLD, RECENT = "2020-01-01T00:00:00Z", "2999-01-01T00:00:00Z"
 
@@ -133,6 +133,24 @@ def test_what_something_points_to_is_kept(place: ReleasePlace) -> None:
     assert ["releases/1.4.0.gates.json"] == [key for key in keys(place) if key.endswith(".gates.json")]
     with place.task() as task:
         assert "1.1.0" == roll_back(task, "stage", None).version
+
+
+def test_what_the_tags_of_a_channel_still_point_to_is_kept(place: ReleasePlace) -> None:
+    old, new = place.release("1.0.0", ("app", "web"), created=OLD), place.release("1.1.0", created=OLD)
+    place.release("1.2.0", created=RECENT)
+    for version in ("1.0.0", "1.1.0"):
+        with place.task() as task:
+            move_forward(task, "stage", Version.parse(version))
+    # A run that rolled it back was killed when it had moved one tag.
+    place.store.delete(channel_key("stage"))
+    channel = Channel("stage").moved_to(old).moved_to(new).moved_to(old)
+    assert place.store.create(channel_key("stage"), channel.document(), "application/json")
+    move_tag(place.client, old.images[0].repository, "stage", old.images[0].digest)
+    assert "tags of the channel stage are still there" == prune(place)["1.1.0"]
+    with place.task() as task:
+        assert 1 == len(show_channel(task, "stage").tags)
+    assert "" == prune(place)["1.1.0"]
+    assert digests(old) == place.tags("stage")
 
 
 def test_a_young_release_is_kept(place: ReleasePlace) -> None:

@@ -219,13 +219,13 @@ class Transport:
             try:
                 response = self._send(method, url, headers, body, attempt)
             except _Interrupted as error:
-                failure = error.reason
+                failure, wait = error.reason, 0.0
             else:
                 if response.status != 429 and response.status < 500 and not _is_web_page(response):
                     return response.status, response.data
-                failure = f"it answers {response.status}"
+                failure, wait = f"it answers {response.status}", _retry_after(response)
             is_late = attempt == ATTEMPTS or time.monotonic() - began >= _PATIENCE
-            if is_late or self._aborted.wait(self.backoff(attempt)):
+            if is_late or self._aborted.wait(max(wait, self.backoff(attempt))):
                 break
         raise Unreachable(
             f"the token service {url.partition('?')[0]} of the registry {self.host} cannot be reached ({failure})",
