@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import secrets
+import time
 from collections.abc import Mapping
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler
