@@ -15,7 +15,7 @@ _KEPT, _LARGEST = 64 << 20, 32 << 20
 def keep_freed_blocks() -> None:
     """Make malloc keep what is freed for the next block, for as long as this process runs.
 
-    By itself glibc gives a block of a megabyte back to the kernel, which clears each page of the next one: a sixth of
+    By itself glibc gives a block of a megabyte back to the kernel, which clears each page of the next one: an eighth of
     the processor time of packing what has not changed.
     """
     # Only glibc has it.

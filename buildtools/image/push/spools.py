@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from buildtools import BuildToolsError
+from buildtools.memory import keep_freed_blocks
 
 # Small layers and their compressed forms never touch the disk; anything above this goes to files in TMPDIR. Even a
 # small agent can spare this much memory.
@@ -26,6 +27,7 @@ class Spools:
     """
 
     def __init__(self, folder: Path, memory: int = _MOST_IN_MEMORY) -> None:
+        keep_freed_blocks()
         self._folder = folder
         self._left = memory
         self._lock = threading.Lock()
