@@ -165,6 +165,7 @@ def _store_archive(task: TaskContext, archive: Archive, images: Future[None], *,
             subject=archive.name,
             report=task.run.report,
             before_end=images.result,
+            is_absent=is_free,
         )
     except Conflict:
         images.result()

@@ -44,3 +44,22 @@ def test_what_the_last_version_has_is_not_sent_again(project: Project, tmp_path:
     (project.path / ".gitignore").write_text("build\ndist\nmore\n")
     project.done("publish", "--allow-dirty")
     assert last == project.place.read(key)
+
+
+def test_what_is_new_is_looked_for_once_and_read_back_once(project: Project, tmp_path: Path) -> None:
+    project.image("app", "FROM scratch\nCOPY mark /\n", mark=project.mark)
+    name, log = project.name("daemon"), tmp_path / "requests.log"
+    project.configure(distribution={name: {"command": "mkdir -p build/d && cp mark build/d", "root": "build/d"}})
+    (project.path / "mark").write_text(project.mark)
+    project.commit("all")
+    project.tag("1.0.0")
+    project.done("publish", BUILDTOOLS_LOG=str(log))
+    questions = re.findall(r" s3 (GET|HEAD) \S*/(daemon\S*|releases/\S*) (\d+), ", log.read_text())
+    archive, manifest = f"{name}/{name}-1.0.0.tgz", "releases/1.0.0.json"
+    # The body of an answer tells that only the object is missing, which the answer to HEAD cannot.
+    assert [("HEAD", "404"), ("GET", "404"), ("HEAD", "200")] == [
+        (method, status) for method, key, status in questions if archive.endswith(key)
+    ]
+    assert [("GET", "404"), ("GET", "200")] == [
+        (method, status) for method, key, status in questions if manifest.endswith(key)
+    ]
