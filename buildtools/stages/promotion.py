@@ -256,7 +256,8 @@ def _missing_images(
 
     def parts(image: ReleasedImage) -> ImageParts:
         registry = task.services.registry_at(image.registry)
-        return tuple(manifests_below(registry, image.repository, members.manifests[image.name], members.members))
+        manifest, read = members.manifests[image.name], members.members[image.name]
+        return tuple(manifests_below(registry, image.repository, manifest, read))
 
     images = [image for image in release.images if not digests[image.name]]
     looks = side_by_side([partial(parts, image) for image in images], jobs=QUESTIONS_AT_ONCE)

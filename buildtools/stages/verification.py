@@ -46,7 +46,7 @@ class MemberLookup:
     stored, each with the parts that its registry is known to have: it took the image's manifest, so what several of
     them share is asked for once. Layers that are ``to_mount`` are not asked for: the registry tells then whether it has
     them. After the audit of one release, ``manifests`` has what the tag of each image points to, by its name, and
-    ``members`` by digest what was read of those that an index lists.
+    ``members``, if that is an index, what was read of those that it lists, by digest.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class MemberLookup:
         to_mount: bool = False,
     ) -> None:
         self.manifests: dict[str, Manifest] = {}
-        self.members: dict[str, Manifest] = {}
+        self.members: dict[str, Mapping[str, Manifest]] = {}
         self._task = task
         self._deep = deep
         self._stored = stored
@@ -98,8 +98,10 @@ class MemberLookup:
             return None
         if manifest:
             self.manifests[image.name] = manifest
-        for variant in filter(None, variants.values()):
-            self.members |= {each.digest: each for each in (variant.manifest, *variant.attestations)}
+            read = [
+                each for variant in variants.values() if variant for each in (variant.manifest, *variant.attestations)
+            ]
+            self.members[image.name] = {each.digest: each for each in read}
 
         def is_complete(variant: StoredImage | None) -> bool:
             return variant is not None and (self._to_mount or lookup.is_whole(repository, variant))
