@@ -9,7 +9,7 @@ otherwise the same.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -21,9 +21,10 @@ from buildtools.archive.checksums import Checksums
 from buildtools.audit import Verification
 from buildtools.channel import refuse_name
 from buildtools.events import Transferred, timed
+from buildtools.frozen import frozen
 from buildtools.gates import Gates, gates_key
 from buildtools.image.registry.image_copier import ImageCopier
-from buildtools.image.registry.lookup import manifests_below, tag_digest
+from buildtools.image.registry.lookup import KnownParts, manifests_below, tag_digest
 from buildtools.image.registry.manifest import Damaged, Descriptor, Manifest
 from buildtools.release import Release, ReleasedArchive, ReleasedImage, refuse_other_content
 from buildtools.schedule import QUESTIONS_AT_ONCE, run_graph, side_by_side
@@ -41,6 +42,17 @@ _Value = TypeVar("_Value")
 
 # An image in a registry: its manifests, each with the blobs that it names; the last is the one that its tag points to.
 ImageParts = tuple[tuple[Manifest, tuple[Descriptor, ...]], ...]
+
+
+@frozen
+class MissingImages:
+    """The images that a target does not have, by name, and the blobs that its registry is known to have."""
+
+    images: Mapping[str, ImageParts]
+    known: KnownParts
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.images
 
 
 def target_task(task: TaskContext, name: str) -> TaskContext:
@@ -79,11 +91,11 @@ def target_release(target: TaskContext, release: Release) -> Release:
     return replace(release, images=images)
 
 
-def check_promotion(task: TaskContext, target: TaskContext, name: str, release: Release) -> dict[str, ImageParts]:
+def check_promotion(task: TaskContext, target: TaskContext, name: str, release: Release) -> MissingImages:
     """Check everything that could stop a promotion before anything is written, and report all errors at once.
 
-    Returns the names of the images that the target does not have, each with its manifests and their blobs. Within one
-    registry, whether it has these blobs is not asked here: it tells when they are mounted.
+    Returns the images that the target does not have. Within one registry, whether it has their blobs is not asked here:
+    it tells when they are mounted.
 
     :raises Refused: if a gate has not been passed or cannot be recorded, or the target may not be written to.
     :raises Drifted: if the release is not intact.
@@ -116,12 +128,10 @@ def check_promotion(task: TaskContext, target: TaskContext, name: str, release: 
     if to_mount and len(missing) < len(release.images):
         # What the target has is not mounted, so whether the release still has it must be asked.
         _refuse_drift(MemberLookup(task), release)
-    return missing
+    return MissingImages(missing, members.parts)
 
 
-def stage_replica(
-    task: TaskContext, target: TaskContext, release: Release, missing: Mapping[str, ImageParts]
-) -> Release:
+def stage_replica(task: TaskContext, target: TaskContext, release: Release, missing: MissingImages) -> Release:
     """Copy images, of which some are ``missing``, and archives to the target; returns the release as it is there.
 
     Every one is read back. The version is claimed when all parts of all images are there, and then their tags are set.
@@ -131,8 +141,8 @@ def stage_replica(
     """
     replica = target_release(target, release)
     goals = [goal for goal in replica.images if goal.name in missing]
-    parts = {goal.repository: missing[goal.name] for goal in goals}
-    with closing(ImageCopier(target.services.registry, parts, target.run.jobs)) as copier:
+    parts = {goal.repository: missing.images[goal.name] for goal in goals}
+    with closing(ImageCopier(target.services.registry, parts, missing.known, target.run.jobs)) as copier:
         copies: dict[str, Callable[[], object]] = {
             "signatures": partial(copy_release_signatures, task, target, release, replica),
             **{
@@ -147,7 +157,7 @@ def stage_replica(
     archives = {each.name: partial(_copy_archive, task, target, each) for each in release.archives}
     _results(archives, "promoted", target.run.jobs)
     put = target.services.registry.put_manifest
-    tags = {goal.name: partial(put, goal.repository, goal.tag, missing[goal.name][-1][0]) for goal in goals}
+    tags = {goal.name: partial(put, goal.repository, goal.tag, missing.images[goal.name][-1][0]) for goal in goals}
     _results(tags, "tagged", QUESTIONS_AT_ONCE)
     stored = {goal.repository: copier.parts for goal in goals}
     _refuse_drift(MemberLookup(target, stored=stored), replica)
@@ -207,8 +217,8 @@ def _refuse_unrecordable(task: TaskContext, name: str, gates: Gates) -> None:
         )
 
 
-def promotion_plan(target: TaskContext, release: Release, missing: Container[str]) -> tuple[Planned, ...]:
-    """What would happen to each member in the target, which has no images with the ``missing`` names."""
+def promotion_plan(target: TaskContext, release: Release, missing: MissingImages) -> tuple[Planned, ...]:
+    """What would happen to each member in the target, which does not have the ``missing`` images."""
     replica, version = target_release(target, release), Version.parse(release.version)
     store = target.services.store
     return (
@@ -256,8 +266,8 @@ def _missing_images(
 
     def parts(image: ReleasedImage) -> ImageParts:
         registry = task.services.registry_at(image.registry)
-        manifest, read = members.manifests[image.name], members.members[image.name]
-        return tuple(manifests_below(registry, image.repository, manifest, read))
+        manifest, entries = members.manifests[image.name], members.members[image.name]
+        return tuple(manifests_below(registry, image.repository, manifest, entries))
 
     images = [image for image in release.images if not digests[image.name]]
     looks = side_by_side([partial(parts, image) for image in images], jobs=QUESTIONS_AT_ONCE)

@@ -46,7 +46,8 @@ class MemberLookup:
     stored, each with the parts that its registry is known to have: it took the image's manifest, so what several of
     them share is asked for once. Layers that are ``to_mount`` are not asked for: the registry tells then whether it has
     them. After the audit of one release, ``manifests`` has what the tag of each image points to, by its name, and
-    ``members``, if that is an index, what was read of those that it lists, by digest.
+    ``members``, if that is an index, what was read of those that it lists, by digest. ``parts`` are the configurations
+    that were read of images to mount.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class MemberLookup:
     ) -> None:
         self.manifests: dict[str, Manifest] = {}
         self.members: dict[str, Mapping[str, Manifest]] = {}
+        self.parts = KnownParts()
         self._task = task
         self._deep = deep
         self._stored = stored
@@ -89,7 +91,9 @@ class MemberLookup:
 
     def _image_digest(self, image: ReleasedImage) -> str | None:
         registry, repository = self._task.services.registry_at(image.registry), image.repository
-        parts = self._stored.get(repository) or self._parts.setdefault((image.registry, repository), KnownParts())
+        parts = self._stored.get(repository) or self._parts.setdefault(
+            (image.registry, repository), self.parts if self._to_mount else KnownParts()
+        )
         lookup = ImageLookup(registry, self._cache, parts)
         try:
             manifest = registry.get_manifest(repository, image.tag)
@@ -98,10 +102,10 @@ class MemberLookup:
             return None
         if manifest:
             self.manifests[image.name] = manifest
-            read = [
+            manifests = [
                 each for variant in variants.values() if variant for each in (variant.manifest, *variant.attestations)
             ]
-            self.members[image.name] = {each.digest: each for each in read}
+            self.members[image.name] = {each.digest: each for each in manifests}
 
         def is_complete(variant: StoredImage | None) -> bool:
             return variant is not None and (self._to_mount or lookup.is_whole(repository, variant))

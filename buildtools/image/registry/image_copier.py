@@ -22,15 +22,19 @@ class ImageCopier:
     :func:`~buildtools.image.registry.lookup.image_manifests` returns them. Within one registry, blobs are mounted.
     Between two, a blob passes through this machine once, in an unnamed file, and is mounted into further repositories;
     if one of these repositories has it already, it does not pass. ``jobs`` is the number of blobs that pass at once.
-    ``parts`` are those that were mounted and that the target has in their full size.
+    ``parts`` are those that the target is known to have in their full size, from before or once they are mounted.
     """
 
     def __init__(
-        self, target: Registry, images: Mapping[str, Sequence[tuple[Manifest, Sequence[Descriptor]]]], jobs: int
+        self,
+        target: Registry,
+        images: Mapping[str, Sequence[tuple[Manifest, Sequence[Descriptor]]]],
+        parts: KnownParts,
+        jobs: int,
     ) -> None:
         self._target = target
         self._images = images
-        self.parts = KnownParts()
+        self.parts = parts
         self._takers: dict[str, list[str]] = {}
         for repository, image in images.items():
             for digest in dict.fromkeys(blob.digest for _, blobs in image for blob in blobs):
