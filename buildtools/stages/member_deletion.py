@@ -132,17 +132,17 @@ class MemberDeletion:
         builds = [registry.get_manifest(repository, tag) for tag in tags]
         signature = None if image.digest in in_use else tag_digest(registry, repository, signature_tag(image.digest))
 
-        def unneeded(digests: Iterable[str | None]) -> tuple[str, ...]:
+        def without_needed(digests: Iterable[str | None]) -> tuple[str, ...]:
             return tuple(dict.fromkeys(each for each in digests if each and each not in in_use))
 
         # What an index lists has the labels of its version or of its fingerprint, so no other index lists it.
         manifests = [each for each in (at_tag, own, *builds) if each]
-        versions = unneeded(each.digest for each in (at_tag, own) if each)
-        beside = unneeded([*(each.digest for each in builds if each), signature])
+        versions = without_needed(each.digest for each in (at_tag, own) if each)
+        beside = without_needed([*(each.digest for each in builds if each), signature])
         return _Digests(
             tuple(each for each in beside if each not in versions),
             versions,
-            unneeded(entry for each in manifests if each.digest not in in_use for entry in _entries(each)),
+            without_needed(entry for each in manifests if each.digest not in in_use for entry in _entries(each)),
         )
 
     def _fingerprints_of(self, image: ReleasedImage, manifest: Manifest | None = None) -> frozenset[str]:

@@ -49,7 +49,7 @@ class MissingImages:
     """The images that a target does not have, by name, and the blobs that its registry is known to have."""
 
     images: Mapping[str, ImageParts]
-    known: KnownParts
+    parts: KnownParts
 
     def __contains__(self, name: str) -> bool:
         return name in self.images
@@ -142,7 +142,7 @@ def stage_replica(task: TaskContext, target: TaskContext, release: Release, miss
     replica = target_release(target, release)
     goals = [goal for goal in replica.images if goal.name in missing]
     parts = {goal.repository: missing.images[goal.name] for goal in goals}
-    with closing(ImageCopier(target.services.registry, parts, missing.known, target.run.jobs)) as copier:
+    with closing(ImageCopier(target.services.registry, parts, missing.parts, target.run.jobs)) as copier:
         copies: dict[str, Callable[[], object]] = {
             "signatures": partial(copy_release_signatures, task, target, release, replica),
             **{

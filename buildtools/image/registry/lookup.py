@@ -236,22 +236,22 @@ def find_fingerprints(
 
 
 def image_manifests(
-    registry: Registry, repository: str, digest: str, known: Mapping[str, Manifest] = MappingProxyType({})
+    registry: Registry, repository: str, digest: str, manifests: Mapping[str, Manifest] = MappingProxyType({})
 ) -> Iterator[tuple[Manifest, tuple[Descriptor, ...]]]:
     """The manifests of an image, each with the blobs that it names; those that an index lists come before it.
 
-    Those that are ``known``, by digest, are not read.
+    Those in ``manifests``, by digest, are not read.
 
     :raises Damaged: if one is missing, or is not a manifest.
     """
-    manifest = known.get(digest) or registry.get_manifest(repository, digest)
+    manifest = manifests.get(digest) or registry.get_manifest(repository, digest)
     if manifest is None:
         raise _missing(registry, repository, digest)
-    yield from manifests_below(registry, repository, manifest, known)
+    yield from manifests_below(registry, repository, manifest, manifests)
 
 
 def manifests_below(
-    registry: Registry, repository: str, manifest: Manifest, known: Mapping[str, Manifest] = MappingProxyType({})
+    registry: Registry, repository: str, manifest: Manifest, manifests: Mapping[str, Manifest] = MappingProxyType({})
 ) -> Iterator[tuple[Manifest, tuple[Descriptor, ...]]]:
     """Like :func:`image_manifests`, of an image whose own manifest is known.
 
@@ -261,7 +261,7 @@ def manifests_below(
         yield manifest, (manifest.config, *manifest.layers)
         return
     for entry in manifest.entries:
-        yield from image_manifests(registry, repository, entry.digest, known)
+        yield from image_manifests(registry, repository, entry.digest, manifests)
     yield manifest, ()
 
 
