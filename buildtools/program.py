@@ -107,7 +107,8 @@ def _is_configured(folder: Path) -> bool:
     except ValueError:
         # Reading the configuration reports what is wrong with it.
         return True
-    return "buildtools" in document.get("tool", {})
+    tool = document.get("tool", {})
+    return not isinstance(tool, dict) or "buildtools" in tool
 
 
 @contextmanager

@@ -353,7 +353,8 @@ def _value_errors(values: dict[str, Any], origins: Mapping[str, Layer]) -> list[
     for name, distribution in values.get("distribution", {}).items():
         if not COMPONENT.fullmatch(name):
             errors.append(
-                f"{where(f'distribution.{name}')}: a distribution's name must be in lower case, without spaces"
+                f"{where(f'distribution.{name}')}: a distribution's name must be lower-case letters and digits, with "
+                "dots, hyphens or underscores in between"
             )
         if bool(distribution.root) == bool(distribution.archive):
             errors.append(f"{where(f'distribution.{name}')} must have either root or archive")

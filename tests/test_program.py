@@ -110,6 +110,15 @@ def test_a_runtime_configuration_that_is_not_there_or_unusable_is_refused(
         assert (2, True) == (done.returncode, done.stderr.startswith(f"error: {reason}: correct it")), done.stderr
 
 
+def test_a_project_file_whose_tools_are_no_table_is_refused(
+    project: Repository, environment: Mapping[str, str]
+) -> None:
+    project.write("pyproject.toml", "tool = 3\n")
+    done = run(project.path, "version", environment=environment)
+    message = "error: pyproject.toml: tool must be a table: correct it and run again\n"
+    assert (2, "", message) == (done.returncode, done.stdout, done.stderr)
+
+
 def test_its_help_lists_the_tasks(tmp_path: Path, environment: Mapping[str, str]) -> None:
     shown = run(tmp_path, "--help", environment=environment).stdout
     assert shown.startswith("Usage: buildtools ")

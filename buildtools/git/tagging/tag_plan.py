@@ -81,9 +81,11 @@ def plan_tag(repository: Repository, root: Path, request: TagRequest) -> TagPlan
     :raises Refused: if a check failed.
     """
     prefix = request.prefix
-    if [request.bump, request.to, request.first].count("") != 2:
+    count = sum(map(bool, (request.bump, request.to, request.first)))
+    if count != 1:
         raise Refused(
-            "no version was given", "give one of --bump major|minor|patch|prerelease, --to X.Y.Z and --first X.Y.Z"
+            "more than one version was given" if count else "no version was given",
+            "give one of --bump major|minor|patch|prerelease, --to X.Y.Z and --first X.Y.Z",
         )
     if request.bump and request.bump not in PARTS:
         raise Refused(f"invalid --bump {request.bump!r}", f"use one of {', '.join(PARTS)}")

@@ -392,7 +392,7 @@ PATCH = {"bump": "patch"}
         (one_release_behind, {"to": "1.2.0-" + "x" * 130}, ("cannot be an image tag",)),
         (one_release_behind, {"bump": "huge"}, ("--bump 'huge'", "major, minor, patch, prerelease")),
         (one_release_behind, {}, ("no version was given", "--bump")),
-        (one_release_behind, {"bump": "patch", "to": "2.0.0"}, ("no version was given", "one of")),
+        (one_release_behind, {"bump": "patch", "to": "2.0.0"}, ("more than one version was given", "one of")),
         (one_release_behind, {"first": "2.0.0"}, ("--first", "v1.0.0")),
         (no_release, PATCH, ("no version tag yet that starts with 'v'", "--first 0.1.0")),
         (no_release, {"to": "1.0.0"}, ("no version tag yet", "--first 0.1.0")),
