@@ -34,6 +34,8 @@ from buildtools.image.registry.manifest import FINGERPRINT_LABEL
 from buildtools.platform import local_platform
 from buildtools.settings import BuilderSettings
 from tests.conftest import EngineService
+from tests.contract.registries import own_registry
+from tests.faults.proxy import wire_to
 from tests.fronts import container
 
 ENVIRONMENT = {"TOKEN": "word-of-a-secret"}
@@ -220,6 +222,31 @@ def test_an_image_that_another_agent_has_kept_is_taken_where_it_is_as_good(regis
     on_others = workshop.build("app", dockerfile, labels={**labels, PARENTS_LABEL: "base=2"})
     assert on_others == workshop.builder.keep(on_others, name, anew=False)
     assert on_others == (workshop.builder.image(name) or {})["Id"]
+
+
+@pytest.mark.other_engine
+def test_a_layer_that_another_push_hides_for_a_moment_is_pushed_again(
+    buildkit_host: str, environment: Mapping[str, str], tmp_path: Path
+) -> None:
+    with (
+        own_registry(tmp_path / "registry", environment) as registry,
+        wire_to(registry.host) as wire,
+        closing(Registry(wire.address, pause=0.01)) as client,
+        workshop_at(buildkit_host, client, tmp_path, "scratch") as workshop,
+    ):
+        hidden: list[Path] = []
+
+        def hide(data: bytes) -> bytes:
+            if data.startswith(b"PUT ") and b"/manifests/sha256:" in data and not hidden:
+                hidden.extend(registry.store.glob("repositories/contract/*/app/_layers/sha256/*/link"))
+                for link in hidden:
+                    link.unlink()
+            return data
+
+        wire.sent = hide
+        assert workshop.build("app", "FROM BASE\nCOPY file /\n", {"file": "1"})
+        # The layer and the configuration.
+        assert 2 == len(hidden)
 
 
 @pytest.mark.other_engine

@@ -85,7 +85,8 @@ class RegistryBuilder:
             # A builder's report of its push is not trusted.
             image = awaited(lambda: self.stored(image_id))
             repository = Reference.parse(image_id).repository
-            if image is None or not self._lookup.is_whole(repository, image):
+            # A registry on a file system hides a layer for the moment in which another push brings it too.
+            if image is None or not awaited(lambda: self._lookup.is_whole(repository, image) or None):
                 raise BuildToolsError(
                     f"{request.name} was pushed as {image_id} and is not there", "run the same command again"
                 )

@@ -33,7 +33,12 @@ if TYPE_CHECKING:
 
 # The errors of an engine with containerd's store if builds collide at their end: two create one name, or one unpacks
 # layers that another has; https://github.com/ddev/ddev/issues/8136. A retry then finds its steps cached.
-_IN_THE_WAY = re.compile(r'image "[^"]+": already exists$|parent snapshot \S+ does not exist: not found$')
+# And that of a registry on a file system, which rewrites the link to a layer when two pushes to a repository bring the
+# same one, such as those of two platforms; for that moment no manifest may name it. Older BuildKits say only "400".
+_IN_THE_WAY = re.compile(
+    r'image "[^"]+": already exists$|parent snapshot \S+ does not exist: not found$'
+    r'|failed to push (?s:.*)blob unknown to registry|failed commit on ref "manifest-\S+": .* 400 Bad Request$'
+)
 # Each attempt waits for at most one other build, and only a few builds end at once.
 _ATTEMPTS = 5
 
