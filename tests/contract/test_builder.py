@@ -177,7 +177,9 @@ def test_a_failure_tells_the_line_and_leaves_no_image(workshop: Workshop) -> Non
 
 
 def test_a_secret_is_had_by_the_build_that_names_it(workshop: Workshop) -> None:
-    step = "FROM BASE\nRUN --mount=type=secret,id=token cat /run/secrets/token | wc -c\n"
+    # Builds that do the same step at the same time share it, and who joins late hears nothing of it.
+    mark = workshop.repository("app")
+    step = f"FROM BASE\nRUN --mount=type=secret,id=token : {mark}; cat /run/secrets/token | wc -c\n"
     workshop.build("app", step, secrets={"token": "env:TOKEN"})
     assert [str(len(ENVIRONMENT["TOKEN"]))] == workshop.output()
     workshop.events.clear()
@@ -194,7 +196,6 @@ def test_a_build_that_is_cancelled_ends(workshop: Workshop) -> None:
         if isinstance(event, Log):
             cancelled.set()
 
-    # Builds that do the same step at the same time share it, and who joins late hears nothing of it.
     step = f"RUN echo {workshop.repository('app')} begun; sleep 300"
     request = workshop.request("app", f"FROM BASE\n{step}\n", {})
     with pytest.raises(Cancelled):
