@@ -90,6 +90,12 @@ def make(
         return Distribution(name, source, version.archive_name(name), root_name, is_archive=True)
     source = project_root / settings.root
     _check_folder(source, settings, name)
+    if (project_root / "dist").resolve().is_relative_to(source.resolve()):
+        # Each run would pack the archives of the runs before.
+        raise Refused(
+            f"distribution {name}: its root {settings.root} holds dist/, where archives are written",
+            f"let its command copy what belongs into it, and set distribution.{name}.root to that folder",
+        )
     return Distribution(name, source, version.archive_name(name), version.root_name(name), is_archive=False)
 
 

@@ -94,6 +94,14 @@ def test_a_root_that_holds_nothing_is_refused(
         make(project, environment, command=command, root="out")
 
 
+@pytest.mark.parametrize("root", [".", "..", "dist", "link"])
+def test_a_root_around_the_archives_themselves_is_refused(
+    project: Path, environment: Mapping[str, str], root: str
+) -> None:
+    with pytest.raises(Refused, match=f"logdaemon: its root {root} holds dist/, where archives are written"):
+        make(project, environment, command="mkdir dist; touch dist/file; ln -s . link", root=root)
+
+
 def test_a_finished_archive_is_taken_byte_for_byte(project: Path, environment: Mapping[str, str]) -> None:
     source = finished(project / f"build/daemon-{TEXT}.tgz", f"daemon-{TEXT}/bin/daemon")
     made = make(project, environment, archive="build/*.tgz")
