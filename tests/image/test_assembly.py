@@ -5,6 +5,7 @@ import json
 import secrets
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -204,8 +205,11 @@ def test_a_proxy_with_a_login_is_not_told_to_a_build_that_publishes_its_argument
         project.assemble(https_proxy=login, NO_PROXY="me@home")
     assert f'image.{project.app}: provenance = "max" would publish the login in https_proxy' in refusal.value.fact
     assert "secret" not in str(refusal.value)
-    # This engine cannot attest anything.
-    with pytest.raises(Refused, match=r"^provenance \(of app-"):
+    # An engine with the classic store cannot attest anything, and says that instead.
+    expected = (
+        nullcontext() if project.engine.containerd_store else pytest.raises(Refused, match=r"^provenance \(of app-")
+    )
+    with expected:
         project.assemble(https_proxy=plain, UNDECLARED=login)
 
 
