@@ -7,7 +7,7 @@ once, as far as it is used later; an unexpected one raises ValueError.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from buildtools.frozen import frozen
@@ -55,6 +55,21 @@ def image_details(data: bytes) -> dict[str, Any]:
     _texts(_object(image, "Config"), "OnBuild")
     _texts(_object(image, "RootFS"), "Layers")
     return image
+
+
+def configuration(document: Callable[[str], bytes], manifest_digest: str) -> dict[str, Any]:
+    """What :func:`image_details` has of an image's configuration, by what ``document`` returns for a digest.
+
+    :raises ValueError: if one of the documents is something else.
+    """
+    manifest = _as_object(_document(document(manifest_digest)))
+    config = _as_object(_document(document(_text(_object(manifest, "config"), "digest"))))
+    return {
+        "Architecture": _text(config, "architecture"),
+        "Os": _text(config, "os"),
+        "Config": _object(config, "config"),
+        "RootFS": {"Type": "layers", "Layers": _texts(_object(config, "rootfs"), "diff_ids")},
+    }
 
 
 def _tags(image: Mapping[str, Any]) -> tuple[str, ...]:

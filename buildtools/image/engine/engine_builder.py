@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 from buildtools.events import Report
 from buildtools.image.builder import BuildRequest
 from buildtools.image.docker.credentials import Credentials
+from buildtools.image.engine import documents
 from buildtools.image.engine.sessions import Sessions
 from buildtools.image.reference import Reference
 
@@ -34,7 +36,14 @@ class EngineBuilder:
 
     def image(self, reference: str) -> Mapping[str, Any] | None:
         """See the protocol."""
-        return self._engine.inspect(reference)
+        image = self._engine.inspect(reference)
+        if image and not image.get("Architecture") and self.keeps_content:
+            from buildtools.image.engine.buildkit.content import ContentStore, NoContent
+
+            # Engine 28 says nothing of what it has pulled without the layers whose files it had.
+            with closing(ContentStore(self._engine)) as content, suppress(NoContent, ValueError):
+                image |= documents.configuration(content.document, str(image["Id"]))
+        return image
 
     def build(self, request: BuildRequest, report: Report, cancelled: threading.Event) -> str:
         """See the protocol."""

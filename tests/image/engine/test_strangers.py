@@ -20,6 +20,8 @@ from buildtools.image.docker.credentials import Credentials
 from buildtools.image.engine.build import build
 from buildtools.image.engine.buildkit.upgrade import upgrade
 from buildtools.image.engine.client import Engine
+from buildtools.image.engine.documents import configuration
+from buildtools.image.engine.engine_builder import EngineBuilder
 from buildtools.services import Services
 from buildtools.settings import Settings
 from tests.image.engine.strangers import response, stranger
@@ -64,6 +66,30 @@ def test_an_image_that_is_listed_without_its_labels_is_not_taken_for_one_with_th
     routes = {b"/_ping": PING, b"/images/json": response("200 OK", json.dumps(listed).encode())}
     with stranger(tmp_path, answering(routes)) as host, closing(Engine.connect({"DOCKER_HOST": host})) as engine:
         assert [{"label": "x"}] == [image.labels for image in engine.images("label")]
+
+
+def test_what_an_engine_says_nothing_of_is_no_error_where_its_content_cannot_be_read(tmp_path: Path) -> None:
+    status = {"DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]]}
+    routes = {
+        b"/_ping": PING,
+        b"/info": response("200 OK", json.dumps(status).encode()),
+        b"/images/app:1/json": response("200 OK", b'{"Id": "sha256:1", "Architecture": "", "RootFS": {}}'),
+        b"/grpc": response("404 Not Found", b'{"message": "page not found"}', Content_Type="application/json"),
+        b"PRI": MOVED,
+    }
+    with stranger(tmp_path, answering(routes)) as host, closing(Engine.connect({"DOCKER_HOST": host})) as engine:
+        image = EngineBuilder(engine, Credentials(tmp_path, {}), {}).image("app:1")
+    assert {"Id": "sha256:1", "Architecture": "", "RootFS": {}, "RepoTags": []} == image
+
+
+def test_a_configuration_is_read_out_of_content_by_digest() -> None:
+    config = {"architecture": "arm64", "os": "linux", "config": {"Env": ["A=1"]}, "rootfs": {"diff_ids": ["sha256:3"]}}
+    content = {"sha256:1": {"config": {"digest": "sha256:2"}}, "sha256:2": config}
+    read = configuration(lambda digest: json.dumps(content[digest]).encode(), "sha256:1")
+    rootfs = {"Type": "layers", "Layers": ["sha256:3"]}
+    assert {"Architecture": "arm64", "Os": "linux", "Config": {"Env": ["A=1"]}, "RootFS": rootfs} == read
+    with pytest.raises(ValueError, match="digest is not a string"):
+        configuration(lambda _: b"{}", "sha256:1")
 
 
 def test_the_name_that_an_image_was_pulled_by_is_no_tag(tmp_path: Path) -> None:
