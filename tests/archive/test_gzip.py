@@ -149,12 +149,13 @@ class Nowhere:
 block = os.urandom(1 << 20)
 before = peak()
 with GzipWriter(Nowhere(), 8) as writer:
-    for _ in range(150):
+    for _ in range(400):
         writer.write(block)
 print(peak() - before)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
-    assert int(done.stdout) < 50_000
+    # A quarter of it: eight threads on a busy machine leave blocks of many sizes behind.
+    assert int(done.stdout) < 100_000
 
 
 def test_a_failure_leaves_no_whole_archive() -> None:
