@@ -144,9 +144,9 @@ class ArtifactStore(Protocol):
         """Upload what ``write`` writes, whose ``checksums`` are known, and read back what the service has.
 
         If the key already has that content, nothing is written; it is not looked up if it ``is_absent``, as the caller
-        has just seen. What ``basis`` shares with it need not be sent, if the
-        service can copy. ``report`` gets the bytes that have arrived. ``before_end`` is called when all are sent, and
-        before the object appears; if it raises, nothing appears.
+        has just seen. What ``basis`` shares with it need not be sent, if the service can copy. ``report`` gets the
+        bytes that have arrived. ``before_end`` is called when all are sent, and before the object appears; if it
+        raises, nothing appears.
 
         :raises Conflict: if this key has other content, before or after.
         :raises BuildToolsError: if what was written does not match ``checksums``.

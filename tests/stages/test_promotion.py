@@ -135,18 +135,22 @@ def note_requests(wire: Wire) -> list[bytes]:
     return asked
 
 
-def test_within_one_registry_no_blob_is_sent(
-    tmp_path: Path, registry: str, s3: S3Service, environment: Mapping[str, str]
-) -> None:
+@pytest.fixture
+def observed(tmp_path: Path, registry: str, s3: S3Service, environment: Mapping[str, str]) -> Iterator[Promotion]:
+    """Promotion within one registry, all of whose requests pass the wire."""
     with wire_to(registry) as wire:
         bucket = s3.bucket()
         target = {"production": {"namespace": f"{bucket}/production", "artifacts": f"s3://{bucket}/production"}}
         with release_place(tmp_path, wire.address, s3, environment, target=target) as place:
-            place.release("1.0.0")
-            asked = note_requests(wire)
-            promoted = Promotion(place, wire).promote("1.0.0", "production")
-            before_the_audit = list(asked)
-            assert Promotion(place, wire).is_intact(promoted.release, "production")
+            yield Promotion(place, wire)
+
+
+def test_within_one_registry_no_blob_is_sent(observed: Promotion) -> None:
+    observed.place.release("1.0.0")
+    asked = note_requests(observed.wire)
+    promoted = observed.promote("1.0.0", "production")
+    before_the_audit = list(asked)
+    assert observed.is_intact(promoted.release, "production")
     # Each of the blobs is mounted where it is missing, and those that both images have are asked for once. The
     # configurations have been read.
     assert (6, 3) == (
@@ -223,16 +227,10 @@ def test_an_index_is_promoted_with_all_that_it_lists(promoting: Promotion) -> No
         assert members == [registry.get_manifest(promoted.repository, each.digest) for each in members]
 
 
-def test_an_image_of_an_index_is_read_once_where_it_is_and_once_in_the_target(
-    tmp_path: Path, registry: str, s3: S3Service, environment: Mapping[str, str]
-) -> None:
-    with wire_to(registry) as wire:
-        bucket = s3.bucket()
-        target = {"production": {"namespace": f"{bucket}/production", "artifacts": f"s3://{bucket}/production"}}
-        with release_place(tmp_path, wire.address, s3, environment, target=target) as place:
-            _, (image, _) = release_index(place)
-            asked = note_requests(wire)
-            Promotion(place, wire).promote("1.0.0", "production")
+def test_an_image_of_an_index_is_read_once_where_it_is_and_once_in_the_target(observed: Promotion) -> None:
+    _, (image, _) = release_index(observed.place)
+    asked = note_requests(observed.wire)
+    observed.promote("1.0.0", "production")
     assert 2 == len([line for line in asked if line.startswith(b"GET") and image.digest.encode() in line])
 
 

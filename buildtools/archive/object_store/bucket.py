@@ -45,6 +45,14 @@ class Patience:
     pause: float = 0.3
 
 
+def checksum_algorithm(*, checksums: bool) -> dict[str, Any]:
+    """The field for a request that creates an object: which checksum the service keeps, if it knows ``checksums``.
+
+    A bucket with object lock takes no object without it.
+    """
+    return {"ChecksumAlgorithm": "SHA256"} if checksums else {}
+
+
 class Bucket:
     """Sends requests about one bucket. ``client`` is botocore's. It may be shared between threads."""
 

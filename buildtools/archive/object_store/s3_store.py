@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from buildtools import BuildToolsError, Conflict, Drifted, Refused, Unreachable, expected_failures
 from buildtools.archive.checksums import PART, Checksums, ChecksumWriter, Sink
 from buildtools.archive.object_store import botocore_client
-from buildtools.archive.object_store.bucket import Bucket, Patience
+from buildtools.archive.object_store.bucket import Bucket, Patience, checksum_algorithm
 from buildtools.archive.object_store.part_copier import JOINTS, PartCopier, is_left_over
 from buildtools.archive.object_store.refusals import COLLISION, EXISTS, code
 from buildtools.archive.object_store.server_copy import copy_parts
@@ -330,8 +330,6 @@ class S3Store:
         return StoredArchive(existing.key, checksums, is_new=False)
 
     def _put(self, key: str, data: bytes, content_type: str, condition: Mapping[str, Any]) -> bool:
-        # A bucket with object lock takes no object without it.
-        algorithm: dict[str, Any] = {"ChecksumAlgorithm": "SHA256"} if self._checksums else {}
         for attempt in range(_COLLISIONS):
             response = self._bucket.ask(
                 "put_object",
@@ -341,7 +339,7 @@ class S3Store:
                 Body=data,
                 ContentType=content_type,
                 Metadata={"sha256": hashlib.sha256(data).hexdigest()},
-                **algorithm,
+                **checksum_algorithm(checksums=self._checksums),
                 **self._checksum(data),
                 **condition,
             )
@@ -365,7 +363,7 @@ class S3Store:
 
     def _probe_parts(self, probe_exists: Callable[[], bool]) -> None:
         # A multipart object is created by another request, which may ignore what a PUT respects.
-        algorithm: dict[str, Any] = {"ChecksumAlgorithm": "SHA256"} if self._checksums else {}
+        algorithm = checksum_algorithm(checksums=self._checksums)
         upload_id = self._bucket.ask("create_multipart_upload", _PROBE, requires=("UploadId",), **algorithm)["UploadId"]
         try:
             if not self._conditional:

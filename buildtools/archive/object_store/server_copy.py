@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from buildtools.archive.checksums import PART
-from buildtools.archive.object_store.bucket import Bucket
+from buildtools.archive.object_store.bucket import Bucket, checksum_algorithm
 from buildtools.archive.object_store.multipart import EXISTS_OR_LOST, MultipartUpload
 from buildtools.archive.object_store.refusals import code
 from buildtools.archive.store import StoredObject
@@ -54,7 +54,6 @@ def copy_parts(
 
     :raises BuildToolsError: if the service cannot copy, or may not read the source; no object appears.
     """
-    algorithm: dict[str, Any] = {"ChecksumAlgorithm": "SHA256"} if checksums else {}
 
     def copy(upload: MultipartUpload, number: int) -> dict[str, Any]:
         start = (number - 1) * PART
@@ -63,7 +62,7 @@ def copy_parts(
         names = ("ETag", "ChecksumSHA256") if checksums else ("ETag",)
         return {"PartNumber": number, **{name: answer[name] for name in names if name in answer}}
 
-    with MultipartUpload(bucket, stored.key, {**attributes, **algorithm}) as upload:
+    with MultipartUpload(bucket, stored.key, {**attributes, **checksum_algorithm(checksums=checksums)}) as upload:
         with ThreadPoolExecutor(_IN_FLIGHT) as pool:
             parts = [pool.submit(copy, upload, number + 1) for number in range(-(-stored.size // PART))]
             all_ended(parts)

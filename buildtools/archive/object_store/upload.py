@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from buildtools import BuildToolsError
 from buildtools.archive.checksums import PART, Checksums, PartWriter
-from buildtools.archive.object_store.bucket import Bucket
+from buildtools.archive.object_store.bucket import Bucket, checksum_algorithm
 from buildtools.archive.object_store.multipart import EXISTS_OR_LOST, MultipartUpload
 from buildtools.archive.object_store.part_copier import PartCopier
 from buildtools.archive.object_store.refusals import COLLISION, EXISTS, code
@@ -41,11 +41,9 @@ class Upload:
     ) -> None:
         self._bucket = bucket
         self._key = key
-        self._attributes = attributes
+        self._attributes = {**attributes, **checksum_algorithm(checksums=checksums)}
         self._conditions = conditions
         self._checksums = checksums
-        # A bucket with object lock takes no object without it.
-        self._algorithm: dict[str, Any] = {"ChecksumAlgorithm": "SHA256"} if checksums else {}
         self._arrived = arrived
         self._copier = copier
         self._arrived_size = 0
@@ -99,7 +97,6 @@ class Upload:
             tolerates={*EXISTS, COLLISION, "NoSuchKey"},
             requires=("ETag",),
             Body=part,
-            **self._algorithm,
             **self._checksum(1),
             **self._attributes,
             **self._conditions,
@@ -112,7 +109,7 @@ class Upload:
             self._only_part = part
             return
         if self._upload is None:
-            upload = MultipartUpload(self._bucket, self._key, {**self._attributes, **self._algorithm})
+            upload = MultipartUpload(self._bucket, self._key, self._attributes)
             self._upload = self._open.enter_context(upload)
         if len(self._pending) == _IN_FLIGHT:
             self._collect()
